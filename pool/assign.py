@@ -1,0 +1,124 @@
+"""
+Which digests go to which lane: one decision, taken anew at every change.
+
+Pure: no I/O, no clock, no lock, and nothing it is given is changed. The pool carries the plan out.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pool.backlog import Backlog
+from pool.lane import Lane
+from pool.mechanism import Algorithm
+from pool.wire import FRAMES_IN_FLIGHT, items_that_fit
+from pool.work import Work
+
+UNMEASURED_S = 0.001  # what a signature is taken to cost before a lane was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Items `start` to `stop` of one request."""
+
+    work: Work
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a lane signs in one go: one key, one algorithm, of one request or several."""
+
+    lane: Lane
+    key: str
+    algorithm: Algorithm
+    runs: tuple[Run, ...]
+    seconds: float  # the lane time it should take for each item
+
+    @property
+    def count(self) -> int:
+        return sum(run.stop - run.start for run in self.runs)
+
+
+def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Frame], list[Work]]:
+    """
+    Match waiting work to lanes that have room; set aside the work whose time is over.
+
+    The emptiest lane is served first, and among equals the fastest. Each takes a frame of its own size from the caller
+    with the least token time, and fills it up with the same key's and algorithm's work of the next callers.
+    """
+    plan = _Plan(backlog, now)
+    room = {lane.name: FRAMES_IN_FLIGHT - lane.in_flight for lane in lanes if lane.has_room}
+    open_lanes = [lane for lane in lanes if lane.name in room]
+    while open_lanes:
+        open_lanes.sort(key=lambda lane: (-room[lane.name], min(lane.item_s.values(), default=0.0)))
+        lane = open_lanes[0]
+        frame = plan.frame(lane)
+        if frame is not None:
+            room[lane.name] -= 1
+        if frame is None or not room[lane.name]:
+            open_lanes.remove(lane)
+    return plan.frames, plan.expired
+
+
+class _Plan:
+    """The decision in the making, on copies of what it looks at."""
+
+    def __init__(self, backlog: Backlog, now: float) -> None:
+        self.frames: list[Frame] = []
+        self.expired: list[Work] = []
+        self._backlog = backlog
+        self._clocks = backlog.clocks()
+        self._waiting: dict[Work, deque[tuple[int, int]]] = {}
+        self._now = now
+
+    def frame(self, lane: Lane) -> Frame | None:
+        runs: list[Run] = []
+        key, algorithm, most, seconds = "", None, 0, UNMEASURED_S
+        while most > 0 or not runs:
+            work = self._next(lane.keys if algorithm is None else {key}, algorithm)
+            if work is None:
+                break
+            if algorithm is None:
+                key, algorithm = work.key, work.algorithm
+                most = lane.frame_items(key, algorithm)
+                seconds = lane.item_s.get((key, algorithm), UNMEASURED_S)
+            run = self._take(work, most, first=not runs)
+            if run is None:
+                break
+            runs.append(run)
+            most -= run.stop - run.start
+            self._clocks[work.caller] += (run.stop - run.start) * seconds
+        if algorithm is None or not runs:
+            return None
+        frame = Frame(lane, key, algorithm, tuple(runs), seconds)
+        self.frames.append(frame)
+        return frame
+
+    def _next(self, keys: Iterable[str], algorithm: Algorithm | None) -> Work | None:
+        """The work whose turn it is among those for these keys."""
+        for caller in sorted(self._clocks, key=self._clocks.__getitem__):
+            for work in self._backlog.line(caller):
+                if work.key in keys and algorithm in {None, work.algorithm} and self._ranges(work):
+                    if work.deadline > self._now:
+                        return work
+                    if work not in self.expired:
+                        self.expired.append(work)
+        return None
+
+    def _ranges(self, work: Work) -> deque[tuple[int, int]]:
+        if work not in self._waiting:
+            self._waiting[work] = deque(work.waiting)
+        return self._waiting[work]
+
+    def _take(self, work: Work, most: int, *, first: bool) -> Run | None:
+        """A run from the front of what waits; messages, which are long, only start a frame, digests also join one."""
+        if not first and work.algorithm.hash is None:
+            return None
+        ranges = self._ranges(work)
+        start, stop = ranges.popleft()
+        fits = items_that_fit(work.items[start : min(stop, start + most)], most)
+        if start + fits < stop:
+            ranges.appendleft((start + fits, stop))
+        return Run(work, start, start + fits)

@@ -1,0 +1,103 @@
+"""
+The waiting line: bounded, and fair between callers by token time.
+
+Each caller has a clock of the token time that its work took (a stride scheduler: the lowest clock is next). A caller
+who comes back after a pause starts at the clock of the one being served, so that silence saves nothing up. Within a
+caller, first come is first served.
+
+Rules of this file: no I/O, no clock of its own, no lock.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from pool.work import Work
+
+BACKLOG_ITEMS_MAX = 200_000  # about two minutes of one RSA-2048 lane; 6 MB of digests
+CALLER_ITEMS_MAX = 100_000  # one caller never fills the line
+
+
+class BacklogFull(Exception):
+    """The work was not taken; the message says whose limit was met."""
+
+
+class Backlog:
+    def __init__(self, items_max: int = BACKLOG_ITEMS_MAX, caller_items_max: int = CALLER_ITEMS_MAX) -> None:
+        self._items_max = items_max
+        self._caller_items_max = caller_items_max
+        self._lines: dict[str, deque[Work]] = {}
+        self._clocks: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._now = 0.0  # the clock of the caller served last
+        self.items = 0
+
+    def __iter__(self) -> Iterator[Work]:
+        """All waiting work, in no order that means anything."""
+        for line in self._lines.values():
+            yield from line
+
+    def line(self, caller: str) -> Iterable[Work]:
+        """One caller's work, first come first."""
+        return self._lines.get(caller, ())
+
+    def clocks(self) -> dict[str, float]:
+        """The token time, in seconds, of each caller who waits; a copy."""
+        return {caller: self._clocks[caller] for caller in self._lines}
+
+    def __len__(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    def add(self, work: Work) -> None:
+        """Raises `BacklogFull` and changes nothing when a limit would be passed."""
+        count = work.waiting_count
+        if self.items + count > self._items_max:
+            raise BacklogFull(f"{self.items} digests are waiting; the pool takes {self._items_max}")
+        if self._counts.get(work.caller, 0) + count > self._caller_items_max:
+            raise BacklogFull(f"{self._counts[work.caller]} digests of this caller are waiting")
+        self._put(work, count, first=False)
+
+    def put_back(self, work: Work, count: int) -> None:
+        """Items that a lost lane returned: no limit turns them away, they were taken once."""
+        line = self._lines.get(work.caller)
+        if line is not None and work in line:
+            self.items += count
+            self._counts[work.caller] += count
+        else:
+            self._put(work, count, first=True)
+
+    def _put(self, work: Work, count: int, *, first: bool) -> None:
+        caller = work.caller
+        if caller not in self._lines:
+            self._lines[caller] = deque()
+            self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
+        line = self._lines[caller]
+        line.appendleft(work) if first else line.append(work)
+        self.items += count
+        self._counts[caller] = self._counts.get(caller, 0) + count
+
+    def taken(self, work: Work, count: int, seconds: float) -> None:
+        """`count` items of it went to a lane, where they should take `seconds`."""
+        self._now = self._clocks[work.caller]
+        self._clocks[work.caller] += seconds
+        self.items -= count
+        self._counts[work.caller] -= count
+        if not work.waiting:
+            self._drop(work)
+
+    def remove(self, work: Work) -> None:
+        """Forget what waits of it; nothing happens if nothing does."""
+        line = self._lines.get(work.caller)
+        if line is not None and work in line:
+            count = work.waiting_count
+            self.items -= count
+            self._counts[work.caller] -= count
+            self._drop(work)
+        work.waiting.clear()
+
+    def _drop(self, work: Work) -> None:
+        line = self._lines[work.caller]
+        line.remove(work)
+        if not line:
+            del self._lines[work.caller], self._counts[work.caller]
+            # A clock behind the one being served has no meaning any more.
+            self._clocks = {c: t for c, t in self._clocks.items() if c in self._lines or t > self._now}

@@ -1,0 +1,122 @@
+"""
+A lane: one process that signs with one token. Its states, and how much work it is given at a time.
+
+Rules of this file: no I/O. The table is the whole life of a lane; an absent entry is the error. The diagram in
+DESIGN.md is drawn from it.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pool.mechanism import Algorithm
+from pool.token import WrongEvent
+from pool.wire import FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
+
+FRAME_S = 0.010  # lane time in a frame: long enough to hide the hand-over, short enough to wait behind
+REST_FIRST_S = 0.1  # back-off after a loss doubles from here ...
+REST_MOST_S = 30.0  # ... to here, and starts anew after HEALTHY_S of service
+HEALTHY_S = 60.0
+BREAKER_LOSSES = 5  # so many losses ...
+BREAKER_WINDOW_S = 60.0  # ... within this time open the token's breaker
+LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_EWMA = 0.2
+
+
+class State(StrEnum):
+    STARTING = "STARTING"
+    IDLE = "IDLE"
+    SIGNING = "SIGNING"
+    STOPPING = "STOPPING"  # told to end; takes no more work
+    RESTING = "RESTING"  # no process
+
+
+class Event(StrEnum):
+    UP = "UP"
+    SENT = "SENT"
+    EMPTY = "EMPTY"  # its last frame is answered
+    STOP = "STOP"
+    LOST = "LOST"
+    RESTED = "RESTED"
+
+
+S, E = State, Event
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    S.RESTING: {E.RESTED: S.STARTING},
+    S.STARTING: {E.UP: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+    S.IDLE: {E.SENT: S.SIGNING, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+    S.SIGNING: {E.SENT: S.SIGNING, E.EMPTY: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+    S.STOPPING: {E.EMPTY: S.STOPPING, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a lane has done since the pool began; read by the metrics."""
+
+    signed: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    losses: int = 0
+    busy_s: float = 0.0
+    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
+
+    def measure(self, seconds: float, count: int) -> None:
+        """`count` signatures took `seconds` of lane time; each counts as their mean."""
+        self.busy_s += seconds
+        mean = seconds / count
+        bucket = next((i for i, bound in enumerate(LATENCY_BUCKETS_S) if mean <= bound), len(LATENCY_BUCKETS_S))
+        self.latency[bucket] += count
+
+
+@dataclass(slots=True)
+class Lane:
+    """The pure part of a lane: `pool.process` does its I/O."""
+
+    token: str
+    index: int
+    state: State = State.RESTING
+    keys: frozenset[str] = frozenset()
+    in_flight: int = 0
+    item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKER_LOSSES))
+    tally: Tally = field(default_factory=Tally)
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.token}/{self.index}"
+
+    @property
+    def has_room(self) -> bool:
+        return self.state in {State.IDLE, State.SIGNING} and self.in_flight < FRAMES_IN_FLIGHT
+
+    def on(self, event: Event) -> None:
+        """Take the step that the table gives; raises `WrongEvent` where it gives none."""
+        try:
+            self.state = TRANSITIONS[self.state][event]
+        except KeyError:
+            raise WrongEvent(f"{event} means nothing to a lane that is {self.state}") from None
+
+    def frame_items(self, key: str, algorithm: Algorithm) -> int:
+        """How many items the next frame takes: one until the lane was measured, then about `FRAME_S` of its time."""
+        seconds = self.item_s.get((key, algorithm))
+        return 1 if seconds is None else max(1, min(FRAME_ITEMS_MAX, int(FRAME_S / seconds)))
+
+    def measured(self, key: str, algorithm: Algorithm, seconds: float, count: int) -> None:
+        """A frame of `count` signatures took `seconds`, verifying included."""
+        self.tally.measure(seconds, count)
+        mean = max(seconds / count, 1e-6)
+        known = self.item_s.get((key, algorithm), mean)
+        self.item_s[key, algorithm] = known + _EWMA * (mean - known)
+
+    def lost(self, now: float) -> bool:
+        """Count a loss; True when it opens the breaker."""
+        self.losses.append(now)
+        self.tally.losses += 1
+        return len(self.losses) == BREAKER_LOSSES and now - self.losses[0] <= BREAKER_WINDOW_S
+
+    def rest_s(self, now: float) -> float:
+        """How long to rest after the last loss: doubled for each one in the last `HEALTHY_S`."""
+        recent = sum(1 for loss in self.losses if now - loss <= HEALTHY_S)
+        return min(REST_MOST_S, REST_FIRST_S * 2 ** max(0, recent - 1)) if recent else 0.0

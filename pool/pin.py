@@ -1,0 +1,73 @@
+"""
+A PIN on its way down to a token, and nowhere else.
+
+Python cannot wipe a `str` or `bytes`: copies stay in the heap until it is reused. What is promised here is less and is
+kept: a PIN has no repr, cannot be pickled or compared, and is read from its file only when a login is about to happen.
+In a worker it dies with the process, which is the only dependable wipe.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+PIN_BYTES_MAX = 255  # PKCS#11 gives a length in bytes and no limit; no token known takes more
+
+
+class PinError(ValueError):
+    """The PIN cannot be had; the message names the file and what to change, never the content."""
+
+
+class Pin:
+    """One PIN. `reveal()` is called in one place: where the login message to the worker is packed."""
+
+    __slots__ = ("_value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: str) -> None:
+        if not value or len(value.encode()) > PIN_BYTES_MAX:
+            msg = f"a PIN has 1 to {PIN_BYTES_MAX} bytes"
+            raise PinError(msg)
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Pin(***)"
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("PINs are compared by tokens, not here")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PIN is not pickled")
+
+
+class PinFile:
+    """
+    A PIN kept in a file of mode 0400 or 0600, as systemd credentials are; read at each login, so that a changed PIN is
+    taken up. A trailing newline is not part of the PIN.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> Pin:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            raise PinError(f"PIN file {self.path}: {error.strerror}") from None
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise PinError(f"PIN file {self.path} is not a regular file")
+            if status.st_mode & 0o077:
+                raise PinError(f"PIN file {self.path} can be read by others; give it mode 0400")
+            content = file.read(PIN_BYTES_MAX + 3)
+        try:
+            return Pin(content.decode().rstrip("\r\n"))
+        except (UnicodeDecodeError, PinError):
+            raise PinError(f"PIN file {self.path} does not hold a PIN of 1 to {PIN_BYTES_MAX} bytes") from None
+
+    def __repr__(self) -> str:
+        return f"PinFile({str(self.path)!r})"

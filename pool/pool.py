@@ -1,0 +1,325 @@
+"""
+The pool: requests wait, lanes sign, one decision (`assign`) matches them.
+
+    async with Pool([TokenConfig("card", module, "my-token", pin=PinFile(path))], state=Path("var/pool")) as pool:
+        outcomes = await pool.sign(pool.key("my-key"), Algorithm(Scheme.ECDSA, Hash.SHA256), [digest])
+
+The mutable state is `self._backlog` and the keepers; everything else is derived. All of it belongs to one event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pool import token as tokens
+from pool.assign import Run, assign
+from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull
+from pool.errors import BadRequest, Busy, Unavailable
+from pool.keeper import Module, TokenKeeper
+from pool.key import Key
+from pool.lane import Lane
+from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm, algorithms
+from pool.token import TokenConfig
+from pool.tries import Tries, TryRefused, check_person
+from pool.work import Outcome, Status, Work
+
+TIMEOUT_S = 30.0  # a request that names no time
+_ABLE = (tokens.State.READY, tokens.State.OPEN)
+_COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """A token as it is now: for operators, metrics and tests. `lanes` are live; look, do not touch."""
+
+    name: str
+    kind: str
+    state: tokens.State
+    since: float  # seconds since the epoch
+    detail: str
+    serial: str
+    model: str
+    label: str
+    module: str
+    keys: tuple[str, ...]
+    lanes: tuple[tuple[Lane, int], ...]  # with the process id, 0 for none
+    waiting: int  # digests in the line for keys of this token
+
+
+class Pool:
+    """Tokens, their lanes, and the line before them. `keys` None: every key pair found on the tokens."""
+
+    def __init__(
+        self,
+        configs: Sequence[TokenConfig],
+        *,
+        state: Path,
+        keys: Sequence[Key] | None = None,
+        backlog_items_max: int = BACKLOG_ITEMS_MAX,
+        caller_items_max: int = CALLER_ITEMS_MAX,
+    ) -> None:
+        names = [config.name for config in configs]
+        if len(set(names)) != len(names):
+            raise ValueError("two tokens have the same name")
+        self._backlog = Backlog(backlog_items_max, caller_items_max)
+        self._keys = None if keys is None else {key.ref: key for key in keys}
+        self._state_dir = state
+        self._configs = list(configs)
+        self._keepers: dict[str, TokenKeeper] = {}
+        self._tries: Tries | None = None
+        self._kick: asyncio.Event = asyncio.Event()
+        self._changes = 0
+        self._watchers: set[asyncio.Event] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
+        modules: dict[tuple[str, tuple[tuple[str, str], ...]], Module] = {}
+        for config in self._configs:
+            store = (str(config.module), tuple(sorted(config.environment.items())))
+            module = modules.setdefault(store, Module(config.module, config.environment))
+            keeper = TokenKeeper(config, module, self._tries, self._wanted, self._changed, self._lost)
+            self._keepers[config.name] = keeper
+        for keeper in self._keepers.values():
+            keeper.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop: what no lane has is NOT_ATTEMPTED, lanes log out, and no process is left."""
+        self._closed = True
+        for work in list(self._backlog):
+            self._give_up(work, "POOL_CLOSED")
+        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+        if self._tries is not None:
+            self._tries.close()
+
+    async def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until no token is being opened any more (each is READY, or says why not)."""
+        async with asyncio.timeout(timeout_s):
+            async for views in self.watch():
+                if all(view.state is not tokens.State.OPEN for view in views):
+                    return
+
+    def key(self, label: str) -> str:
+        """The reference of the only key with this label on the tokens; raises `BadRequest` for none or several."""
+        refs = {ref for keeper in self._keepers.values() for ref, key in (keeper.keys or {}).items() if key.label == label}
+        if len(refs) != 1:
+            raise BadRequest("KEY_UNKNOWN", f"{len(refs)} keys are labelled {label!r}")
+        return refs.pop()
+
+    def set_keys(self, keys: Sequence[Key]) -> None:
+        """Other keys are wanted from now on: lanes are opened anew one by one when what they hold differs."""
+        self._keys = {key.ref: key for key in keys}
+        for keeper in self._keepers.values():
+            keeper.wanted_changed()
+
+    async def sign(
+        self, key: str, algorithm: Algorithm, items: Sequence[bytes], *, caller: str = "", timeout_s: float = TIMEOUT_S
+    ) -> list[Outcome]:
+        """
+        One outcome for each item (a digest; for Ed25519 a message), in order.
+
+        `key` is a `Key.ref`. Raises `BadRequest`, `Busy` or `Unavailable` when nothing was attempted. On cancellation
+        at most one more item is signed, and its signature goes nowhere.
+        """
+        self._check(key, algorithm, items)
+        self._check_able(key)
+        loop = asyncio.get_running_loop()
+        work = Work(caller, key, self._spki(key), algorithm, items, time.monotonic() + timeout_s, loop.create_future())
+        try:
+            self._backlog.add(work)
+        except BacklogFull as full:
+            raise Busy("BACKLOG_FULL", self._queue_s(key), str(full)) from None
+        self._assign()
+        timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
+        try:
+            return await work.done
+        except asyncio.CancelledError:
+            self._withdraw(work, "CANCELLED")
+            raise
+        finally:
+            timer.cancel()
+
+    def _check(self, key: str, algorithm: Algorithm, items: Sequence[bytes]) -> None:
+        if algorithm not in algorithms(self._spki(key)):
+            raise BadRequest("ALGORITHM_NOT_ALLOWED", f"the key makes no {algorithm}")
+        if not items:
+            raise BadRequest("BATCH_EMPTY")
+        exact = algorithm.item_bytes
+        for index, item in enumerate(items):
+            if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
+                wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
+                raise BadRequest("DIGEST_LENGTH", f"item {index} has {len(item)} bytes, {algorithm} takes {wanted}", index)
+
+    def _spki(self, ref: str) -> bytes:
+        if self._keys is not None:
+            if ref in self._keys:
+                return self._keys[ref].spki
+        else:
+            for keeper in self._keepers.values():
+                if keeper.keys and ref in keeper.keys:
+                    return keeper.keys[ref].spki
+        raise BadRequest("KEY_UNKNOWN")
+
+    def _check_able(self, key: str) -> None:
+        """Raise `Unavailable` when no token can be expected to sign with the key soon."""
+        if self._closed:
+            raise Unavailable("POOL_CLOSED")
+        refusal = self._refusal(key)
+        if refusal is not None:
+            raise refusal
+
+    def _refusal(self, key: str) -> Unavailable | None:
+        """Why no token signs with this key; None if one does or is just being opened."""
+        holders = [k for k in self._keepers.values() if k.keys is None or key in k.keys]
+        if any(keeper.state in _ABLE for keeper in holders):
+            return None
+        if not holders:
+            return Unavailable("KEY_UNKNOWN", "no token that was seen has it")
+        keeper = min(holders, key=lambda k: _COMES_BACK_S.get(k.state, 1e9))
+        reason = tokens.REFUSAL[keeper.state]
+        return Unavailable(reason, f"token {keeper.config.name}: {keeper.detail}", _COMES_BACK_S.get(keeper.state))
+
+    def _wanted(self) -> Sequence[Key] | None:
+        return None if self._keys is None else list(self._keys.values())
+
+    def _queue_s(self, key: str) -> float:
+        """Roughly when the line will have moved: the time of what waits, shared by the lanes that have the key."""
+        lanes = [lane.lane for keeper in self._keepers.values() for lane in keeper.lanes if key in lane.lane.keys]
+        item_s = min((s for lane in lanes for s in lane.item_s.values()), default=0.01)
+        return min(60.0, max(0.05, self._backlog.items * item_s / max(1, len(lanes)) / 2))
+
+    def _changed(self) -> None:
+        """Something moved: give out work, turn away what no token can take any more, tell who watches."""
+        self._assign()
+        self._changes += 1
+        for event in self._watchers:
+            event.set()
+        refusals: dict[str, Unavailable | None] = {}
+        for work in list(self._backlog):
+            refusal = refusals.setdefault(work.key, self._refusal(work.key))
+            if refusal is not None:
+                self._give_up(work, refusal.reason, refusal.detail)
+
+    def _assign(self) -> None:
+        if not self._backlog.items:
+            return
+        lanes = {keeper_lane.lane.name: keeper_lane for k in self._keepers.values() for keeper_lane in k.lanes}
+        frames, expired = assign(self._backlog, [lane.lane for lane in lanes.values()], time.monotonic())
+        for frame in frames:
+            for run in frame.runs:
+                taken = run.work.take(run.stop - run.start)
+                assert taken == (run.start, run.stop)
+                self._backlog.taken(run.work, run.stop - run.start, (run.stop - run.start) * frame.seconds)
+            lanes[frame.lane.name].send(frame)
+        for work in expired:
+            self._expire(work)
+
+    def _lost(self, run: Run) -> None:
+        """A lane ended before it came to these items: they go back to the front, unless nobody waits for them."""
+        work = run.work
+        if work.done.done() or not work.left:
+            return
+        work.give_back(run.start, run.stop)
+        self._backlog.put_back(work, run.stop - run.start)
+
+    def _expire(self, work: Work) -> None:
+        self._withdraw(work, "DEADLINE_EXCEEDED")
+
+    def _withdraw(self, work: Work, reason: str) -> None:
+        """Answer the request now: finished items are delivered, nothing more of it is started."""
+        if work.done.done() and not work.done.cancelled():
+            return
+        self._backlog.remove(work)
+        for keeper in self._keepers.values():
+            for lane in keeper.lanes:
+                for index, outcome in lane.withdraw(work):
+                    work.settle(index, outcome)
+        self._give_up(work, reason)
+
+    def _give_up(self, work: Work, reason: str, detail: str = "") -> None:
+        """What is still open of it was not attempted, for this reason."""
+        self._backlog.remove(work)
+        in_lanes = work.left - sum(stop - start for start, stop in work.waiting)
+        if work.last_problem[0] and reason == "DEADLINE_EXCEEDED":
+            reason, detail = work.last_problem
+        if in_lanes and reason not in {"DEADLINE_EXCEEDED", "CANCELLED"}:
+            for keeper in self._keepers.values():
+                for lane in keeper.lanes:
+                    for index, outcome in lane.withdraw(work):
+                        work.settle(index, outcome)
+        work.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail))
+        work.answer()
+
+    def snapshot(self) -> list[TokenView]:
+        """Every token as it is now."""
+        return [self._view(keeper) for keeper in self._keepers.values()]
+
+    def _view(self, keeper: TokenKeeper) -> TokenView:
+        config, keys = keeper.config, keeper.keys or {}
+        return TokenView(
+            name=config.name,
+            kind=config.kind,
+            state=keeper.state,
+            since=keeper.since,
+            detail=keeper.detail,
+            serial=keeper.serial,
+            model=keeper.model,
+            label=config.label,
+            module=str(config.module),
+            keys=tuple(keys),
+            lanes=tuple((lane.lane, lane.pid) for lane in keeper.lanes),
+            waiting=sum(work.waiting_count for work in self._backlog if work.key in keys),
+        )
+
+    async def watch(self) -> AsyncIterator[list[TokenView]]:
+        """A snapshot now, and one after each change; changes faster than the reader are seen as one."""
+        event = asyncio.Event()
+        self._watchers.add(event)
+        try:
+            while True:
+                event.clear()
+                yield self.snapshot()
+                await event.wait()
+        finally:
+            self._watchers.discard(event)
+
+    def drain(self, name: str) -> None:
+        """Take a token out of service: frames in its lanes are finished, then it logs out. Raises `WrongEvent`."""
+        self._keeper(name).on(tokens.Event.DRAIN, "by an operator")
+
+    def resume(self, name: str) -> None:
+        """Put a drained token back into service. Raises `WrongEvent`."""
+        self._keeper(name).on(tokens.Event.RESUME)
+
+    def unlock(self, name: str, *, override: bool = False) -> None:
+        """
+        A person has seen to a LOCKED, QUARANTINED or TRIPPED token and allows one try.
+
+        Raises `TryRefused` where the next refusal could lock the token for good, unless `override`; `WrongEvent` where
+        there is nothing to unlock.
+        """
+        keeper = self._keeper(name)
+        tokens.after(keeper.state, tokens.Event.UNLOCK)
+        if keeper.state is tokens.State.LOCKED and keeper.identity is not None:
+            assert self._tries is not None
+            check_person(self._tries.count(keeper.identity), keeper.config.pin_tries, override=override)
+            self._tries.grant(keeper.identity)
+        keeper.on(tokens.Event.UNLOCK)
+
+    def _keeper(self, name: str) -> TokenKeeper:
+        if name not in self._keepers:
+            raise BadRequest("TOKEN_UNKNOWN", f"no token is configured with the name {name!r}")
+        return self._keepers[name]
+
+
+__all__ = ["Pool", "TokenView", "TryRefused"]

@@ -1,0 +1,163 @@
+"""
+The parent's end of a child process: start it by exec, speak with it in packets, and end it for certain.
+
+Rules of this file: a child has its own process group, so that whatever it forks dies with it; it is spawned from the
+event loop's thread, because the kernel's parent-death signal follows the spawning thread; it inherits a few variables
+of the environment and no descriptor but its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from mmap import mmap
+from typing import Any
+
+from pool import wire
+
+_SOCKET_BYTES = 2 * wire.PACKET_BYTES_MAX
+# What a module may need to find its files and speak a language. Anything else is given in the token's configuration.
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SOFTHSM2_CONF")
+
+
+class ChildLost(Exception):
+    """The process ended or broke the protocol; `how` says which, for the operator."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        super().__init__(how)
+
+
+class Child:
+    """
+    A process that answers packets. `ask` is for one question at a time; frames, of which two may be out, go by `send`
+    and their 'done' comes back through `on_done`.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+        self._process = process
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self.on_done: Callable[[dict[str, Any]], None] | None = None
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self._loop.add_reader(sock, self._readable)
+        self._waiter = self._loop.create_task(self._wait())
+
+    @classmethod
+    async def start(cls, module: str, *args: str, environment: Mapping[str, str], fds: tuple[int, ...] = ()) -> "Child":
+        """Run `python -I -m MODULE SOCKET ARGS... PARENT`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            for sock in (ours, theirs):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            ours.setblocking(False)
+            inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-m", module, str(theirs.fileno()), *args, str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=None,
+                env=inherited | dict(environment), pass_fds=(theirs.fileno(), *fds), start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Put one packet on its way; raises `ChildLost` where the process no longer takes any."""
+        try:
+            self._sock.send(wire.pack(message))
+        except OSError as error:
+            raise ChildLost(f"it takes no more messages ({error.strerror})") from None
+
+    async def ask(self, message: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+        """The answer to one message (None: to what it was started for); raises `ChildLost` and TimeoutError."""
+        self._answer = self._loop.create_future()
+        if self.ended.done():
+            raise ChildLost(self.ended.result())
+        if message is not None:
+            self.send(message)
+        async with asyncio.timeout(timeout_s):
+            await asyncio.wait({self._answer, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if self._answer.done():
+            return self._answer.result()
+        raise ChildLost(self.ended.result())
+
+    def kill(self) -> None:
+        """SIGKILL to the whole process group; idempotent."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End it for certain and wait until the kernel has taken it back."""
+        self.kill()
+        await self._waiter
+
+    async def stop(self, within_s: float) -> None:
+        """Let it log out and finalise, then end it."""
+        with contextlib.suppress(ChildLost):
+            self.send({"t": "stop"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.shield(self.ended)
+        await self.close()
+
+    async def _wait(self) -> None:
+        code = await self._process.wait()
+        # What a dying child had already said still stands in the socket.
+        while self._readable():
+            pass
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what it may have forked
+        if not self.ended.done():
+            self.ended.set_result(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+
+    def _readable(self) -> bool:
+        try:
+            packet = self._sock.recv(wire.PACKET_BYTES_MAX)
+        except (BlockingIOError, ConnectionError):
+            return False
+        if not packet:
+            self._loop.remove_reader(self._sock)
+            return False
+        try:
+            message = wire.unpack(packet)
+        except ValueError:
+            self.kill()
+            return False
+        if message["t"] == "done":
+            if self.on_done is not None:
+                self.on_done(message)
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+        return True
+
+
+class Pages:
+    """The result pages of one lane process, and the descriptor its child inherits."""
+
+    def __init__(self) -> None:
+        self.fd = wire.make_pages()
+        self._memory = mmap(self.fd, wire.PAGE_BYTES * wire.FRAMES_IN_FLIGHT)
+        self.pages = [wire.Page(self._memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
+
+    def __getitem__(self, number: int) -> wire.Page:
+        return self.pages[number]
+
+    def close(self) -> None:
+        for page in self.pages:
+            page.release()
+        self._memory.close()
+        os.close(self.fd)

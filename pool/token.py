@@ -1,0 +1,123 @@
+"""
+A token: what is configured of it, and the table of the states it can be in.
+
+Rules of this file: the table is the whole life of a token; an absent entry is the error; who may use the token follows
+from its state alone. The diagram in DESIGN.md is drawn from the table.
+
+A *person* is the only way out of LOCKED (a PIN was refused: an automatic second try could burn the last one) and of
+QUARANTINED (a wrong signature: nobody knows yet what the token did). TRIPPED is the breaker, which closes by itself
+after a look at the token that sends no PIN.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from pool.pin import Pin
+
+
+class State(StrEnum):
+    ABSENT = "ABSENT"  # no token answers to the configured label and serial
+    CHANGED = "CHANGED"  # one answers, and it is not ours: another serial, or other public keys
+    OPEN = "OPEN"  # present, the right one, nobody logged in
+    READY = "READY"  # at least one lane is logged in and signs
+    LOCKED = "LOCKED"
+    QUARANTINED = "QUARANTINED"
+    TRIPPED = "TRIPPED"
+    DRAINED = "DRAINED"  # by an operator
+
+
+class Event(StrEnum):
+    FOUND = "FOUND"
+    GONE = "GONE"
+    OTHER = "OTHER"
+    LOGGED_IN = "LOGGED_IN"
+    LANES_LOST = "LANES_LOST"
+    PIN_REFUSED = "PIN_REFUSED"
+    WRONG_SIGNATURE = "WRONG_SIGNATURE"
+    BREAKER = "BREAKER"
+    UNLOCK = "UNLOCK"
+    DRAIN = "DRAIN"
+    RESUME = "RESUME"
+
+
+S, E = State, Event
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    S.ABSENT: {E.FOUND: S.OPEN, E.OTHER: S.CHANGED, E.BREAKER: S.TRIPPED, E.DRAIN: S.DRAINED},
+    S.CHANGED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.BREAKER: S.TRIPPED, E.DRAIN: S.DRAINED},
+    S.OPEN: {
+        E.LOGGED_IN: S.READY,
+        E.PIN_REFUSED: S.LOCKED,
+        E.GONE: S.ABSENT,
+        E.OTHER: S.CHANGED,
+        E.BREAKER: S.TRIPPED,
+        E.DRAIN: S.DRAINED,
+    },
+    S.READY: {
+        E.LANES_LOST: S.OPEN,
+        E.PIN_REFUSED: S.LOCKED,
+        E.WRONG_SIGNATURE: S.QUARANTINED,
+        E.GONE: S.ABSENT,
+        E.OTHER: S.CHANGED,
+        E.BREAKER: S.TRIPPED,
+        E.DRAIN: S.DRAINED,
+    },
+    S.LOCKED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
+    S.QUARANTINED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
+    S.TRIPPED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.OTHER: S.CHANGED, E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
+    S.DRAINED: {E.RESUME: S.OPEN},
+}
+
+# What a request is told that needs a token in this state, and whether waiting may help (see errors.REASONS).
+REFUSAL: dict[State, str] = {
+    S.ABSENT: "TOKEN_ABSENT",
+    S.CHANGED: "TOKEN_CHANGED",
+    S.OPEN: "TOKEN_STARTING",
+    S.LOCKED: "PIN_LOCKED",
+    S.QUARANTINED: "TOKEN_QUARANTINED",
+    S.TRIPPED: "TOKEN_FAULT",
+    S.DRAINED: "TOKEN_DRAINED",
+}
+
+
+class WrongEvent(Exception):
+    """The event means nothing in this state; nothing was changed."""
+
+
+def after(state: State, event: Event) -> State:
+    """The state that follows, by the table; raises `WrongEvent` where it has no entry."""
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        raise WrongEvent(f"{event} means nothing to a token that is {state}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenConfig:
+    """
+    One token and how to use it.
+
+    `label`, and `serial` where labels repeat, say which token of the module it is; a slot number would not survive a
+    re-plug. `pin` gives the PIN at each login, and is None for a token that asks for none. `lanes` is how many
+    processes use it at once: 1 for a card, for an HSM as many as it has cores to answer with.
+    """
+
+    name: str
+    module: Path
+    label: str
+    serial: str | None = None
+    pin: Callable[[], Pin] | None = None
+    kind: str = "token"
+    lanes: int = 1
+    verify: bool = True
+    pin_tries: int = 3  # what the token allows before it locks; cards usually have 3
+    start_timeout_s: float = 30.0  # a card with a slow driver needs 10 s to open (FIELD: ePass2003)
+    sign_timeout_s: float = 20.0  # one C_Sign; the slowest card known signs RSA-4096 in 1.1 s
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.module.is_absolute():
+            raise ValueError(f"token {self.name}: the module's path must be absolute")
+        if not 1 <= self.lanes <= 64:  # noqa: PLR2004 -- a process each; the largest HSMs advise about 30
+            raise ValueError(f"token {self.name}: lanes must be 1 to 64")

@@ -1,0 +1,132 @@
+"""
+The durable count of PIN tries: what keeps this service from locking anybody's token.
+
+Tokens lie about their counters or have none (OpenSC #871, #2647; SoftHSM never locks), so the count is ours. A try is
+written down *before* it is sent (`open`) and moved when its answer is seen: to nothing if the PIN was right, to
+`refused` if it was wrong. A crash in between leaves it open, which counts as possibly spent.
+
+The machine's rule: it tries by itself only while no answer was a refusal, at most one try is open, and the token is not
+known to be near its end. After a refusal a person must `UnlockToken`, and that allows one try.
+"""
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+OPEN_MAX = 1  # one crash between a login and its answer is bad luck; two may be a restart loop
+TRIES_MIN = 3  # a token with fewer is never tried by a machine
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIdentity:
+    """What a counter belongs to: serials are not unique (TPM, NSS), so the first public key is part of it."""
+
+    module: str
+    label: str
+    serial: str
+    public_key: str
+
+    def __str__(self) -> str:
+        return "\x1f".join((self.module, self.label, self.serial, self.public_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    refused: int = 0
+    open: int = 0
+    granted: bool = False  # a person allowed one try and it was not used yet
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The token's own words about its PIN (PKCS#11 CKF_USER_PIN_*); true only in one direction."""
+
+    count_low: bool = False
+    final_try: bool = False
+    locked: bool = False
+
+
+class TryRefused(Exception):
+    """The PIN must not be sent now; the message says which rule forbids it and what a person can do."""
+
+
+def check_machine(count: Count, flags: Flags, tries: int) -> None:
+    """Raise `TryRefused` unless the machine may send the PIN by itself, or a person has granted this try."""
+    if flags.locked:
+        raise TryRefused("the token says that its PIN is locked; unblock it with its PUK, then unlock it here")
+    if count.granted:
+        return
+    if count.refused:
+        raise TryRefused(f"the PIN was refused {count.refused} time(s); check it, then unlock the token")
+    if count.open > OPEN_MAX:
+        raise TryRefused(f"{count.open} logins ended without an answer; check the token, then unlock it")
+    if tries < TRIES_MIN or flags.count_low or flags.final_try:
+        raise TryRefused("the token has fewer than 3 PIN tries left; check the PIN, then unlock the token")
+
+
+def check_person(count: Count, tries: int, *, override: bool) -> None:
+    """Raise `TryRefused` unless a person may grant a try: the last one only by an explicit override."""
+    if not override and count.refused + count.open > tries - 2:
+        raise TryRefused(
+            f"{count.refused + count.open} of {tries} tries may be spent; the next could be the last: "
+            "make sure of the PIN, then unlock with the override"
+        )
+
+
+class Tries:
+    """
+    The counts, in a small SQLite file of their own: `PRAGMA synchronous = FULL`, one fsync a change.
+
+    Calls block for about a millisecond and happen only around logins. They may come from several threads of one
+    process; two processes on one file wait for each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        path.chmod(0o600)
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL,"
+            " open INTEGER NOT NULL, granted INTEGER NOT NULL) STRICT"
+        )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def count(self, token: TokenIdentity) -> Count:
+        with self._lock:
+            row = self._db.execute(
+                "SELECT refused, open, granted FROM tries WHERE token = ?", (str(token),)
+            ).fetchone()
+        return Count(row[0], row[1], bool(row[2])) if row else Count()
+
+    def begin(self, token: TokenIdentity) -> None:
+        """Durable before it returns: a PIN is about to be sent. A grant is used up by it."""
+        self._write(token, "open = open + 1, granted = 0", (0, 1, 0))
+
+    def accepted(self, token: TokenIdentity) -> None:
+        """The PIN was right: the token's own counter is full again, and so is ours."""
+        self._write(token, "refused = 0, open = 0, granted = 0", (0, 0, 0))
+
+    def refused(self, token: TokenIdentity) -> None:
+        self._write(token, "refused = refused + 1, open = max(open - 1, 0)", (1, 0, 0))
+
+    def not_sent(self, token: TokenIdentity) -> None:
+        """The login ended before the token could have seen the PIN."""
+        self._write(token, "open = max(open - 1, 0)", (0, 0, 0))
+
+    def grant(self, token: TokenIdentity) -> None:
+        """A person allows one more try."""
+        self._write(token, "granted = 1", (0, 0, 1))
+
+    def _write(self, token: TokenIdentity, change: str, new: tuple[int, int, int]) -> None:
+        with self._lock:
+            self._db.execute(
+                "INSERT INTO tries (token, refused, open, granted) VALUES (?, ?, ?, ?)"
+                f" ON CONFLICT (token) DO UPDATE SET {change}",  # noqa: S608 -- the four texts above
+                (str(token), *new),
+            )

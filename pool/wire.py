@@ -1,0 +1,152 @@
+"""
+What the parent and a lane's process say to each other, and the page they share.
+
+Messages are msgpack maps over a SOCK_SEQPACKET pair: one message, one packet. Signatures do not travel as messages:
+the lane writes each into a slot of a *result page*, shared memory made by the parent, so that what was finished
+survives the lane. A page holds the results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for the
+parent.
+
+    page:   u64 item under C_Sign (index + 1; 0 none), written before the call
+            then one slot an item:
+    slot:   u16 mark | u8 skip | 5 bytes unused | payload
+            mark 0              nothing yet
+                 1..0xEFFF      length of the signature in the payload; written last, and only after verifying
+                 MARK_*         why there is none
+            skip                written by the parent: do not start this item
+
+The worker writes the counter, *then* reads skip; the parent writes skip, *then* reads the counter: one of the two sees
+the other, so a cancelled item is either not started or known to be under C_Sign.
+"""
+
+import os
+from collections.abc import Sequence
+from mmap import mmap
+from typing import Any
+
+import msgpack
+
+VERSION = 1
+FRAMES_IN_FLIGHT = 2  # one is signed while the next one waits in the socket
+FRAME_ITEMS_MAX = 256
+FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (208 KiB on a stock Linux)
+PACKET_BYTES_MAX = 160 * 1024
+
+_HEAD = 8
+_SLOT = 1032
+SIGNATURE_BYTES_MAX = _SLOT - 8  # RSA-8192
+PAGE_BYTES = _HEAD + FRAME_ITEMS_MAX * _SLOT
+
+MARK_EXPIRED = 0xF001  # its deadline passed before its turn
+MARK_SKIPPED = 0xF002  # the parent withdrew it
+MARK_REFUSED = 0xF003  # the token answered with an error: payload u32 length, then the name of its return code
+MARK_INVALID = 0xF004  # the token signed, and the signature does not verify
+_CODE_BYTES_MAX = 64
+_MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_INVALID}
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    packet: bytes = msgpack.packb(message)
+    if len(packet) > PACKET_BYTES_MAX:
+        raise ValueError(f"a message of {len(packet)} bytes is over the {PACKET_BYTES_MAX} of a packet")
+    return packet
+
+
+def unpack(packet: bytes) -> dict[str, Any]:
+    """One message; raises ValueError for what is not one."""
+    message = msgpack.unpackb(packet)
+    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+        raise ValueError("not a message of this protocol")
+    return message
+
+
+def items_that_fit(items: Sequence[bytes], most: int) -> int:
+    """How many of the first items one frame takes (at least one: no item is longer than a frame)."""
+    most = min(most, FRAME_ITEMS_MAX, len(items))
+    if not items or len(items[0]) * most <= FRAME_BYTES_MAX and len(items[0]) <= 64:
+        return most  # digests are all of one length
+    size = 0
+    for count in range(most):
+        size += len(items[count])
+        if size > FRAME_BYTES_MAX:
+            return max(1, count)
+    return most
+
+
+def make_pages() -> int:
+    """A memory file for the pages of one lane process; the descriptor is the caller's to close."""
+    fd = os.memfd_create("paraph-lane", os.MFD_CLOEXEC)
+    os.ftruncate(fd, PAGE_BYTES * FRAMES_IN_FLIGHT)
+    return fd
+
+
+class Page:
+    """One frame's results. Both ends use this class; who writes what stands above."""
+
+    def __init__(self, memory: mmap, number: int) -> None:
+        start = number * PAGE_BYTES
+        self._bytes = memoryview(memory)[start : start + PAGE_BYTES]
+        self._under = self._bytes[:_HEAD].cast("Q")
+
+    def clear(self, count: int) -> None:
+        """Forget the last frame before the next one is sent; only while no frame is out on this page."""
+        self._under[0] = 0
+        for offset in range(_HEAD, _HEAD + count * _SLOT, _SLOT):
+            self._bytes[offset : offset + 3] = b"\0\0\0"
+
+    def begin(self, index: int) -> bool:
+        """Worker: item `index` is about to be signed. False when it was withdrawn."""
+        self._under[0] = index + 1
+        return not self._bytes[_HEAD + index * _SLOT + 2]
+
+    def end(self) -> None:
+        """Worker: nothing of this frame is under C_Sign any more."""
+        self._under[0] = 0
+
+    def put(self, index: int, signature: bytes) -> None:
+        """Worker: the verified signature; its length goes in last."""
+        offset = _HEAD + index * _SLOT
+        length = len(signature)
+        if not 0 < length <= SIGNATURE_BYTES_MAX:
+            raise ValueError(f"a signature of {length} bytes does not fit a slot")
+        self._bytes[offset + 8 : offset + 8 + length] = signature
+        self._bytes[offset : offset + 2] = length.to_bytes(2, "little")
+
+    def put_mark(self, index: int, mark: int, code: str = "") -> None:
+        """Worker: why there is no signature; `code` names the token's return code."""
+        offset = _HEAD + index * _SLOT
+        name = code.encode()[:_CODE_BYTES_MAX]
+        self._bytes[offset + 8 : offset + 12 + len(name)] = len(name).to_bytes(4, "little") + name
+        self._bytes[offset : offset + 2] = mark.to_bytes(2, "little")
+
+    def skip(self, index: int) -> None:
+        """Parent: do not start this item."""
+        self._bytes[_HEAD + index * _SLOT + 2] = 1
+
+    @property
+    def under(self) -> int | None:
+        """The item under C_Sign, as far as the page tells."""
+        value: int = self._under[0]
+        return value - 1 if value else None
+
+    def get(self, index: int) -> bytes | int | None:
+        """The signature, or the mark that stands for none, or None while there is nothing."""
+        offset = _HEAD + index * _SLOT
+        mark = int.from_bytes(self._bytes[offset : offset + 2], "little")
+        if not mark:
+            return None
+        if mark <= SIGNATURE_BYTES_MAX:
+            return bytes(self._bytes[offset + 8 : offset + 8 + mark])
+        if mark not in _MARKS:
+            raise ValueError(f"unknown mark {mark:#x} in a result page")
+        return mark
+
+    def code(self, index: int) -> str:
+        """The name of the PKCS#11 return code behind MARK_REFUSED."""
+        offset = _HEAD + index * _SLOT
+        length = min(int.from_bytes(self._bytes[offset + 8 : offset + 12], "little"), _CODE_BYTES_MAX)
+        return bytes(self._bytes[offset + 12 : offset + 12 + length]).decode("utf-8", "replace")
+
+    def release(self) -> None:
+        """Let go of the memory, so that it can be unmapped."""
+        self._under.release()
+        self._bytes.release()
