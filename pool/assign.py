@@ -40,6 +40,14 @@ class Frame:
     def count(self) -> int:
         return sum(run.stop - run.start for run in self.runs)
 
+    def run_at(self, slot: int) -> Run:
+        """The run that the item in a slot belongs to."""
+        for run in self.runs:
+            slot -= run.stop - run.start
+            if slot < 0:
+                return run
+        raise IndexError("the frame is shorter")
+
 
 def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Frame], list[Work]]:
     """

@@ -8,6 +8,7 @@ The mutable state is `self._backlog` and the keepers; everything else is derived
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,18 +18,21 @@ from typing import Self
 
 from pool import token as tokens
 from pool.assign import Run, assign
+from pool.attendant import Attendant
 from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull
 from pool.errors import BadRequest, Busy, Unavailable
-from pool.keeper import Module, TokenKeeper
+from pool.keeper import ABLE, TokenKeeper
 from pool.key import Key
 from pool.lane import Lane
 from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm, algorithms
+from pool.module import Module
 from pool.token import TokenConfig
-from pool.tries import Tries, TryRefused, check_person
+from pool.tries import Tries, check_person
 from pool.work import Outcome, Status, Work
 
+log = logging.getLogger("pool")
+
 TIMEOUT_S = 30.0  # a request that names no time
-_ABLE = (tokens.State.READY, tokens.State.OPEN)
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 
@@ -71,8 +75,8 @@ class Pool:
         self._configs = list(configs)
         self._keepers: dict[str, TokenKeeper] = {}
         self._tries: Tries | None = None
-        self._kick: asyncio.Event = asyncio.Event()
-        self._changes = 0
+        self._lanes: list[Attendant] = []
+        self._tasks: list[asyncio.Task[None]] = []  # asyncio itself holds tasks weakly
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
 
@@ -82,10 +86,14 @@ class Pool:
         for config in self._configs:
             store = (str(config.module), tuple(sorted(config.environment.items())))
             module = modules.setdefault(store, Module(config.module, config.environment))
-            keeper = TokenKeeper(config, module, self._tries, self._wanted, self._changed, self._lost)
+            keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
-        for keeper in self._keepers.values():
-            keeper.start()
+            for index in range(config.lanes):
+                self._lanes.append(Attendant(keeper, index, self._lost, self._changed))
+        self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes]
+        self._tasks += [asyncio.create_task(k.look_for(), name=k.config.name) for k in self._keepers.values()]
+        for task in self._tasks:
+            task.add_done_callback(_say_why)
         return self
 
     async def __aexit__(
@@ -98,7 +106,10 @@ class Pool:
         self._closed = True
         for work in list(self._backlog):
             self._give_up(work, "POOL_CLOSED")
-        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+        await asyncio.gather(*(lane.end() for lane in self._lanes))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tries is not None:
             self._tries.close()
 
@@ -111,7 +122,9 @@ class Pool:
 
     def key(self, label: str) -> str:
         """The reference of the only key with this label on the tokens; raises `BadRequest` for none or several."""
-        refs = {ref for keeper in self._keepers.values() for ref, key in (keeper.keys or {}).items() if key.label == label}
+        refs = {
+            ref for keeper in self._keepers.values() for ref, key in (keeper.keys or {}).items() if key.label == label
+        }
         if len(refs) != 1:
             raise BadRequest("KEY_UNKNOWN", f"{len(refs)} keys are labelled {label!r}")
         return refs.pop()
@@ -119,8 +132,8 @@ class Pool:
     def set_keys(self, keys: Sequence[Key]) -> None:
         """Other keys are wanted from now on: lanes are opened anew one by one when what they hold differs."""
         self._keys = {key.ref: key for key in keys}
-        for keeper in self._keepers.values():
-            keeper.wanted_changed()
+        for lane in self._lanes:
+            lane.ask_to_stop()
 
     async def sign(
         self, key: str, algorithm: Algorithm, items: Sequence[bytes], *, caller: str = "", timeout_s: float = TIMEOUT_S
@@ -158,7 +171,9 @@ class Pool:
         for index, item in enumerate(items):
             if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
                 wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
-                raise BadRequest("DIGEST_LENGTH", f"item {index} has {len(item)} bytes, {algorithm} takes {wanted}", index)
+                raise BadRequest(
+                    "DIGEST_LENGTH", f"item {index} has {len(item)} bytes, {algorithm} takes {wanted}", index
+                )
 
     def _spki(self, ref: str) -> bytes:
         if self._keys is not None:
@@ -181,7 +196,7 @@ class Pool:
     def _refusal(self, key: str) -> Unavailable | None:
         """Why no token signs with this key; None if one does or is just being opened."""
         holders = [k for k in self._keepers.values() if k.keys is None or key in k.keys]
-        if any(keeper.state in _ABLE for keeper in holders):
+        if any(keeper.state in ABLE for keeper in holders):
             return None
         if not holders:
             return Unavailable("KEY_UNKNOWN", "no token that was seen has it")
@@ -194,14 +209,21 @@ class Pool:
 
     def _queue_s(self, key: str) -> float:
         """Roughly when the line will have moved: the time of what waits, shared by the lanes that have the key."""
-        lanes = [lane.lane for keeper in self._keepers.values() for lane in keeper.lanes if key in lane.lane.keys]
+        lanes = [lane.lane for lane in self._lanes if key in lane.lane.keys]
         item_s = min((s for lane in lanes for s in lane.item_s.values()), default=0.01)
         return min(60.0, max(0.05, self._backlog.items * item_s / max(1, len(lanes)) / 2))
+
+    def _token_moved(self, keeper: TokenKeeper) -> None:
+        """A token that is not able any more takes no more work, from this moment on."""
+        if keeper.state not in ABLE:
+            for lane in self._lanes:
+                if lane.token is keeper:
+                    lane.ask_to_stop()
+        self._changed()
 
     def _changed(self) -> None:
         """Something moved: give out work, turn away what no token can take any more, tell who watches."""
         self._assign()
-        self._changes += 1
         for event in self._watchers:
             event.set()
         refusals: dict[str, Unavailable | None] = {}
@@ -213,8 +235,8 @@ class Pool:
     def _assign(self) -> None:
         if not self._backlog.items:
             return
-        lanes = {keeper_lane.lane.name: keeper_lane for k in self._keepers.values() for keeper_lane in k.lanes}
-        frames, expired = assign(self._backlog, [lane.lane for lane in lanes.values()], time.monotonic())
+        lanes = {lane.lane.name: lane for lane in self._lanes}
+        frames, expired = assign(self._backlog, [lane.lane for lane in self._lanes], time.monotonic())
         for frame in frames:
             for run in frame.runs:
                 taken = run.work.take(run.stop - run.start)
@@ -231,6 +253,8 @@ class Pool:
             return
         work.give_back(run.start, run.stop)
         self._backlog.put_back(work, run.stop - run.start)
+        if self._closed:
+            self._give_up(work, "POOL_CLOSED")
 
     def _expire(self, work: Work) -> None:
         self._withdraw(work, "DEADLINE_EXCEEDED")
@@ -240,24 +264,24 @@ class Pool:
         if work.done.done() and not work.done.cancelled():
             return
         self._backlog.remove(work)
-        for keeper in self._keepers.values():
-            for lane in keeper.lanes:
-                for index, outcome in lane.withdraw(work):
-                    work.settle(index, outcome)
-        self._give_up(work, reason)
-
-    def _give_up(self, work: Work, reason: str, detail: str = "") -> None:
-        """What is still open of it was not attempted, for this reason."""
-        self._backlog.remove(work)
-        in_lanes = work.left - sum(stop - start for start, stop in work.waiting)
+        for lane in self._lanes:
+            for index, outcome in lane.withdraw(work):
+                work.settle(index, outcome)
         if work.last_problem[0] and reason == "DEADLINE_EXCEEDED":
             reason, detail = work.last_problem
-        if in_lanes and reason not in {"DEADLINE_EXCEEDED", "CANCELLED"}:
-            for keeper in self._keepers.values():
-                for lane in keeper.lanes:
-                    for index, outcome in lane.withdraw(work):
-                        work.settle(index, outcome)
+        else:
+            detail = ""
         work.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail))
+        work.answer()
+
+    def _give_up(self, work: Work, reason: str, detail: str = "") -> None:
+        """What waits of it was not attempted, for this reason; what lanes have of it is still awaited."""
+        ranges = list(work.waiting)
+        self._backlog.remove(work)
+        outcome = Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail)
+        for start, stop in ranges:
+            for index in range(start, stop):
+                work.settle(index, outcome)
         work.answer()
 
     def snapshot(self) -> list[TokenView]:
@@ -277,7 +301,7 @@ class Pool:
             label=config.label,
             module=str(config.module),
             keys=tuple(keys),
-            lanes=tuple((lane.lane, lane.pid) for lane in keeper.lanes),
+            lanes=tuple((lane.lane, lane.pid) for lane in self._lanes if lane.token is keeper),
             waiting=sum(work.waiting_count for work in self._backlog if work.key in keys),
         )
 
@@ -322,4 +346,7 @@ class Pool:
         return self._keepers[name]
 
 
-__all__ = ["Pool", "TokenView", "TryRefused"]
+def _say_why(task: asyncio.Task[None]) -> None:
+    """A keeper that ends by an error is a fault of ours: the log says which, and the token shows no sign of life."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the task of %s ended", task.get_name(), exc_info=task.exception())

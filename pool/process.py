@@ -87,7 +87,8 @@ class Child:
         if message is not None:
             self.send(message)
         async with asyncio.timeout(timeout_s):
-            await asyncio.wait({self._answer, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {self._answer, self.ended}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if self._answer.done():
             return self._answer.result()
         raise ChildLost(self.ended.result())

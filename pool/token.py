@@ -119,5 +119,5 @@ class TokenConfig:
     def __post_init__(self) -> None:
         if not self.module.is_absolute():
             raise ValueError(f"token {self.name}: the module's path must be absolute")
-        if not 1 <= self.lanes <= 64:  # noqa: PLR2004 -- a process each; the largest HSMs advise about 30
+        if not 1 <= self.lanes <= 64:
             raise ValueError(f"token {self.name}: lanes must be 1 to 64")

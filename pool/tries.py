@@ -28,7 +28,7 @@ class TokenIdentity:
     public_key: str
 
     def __str__(self) -> str:
-        return "\x1f".join((self.module, self.label, self.serial, self.public_key))
+        return f"{self.module}\x1f{self.label}\x1f{self.serial}\x1f{self.public_key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,7 @@ class Tries:
 
     def count(self, token: TokenIdentity) -> Count:
         with self._lock:
-            row = self._db.execute(
-                "SELECT refused, open, granted FROM tries WHERE token = ?", (str(token),)
-            ).fetchone()
+            row = self._db.execute("SELECT refused, open, granted FROM tries WHERE token = ?", (str(token),)).fetchone()
         return Count(row[0], row[1], bool(row[2])) if row else Count()
 
     def begin(self, token: TokenIdentity) -> None:
@@ -126,7 +124,7 @@ class Tries:
     def _write(self, token: TokenIdentity, change: str, new: tuple[int, int, int]) -> None:
         with self._lock:
             self._db.execute(
-                "INSERT INTO tries (token, refused, open, granted) VALUES (?, ?, ?, ?)"
-                f" ON CONFLICT (token) DO UPDATE SET {change}",  # noqa: S608 -- the four texts above
+                "INSERT INTO tries (token, refused, open, granted) VALUES (?, ?, ?, ?)"  # noqa: S608 -- texts of this file
+                f" ON CONFLICT (token) DO UPDATE SET {change}",
                 (str(token), *new),
             )

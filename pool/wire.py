@@ -62,7 +62,7 @@ def unpack(packet: bytes) -> dict[str, Any]:
 def items_that_fit(items: Sequence[bytes], most: int) -> int:
     """How many of the first items one frame takes (at least one: no item is longer than a frame)."""
     most = min(most, FRAME_ITEMS_MAX, len(items))
-    if not items or len(items[0]) * most <= FRAME_BYTES_MAX and len(items[0]) <= 64:
+    if not items or (len(items[0]) * most <= FRAME_BYTES_MAX and len(items[0]) <= 64):
         return most  # digests are all of one length
     size = 0
     for count in range(most):

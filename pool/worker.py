@@ -37,18 +37,27 @@ from pool import wire
 from pool.child import harden, open_socket
 from pool.mechanism import Algorithm, Hash, Scheme, from_token, token_input, verify
 
-PUBLIC_KEYS_MAX = 200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
-_CURVE_OIDS = {
-    bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1,
-    bytes.fromhex("06052b81040022"): ec.SECP384R1,
-    bytes.fromhex("06052b81040023"): ec.SECP521R1,
+PUBLIC_KEYS_MAX = (
+    200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
+)
+_CURVES: dict[bytes, ec.EllipticCurve] = {  # CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3)
+    bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1(),
+    bytes.fromhex("06052b81040022"): ec.SECP384R1(),
+    bytes.fromhex("06052b81040023"): ec.SECP521R1(),
 }
 _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 _NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 # What a token says of the request and not of itself: the session is good for the next item.
 _REQUEST_FAULTS = frozenset(
-    "CKR_DATA_INVALID CKR_DATA_LEN_RANGE CKR_KEY_SIZE_RANGE CKR_KEY_TYPE_INCONSISTENT CKR_MECHANISM_INVALID "
-    "CKR_MECHANISM_PARAM_INVALID CKR_KEY_FUNCTION_NOT_PERMITTED".split()
+    {
+        "CKR_DATA_INVALID",
+        "CKR_DATA_LEN_RANGE",
+        "CKR_KEY_FUNCTION_NOT_PERMITTED",
+        "CKR_KEY_SIZE_RANGE",
+        "CKR_KEY_TYPE_INCONSISTENT",
+        "CKR_MECHANISM_INVALID",
+        "CKR_MECHANISM_PARAM_INVALID",
+    }
 )
 
 
@@ -85,10 +94,10 @@ def spki_of(public: Any) -> bytes | None:
     if public.key_type == KeyType.RSA:
         exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
         key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    elif public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVE_OIDS:
-        curve = _CURVE_OIDS[public[Attribute.EC_PARAMS]]()
+    elif public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
+        curve = _CURVES[public[Attribute.EC_PARAMS]]
         key = ec.EllipticCurvePublicKey.from_encoded_point(curve, _point(public[Attribute.EC_POINT]))
-    elif public.key_type == KeyType.EC_EDWARDS and len(_point(public[Attribute.EC_POINT])) == 32:  # noqa: PLR2004
+    elif public.key_type == KeyType.EC_EDWARDS and len(_point(public[Attribute.EC_POINT])) == 32:
         key = ed25519.Ed25519PublicKey.from_public_bytes(_point(public[Attribute.EC_POINT]))
     else:
         return None
@@ -97,9 +106,9 @@ def spki_of(public: Any) -> bytes | None:
 
 def _point(value: bytes) -> bytes:
     """CKA_EC_POINT is an OCTET STRING round the point (PKCS#11 v3.1, 6.3.3); some tokens leave the wrapping out."""
-    if value[:1] == b"\x04" and len(value) > 2:  # noqa: PLR2004 -- tag and length
-        header = 3 if value[1] == 0x81 else 2  # noqa: PLR2004 -- long form
-        length = value[2] if header == 3 else value[1]  # noqa: PLR2004
+    if value[:1] == b"\x04" and len(value) > 2:
+        header = 3 if value[1] == 0x81 else 2
+        length = value[2] if header == 3 else value[1]
         if len(value) == header + length:
             return value[header:]
     return value
@@ -120,8 +129,12 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
     if cka_id is not None:
         for found in session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
             certificate = load_der_x509_certificate(found[Attribute.VALUE])
-            yield cka_id, label or "", certificate.public_key().public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            yield (
+                cka_id,
+                label or "",
+                certificate.public_key().public_bytes(
+                    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+                ),
             )
 
 

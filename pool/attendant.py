@@ -1,0 +1,334 @@
+"""
+The life of one lane: start, serve, watch, rest, start again.
+
+Rules of this file: what may happen is said by the table in `lane.py`. One start at a time per module (eight at once
+made a good PIN fail), so everything between exec and login happens under the module's lock.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pool.assign import Frame, Run
+from pool.keeper import ABLE, StartFailed, TokenKeeper
+from pool.lane import BREAKER_LOSSES, Event, Lane, State
+from pool.process import Child, ChildLost, Pages
+from pool.settle import Reading, reason_for
+from pool.start import find_keys, log_in, open_token
+from pool.token import Event as TokenEvent
+from pool.token import State as TokenState
+from pool.token import WrongEvent
+from pool.wire import FRAMES_IN_FLIGHT
+from pool.work import Outcome, Status, Work
+
+log = logging.getLogger("pool")
+
+SECOND_LOOK_S = 0.3  # absent is what two looks so far apart do not see
+PING_EVERY_S = 2.0  # an idle lane's token is known to be there, not older than this
+WATCH_EVERY_S = 0.1
+LATE_S = 0.5  # an item under C_Sign this long after its deadline ends its lane
+LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
+VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
+VERIFY_EACH = 64  # ... and one in so many of the others
+
+
+class Attendant:
+    """
+    One lane: its process, the frames it has, and their pages.
+
+    `give_back` takes the items that a lost lane never came to; `changed` is called when there is room or news.
+    """
+
+    def __init__(
+        self, token: TokenKeeper, index: int, give_back: Callable[[Run], None], changed: Callable[[], None]
+    ) -> None:
+        self.token = token
+        self.lane = Lane(token.config.name, index)
+        self._give_back = give_back
+        self._changed = changed
+        self._child: Child | None = None
+        self._pages: Pages | None = None
+        self._out: dict[int, tuple[Frame, int]] = {}  # frame number -> the frame and its page, oldest first
+        self._number = 0
+        self._killed_for = ""
+        self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
+        self._under_since = 0.0  # ... since then
+        self._since_verified = 0
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    @property
+    def pid(self) -> int:
+        """The lane's process, 0 while there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    async def run(self) -> None:
+        """The lane's whole life, again and again, until the pool closes."""
+        while not self._closing:
+            # The first lane opens the token; the others follow when that went well.
+            await self.token.wait_for(frozenset({TokenState.READY}) if self.lane.index else ABLE)
+            self.lane.on(Event.RESTED)
+            self.lane.tally.starts += 1
+            meaning = None
+            try:
+                await self._live()
+            except StartFailed as failure:
+                self.lane.problem, meaning = failure.detail, failure.event
+            finally:
+                stopped = self.lane.state is State.STOPPING and not self.lane.problem
+                await self._clear_up()
+            await self._after_life(stopped, meaning)
+
+    async def _live(self) -> None:
+        """From exec to the end of the process; returns when it ended, raises `StartFailed` if it never came up."""
+        self._killed_for = self.lane.problem = ""
+        self._pages = Pages()
+        async with self.token.module.lock:
+            if self.token.state not in ABLE:  # it changed while this lane waited for its turn
+                self.lane.on(Event.STOP)
+                return
+            child = await self._start(self._pages)
+        if self.lane.state is State.STARTING:  # and was not told to stop meanwhile
+            self.lane.on(Event.UP)
+            self.token.lane_came_up()
+            self._changed()
+            try:
+                await self._serve(child)
+            finally:
+                self.token.lane_went_down()
+
+    async def _start(self, pages: Pages) -> Child:
+        token, timeout_s = self.token, self.token.config.start_timeout_s
+        try:
+            child = self._child = await Child.start(
+                "pool.worker", str(pages.fd), environment=token.module.environment, fds=(pages.fd,)
+            )
+            async with asyncio.timeout(timeout_s):
+                await log_in(child, token, await open_token(child, token))
+                self.lane.keys, problems = await find_keys(child, token)
+        except ChildLost as lost:
+            raise StartFailed(f"it ended while it started ({lost.how})") from None
+        except TimeoutError:
+            raise StartFailed(f"it did not start within {timeout_s:g} s") from None
+        except OSError as error:
+            raise StartFailed(f"it cannot be started ({error})") from None
+        for ref, problem in problems.items():
+            log.warning("lane %s has no private key for %s: %s", self.lane.name, ref[:16], problem)
+        child.on_done = self._frame_done
+        return child
+
+    async def _serve(self, child: Child) -> None:
+        """Ping while idle, watch while signing, until the process ends or was told to."""
+        pinged = time.monotonic()
+        while not child.ended.done():
+            if self.lane.state is State.STOPPING and not self._out:
+                await child.stop(LOGOUT_S)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_EVERY_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._out:
+                self._watch(child)
+            elif self.lane.state is State.IDLE and time.monotonic() - pinged >= PING_EVERY_S:
+                await self._ping(child)
+                pinged = time.monotonic()
+        self.lane.problem = self._killed_for or self.lane.problem or child.ended.result()
+
+    async def _ping(self, child: Child) -> None:
+        """Whether the token is still there; frames may go out while the answer is awaited."""
+        try:
+            answer = await child.ask({"t": "ping"}, self.token.config.sign_timeout_s)
+            self.lane.problem = answer["lost"]
+        except ChildLost:
+            pass  # the loop sees it
+        except TimeoutError:
+            self._kill(child, "TOKEN_TIMEOUT")
+
+    def _watch(self, child: Child) -> None:
+        """Kill the lane when an item has been under C_Sign too long, or past its deadline."""
+        assert self._pages is not None
+        now = time.monotonic()
+        number, (frame, page) = next(iter(self._out.items()))
+        slot = self._pages[page].under
+        under = None if slot is None else (number, slot)
+        if under != self._under:
+            self._under, self._under_since = under, now
+        if slot is None:
+            return
+        late = now >= frame.run_at(slot).work.deadline + LATE_S
+        if late or now - self._under_since >= self.token.config.sign_timeout_s:
+            self._kill(child, "TOKEN_TIMEOUT")
+
+    def _kill(self, child: Child, why: str) -> None:
+        self._killed_for = why
+        child.kill()
+
+    def ask_to_stop(self) -> None:
+        """Take no more work; end when the frames that are out have come back."""
+        if self.lane.state not in {State.RESTING, State.STOPPING}:
+            self.lane.on(Event.STOP)
+            self._wake.set()
+
+    async def end(self) -> None:
+        """The pool closes: no patience with a lane that hangs."""
+        self._closing = True
+        self.ask_to_stop()
+        child = self._child
+        if child is not None:
+            await child.stop(LOGOUT_S)
+
+    def send(self, frame: Frame) -> None:
+        """Give the lane a frame; one that cannot be sent comes back as lost when the process's end is seen."""
+        assert self._pages is not None
+        assert self._child is not None
+        used = {page for _, page in self._out.values()}
+        page = next(number for number in range(FRAMES_IN_FLIGHT) if number not in used)
+        self._pages[page].clear(frame.count)
+        self._number += 1
+        self._out[self._number] = (frame, page)
+        self.lane.in_flight += 1
+        self.lane.on(Event.SENT)
+        message = {
+            "t": "frame",
+            "n": self._number,
+            "page": page,
+            "key": frame.key,
+            "scheme": frame.algorithm.scheme.value,
+            "hash": frame.algorithm.hash.value if frame.algorithm.hash else "",
+            "runs": [(run.stop - run.start, int(run.work.deadline * 1e9)) for run in frame.runs],
+            "items": [item for run in frame.runs for item in run.work.items[run.start : run.stop]],
+        }
+        with contextlib.suppress(ChildLost):
+            self._child.send(message)
+
+    def _frame_done(self, message: dict[str, Any]) -> None:
+        """The lane has answered a frame: settle its items, and note why if its session is lost."""
+        if message["n"] not in self._out:
+            return
+        frame, page = self._out.pop(message["n"])
+        self.lane.in_flight -= 1
+        if message["signed"]:
+            self.lane.measured(frame.key, frame.algorithm, message["ns"] / 1e9, message["signed"])
+        self.lane.problem = message["lost"]
+        if message["lost"]:
+            self.ask_to_stop()
+        elif not self._out:
+            self.lane.on(Event.EMPTY)
+        self._settle(frame, page, lost=message["lost"])
+        if not self._out:
+            self._wake.set()
+        self._changed()
+
+    def _settle(self, frame: Frame, page: int, *, lost: str = "", ended: str = "") -> None:
+        """Every item of the frame gets its outcome, or goes back to the line if no token saw it."""
+        assert self._pages is not None
+        reading = Reading(frame, self._pages[page], self.token.config.name, lost, ended)
+        untouched: dict[Run, list[int]] = {}
+        for run, index, slot in reading.items():
+            outcome = reading.outcome(run, index, slot, doubt=self._doubt())
+            if outcome is None:
+                untouched.setdefault(run, []).append(index)
+            else:
+                self._count(outcome)
+                run.work.settle(index, outcome)
+        for run, indexes in untouched.items():
+            run.work.last_problem = (reason_for(ended or lost), ended or lost)
+            for start, stop in _ranges(indexes):
+                self._give_back(Run(run.work, start, stop))
+        for run in frame.runs:
+            run.work.answer()
+
+    def _count(self, outcome: Outcome) -> None:
+        tally = self.lane.tally
+        if outcome.status is Status.SIGNED:
+            tally.signed += 1
+        elif outcome.status is not Status.NOT_ATTEMPTED:
+            tally.failed[outcome.detail or outcome.reason] += 1
+        if outcome.reason == "SIGNATURE_INVALID":
+            with contextlib.suppress(WrongEvent):  # already quarantined
+                detail = f"lane {self.lane.name} made a signature that does not verify"
+                self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
+
+    def _doubt(self) -> bool:
+        """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""
+        self._since_verified += 1
+        slow = min(self.lane.item_s.values(), default=1.0) > 1 / VERIFY_BELOW_PER_S
+        if not slow and self._since_verified < VERIFY_EACH:
+            return False
+        self._since_verified = 0
+        return True
+
+    def withdraw(self, work: Work) -> list[tuple[int, Outcome]]:
+        """
+        Start no more items of this request; at most one is late.
+
+        Answers what is known of those in this lane: signed, or under C_Sign (INDETERMINATE). The others were not
+        attempted and will not be.
+        """
+        known: list[tuple[int, Outcome]] = []
+        for frame, number in self._out.values():
+            assert self._pages is not None
+            page = self._pages[number]
+            reading = Reading(frame, page, self.token.config.name)
+            mine = [entry for entry in reading.items() if entry[0].work is work]
+            for _, _, slot in mine:
+                page.skip(slot)
+            under = page.under  # read after the skips were written: see wire.py
+            for run, index, slot in mine:
+                outcome = reading.outcome(run, index, slot, doubt=True)
+                if outcome is None and slot == under:
+                    outcome = Outcome(Status.INDETERMINATE, reason="TOKEN_TIMEOUT", token=self.token.config.name)
+                if outcome is not None:
+                    known.append((index, outcome))
+        return known
+
+    async def _clear_up(self) -> None:
+        """The process is over, or must be: settle what it had, free what it held."""
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close()
+            ended = self._killed_for or child.ended.result()
+            out, self._out = self._out, {}
+            for frame, page in out.values():
+                self._settle(frame, page, ended=ended)
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
+        self.lane.in_flight = 0
+        self.lane.keys = frozenset()
+        self.lane.on(Event.LOST)
+        self._changed()
+
+    async def _after_life(self, stopped: bool, meaning: TokenEvent | None) -> None:
+        """What the end means for the token; then rest, longer after each loss."""
+        if meaning is TokenEvent.GONE:
+            await asyncio.sleep(SECOND_LOOK_S)
+            meaning, self.lane.problem = await self.token.look()
+            if meaning is TokenEvent.FOUND:
+                meaning = None
+        with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile
+            if meaning is not None:
+                self.token.on(meaning, self.lane.problem)
+            elif not stopped:
+                log.warning("lane %s is lost: %s", self.lane.name, self.lane.problem)
+                if self.lane.lost(time.monotonic()):
+                    self.lane.losses.clear()
+                    detail = f"{BREAKER_LOSSES} losses within a minute, the last: {self.lane.problem}"
+                    self.token.on(TokenEvent.BREAKER, detail)
+        if not stopped:
+            await asyncio.sleep(self.lane.rest_s(time.monotonic()))
+
+
+def _ranges(indexes: list[int]) -> list[tuple[int, int]]:
+    """Consecutive indexes as ranges, last first: each goes back to the front of its request."""
+    ranges: list[tuple[int, int]] = []
+    for index in indexes:
+        if ranges and ranges[-1][1] == index:
+            ranges[-1] = (ranges[-1][0], index + 1)
+        else:
+            ranges.append((index, index + 1))
+    return ranges[::-1]

@@ -1,0 +1,98 @@
+"""What a result page says became of each item of a frame: read in one place, whatever ended the frame."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+
+from pool.assign import Frame, Run
+from pool.mechanism import verify
+from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_REFUSED, MARK_SKIPPED, Page
+from pool.work import Outcome, Status
+
+# Return codes after which the token may have made the signature it did not hand over.
+MAYBE_SIGNED = frozenset(
+    {
+        "CKR_DEVICE_ERROR",
+        "CKR_DEVICE_MEMORY",
+        "CKR_DEVICE_REMOVED",
+        "CKR_FUNCTION_FAILED",
+        "CKR_GENERAL_ERROR",
+        "CKR_HOST_MEMORY",
+        "CKR_TOKEN_NOT_PRESENT",
+    }
+)
+_REMOVED",
+        "CKR_FUNCTION_FAILED",
+        "CKR_GENERAL_ERROR",
+        "CKR_HOST_MEMORY",
+        "CKR_TOKEN_NOT_PRESENT",
+    ]
+)
+_REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
+
+
+def reason_for(problem: str) -> str:
+    """The reason (errors.REASONS) for how a lane or a call ended."""
+    if problem in _REMOVED:
+        return "TOKEN_REMOVED"
+    if problem == "TOKEN_TIMEOUT":
+        return problem
+    return "MODULE_CRASH" if problem.startswith(("signal", "exit")) else "TOKEN_FAULT"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    One frame's page at one moment. `lost` names the return code that ended the lane's session, `ended` how its process
+    ended; both are empty while all is well.
+    """
+
+    frame: Frame
+    page: Page
+    token: str
+    lost: str = ""
+    ended: str = ""
+
+    def items(self) -> Iterator[tuple[Run, int, int]]:
+        """(run, index in its request, slot) of every item."""
+        slot = 0
+        for run in self.frame.runs:
+            for index in range(run.start, run.stop):
+                yield run, index, slot
+                slot += 1
+
+    def outcome(self, run: Run, index: int, slot: int, *, doubt: bool) -> Outcome | None:
+        """What became of an item; None where no token saw it. With `doubt` a signature is verified here once more."""
+        result = self.page.get(slot)
+        if isinstance(result, bytes):
+            if doubt and not _verifies(run, index, result):
+                result = MARK_INVALID
+            else:
+                return Outcome(Status.SIGNED, result, token=self.token)
+        if result == MARK_INVALID:
+            return Outcome(Status.FAILED, reason="SIGNATURE_INVALID", token=self.token)
+        if result == MARK_REFUSED:
+            return self._refused(self.page.code(slot))
+        if result == MARK_EXPIRED:
+            return Outcome(Status.NOT_ATTEMPTED, reason="DEADLINE_EXCEEDED", token=self.token)
+        if result == MARK_SKIPPED:
+            return Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED", token=self.token)
+        if self.ended and self.page.under == slot:
+            return Outcome(Status.INDETERMINATE, reason=reason_for(self.ended), token=self.token, detail=self.ended)
+        return None
+
+    def _refused(self, code: str) -> Outcome | None:
+        if code in MAYBE_SIGNED:
+            return Outcome(Status.INDETERMINATE, reason=reason_for(code), token=self.token, detail=code)
+        if code == self.lost:
+            return None  # the session's fault: nothing was signed, and another session can do it
+        return Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token=self.token, detail=code)
+
+
+def _verifies(run: Run, index: int, signature: bytes) -> bool:
+    try:
+        verify(run.work.algorithm, run.work.spki, run.work.items[index], signature)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""
+How a lane comes up: the token is opened and recognised, the PIN sent if it may be, the keys found.
+
+Nothing here starts a process or decides what a failure means for the pool; `StartFailed` carries it up.
+"""
+
+import asyncio
+from typing import Any
+
+from pool.keeper import StartFailed, TokenKeeper
+from pool.pin import PinError
+from pool.process import Child
+from pool.token import Event
+from pool.tries import Flags, TryRefused, check_machine
+
+
+async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
+    """Have the token opened and compare its public keys, before anything else is sent to it."""
+    config, wanted = token.config, token.wanted()
+    question = {
+        "t": "open",
+        "module": str(config.module),
+        "label": config.label,
+        "serial": config.serial,
+        "verify": config.verify,
+        "keys": None if wanted is None else [(key.cka_id, key.label) for key in wanted],
+    }
+    answer = await child.ask(question, config.start_timeout_s)
+    if answer["t"] == "failed":
+        raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
+    token.recognise(answer["serial"], answer["publics"])
+    token.model = answer["model"]
+    return answer
+
+
+async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> None:
+    """Send the PIN if the rules of `tries.py` allow it; the try is on disk before the PIN is on its way."""
+    config, tries, identity = token.config, token.tries, token.identity
+    assert identity is not None
+    if config.pin is None:
+        if opened["login"]:
+            raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
+        await child.ask({"t": "login", "pin": None}, config.start_timeout_s)
+        return
+    try:
+        check_machine(tries.count(identity), Flags(*opened["flags"]), config.pin_tries)
+        pin = config.pin()
+    except (TryRefused, PinError) as error:
+        raise StartFailed(str(error), Event.PIN_REFUSED) from None
+    await asyncio.to_thread(tries.begin, identity)
+    answer = await child.ask({"t": "login", "pin": pin.reveal()}, config.start_timeout_s)
+    if answer["t"] == "logged-in":
+        await asyncio.to_thread(tries.accepted, identity)
+    elif answer["t"] == "refused":
+        await asyncio.to_thread(tries.refused, identity)
+        raise StartFailed(f"the token refused the PIN ({answer['detail']})", Event.PIN_REFUSED)
+    else:
+        raise StartFailed(f"login failed ({answer['detail']})")  # the try stays open: it may have been spent
+
+
+async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str]]:
+    """The keys whose private halves the lane found, and what went wrong with the others."""
+    keys = [(key.ref, key.cka_id, key.label, key.spki) for key in (token.keys or {}).values()]
+    answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
+    return frozenset(answer["found"]), answer["problems"]

@@ -1,0 +1,519 @@
+/* A PKCS#11 module that stands in front of another one, logs its calls and follows a script.
+ *
+ * The tests take every count from this log, so anything that would make it incomplete (a script that cannot
+ * be read, a log that cannot be written) ends the process: a loud death cannot be mistaken for a pass.
+ * README.md, beside this file, has the script language and the format of the log. */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef unsigned long ULONG, RV;  /* CK_ULONG: 64 bits on the one platform this is for */
+typedef unsigned char BYTE;
+typedef struct { ULONG type; void *value; ULONG length; } ATTRIBUTE;
+typedef struct { ULONG mechanism; void *parameter; ULONG length; } MECHANISM;
+typedef void (*FUNCTION)(void);
+typedef RV (*GET_ATTRIBUTE_VALUE)(ULONG session, ULONG object, ATTRIBUTE *list, ULONG count);
+typedef RV (*SIGN)(ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length);
+typedef RV (*SIGN_FINAL)(ULONG session, BYTE *out, ULONG *out_length);
+enum { FUNCTIONS_IN_LIST = 68, C_GET_FUNCTION_LIST = 3, C_GET_ATTRIBUTE_VALUE = 24, C_SIGN = 43, C_SIGN_FINAL = 45 };
+typedef struct { BYTE major, minor; FUNCTION at[FUNCTIONS_IN_LIST]; } FUNCTION_LIST;
+enum { OK = 0, GENERAL_ERROR = 5, ARGUMENTS_BAD = 7, BUFFER_TOO_SMALL = 0x150, CKA_ID = 0x102 };
+
+enum { LOGGED = 1, FORGETS_KEYS = 2, OUTPUT = 4 };
+enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256 };
+
+/* Everything that is wrapped: name, place in the function list, what is special, parameters, arguments, and
+ * the statements that note what log and script need.  To wrap one more function, add one line. */
+#define WRAPPED(X) \
+  X(C_Initialize, 0, LOGGED | FORGETS_KEYS, (void *a), (a), ) \
+  X(C_Finalize, 1, LOGGED | FORGETS_KEYS, (void *a), (a), ) \
+  X(C_GetSlotList, 4, 0, (BYTE present, ULONG *list, ULONG *count), (present, list, count), c.slots = count) \
+  X(C_GetTokenInfo, 6, 0, (ULONG slot, void *info), (slot, info), ) \
+  X(C_OpenSession, 12, LOGGED, (ULONG slot, ULONG flags, void *app, void *notify, ULONG *session), \
+    (slot, flags, app, notify, session), c.opened = session) \
+  X(C_CloseSession, 13, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
+  X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), ) \
+  X(C_GetSessionInfo, 15, 0, (ULONG session, void *info), (session, info), c.session = &session) \
+  X(C_Login, 18, LOGGED | FORGETS_KEYS, (ULONG session, ULONG user, BYTE *pin, ULONG length), \
+    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length) \
+  X(C_Logout, 19, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
+  X(C_DestroyObject, 22, FORGETS_KEYS, (ULONG session, ULONG object), (session, object), c.session = &session) \
+  X(C_SetAttributeValue, 25, FORGETS_KEYS, (ULONG session, ULONG object, void *list, ULONG count), \
+    (session, object, list, count), c.session = &session) \
+  X(C_FindObjectsInit, 26, 0, (ULONG session, void *list, ULONG count), (session, list, count), \
+    c.session = &session) \
+  X(C_SignInit, 42, 0, (ULONG session, MECHANISM *mechanism, ULONG key), (session, mechanism, key), \
+    c.session = &session; c.mechanism = mechanism; c.key = key) \
+  X(C_Sign, 43, LOGGED | OUTPUT, (ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length), \
+    (session, data, length, out, out_length), c.session = &session; c.data = data; c.data_length = length; \
+    c.out = out; c.out_length = out_length; c.query = out == NULL) \
+  X(C_SignUpdate, 44, 0, (ULONG session, BYTE *data, ULONG length), (session, data, length), c.session = &session) \
+  X(C_SignFinal, 45, LOGGED | OUTPUT, (ULONG session, BYTE *out, ULONG *out_length), (session, out, out_length), \
+    c.session = &session; c.out = out; c.out_length = out_length; c.query = out == NULL) \
+  X(C_GenerateRandom, 64, OUTPUT, (ULONG session, BYTE *out, ULONG length), (session, out, length), \
+    c.session = &session; c.out = out; c.out_length = &length)
+
+#define AS_ID(name, ...) F_##name,
+#define AS_NAME(name, ...) #name,
+#define AS_TRAITS(name, place, traits, ...) traits,
+enum { WRAPPED(AS_ID) WRAPPED_COUNT };
+static const char *const names[] = { WRAPPED(AS_NAME) };
+static const int traits[] = { WRAPPED(AS_TRAITS) };
+
+enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TERMINAL, HANG = TERMINAL, RETURN, AFTER, CRASH,
+              CRASH_AFTER, EXIT, CORRUPT, SHORT, ZERO, ABSENT };
+static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "hang", "return",
+  "after", "crash", "crash-after", "exit", "corrupt", "short", "zero", "absent" };
+
+struct rule {
+  int function; uint64_t from, to, every;
+  enum action action; double seconds, sigma; ULONG number; char *text;
+};
+struct call {
+  int function; uint64_t n; bool query, logged;
+  ULONG *session, *opened, *slots, *user, *out_length; ULONG pin_length, key, data_length;
+  MECHANISM *mechanism; BYTE *data, *out;
+  char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
+  double delay; pid_t child; struct rule end;          /* what the script says about this call */
+};
+/* The numbers, shared by every process with the same P11SHIM_STATE; the names make the file tell its meaning. */
+struct counter { char name[24]; _Atomic uint64_t calls; };
+struct operation { ULONG session, mech; char id[2 * KEY_ID + 1]; bool active; };
+struct known_key { ULONG handle; char id[2 * KEY_ID + 1]; };
+
+RV C_GetFunctionList(FUNCTION_LIST **answer);
+static FUNCTION_LIST *real, list;
+static const char *log_path, *script_path, *seed;
+static struct counter *counters;
+static bool numbers_shared;
+static pid_t process;  /* the process that numbers, keys and operations belong to: another one after fork() */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct rule rules[RULES];
+static int rule_count;
+static struct stat script_seen;
+static struct operation *operations;
+static struct known_key *keys;
+static size_t operation_count, key_count;
+
+static void lock(void) { pthread_mutex_lock(&mutex); }
+static void unlock(void) { pthread_mutex_unlock(&mutex); }
+
+__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...) {
+  char line[512];
+  va_list arguments;
+  va_start(arguments, format);
+  int length = vsnprintf(line, sizeof line - 1, format, arguments);
+  va_end(arguments);
+  if (length > (int)sizeof line - 2) length = sizeof line - 2;
+  line[length] = '\n';
+  if (write(2, line, length + 1) < 0) { /* nobody to tell */ }
+  abort();
+}
+
+/* ---- script ---------------------------------------------------------------------------------------------- */
+
+static char *word(char **rest) {
+  char *start = *rest + strspn(*rest, " \t\r"), *end = start + strcspn(start, " \t\r");
+  *rest = *end ? end + 1 : end;
+  *end = 0;
+  return start;
+}
+
+static bool whole(const char *text, char **end, uint64_t *value) {
+  if (!isdigit((unsigned char)*text)) return false;
+  errno = 0;
+  *value = strtoull(text, end, 10);
+  return errno == 0;
+}
+
+/* By hand, because strtod() follows the locale of whatever program loaded us. */
+static bool decimal(const char *text, double *value) {
+  double unit = 1;
+  bool digits = false, point = false;
+  for (*value = 0; *text; text++) {
+    if (*text == '.' && !point) { point = true; continue; }
+    if (!isdigit((unsigned char)*text)) return false;
+    digits = true;
+    if (point) *value += (*text - '0') * (unit /= 10);
+    else *value = *value * 10 + (*text - '0');
+  }
+  return digits && *value < 1e6;
+}
+
+static bool parse_which(char *text, struct rule *rule) {
+  char *end;
+  rule->from = 1, rule->to = UINT64_MAX, rule->every = 1;
+  if (!strcmp(text, "*")) return true;
+  if (*text == '%') return whole(text + 1, &end, &rule->every) && !*end && rule->every > 0;
+  if (!whole(text, &end, &rule->from) || rule->from == 0) return false;
+  if (!strcmp(end, "+")) return true;
+  if (*end == '-') return whole(end + 1, &end, &rule->to) && !*end && rule->to >= rule->from;
+  rule->to = rule->from;
+  return !*end;
+}
+
+static bool parse_argument(struct rule *rule, char **rest) {
+  char *end, *text;
+  uint64_t number;
+  switch (rule->action) {
+    case DELAY: case HANG: return decimal(word(rest), &rule->seconds);
+    case DELAY_NORMAL: return decimal(word(rest), &rule->seconds) && decimal(word(rest), &rule->sigma);
+    case RETURN: case AFTER:
+      text = word(rest);
+      if (strncmp(text, "0x", 2) || !isxdigit((unsigned char)text[2])) return false;
+      errno = 0;
+      rule->number = strtoul(text, &end, 16);
+      return errno == 0 && !*end;
+    case EXIT:
+      if (!whole(word(rest), &end, &number) || *end || number > 255) return false;
+      rule->number = number;
+      return true;
+    case NOISE:  /* the rest of the line, a '#' included */
+      text = *rest + strspn(*rest, " \t");
+      *rest += strlen(*rest);
+      return *text && (rule->text = strdup(text));
+    case CORRUPT: case ZERO: return traits[rule->function] & OUTPUT;
+    case SHORT: return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
+    case ABSENT: return rule->function == F_C_GetSlotList;
+    default: return true;
+  }
+}
+
+static void parse_line(const char *line, int number) {
+  char *copy = strdup(line), *rest = copy, *name = word(&rest);
+  if (*name && *name != '#') {
+    struct rule rule = { .function = -1 };
+    for (int i = 0; i < WRAPPED_COUNT; i++) if (!strcmp(name, names[i])) rule.function = i;
+    bool good = rule.function >= 0 && rule_count < RULES && parse_which(word(&rest), &rule);
+    char *action = word(&rest);
+    for (int i = 1; i < (int)(sizeof actions / sizeof *actions); i++)
+      if (!strcmp(action, actions[i])) rule.action = i;
+    good = good && rule.action != NONE && parse_argument(&rule, &rest);
+    char *more = word(&rest);
+    if (!good || (*more && *more != '#')) die("p11shim: %s, line %d is not a rule: %s", script_path, number, line);
+    rules[rule_count++] = rule;
+  }
+  free(copy);
+}
+
+static void read_script(void) {
+  struct stat now;
+  if (stat(script_path, &now) < 0) {
+    /* Only a missing file means "no rules"; one that may not be read would be a rule not followed. */
+    if (errno != ENOENT) die("p11shim: %s: %s", script_path, strerror(errno));
+    memset(&now, 0, sizeof now);
+  } else if (now.st_ino == script_seen.st_ino && now.st_size == script_seen.st_size &&
+             now.st_mtim.tv_sec == script_seen.st_mtim.tv_sec && now.st_mtim.tv_nsec == script_seen.st_mtim.tv_nsec)
+    return;
+  while (rule_count) free(rules[--rule_count].text);
+  script_seen = now;
+  if (now.st_ino == 0) return;
+  int fd = open(script_path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) { memset(&script_seen, 0, sizeof now); return; }
+  /* Of the file that was opened, which a rename may have made another than the one looked at above. */
+  if (fd < 0 || fstat(fd, &script_seen) < 0) die("p11shim: %s: %s", script_path, strerror(errno));
+  char *text = calloc(1, script_seen.st_size + 1), *rest = text, *line;
+  if (!text || read(fd, text, script_seen.st_size) != script_seen.st_size) die("p11shim: %s: short read", script_path);
+  close(fd);
+  for (int number = 1; (line = strsep(&rest, "\n")); number++) parse_line(line, number);
+  free(text);
+}
+
+/* Normal by Box and Muller.  A function of seed, function and number, so that a run with a given seed repeats
+ * itself however its calls fall on processes. */
+static double normal(double median, double sigma, const struct call *c) {
+  uint64_t start = seed ? strtoull(seed, NULL, 10) : (uint64_t)getpid();
+  uint64_t state = start * 0x9e3779b97f4a7c15 + c->n * 1000003 + c->function;
+  double uniform[2];
+  for (int i = 0; i < 2; i++) {
+    uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    uniform[i] = (((z ^ (z >> 31)) >> 11) + 1) * 0x1p-53;  /* never 0, whose logarithm has no end */
+  }
+  double drawn = median + sigma * sqrt(-2 * log(uniform[0])) * cos(2 * M_PI * uniform[1]);
+  return drawn > 0 ? drawn : 0;
+}
+
+static void pause_for(double seconds) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  uint64_t end = until.tv_sec * 1000000000ull + until.tv_nsec + (uint64_t)(seconds * 1e9);
+  until.tv_sec = end / 1000000000, until.tv_nsec = end % 1000000000;
+  /* To an absolute time: a signal must not shorten a pause. */
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) continue;
+}
+
+/* ---- log ------------------------------------------------------------------------------------------------- */
+
+/* A file that processes of several users write to. */
+static int open_shared(const char *path, int flags) {
+  /* First without O_CREAT, which some kernels refuse for another user's file in a sticky directory. */
+  int fd = open(path, flags | O_CLOEXEC);
+  if (fd >= 0 || errno != ENOENT) return fd;
+  fd = open(path, flags | O_CLOEXEC | O_CREAT, 0666);
+  if (fd >= 0) fchmod(fd, 0666);  /* whatever the umask; fails only where another user was faster */
+  return fd;
+}
+
+static int log_file(void) {
+  static int fd = -1;
+  static struct stat opened;
+  struct stat now;
+  /* The host may have closed our descriptor, and got its number for another file of its own since. */
+  if (fd >= 0 && fstat(fd, &now) == 0 && now.st_ino == opened.st_ino && now.st_dev == opened.st_dev && now.st_nlink)
+    return fd;
+  fd = open_shared(log_path, O_WRONLY | O_APPEND);
+  if (fd < 0 || fstat(fd, &opened) < 0) die("p11shim: %s: %s", log_path, strerror(errno));
+  return fd;
+}
+
+static void write_log(const struct call *c, const RV *rv) {
+  char line[2 * DATA_LOGGED + 1024], *p = line;
+  struct timespec now;
+  if (!log_path) return;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  p += sprintf(p, "{\"t\":%llu,\"pid\":%d,\"fn\":\"%s\",\"ev\":\"%s\",\"n\":%llu",
+               now.tv_sec * 1000000000ull + now.tv_nsec, getpid(), names[c->function],
+               rv ? "leave" : "enter", (unsigned long long)c->n);
+  if (c->session) p += sprintf(p, ",\"session\":%lu", *c->session);
+  if (c->opened && rv && *rv == OK) p += sprintf(p, ",\"session\":%lu", *c->opened);
+  if (c->user) p += sprintf(p, ",\"user\":%lu,\"pinlen\":%lu", *c->user, c->pin_length);
+  if (c->signing) p += sprintf(p, ",\"key\":\"%s\",\"mech\":%lu", c->id, c->mech);
+  if (c->function == F_C_Sign) {
+    p += sprintf(p, ",\"datalen\":%lu,\"data\":\"", c->data_length);
+    for (ULONG i = 0; c->data && i < c->data_length && i < DATA_LOGGED; i++) {
+      *p++ = "0123456789abcdef"[c->data[i] >> 4];
+      *p++ = "0123456789abcdef"[c->data[i] & 15];
+    }
+    *p++ = '"';
+  }
+  if (c->query) p += sprintf(p, ",\"query\":true");
+  if (c->end.action) p += sprintf(p, ",\"act\":\"%s\"", actions[c->end.action]);
+  if (c->child) p += sprintf(p, ",\"child\":%d", c->child);
+  if (rv) p += sprintf(p, ",\"rv\":%lu", *rv);
+  if (rv && c->out_length) p += sprintf(p, ",\"len\":%lu", *c->out_length);
+  p += sprintf(p, "}\n");
+  /* One write(2) to an O_APPEND file: lines of several processes do not mix. */
+  ssize_t written;
+  do written = write(log_file(), line, p - line); while (written < 0 && errno == EINTR);
+  if (written != p - line) die("p11shim: %s: a line could not be written", log_path);
+}
+
+/* ---- numbers, keys, operations --------------------------------------------------------------------------- */
+
+static void map_counters(void) {
+  const char *path = getenv("P11SHIM_STATE");
+  size_t size = WRAPPED_COUNT * sizeof *counters;
+  numbers_shared = path;
+  int fd = -1;
+  if (path) {
+    fd = open_shared(path, O_RDWR);
+    if (fd < 0 || ftruncate(fd, size) < 0) die("p11shim: %s: %s", path, strerror(errno));
+  }
+  counters = mmap(NULL, size, PROT_READ | PROT_WRITE, path ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, fd, 0);
+  if (counters == MAP_FAILED) die("p11shim: the numbers: %s", strerror(errno));
+  if (fd >= 0) close(fd);
+  for (int i = 0; i < WRAPPED_COUNT; i++) {
+    if (*counters[i].name && strcmp(counters[i].name, names[i])) die("p11shim: %s: of another shim", path);
+    strcpy(counters[i].name, names[i]);
+  }
+}
+
+static void notice_fork(void) {
+  if (process == getpid()) return;
+  if (process && !numbers_shared)
+    for (int i = 0; i < WRAPPED_COUNT; i++) counters[i].calls = 0;
+  process = getpid();
+  operation_count = 0;
+  key_count = 0;
+}
+
+static struct operation *operation_of(ULONG session) {
+  for (size_t i = 0; i < operation_count; i++) if (operations[i].session == session) return &operations[i];
+  return NULL;
+}
+
+static void set_operation(const struct call *c) {
+  struct operation *o = operation_of(*c->session);
+  if (!o) {
+    operations = realloc(operations, (operation_count + 1) * sizeof *operations);
+    if (!operations) die("p11shim: out of memory");
+    o = &operations[operation_count++];
+  }
+  *o = (struct operation){ *c->session, c->mechanism->mechanism, "", true };
+  memcpy(o->id, c->id, sizeof o->id);
+}
+
+/* The key's CKA_ID, asked before the real C_SignInit: no operation of the session is disturbed by it. */
+static void find_key(struct call *c) {
+  lock();
+  for (size_t i = 0; i < key_count; i++)
+    if (keys[i].handle == c->key) { memcpy(c->id, keys[i].id, sizeof c->id); unlock(); return; }
+  unlock();
+  BYTE id[KEY_ID];
+  ATTRIBUTE attribute = { CKA_ID, id, sizeof id };
+  GET_ATTRIBUTE_VALUE get = (GET_ATTRIBUTE_VALUE)real->at[C_GET_ATTRIBUTE_VALUE];
+  if (get(*c->session, c->key, &attribute, 1) != OK || attribute.length > sizeof id) return;
+  for (ULONG i = 0; i < attribute.length; i++) sprintf(c->id + 2 * i, "%02x", id[i]);
+  lock();
+  keys = realloc(keys, (key_count + 1) * sizeof *keys);
+  if (!keys) die("p11shim: out of memory");
+  keys[key_count].handle = c->key;
+  memcpy(keys[key_count++].id, c->id, sizeof c->id);
+  unlock();
+}
+
+/* After a scripted answer the caller holds the operation for ended, as the standard says, but the real module does
+ * not, and would refuse whatever the session begins next.  There is no call to cancel in PKCS#11 2.40. */
+static void end_operation(ULONG session) {
+  BYTE nothing[4096] = { 0 }, nowhere[4096];
+  ULONG length = sizeof nowhere;
+  if (((SIGN_FINAL)real->at[C_SIGN_FINAL])(session, nowhere, &length) == OK) return;
+  /* Of one part only: then it ends by signing, over data too long for most mechanisms, to be thrown away. */
+  length = sizeof nowhere;
+  ((SIGN)real->at[C_SIGN])(session, nothing, sizeof nothing, nowhere, &length);
+}
+
+/* ---- the two halves of every wrapped call ---------------------------------------------------------------- */
+
+static void crash(void) {
+  raise(SIGSEGV);
+  signal(SIGSEGV, SIG_DFL);  /* a handler of the host came back: a real crash would not let it */
+  raise(SIGSEGV);
+  abort();
+}
+
+/* Matches the rules, writes the enter line, does what comes before.  False: the real function is not called. */
+static bool before(struct call *c, RV *rv) {
+  bool forks = false;
+  char *said[RULES];
+  int says = 0;
+  lock();
+  notice_fork();
+  c->logged = traits[c->function] & LOGGED;
+  if (script_path) read_script();
+  if (c->function == F_C_Sign || c->function == F_C_SignFinal) {
+    struct operation *o = operation_of(*c->session);
+    if (o && o->active) c->signing = true, c->mech = o->mech, memcpy(c->id, o->id, sizeof c->id);
+  }
+  if (!c->query) {  /* a question for the length is no call of its own: no number, no rules */
+    c->n = ++counters[c->function].calls;
+    for (int i = 0; i < rule_count; i++) {
+      const struct rule *r = &rules[i];
+      if (r->function != c->function || c->n < r->from || c->n > r->to || c->n % r->every) continue;
+      if (r->action == DELAY) c->delay += r->seconds;
+      else if (r->action == DELAY_NORMAL) c->delay += normal(r->seconds, r->sigma, c);
+      else if (r->action == NOISE) said[says++] = strdup(r->text);
+      else if (r->action == FORK) forks = c->logged = true;
+      else if (r->action == LOG) c->logged = true;
+      else if (!c->end.action) c->end = *r;
+    }
+  }
+  unlock();
+  if (forks && (c->child = fork()) == 0) { pause_for(30); _exit(0); }
+  if (c->child < 0) die("p11shim: fork: %s", strerror(errno));
+  if (c->logged) write_log(c, NULL);
+  for (int i = 0; i < says; i++) {
+    dprintf(1, "%s\n", said[i]);
+    free(said[i]);
+  }
+  if (c->delay > 0) pause_for(c->delay);
+  if (c->end.action == HANG) pause_for(c->end.seconds);
+  if (c->end.action == CRASH) crash();
+  if (c->end.action == EXIT) _exit(c->end.number);
+  if (c->end.action == RETURN) { *rv = c->end.number; return false; }
+  if (c->mechanism) find_key(c);
+  return true;
+}
+
+/* What comes after the real call, or instead of it; writes the leave line. */
+static RV after(struct call *c, RV rv, bool called) {
+  const enum action action = c->end.action;
+  const RV real_rv = rv;
+  if (called && action == CRASH_AFTER) crash();
+  if (called && action == AFTER) rv = c->end.number;
+  if (action == ABSENT && c->slots && (rv == OK || rv == BUFFER_TOO_SMALL)) *c->slots = 0, rv = OK;
+  if (rv == OK && c->out && c->out_length && *c->out_length) {
+    if (action == CORRUPT) c->out[*c->out_length / 2] ^= 1;
+    if (action == ZERO) memset(c->out, 0, *c->out_length);
+    if (action == SHORT) --*c->out_length;
+  }
+  lock();
+  if (traits[c->function] & FORGETS_KEYS) key_count = 0;
+  if (c->function == F_C_Initialize || c->function == F_C_Finalize) operation_count = 0;
+  struct operation *o = c->session ? operation_of(*c->session) : NULL;
+  if (c->function == F_C_CloseSession && o) *o = operations[--operation_count];
+  if (c->mechanism && rv == OK && called) set_operation(c);
+  /* C_Sign ends the operation whatever it answers, but for a question or a buffer that is too short. */
+  const bool ended = c->signing && !c->query && rv != BUFFER_TOO_SMALL;
+  if (ended && o) o->active = false;
+  unlock();
+  if ((ended && (!called || real_rv == BUFFER_TOO_SMALL)) || (c->mechanism && called && real_rv == OK && rv != OK))
+    end_operation(*c->session);
+  if (c->logged) write_log(c, &rv);
+  return rv;
+}
+
+#define DEFINE(name, place, traits, parameters, arguments, ...)                  \
+  static RV w_##name parameters {                                                \
+    struct call c = { .function = F_##name };                                    \
+    RV rv = OK;                                                                  \
+    __VA_ARGS__;                                                                 \
+    bool called = before(&c, &rv);                                               \
+    if (called) rv = ((RV (*) parameters)real->at[place]) arguments;             \
+    return after(&c, rv, called);                                                \
+  }
+WRAPPED(DEFINE)
+
+/* The host may change its environment, and free what getenv() pointed to. */
+static const char *own_copy(const char *name) {
+  const char *value = getenv(name);
+  return value ? strdup(value) : NULL;
+}
+
+static void load(void) {
+  const char *path = getenv("P11SHIM_MODULE");
+  /* Into its own scope: names of the real module must not meet those of the host. */
+  void *module = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+  RV (*get)(FUNCTION_LIST **) = NULL;
+  if (module) *(void **)&get = dlsym(module, "C_GetFunctionList");
+  FUNCTION_LIST *found = NULL;
+  if (!get || get(&found) != OK || !found) {
+    dprintf(2, "p11shim: P11SHIM_MODULE: %s\n", path ? module ? path : dlerror() : "not set");
+    return;
+  }
+  log_path = own_copy("P11SHIM_LOG"), script_path = own_copy("P11SHIM_SCRIPT"), seed = own_copy("P11SHIM_SEED");
+  map_counters();
+  pthread_atfork(lock, unlock, unlock);  /* a child must not inherit a mutex another thread holds */
+  list = *found;
+  list.at[C_GET_FUNCTION_LIST] = (FUNCTION)C_GetFunctionList;
+#define REPLACE(name, place, ...) list.at[place] = (FUNCTION)w_##name;
+  WRAPPED(REPLACE)
+  real = found;
+}
+
+/* The one name exported: callers find every function through the list, and C_* names of ours in a global scope
+ * could be taken by the real module for its own. */
+RV C_GetFunctionList(FUNCTION_LIST **answer) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  if (!answer) return ARGUMENTS_BAD;
+  pthread_once(&once, load);
+  *answer = real ? &list : NULL;
+  return real ? OK : GENERAL_ERROR;
+}
