@@ -15,7 +15,14 @@ MAYBE_SIGNED = frozenset(
     {
         "CKR_DEVICE_ERROR",
         "CKR_DEVICE_MEMORY",
-        "CKR_DEVICE_REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
+        "CKR_DEVICE_REMOVED",
+        "CKR_FUNCTION_FAILED",
+        "CKR_GENERAL_ERROR",
+        "CKR_HOST_MEMORY",
+        "CKR_TOKEN_NOT_PRESENT",
+    }
+)
+_REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
 
 
 def reason_for(problem: str) -> str:
