@@ -204,6 +204,14 @@ class Pool:
         reason = tokens.REFUSAL[keeper.state]
         return Unavailable(reason, f"token {keeper.config.name}: {keeper.detail}", _COMES_BACK_S.get(keeper.state))
 
+    def problem(self, key: str) -> str:
+        """Why no token signs with this key now, as a reason; empty if one does."""
+        refusal = self._refusal(key)
+        if refusal is not None:
+            return refusal.reason
+        ready = any(key in lane.lane.keys for lane in self._lanes)
+        return "" if ready else "TOKEN_STARTING"
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 

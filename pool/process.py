@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
 from typing import Any
 
@@ -72,20 +72,20 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Put one packet on its way; raises `ChildLost` where the process no longer takes any."""
+    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Put one packet on its way, with open files; raises `ChildLost` where the process takes no more."""
         try:
-            self._sock.send(wire.pack(message))
+            socket.send_fds(self._sock, [wire.pack(message)], fds)
         except OSError as error:
             raise ChildLost(f"it takes no more messages ({error.strerror})") from None
 
-    async def ask(self, message: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    async def ask(self, message: dict[str, Any] | None, timeout_s: float, fds: Sequence[int] = ()) -> dict[str, Any]:
         """The answer to one message (None: to what it was started for); raises `ChildLost` and TimeoutError."""
         self._answer = self._loop.create_future()
         if self.ended.done():
             raise ChildLost(self.ended.result())
         if message is not None:
-            self.send(message)
+            self.send(message, fds)
         async with asyncio.timeout(timeout_s):
             waiting: set[asyncio.Future[Any]] = {self._answer, self.ended}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -46,7 +46,7 @@ Digester = Callable[[str], bytes]  # the lower-case name of a hash to the digest
 MIB = 1024 * 1024
 EDGE_BYTES = 1024  # readers look this far for %PDF- and for %%EOF: ISO 32000-1, H.3
 CMS_BYTES_MAX = 64 * MIB  # asn1crypto wants all of it at once, and copies an enveloped content
-SIGNATURES_MAX = 100  # each costs a pass over the file and a comparison of revisions
+SIGNATURES_MAX = 64  # each is compared with all later revisions: 60 take 3 s, 100 would take 15
 CERTIFICATES_MAX = 64  # paths are searched among them, and their names may repeat
 RSA_BITS_MIN = 2048
 # The reader keeps what it decodes: these are sizes in memory, and leave half of 512 MiB to everything else.
@@ -66,7 +66,7 @@ NO_REVOCATION = policy.CertRevTrustPolicy(
 )
 
 
-class PdfProblem(Exception):  # noqa: N818 — a finding about a file, no fault of ours
+class PdfProblem(Exception):
     """What is wrong with a file: `kind` is one of a few stable words, and `str()` is for a log."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -85,7 +85,7 @@ class SignatureReport:
     certificate: bytes = b""  # DER of the signer
     subject: str = ""  # RFC 4514
     trusted: bool = False
-    trust_reason: str = "no-signer-certificate"  # why not trusted
+    trust_reason: str = "not-examined"  # why not trusted
     chain: list[bytes] = field(default_factory=list)  # DER, the signer first, the root last
     time: str = ""  # as the signer claims it: ISO 8601, UTC
     algorithm: str = ""
@@ -113,9 +113,7 @@ class Anchors(NamedTuple):
     now: datetime
 
 
-def examine(
-    stream: BinaryIO, roots: Sequence[bytes], now: datetime, content: BinaryIO | None = None
-) -> Report:
+def examine(stream: BinaryIO, roots: Sequence[bytes], now: datetime, content: BinaryIO | None = None) -> Report:
     """Say what the PDF or CMS in `stream` proves; `content` is what a detached CMS is about.
 
     Raises ValueError for a root which is no certificate or a `now` without a time zone: mistakes of the
@@ -133,12 +131,10 @@ def examine(
         if kind == "CMS":
             return replace(empty, readable=True, signatures=_examine_cms(stream, content, anchors))
         reader = open_pdf(stream)
-        return replace(
-            empty, readable=True, pages=page_count(reader), signatures=_examine_pdf(reader, anchors)
-        )
+        return replace(empty, readable=True, pages=page_count(reader), signatures=_examine_pdf(reader, anchors))
 
-    with _silence():
-        return _attempt(lambda error: replace(empty, problem=_word(error)), read)
+    with silence():
+        return _attempt(lambda error: replace(empty, problem=word_for(error)), read)
 
 
 def open_pdf(stream: BinaryIO) -> PdfFileReader:
@@ -150,7 +146,7 @@ def open_pdf(stream: BinaryIO) -> PdfFileReader:
     """
 
     def fail(error: Exception) -> PdfFileReader:
-        raise PdfProblem(_word(error), str(error)[:200]) from error
+        raise PdfProblem(word_for(error), str(error)[:200]) from error
 
     if _kind_of_file(stream) != "PDF":
         raise PdfProblem("not-pdf-or-cms")
@@ -179,7 +175,7 @@ def _examine_pdf(reader: PdfFileReader, anchors: Anchors) -> list[SignatureRepor
     strict = _attempt(lambda _: None, PdfFileReader, reader.stream, True, DECODE_LIMITS)
 
     def lost(error: Exception) -> tuple[int, int, SignatureReport]:
-        return reader.total_revisions, 0, SignatureReport(valid=False, reason=_word(error))
+        return reader.total_revisions, 0, _lost(error)
 
     found = [_attempt(lost, _examine_field, reader, entry, anchors, strict is not None) for entry in entries]
     return [report for _, _, report in sorted(found, key=lambda item: item[:2])]
@@ -259,8 +255,10 @@ def _changes_after(signature: EmbeddedPdfSignature, end: int) -> str:
     """Compare with the later revisions, in which only signatures, a DSS and filled fields are permitted."""
     reader = signature.reader
     if signature.signed_revision + 1 == reader.total_revisions:
-        reader.stream.seek(end)  # bytes in no cross-reference: line ends are harmless, all else is not
-        return "NOT_PERMITTED" if reader.stream.read(EDGE_BYTES).strip() else "PERMITTED"
+        # Bytes that no cross-reference mentions: line ends are harmless, anything else is not.
+        reader.stream.seek(end)
+        rest = iter(lambda: reader.stream.read(MIB), b"")
+        return "NOT_PERMITTED" if any(chunk.strip() for chunk in rest) else "PERMITTED"
     signature.compute_integrity_info()
     level = getattr(signature.diff_result, "modification_level", ModificationLevel.OTHER)
     allowed = signature.summarise_integrity_info()["docmdp_ok"] and level <= ModificationLevel.FORM_FILLING
@@ -298,11 +296,7 @@ def _examine_cms(stream: BinaryIO, content: BinaryIO | None, anchors: Anchors) -
     data, signers = message["content"], list(message["content"]["signer_infos"])
     _at_most(SIGNATURES_MAX, signers)
     digester = functools.cache(functools.partial(_file_digest, content)) if content else None
-
-    def lost(error: Exception) -> SignatureReport:
-        return SignatureReport(valid=False, reason=_word(error))
-
-    judged = [_attempt(lost, _judge, data, signer, digester, anchors) for signer in signers]
+    judged = [_attempt(_lost, _judge, data, signer, digester, anchors) for signer in signers]
     # A CMS signs all of its content, and nothing can be added to that afterwards.
     return [replace(report, covers="WHOLE_FILE", changes_after="NONE") for report in judged]
 
@@ -313,7 +307,7 @@ def _judge(
     """What one SignerInfo proves by itself; `digester` hashes the content that stands outside the CMS."""
     certificate, others = _signer_certificate(data, signer)
     der = bytes(certificate.dump())
-    reason = _attempt(_word, _check, data, signer, certificate, digester)
+    reason = _attempt(word_for, _check, data, signer, certificate, digester)
     trust_reason, chain = _attempt(lambda error: (_path_word(error), []), _path, certificate, others, anchors)
     bound = _attempt(lambda _: None, generic_cms.get_signing_cert_attr, signer["signed_attrs"])
     return SignatureReport(
@@ -330,9 +324,7 @@ def _judge(
     )
 
 
-def _signer_certificate(
-    data: cms.SignedData, signer: cms.SignerInfo
-) -> tuple[Certificate, list[Certificate]]:
+def _signer_certificate(data: cms.SignedData, signer: cms.SignerInfo) -> tuple[Certificate, list[Certificate]]:
     """The certificate which the SignerInfo names (RFC 5652, 5.3), and the other ones."""
     certificates = [item.chosen.untag() for item in data["certificates"] if item.name == "certificate"]
     _at_most(CERTIFICATES_MAX, certificates)
@@ -353,9 +345,7 @@ def _algorithm(signer: cms.SignerInfo) -> tuple[str, str]:
     return SCHEMES.get(scheme, scheme.upper()), named
 
 
-def _check(
-    data: cms.SignedData, signer: cms.SignerInfo, certificate: Certificate, digester: Digester | None
-) -> str:
+def _check(data: cms.SignedData, signer: cms.SignerInfo, certificate: Certificate, digester: Digester | None) -> str:
     """Refused unless the key of `certificate` signed this content: RFC 5652, 5.4 to 5.6."""
     digest, algorithm = signer["digest_algorithm"]["algorithm"].native, signer["signature_algorithm"]
     # Bare rsaEncryption names no hash (RFC 3370, 3.2). All others do, and it must be the one of messageDigest
@@ -368,7 +358,7 @@ def _check(
         raise Refused("algorithm", "a short RSA key")
     attributes, encapsulated = signer["signed_attrs"], data["encap_content_info"]
     # Without them, a signature over the attributes of one message passes for one over another message.
-    if attributes is core.VOID:
+    if isinstance(attributes, core.Void):
         raise Refused("no-signed-attributes")
     bound = generic_cms.get_signing_cert_attr(attributes)
     if bound is not None and not check_ess_certid(certificate, bound["certs"][0]):
@@ -388,7 +378,7 @@ def _check(
 def _content_digest(encapsulated: cms.ContentInfo, name: str, digester: Digester | None) -> bytes:
     """Digest of the content, which is inside, outside, or both; then the two must be the same."""
     content = encapsulated["content"]
-    if content.native is None:
+    if isinstance(content, core.Void):
         if digester is None:
             raise Refused("content-missing")
         return digester(name)
@@ -439,7 +429,7 @@ def _path_word(error: Exception) -> str:
     return next((word for kinds, word in words if isinstance(error, kinds)), "path-invalid")
 
 
-def _word(error: BaseException | None) -> str:
+def word_for(error: BaseException | None) -> str:
     """Name what stopped the reading. Libraries wrap their errors, so the causes are asked as well."""
     while error is not None:
         if isinstance(error, PdfProblem):
@@ -454,6 +444,10 @@ def _word(error: BaseException | None) -> str:
     return "damaged"
 
 
+def _lost(error: Exception) -> SignatureReport:
+    return SignatureReport(valid=False, reason=word_for(error), trust_reason=word_for(error))
+
+
 def _attempt(failed: Callable[[Exception], T], action: Callable[..., T], *args: object) -> T:
     """Call a parser that somebody else wrote: given hostile input they raise anything at all."""
     try:
@@ -465,7 +459,7 @@ def _attempt(failed: Callable[[Exception], T], action: Callable[..., T], *args: 
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep quiet what pyHanko narrates about other people's files: all that matters is in the report."""
     loggers = [logging.getLogger(name) for name in ("pyhanko", "pyhanko_certvalidator", "asyncio")]
     levels = [logger.level for logger in loggers]
@@ -481,11 +475,12 @@ def _silence() -> Iterator[None]:
 
 
 def _kind_of_file(stream: BinaryIO) -> str:
+    """Its own first bytes come first: a CMS may envelop a PDF, whose header is then near as well."""
     stream.seek(0)
     head = stream.read(EDGE_BYTES)
-    if b"%PDF-" in head:
-        return "PDF"
-    return "CMS" if head[:1] == b"\x30" or re.match(rb"\s*-----BEGIN (CMS|PKCS7|PKCS #7)", head) else ""
+    if head[:1] == b"\x30" or re.match(rb"\s*-----BEGIN (CMS|PKCS7|PKCS #7)", head):
+        return "CMS"
+    return "PDF" if b"%PDF-" in head else ""
 
 
 def _at_most(limit: int, things: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """What `signer.trust` says about files signed by others, by us, and against us."""
 
+import asyncio
 import dataclasses
 import datetime as dt
 import hashlib
@@ -10,27 +11,34 @@ import logging
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
 
 import pytest
 from asn1crypto import cms
 from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.reader import PdfFileReader
-from pyhanko.pdf_utils.writer import PdfFileWriter
+from pyhanko.pdf_utils.writer import PageObject, PdfFileWriter
+from pyhanko.sign import signers
 from pyhanko.sign.fields import MDPPerm, SigFieldSpec, SigSeedSubFilter, append_signature_field
 from pyhanko.sign.validation.status import SignatureCoverageLevel
 
 from signer import trust
 
-_spec = importlib.util.spec_from_file_location("trust_pki", Path(__file__).with_name("trust_pki.py"))
-assert _spec is not None
-assert _spec.loader is not None
-pki = importlib.util.module_from_spec(_spec)
-sys.modules["trust_pki"] = pki
-_spec.loader.exec_module(pki)
+HERE = Path(__file__).parent
 
-HOSTILE_FILE = Path(__file__).with_name("hostile.py")
-REPOSITORY = Path(__file__).parents[1]
+
+def sibling(name: str):
+    """Import a file from beside this one: under importlib mode the folder of a test is not on the path."""
+    spec = importlib.util.spec_from_file_location(f"beside_trust_{name}", HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+pki = sibling("trust_pki")
+HOSTILE = sibling("hostile").HOSTILE if (HERE / "hostile.py").exists() else {}
 
 
 def sha256(data: bytes) -> bytes:
@@ -169,14 +177,8 @@ def test_previous_revision_is_what_was_handed_in(tail):
 def test_signature_in_first_revision():
     """A document that was written and signed at once has no previous revision, hence no hash of one."""
     writer = PdfFileWriter()
-    from pyhanko.pdf_utils.writer import PageObject
-
     contents = writer.add_object(generic.StreamObject(stream_data=b"BT ET"))
     writer.insert_page(PageObject(contents=contents, media_box=(0, 0, 9, 9)))
-    import asyncio
-
-    from pyhanko.sign import signers
-
     metadata = signers.PdfSignatureMetadata(field_name="S", md_algorithm="sha256")
     pdf_signer = signers.PdfSigner(metadata, pki.pyhanko_signer(pki.person()))
     signed = asyncio.run(pdf_signer.async_sign_pdf(writer)).getvalue()
@@ -250,10 +252,59 @@ def test_new_empty_signature_field():
     assert verdict(only(examine(more))) == (True, "", "REVISION", "PERMITTED")
 
 
+def test_hybrid_file_signed_twice():
+    """A hybrid file, as word processors write it, is signed and examined like any other."""
+    document = pki.hybrid()
+    once = pki.sign_pdf(document, pki.person(), strict=False)
+    twice = pki.sign_pdf(once, pki.person(), name="Two", strict=False)
+    first, second = examine(twice).signatures
+    assert verdict(first) == (True, "", "REVISION", "PERMITTED")
+    assert verdict(second) == (True, "", "WHOLE_FILE", "NONE")
+    assert (first.revision_sha256, second.revision_sha256) == (sha256(document), sha256(once))
+
+
+def test_hybrid_update_is_not_judged():
+    """What readers of different age see behind a hybrid update may differ, so it is called unknown."""
+    signed = pki.sign_pdf(pki.page(), pki.person())
+    more = pki.update(signed, lambda writer: append_signature_field(writer, SigFieldSpec("Empty")))
+    old_table = int(more.rsplit(b"startxref", 1)[1].split()[0])
+    stream_at = len(more)
+    row = b"\1" + stream_at.to_bytes(4, "big") + b"\0"
+    number = int(more[old_table:].split(b"/Size ")[1].split()[0])
+    hidden = b"%d 0 obj\n<</Type/XRef/Size %d/Index[%d 1]/W[1 4 1]/Length 6>>stream\n%s\nendstream\nendobj\n" % (
+        number, number + 1, number, row,
+    )
+    trailer = more[old_table:].split(b"trailer")[1].split(b"startxref")[0]
+    prev = trailer.index(b"/Prev ") + len(b"/Prev ")
+    rest = trailer[prev:].split(None, 1)[1] if b" " in trailer[prev:] or b"\n" in trailer[prev:] else b""
+    trailer = trailer[:prev] + b"%d /XRefStm %d\n" % (old_table, stream_at) + rest
+    table = stream_at + len(hidden)
+    hybrid = more + hidden + b"xref\n0 0\ntrailer" + trailer + b"startxref\n%d\n%%%%EOF\n" % table
+    assert facts(only(examine(hybrid)), "valid", "covers", "changes_after") == (True, "REVISION", "UNKNOWN")
+
+
+def test_document_timestamp():
+    """A document time-stamp is verified against the file and dated by its authority."""
+    signed = pki.sign_pdf(pki.page(), pki.person())
+    stamped = pki.document_timestamp(signed, pki.person("rsa2048"))
+    first, second = examine(stamped).signatures
+    assert verdict(first) == (True, "", "REVISION", "PERMITTED")
+    assert verdict(second) == (True, "", "WHOLE_FILE", "NONE")
+    assert (second.time, second.profile, second.revision_sha256) == (
+        "2030-06-01T12:00:00Z", "PAdES", sha256(signed),
+    )
+    changed = examine(replace_once(stamped, b"one hundred", b"two hundred"))
+    assert [item.reason for item in changed.signatures] == ["message-digest", "message-digest"]
+
+
 @pytest.mark.parametrize(("tail", "changes"), [(b"\n\r\n", "PERMITTED"), (b"PK\x03\x04", "NOT_PERMITTED")])
-def test_bytes_after_the_end(tail, changes):
+@pytest.mark.parametrize("far", [False, True])
+def test_bytes_after_the_end(tail, changes, far):
     """Line ends after a signed file are harmless; other bytes, which no reader of PDF asked for, are not."""
     signed = pki.sign_pdf(pki.page(), pki.person())
+    if far:  # behind a void, and with an end of its own that leads back to the signed revision
+        tail = b" " * 3000 + tail + b"\n" + signed[signed.rindex(b"startxref") :]
+        changes = "NOT_PERMITTED"
     assert verdict(only(examine(signed + tail))) == (True, "", "REVISION", changes)
 
 
@@ -382,37 +433,46 @@ def test_contents_stretched_over_an_update():
     """/Contents replaced by a string as long as the update that hides in its gap proves nothing."""
     signed = pki.sign_pdf(pki.page(), pki.person())
     start, end = contents_of(signed)
-    _, length, resume, rest = byte_range_of(signed)
+    _, length, _, rest = byte_range_of(signed)
     der = bytes.fromhex(signed[start:end].decode())
 
-    def forge(size: int) -> bytes:
+    def forge(size: int, spaces: int) -> bytes:
         def change(writer):
             new_contents(writer)
             value = writer.root["/AcroForm"]["/Fields"][0].raw_get("/V")
             old = value.get_object()
             forged = generic.DictionaryObject({key: old.raw_get(key) for key in old})
-            forged["/Contents"] = RawLiteral(der.ljust(size, b"\0"))
+            forged["/Contents"] = Literal(der.ljust(size, b"\0"), spaces)
             writer.objects[(0, value.idnum)] = forged
 
         return pki.update(signed, change)
 
-    size = len(der)
-    for _ in range(8):  # a longer string makes a longer file, by half as much as it has to explain
-        short = len(forge(size)) - (length + rest + 2 * size + 2)
-        size += (short + 1) // 2 if abs(short) < 4 else short
-    forged = forge(size)
+    def missing(size: int, spaces: int) -> int:
+        return len(forge(size, spaces)) - (length + rest + 2 * size + 2)
+
+    # One byte more makes the file longer by one, and what the lengths explain by two; spaces do the rest.
+    size, spaces = len(der) + missing(len(der), 0) + 50, 0
+    for _ in range(8):  # the digits of startxref may grow on the way
+        spaces -= missing(size, spaces)
+    assert missing(size, spaces) == 0
+    forged = forge(size, spaces)
     fooled = PdfFileReader(io.BytesIO(forged)).embedded_signatures[0]
-    if len(forged) == length + rest + 2 * size + 2:
-        assert fooled.evaluate_signature_coverage() is SignatureCoverageLevel.ENTIRE_FILE
+    assert fooled.evaluate_signature_coverage() is SignatureCoverageLevel.ENTIRE_FILE
     assert verdict(only(examine(forged))) == (False, "byte-range", "PARTIAL", "UNKNOWN")
 
 
-class RawLiteral(generic.ByteStringObject):
-    """A string written as ( ) and not as hexadecimal digits."""
+class Literal(generic.ByteStringObject):
+    """A string written as ( ) and not as hexadecimal digits, with a few spaces behind."""
+
+    def __new__(cls, value: bytes, _spaces: int):
+        return super().__new__(cls, value)
+
+    def __init__(self, _value: bytes, spaces: int):
+        self.spaces = spaces
 
     def write_to_stream(self, stream, handler=None, container_ref=None):
         escaped = bytes(self).replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
-        stream.write(b"(" + escaped.replace(b"\r", b"\\r") + b")")
+        stream.write(b"(" + escaped.replace(b"\r", b"\\r") + b")" + b" " * self.spaces)
 
 
 # --- trust
@@ -466,7 +526,7 @@ def test_expired_root():
 
 def test_mistakes_of_the_caller_raise():
     """A root that is no certificate and a time without zone are mistakes of ours, not findings."""
-    with pytest.raises(ValueError, match="parsing|ASN"):
+    with pytest.raises(ValueError, match=r"parsing|ASN"):
         examine(pki.page(), roots=[b"not a certificate"])
     with pytest.raises(ValueError, match="time zone"):
         examine(pki.page(), now=pki.NOW.replace(tzinfo=None))
@@ -502,8 +562,6 @@ def test_cms_of_openssl(tmp_path, kind, algorithm, options, enveloping):
 
 
 def pyhanko_cms(identity, content: bytes, *, detached: bool, digest: str) -> bytes:
-    import asyncio
-
     signer = pki.pyhanko_signer(identity)
     return asyncio.run(
         signer.async_sign_general_data(content, digest, detached=detached, use_cades=True)
@@ -545,6 +603,14 @@ def test_streamed_ber(tmp_path):
     assert data[:2] == b"\x30\x80"
     assert verdict(only(examine(data))) == (True, "", "WHOLE_FILE", "NONE")
     assert verdict(only(examine(data, content))) == (True, "", "WHOLE_FILE", "NONE")
+
+
+def test_enveloped_pdf(tmp_path):
+    """A CMS around a PDF is a CMS, although the header of the PDF is near its beginning."""
+    data = pki.openssl_cms(tmp_path, pki.page(), pki.person(), "-nodetach")
+    assert b"%PDF-" in data[:1024]
+    report = examine(data)
+    assert (report.kind, verdict(only(report))) == ("CMS", (True, "", "WHOLE_FILE", "NONE"))
 
 
 def test_wrong_content(tmp_path):
@@ -609,8 +675,6 @@ def test_encrypted_cms_is_no_signature(tmp_path):
 
 def encrypted() -> bytes:
     writer = PdfFileWriter()
-    from pyhanko.pdf_utils.writer import PageObject
-
     contents = writer.add_object(generic.StreamObject(stream_data=b"BT ET"))
     writer.insert_page(PageObject(contents=contents, media_box=(0, 0, 9, 9)))
     writer.encrypt("owner", "user")
@@ -621,8 +685,6 @@ def encrypted() -> bytes:
 
 def bomb() -> bytes:
     """An object stream of a few hundred kilobytes that holds 256 MiB of spaces."""
-    import zlib
-
     packed = zlib.compress(zlib.compress(b" " * (256 << 20), 9), 9)
     body = b"%PDF-1.7\n"
     at_bomb = len(body)
@@ -637,9 +699,11 @@ def bomb() -> bytes:
 
 
 def nested() -> bytes:
-    document = pki.page()
-    return pki.update(document, lambda writer: writer.root.__setitem__("/Deep", Deep()) or writer.update_root()) \
-        .replace(b"/Root", b"/Root", 1)
+    def change(writer):
+        writer.root["/Deep"] = Deep()
+        writer.update_root()
+
+    return pki.update(pki.page(), change)
 
 
 class Deep(generic.NullObject):
@@ -733,21 +797,9 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def hostile_names() -> list[str]:
-    if not HOSTILE_FILE.exists():
-        return []
-    spec = importlib.util.spec_from_file_location("hostile", HOSTILE_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    globals()["HOSTILE"] = module.HOSTILE
-    return sorted(module.HOSTILE)
-
-
 def in_child(data: bytes) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", CHILD], input=data, capture_output=True, cwd=REPOSITORY, timeout=60, check=False
+        [sys.executable, "-c", CHILD], input=data, capture_output=True, cwd=HERE.parent, timeout=60, check=False
     )
 
 
@@ -758,10 +810,10 @@ def test_child_survives(build):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("name", hostile_names())
+@pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_hostile(name):
     """Each file of the collection ends in a report, in MemoryError, or in the kernel's CPU signal."""
-    done = in_child(globals()["HOSTILE"][name]())
+    done = in_child(HOSTILE[name]())
     assert done.returncode in {0, 77, -24, -9}, done.stderr.decode()[-2000:]
     assert done.stderr == b""
     if done.returncode == 0:

@@ -20,6 +20,7 @@ from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.writer import PageObject, PdfFileWriter
 from pyhanko.sign import signers
 from pyhanko.sign.fields import MDPPerm, SigSeedSubFilter
+from pyhanko.sign.timestamps import DummyTimeStamper
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
 NOW = dt.datetime(2030, 6, 1, 12, 0, 0, tzinfo=dt.UTC)
@@ -52,7 +53,7 @@ def key_of(kind: str) -> Any:
         return ed25519.Ed25519PrivateKey.generate()
     if kind.startswith("rsa"):
         return rsa.generate_private_key(65537, int(kind.removeprefix("rsa")))
-    curve = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind.split("-")[0]]
+    curve = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind.split("-", 1)[0]]
     return ec.generate_private_key(curve)
 
 
@@ -138,6 +139,32 @@ def page(text: bytes = b"(one hundred euros) Tj", *, stream_xrefs: bool = False,
     return out.getvalue()
 
 
+def hybrid() -> bytes:
+    """A document as word processors write it: the structure tree is only in a cross-reference stream."""
+    hidden_object = b"5 0 <</Type/StructTreeRoot>>"
+    objects = {
+        1: b"<</Type/Catalog/Pages 2 0 R/StructTreeRoot 5 0 R>>",
+        2: b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        3: b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R/Resources<<>>>>",
+        4: b"<</Length 5>>stream\nBT ET\nendstream",
+        6: b"<</Type/ObjStm/N 1/First 4/Length %d>>stream\n%s\nendstream" % (len(hidden_object), hidden_object),
+    }
+    out, at = b"%PDF-1.5\n", {}
+    for number, body in objects.items():
+        at[number] = len(out)
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    hidden = len(out)
+    row = b"\2" + (6).to_bytes(4, "big") + b"\0"
+    out += b"7 0 obj\n<</Type/XRef/Size 8/Index[5 1]/W[1 4 1]/Root 1 0 R/Length 6>>stream\n" + row
+    out += b"\nendstream\nendobj\n"
+    table = len(out)
+    out += b"xref\n0 8\n0000000000 65535 f \n"
+    for number in range(1, 8):
+        place = hidden if number == 7 else at.get(number)
+        out += b"%010d 00000 n \n" % place if place else b"0000000000 65535 f \n"
+    return out + b"trailer\n<</Size 8/Root 1 0 R/XRefStm %d>>\nstartxref\n%d\n%%%%EOF\n" % (hidden, table)
+
+
 def sign_pdf(
     document: bytes,
     identity: Identity,
@@ -165,6 +192,20 @@ def update(document: bytes, change: Any) -> bytes:
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
+
+
+def document_timestamp(document: bytes, tsa: Identity) -> bytes:
+    key = tsa.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    stamper = DummyTimeStamper(
+        asn1_x509.Certificate.load(tsa.der),
+        asn1_keys.PrivateKeyInfo.load(key),
+        certs_to_embed=[asn1_x509.Certificate.load(middle().der)],
+        fixed_dt=NOW,
+    )
+    writer = IncrementalPdfFileWriter(io.BytesIO(document))
+    return asyncio.run(signers.PdfTimeStamper(stamper).async_timestamp_pdf(writer, "sha256")).getvalue()
 
 
 def openssl_cms(folder: Path, content: bytes, identity: Identity, *options: str) -> bytes:

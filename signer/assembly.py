@@ -1,0 +1,111 @@
+"""
+The parent end of the assembly: a few kept processes that look into documents, and one warm spare.
+
+A document goes to an idle process as a descriptor. A process that dies of it, or needs too long, is killed and
+replaced, and the document is refused: nothing a file does is another caller's trouble.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+
+from pool.process import Child, ChildLost
+from signer.errors import Refusal
+from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX
+
+log = logging.getLogger("signer.assembly")
+
+
+class Assembly:
+    """`processes` documents are looked into at one time; the others wait their turn."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._idle: asyncio.Queue[_Assembler] = asyncio.Queue()
+        self._all: set[_Assembler] = set()
+        self._refills: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(processes)
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(*(self._add() for _ in range(self._processes + 1)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed = True
+        for task in self._refills:
+            task.cancel()
+        await asyncio.gather(*(assembler.child.close() for assembler in self._all))
+
+    async def prepare(self, fd: int, fields: dict[str, Any]) -> tuple[bytes, int, int]:
+        """
+        Append the signature's revision to the PDF behind `fd`; answers content digest, gap start and gap end.
+
+        Raises `Refusal` PDF_REJECTED (the kind in the message), ASSEMBLY_FAILED.
+        """
+        answer = await self._ask({"t": "prepare", **fields}, [fd])
+        return answer["digest"], answer["start"], answer["end"]
+
+    async def verify(self, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime) -> dict[str, Any]:
+        """What `trust.examine` reports of the file; raises `Refusal` PDF_REJECTED where it took the process down."""
+        output = os.memfd_create("paraph-report", os.MFD_CLOEXEC)
+        try:
+            fds = [fd, *([] if content_fd is None else [content_fd]), output]
+            await self._ask({"t": "verify", "roots": list(roots), "time": now.timestamp()}, fds)
+            report: dict[str, Any] = msgpack.unpackb(os.pread(output, os.fstat(output).st_size, 0))
+            return report
+        finally:
+            os.close(output)
+
+    async def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        async with self._turns:
+            assembler = await self._idle.get()
+            try:
+                answer = await assembler.child.ask(message, ASSEMBLY_ANSWER_S, fds)
+            except ChildLost as lost:
+                # SIGXCPU is our own limit; anything else that a file does to its parser is refused just the same.
+                kind = "needs-too-much-time" if "SIGXCPU" in lost.how else "breaks-the-parser"
+                answer = {"t": "rejected", "kind": kind, "worn": True}
+                log.warning("an assembly process ended over a document: %s", lost.how)
+            except TimeoutError:
+                answer = {"t": "rejected", "kind": "needs-too-much-time", "worn": True}
+            except BaseException:
+                self._replace(assembler)  # the call was cancelled and its answer is still to come
+                raise
+            assembler.documents += 1
+            if answer.get("worn") or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
+                self._replace(assembler)
+            else:
+                self._idle.put_nowait(assembler)
+        if answer["t"] == "rejected":
+            raise Refusal("PDF_REJECTED", answer["kind"])
+        return answer
+
+    def _replace(self, assembler: "_Assembler") -> None:
+        assembler.child.kill()
+        self._all.discard(assembler)
+        task = asyncio.create_task(self._add(assembler), name="assembly refill")
+        self._refills.add(task)
+        task.add_done_callback(self._refills.discard)
+
+    async def _add(self, instead_of: "_Assembler | None" = None) -> None:
+        if instead_of is not None:
+            await instead_of.child.close()
+        if not self._closed:
+            assembler = _Assembler(await Child.start("signer.assembler", environment={}))
+            self._all.add(assembler)
+            self._idle.put_nowait(assembler)
+
+
+class _Assembler:
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.documents = 0

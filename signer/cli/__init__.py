@@ -1,0 +1,1 @@
+"""The commands of `paraph`, a file each."""

@@ -1,0 +1,21 @@
+"""The time, as something that can be handed in: tests hand in their own."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall time for what is written into signatures and logs, monotonic seconds for what is measured."""
+
+    def wall(self) -> datetime:
+        """Now, UTC, in whole seconds: what signing-time and /M can hold."""
+        return datetime.now(UTC).replace(microsecond=0)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

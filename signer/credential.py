@@ -1,0 +1,210 @@
+"""
+A credential: a certificate, where its key is on a token, and what may be made with it.
+
+Rows in the store, changed only by commands and operators' calls; each change is recorded with who made it.
+"""
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import Engine, delete, insert, select, update
+
+from pool import Algorithm, Hash, Key, Scheme
+from pool.mechanism import algorithms, key_type
+from signer.clock import Clock, rfc3339
+from signer.cms import Profile, Template
+from signer.errors import Refusal
+from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
+from signer.store import changes, credentials
+
+_ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
+
+
+class Purpose(StrEnum):
+    SIGNATURE = "SIGNATURE"  # keyUsage contentCommitment
+    AUTHENTICATION = "AUTHENTICATION"  # never signs through the signing calls
+
+
+class Output(StrEnum):
+    RAW = "RAW"
+    CADES_B_B = "CADES_B_B"
+    PADES_B_B = "PADES_B_B"
+
+
+class State(StrEnum):
+    ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
+
+
+class CredentialError(ValueError):
+    """What a command asked cannot be stored; the message says why."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    name: str
+    purpose: Purpose
+    certificates: tuple[bytes, ...]  # DER, the signer's first, then its issuers
+    key: Key
+    outputs: frozenset[Output]
+    state: State = State.ACTIVE
+    _templates: dict[tuple[Algorithm, Profile], Template] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def x509(self) -> x509.Certificate:
+        return x509.load_der_x509_certificate(self.certificates[0])
+
+    @property
+    def key_type(self) -> str:
+        return key_type(self.key.spki)
+
+    def algorithms(self) -> tuple[Algorithm, ...]:
+        return algorithms(self.key.spki)
+
+    def check(self, now: datetime) -> None:
+        """Raise `Refusal` unless the certificate may be signed with now: state, usage, validity."""
+        certificate = self.x509
+        if self.purpose is not Purpose.SIGNATURE or not _for_signatures(certificate):
+            raise Refusal("CERT_USAGE")
+        if self.state is not State.ACTIVE:
+            raise Refusal("CREDENTIAL_SUSPENDED")
+        if now < certificate.not_valid_before_utc:
+            raise Refusal("CERT_NOT_YET_VALID", f"from {rfc3339(certificate.not_valid_before_utc)}")
+        if now >= certificate.not_valid_after_utc:
+            raise Refusal("CERT_EXPIRED", f"on {rfc3339(certificate.not_valid_after_utc)}")
+
+    def check_request(self, output: Output, algorithm: Algorithm) -> None:
+        if output not in self.outputs:
+            raise Refusal("OUTPUT_NOT_ALLOWED", output)
+        if algorithm not in self.algorithms():
+            raise Refusal("ALGORITHM_NOT_ALLOWED", f"a {self.key_type} key makes no {algorithm}")
+
+    def template(self, algorithm: Algorithm, profile: Profile) -> Template:
+        """The CMS template for an algorithm and profile; made once."""
+        known = self._templates.get((algorithm, profile))
+        if known is None:
+            known = self._templates[algorithm, profile] = Template(self.certificates, algorithm, profile)
+        return known
+
+    def cms_digests_max(self) -> int:
+        """How many CMS of this credential fit one answer, whatever the algorithm."""
+        longest = max(self.template(a, p).bytes_max for a in self.algorithms() for p in Profile)
+        return min(DIGESTS_MAX, ANSWER_BYTES_MAX // (longest + _ITEM_OVERHEAD_BYTES))
+
+
+def algorithm_of(scheme: Scheme, digest: Hash) -> Algorithm:
+    """The pool's algorithm for a request; Ed25519 hashes by itself and takes SHA-512 alone (RFC 8419, 3.1)."""
+    if scheme is Scheme.ED25519:
+        if digest is not Hash.SHA512:
+            raise Refusal("ALGORITHM_NOT_ALLOWED", "ED25519 goes with SHA512")
+        return Algorithm(scheme, None)
+    return Algorithm(scheme, digest)
+
+
+def _for_signatures(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage.content_commitment
+
+
+def read(engine: Engine) -> dict[str, Credential]:
+    """All credentials, by name."""
+    with engine.connect() as connection:
+        rows = connection.execute(select(credentials).order_by(credentials.c.name)).all()
+    found = {}
+    for row in rows:
+        chain = _chain(row.certificates.encode())
+        found[row.name] = Credential(
+            row.name,
+            Purpose(row.purpose),
+            chain,
+            Key(_spki(chain[0]), row.cka_id, row.key_label),
+            frozenset(Output(word) for word in row.outputs.split()),
+            State(row.state),
+        )
+    return found
+
+
+def add(
+    engine: Engine,
+    name: str,
+    pem: bytes,
+    *,
+    cka_id: bytes | None,
+    key_label: str | None,
+    outputs: Sequence[Output],
+    clock: Clock,
+) -> Credential:
+    """
+    Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates.
+
+    The same name with the same certificate and key changes only its outputs; with others it is refused.
+    """
+    chain = _chain(pem)
+    purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
+    if purpose is Purpose.AUTHENTICATION and outputs:
+        raise CredentialError("the certificate has no keyUsage contentCommitment: it authenticates, and has no outputs")
+    try:
+        key = Key(_spki(chain[0]), cka_id, key_label)
+        Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)
+    except ValueError as error:
+        raise CredentialError(str(error)) from None
+    new = Credential(name, purpose, chain, key, frozenset(outputs))
+    old = read(engine).get(name)
+    if old is not None and (old.certificates, old.key) != (new.certificates, new.key):
+        raise CredentialError(f"{name} exists with another certificate or key; remove it first, or choose another name")
+    values = {
+        "purpose": purpose.value,
+        "certificates": pem.decode("ascii"),
+        "cka_id": cka_id,
+        "key_label": key_label,
+        "outputs": " ".join(sorted(outputs)),
+        "state": State.ACTIVE.value,
+    }
+    if new != old:
+        statement = update(credentials).where(credentials.c.name == name) if old else insert(credentials)
+        with engine.begin() as connection:
+            connection.execute(statement.values(name=name, **values))
+            _record(
+                connection, clock, f"credential {name} {'changed' if old else 'added'}: {' '.join(sorted(outputs))}"
+            )
+    return new
+
+
+def remove(engine: Engine, name: str, clock: Clock) -> None:
+    with engine.begin() as connection:
+        if not connection.execute(delete(credentials).where(credentials.c.name == name)).rowcount:
+            raise CredentialError(f"there is no credential {name}")
+        _record(connection, clock, f"credential {name} removed")
+
+
+def set_state(engine: Engine, name: str, state: State, clock: Clock) -> None:
+    with engine.begin() as connection:
+        statement = update(credentials).where(credentials.c.name == name).values(state=state.value)
+        if not connection.execute(statement).rowcount:
+            raise CredentialError(f"there is no credential {name}")
+        _record(connection, clock, f"credential {name} {state.value}")
+
+
+def _record(connection: object, clock: Clock, what: str) -> None:
+    statement = insert(changes).values(time=rfc3339(clock.wall()), who=getpass.getuser(), what=what)
+    connection.execute(statement)  # type: ignore[attr-defined]
+
+
+def _chain(pem: bytes) -> tuple[bytes, ...]:
+    try:
+        return tuple(c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise CredentialError(f"not a chain of PEM certificates: {error}") from None
+
+
+def _spki(der: bytes) -> bytes:
+    certificate = x509.load_der_x509_certificate(der)
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,266 @@
+"""
+Documents on a stream: up in chunks, signed, down in chunks, each for itself.
+
+One task reads; each document that arrived whole is signed in a task of its own; one document at a time is written
+back. A document's failure is its own result, and the stream goes on.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from pool import Algorithm, Status
+from signer import cades, pades
+from signer import requests as read
+from signer.assembly import Assembly
+from signer.batch import Ask, Batches
+from signer.clock import rfc3339
+from signer.cms import Profile
+from signer.credential import Credential, Output
+from signer.errors import Refusal, refusal_from
+from signer.handlers import Call, TooLarge
+from signer.limits import (
+    BATCH_CALL_S,
+    CHUNK_BYTES_MAX,
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_IDLE_S,
+    DOCUMENTS_IN_WORK_MAX,
+    DOCUMENTS_MAX,
+)
+from signer.spool import Spool, Upload
+from signer.v1 import signing_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a stream was opened for."""
+
+    request_id: str
+    credential: Credential
+    output: Output
+    algorithm: Algorithm
+    enveloping: bool
+
+
+async def next_message(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Any:
+    """The stream's next message, None at its end; raises `Refusal` for one that is too large, or none for too long."""
+    try:
+        async with asyncio.timeout(idle_s):
+            message = await context.read()
+    except TimeoutError:
+        raise Refusal("STREAM_OVER", f"nothing came for {idle_s:g} s") from None
+    if message is grpc.aio.EOF:
+        return None
+    if isinstance(message, TooLarge):
+        raise Refusal("MESSAGE_TOO_LARGE", f"{message.size} bytes")
+    return message
+
+
+class DocumentStream:
+    """One SignDocuments call."""
+
+    def __init__(
+        self,
+        context: Any,
+        call: Call,
+        order: Order,
+        spool: Spool,
+        assembly: Assembly,
+        batches: Batches,
+        count: Callable[[Output, Status], None],
+    ) -> None:
+        self._context = context
+        self._call = call
+        self._order = order
+        self._spool = spool
+        self._assembly = assembly
+        self._batches = batches
+        self._count = count
+        self._room = asyncio.Semaphore(DOCUMENTS_IN_WORK_MAX)
+        self._writing = asyncio.Lock()
+        self._seen: set[int] = set()
+
+    async def run(self) -> None:
+        """Until the caller has sent everything and has every answer; a broken order of messages ends it all."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while (message := await next_message(self._context)) is not None:
+                    self._call.check_again()
+                    if message.WhichOneof("message") != "begin":
+                        raise Refusal("STREAM_ORDER", "a document starts with begin")
+                    await self._room.acquire()
+                    job = await self._receive(message.begin)
+                    tasks.create_task(self._answer(job))
+        except* Refusal as group:
+            raise _first(group) from None
+
+    async def _receive(self, begin: Any) -> "_Job":
+        """Read one document to its end, even one that is refused already: its neighbours come after it."""
+        if begin.index in self._seen:
+            raise Refusal("STREAM_ORDER", f"index {begin.index} was used before")
+        self._seen.add(begin.index)
+        job = _Job(begin)
+        try:
+            if len(self._seen) > DOCUMENTS_MAX:
+                raise Refusal("TOO_MANY_DOCUMENTS")
+            for field in ("name", "reason", "location"):
+                read.text(getattr(begin, field), field)
+            if begin.size > DOCUMENT_BYTES_MAX:
+                raise Refusal("DOCUMENT_TOO_LARGE", f"{begin.size} bytes")
+            job.upload = self._spool.open(self._call.caller.name)
+        except Refusal as refusal:
+            job.refusal = refusal
+        try:
+            while True:
+                message = await next_message(self._context)
+                kind = message.WhichOneof("message") if message is not None else None
+                if kind == "chunk":
+                    job.write(message.chunk)
+                elif kind == "end":
+                    job.end(message.end.crc32c)
+                    return job
+                else:
+                    raise Refusal("STREAM_ORDER", "after begin come chunks and end")
+        except BaseException:
+            job.close()
+            raise
+
+    async def _answer(self, job: "_Job") -> None:
+        try:
+            result, source = await self._sign(job)
+            self._count(self._order.output, Status(pb.ItemStatus.Name(result.status)))
+            async with self._writing:
+                await self._context.write(pb.SignDocumentsResponse(result=result))
+                if source is not None:
+                    await self._send(source)
+        finally:
+            job.close()
+            self._room.release()
+
+    async def _sign(self, job: "_Job") -> tuple[Any, Any]:
+        """The result and the file to send behind it; every failure of this document becomes its result."""
+        result = pb.DocumentResult(index=job.index)
+        if job.upload is not None:
+            result.input_sha256 = job.upload.sha256
+        try:
+            if job.refusal is not None:
+                raise job.refusal
+            assert job.upload is not None
+            return await self._sign_upload(job, job.upload, result)
+        except Exception as error:
+            refusal = refusal_from(error)
+            if refusal is None:
+                raise
+            result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)
+            result.reason, result.message = refusal.reason, refusal.message
+            return result, None
+
+    async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Any]:
+        order, accepted = self._order, self._call.accepted
+        template = order.credential.template(order.algorithm, Profile(order.output.value))
+        prepared = None
+        if order.output is Output.PADES_B_B:
+            fields = {
+                "certificate": order.credential.certificates[0],
+                "digest": template.digest.value.lower(),
+                "cms_bytes_max": template.bytes_max,
+                "time": int(accepted.timestamp()),
+                "reason": job.reason,
+                "location": job.location,
+            }
+            prepared = pades.Prepared(*await self._assembly.prepare(upload.file.fileno(), fields))
+            content_digest = prepared.content_digest
+        else:
+            content_digest = await asyncio.to_thread(_digest, upload.file, template.digest.value)
+        deadline = min(self._call.deadline, asyncio.get_running_loop().time() + BATCH_CALL_S)
+        ask = Ask(
+            self._call.caller,
+            order.request_id,
+            order.credential,
+            order.output,
+            order.algorithm,
+            [content_digest],
+            deadline,
+            accepted,
+        )
+        item, template, attributes = await self._batches.sign_document(ask)
+        if item.status is not Status.SIGNED:
+            job.attempted = item.status
+            raise Refusal(item.reason)
+        output = upload.file
+        if prepared is not None:
+            pades.finish(prepared, template.detached(attributes, item.value), output)
+        else:
+            job.output = output = self._spool.open(self._call.caller.name).file
+            finish = (template, attributes, item.value, upload.file, output)
+            await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)
+        result.status = pb.SIGNED
+        result.size = output.seek(0, os.SEEK_END)
+        result.sha256 = await asyncio.to_thread(_digest, output, "SHA256")
+        result.certificate = order.credential.certificates[0]
+        result.token = item.token
+        result.signing_time = rfc3339(accepted)
+        return result, output
+
+    async def _send(self, source: Any) -> None:
+        source.seek(0)
+        while chunk := source.read(CHUNK_BYTES_MAX):
+            await self._context.write(pb.SignDocumentsResponse(chunk=chunk))
+
+
+class _Job:
+    """One document on its way through."""
+
+    def __init__(self, begin: Any) -> None:
+        self.index: int = begin.index
+        self.reason: str = begin.reason
+        self.location: str = begin.location
+        self.upload: Upload | None = None
+        self.output: Any = None
+        self.refusal: Refusal | None = None
+        self.attempted: Status | None = None
+
+    def write(self, chunk: bytes) -> None:
+        """A refused document's bytes are read and dropped."""
+        if self.refusal is not None or self.upload is None:
+            return
+        try:
+            if len(chunk) > CHUNK_BYTES_MAX:
+                raise Refusal("MESSAGE_TOO_LARGE", f"a chunk has at most {CHUNK_BYTES_MAX} bytes")
+            self.upload.write(chunk)
+        except Refusal as refusal:
+            self.refusal = refusal
+            self.upload.close()
+            self.upload = None
+
+    def end(self, crc32c: int) -> None:
+        if self.refusal is None and self.upload is not None:
+            if not self.upload.size:
+                self.refusal = Refusal("DOCUMENT_EMPTY")
+            elif self.upload.crc32c != crc32c:
+                self.refusal = Refusal("CRC_MISMATCH")
+
+    def close(self) -> None:
+        if self.upload is not None:
+            self.upload.close()
+            self.upload = None
+        if self.output is not None:
+            self.output.close()
+
+
+def _digest(file: Any, algorithm: str) -> bytes:
+    file.seek(0)
+    return hashlib.file_digest(file, algorithm.lower()).digest()
+
+
+def _first(group: BaseExceptionGroup[Refusal]) -> Refusal:
+    """The refusal that ended the stream."""
+    with contextlib.suppress(StopIteration):
+        return next(error for error in group.exceptions if isinstance(error, Refusal))
+    return _first(group.exceptions[0])  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""
+What a caller is told when nothing of a call was attempted, and the one place where it becomes a gRPC status.
+
+    Refusal            reason, message, and perhaps `retry_s`
+
+There is one class and a table, because callers act on the reason: the gRPC code follows from it, and so does whether
+sending the same again can help. What is not a `Refusal` or an error of the pool is ours: INTERNAL, with no word of it
+outside.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from pool import REASONS as POOL_REASONS
+from pool import BadRequest, Busy, PoolError, Unavailable
+
+DOMAIN = "paraph"
+Code = grpc.StatusCode
+
+# reason -> (code, what it means and what to do). The pool's sentences are its own.
+TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
+    "CALLER_UNKNOWN": (Code.UNAUTHENTICATED, "The client certificate names no configured caller by exactly one URI."),
+    "CALLER_EXPIRED": (Code.UNAUTHENTICATED, "The client certificate has expired; renew it."),
+    "CALLER_REVOKED": (Code.UNAUTHENTICATED, "The client certificate is on the deny-list."),
+    "RPC_NOT_ALLOWED": (Code.PERMISSION_DENIED, "The caller's allow-list does not have this call."),
+    "CREDENTIAL_UNKNOWN": (Code.NOT_FOUND, "There is no such credential for this caller."),
+    "OUTPUT_NOT_ALLOWED": (Code.FAILED_PRECONDITION, "The credential does not make this output."),
+    "CREDENTIAL_SUSPENDED": (Code.FAILED_PRECONDITION, "The credential is suspended; ask the operator."),
+    "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
+    "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
+    "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
+    "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
+    "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),
+    "ALGORITHM_MISSING": (Code.INVALID_ARGUMENT, "Name the digest and the signature algorithm; neither is defaulted."),
+    "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
+    "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),
+    "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, "A message has at most 1 MiB; use StreamDigests for more."),
+    "METADATA_TOO_LARGE": (Code.INVALID_ARGUMENT, "A call has at most 8 KiB of metadata."),
+    "STREAM_ORDER": (Code.INVALID_ARGUMENT, "The stream's messages come in the order that the .proto file gives."),
+    "DOCUMENT_TOO_LARGE": (Code.INVALID_ARGUMENT, "A document has at most 128 MiB."),
+    "DOCUMENT_EMPTY": (Code.INVALID_ARGUMENT, "The document has no bytes."),
+    "TOO_MANY_DOCUMENTS": (Code.INVALID_ARGUMENT, "A stream has at most 1 000 documents; open another."),
+    "PDF_REJECTED": (Code.INVALID_ARGUMENT, "The PDF cannot be signed; the message says what is wrong with it."),
+    "TOO_MANY_STREAMS": (Code.RESOURCE_EXHAUSTED, "The caller has 4 document streams open; end one first."),
+    "TOO_MANY_CALLS": (Code.RESOURCE_EXHAUSTED, "Too many calls are in work; try again."),
+    "SPOOL_FULL": (Code.RESOURCE_EXHAUSTED, "The space for documents in work is used up; try again."),
+    "STREAM_OVER": (Code.UNAVAILABLE, "The stream has reached its age; open another and go on there."),
+    "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
+    "DRAINING": (Code.UNAVAILABLE, "The service is stopping; try another instance."),
+    "CONFIG_REJECTED": (Code.FAILED_PRECONDITION, "The configuration has mistakes; the old one stays in force."),
+    "TOKEN_STATE": (Code.FAILED_PRECONDITION, "The token's state does not allow this."),
+    "PIN_FINAL_TRY_GUARD": (Code.FAILED_PRECONDITION, "Another refused PIN could lock the token for good."),
+    "INTERNAL": (Code.INTERNAL, "A fault of the service; the operator's log has it under the request id."),
+}
+# The pool's reasons that are not UNAVAILABLE when they stand for a whole call.
+_POOL_CODES: Mapping[str, grpc.StatusCode] = {
+    "KEY_UNKNOWN": Code.FAILED_PRECONDITION,
+    "ALGORITHM_NOT_ALLOWED": Code.INVALID_ARGUMENT,
+    "DIGEST_LENGTH": Code.INVALID_ARGUMENT,
+    "BATCH_EMPTY": Code.INVALID_ARGUMENT,
+    "BATCH_TOO_LARGE": Code.INVALID_ARGUMENT,
+    "BACKLOG_FULL": Code.RESOURCE_EXHAUSTED,
+    "PIN_LOCKED": Code.FAILED_PRECONDITION,
+    "PIN_INCORRECT": Code.PERMISSION_DENIED,
+    "TOKEN_QUARANTINED": Code.FAILED_PRECONDITION,
+    "TOKEN_UNKNOWN": Code.NOT_FOUND,
+    "TOKEN_TIMEOUT": Code.DEADLINE_EXCEEDED,
+    "DEADLINE_EXCEEDED": Code.DEADLINE_EXCEEDED,
+    "CANCELLED": Code.CANCELLED,
+    "SIGNATURE_INVALID": Code.INTERNAL,
+}
+
+
+class Refusal(Exception):
+    """`reason` is a key of `TABLE` or of `pool.REASONS`; `detail` names the case; `retry_s` where waiting helps."""
+
+    def __init__(self, reason: str, detail: str = "", *, retry_s: float | None = None) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.retry_s = retry_s
+        self.code = TABLE[reason][0] if reason in TABLE else _POOL_CODES.get(reason, Code.UNAVAILABLE)
+        sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
+        self.message = f"{sentence} ({detail})" if detail else sentence
+        super().__init__(f"{reason}: {self.message}")
+
+
+def refusal_from(error: Exception) -> Refusal | None:
+    """What an error means to the caller; None for one that is ours."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, Busy):
+        return Refusal(error.reason, error.detail, retry_s=error.retry_s)
+    if isinstance(error, Unavailable):
+        return Refusal(error.reason, error.detail, retry_s=error.retry_s)
+    if isinstance(error, BadRequest | PoolError):
+        return Refusal(error.reason, error.detail)
+    return None
+
+
+def details(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:
+    """The trailing metadata that carries ErrorInfo and RetryInfo (gRPC's richer error model)."""
+    status = status_pb2.Status(code=refusal.code.value[0], message=refusal.message)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN)
+    status.details.append(_any(info))
+    if refusal.retry_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(refusal.retry_s * 1e9))
+        status.details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _any(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def problem_of(refusal: Refusal) -> dict[str, Any]:
+    """The fields of a `Problem` message: the same for one request or document of a stream."""
+    return {
+        "reason": refusal.reason,
+        "message": refusal.message,
+        "code": refusal.code.value[0],
+        "retry_after_s": refusal.retry_s or 0.0,
+    }

@@ -1,0 +1,242 @@
+"""
+What every call passes before its method and after it: identity, policy, limits, deadline, admission, and the one place
+where an error becomes a status.
+
+The gRPC handlers are built from the service descriptors: an RPC without a method, or a method without an RPC, ends the
+start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import grpc
+
+from signer.clock import Clock
+from signer.config import Caller
+from signer.errors import Refusal, details, refusal_from
+from signer.limits import (
+    BATCH_CALL_S,
+    CALL_S,
+    CALLER_CALLS_MAX,
+    CALLS_MAX,
+    DEADLINE_MARGIN_S,
+    DEADLINE_MARGIN_SHARE,
+    DOCUMENT_LIFE_S,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    STREAM_LIFE_S,
+)
+from signer.metrics import Metrics
+from signer.peer import Peers
+from signer.policy import Policy
+
+log = logging.getLogger("signer.call")
+
+_LATE_S = 0.1  # methods keep to the deadline by themselves; so much later one that does not is ended
+_BUSY_RETRY_S = 0.1  # calls in work end within a frame or two
+# The longest life of a call, and what it gets when the caller names no deadline; other RPCs: BATCH_CALL_S and CALL_S.
+_LIVES: dict[str, tuple[float, float]] = {
+    "SignDocuments": (DOCUMENT_LIFE_S, BATCH_CALL_S),
+    "VerifyDocument": (BATCH_CALL_S, BATCH_CALL_S),
+    "StreamDigests": (STREAM_LIFE_S, STREAM_LIFE_S),
+    "WatchTokens": (STREAM_LIFE_S, STREAM_LIFE_S),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """Stands for a message over the limit, which is not even parsed."""
+
+    size: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as its method sees it. `deadline` is of the monotonic clock; `accepted` the wall time it came at."""
+
+    rpc: str
+    caller: Caller
+    deadline: float
+    accepted: datetime
+    identify: Callable[[], Caller] = field(repr=False)
+    request_id: str = ""
+
+    def check_again(self) -> None:
+        """For each message of a stream: the certificate may have ended, or been denied, or lost this RPC."""
+        self.caller = self.identify()
+
+
+class Admission:
+    """How many calls are in work: of all callers, and of each."""
+
+    def __init__(self) -> None:
+        self._callers: Counter[str] = Counter()
+        self.draining = False
+
+    @property
+    def calls(self) -> int:
+        return self._callers.total()
+
+    @contextlib.contextmanager
+    def admit(self, caller: Caller) -> Iterator[None]:
+        """Raises `Refusal` instead of letting a queue grow."""
+        if self.draining:
+            raise Refusal("DRAINING", retry_s=1.0)
+        if self._callers.total() >= CALLS_MAX or self._callers[caller.name] >= CALLER_CALLS_MAX:
+            raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
+        self._callers[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._callers[caller.name] -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Gatekeeper:
+    """What the calls of one listener share."""
+
+    peers: Peers
+    policy: Callable[[], Policy]
+    clock: Clock
+    admission: Admission
+    metrics: Metrics
+
+    def begin(self, rpc: str, context: Any) -> Call:
+        """Who calls, and whether they may; raises `Refusal`."""
+        metadata = sum(len(key) + len(value) for key, value in context.invocation_metadata() or ())
+        if metadata > METADATA_BYTES_MAX:
+            raise Refusal("METADATA_TOO_LARGE", f"{metadata} bytes")
+
+        def identify() -> Caller:
+            caller = self.peers.identify(context)
+            self.policy().check_rpc(caller, rpc)
+            return caller
+
+        caller = identify()
+        life_s, default_s = _LIVES.get(rpc, (BATCH_CALL_S, CALL_S))
+        asked_s = context.time_remaining()
+        left_s = default_s if asked_s is None else min(asked_s, life_s)
+        margin_s = max(DEADLINE_MARGIN_S, left_s * DEADLINE_MARGIN_SHARE)
+        return Call(rpc, caller, self.clock.monotonic() + left_s - margin_s, self.clock.wall(), identify)
+
+    async def unary(self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Any, context: Any) -> Any:
+        """A call with one request and one answer."""
+        with self._watch(rpc, context) as outcome:
+            try:
+                call = outcome.call = self.begin(rpc, context)
+                with self.admission.admit(call.caller):
+                    if isinstance(request, TooLarge):
+                        raise Refusal("MESSAGE_TOO_LARGE", f"{request.size} bytes")
+                    async with asyncio.timeout(self._left(call) + _LATE_S):
+                        return await method(request, call)
+            except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status here
+                refusal = outcome.refusal = self._refusal(error, outcome)
+        return await context.abort(refusal.code, refusal.message, details(refusal))
+
+    async def stream(self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any) -> None:
+        """A call whose method reads and writes messages itself."""
+        with self._watch(rpc, context) as outcome:
+            try:
+                call = outcome.call = self.begin(rpc, context)
+                with self.admission.admit(call.caller):
+                    async with asyncio.timeout(self._left(call) + _LATE_S):
+                        await method(context, call)
+            except Exception as error:  # noqa: BLE001 -- the boundary, as above
+                outcome.refusal = self._refusal(error, outcome)
+        if outcome.refusal is not None:
+            await context.abort(outcome.refusal.code, outcome.refusal.message, details(outcome.refusal))
+
+    def _left(self, call: Call) -> float:
+        return max(0.0, call.deadline - self.clock.monotonic())
+
+    def _refusal(self, error: Exception, outcome: "_Outcome") -> Refusal:
+        if isinstance(error, TimeoutError):
+            return Refusal("DEADLINE_EXCEEDED")
+        refusal = refusal_from(error)
+        if refusal is None:
+            log.error("%s failed", outcome, exc_info=error)
+            return Refusal("INTERNAL")
+        return refusal
+
+    @contextlib.contextmanager
+    def _watch(self, rpc: str, context: Any) -> "Iterator[_Outcome]":
+        """Count, measure and log the call, however it ends."""
+        outcome, began = _Outcome(rpc), time.perf_counter()
+        self.metrics.calls_in_work.inc()
+        code = "CANCELLED"
+        try:
+            yield outcome
+            code = outcome.refusal.code.name if outcome.refusal else "OK"
+        finally:
+            took_s = time.perf_counter() - began
+            caller = outcome.call.caller.name if outcome.call else ""
+            self.metrics.calls_in_work.dec()
+            self.metrics.calls.labels(caller, rpc, code).inc()
+            self.metrics.call_seconds.labels(rpc).observe(took_s)
+            if outcome.refusal:
+                self.metrics.refusals.labels(caller, rpc, outcome.refusal.reason).inc()
+                log.info("%s refused: %s peer=%s", outcome, outcome.refusal, context.peer())
+            elif log.isEnabledFor(logging.DEBUG):
+                log.debug("%s %s in %.1f ms", outcome, code, took_s * 1e3)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    rpc: str
+    call: Call | None = None
+    refusal: Refusal | None = None
+
+    def __str__(self) -> str:
+        caller = self.call.caller.name if self.call else "?"
+        request = f" request={self.call.request_id}" if self.call and self.call.request_id else ""
+        return f"{self.rpc} caller={caller}{request}"
+
+
+def build(descriptor: Any, messages: Any, servicer: Any, keeper: Gatekeeper) -> grpc.GenericRpcHandler:
+    """
+    The handlers of one service. `messages` is the module with the generated classes; `servicer` has one method for each
+    RPC, named as it: (request, call) -> answer for unary calls, (context, call) for those with a stream.
+    """
+    handlers = {}
+    for method in descriptor.methods:
+        function = getattr(servicer, _snake(method.name))
+        request, answer = (getattr(messages, kind.name) for kind in (method.input_type, method.output_type))
+        handlers[method.name] = _handler(method, function, request, answer, keeper)
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gatekeeper) -> Any:
+    def read(data: bytes) -> Any:
+        return request.FromString(data) if len(data) <= MESSAGE_BYTES_MAX else TooLarge(len(data))
+
+    async def unary(message: Any, context: Any) -> Any:
+        return await keeper.unary(method.name, function, message, context)
+
+    async def stream(_messages: Any, context: Any) -> None:
+        await keeper.stream(method.name, function, context)
+
+    async def unary_stream(message: Any, context: Any) -> None:
+        await keeper.stream(method.name, lambda ctx, call: function(message, ctx, call), context)
+
+    async def stream_unary(_messages: Any, context: Any) -> Any:
+        return await keeper.unary(method.name, function, context, context)
+
+    if method.client_streaming and method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream, read, answer.SerializeToString)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(unary_stream, read, answer.SerializeToString)
+    if method.client_streaming:
+        return grpc.stream_unary_rpc_method_handler(stream_unary, read, answer.SerializeToString)
+    return grpc.unary_unary_rpc_method_handler(unary, read, answer.SerializeToString)
+
+
+def _snake(name: str) -> str:
+    """'SignDigests' is sign_digests."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

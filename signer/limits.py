@@ -1,0 +1,43 @@
+"""
+Every limit of the service: its unit in its name, its reason beside it.
+
+The transport's own limits are four times the documented ones, so that what is over a documented limit still reaches
+the service and gets a reason; past them gRPC answers a bare RESOURCE_EXHAUSTED.
+"""
+
+MIB = 1024 * 1024
+
+MESSAGE_BYTES_MAX = 1 * MIB  # a request message: 5 000 SHA-512 digests are 330 kB
+ANSWER_BYTES_MAX = 4 * MIB  # an answer: gRPC's own default for receivers, which clients rarely change
+METADATA_BYTES_MAX = 8 * 1024  # gRPC's own default
+TRANSPORT_MESSAGE_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
+TRANSPORT_METADATA_BYTES_MAX = 4 * METADATA_BYTES_MAX
+
+DIGESTS_MAX = 5_000  # a message: about 3.5 s of one RSA-2048 lane
+STRING_CHARACTERS_MAX = 255  # a name for people
+STREAM_UNANSWERED_DIGESTS_MAX = 20_000  # then the stream is not read: what a slow reader may make us hold
+STREAM_LIFE_S = 1_800  # then the client opens another: policy and certificates are looked at anew
+
+CHUNK_BYTES_MAX = 256 * 1024  # a document chunk: several fit a flow-control window
+DOCUMENT_BYTES_MAX = 128 * MIB
+DOCUMENTS_MAX = 1_000  # a stream
+DOCUMENTS_IN_WORK_MAX = 4  # of one stream, uploaded and not yet answered: what it may hold on the disk
+DOCUMENT_STREAMS_MAX = 4  # of one caller
+DOCUMENT_IDLE_S = 600
+DOCUMENT_LIFE_S = 3_600
+SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers on the disk at one time
+SPOOL_CALLER_BYTES_MAX = 2 * 1024 * MIB
+
+CALL_S = 30.0  # a call without a deadline of its own
+BATCH_CALL_S = 600.0  # the longest deadline that a call is given
+DEADLINE_MARGIN_S = 0.020  # answers this much before the caller's deadline arrive with their reason (measured: 5 ms
+DEADLINE_MARGIN_SHARE = 0.02  # does on an idle machine; a loaded one wants a share)
+
+CALLS_MAX = 512  # in work at one time; 16 callers' worth
+CALLER_CALLS_MAX = 256  # of one caller: 64 in flight on four channels
+DRAIN_S = 30.0  # from SIGTERM to the end
+
+ASSEMBLY_CPU_S = 10  # of one document, in its process
+ASSEMBLY_MEMORY_BYTES_MAX = 512 * MIB  # of an assembly process
+ASSEMBLY_ANSWER_S = 60.0  # of wall time, when the machine is busy
+ASSEMBLY_DOCUMENTS_MAX = 500  # then the process is replaced: what leaks in parsers goes with it

@@ -1,0 +1,130 @@
+"""
+gRPC servers: one for each listener, because a Unix socket is its caller and a server knows only itself.
+
+TLS 1.2 or newer is gRPC's own floor. Certificates are read again when the configuration is reloaded: connections keep
+the ones they began with, new ones get the new.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from signer.config import ConfigError, Listener
+from signer.limits import TRANSPORT_MESSAGE_BYTES_MAX, TRANSPORT_METADATA_BYTES_MAX
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),  # our own answers are bounded where they are made
+    ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES_MAX),
+    ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES_MAX),
+    ("grpc.max_concurrent_streams", 64),  # a connection; clients that want more open another
+    ("grpc.max_connection_age_ms", 30 * 60_000),  # certificates and policy are looked at anew
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone without a word is noticed ...
+    ("grpc.keepalive_timeout_ms", 20_000),  # ... within 80 s
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.so_reuseport", 0),  # a second daemon on the same address is a mistake, not a share
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The content of one listener's TLS files."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes
+
+    @classmethod
+    def read(cls, listener: Listener) -> "TlsFiles":
+        """Raises `ConfigError` for a file that cannot be read or does not hold what it should."""
+        contents = []
+        for field, mark in (("certificate", b"CERTIFICATE"), ("key", b"PRIVATE KEY"), ("client_ca", b"CERTIFICATE")):
+            path: Path = getattr(listener, field)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise ConfigError(path, [f"listener.{field}: {error.strerror}"]) from None
+            if b"-----BEGIN " not in content or mark not in content:
+                raise ConfigError(path, [f"listener.{field}: no PEM {mark.decode()} in it"])
+            contents.append(content)
+        return cls(*contents)
+
+    def for_grpc(self) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], self.client_ca)
+
+
+class Door:
+    """One listener with its server."""
+
+    def __init__(self, listener: Listener, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self.listener = listener
+        self.port = 0
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+        self._tls: TlsFiles | None = None
+        self._fresh = False
+        self._lock = threading.Lock()  # gRPC asks for certificates on a thread of its own
+
+    def add_health(self, health: Any, services: Sequence[str]) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME, "grpc.health.v1.Health"), self._server)
+
+    async def open(self) -> None:
+        """Bind and serve; raises `ConfigError` where the address cannot be had."""
+        if self.listener.socket is not None:
+            self._bind_socket(self.listener.socket)
+        else:
+            self._bind_address(str(self.listener.address))
+        await self._server.start()
+        if self.listener.socket is not None:
+            self.listener.socket.chmod(int(self.listener.mode, 8))
+
+    def _bind_socket(self, path: Path) -> None:
+        path.unlink(missing_ok=True)  # a left-over of a daemon that was killed; the state's lock says nobody lives
+        before = os.umask(0o177)  # nobody may connect before the mode is set
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise ConfigError(path, [f"listener.socket: {error}"]) from None
+        finally:
+            os.umask(before)
+
+    def _bind_address(self, address: str) -> None:
+        self._tls = TlsFiles.read(self.listener)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._tls.for_grpc(), self._changed_certificates, require_client_authentication=True
+        )
+        try:
+            self.port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise ConfigError(Path(address), [f"listener.address: {error}"]) from None
+
+    def _changed_certificates(self) -> Any:  # the stubs of gRPC do not know the None
+        """Called by gRPC at each handshake: None for 'as before'."""
+        with self._lock:
+            if not self._fresh or self._tls is None:
+                return None
+            self._fresh = False
+            return self._tls.for_grpc()
+
+    def use(self, tls: TlsFiles | None) -> None:
+        """New connections get these certificates."""
+        with self._lock:
+            if tls is not None and tls != self._tls:
+                self._tls, self._fresh = tls, True
+
+    async def close(self, grace_s: float) -> None:
+        """Take no new calls, give those in work their time, then end."""
+        await self._server.stop(grace_s)
+        if self.listener.socket is not None:
+            self.listener.socket.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""
+What operators watch: /metrics in Prometheus's and OpenMetrics' formats, on a port of its own.
+
+Calls are counted as they end; tokens and lanes are read from the pool when somebody asks. No label holds anything that
+a caller can choose.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pool import TokenView
+from pool.lane import LATENCY_BUCKETS_S
+from pool.lane import State as LaneState
+from pool.token import State as TokenState
+
+_CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class PoolCollector(Collector):
+    """Tokens and lanes as the pool tells them now."""
+
+    def __init__(self, snapshot: Callable[[], list[TokenView]]) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> list[Metric]:
+        return []  # the names depend on nothing, and a registration needs no snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        views = self._snapshot()
+        state = GaugeMetricFamily(
+            "paraph_token_state", "1 for the state that the token is in.", labels=["token", "state"]
+        )
+        waiting = GaugeMetricFamily("paraph_token_waiting", "Digests waiting for keys of the token.", labels=["token"])
+        for view in views:
+            for each in TokenState:
+                state.add_metric([view.name, each], float(view.state is each))
+            waiting.add_metric([view.name], view.waiting)
+        yield state
+        yield waiting
+        yield from self._lanes(views)
+
+    def _lanes(self, views: list[TokenView]) -> Iterator[Metric]:
+        at = ["token", "lane"]
+        signed = CounterMetricFamily("paraph_lane_signatures", "Signatures made and verified.", labels=at)
+        errors = CounterMetricFamily("paraph_lane_errors", "Items that failed, by return code.", labels=[*at, "reason"])
+        starts = CounterMetricFamily("paraph_lane_starts", "Starts of the lane's process.", labels=at)
+        losses = CounterMetricFamily(
+            "paraph_lane_losses", "Ends of the lane's process that nobody asked for.", labels=at
+        )
+        frames = GaugeMetricFamily("paraph_lane_frames", "Frames that the lane has.", labels=at)
+        up = GaugeMetricFamily("paraph_lane_up", "1 while the lane can sign.", labels=at)
+        latency = HistogramMetricFamily(
+            "paraph_lane_signature_seconds",
+            "Lane time a signature, verifying included; the mean of its frame.",
+            labels=at,
+        )
+        for view in views:
+            for lane, _ in view.lanes:
+                labels, tally = [view.name, str(lane.index)], lane.tally
+                signed.add_metric(labels, tally.signed)
+                for reason, count in tally.failed.items():
+                    errors.add_metric([*labels, reason], count)
+                starts.add_metric(labels, tally.starts)
+                losses.add_metric(labels, tally.losses)
+                frames.add_metric(labels, lane.in_flight)
+                up.add_metric(labels, float(lane.state in {LaneState.IDLE, LaneState.SIGNING}))
+                latency.add_metric(labels, _buckets(tally.latency), tally.busy_s)
+        yield from (signed, errors, starts, losses, frames, up, latency)
+
+
+def _buckets(counts: list[int]) -> list[tuple[str, float]]:
+    total, buckets = 0, []
+    for bound, count in zip((*LATENCY_BUCKETS_S, float("inf")), counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+    return buckets
+
+
+class Metrics:
+    def __init__(self, snapshot: Callable[[], list[TokenView]]) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(PoolCollector(snapshot))
+        self.calls = Counter(
+            "paraph_calls", "Calls ended, by gRPC code.", ["caller", "rpc", "code"], registry=self.registry
+        )
+        self.refusals = Counter(
+            "paraph_refusals", "Calls refused.", ["caller", "rpc", "reason"], registry=self.registry
+        )
+        self.items = Counter(
+            "paraph_items", "Digests and documents answered.", ["caller", "output", "status"], registry=self.registry
+        )
+        self.call_seconds = Histogram(
+            "paraph_call_seconds", "From request to answer.", ["rpc"], buckets=_CALL_BUCKETS_S, registry=self.registry
+        )
+        self.calls_in_work = Gauge("paraph_calls_in_work", "Calls that were not answered yet.", registry=self.registry)
+        self.spool_bytes = Gauge("paraph_spool_bytes", "Bytes of documents in work.", registry=self.registry)
+        self._server: Any = None
+
+    def serve(self, address: str) -> None:
+        """Answer GET /metrics on a thread of its own, as prometheus_client does."""
+        host, _, port = address.rpartition(":")
+        self._server, _ = start_http_server(int(port), host.strip("[]"), registry=self.registry)
+
+    @property
+    def port(self) -> int:
+        return 0 if self._server is None else int(self._server.server_port)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()

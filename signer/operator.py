@@ -1,0 +1,134 @@
+"""The Operator service: tokens and the daemon itself, for the people who run it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from pool import Pool, TokenView, TryRefused, WrongEvent
+from pool.lane import Lane
+from signer import limits
+from signer.clock import Clock, rfc3339
+from signer.config import Config, ConfigError
+from signer.credential import Credential
+from signer.errors import Refusal
+from signer.handlers import Call
+from signer.v1 import operator_pb2 as pb
+
+PROTOCOL = 1
+WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
+
+
+class OperatorService:
+    def __init__(
+        self,
+        pool: Pool,
+        config: Callable[[], Config],
+        credentials: Callable[[], Mapping[str, Credential]],
+        reload: Callable[[], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
+        self._pool = pool
+        self._config = config
+        self._credentials = credentials
+        self._reload = reload
+        self._started = clock.wall()
+
+    async def get_server_info(self, _request: Any, call: Call) -> Any:
+        return pb.GetServerInfoResponse(
+            version=version("paraph"),
+            started=rfc3339(self._started),
+            config_sha256=self._config().sha256,
+            caller=call.caller.name,
+            protocol=PROTOCOL,
+            limits=pb.Limits(
+                message_bytes_max=limits.MESSAGE_BYTES_MAX,
+                answer_bytes_max=limits.ANSWER_BYTES_MAX,
+                digests_max=limits.DIGESTS_MAX,
+                stream_digests_unanswered_max=limits.STREAM_UNANSWERED_DIGESTS_MAX,
+                document_bytes_max=limits.DOCUMENT_BYTES_MAX,
+                documents_max=limits.DOCUMENTS_MAX,
+                document_streams_max=limits.DOCUMENT_STREAMS_MAX,
+            ),
+        )
+
+    async def reload_config(self, _request: Any, _call: Call) -> Any:
+        try:
+            await self._reload()
+        except ConfigError as error:
+            raise Refusal("CONFIG_REJECTED", str(error)) from None
+        return pb.ReloadConfigResponse(
+            config_sha256=self._config().sha256,
+            credentials=len(self._credentials()),
+            callers=len(self._config().caller),
+        )
+
+    async def list_tokens(self, _request: Any, _call: Call) -> Any:
+        return self._tokens(self._pool.snapshot())
+
+    async def watch_tokens(self, _request: Any, context: Any, call: Call) -> None:
+        async for views in self._pool.watch():
+            call.check_again()
+            await context.write(self._tokens(views))
+            await asyncio.sleep(WATCH_PAUSE_S)
+
+    async def unlock_token(self, request: Any, _call: Call) -> Any:
+        try:
+            self._pool.unlock(request.token, override=request.override_final_try)
+        except TryRefused as error:
+            raise Refusal("PIN_FINAL_TRY_GUARD", str(error)) from None
+        except WrongEvent as error:
+            raise Refusal("TOKEN_STATE", str(error)) from None
+        return self._token(request.token)
+
+    async def drain_token(self, request: Any, _call: Call) -> Any:
+        return self._step(self._pool.drain, request.token)
+
+    async def resume_token(self, request: Any, _call: Call) -> Any:
+        return self._step(self._pool.resume, request.token)
+
+    def _step(self, step: Callable[[str], None], token: str) -> Any:
+        try:
+            step(token)
+        except WrongEvent as error:
+            raise Refusal("TOKEN_STATE", str(error)) from None
+        return self._token(token)
+
+    def _token(self, name: str) -> Any:
+        return next(self._view(view) for view in self._pool.snapshot() if view.name == name)
+
+    def _tokens(self, views: list[TokenView]) -> Any:
+        return pb.ListTokensResponse(tokens=[self._view(view) for view in views])
+
+    def _view(self, view: TokenView) -> Any:
+        holds = sorted(c.name for c in self._credentials().values() if c.key.ref in view.keys)
+        return pb.Token(
+            name=view.name,
+            kind=view.kind,
+            state=view.state.value,
+            since=rfc3339(datetime.fromtimestamp(view.since, UTC)),
+            detail=view.detail,
+            label=view.label,
+            serial=view.serial,
+            model=view.model,
+            module=view.module,
+            credentials=holds,
+            lanes=[_lane(lane, pid) for lane, pid in view.lanes],
+            waiting=view.waiting,
+        )
+
+
+def _lane(lane: Lane, pid: int) -> Any:
+    fastest = min(lane.item_s.values(), default=0.0)
+    return pb.Lane(
+        index=lane.index,
+        state=lane.state.value,
+        pid=pid,
+        signatures=lane.tally.signed,
+        errors=dict(lane.tally.failed),
+        starts=lane.tally.starts,
+        losses=lane.tally.losses,
+        per_second=1 / fastest if fastest else 0.0,
+        problem=lane.problem,
+    )

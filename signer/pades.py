@@ -1,0 +1,121 @@
+"""
+PAdES B-B (ETSI EN 319 142-1): `prepare` a PDF with a gap for its CMS, `finish` it by filling the gap.
+
+`prepare` parses and therefore runs in an assembly process (see assembly.py). What it returns is plain data, so that
+`finish` is a splice of bytes in any process. pyHanko keeps the PDF; the CMS comes from signer/cms.py.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO
+
+from asn1crypto import x509
+from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+from pyhanko.pdf_utils.misc import PdfError
+from pyhanko.sign.fields import SigSeedSubFilter, enumerate_sig_fields
+from pyhanko.sign.general import SigningError
+from pyhanko.sign.signers import ExternalSigner, PdfSignatureMetadata, PdfSigner
+from pyhanko_certvalidator.registry import SimpleCertificateStore
+
+from signer.trust import PdfProblem, open_pdf, silence, word_for
+
+OBJECTS_MAX = 8_388_607  # ISO 32000-1, annex C: readers count no further, and a signed file must stay readable
+_COPY_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """
+    A PDF that is whole but for its CMS: `gap_start` to `gap_end` is the hexadecimal string of /Contents, its angle
+    brackets included; `content_digest` is that of everything else.
+    """
+
+    content_digest: bytes
+    gap_start: int
+    gap_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What goes into the signature dictionary; empty texts are left out. `time` becomes /M."""
+
+    certificate: bytes  # DER
+    digest: str  # 'sha256'
+    cms_bytes_max: int
+    time: datetime
+    reason: str = ""
+    location: str = ""
+
+
+def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
+    """
+    Append the revision that holds the signature to `document`, which is open for reading and writing.
+
+    Raises `PdfProblem`: what cannot be signed without breaking it or another signature is refused.
+    """
+    with silence(), _problems():
+        reader = open_pdf(document)
+        if int(reader.trailer["/Size"]) > OBJECTS_MAX:
+            raise PdfProblem("too-many-objects")
+        certificate = x509.Certificate.load(wishes.certificate)
+        metadata = PdfSignatureMetadata(
+            field_name=_free_name({name for name, _, _ in enumerate_sig_fields(reader)}),
+            md_algorithm=wishes.digest,
+            subfilter=SigSeedSubFilter.PADES,
+            reason=wishes.reason or None,
+            location=wishes.location or None,
+        )
+        signer = ExternalSigner(certificate, SimpleCertificateStore(), signature_value=None)
+        session = PdfSigner(metadata, signer).init_signing_session(IncrementalPdfFileWriter.from_reader(reader))
+        session.system_time = wishes.time
+        to_sign = session.prepare_tbs_document(validation_info=None, bytes_reserved=2 * wishes.cms_bytes_max)
+        digest, _ = to_sign.digest_tbs_document(in_place=True)
+    return Prepared(digest.document_digest, digest.reserved_region_start, digest.reserved_region_end)
+
+
+def finish(prepared: Prepared, cms: bytes, document: BinaryIO) -> None:
+    """Write the CMS into its gap; the rest of the gap stays filled with zeros, which readers ignore."""
+    room = (prepared.gap_end - prepared.gap_start - 2) // 2
+    if len(cms) > room:
+        raise ValueError(f"the CMS has {len(cms)} bytes and its gap {room}")
+    os.pwrite(document.fileno(), cms.hex().encode(), prepared.gap_start + 1)
+
+
+def content_digest(document: BinaryIO, prepared: Prepared, algorithm: str) -> bytes:
+    """The digest of the file but for its gap, computed anew."""
+    size = document.seek(0, os.SEEK_END)
+    digest = hashlib.new(algorithm)
+    for start, end in ((0, prepared.gap_start), (prepared.gap_end, size)):
+        document.seek(start)
+        left = end - start
+        while left:
+            piece = document.read(min(left, _COPY_BYTES))
+            digest.update(piece)
+            left -= len(piece)
+    return digest.digest()
+
+
+def _free_name(taken: set[str]) -> str:
+    """The first of Signature1, Signature2, ... that the document does not use."""
+    number = 1
+    while f"Signature{number}" in taken:
+        number += 1
+    return f"Signature{number}"
+
+
+@contextlib.contextmanager
+def _problems() -> Iterator[None]:
+    """Whatever a parser raises over a file is the file's problem, said in a stable word; memory is the exception."""
+    try:
+        yield
+    except (PdfProblem, MemoryError):
+        raise
+    except SigningError as error:
+        kind = "changes-forbidden" if "forbids" in str(error) else "not-signable"
+        raise PdfProblem(kind, str(error)) from error
+    except (PdfError, Exception) as error:
+        raise PdfProblem(word_for(error), str(error)) from error

@@ -1,0 +1,209 @@
+"""
+The daemon: start-up, service, drain, stop. It wires the rooms together and holds what can be reloaded.
+
+    SIGTERM, SIGINT   drain: NOT_SERVING at once, calls in work get 30 s, lanes log out; a second one ends it now
+    SIGHUP            reload: callers, policy, TLS files, deny-list, credentials; a file with a mistake changes nothing
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+
+from pool import Pool
+from pool.token import State as TokenState
+from signer import config as configs
+from signer import credential as rows
+from signer.assembly import Assembly
+from signer.batch import Batches
+from signer.clock import Clock
+from signer.config import Config, ConfigError
+from signer.credential import Credential
+from signer.handlers import Admission, Gatekeeper, build
+from signer.limits import DRAIN_S
+from signer.listener import Door, TlsFiles
+from signer.metrics import Metrics
+from signer.operator import OperatorService
+from signer.peer import CertificatePeer, Peers, SocketPeer
+from signer.policy import Policy
+from signer.service import SigningService
+from signer.spool import Spool
+from signer.store import open_store
+from signer.v1 import operator_pb2, signing_pb2
+
+log = logging.getLogger("signer")
+
+DATABASE = "paraph.sqlite"
+SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
+# What a reload cannot change: lanes and sockets were made from it.
+_FIXED = ("server", "token", "listener")
+
+
+class AlreadyRunning(Exception):
+    """Another daemon uses this state directory; the message names its process."""
+
+
+class Daemon:
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._config = config
+        self._policy = Policy.of(config)
+        self._clock = Clock()
+        self._credentials: Mapping[str, Credential] = {}
+        self._admission = Admission()
+        self._doors: list[Door] = []
+        self._health = HealthServicer()
+        self._stopping = asyncio.Event()
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning` before anything is served."""
+        state = self._config.server.state
+        async with AsyncExitStack() as stack:
+            stack.callback(os.close, _lock(state))
+            self._engine = open_store(state / DATABASE)
+            stack.callback(self._engine.dispose)
+            self._credentials = rows.read(self._engine)
+            keys = [credential.key for credential in self._credentials.values()]
+            tokens = [token.for_pool() for token in self._config.token]
+            self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
+            metrics = Metrics(self._pool.snapshot)
+            stack.callback(metrics.close)
+            if self._config.server.metrics is not None:
+                metrics.serve(self._config.server.metrics)
+            assembly = await stack.enter_async_context(Assembly(self._config.server.assembly_processes))
+            await self._open_doors(stack, metrics, assembly)
+            self._on_signals()
+            watcher = asyncio.create_task(self._watch_health(), name="health")
+            stack.callback(watcher.cancel)
+            self._announce(metrics)
+            if ready is not None:
+                ready.set()
+            await self._stopping.wait()
+            await self._drain()
+
+    async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
+        spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
+        batches = Batches(self._pool, self._clock)
+        signing = SigningService(
+            self._pool,
+            batches,
+            assembly,
+            spool,
+            lambda: self._policy,
+            lambda: self._credentials,
+            self._clock,
+            metrics,
+        )
+        operator = OperatorService(
+            self._pool, lambda: self._config, lambda: self._credentials, self.reload, self._clock
+        )
+        for listener in self._config.listener:
+            peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
+            if listener.caller is not None:
+                peers = SocketPeer(listener.caller, lambda: self._policy)
+            keeper = Gatekeeper(peers, lambda: self._policy, self._clock, self._admission, metrics)
+            handlers = (
+                build(signing_pb2.DESCRIPTOR.services_by_name["Signing"], signing_pb2, signing, keeper),
+                build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, operator, keeper),
+            )
+            door = Door(listener, handlers)
+            door.add_health(self._health, SERVICES)
+            await door.open()
+            stack.push_async_callback(door.close, 0)
+            self._doors.append(door)
+
+    def _announce(self, metrics: Metrics) -> None:
+        for door in self._doors:
+            listener = door.listener
+            if listener.socket is not None:
+                log.info("listening on unix:%s for %s", listener.socket, listener.caller)
+            else:
+                host = str(listener.address).rpartition(":")[0]
+                log.info("listening on %s:%d", host, door.port)
+        if metrics.port:
+            log.info("metrics on port %d", metrics.port)
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_signal)
+
+    def _stop_signal(self) -> None:
+        if self._stopping.is_set():
+            log.warning("a second signal: stopping now")
+            for door in self._doors:
+                asyncio.ensure_future(door.close(0))  # noqa: RUF006 -- the drain waits for the doors
+        self._stopping.set()
+
+    def _reload_signal(self) -> None:
+        self._reloading = asyncio.create_task(self._reload_and_log())
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 -- no fault of ours
+
+    async def reload(self) -> None:
+        """Read everything first, then put it in place in one step; raises `ConfigError` and changes nothing."""
+        new = await asyncio.to_thread(configs.load, self._path)
+        fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
+        if fixed:
+            raise ConfigError(self._path, [f"{', '.join(fixed)}: changed, and needs a restart"])
+        policy = Policy.of(new)
+        tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
+        credentials = await asyncio.to_thread(rows.read, self._engine)
+        self._config, self._policy = new, policy
+        for door, files in zip(self._doors, tls, strict=True):
+            door.use(files)
+        before = {credential.key for credential in self._credentials.values()}
+        self._credentials = credentials
+        keys = {credential.key for credential in credentials.values()}
+        if keys != before:
+            self._pool.set_keys(list(keys))
+        log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
+
+    async def _watch_health(self) -> None:
+        """SERVING while at least one token can sign."""
+        status = None
+        async for views in self._pool.watch():
+            able = any(view.state is TokenState.READY for view in views) and not self._stopping.is_set()
+            new = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
+            if new != status:
+                status = new
+                for service in ("", *SERVICES):
+                    await self._health.set(service, status)
+
+    async def _drain(self) -> None:
+        """New calls are refused, those in work get their time; then everything is closed in the order it was opened."""
+        log.info("stopping: %d calls in work get %g s", self._admission.calls, DRAIN_S)
+        self._admission.draining = True
+        await self._health.enter_graceful_shutdown()
+        await asyncio.gather(*(door.close(DRAIN_S) for door in self._doors))
+        log.info("stopped")
+
+
+def _lock(state: Path) -> int:
+    """The state directory is one daemon's: two would each count PIN tries and sign without the other's knowledge."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode().strip()
+        os.close(fd)
+        raise AlreadyRunning(f"{state} is used by the daemon with process id {holder}") from None
+    os.truncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+__all__ = ["AlreadyRunning", "Daemon"]

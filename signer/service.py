@@ -1,0 +1,240 @@
+"""
+The Signing service: proto to our words and back. What is decided, is decided elsewhere.
+
+Unary methods take (request, call); methods with a stream take (context, call) and read and write it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pool import Hash, Pool, Scheme
+from signer import requests as read
+from signer.assembly import Assembly
+from signer.batch import Ask, Batches, Item, whole_call
+from signer.clock import Clock
+from signer.credential import Credential, Output, Purpose
+from signer.documents import DocumentStream, Order, next_message
+from signer.errors import Refusal, problem_of, refusal_from
+from signer.handlers import Call
+from signer.limits import (
+    BATCH_CALL_S,
+    CALL_S,
+    DOCUMENT_STREAMS_MAX,
+    STREAM_UNANSWERED_DIGESTS_MAX,
+)
+from signer.metrics import Metrics
+from signer.policy import Policy
+from signer.spool import Spool
+from signer.v1 import signing_pb2 as pb
+
+
+class SigningService:
+    def __init__(
+        self,
+        pool: Pool,
+        batches: Batches,
+        assembly: Assembly,
+        spool: Spool,
+        policy: Callable[[], Policy],
+        credentials: Callable[[], Mapping[str, Credential]],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._pool = pool
+        self._batches = batches
+        self._assembly = assembly
+        self._spool = spool
+        self._policy = policy
+        self._credentials = credentials
+        self._clock = clock
+        self._metrics = metrics
+        self._document_streams: Counter[str] = Counter()
+
+    async def list_credentials(self, _request: Any, call: Call) -> Any:
+        names = sorted(call.caller.credentials & self._credentials().keys())
+        return pb.ListCredentialsResponse(credentials=[self._describe(self._credentials()[name]) for name in names])
+
+    async def get_credential(self, request: Any, call: Call) -> Any:
+        return self._describe(self._credential(request.credential, call))
+
+    async def sign_digests(self, request: Any, call: Call) -> Any:
+        ask = self._ask(request, call, call.deadline)
+        items = await self._batches.sign(ask)
+        self._count(ask, items)
+        whole_call(items)
+        return _answer(ask, items)
+
+    async def stream_digests(self, context: Any, call: Call) -> None:
+        """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
+        answers: asyncio.Queue[tuple[asyncio.Task[Any], int] | None] = asyncio.Queue()
+        room = _DigestRoom()
+
+        async def read_all(tasks: asyncio.TaskGroup) -> None:
+            while (message := await next_message(context, call.deadline - self._clock.monotonic())) is not None:
+                call.check_again()
+                count = max(1, len(message.digests) + len(message.messages))
+                await room.take(count)
+                answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count))
+            answers.put_nowait(None)
+
+        async def write_all() -> None:
+            while (entry := await answers.get()) is not None:
+                task, count = entry
+                await context.write(await task)
+                room.give_back(count)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(read_all(tasks))
+                tasks.create_task(write_all())
+        except* Refusal as group:
+            raise group.exceptions[0] from None
+
+    async def _one_of_stream(self, message: Any, call: Call) -> Any:
+        """The answer to one request of a stream, its refusal included."""
+        timeout_s = min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
+        try:
+            ask = self._ask(message, call, min(call.deadline, self._clock.monotonic() + timeout_s))
+            items = await self._batches.sign(ask)
+        except Exception as error:
+            refusal = refusal_from(error)
+            if refusal is None:
+                raise
+            return pb.SignDigestsResponse(request_id=message.request_id, error=pb.Problem(**problem_of(refusal)))
+        self._count(ask, items)
+        return _answer(ask, items)
+
+    async def sign_documents(self, context: Any, call: Call) -> None:
+        caller = call.caller.name
+        if self._document_streams[caller] >= DOCUMENT_STREAMS_MAX:
+            raise Refusal("TOO_MANY_STREAMS", retry_s=1.0)
+        self._document_streams[caller] += 1
+        try:
+            message = await next_message(context)
+            if message is None or message.WhichOneof("message") != "open":
+                raise Refusal("STREAM_ORDER", "the first message is open")
+            order = self._order(message.open, call)
+            stream = DocumentStream(
+                context,
+                call,
+                order,
+                self._spool,
+                self._assembly,
+                self._batches,
+                lambda output, status: self._metrics.items.labels(caller, output, status).inc(),
+            )
+            await stream.run()
+        finally:
+            self._document_streams[caller] -= 1
+
+    def _order(self, message: Any, call: Call) -> Order:
+        call.request_id = read.request_id(message.request_id)
+        credential = self._credential(message.credential, call)
+        output = read.output(message.output)
+        if output is Output.RAW:
+            raise Refusal("OUTPUT_NOT_ALLOWED", "documents are signed as CADES_B_B or PADES_B_B")
+        algorithm = read.algorithm(message.signature_algorithm, message.digest_algorithm)
+        credential.check(call.accepted)
+        credential.check_request(output, algorithm)
+        return Order(call.request_id, credential, output, algorithm, message.enveloping)
+
+    async def verify_document(self, context: Any, call: Call) -> Any:
+        message = await next_message(context)
+        if message is None or message.WhichOneof("message") != "open":
+            raise Refusal("STREAM_ORDER", "the first message is open")
+        read.text(message.open.name, "name")
+        document = self._spool.open(call.caller.name)
+        content = None
+        try:
+            while (message := await next_message(context)) is not None:
+                kind = message.WhichOneof("message")
+                if kind == "chunk" and content is None:
+                    document.write(message.chunk)
+                elif kind == "content":
+                    content = content or self._spool.open(call.caller.name)
+                    content.write(message.content)
+                else:
+                    raise Refusal("STREAM_ORDER", "after open come chunks, then content")
+            fd = None if content is None else content.file.fileno()
+            report = await self._assembly.verify(document.file.fileno(), fd, self._policy().roots, self._clock.wall())
+            return _report(report)
+        finally:
+            document.close()
+            if content is not None:
+                content.close()
+
+    def _credential(self, name: str, call: Call) -> Credential:
+        return read.credential_of(name, call.caller, self._policy(), self._credentials())
+
+    def _ask(self, request: Any, call: Call, deadline: float) -> Ask:
+        call.request_id = read.request_id(request.request_id)
+        credential = self._credential(request.credential, call)
+        output = read.output(request.output)
+        algorithm, items = read.items(request, output)
+        accepted = self._clock.wall()
+        return Ask(call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted)
+
+    def _count(self, ask: Ask, items: list[Item]) -> None:
+        for status, count in Counter(item.status for item in items).items():
+            self._metrics.items.labels(ask.caller.name, ask.output, status).inc(count)
+
+    def _describe(self, credential: Credential) -> Any:
+        schemes = dict.fromkeys(a.scheme for a in credential.algorithms())
+        digests = [Hash.SHA512] if Scheme.ED25519 in schemes else list(Hash)
+        problem = self._pool.problem(credential.key.ref)
+        return pb.Credential(
+            name=credential.name,
+            purpose=credential.purpose.value,
+            certificates=credential.certificates,
+            key_type=credential.key_type,
+            outputs=sorted(credential.outputs),
+            signature_algorithms=list(schemes),
+            digest_algorithms=digests,
+            cms_digests_max=credential.cms_digests_max() if credential.purpose is Purpose.SIGNATURE else 0,
+            available=not problem,
+            unavailable_reason=problem,
+            key_id=bytes.fromhex(credential.key.ref),
+        )
+
+
+class _DigestRoom:
+    """Room for unanswered digests on a stream: one request always fits, so that none waits for itself."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._less = asyncio.Event()
+
+    async def take(self, count: int) -> None:
+        while self._taken and self._taken + count > STREAM_UNANSWERED_DIGESTS_MAX:
+            self._less.clear()
+            await self._less.wait()
+        self._taken += count
+
+    def give_back(self, count: int) -> None:
+        self._taken -= count
+        self._less.set()
+
+
+def _answer(ask: Ask, items: list[Item]) -> Any:
+    return pb.SignDigestsResponse(
+        request_id=ask.request_id,
+        items=[pb.SignedItem(status=i.status.value, signature=i.value, reason=i.reason) for i in items],
+        certificate=ask.credential.certificates[0],
+    )
+
+
+def _report(report: dict[str, Any]) -> Any:
+    answer = pb.VerifyDocumentResponse(
+        readable=report["readable"],
+        problem=report["problem"],
+        kind=report["kind"] or "KIND_UNSPECIFIED",
+        pages=report["pages"],
+        input_sha256=report["input_sha256"],
+    )
+    for each in report["signatures"]:
+        if each["changes_after"] == "NONE":
+            each["changes_after"] = "NO_CHANGES"  # protobuf's names are the whole package's
+        answer.signatures.append(pb.SignatureReport(**each))
+    return answer

@@ -1,0 +1,91 @@
+"""
+Documents in work: files without a name on the daemon's disk, hashed while they arrive.
+
+They vanish with their last descriptor, whatever happens to the daemon. The space is accounted for, in all and for each
+caller, before a byte is written.
+"""
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+
+from signer.errors import Refusal
+from signer.limits import DOCUMENT_BYTES_MAX, SPOOL_BYTES_MAX, SPOOL_CALLER_BYTES_MAX
+
+_RETRY_S = 1.0
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
+
+
+class Spool:
+    def __init__(self, directory: Path, changed: Callable[[int], None]) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory = directory
+        self._changed = changed
+        self._callers: Counter[str] = Counter()
+
+    def open(self, caller: str) -> "Upload":
+        """An empty document of a caller; raises `Refusal` SPOOL_FULL."""
+        try:
+            file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
+        except OSError as error:
+            raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
+        return Upload(self, caller, file)
+
+    def take(self, caller: str, size: int) -> None:
+        if self._callers.total() + size > SPOOL_BYTES_MAX or self._callers[caller] + size > SPOOL_CALLER_BYTES_MAX:
+            raise Refusal("SPOOL_FULL", retry_s=_RETRY_S)
+        self._callers[caller] += size
+        self._changed(self._callers.total())
+
+    def give_back(self, caller: str, size: int) -> None:
+        self._callers[caller] -= size
+        self._changed(self._callers.total())
+
+
+class Upload:
+    """A document as it arrives: its bytes on the disk, its SHA-256 and CRC-32C with them."""
+
+    def __init__(self, spool: Spool, caller: str, file: BinaryIO) -> None:
+        self._spool = spool
+        self._caller = caller
+        self.file = file
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._crc = google_crc32c.Checksum()
+
+    def write(self, chunk: bytes) -> None:
+        """Raises `Refusal` DOCUMENT_TOO_LARGE or SPOOL_FULL; what was written before stays accounted for."""
+        if self.size + len(chunk) > DOCUMENT_BYTES_MAX:
+            raise Refusal("DOCUMENT_TOO_LARGE")
+        self._spool.take(self._caller, len(chunk))
+        self.size += len(chunk)
+        self._sha256.update(chunk)
+        self._crc.update(chunk)
+        try:
+            self.file.write(chunk)
+            self.file.flush()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
+            raise
+
+    @property
+    def sha256(self) -> bytes:
+        return self._sha256.digest()
+
+    @property
+    def crc32c(self) -> int:
+        return int.from_bytes(self._crc.digest())
+
+    def close(self) -> None:
+        """Idempotent: the file and its space are given back."""
+        self._spool.give_back(self._caller, self.size)
+        self.size = 0
+        self.file.close()

@@ -1,0 +1,158 @@
+"""
+Tokens for tests: a SoftHSM store in a directory of its own.
+
+    store = Store(tmp_path / "store")
+    store.token("card", pin="1234")
+    keys = store.keys("card", ["RSA-2048", "P-256"])     # kind -> (CKA_ID, SubjectPublicKeyInfo)
+
+No PKCS#11 module is ever loaded into the process that runs the tests: keys are made by a child, which is gone when the
+call returns. To use a store as another user, put it where that user can get at, and call `give_to`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+KINDS = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384", "P-521", "Ed25519")
+PIN = "1234"
+SO_PIN = "87654321"
+MODULE = next(
+    (
+        path
+        for path in (
+            Path("/usr/lib/softhsm/libsofthsm2.so"),
+            Path("/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"),
+            Path("/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"),
+            Path("/usr/lib64/pkcs11/libsofthsm2.so"),
+        )
+        if path.exists()
+    ),
+    Path("/usr/lib/softhsm/libsofthsm2.so"),
+)
+
+# Reads its orders from stdin, so that no PIN stands in a command line.
+_GENERATE = """
+import json, sys
+import pkcs11
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from pkcs11 import Attribute, KeyType
+from pkcs11.util.ec import encode_named_curve_parameters
+
+NAMES = {"P-256": "secp256r1", "P-384": "secp384r1", "P-521": "secp521r1"}
+CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+
+def point(public):
+    value = public[Attribute.EC_POINT]  # an OCTET STRING: tag, length, content
+    return value[3:] if value[1] == 0x81 else value[2:]
+
+def generate(session, kind, cka_id, label):
+    where = {"id": cka_id, "label": label, "store": True}
+    if kind.startswith("RSA-"):
+        public, _ = session.generate_keypair(KeyType.RSA, int(kind[4:]), **where)
+        exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    if kind == "Ed25519":
+        curve = {Attribute.EC_PARAMS: bytes.fromhex("06032b6570")}
+        public, _ = session.create_domain_parameters(KeyType.EC_EDWARDS, curve, local=True).generate_keypair(
+            mechanism=pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN, **where)
+        return ed25519.Ed25519PublicKey.from_public_bytes(point(public))
+    curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(NAMES[kind])}
+    public, _ = session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(**where)
+    return ec.EllipticCurvePublicKey.from_encoded_point(CURVES[kind], point(public))
+
+order = json.load(sys.stdin)
+token = pkcs11.lib(order["module"]).get_token(token_label=order["token"])
+made = {}
+with token.open(user_pin=order["pin"], rw=True) as session:
+    for kind, cka_id, label in order["keys"]:
+        public = generate(session, kind, bytes.fromhex(cka_id), label)
+        der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        made[kind] = [cka_id, der.hex()]
+json.dump(made, sys.stdout)
+"""
+
+
+class Store:
+    """One SoftHSM token directory with its own configuration file; `environment` points a process at it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._tokens = directory / "tokens"
+        self._tokens.mkdir(parents=True)
+        conf = directory / "softhsm2.conf"
+        conf.write_text(f"directories.tokendir = {self._tokens}\nobjectstore.backend = file\nlog.level = ERROR\n")
+        for path, mode in ((directory, 0o755), (self._tokens, 0o755), (conf, 0o644)):
+            path.chmod(mode)
+        self.environment = {"SOFTHSM2_CONF": str(conf)}
+        self._pins: dict[str, str] = {}
+        self._directories: dict[str, Path] = {}
+        self._last_id = 0
+        self.made: dict[str, dict[str, tuple[bytes, bytes]]] = {}  # by token label, what `keys` has answered
+
+    def token(self, label: str, pin: str = PIN) -> str:
+        """Make a token; returns its serial. Of tokens with one label, `keys` and the others mean the last made."""
+        before = set(self._tokens.iterdir())
+        self._util("--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", SO_PIN)
+        (made,) = set(self._tokens.iterdir()) - before
+        self._pins[label] = pin
+        self._directories[label] = made
+        return made.name.replace("-", "")[-16:]  # SoftHSM names the directory by a UUID that ends with the serial
+
+    def keys(self, label: str, kinds: Sequence[str], names: Sequence[str] | None = None) -> dict[str, tuple[bytes, bytes]]:
+        """
+        Generate a key pair of each kind, CKA_LABEL the kind (or its name in `names`), every CKA_ID its own.
+
+        Returns kind -> (CKA_ID, DER SubjectPublicKeyInfo).
+        """
+        wanted = [(kind, self._next_id().hex(), name) for kind, name in zip(kinds, names or kinds, strict=True)]
+        order = {"module": str(MODULE), "token": label, "pin": self._pins[label], "keys": wanted}
+        made = subprocess.run(
+            [sys.executable, "-c", _GENERATE],
+            input=json.dumps(order), env=os.environ | self.environment, check=True, text=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        pairs = {kind: (bytes.fromhex(i), bytes.fromhex(spki)) for kind, (i, spki) in json.loads(made.stdout).items()}
+        self.made.setdefault(label, {}).update(pairs)
+        return pairs
+
+    def add(self, label: str, pkcs8: Path, name: str) -> bytes:
+        """Put the key pair of a PKCS#8 PEM file on the token, CKA_LABEL `name`; returns the CKA_ID."""
+        cka_id = self._next_id()
+        self._util(
+            "--import", str(pkcs8), "--token", label, "--label", name, "--id", cka_id.hex(), "--pin", self._pins[label]
+        )  # fmt: skip
+        return cka_id
+
+    def take_out(self, label: str) -> None:
+        """The token is gone, as a card pulled from its reader."""
+        directory = self._directories[label]
+        directory.rename(self.directory / directory.name)
+
+    def put_in(self, label: str) -> None:
+        """The token that was taken out is back."""
+        directory = self._directories[label]
+        (self.directory / directory.name).rename(directory)
+
+    def remove(self, label: str) -> None:
+        shutil.rmtree(self._directories.pop(label))
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make everything that is in the store another user's."""
+        for path in (self.directory, *self.directory.rglob("*")):
+            os.chown(path, uid, gid)
+
+    def _next_id(self) -> bytes:
+        self._last_id += 1
+        return b"\xa0" + self._last_id.to_bytes(2)
+
+    def _util(self, *args: str) -> None:
+        done = subprocess.run(
+            ["softhsm2-util", *args], env=os.environ | self.environment, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"softhsm2-util {args[0]}: {done.stdout.strip()}")
