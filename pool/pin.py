@@ -54,16 +54,19 @@ class PinFile:
 
     def __call__(self) -> Pin:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            # Not to block on a pipe; of a regular file it means nothing.
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError as error:
             raise PinError(f"PIN file {self.path}: {error.strerror}") from None
-        with os.fdopen(fd, "rb") as file:
+        try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise PinError(f"PIN file {self.path} is not a regular file")
             if status.st_mode & 0o077:
                 raise PinError(f"PIN file {self.path} can be read by others; give it mode 0400")
-            content = file.read(PIN_BYTES_MAX + 3)
+            content = os.read(fd, PIN_BYTES_MAX + 3)
+        finally:
+            os.close(fd)
         try:
             return Pin(content.decode().rstrip("\r\n"))
         except (UnicodeDecodeError, PinError):

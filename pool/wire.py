@@ -62,8 +62,8 @@ def unpack(packet: bytes) -> dict[str, Any]:
 def items_that_fit(items: Sequence[bytes], most: int) -> int:
     """How many of the first items one frame takes (at least one: no item is longer than a frame)."""
     most = min(most, FRAME_ITEMS_MAX, len(items))
-    if not items or (len(items[0]) * most <= FRAME_BYTES_MAX and len(items[0]) <= 64):
-        return most  # digests are all of one length
+    if max(map(len, items[:most]), default=0) * most <= FRAME_BYTES_MAX:
+        return most  # always so for digests
     size = 0
     for count in range(most):
         size += len(items[count])

@@ -157,7 +157,7 @@ class DocumentStream:
             refusal = refusal_from(error)
             if refusal is None:
                 raise
-            result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)
+            result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
             return result, None
 

@@ -1,0 +1,306 @@
+"""
+The client: what a portal back end or a command calls the service with.
+
+    async with Client.from_profile(Path("client.toml")) as client:
+        signed = await client.sign_file("clerk", Path("contract.pdf"), Path("contract-signed.pdf"))
+
+It needs gRPC, the stubs and the standard library; a base installation of `paraph` has all of it.
+"""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import tomllib
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import google_crc32c
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from signer.v1 import operator_pb2 as op
+from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
+from signer.v1 import signing_pb2 as pb
+
+CHUNK_BYTES = 256 * 1024  # the service's limit for one
+ANSWER_BYTES_MAX = 4 * 1024 * 1024
+CALL_S = 30.0
+DOCUMENTS_S = 600.0
+
+Progress = Callable[[int], None]  # bytes that were sent since the last call
+
+
+class ServiceError(Exception):
+    """
+    The service refused a call or an item, or could not be reached.
+
+    `reason` is the stable word of proto/README.md ('' when nothing of the service answered), `code` the gRPC status by
+    name, `retry_s` when the same may help later.
+    """
+
+    def __init__(self, reason: str, message: str, code: str = "", retry_s: float | None = None) -> None:
+        self.reason = reason
+        self.code = code
+        self.message = message
+        self.retry_s = retry_s
+        super().__init__(f"{reason or code}: {message}")
+
+
+class ProfileError(ValueError):
+    """The client's profile cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    Where the service is and who we are. In a file: TOML with `server` ('127.0.0.1:7443' or 'unix:/run/paraph.sock')
+    and, for TCP, `ca`, `certificate` and `key`, paths relative to the file.
+    """
+
+    server: str
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> "Profile":
+        try:
+            table = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ProfileError(f"{path}: {error.strerror}") from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ProfileError(f"{path}: not TOML: {error}") from None
+        known = {"server", "ca", "certificate", "key"}
+        unknown = sorted(table.keys() - known)
+        if unknown or not isinstance(table.get("server"), str):
+            raise ProfileError(f"{path}: {'unknown key ' + unknown[0] if unknown else 'server is missing'}")
+        files = {name: path.parent / table[name] for name in ("ca", "certificate", "key") if name in table}
+        if not table["server"].startswith("unix:") and len(files) < 3:
+            raise ProfileError(f"{path}: a TCP server needs ca, certificate and key")
+        return cls(table["server"], **files)
+
+    def channel(self) -> grpc.aio.Channel:
+        options = [("grpc.max_receive_message_length", ANSWER_BYTES_MAX + 64 * 1024)]
+        if self.server.startswith("unix:"):
+            return grpc.aio.insecure_channel(self.server, options=options)
+        try:
+            ca, key, certificate = (Path(str(p)).read_bytes() for p in (self.ca, self.key, self.certificate))
+        except OSError as error:
+            raise ProfileError(f"{error.filename}: {error.strerror}") from None
+        return grpc.aio.secure_channel(self.server, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed document or file."""
+
+    token: str
+    signing_time: str  # RFC 3339, UTC
+    certificate: bytes  # DER
+    input_sha256: bytes
+    size: int  # of the output, bytes
+
+
+class Client:
+    """Not for several event loops. Every call raises `ServiceError`."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._channel = profile.channel()
+        self.signing: Any = signing_pb2_grpc.SigningStub(self._channel)
+        self.operator: Any = operator_pb2_grpc.OperatorStub(self._channel)
+
+    @classmethod
+    def from_profile(cls, path: Path) -> "Client":
+        return cls(Profile.load(path))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def credentials(self) -> list[Any]:
+        answer = await _called(self.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=CALL_S))
+        return list(answer.credentials)
+
+    async def credential(self, name: str) -> Any:
+        return await _called(self.signing.GetCredential(pb.GetCredentialRequest(credential=name), timeout=CALL_S))
+
+    async def sign_digests(
+        self,
+        credential: str,
+        digests: Sequence[bytes],
+        *,
+        output: str,
+        digest_algorithm: str,
+        signature_algorithm: str,
+        timeout_s: float = CALL_S,
+    ) -> Any:
+        """The service's answer: one item for each digest, in order, with a status of its own."""
+        request = pb.SignDigestsRequest(
+            request_id=str(uuid.uuid4()),
+            credential=credential,
+            output=output,
+            digest_algorithm=digest_algorithm,
+            signature_algorithm=signature_algorithm,
+            digests=digests,
+            crc32c=google_crc32c.value(b"".join(digests)),
+        )
+        return await _called(self.signing.SignDigests(request, timeout=timeout_s))
+
+    async def sign_file(
+        self,
+        credential: str,
+        source: Path,
+        target: Path,
+        *,
+        output: str,
+        digest_algorithm: str,
+        signature_algorithm: str,
+        enveloping: bool = False,
+        reason: str = "",
+        location: str = "",
+        progress: Progress | None = None,
+        timeout_s: float = DOCUMENTS_S,
+    ) -> Signed:
+        """Sign one file. `target` appears whole or not at all; what comes back is compared with its SHA-256."""
+        opening = pb.OpenDocuments(
+            request_id=str(uuid.uuid4()),
+            credential=credential,
+            output=output,
+            digest_algorithm=digest_algorithm,
+            signature_algorithm=signature_algorithm,
+            enveloping=enveloping,
+        )
+        begin = pb.BeginDocument(
+            index=0, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
+        )
+        call = self.signing.SignDocuments(_upload(opening, begin, source, progress), timeout=timeout_s)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".paraph-", delete=False) as file:
+            try:
+                result = await _called(_download(call, file))
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(target)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return Signed(result.token, result.signing_time, result.certificate, result.input_sha256, result.size)
+
+    async def verify(self, source: Path, content: Path | None = None, *, timeout_s: float = DOCUMENTS_S) -> Any:
+        """The service's report on a PDF, or on a CMS with the file that it signs."""
+
+        async def messages() -> AsyncIterator[Any]:
+            yield pb.VerifyDocumentRequest(open=pb.OpenVerify(name=source.name[:255]))
+            for chunk in _chunks(source):
+                yield pb.VerifyDocumentRequest(chunk=chunk)
+            for chunk in _chunks(content) if content is not None else ():
+                yield pb.VerifyDocumentRequest(content=chunk)
+
+        return await _called(self.signing.VerifyDocument(messages(), timeout=timeout_s))
+
+    async def tokens(self) -> list[Any]:
+        answer = await _called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
+        return list(answer.tokens)
+
+    async def watch_tokens(self) -> AsyncIterator[list[Any]]:
+        """The tokens now and after each change, until the service ends the stream."""
+        call = self.operator.WatchTokens(op.WatchTokensRequest())
+        try:
+            async for answer in call:
+                yield list(answer.tokens)
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        finally:
+            call.cancel()
+
+    async def change_token(self, what: str, token: str, *, override_final_try: bool = False) -> Any:
+        """`what`: 'unlock', 'drain' or 'resume'."""
+        call, request = {
+            "unlock": (
+                self.operator.UnlockToken,
+                op.UnlockTokenRequest(token=token, override_final_try=override_final_try),
+            ),
+            "drain": (self.operator.DrainToken, op.DrainTokenRequest(token=token)),
+            "resume": (self.operator.ResumeToken, op.ResumeTokenRequest(token=token)),
+        }[what]
+        return await _called(call(request, timeout=CALL_S))
+
+
+def algorithms_for(credential: Any, *, pss: bool = False) -> tuple[str, str]:
+    """
+    (digest algorithm, signature algorithm) that fit a credential's key: a choice made here, because a request names
+    both and the service defaults neither.
+    """
+    kinds = {"P-384": ("SHA384", "ECDSA"), "P-521": ("SHA512", "ECDSA"), "Ed25519": ("SHA512", "ED25519")}
+    if credential.key_type.startswith("RSA"):
+        return "SHA256", "RSA_PSS" if pss else "RSA_PKCS1_V15"
+    return kinds.get(credential.key_type, ("SHA256", "ECDSA"))
+
+
+def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
+    """What a failed call says: the reason is in its details (google.rpc.Status)."""
+    reason, retry_s = "", None
+    metadata = dict(error.trailing_metadata() or ())
+    try:
+        status = status_pb2.Status.FromString(bytes(metadata.get("grpc-status-details-bin", b"")))
+    except DecodeError:
+        status = status_pb2.Status()
+    for detail in status.details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(retry):
+            retry_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return ServiceError(reason, error.details() or "", error.code().name, retry_s)
+
+
+async def _called(call: Any) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+
+
+def _chunks(path: Path) -> Any:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+async def _upload(opening: Any, begin: Any, source: Path, progress: Progress | None) -> AsyncIterator[Any]:
+    yield pb.SignDocumentsRequest(open=opening)
+    yield pb.SignDocumentsRequest(begin=begin)
+    checksum = google_crc32c.Checksum()
+    for chunk in _chunks(source):
+        checksum.update(chunk)
+        yield pb.SignDocumentsRequest(chunk=chunk)
+        if progress is not None:
+            progress(len(chunk))
+        await asyncio.sleep(0)  # an answer may already be there
+    yield pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=int.from_bytes(checksum.digest())))
+
+
+async def _download(call: Any, file: IO[bytes]) -> Any:
+    """Write the signed bytes as they come; answers the result, raises `ServiceError` if there is none to trust."""
+    result, digest, size = None, hashlib.sha256(), 0
+    async for message in call:
+        if message.WhichOneof("message") == "result":
+            result = message.result
+            if result.status != pb.SIGNED:
+                raise ServiceError(result.reason, result.message, pb.ItemStatus.Name(result.status))
+        else:
+            digest.update(message.chunk)
+            size += len(message.chunk)
+            file.write(message.chunk)
+    if result is None or size != result.size or digest.digest() != result.sha256:
+        raise ServiceError("", "the answer did not arrive whole", "DATA_LOSS")
+    return result

@@ -1,0 +1,219 @@
+"""The waiting line: bounded, fair by token time, and never wrong about its counts."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pool.backlog import Backlog, BacklogFull
+from pool.work import Outcome, Status, Work
+from tests.pool.rig import work
+
+
+def serve(backlog: Backlog, seconds: dict[str, float], rounds: int) -> Counter[str]:
+    """One item at a time of the caller with the lowest clock; answers the token time each got."""
+    got: Counter[str] = Counter()
+    for _ in range(rounds):
+        caller = min(clocks := backlog.clocks(), key=clocks.__getitem__)
+        first = next(iter(backlog.line(caller)))
+        first.take(1)
+        backlog.taken(first, 1, seconds[caller])
+        got[caller] += seconds[caller]
+    return got
+
+
+def test_the_pool_s_limit() -> None:
+    """Up to the last digest, and not one more; what was refused left no trace."""
+    backlog = Backlog(items_max=10, caller_items_max=10)
+    backlog.add(work(6))
+    with pytest.raises(BacklogFull, match="6 digests are waiting; the pool takes 10"):
+        backlog.add(work(5, caller="b"))
+    assert (backlog.items, len(backlog), list(backlog.clocks())) == (6, 1, ["a"])
+    backlog.add(work(4, caller="b"))
+    assert backlog.items == 10
+
+
+def test_a_caller_s_limit() -> None:
+    """One caller never fills the line for the others, not even with a first request."""
+    backlog = Backlog(items_max=100, caller_items_max=10)
+    backlog.add(work(6))
+    for caller, count in (("a", 5), ("b", 11)):
+        with pytest.raises(BacklogFull, match="of this caller"):
+            backlog.add(work(count, caller=caller))
+    backlog.add(work(10, caller="b"))
+    assert (backlog.items, len(backlog)) == (16, 2)
+
+
+def test_what_a_lane_returns_is_never_turned_away() -> None:
+    """It was taken once; it goes before its caller's other work."""
+    backlog = Backlog(items_max=4, caller_items_max=4)
+    first, second = work(2), work(2)
+    backlog.add(first)
+    backlog.add(second)
+    start, stop = first.take(2)
+    backlog.taken(first, 2, 0.1)
+    backlog.add(work(2, caller="b"))
+    first.give_back(start, stop)
+    backlog.put_back(first, 2)
+    assert list(backlog.line("a")) == [first, second]
+    assert backlog.items == 6
+    with pytest.raises(BacklogFull):
+        backlog.add(work(1, caller="c"))
+
+
+def test_first_come_first_served_within_a_caller() -> None:
+    """Work of one caller keeps its order, and leaves the line when nothing of it waits."""
+    backlog = Backlog()
+    works = [work(2), work(1), work(3)]
+    for one in works:
+        backlog.add(one)
+    assert list(backlog.line("a")) == works
+    works[0].take(2)
+    backlog.taken(works[0], 2, 0.1)
+    assert list(backlog.line("a")) == works[1:]
+    backlog.remove(works[2])
+    assert list(backlog.line("a")) == works[1:2]
+    backlog.remove(works[2])
+    assert backlog.items == 1
+
+
+def test_callers_get_equal_token_time() -> None:
+    """Not equal counts: who asks for slow signatures gets fewer of them."""
+    backlog = Backlog()
+    seconds = {"slow": 0.010, "fast": 0.001}
+    for caller in seconds:
+        backlog.add(work(2_000, caller=caller))
+    got = serve(backlog, seconds, 1_500)
+    assert abs(got["slow"] - got["fast"]) <= 0.010 + 1e-9
+
+
+def test_a_flood_takes_nothing_from_the_others() -> None:
+    """A thousand requests of one caller weigh as much as one of another."""
+    backlog = Backlog()
+    for _ in range(1_000):
+        backlog.add(work(1, caller="flood"))
+    backlog.add(work(50, caller="calm"))
+    got = serve(backlog, {"flood": 0.001, "calm": 0.001}, 100)
+    assert got["calm"] == pytest.approx(0.050, abs=0.0011)
+
+
+def test_silence_saves_nothing_up() -> None:
+    """A caller who comes late, or back, starts at the clock of the one being served: no arrears to claim."""
+    backlog = Backlog()
+    backlog.add(work(500, caller="busy"))
+    early = work(1, caller="idle")
+    backlog.add(early)
+    serve(backlog, {"busy": 0.01, "idle": 0.01}, 100)
+    assert "idle" not in backlog.clocks()
+    backlog.add(work(100, caller="idle"))
+    got = serve(backlog, {"busy": 0.01, "idle": 0.01}, 40)
+    assert got["idle"] == pytest.approx(got["busy"], abs=0.011)
+
+
+def test_coming_back_pays_no_less() -> None:
+    """Who sends piece by piece keeps its clock: going away for a moment does not set it back."""
+    backlog = Backlog()
+    backlog.add(work(1_000, caller="whole"))
+    got: Counter[str] = Counter()
+    for _ in range(100):
+        backlog.add(work(1, caller="pieces"))
+        for _ in range(2):
+            got += serve(backlog, {"whole": 0.001, "pieces": 0.010}, 1)
+    assert got["pieces"] <= got["whole"] + 0.011
+
+
+class Counts(RuleBasedStateMachine):
+    """Whatever happens to it, the line's counts are those of the work in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backlog = Backlog(items_max=60, caller_items_max=30)
+        self.out: list[tuple[Work, int, int]] = []
+
+    @rule(caller=st.sampled_from("abc"), count=st.integers(1, 40))
+    def add(self, caller: str, count: int) -> None:
+        waiting = sum(w.waiting_count for w in self.backlog.line(caller))
+        fits = self.backlog.items + count <= 60 and waiting + count <= 30
+        try:
+            self.backlog.add(work(count, caller=caller))
+        except BacklogFull:
+            assert not fits
+        else:
+            assert fits
+
+    @precondition(lambda self: self.backlog.items)
+    @rule(pick=st.integers(0), most=st.integers(1, 20), seconds=st.floats(0, 1))
+    def take(self, pick: int, most: int, seconds: float) -> None:
+        one = list(self.backlog)[pick % len(self.backlog)]
+        start, stop = one.take(most)
+        assert 0 < stop - start <= most
+        self.backlog.taken(one, stop - start, seconds)
+        self.out.append((one, start, stop))
+
+    @precondition(lambda self: self.out)
+    @rule(pick=st.integers(0))
+    def give_back(self, pick: int) -> None:
+        one, start, stop = self.out.pop(pick % len(self.out))
+        one.give_back(start, stop)
+        self.backlog.put_back(one, stop - start)
+
+    @precondition(lambda self: self.out)
+    @rule(pick=st.integers(0))
+    def settle(self, pick: int) -> None:
+        one, start, stop = self.out.pop(pick % len(self.out))
+        for index in range(start, stop):
+            assert one.outcomes[index] is None, "an item was given out twice"
+            one.settle(index, Outcome(Status.SIGNED, b"s"))
+        one.answer()
+
+    @precondition(lambda self: len(self.backlog))
+    @rule(pick=st.integers(0))
+    def remove(self, pick: int) -> None:
+        one = list(self.backlog)[pick % len(self.backlog)]
+        self.backlog.remove(one)
+        self.out = [entry for entry in self.out if entry[0] is not one]
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        works = list(self.backlog)
+        assert self.backlog.items == sum(one.waiting_count for one in works)
+        assert len(self.backlog) == len(works) == len(set(map(id, works)))
+        assert all(one.waiting_count for one in works), "work with nothing waiting is in the line"
+        assert set(self.backlog.clocks()) == {one.caller for one in works}
+
+    @invariant()
+    def no_item_is_lost(self) -> None:
+        for one in self.backlog:
+            ranges = [*one.waiting, *((a, b) for w, a, b in self.out if w is one)]
+            known = sum(outcome is not None for outcome in one.outcomes)
+            assert sum(b - a for a, b in ranges) + known == len(one.items)
+            assert one.left == len(one.items) - known
+
+
+Counts.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+test_counts_stay_consistent = Counts.TestCase
+
+
+def test_an_item_has_one_outcome() -> None:
+    """A second one is ignored, and the request is answered once, when nothing is left."""
+    one = work(2)
+    one.settle(0, Outcome(Status.SIGNED, b"first"))
+    one.settle(0, Outcome(Status.FAILED, reason="TOKEN_FAULT"))
+    one.answer()
+    assert not one.done.done()
+    one.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED"))
+    one.answer()
+    one.answer()
+    assert [outcome.status.value for outcome in one.done.result] == ["SIGNED", "NOT_ATTEMPTED"]
+    assert one.done.result[0].signature == b"first"
+
+
+def test_what_comes_back_is_taken_next() -> None:
+    """Ranges given back go to the front, and are cut like any other."""
+    one = work(10)
+    assert [one.take(4), one.take(4)] == [(0, 4), (4, 8)]
+    one.give_back(0, 4)
+    assert [one.take(3), one.take(3), one.take(3)] == [(0, 3), (3, 4), (8, 10)]
+    assert one.waiting_count == 0
