@@ -1,0 +1,141 @@
+"""paraph credential: what the daemon may sign with. Works on the daemon's store, on its machine."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from signer.cli.exits import CONFIG, FAILED, OK
+
+HELP = "list, add, remove, suspend or resume credentials"
+EXAMPLE = "paraph credential add clerk --certificate clerk.pem --key-label clerk-2026 --output PADES_B_B"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("/etc/paraph/paraph.toml"), help="(default: %(default)s)")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("list", help="what there is")
+    show.add_argument("--json", action="store_true", help="print as JSON")
+    add = actions.add_parser("add", help="add one; its purpose is its certificate's")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--certificate", required=True, type=Path, metavar="PEM", help="the chain, the signer's first")
+    add.add_argument("--key-label", metavar="LABEL", help="the key's CKA_LABEL on its token")
+    add.add_argument("--key-id", metavar="HEX", help="the key's CKA_ID on its token")
+    add.add_argument(
+        "--output", action="append", default=[], choices=["RAW", "CADES_B_B", "PADES_B_B"], help="what it may make"
+    )
+    for name, text in (
+        ("remove", "forget one"),
+        ("suspend", "refuse to sign with it"),
+        ("resume", "sign with it again"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("name", metavar="NAME")
+
+
+def run(options: argparse.Namespace) -> int:
+    # Late imports: the client's installation has none of them.
+    from signer import config as configs
+    from signer.config import ConfigError
+    from signer.credential import CredentialError
+    from signer.store import StoreError
+
+    try:
+        state = configs.load(options.config).server.state
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            print(f"{error.path}: {mistake}", file=sys.stderr)
+        return CONFIG
+    try:
+        return _list(options, state) if options.action == "list" else _change(options, state)
+    except (CredentialError, StoreError, OSError) as error:
+        print(f"paraph credential: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _list(options: argparse.Namespace, state: Path) -> int:
+    from signer import credential as rows
+    from signer.clock import rfc3339
+    from signer.server import DATABASE
+    from signer.store import open_store
+
+    found = rows.read(open_store(state / DATABASE)).values()
+    records: list[dict[str, Any]] = [
+        {
+            "name": c.name,
+            "purpose": c.purpose.value,
+            "state": c.state.value,
+            "key": c.key_type,
+            "key_label": c.key.label,
+            "outputs": sorted(c.outputs),
+            "subject": c.x509.subject.rfc4514_string(),
+            "not_after": rfc3339(c.x509.not_valid_after_utc),
+            "key_id": c.key.ref,
+        }
+        for c in found
+    ]
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return OK
+    table = Table("name", "purpose", "state", "key", "outputs", "valid to", "subject", box=None, pad_edge=False)
+    for r in records:
+        outputs = " ".join(r["outputs"] or ["-"])
+        table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
+    Console().print(table)
+    return OK
+
+
+def _change(options: argparse.Namespace, state: Path) -> int:
+    from signer import credential as rows
+    from signer.clock import Clock
+    from signer.server import DATABASE
+    from signer.store import open_store
+
+    engine, clock = open_store(state / DATABASE), Clock()
+    if options.action == "add":
+        cka_id = None
+        if options.key_id is not None:
+            try:
+                cka_id = bytes.fromhex(options.key_id)
+            except ValueError:
+                raise rows.CredentialError("--key-id is hexadecimal") from None
+        added = rows.add(
+            engine,
+            options.name,
+            options.certificate.read_bytes(),
+            cka_id=cka_id,
+            key_label=options.key_label,
+            outputs=[rows.Output(output) for output in options.output],
+            clock=clock,
+        )
+        print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}")
+    elif options.action == "remove":
+        rows.remove(engine, options.name, clock)
+    else:
+        wanted = rows.State.SUSPENDED if options.action == "suspend" else rows.State.ACTIVE
+        rows.set_state(engine, options.name, wanted, clock)
+    _tell_daemon(state)
+    return OK
+
+
+def _tell_daemon(state: Path) -> None:
+    """A running daemon reads its credentials again; it holds a lock on the file with its process id."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((state / "lock").read_text())
+        if f"{pid}" in _lock_holders(state / "lock"):
+            os.kill(pid, signal.SIGHUP)
+            print(f"the daemon (process {pid}) was told to read its credentials again", file=sys.stderr)
+
+
+def _lock_holders(path: Path) -> set[str]:
+    """Process ids that hold a lock on a file (proc(5), /proc/locks): a stale id must not be sent a signal."""
+    inode = path.stat().st_ino
+    rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return {row[4] for row in rows if row[5].rsplit(":", 1)[-1] == str(inode)}

@@ -1,0 +1,54 @@
+"""What commands that call the daemon share: the profile, and what each error means as an exit code."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
+from signer.client import Client, ProfileError, ServiceError
+
+_DEFAULT = "~/.config/paraph/client.toml"
+_CODES = {
+    "UNAVAILABLE": UNAVAILABLE,
+    "RESOURCE_EXHAUSTED": TEMPORARY,
+    "DEADLINE_EXCEEDED": TEMPORARY,
+    "UNAUTHENTICATED": DENIED,
+    "PERMISSION_DENIED": DENIED,
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        default=Path(os.environ.get("PARAPH_PROFILE", _DEFAULT)),
+        help="TOML file with server, ca, certificate, key (default: $PARAPH_PROFILE or %(default)s)",
+    )
+
+
+def with_client(options: argparse.Namespace, action: Callable[[Client], Awaitable[int]]) -> int:
+    """Run a command against the daemon; its errors are one line that says what to do."""
+
+    async def main() -> int:
+        async with Client.from_profile(options.profile.expanduser()) as client:
+            return await action(client)
+
+    try:
+        return asyncio.run(main())
+    except ProfileError as error:
+        print(f"paraph: {error}", file=sys.stderr)
+        return USAGE
+    except ServiceError as error:
+        print(f"paraph: {say(error)}", file=sys.stderr)
+        return _CODES.get(error.code, FAILED)
+
+
+def say(error: ServiceError) -> str:
+    """An error for a person."""
+    if not error.reason and error.code == "UNAVAILABLE":
+        return f"the daemon cannot be reached; is it running, and is the profile its? ({error.message})"
+    again = f" Try again in {error.retry_s:.1f} s." if error.retry_s else ""
+    return f"{error.reason or error.code}: {error.message}{again}"
