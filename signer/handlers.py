@@ -108,14 +108,14 @@ class Gatekeeper:
     admission: Admission
     metrics: Metrics
 
-    def begin(self, rpc: str, context: Any) -> Call:
+    def begin(self, rpc: str, context: Any, outcome: "_Outcome") -> Call:
         """Who calls, and whether they may; raises `Refusal`."""
         metadata = sum(len(key) + len(value) for key, value in context.invocation_metadata() or ())
         if metadata > METADATA_BYTES_MAX:
             raise Refusal("METADATA_TOO_LARGE", f"{metadata} bytes")
 
         def identify() -> Caller:
-            caller = self.peers.identify(context)
+            caller = outcome.caller = self.peers.identify(context)
             self.policy().check_rpc(caller, rpc)
             return caller
 
@@ -130,7 +130,7 @@ class Gatekeeper:
         """A call with one request and one answer."""
         with self._watch(rpc, context) as outcome:
             try:
-                call = outcome.call = self.begin(rpc, context)
+                call = outcome.call = self.begin(rpc, context, outcome)
                 with self.admission.admit(call.caller):
                     if isinstance(request, TooLarge):
                         raise Refusal("MESSAGE_TOO_LARGE", f"{request.size} bytes")
@@ -144,7 +144,7 @@ class Gatekeeper:
         """A call whose method reads and writes messages itself."""
         with self._watch(rpc, context) as outcome:
             try:
-                call = outcome.call = self.begin(rpc, context)
+                call = outcome.call = self.begin(rpc, context, outcome)
                 with self.admission.admit(call.caller):
                     async with asyncio.timeout(self._left(call) + _LATE_S):
                         await method(context, call)
@@ -176,7 +176,7 @@ class Gatekeeper:
             code = outcome.refusal.code.name if outcome.refusal else "OK"
         finally:
             took_s = time.perf_counter() - began
-            caller = outcome.call.caller.name if outcome.call else ""
+            caller = outcome.caller.name if outcome.caller else ""
             self.metrics.calls_in_work.dec()
             self.metrics.calls.labels(caller, rpc, code).inc()
             self.metrics.call_seconds.labels(rpc).observe(took_s)
@@ -190,11 +190,12 @@ class Gatekeeper:
 @dataclass(slots=True)
 class _Outcome:
     rpc: str
+    caller: Caller | None = None
     call: Call | None = None
     refusal: Refusal | None = None
 
     def __str__(self) -> str:
-        caller = self.call.caller.name if self.call else "?"
+        caller = self.caller.name if self.caller else "?"
         request = f" request={self.call.request_id}" if self.call and self.call.request_id else ""
         return f"{self.rpc} caller={caller}{request}"
 
