@@ -58,6 +58,8 @@ class Attendant:
         self._under_since = 0.0  # ... since then
         self._since_verified = 0
         self._wake = asyncio.Event()
+        self._start_is_over = asyncio.Event()
+        self._start_is_over.set()
         self._closing = False
 
     @property
@@ -87,11 +89,17 @@ class Attendant:
         self._killed_for = self.lane.problem = ""
         self._pages = Pages()
         async with self.token.module.lock:
-            if self.token.state not in ABLE:  # it changed while this lane waited for its turn
+            if self.token.state not in ABLE or self._closing:  # it changed while this lane waited for its turn
                 self.lane.on(Event.STOP)
                 return
-            child = await self._start(self._pages)
-        if self.lane.state is State.STARTING:  # and was not told to stop meanwhile
+            self._start_is_over.clear()
+            try:
+                child = await self._start(self._pages)
+            finally:
+                self._start_is_over.set()
+        if self.lane.state is State.STOPPING:  # told so meanwhile
+            await child.stop(LOGOUT_S)
+        else:
             self.lane.on(Event.UP)
             self.token.lane_came_up()
             self._changed()
@@ -177,6 +185,9 @@ class Attendant:
         """The pool closes: no patience with a lane that hangs."""
         self._closing = True
         self.ask_to_stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOGOUT_S):  # a PIN may be on its way: what became of it must be counted
+                await self._start_is_over.wait()
         child = self._child
         if child is not None:
             await child.stop(LOGOUT_S)

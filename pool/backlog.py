@@ -52,8 +52,9 @@ class Backlog:
         count = work.waiting_count
         if self.items + count > self._items_max:
             raise BacklogFull(f"{self.items} digests are waiting; the pool takes {self._items_max}")
-        if self._counts.get(work.caller, 0) + count > self._caller_items_max:
-            raise BacklogFull(f"{self._counts[work.caller]} digests of this caller are waiting")
+        waiting = self._counts.get(work.caller, 0)
+        if waiting + count > self._caller_items_max:
+            raise BacklogFull(f"{waiting} digests of this caller are waiting; it may have {self._caller_items_max}")
         self._put(work, count, first=False)
 
     def put_back(self, work: Work, count: int) -> None:
