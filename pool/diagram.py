@@ -8,17 +8,18 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pool import lane, token
 
 DESIGN = Path(__file__).with_name("DESIGN.md")
 
 
-def draw(table: Mapping[StrEnum, Mapping[StrEnum, StrEnum]], first: StrEnum) -> str:
+def draw(table: Mapping[Any, Mapping[Any, Any]], first: StrEnum) -> str:
     """A table as a Mermaid state diagram; events that lead to the same state share an arrow."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first}"]
     for state, steps in table.items():
-        arrows: dict[StrEnum, list[str]] = {}
+        arrows: dict[Any, list[str]] = {}
         for event, target in steps.items():
             arrows.setdefault(target, []).append(event.value)
         lines += [f"    {state} --> {target}: {', '.join(events)}" for target, events in arrows.items()]

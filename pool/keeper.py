@@ -106,8 +106,7 @@ class TokenKeeper:
             raise StartFailed("none of the configured keys is on it", Event.OTHER)
         self.serial = serial
         self.keys = {key.ref: key for key in found}
-        first = min(self.keys, default="")
-        self.identity = TokenIdentity(str(self.config.module), self.config.label, serial, first)
+        self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
 
     async def look_for(self) -> None:
         """For ever: bring an absent, changed or tripped token back when a look without a PIN finds it in order."""

@@ -346,6 +346,9 @@ class Pool:
             assert self._tries is not None
             check_person(self._tries.count(keeper.identity), keeper.config.pin_tries, override=override)
             self._tries.grant(keeper.identity)
+        if keeper.state is tokens.State.QUARANTINED and keeper.identity is not None:
+            assert self._tries is not None
+            self._tries.release(keeper.identity)
         keeper.on(tokens.Event.UNLOCK)
 
     def _keeper(self, name: str) -> TokenKeeper:

@@ -30,6 +30,9 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
+    assert token.identity is not None
+    if token.tries.count(token.identity).quarantined:
+        raise StartFailed("it made a wrong signature and was not seen to since", Event.WRONG_SIGNATURE)
     return answer
 
 

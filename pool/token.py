@@ -49,6 +49,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     S.OPEN: {
         E.LOGGED_IN: S.READY,
         E.PIN_REFUSED: S.LOCKED,
+        E.WRONG_SIGNATURE: S.QUARANTINED,  # remembered from before a restart
         E.GONE: S.ABSENT,
         E.OTHER: S.CHANGED,
         E.BREAKER: S.TRIPPED,
@@ -64,7 +65,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         E.DRAIN: S.DRAINED,
     },
     S.LOCKED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
-    S.QUARANTINED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
+    S.QUARANTINED: {E.UNLOCK: S.OPEN},  # no DRAIN: a RESUME would then be a second way out
     S.TRIPPED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.OTHER: S.CHANGED, E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
     S.DRAINED: {E.RESUME: S.OPEN},
 }

@@ -1,5 +1,6 @@
 """
-The durable count of PIN tries: what keeps this service from locking anybody's token.
+The durable count of PIN tries: what keeps this service from locking anybody's token. (And, beside it, whether a token
+is quarantined: both outlive a restart, and both wait for a person.)
 
 Tokens lie about their counters or have none (OpenSC #871, #2647; SoftHSM never locks), so the count is ours. A try is
 written down *before* it is sent (`open`) and moved when its answer is seen: to nothing if the PIN was right, to
@@ -9,8 +10,10 @@ The machine's rule: it tries by itself only while no answer was a refusal, at mo
 known to be near its end. After a refusal a person must `UnlockToken`, and that allows one try.
 """
 
+import hashlib
 import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +23,22 @@ TRIES_MIN = 3  # a token with fewer is never tried by a machine
 
 @dataclass(frozen=True, slots=True)
 class TokenIdentity:
-    """What a counter belongs to: serials are not unique (TPM, NSS), so the first public key is part of it."""
+    """
+    What a counter belongs to. `public_key` is empty where the serial says enough: with it, naming another of the
+    token's keys in the configuration would look like a token that was never tried.
+    """
 
     module: str
     label: str
     serial: str
     public_key: str
+
+    @classmethod
+    def of(cls, module: str, label: str, serial: str, publics: Sequence[tuple[bytes, str, bytes]]) -> "TokenIdentity":
+        """A serial of zeros (TPM, NSS) is none: the first of *all* the token's public keys, by hash, stands in."""
+        if serial.strip("0"):
+            return cls(module, label, serial, "")
+        return cls(module, label, serial, min((hashlib.sha256(spki).hexdigest() for _, _, spki in publics), default=""))
 
     def __str__(self) -> str:
         return f"{self.module}\x1f{self.label}\x1f{self.serial}\x1f{self.public_key}"
@@ -36,6 +49,7 @@ class Count:
     refused: int = 0
     open: int = 0
     granted: bool = False  # a person allowed one try and it was not used yet
+    quarantined: bool = False  # it made a wrong signature, and no person has seen to it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +105,7 @@ class Tries:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL,"
-            " open INTEGER NOT NULL, granted INTEGER NOT NULL) STRICT"
+            " open INTEGER NOT NULL, granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0) STRICT"
         )
 
     def close(self) -> None:
@@ -99,32 +113,42 @@ class Tries:
 
     def count(self, token: TokenIdentity) -> Count:
         with self._lock:
-            row = self._db.execute("SELECT refused, open, granted FROM tries WHERE token = ?", (str(token),)).fetchone()
-        return Count(row[0], row[1], bool(row[2])) if row else Count()
+            row = self._db.execute(
+                "SELECT refused, open, granted, quarantined FROM tries WHERE token = ?", (str(token),)
+            ).fetchone()
+        return Count(row[0], row[1], bool(row[2]), bool(row[3])) if row else Count()
 
     def begin(self, token: TokenIdentity) -> None:
         """Durable before it returns: a PIN is about to be sent. A grant is used up by it."""
-        self._write(token, "open = open + 1, granted = 0", (0, 1, 0))
+        self._write(token, "open = open + 1, granted = 0", Count(open=1))
 
     def accepted(self, token: TokenIdentity) -> None:
         """The PIN was right: the token's own counter is full again, and so is ours."""
-        self._write(token, "refused = 0, open = 0, granted = 0", (0, 0, 0))
+        self._write(token, "refused = 0, open = 0, granted = 0", Count())
 
     def refused(self, token: TokenIdentity) -> None:
-        self._write(token, "refused = refused + 1, open = max(open - 1, 0)", (1, 0, 0))
+        self._write(token, "refused = refused + 1, open = max(open - 1, 0)", Count(refused=1))
 
     def not_sent(self, token: TokenIdentity) -> None:
         """The login ended before the token could have seen the PIN."""
-        self._write(token, "open = max(open - 1, 0)", (0, 0, 0))
+        self._write(token, "open = max(open - 1, 0)", Count())
 
     def grant(self, token: TokenIdentity) -> None:
         """A person allows one more try."""
-        self._write(token, "granted = 1", (0, 0, 1))
+        self._write(token, "granted = 1", Count(granted=True))
 
-    def _write(self, token: TokenIdentity, change: str, new: tuple[int, int, int]) -> None:
+    def quarantine(self, token: TokenIdentity) -> None:
+        """It made a wrong signature: kept over restarts, until a person releases it."""
+        self._write(token, "quarantined = 1", Count(quarantined=True))
+
+    def release(self, token: TokenIdentity) -> None:
+        """A person has seen to the quarantined token."""
+        self._write(token, "quarantined = 0", Count())
+
+    def _write(self, token: TokenIdentity, change: str, new: Count) -> None:
         with self._lock:
             self._db.execute(
-                "INSERT INTO tries (token, refused, open, granted) VALUES (?, ?, ?, ?)"  # noqa: S608 -- texts of this file
+                "INSERT INTO tries (token, refused, open, granted, quarantined) VALUES (?, ?, ?, ?, ?)"  # noqa: S608 -- texts of this file
                 f" ON CONFLICT (token) DO UPDATE SET {change}",
-                (str(token), *new),
+                (str(token), new.refused, new.open, new.granted, new.quarantined),
             )

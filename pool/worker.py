@@ -184,7 +184,8 @@ class Worker:
                 why = "absent" if not found else "ambiguous"
                 return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
             self._token = found[0]
-            seen = self._see(message["keys"])
+            # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
+            seen = self._see(message["keys"] if text(self._token.serial).strip("0") else None)
         except _NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
