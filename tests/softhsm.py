@@ -66,7 +66,7 @@ def generate(session, kind, cka_id, label):
     return ec.EllipticCurvePublicKey.from_encoded_point(CURVES[kind], point(public))
 
 order = json.load(sys.stdin)
-token = pkcs11.lib(order["module"]).get_token(token_label=order["token"])
+token = pkcs11.lib(order["module"]).get_token(token_serial=order["serial"].encode())
 made = {}
 with token.open(user_pin=order["pin"], rw=True) as session:
     for kind, cka_id, label in order["keys"]:
@@ -90,27 +90,32 @@ class Store:
             path.chmod(mode)
         self.environment = {"SOFTHSM2_CONF": str(conf)}
         self._pins: dict[str, str] = {}
+        self._serials: dict[str, str] = {}
         self._directories: dict[str, Path] = {}
         self._last_id = 0
         self.made: dict[str, dict[str, tuple[bytes, bytes]]] = {}  # by token label, what `keys` has answered
 
     def token(self, label: str, pin: str = PIN) -> str:
-        """Make a token; returns its serial. Of tokens with one label, `keys` and the others mean the last made."""
+        """Make a token; returns its serial. Of several with one label, the other methods mean the last made."""
         before = set(self._tokens.iterdir())
         self._util("--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", SO_PIN)
         (made,) = set(self._tokens.iterdir()) - before
         self._pins[label] = pin
         self._directories[label] = made
-        return made.name.replace("-", "")[-16:]  # SoftHSM names the directory by a UUID that ends with the serial
+        # SoftHSM names the directory by a UUID that ends with the serial.
+        self._serials[label] = made.name.replace("-", "")[-16:]
+        return self._serials[label]
 
-    def keys(self, label: str, kinds: Sequence[str], names: Sequence[str] | None = None) -> dict[str, tuple[bytes, bytes]]:
+    def keys(
+        self, label: str, kinds: Sequence[str], names: Sequence[str] | None = None
+    ) -> dict[str, tuple[bytes, bytes]]:
         """
         Generate a key pair of each kind, CKA_LABEL the kind (or its name in `names`), every CKA_ID its own.
 
         Returns kind -> (CKA_ID, DER SubjectPublicKeyInfo).
         """
         wanted = [(kind, self._next_id().hex(), name) for kind, name in zip(kinds, names or kinds, strict=True)]
-        order = {"module": str(MODULE), "token": label, "pin": self._pins[label], "keys": wanted}
+        order = {"module": str(MODULE), "serial": self._serials[label], "pin": self._pins[label], "keys": wanted}
         made = subprocess.run(
             [sys.executable, "-c", _GENERATE],
             input=json.dumps(order), env=os.environ | self.environment, check=True, text=True, stdout=subprocess.PIPE,

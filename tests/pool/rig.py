@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -101,6 +102,17 @@ def children() -> list[psutil.Process]:
             if child.status() != psutil.STATUS_ZOMBIE and {"pool.worker", "pool.probe"} & set(child.cmdline()):
                 found.append(child)
     return found
+
+
+def open_tries(directory: Path) -> int:
+    """How many logins are on disk without an answer."""
+    database = sqlite3.connect(directory / "tries.sqlite")
+    try:
+        return database.execute("SELECT coalesce(sum(open), 0) FROM tries").fetchone()[0]
+    except sqlite3.OperationalError:  # no login was ever begun
+        return 0
+    finally:
+        database.close()
 
 
 async def warm(pool: Pool, key: str, algorithm: Algorithm = RSA) -> None:

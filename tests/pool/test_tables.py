@@ -78,9 +78,7 @@ def test_drained_is_left_by_resume_only() -> None:
 
 def test_only_a_login_makes_a_token_ready() -> None:
     """No other event leads to READY, and none but OPEN can become it."""
-    ways = {
-        (state, event) for state in State for event, to in token.TRANSITIONS[state].items() if to is State.READY
-    }
+    ways = {(state, event) for state in State for event, to in token.TRANSITIONS[state].items() if to is State.READY}
     assert ways == {(State.OPEN, token.Event.LOGGED_IN)}
 
 

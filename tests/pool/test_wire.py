@@ -159,7 +159,15 @@ def test_a_message_that_fits_no_packet_is_not_sent() -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    [b"", b"\xc1", b"\x93\x01", msgpack.packb([1]), msgpack.packb({"n": 1}), msgpack.packb({"t": 5}), msgpack.packb("t")],
+    [
+        b"",
+        b"\xc1",
+        b"\x93\x01",
+        msgpack.packb([1]),
+        msgpack.packb({"n": 1}),
+        msgpack.packb({"t": 5}),
+        msgpack.packb("t"),
+    ],
 )
 def test_what_is_no_message_is_a_value_error(packet: bytes) -> None:
     """A lane that breaks the protocol is found out by one exception."""
@@ -176,7 +184,10 @@ def test_noise_is_a_message_or_a_value_error(packet: bytes) -> None:
         pass
 
 
-@given(sizes=st.lists(st.one_of(st.integers(1, 64), st.integers(1, 4096), st.just(4096)), max_size=300), most=st.integers(1, 400))
+@given(
+    sizes=st.lists(st.one_of(st.integers(1, 64), st.integers(1, 4096), st.just(4096)), max_size=300),
+    most=st.integers(1, 400),
+)
 def test_a_frame_takes_what_fits(sizes: list[int], most: int) -> None:
     """At least one item if there is one, at most `most`, never over the bytes of a frame, and no fewer than it could."""
     items = [bytes(size) for size in sizes]

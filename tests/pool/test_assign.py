@@ -1,0 +1,243 @@
+"""The one decision: which digests go to which lane. Pure, so it is tried on arbitrary situations."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pool.assign import Frame, Run, assign
+from pool.backlog import Backlog
+from pool.lane import Lane, State
+from pool.wire import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
+from pool.work import Work
+from tests.pool.rig import EDDSA, PSS, RSA, work
+
+NOW = 100.0
+
+
+def a_lane(index: int = 0, *keys: str, item_s: float | None = None, **more: Any) -> Lane:
+    lane = Lane("card", index, state=State.IDLE, keys=frozenset(keys or {"k"}), **more)
+    if item_s is not None:
+        lane.item_s = {(key, RSA): item_s for key in lane.keys}
+    return lane
+
+
+def line(*works: Work) -> Backlog:
+    backlog = Backlog()
+    for one in works:
+        backlog.add(one)
+    return backlog
+
+
+def runs(frame: Frame) -> list[tuple[str, int, int]]:
+    return [(run.work.caller, run.start, run.stop) for run in frame.runs]
+
+
+def test_an_unmeasured_lane_gets_one_item_a_frame() -> None:
+    """A card might take a second for each: nobody knows yet."""
+    frames, _ = assign(line(work(10)), [a_lane()], NOW)
+    assert [runs(frame) for frame in frames] == [[("a", 0, 1)], [("a", 1, 2)]]
+
+
+def test_a_measured_lane_gets_ten_milliseconds_a_frame() -> None:
+    """Two frames of 20 for half a millisecond each; one item a frame for a card."""
+    frames, _ = assign(line(work(100)), [a_lane(item_s=0.0005)], NOW)
+    assert [runs(frame) for frame in frames] == [[("a", 0, 20)], [("a", 20, 40)]]
+    frames, _ = assign(line(work(100)), [a_lane(item_s=0.3)], NOW)
+    assert [frame.count for frame in frames] == [1, 1]
+
+
+def test_lanes_share_the_work_the_emptiest_first() -> None:
+    """An idle lane is not left out while another gets its second frame; among equals the fastest comes first."""
+    lanes = [a_lane(0, item_s=0.002), a_lane(1, item_s=0.001), a_lane(2, item_s=0.001, in_flight=1)]
+    frames, _ = assign(line(work(20)), lanes, NOW)
+    assert [frame.lane.index for frame in frames][:2] == [1, 0]
+    assert sum(frame.count for frame in frames) == 20
+    frames, _ = assign(line(work(1)), lanes, NOW)
+    assert [frame.lane.index for frame in frames] == [1]
+
+
+def test_a_frame_is_filled_with_other_callers_work() -> None:
+    """Single requests of many callers share a frame; the caller with the least token time comes first."""
+    backlog = line(*(work(1, caller=caller) for caller in "abc"))
+    (frame,), _ = assign(backlog, [a_lane(item_s=0.001)], NOW)
+    assert [run[0] for run in runs(frame)] == ["a", "b", "c"]
+
+
+def test_a_frame_has_one_key_and_one_algorithm() -> None:
+    """Other work waits for the next frame; of the same caller, too."""
+    works = [work(1), work(1, key="other"), work(1, algorithm=PSS), work(1)]
+    lane = a_lane(0, "k", "other", item_s=0.001)
+    frames, _ = assign(line(*works), [lane], NOW)
+    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]], [works[1]]]
+
+
+def test_only_lanes_with_the_key() -> None:
+    """A lane is never given a key that it did not find on its token; work for it does not hold up the next."""
+    frames, _ = assign(line(work(1, key="elsewhere"), work(1, key="k")), [a_lane(item_s=0.001)], NOW)
+    assert [frame.key for frame in frames] == ["k"]
+
+
+@pytest.mark.parametrize("state", [s for s in State if s not in {"IDLE", "SIGNING"}])
+def test_only_lanes_that_are_up(state: State) -> None:
+    """STARTING, STOPPING and RESTING lanes get nothing."""
+    lane = a_lane()
+    lane.state = state
+    assert assign(line(work(1)), [lane], NOW) == ([], [])
+
+
+def test_expired_work_is_set_aside() -> None:
+    """At its deadline and after: it is told back and never given out; the next is served."""
+    late, later, timely = work(5, deadline=NOW), work(5, deadline=NOW - 1, caller="b"), work(5, deadline=NOW + 0.01)
+    frames, expired = assign(line(late, later, timely), [a_lane(item_s=0.001)], NOW)
+    assert expired == [late, later]
+    assert [run.work for frame in frames for run in frame.runs] == [timely]
+
+
+def test_long_messages_fill_frames_by_their_bytes() -> None:
+    """A frame of Ed25519 messages stays within a packet, whatever their lengths are, and joins no other request's."""
+    lane = a_lane()
+    lane.item_s = {("k", EDDSA): 1e-6}
+    sizes = [1, *[4096] * 300]
+    messages = [bytes(size) for size in sizes]
+    frames, _ = assign(
+        line(work(algorithm=EDDSA, items=messages), work(3, algorithm=EDDSA, items=[b"m"] * 3)), [lane], NOW
+    )
+    for frame in frames:
+        (run,) = frame.runs
+        assert sum(sizes[run.start : run.stop]) <= FRAME_BYTES_MAX
+    assert frames[0].count > 20
+
+
+def test_the_run_of_a_slot() -> None:
+    """Slots count through the runs of a frame; past its end is an error."""
+    first, second = work(5), work(5)
+    frame = Frame(a_lane(), "k", RSA, (Run(first, 3, 5), Run(second, 0, 1)), 0.001)
+    assert [frame.run_at(slot).work for slot in range(3)] == [first, first, second]
+    with pytest.raises(IndexError):
+        frame.run_at(3)
+
+
+def test_shares_are_equal_by_token_time_over_many_decisions() -> None:
+    """Carried out again and again, two callers who both wait get the same token time, whatever their requests' sizes."""
+    backlog = line(work(3_000, caller="batch"), *(work(1, caller="single") for _ in range(1_000)))
+    lane, got = a_lane(item_s=0.001), {"batch": 0, "single": 0}
+    for _ in range(60):
+        frames, _ = assign(backlog, [lane], NOW)
+        for frame in frames:
+            for run in frame.runs:
+                assert run.work.take(run.stop - run.start) == (run.start, run.stop)
+                backlog.taken(run.work, run.stop - run.start, (run.stop - run.start) * frame.seconds)
+                got[run.work.caller] += run.stop - run.start
+    assert abs(got["batch"] - got["single"]) <= 12
+
+
+KEYS = ["k0", "k1", "k2"]
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Backlog, list[Lane]]:
+    backlog = Backlog()
+    for _ in range(draw(st.integers(0, 12))):
+        algorithm = draw(st.sampled_from([RSA, PSS, EDDSA]))
+        count = draw(st.integers(1, 40))
+        one = work(
+            caller=draw(st.sampled_from("abcd")),
+            key=draw(st.sampled_from(KEYS)),
+            algorithm=algorithm,
+            deadline=draw(st.sampled_from([NOW - 1, NOW, NOW + 1, NOW + 60])),
+            items=[bytes(draw(st.sampled_from([1, 100, 4096])))] * count if algorithm is EDDSA else [bytes(32)] * count,
+        )
+        backlog.add(one)
+        if count > 3 and draw(st.booleans()):  # some of it is out already, and some came back
+            backlog.taken(one, len(range(*one.take(draw(st.integers(1, 3))))), draw(st.floats(0, 0.1)))
+            if draw(st.booleans()):
+                one.give_back(0, 1)
+                backlog.put_back(one, 1)
+    lanes = []
+    for index in range(draw(st.integers(0, 5))):
+        lane = Lane("card", index, state=draw(st.sampled_from(list(State))))
+        lane.keys = frozenset(draw(st.sets(st.sampled_from(KEYS))))
+        lane.in_flight = draw(st.integers(0, FRAMES_IN_FLIGHT))
+        for key in draw(st.sets(st.sampled_from(KEYS))):
+            for algorithm in (RSA, PSS, EDDSA):
+                lane.item_s[key, algorithm] = draw(st.sampled_from([1e-6, 0.0003, 0.004, 0.3]))
+        lanes.append(lane)
+    return backlog, lanes
+
+
+def seen(backlog: Backlog, lanes: list[Lane]) -> Any:
+    """All there is to see of a situation, as plain values."""
+    works = [(id(one), list(one.waiting), list(one.outcomes), one.left) for one in backlog]
+    return copy.deepcopy(
+        (works, backlog.items, backlog.clocks(), vars(backlog)["_counts"], vars(backlog)["_now"], lanes)
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(situation=situations())
+def test_every_plan_keeps_the_rules(situation: tuple[Backlog, list[Lane]]) -> None:
+    """
+    Nothing given is changed and the same inputs give the same plan; one key and algorithm a frame, on a lane that is up,
+    has the key and has room; no item twice, none that does not wait, none expired; no lane is left idle beside work.
+    """
+    backlog, lanes = situation
+    before = seen(backlog, lanes)
+    frames, expired = assign(backlog, lanes, NOW)
+    assert seen(backlog, lanes) == before
+    again, expired_again = assign(backlog, lanes, NOW)
+    assert (again, expired_again) == (frames, expired)
+
+    waiting = {id(one): {i for start, stop in one.waiting for i in range(start, stop)} for one in backlog}
+    given_out: set[tuple[int, int]] = set()
+    for frame in frames:
+        assert frame.lane.state in {"IDLE", "SIGNING"}
+        assert frame.key in frame.lane.keys
+        assert 1 <= frame.count <= frame.lane.frame_items(frame.key, frame.algorithm) <= FRAME_ITEMS_MAX
+        items = []
+        for run in frame.runs:
+            assert (run.work.key, run.work.algorithm) == (frame.key, frame.algorithm)
+            assert run.work.deadline > NOW
+            for index in range(run.start, run.stop):
+                assert index in waiting[id(run.work)]
+                assert (id(run.work), index) not in given_out
+                given_out.add((id(run.work), index))
+                items.append(run.work.items[index])
+        assert sum(map(len, items)) <= FRAME_BYTES_MAX
+    for lane in lanes:
+        more = sum(frame.lane is lane for frame in frames)
+        assert not more or lane.in_flight + more <= FRAMES_IN_FLIGHT
+        if lane.has_room and lane.in_flight + more < FRAMES_IN_FLIGHT:
+            left = [
+                one for one in backlog
+                if one.key in lane.keys and one.deadline > NOW
+                and any((id(one), index) not in given_out for index in waiting[id(one)])
+            ]  # fmt: skip
+            assert not left, "a lane with room was left without work that it could do"
+    assert all(one.deadline <= NOW for one in expired)
+    assert len(set(map(id, expired))) == len(expired)
+
+
+def test_frames_take_what_a_request_takes() -> None:
+    """The plan's runs are what `Work.take` then answers, in order: the pool carries it out blindly."""
+    one = work(30)
+    backlog = line(one)
+    backlog.taken(one, len(range(*one.take(10))), 0.0)
+    one.give_back(0, 4)
+    backlog.put_back(one, 4)
+    frames, _ = assign(backlog, [a_lane(item_s=0.002), a_lane(1, item_s=0.002)], NOW)
+    for frame in frames:
+        for run in frame.runs:
+            assert one.take(run.stop - run.start) == (run.start, run.stop)
+
+
+def test_algorithms_are_measured_apart() -> None:
+    """A frame's size is that of its key and algorithm on that lane, not of another."""
+    lane = a_lane()
+    lane.item_s = {("k", RSA): 0.0005, ("k", PSS): 0.005}
+
+    for algorithm, count in ((RSA, 20), (PSS, 2)):
+        frames, _ = assign(line(work(100, algorithm=algorithm)), [lane], NOW)
+        assert {frame.count for frame in frames} == {count}

@@ -1,0 +1,703 @@
+"""
+What modules and lanes do at their worst, with the shim's log as the oracle of what a token was really asked.
+
+A docstring that begins with F and a number tests that entry of the fault list. `audit` checks the same after each:
+no digest given to C_Sign twice, every signature right, every NOT_ATTEMPTED never given to it.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pool import Key, Pin, Pool, Status, TokenConfig, Unavailable
+from pool.lane import BREAKER_LOSSES
+from tests.conftest import Keys, MakePool
+from tests.pool.rig import (
+    ECDSA,
+    RSA,
+    audit,
+    check,
+    config,
+    digests,
+    gone,
+    inputs,
+    lanes_up,
+    open_tries,
+    pids,
+    pool_over,
+    state,
+    statuses,
+    unfinished_signs,
+    until,
+    view,
+    warm,
+)
+from tests.shim import Shim
+from tests.softhsm import MODULE, Store
+
+RECOVERY_S = 2.0  # a lane is back after a crash
+ANSWER_S = 0.2  # after a deadline, the caller has an answer
+END_S = 1.0  # after that, a hanging lane is gone
+CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED = "0x30", "0x32"
+CKR_MECHANISM_INVALID, CKR_SESSION_HANDLE_INVALID = "0x70", "0xB3"
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Another module store, with the token "other" and a P-256 key; for signing only."""
+    made = Store(tmp_path_factory.mktemp("second") / "softhsm")
+    made.token("other")
+    made.keys("other", ["P-256"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One module store with two tokens, "card" and "other"; for signing only."""
+    made = Store(tmp_path_factory.mktemp("pair") / "softhsm")
+    for label, kind in (("card", "RSA-2048"), ("other", "P-256")):
+        made.token(label)
+        made.keys(label, [kind])
+    return made
+
+
+def ref(store: Store, label: str, kind: str) -> str:
+    cka_id, spki = store.made[label][kind]
+    return Key(spki, cka_id).ref
+
+
+async def back(pool: Pool, old: list[int], name: str = "card", within_s: float = RECOVERY_S) -> None:
+    """The token is READY and all its lanes are up, none of them a process of before."""
+    await until(
+        lambda: state(pool, name) == "READY" and lanes_up(view(pool, name)) and not set(pids(pool, name)) & set(old),
+        within_s,
+    )
+
+
+class Neighbour:
+    """Asks another token for one signature after the other, and keeps what came of it."""
+
+    def __init__(self, pool: Pool, key: str) -> None:
+        self.times: list[float] = []
+        self.failures: list[Any] = []
+        self._task = asyncio.create_task(self._run(pool, key))
+
+    async def _run(self, pool: Pool, key: str) -> None:
+        number = 0
+        while True:
+            number += 1
+            began = time.monotonic()
+            try:
+                (outcome,) = await pool.sign(key, ECDSA, digests(1, 10_000_000 + number), caller="neighbour")
+            except Unavailable as error:
+                self.failures.append(error)
+            else:
+                self.failures += [outcome] if outcome.status is not Status.SIGNED else []
+            self.times.append(time.monotonic() - began)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def assert_unharmed(self) -> None:
+        assert len(self.times) > 20
+        assert self.failures == []
+        assert sorted(self.times)[int(len(self.times) * 0.99)] < 0.25
+
+
+# ---- a lane dies
+
+
+async def test_kill_9_under_load(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """
+    F9: of 400 digests on two lanes, exactly the one under C_Sign of the killed lane is INDETERMINATE; what it had
+    finished is delivered, what it had not begun is signed elsewhere; it is back within 2 s.
+    """
+    async with make_pool(shim=shim, lanes=2) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        # The call that will be under way when the lane dies is the one that hangs: no luck is needed.
+        shim.script(f"C_Sign {shim.number('C_Sign') + 150} hang 60", "C_Sign * delay 0.002")
+        items = digests(400)
+        batch = asyncio.create_task(pool.sign(key, RSA, items))
+        (under,) = await until(lambda: [call for call in unfinished_signs(shim) if call.act == "hang"])
+        before = pids(pool)
+        os.kill(under.pid, signal.SIGKILL)
+        await back(pool, [under.pid])
+        assert len(set(pids(pool)) & set(before)) == 1, "the other lane was none of it"
+        outcomes = await batch
+        (lost,) = audit(shim, spki, RSA, items, outcomes)
+        assert under.data.endswith(items[lost].hex())
+        assert (outcomes[lost].reason, outcomes[lost].detail) == ("MODULE_CRASH", "signal SIGKILL")
+        assert statuses(outcomes) == {("SIGNED", ""): 399, ("INDETERMINATE", "MODULE_CRASH"): 1}
+        assert len(unfinished_signs(shim)) == 1
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_kill_9_at_any_moment(make_pool: MakePool, keys: Keys, shim: Shim, lanes: int) -> None:
+    """F9: wherever a lane is struck, again and again: at most one item a kill is INDETERMINATE, the others are signed."""
+    async with make_pool(shim=shim, lanes=lanes) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        for number in range(3):
+            items, done = digests(400, number * 1_000), len(shim.signs())
+            batch = asyncio.create_task(pool.sign(key, RSA, items))
+            await until(lambda: len(shim.signs()) >= done + 37 * (number + 1))  # noqa: B023
+            old = pids(pool)[:1]
+            os.kill(old[0], signal.SIGKILL)
+            outcomes = await batch
+            assert len(audit(shim, spki, RSA, items, outcomes)) <= 1
+            assert sum(outcome.status is Status.SIGNED for outcome in outcomes) >= 399
+            await back(pool, old)
+
+
+async def test_kill_9_of_the_only_lane_before_a_deadline(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F9: with one lane and no time to finish, each item has its true answer at the deadline."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        shim.script("C_Sign * delay 0.01")
+        items, began = digests(400), time.monotonic()
+        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=1.0))
+        await until(lambda: len(unfinished_signs(shim)) == 1 and len(shim.signs()) > 40)
+        old = pids(pool)
+        os.kill(old[0], signal.SIGKILL)
+        outcomes = await batch
+        assert time.monotonic() - began <= 1.0 + ANSWER_S
+        await back(pool, old)
+        await until(lambda: view(pool).lanes[0][0].in_flight == 0)
+        assert len(audit(shim, spki, RSA, items, outcomes)) <= 2  # one of the kill, one of the deadline
+        assert sum(outcome.status is Status.SIGNED for outcome in outcomes) > 40
+        assert {outcome.status for outcome in outcomes} >= {Status.SIGNED, Status.NOT_ATTEMPTED}
+
+
+@pytest.mark.parametrize("action", ["crash", "crash-after", "exit 0"])
+async def test_a_module_that_dies_in_c_sign(make_pool: MakePool, keys: Keys, shim: Shim, action: str) -> None:
+    """F9: before or behind the real call, by signal or by exit: the item is INDETERMINATE, the rest is signed."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 8} {action}")
+        items = digests(30)
+        outcomes = await pool.sign(key, RSA, items)
+        assert audit(shim, spki, RSA, items, outcomes) == [7]
+        assert outcomes[7].reason == "MODULE_CRASH"
+        assert statuses(outcomes)["SIGNED", ""] == 29
+        await back(pool, old)
+
+
+async def test_a_kill_under_one_token_is_nothing_to_another(pair: Store, shim: Shim, tmp_path: Path) -> None:
+    """I5: lanes of one token die again and again under load; another token of the same module sees no error."""
+    configs = (config(pair, shim=shim), config(pair, "other", shim=shim))
+    async with pool_over(*configs, state=tmp_path / "state") as pool:
+        key = ref(pair, "card", "RSA-2048")
+        neighbour = Neighbour(pool, ref(pair, "other", "P-256"))
+        for number in range(3):
+            items = digests(300, number * 1_000)
+            batch = asyncio.create_task(pool.sign(key, RSA, items))
+            done = set(inputs(shim))
+            await until(lambda: len(set(inputs(shim)) - done) > 20)  # noqa: B023
+            os.kill(pids(pool)[0], signal.SIGKILL)
+            assert statuses(await batch)["SIGNED", ""] >= 299
+        await neighbour.stop()
+        neighbour.assert_unharmed()
+
+
+# ---- a module hangs
+
+
+async def test_a_hang_in_c_sign(pair: Store, shim: Shim, tmp_path: Path) -> None:
+    """
+    F11: 60 s in C_Sign: an answer at the deadline, INDETERMINATE for the one item; its neighbours in the frame are not
+    signed afterwards; the process is gone within 1 s; another token of the module goes on.
+    """
+    configs = (config(pair, shim=shim), config(pair, "other", shim=shim))
+    async with pool_over(*configs, state=tmp_path / "state") as pool:
+        key, spki = ref(pair, "card", "RSA-2048"), pair.made["card"]["RSA-2048"][1]
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 5} hang 60")
+        items, began = digests(40), time.monotonic()
+        outcomes = await pool.sign(key, RSA, items, timeout_s=0.8)
+        took = time.monotonic() - began
+        shim.clear()
+        assert 0.8 <= took <= 0.8 + ANSWER_S
+        neighbour = Neighbour(pool, ref(pair, "other", "P-256"))
+        assert audit(shim, spki, RSA, items, outcomes) == [4]
+        assert statuses(outcomes) == {
+            ("SIGNED", ""): 4,
+            ("INDETERMINATE", "TOKEN_TIMEOUT"): 1,
+            ("NOT_ATTEMPTED", "DEADLINE_EXCEEDED"): 35,
+        }
+        await until(lambda: gone(old[0]), END_S)
+        await back(pool, old)
+        await neighbour.stop()
+        neighbour.assert_unharmed()
+        assert statuses(await pool.sign(key, RSA, digests(5, 500))) == {("SIGNED", ""): 5}
+        audit(shim, spki, RSA, items, outcomes)  # nothing of it was signed late
+
+
+async def test_a_hang_with_a_distant_deadline(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F11: one C_Sign has its own limit: the lane is ended, the item INDETERMINATE, and the rest is signed in time."""
+    async with make_pool(shim=shim, sign_timeout_s=0.5) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 5} hang 60")
+        items, began = digests(40), time.monotonic()
+        outcomes = await pool.sign(key, RSA, items, timeout_s=30)
+        assert time.monotonic() - began < 3
+        assert audit(shim, spki, RSA, items, outcomes) == [4]
+        assert statuses(outcomes) == {("SIGNED", ""): 39, ("INDETERMINATE", "TOKEN_TIMEOUT"): 1}
+
+
+async def test_close_with_a_hanging_lane(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F47: a lane that hangs in C_Sign does not keep the pool from closing; all its items have an answer."""
+    async with make_pool(shim=shim) as pool:
+        shim.script("C_Sign 1 hang 60")
+        batch = asyncio.create_task(pool.sign(pool.key("RSA-2048"), RSA, items := digests(10)))
+        await until(shim.signs)
+        began = time.monotonic()
+        await pool.close()
+        assert time.monotonic() - began < 2.5
+        assert audit(shim, keys["RSA-2048"][1], RSA, items, await batch) == [0]
+
+
+@pytest.mark.parametrize(("function", "logins"), [("C_Initialize", 0), ("C_Login", 1)])
+async def test_a_hang_in_the_start(make_pool: MakePool, shim: Shim, tmp_path: Path, function: str, logins: int) -> None:
+    """F12: killed after the start's time; a PIN that may have reached the token counts as open; then it comes up."""
+    shim.script(f"{function} 1 hang 60")
+    async with make_pool(shim=shim, start_timeout_s=0.6, wait=False) as pool:
+        await until(lambda: [call for call in shim.unfinished() if call.fn == function])
+        (pid,) = await until(lambda: [pid for pid in pids(pool) if pid])
+        assert open_tries(tmp_path / "state") == logins
+        assert state(pool) == "OPEN"
+        await until(lambda: gone(pid), 0.6 + END_S)
+        assert len(shim.logins()) == logins
+        assert open_tries(tmp_path / "state") == logins
+        await back(pool, [pid], within_s=4)
+        assert open_tries(tmp_path / "state") == 0
+
+
+async def test_two_hangs_in_the_login_are_enough(own_store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F12, F19: two PINs without an answer: LOCKED, and no third one however often the pool starts again."""
+    own_store.token("card")
+    own_store.keys("card", ["P-256"])
+    shim.script("C_Login * hang 60")
+    one = config(own_store, shim=shim, start_timeout_s=0.5, lanes=2)
+    for _ in range(3):
+        async with pool_over(one, state=tmp_path / "state") as pool:
+            assert state(pool) == "LOCKED"
+            assert "2 logins ended without an answer" in view(pool).detail
+        assert len(shim.logins()) == 2
+    shim.clear()
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        with pytest.raises(Exception, match="override"):
+            pool.unlock("card")
+        pool.unlock("card", override=True)
+        await until(lambda: state(pool) == "READY")
+    assert open_tries(tmp_path / "state") == 0
+
+
+async def test_a_pool_killed_in_the_login(own_store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F19: the daemon dies between C_Login and its answer: the try is on disk, and a third one is a person's."""
+    own_store.token("card")
+    own_store.keys("card", ["P-256"])
+    shim.script("C_Login * hang 60")
+    for count in (1, 2):
+        daemon = Daemon(config(own_store, shim=shim), tmp_path / "state")
+        try:
+            await until(lambda: len(shim.logins()) == count)  # noqa: B023
+            daemon.kill()
+            await until(lambda: gone(shim.logins()[-1].pid), END_S)
+        finally:
+            daemon.kill()
+        assert open_tries(tmp_path / "state") == count
+    shim.clear()
+    async with pool_over(config(own_store, shim=shim), state=tmp_path / "state") as pool:
+        assert state(pool) == "LOCKED"
+    assert len(shim.logins()) == 2
+
+
+# ---- deadlines and cancelled calls
+
+
+async def test_a_deadline_in_the_line(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F44: a deadline that passes in the line, or in a lane behind another item: never signed, and told so at once."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        shim.script(f"C_Sign {shim.number('C_Sign') + 1} delay 0.7")
+        first = asyncio.create_task(pool.sign(key, RSA, digests(1), timeout_s=5))
+        await until(shim.signs)
+
+        async def late(number: int) -> None:
+            began, items = time.monotonic(), digests(3, 100 * number)
+            outcomes = await pool.sign(key, RSA, items, timeout_s=0.1 * number, caller=f"c{number}")
+            assert time.monotonic() - began <= 0.1 * number + ANSWER_S
+            assert statuses(outcomes) == {("NOT_ATTEMPTED", "DEADLINE_EXCEEDED"): 3}
+            waited.append((items, outcomes))
+
+        waited: list[Any] = []
+        await asyncio.gather(*(late(number) for number in (1, 2, 3, 4)))
+        assert view(pool).waiting == 0
+        assert statuses(await first) == {("SIGNED", ""): 1}
+        assert statuses(await pool.sign(key, RSA, digests(5, 900))) == {("SIGNED", ""): 5}
+        for items, outcomes in waited:
+            assert audit(shim, spki, RSA, items, outcomes) == []
+        assert len(shim.signs()) == 6
+
+
+async def test_the_lane_itself_looks_at_the_clock(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F44: a parent that is busy elsewhere when the deadline passes cannot make a lane sign too late."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        shim.script("C_Sign * delay 0.1")
+        before, items = len(shim.signs()), digests(10)
+        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=0.35))
+        await until(lambda: len(shim.signs()) > before)
+        time.sleep(1.3)  # noqa: ASYNC251 -- the busy parent
+        outcomes = await batch
+        assert 1 <= len(shim.signs()) - before <= 5
+        assert len(audit(shim, spki, RSA, items, outcomes)) <= 1
+        assert statuses(outcomes)["NOT_ATTEMPTED", "DEADLINE_EXCEEDED"] >= 5
+
+
+async def test_a_cancelled_call(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F43: at most one more C_Sign after the caller went away, though the lane has the whole frame; the lane stays."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script("C_Sign * delay 0.05")
+        before = len(shim.signs())
+        batch = asyncio.create_task(pool.sign(key, RSA, digests(200)))
+        await until(lambda: len(shim.signs()) >= before + 3)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        asked = len(shim.signs())
+        await until(lambda: view(pool).lanes[0][0].state == "IDLE")
+        assert len(shim.signs()) <= asked + 1
+        assert view(pool).waiting == 0
+        assert statuses(await pool.sign(key, RSA, digests(3, 900))) == {("SIGNED", ""): 3}
+        assert pids(pool) == old
+
+
+async def test_a_cancelled_call_leaves_the_others_alone(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F43: in a frame shared by several callers only the one's items are skipped."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        shim.script("C_Sign * delay 0.02")
+        before = len(shim.signs())
+        calls = [asyncio.create_task(pool.sign(key, RSA, digests(1, n), caller=f"c{n}")) for n in range(12)]
+        await until(lambda: len(shim.signs()) > before)
+        for call in calls[6:]:
+            call.cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        outcomes = [outcome for answer in answers[:6] for outcome in answer]
+        assert audit(shim, spki, RSA, digests(6), outcomes) == []
+        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[6:])
+        assert len(shim.signs()) - before <= 7
+
+
+# ---- wrong signatures
+
+
+@pytest.mark.parametrize("verify", [True, False], ids=["the lane verifies", "the parent verifies"])
+@pytest.mark.parametrize("action", ["corrupt", "zero", "short"])
+async def test_a_wrong_signature_is_not_released(
+    make_pool: MakePool, keys: Keys, shim: Shim, verify: bool, action: str
+) -> None:
+    """
+    F14: withheld as SIGNATURE_INVALID, the token QUARANTINED until a person unlocks it, the rest not signed by it.
+    A slow lane is verified by the parent, too: it need not be believed.
+    """
+    async with make_pool(shim=shim, verify=verify) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        shim.script("C_Sign * delay 0.01", f"C_Sign {shim.number('C_Sign') + 3} {action}")
+        items = digests(20)
+        outcomes = await pool.sign(key, RSA, items)
+        audit(shim, spki, RSA, items, outcomes)
+        bad = [index for index, outcome in enumerate(outcomes) if outcome.reason == "SIGNATURE_INVALID"]
+        assert bad == [2]
+        assert (outcomes[2].status, outcomes[2].signature) == (Status.FAILED, b"")
+        assert statuses(outcomes)["NOT_ATTEMPTED", "TOKEN_QUARANTINED"] >= 15
+        assert state(pool) == "QUARANTINED"
+        assert "does not verify" in view(pool).detail
+        await until(lambda: pids(pool) == [0])
+        shim.clear()
+        signed, initialised = len(shim.signs()), shim.count("C_Initialize")
+        with pytest.raises(Unavailable) as error:
+            await pool.sign(key, RSA, digests(1, 100))
+        assert (error.value.reason, error.value.retry_s) == ("TOKEN_QUARANTINED", None)
+        assert (len(shim.signs()), shim.count("C_Initialize"), state(pool)) == (signed, initialised, "QUARANTINED")
+        pool.unlock("card")
+        await until(lambda: state(pool) == "READY")
+        assert statuses(await pool.sign(key, RSA, digests(3, 200))) == {("SIGNED", ""): 3}
+
+
+# ---- return codes
+
+
+async def test_the_device_went_away_in_c_sign(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F1, F5: CKR_DEVICE_REMOVED may hide a signature: INDETERMINATE, and the rest goes on by a new session."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 6} return {CKR_DEVICE_REMOVED}")
+        outcomes = await pool.sign(key, RSA, items := digests(30))
+        assert audit(shim, spki, RSA, items, outcomes) == [5]
+        assert (outcomes[5].reason, outcomes[5].detail) == ("TOKEN_REMOVED", "CKR_DEVICE_REMOVED")
+        assert statuses(outcomes)["SIGNED", ""] == 29
+        await back(pool, old)
+
+
+async def test_a_lost_session_is_opened_anew(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F5: CKR_SESSION_HANDLE_INVALID: nothing was signed, and a fresh session signs it; the caller notices nothing."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 6} return {CKR_SESSION_HANDLE_INVALID}")
+        outcomes = await pool.sign(key, RSA, items := digests(30))
+        assert statuses(outcomes) == {("SIGNED", ""): 30}
+        for item, outcome in zip(items, outcomes, strict=True):
+            check(RSA, spki, item, outcome.signature)
+        asked = [data[-64:] for data in inputs(shim)]  # a SHA-256 DigestInfo ends with its digest
+        # The refused call and the one that signed; every other digest once.
+        assert [asked.count(item.hex()) for item in items] == [1] * 5 + [2] + [1] * 24
+        await back(pool, old)
+
+
+async def test_a_mechanism_that_the_token_has_not(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """CKR_MECHANISM_INVALID is the request's fault: that item FAILED, the next is signed by the same lane."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        old = pids(pool)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 6} return {CKR_MECHANISM_INVALID}")
+        outcomes = await pool.sign(key, RSA, items := digests(30))
+        assert audit(shim, spki, RSA, items, outcomes) == []
+        assert statuses(outcomes) == {("SIGNED", ""): 29, ("FAILED", "ALGORITHM_NOT_ALLOWED"): 1}
+        assert (outcomes[5].status, outcomes[5].detail) == (Status.FAILED, "CKR_MECHANISM_INVALID")
+        assert pids(pool) == old
+
+
+async def test_a_device_that_only_fails(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F6: CKR_DEVICE_ERROR again and again: each asked item INDETERMINATE, then the breaker, and no hammering."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        shim.script(f"C_Sign * return {CKR_DEVICE_ERROR}")
+        outcomes = await pool.sign(key, RSA, items := digests(40), timeout_s=15)
+        assert len(audit(shim, spki, RSA, items, outcomes)) == BREAKER_LOSSES == len(shim.signs())
+        assert statuses(outcomes) == {
+            ("INDETERMINATE", "TOKEN_FAULT"): BREAKER_LOSSES,
+            ("NOT_ATTEMPTED", "TOKEN_FAULT"): 40 - BREAKER_LOSSES,
+        }
+        assert state(pool) == "TRIPPED"
+        with pytest.raises(Unavailable) as error:
+            await pool.sign(key, RSA, digests(1, 100))
+        assert error.value.reason == "TOKEN_FAULT"
+        assert error.value.retry_s
+        shim.clear()
+        pool.unlock("card")
+        await until(lambda: state(pool) == "READY")
+        assert statuses(await pool.sign(key, RSA, digests(3, 200))) == {("SIGNED", ""): 3}
+
+
+# ---- modules that cannot even start, or misbehave
+
+
+async def test_a_crash_in_c_initialize(second: Store, store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F10: five losses open the breaker, with no PIN sent; a token of another module store never notices."""
+    shim.script("C_Initialize * crash")
+    configs = (config(store, shim=shim), config(second, "other"))
+    async with pool_over(*configs, state=tmp_path / "state", wait=False) as pool:
+        await until(lambda: state(pool, "other") == "READY")
+        neighbour = Neighbour(pool, ref(second, "other", "P-256"))
+        await until(lambda: state(pool) == "TRIPPED", 8)
+        assert shim.count("C_Initialize") == BREAKER_LOSSES
+        assert shim.logins() == []
+        assert "SIGSEGV" in view(pool).detail
+        await neighbour.stop()
+        neighbour.assert_unharmed()
+        shim.clear()
+        pool.unlock("card")
+        await until(lambda: state(pool) == "READY")
+
+
+async def test_a_crash_on_the_way_out(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F10: a module that dies in C_Finalize has done its work: the drain is none the worse."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("P-256")
+        shim.script("C_Finalize * crash")
+        assert statuses(await pool.sign(key, ECDSA, digests(2))) == {("SIGNED", ""): 2}
+        pool.drain("card")
+        await until(lambda: pids(pool) == [0])
+        shim.clear()
+        pool.resume("card")
+        await until(lambda: state(pool) == "READY")
+        assert statuses(await pool.sign(key, ECDSA, digests(2, 50))) == {("SIGNED", ""): 2}
+
+
+async def test_a_hang_on_the_way_out(make_pool: MakePool, shim: Shim) -> None:
+    """F13: a module that hangs in C_Finalize is killed a second later."""
+    async with make_pool(shim=shim) as pool:
+        (pid,) = pids(pool)
+        shim.script("C_Finalize * hang 60")
+        pool.drain("card")
+        await until(lambda: gone(pid), 2.5)
+        shim.clear()
+
+
+async def test_noise_and_forks_of_a_module(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F13: what a module writes to stdout is not taken for messages, and what it forks dies with its lane."""
+    shim.script("C_Sign * noise {\\x00 garbage # \xff", "C_Initialize * noise hello", "C_Sign 3 fork")
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        outcomes = await pool.sign(key, RSA, items := digests(50))
+        assert audit(shim, spki, RSA, items, outcomes) == []
+        (child,) = {call.child for call in shim.log() if call.child}
+        assert not gone(child)
+        old = pids(pool)
+        os.kill(old[0], signal.SIGKILL)
+        await until(lambda: gone(child))
+        await back(pool, old)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 1} fork")
+        assert statuses(await pool.sign(key, RSA, digests(3, 90))) == {("SIGNED", ""): 3}
+        (another,) = {call.child for call in shim.log() if call.child} - {child}
+        assert not gone(another)
+    await until(lambda: gone(another))
+
+
+async def test_what_is_no_module_at_all(store: Store, tmp_path: Path) -> None:
+    """F10: a path without a module, or with something else: no PIN, the breaker, and the pool closes as ever."""
+    (tmp_path / "text.so").write_text("not a library")
+    configs = [config(store, name=name, module=tmp_path / f"{name}.so", environment={}) for name in ("missing", "text")]
+    async with pool_over(*configs, state=tmp_path / "state", wait=False) as pool:
+        await until(lambda: {state(pool, "missing"), state(pool, "text")} == {"TRIPPED"}, 10)
+
+
+# ---- the lives of processes, and secrets
+
+
+DAEMON = """
+import asyncio, json, sys
+from pathlib import Path
+from pool import Pin, Pool, TokenConfig
+
+async def main():
+    order = json.load(sys.stdin)
+    token = TokenConfig(
+        "card", Path(order["module"]), "card", pin=lambda: Pin("1234"), lanes=order["lanes"],
+        environment=order["environment"],
+    )
+    async with Pool([token], state=Path(order["state"])) as pool:
+        await pool.ready()
+        while not all(pid and lane.state == "IDLE" for lane, pid in pool.snapshot()[0].lanes):
+            await asyncio.sleep(0.01)
+        print(json.dumps([pid for _, pid in pool.snapshot()[0].lanes]), flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+class Daemon:
+    """A process of its own that runs a pool."""
+
+    def __init__(self, one: TokenConfig, directory: Path) -> None:
+        order = {
+            "module": str(one.module), "lanes": one.lanes, "environment": dict(one.environment), "state": str(directory),
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.process.stdin.write(json.dumps(order))
+        self.process.stdin.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+async def test_lanes_die_with_their_parent(store: Store, tmp_path: Path) -> None:
+    """F51: the parent is killed: no lane is left a second later, though none was told."""
+    daemon = Daemon(config(store, lanes=2), tmp_path / "state")
+    try:
+        workers = json.loads(await asyncio.to_thread(daemon.process.stdout.readline))
+        assert len(workers) == 2
+        assert not any(map(gone, workers))
+    finally:
+        daemon.kill()
+    await until(lambda: all(map(gone, workers)), 1.0)
+
+
+async def test_lanes_in_a_call_die_with_their_parent(store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F51: also a lane that is in the middle of a module's call and reads no socket."""
+    shim.script("C_Login 1 hang 60")
+    daemon = Daemon(config(store, shim=shim), tmp_path / "state")
+    try:
+        (call,) = await until(shim.logins)
+    finally:
+        daemon.kill()
+    await until(lambda: gone(call.pid), 1.0)
+
+
+async def test_a_lane_has_one_group_of_its_own(make_pool: MakePool) -> None:
+    """F13: own session and process group, one thread, nothing inherited but its socket and pages, no way to be traced."""
+    async with make_pool(lanes=2) as pool:
+        for pid in pids(pool):
+            assert os.getpgid(pid) == os.getsid(pid) == pid
+            assert psutil.Process(pid).num_threads() == 1
+            standard = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1)]
+            assert standard == ["/dev/null"] * 2
+            fds = {path: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+            assert sum(link.startswith("socket:") for link in fds.values()) == 1
+            assert len({path.stat().st_ino for path, link in fds.items() if "memfd:paraph-lane" in link}) == 1
+
+
+async def test_no_core_dump_and_no_pin_in_sight(own_store: Store, tmp_path: Path) -> None:
+    """I6: a lane leaves no core; its PIN is in no command line, no environment, and nothing the pool shows."""
+    pin = "73019264-unmistakable"
+    own_store.token("card", pin)
+    own_store.keys("card", ["P-256"])
+    one = config(own_store, pin=lambda: Pin(pin), lanes=2)
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        assert state(pool) == "READY"
+        for pid in pids(pool):
+            assert psutil.Process(pid).rlimit(resource.RLIMIT_CORE) == (0, 0)
+            for name in ("cmdline", "environ"):
+                content = Path(f"/proc/{pid}/{name}").read_bytes()
+                assert content
+                assert pin.encode() not in content
+        assert pin not in repr((pool.snapshot(), one))
+
+
+@pytest.fixture(autouse=True)
+async def the_loop_is_quiet() -> AsyncIterator[None]:
+    """Nothing of the pool fails in a callback or a task where nobody looks."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    yield
+    assert heard == []
+
+
+def test_the_module_is_there() -> None:
+    """Without SoftHSM nothing here would say anything."""
+    assert MODULE.exists()

@@ -1,0 +1,161 @@
+"""How a result page is read: the same way whatever ended the frame."""
+
+from collections.abc import Iterator
+from mmap import mmap
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+from pool import wire
+from pool.assign import Frame, Run
+from pool.errors import REASONS
+from pool.lane import Lane
+from pool.settle import MAYBE_SIGNED, Reading, reason_for
+from pool.wire import FRAMES_IN_FLIGHT, Page
+from pool.work import Outcome, Status
+from tests.pool.rig import ECDSA, digests, work
+from tests.pool.test_mechanism import spki
+
+PRIVATE = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    memory = mmap(-1, wire.PAGE_BYTES * FRAMES_IN_FLIGHT)
+    made = Page(memory, 1)
+    yield made
+    made.release()
+    memory.close()
+
+
+def sign(item: bytes) -> bytes:
+    return PRIVATE.sign(item, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+def reading(page: Page, *, lost: str = "", ended: str = "") -> Reading:
+    """A frame of two requests: items 2 and 3 of the first, item 0 of the second."""
+    first = work(4, algorithm=ECDSA, spki=spki(PRIVATE), items=digests(4))
+    second = work(1, algorithm=ECDSA, spki=spki(PRIVATE), items=digests(1, 10))
+    frame = Frame(Lane("card", 0), "k", ECDSA, (Run(first, 2, 4), Run(second, 0, 1)), 0.001)
+    return Reading(frame, page, "card", lost, ended)
+
+
+def outcomes(one: Reading, *, doubt: bool = False) -> list[Outcome | None]:
+    return [one.outcome(run, index, slot, doubt=doubt) for run, index, slot in one.items()]
+
+
+def test_slots_belong_to_items(page: Page) -> None:
+    """Slot by slot through the runs: the item's index in its own request."""
+    one = reading(page)
+    first, second = (run.work for run in one.frame.runs)
+    assert [(run.work, index, slot) for run, index, slot in one.items()] == [
+        (first, 2, 0),
+        (first, 3, 1),
+        (second, 0, 2),
+    ]
+
+
+def test_an_empty_slot_was_seen_by_no_token(page: Page) -> None:
+    """None: it goes back to the line; also when the lane ended, unless it was the one under C_Sign."""
+    assert outcomes(reading(page)) == outcomes(reading(page, ended="signal SIGKILL")) == [None] * 3
+
+
+def test_marks_have_their_meaning(page: Page) -> None:
+    """Expired and withdrawn items were not attempted, an invalid signature is withheld."""
+    page.put_mark(0, wire.MARK_EXPIRED)
+    page.put_mark(1, wire.MARK_SKIPPED)
+    page.put_mark(2, wire.MARK_INVALID)
+    assert outcomes(reading(page)) == [
+        Outcome(Status.NOT_ATTEMPTED, reason="DEADLINE_EXCEEDED", token="card"),
+        Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED", token="card"),
+        Outcome(Status.FAILED, reason="SIGNATURE_INVALID", token="card"),
+    ]
+
+
+def test_after_a_kill_each_item_is_what_its_slot_says(page: Page) -> None:
+    """Finished ones are kept, the one under C_Sign is INDETERMINATE, the rest were not attempted."""
+    one = reading(page, ended="signal SIGSEGV")
+    page.begin(0)
+    page.put(0, signature := sign(one.frame.runs[0].work.items[2]))
+    page.begin(1)
+    assert outcomes(one) == [
+        Outcome(Status.SIGNED, signature, token="card"),
+        Outcome(Status.INDETERMINATE, reason="MODULE_CRASH", token="card", detail="signal SIGSEGV"),
+        None,
+    ]
+
+
+def test_a_full_slot_is_done_whatever_the_counter_says(page: Page) -> None:
+    """Killed between the last byte of a signature and the next item: it was signed and verified."""
+    one = reading(page, ended="signal SIGKILL")
+    page.begin(0)
+    page.put(0, sign(one.frame.runs[0].work.items[2]))
+    assert [getattr(outcome, "status", None) for outcome in outcomes(one)] == [Status.SIGNED, None, None]
+
+
+def test_under_c_sign_is_open_while_the_lane_lives(page: Page) -> None:
+    """No outcome yet: it may still be signed."""
+    page.begin(1)
+    assert outcomes(reading(page)) == [None] * 3
+
+
+def test_doubt_verifies_again(page: Page) -> None:
+    """With doubt a wrong signature is withheld, and a right one of another item is wrong."""
+    one = reading(page)
+    first = one.frame.runs[0].work
+    page.put(0, sign(first.items[2]))
+    page.put(1, sign(first.items[2]))
+    page.put(2, b"\x30\x06\x02\x01\x01\x02\x01\x01")
+    assert [outcome.status for outcome in outcomes(one)] == [Status.SIGNED] * 3
+    assert [outcome.reason for outcome in outcomes(one, doubt=True)] == ["", "SIGNATURE_INVALID", "SIGNATURE_INVALID"]
+    assert all(not outcome.signature for outcome in outcomes(one, doubt=True)[1:])
+
+
+@pytest.mark.parametrize("code", sorted(MAYBE_SIGNED))
+def test_a_code_that_hides_a_signature(page: Page, code: str) -> None:
+    """The token may have signed before it failed: INDETERMINATE, whether or not its session was lost by it."""
+    page.put_mark(0, wire.MARK_REFUSED, code)
+    removed = {"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"}
+    reason = "TOKEN_REMOVED" if code in removed else "TOKEN_FAULT"
+    for lost in ("", code):
+        (outcome, *_) = outcomes(reading(page, lost=lost))
+        assert outcome == Outcome(Status.INDETERMINATE, reason=reason, token="card", detail=code)
+
+
+def test_a_code_about_the_session_sends_the_item_back(page: Page) -> None:
+    """Nothing was signed and another session can do it; items before it keep what they have."""
+    one = reading(page, lost="CKR_SESSION_HANDLE_INVALID")
+    page.put(0, sign(one.frame.runs[0].work.items[2]))
+    page.put_mark(1, wire.MARK_REFUSED, "CKR_SESSION_HANDLE_INVALID")
+    signed, refused, rest = outcomes(one)
+    assert signed.status is Status.SIGNED
+    assert refused is rest is None
+
+
+def test_a_code_about_the_request_fails_its_item_alone(page: Page) -> None:
+    """The key or the token cannot do it: no use in trying again, and the next item is none the worse."""
+    page.put_mark(0, wire.MARK_REFUSED, "CKR_MECHANISM_INVALID")
+    assert outcomes(reading(page)) == [
+        Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token="card", detail="CKR_MECHANISM_INVALID"),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        ("CKR_DEVICE_REMOVED", "TOKEN_REMOVED"),
+        ("CKR_TOKEN_NOT_PRESENT", "TOKEN_REMOVED"),
+        ("TOKEN_TIMEOUT", "TOKEN_TIMEOUT"),
+        ("signal SIGSEGV", "MODULE_CRASH"),
+        ("exit code 1", "MODULE_CRASH"),
+        ("CKR_DEVICE_ERROR", "TOKEN_FAULT"),
+        ("", "TOKEN_FAULT"),
+    ],
+)
+def test_every_end_has_a_reason(problem: str, reason: str) -> None:
+    """And every reason has its sentence."""
+    assert reason_for(problem) == reason
+    assert reason in REASONS

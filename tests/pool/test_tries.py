@@ -1,0 +1,249 @@
+"""The count of PIN tries: durable, pessimistic, and what forbids a machine to lock a token."""
+
+import multiprocessing
+import sqlite3
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pool.tries import OPEN_MAX, Count, Flags, TokenIdentity, Tries, TryRefused, check_machine, check_person
+
+CARD = TokenIdentity("/lib.so", "card", "0001", "aa")
+NONE = Flags()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "tries.sqlite"
+
+
+@pytest.fixture
+def tries(path: Path) -> Iterator[Tries]:
+    made = Tries(path)
+    yield made
+    made.close()
+
+
+def reopened(path: Path, token: TokenIdentity = CARD) -> Count:
+    other = Tries(path)
+    try:
+        return other.count(token)
+    finally:
+        other.close()
+
+
+def machine_may(count: Count, flags: Flags = NONE, tries: int = 3) -> bool:
+    try:
+        check_machine(count, flags, tries)
+    except TryRefused:
+        return False
+    return True
+
+
+def person_may(count: Count, tries: int = 3, *, override: bool = False) -> bool:
+    try:
+        check_person(count, tries, override=override)
+    except TryRefused:
+        return False
+    return True
+
+
+def test_every_step_is_on_disk_when_it_returns(tries: Tries, path: Path) -> None:
+    """Another process that opens the file sees it, at each step."""
+    for change, wanted in (
+        (tries.begin, Count(0, 1)),
+        (tries.refused, Count(1, 0)),
+        (tries.grant, Count(1, 0, granted=True)),
+        (tries.begin, Count(1, 1)),
+        (tries.not_sent, Count(1, 0)),
+        (tries.begin, Count(1, 1)),
+        (tries.begin, Count(1, 2)),
+        (tries.accepted, Count()),
+    ):
+        change(CARD)
+        assert tries.count(CARD) == reopened(path) == wanted
+
+
+def test_a_login_without_an_answer_stays_open(path: Path) -> None:
+    """A crash between sending and hearing counts as a try that may be spent."""
+
+    def crash(path: Path) -> None:
+        import os
+
+        Tries(path).begin(CARD)
+        os._exit(1)
+
+    child = multiprocessing.get_context("fork").Process(target=crash, args=(path,))
+    child.start()
+    child.join(10)
+    assert child.exitcode == 1
+    assert reopened(path) == Count(0, 1)
+
+
+def test_full_synchronisation(tries: Tries, path: Path) -> None:
+    """Every commit is an fsync: a power cut does not give a try back. And the file is its owner's alone."""
+    database = vars(tries)["_db"]
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_tokens_are_counted_apart(tries: Tries) -> None:
+    """Serials are not unique: module, label, serial and public key together say which token it is."""
+    tries.begin(CARD)
+    tries.refused(CARD)
+    for other in (
+        TokenIdentity("/other.so", "card", "0001", "aa"),
+        TokenIdentity("/lib.so", "card2", "0001", "aa"),
+        TokenIdentity("/lib.so", "card", "0002", "aa"),
+        TokenIdentity("/lib.so", "card", "0001", "bb"),
+        TokenIdentity("/lib.so", "card0001", "", "aa"),
+    ):
+        assert tries.count(other) == Count()
+    assert tries.count(CARD) == Count(1, 0)
+
+
+def test_answers_without_a_begin_do_not_count_below_zero(tries: Tries) -> None:
+    """A late or doubled answer makes nothing negative and frees no try."""
+    tries.not_sent(CARD)
+    tries.refused(CARD)
+    tries.refused(CARD)
+    assert tries.count(CARD) == Count(2, 0)
+
+
+def test_threads_of_one_process_share_it(tries: Tries) -> None:
+    """Two tokens' lanes may log in at once."""
+    threads = [threading.Thread(target=lambda: [tries.begin(CARD) for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tries.count(CARD) == Count(0, 40)
+
+
+def test_two_processes_wait_for_each_other(tries: Tries, path: Path) -> None:
+    """A second pool on the same file is no error."""
+    other = Tries(path)
+    tries.begin(CARD)
+    other.begin(CARD)
+    assert tries.count(CARD) == other.count(CARD) == Count(0, 2)
+    other.close()
+
+
+def test_a_damaged_file_is_an_error(path: Path) -> None:
+    """A count that cannot be read is never taken for zero."""
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all " * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        Tries(path).count(CARD)
+
+
+def test_a_machine_tries_a_token_that_nothing_is_known_against() -> None:
+    """No refusal, at most one login without an answer, three tries, no warning by the token."""
+    assert machine_may(Count())
+    assert machine_may(Count(open=OPEN_MAX))
+
+
+@pytest.mark.parametrize(
+    ("count", "flags", "tries"),
+    [
+        (Count(refused=1), NONE, 3),
+        (Count(refused=1, open=1), NONE, 10),
+        (Count(open=2), NONE, 3),
+        (Count(open=2), NONE, 10),
+        (Count(), NONE, 2),
+        (Count(), Flags(count_low=True), 3),
+        (Count(), Flags(final_try=True), 3),
+        (Count(), Flags(locked=True), 3),
+    ],
+)
+def test_a_machine_never_tries_on(count: Count, flags: Flags, tries: int) -> None:
+    """After one refusal, after two logins without an answer, near the end of the tries: a person decides."""
+    assert not machine_may(count, flags, tries)
+
+
+def test_a_grant_allows_all_but_a_locked_token() -> None:
+    """A person has looked; but a PIN is not sent where the token says it is locked."""
+    granted = Count(refused=2, open=2, granted=True)
+    assert machine_may(granted, Flags(count_low=True, final_try=True), 1)
+    assert not machine_may(granted, Flags(locked=True))
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3, 5, 10])
+def test_a_person_does_not_spend_the_last_try_by_accident(tries: int) -> None:
+    """Allowed while two tries are left; beyond only with the override."""
+    for refused in range(tries + 1):
+        for open_ in range(tries + 1 - refused):
+            count = Count(refused, open_)
+            assert person_may(count, tries) == (tries - refused - open_ >= 2)
+            assert person_may(count, tries, override=True)
+
+
+def test_refusals_say_what_to_do() -> None:
+    """Each names the rule and the way on."""
+    for count, flags, words in (
+        (Count(refused=2), NONE, r"refused 2 time\(s\); check it, then unlock"),
+        (Count(open=2), NONE, "2 logins ended without an answer; check the token"),
+        (Count(), Flags(final_try=True), "fewer than 3 PIN tries left"),
+        (Count(), Flags(locked=True), "PUK"),
+    ):
+        with pytest.raises(TryRefused, match=words):
+            check_machine(count, flags, 3)
+    with pytest.raises(TryRefused, match="2 of 3 tries may be spent.*override"):
+        check_person(Count(2), 3, override=False)
+
+
+STEPS = st.lists(
+    st.sampled_from(["right", "wrong", "crash", "not sent", "unlock", "unlock with override", "restart"]), max_size=25
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, tries=st.integers(1, 5))
+def test_whatever_happens_a_machine_never_goes_on_by_itself(steps: list[str], tries: int) -> None:
+    """
+    Over any sequence of logins, crashes, restarts and unlocks: no second PIN after a refusal without a person's grant,
+    no third after two crashes, and without an override the token is never driven into its last try.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tries.sqlite"
+        counts = Tries(path)
+        spent = 0  # on the token, which really counts; a crash may have spent one: here it always has
+        refused = crashed = grants = overrides = 0
+        for step in steps:
+            if step == "restart":
+                counts.close()
+                counts = Tries(path)
+            elif step.startswith("unlock"):
+                override = step.endswith("override")
+                if person_may(counts.count(CARD), tries, override=override):
+                    overrides += override
+                    grants = 1
+                    counts.grant(CARD)
+            elif machine_may(counts.count(CARD), NONE, tries):
+                assert grants or (not refused and crashed <= OPEN_MAX and tries >= 3)
+                assert overrides or spent < max(tries - 1, 1)
+                grants = 0
+                counts.begin(CARD)
+                if step == "right":
+                    counts.accepted(CARD)
+                    spent = refused = crashed = overrides = 0
+                elif step == "wrong":
+                    counts.refused(CARD)
+                    spent, refused = spent + 1, refused + 1
+                elif step == "crash":
+                    spent, crashed = spent + 1, crashed + 1
+                    counts.close()
+                    counts = Tries(path)
+                else:
+                    counts.not_sent(CARD)
+            else:
+                assert not grants
+        counts.close()
