@@ -237,7 +237,7 @@ class Attendant:
     def _settle(self, frame: Frame, page: int, *, lost: str = "", ended: str = "") -> None:
         """Every item of the frame gets its outcome, or goes back to the line if no token saw it."""
         assert self._pages is not None
-        reading = Reading(frame, self._pages[page], self.token.config.name, lost, ended)
+        reading = Reading(frame, self._pages[page], self.token.config.name, ended)
         untouched: dict[Run, list[int]] = {}
         for run, index, slot in reading.items():
             outcome = reading.outcome(run, index, slot, doubt=self._doubt())
@@ -260,11 +260,11 @@ class Attendant:
         elif outcome.status is not Status.NOT_ATTEMPTED:
             tally.failed[outcome.detail or outcome.reason] += 1
         if outcome.reason == "SIGNATURE_INVALID":
-            with contextlib.suppress(WrongEvent):  # already quarantined
+            if self.token.identity is not None:
+                self.token.tries.quarantine(self.token.identity)
+            with contextlib.suppress(WrongEvent):  # out of service already; the next start sees what is written
                 detail = f"lane {self.lane.name} made a signature that does not verify"
                 self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
-                if self.token.identity is not None:
-                    self.token.tries.quarantine(self.token.identity)
 
     def _doubt(self) -> bool:
         """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""

@@ -6,28 +6,15 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 
 from pool.assign import Frame, Run
+from pool.codes import REMOVED, Meaning, meaning
 from pool.mechanism import verify
 from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_REFUSED, MARK_SKIPPED, Page
 from pool.work import Outcome, Status
 
-# Return codes after which the token may have made the signature it did not hand over.
-MAYBE_SIGNED = frozenset(
-    {
-        "CKR_DEVICE_ERROR",
-        "CKR_DEVICE_MEMORY",
-        "CKR_DEVICE_REMOVED",
-        "CKR_FUNCTION_FAILED",
-        "CKR_GENERAL_ERROR",
-        "CKR_HOST_MEMORY",
-        "CKR_TOKEN_NOT_PRESENT",
-    }
-)
-_REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
-
 
 def reason_for(problem: str) -> str:
     """The reason (errors.REASONS) for how a lane or a call ended."""
-    if problem in _REMOVED:
+    if problem in REMOVED:
         return "TOKEN_REMOVED"
     if problem == "TOKEN_TIMEOUT":
         return problem
@@ -36,15 +23,11 @@ def reason_for(problem: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """
-    One frame's page at one moment. `lost` names the return code that ended the lane's session, `ended` how its process
-    ended; both are empty while all is well.
-    """
+    """One frame's page at one moment. `ended` names how the lane's process ended, and is empty while it lives."""
 
     frame: Frame
     page: Page
     token: str
-    lost: str = ""
     ended: str = ""
 
     def items(self) -> Iterator[tuple[Run, int, int]]:
@@ -76,11 +59,12 @@ class Reading:
         return None
 
     def _refused(self, code: str) -> Outcome | None:
-        if code in MAYBE_SIGNED:
+        what = meaning(code)
+        if what is Meaning.MAYBE_SIGNED:
             return Outcome(Status.INDETERMINATE, reason=reason_for(code), token=self.token, detail=code)
-        if code == self.lost:
-            return None  # the session's fault: nothing was signed, and another session can do it
-        return Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token=self.token, detail=code)
+        if what is Meaning.REQUEST:
+            return Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token=self.token, detail=code)
+        return None
 
 
 def _verifies(run: Run, index: int, signature: bytes) -> bool:

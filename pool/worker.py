@@ -35,6 +35,7 @@ from pkcs11.exceptions import (
 
 from pool import wire
 from pool.child import harden, open_socket
+from pool.codes import Meaning, meaning
 from pool.mechanism import Algorithm, Hash, Scheme, from_token, token_input, verify
 
 PUBLIC_KEYS_MAX = (
@@ -47,18 +48,6 @@ _CURVES: dict[bytes, ec.EllipticCurve] = {  # CKA_EC_PARAMS is the DER of the cu
 }
 _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 _NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
-# What a token says of the request and not of itself: the session is good for the next item.
-_REQUEST_FAULTS = frozenset(
-    {
-        "CKR_DATA_INVALID",
-        "CKR_DATA_LEN_RANGE",
-        "CKR_KEY_FUNCTION_NOT_PERMITTED",
-        "CKR_KEY_SIZE_RANGE",
-        "CKR_KEY_TYPE_INCONSISTENT",
-        "CKR_MECHANISM_INVALID",
-        "CKR_MECHANISM_PARAM_INVALID",
-    }
-)
 
 
 def ckr(error: Exception) -> str:
@@ -253,7 +242,7 @@ class Worker:
                 if not lost:
                     problem = self._item(page, index, key, spki, algorithm, item, deadline)
                     signed += problem is None
-                    lost = problem if problem and problem not in _REQUEST_FAULTS else ""
+                    lost = problem if problem and meaning(problem) is not Meaning.REQUEST else ""
                 index += 1
         page.end()
         return {"t": "done", "n": message["n"], "ns": time.monotonic_ns() - began, "signed": signed, "lost": lost}

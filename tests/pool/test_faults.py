@@ -449,6 +449,47 @@ async def test_a_wrong_signature_is_not_released(
         assert statuses(await pool.sign(key, RSA, digests(3, 200))) == {("SIGNED", ""): 3}
 
 
+async def test_a_quarantine_outlives_a_restart(own_store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F14: the next start sends no PIN and signs nothing; after a person's unlock it is over, for later starts, too."""
+    own_store.token("card")
+    own_store.keys("card", ["P-256"])
+    one, key = config(own_store, shim=shim, lanes=2), ref(own_store, "card", "P-256")
+    shim.script("C_Sign 1 corrupt")
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        (outcome,) = await pool.sign(key, ECDSA, digests(1))
+        assert outcome.reason == "SIGNATURE_INVALID"
+    logins = len(shim.logins())
+    for _ in range(2):
+        async with pool_over(one, state=tmp_path / "state") as pool:
+            assert state(pool) == "QUARANTINED"
+            with pytest.raises(Unavailable, match="TOKEN_QUARANTINED"):
+                await pool.sign(key, ECDSA, digests(1, 1))
+        assert (len(shim.logins()), len(shim.signs())) == (logins, 1)
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        pool.unlock("card")
+        await until(lambda: state(pool) == "READY")
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        assert state(pool) == "READY"
+
+
+async def test_a_wrong_signature_of_a_token_being_drained(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F14: made in its last frame, after the operator's word: withheld, and a RESUME leads into quarantine."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("P-256")
+        shim.script("C_Sign 1 corrupt", "C_Sign 1 delay 0.2")
+        batch = asyncio.create_task(pool.sign(key, ECDSA, digests(1)))
+        await until(shim.signs)
+        pool.drain("card")
+        assert statuses(await batch) == {("FAILED", "SIGNATURE_INVALID"): 1}
+        await until(lambda: pids(pool) == [0])
+        assert state(pool) == "DRAINED"
+        pool.resume("card")
+        await until(lambda: state(pool) in {"QUARANTINED", "READY"})
+        assert state(pool) == "QUARANTINED"
+        pool.unlock("card")
+        await until(lambda: state(pool) == "READY")
+
+
 # ---- return codes
 
 
@@ -665,9 +706,8 @@ async def test_a_lane_has_one_group_of_its_own(make_pool: MakePool) -> None:
         for pid in pids(pool):
             assert os.getpgid(pid) == os.getsid(pid) == pid
             assert psutil.Process(pid).num_threads() == 1
-            standard = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1)]
-            assert standard == ["/dev/null"] * 2
-            fds = {path: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+            fds = {path: str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+            assert [fds[path] for path in sorted(fds) if path.name in {"0", "1"}] == ["/dev/null"] * 2
             assert sum(link.startswith("socket:") for link in fds.values()) == 1
             assert len({path.stat().st_ino for path, link in fds.items() if "memfd:paraph-lane" in link}) == 1
 

@@ -95,7 +95,7 @@ def test_other_signatures_leave_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curve", "order_bytes"), [(ec.SECP256R1(), 32), (ec.SECP384R1(), 48), (ec.SECP521R1(), 66)], ids=lambda c: str(c)
+    ("curve", "order_bytes"), [(ec.SECP256R1(), 32), (ec.SECP384R1(), 48), (ec.SECP521R1(), 66)], ids=str
 )
 @pytest.mark.parametrize("hash_", Hash)
 def test_ecdsa_digest_is_cut_to_the_order(curve: ec.EllipticCurve, order_bytes: int, hash_: Hash) -> None:
@@ -225,5 +225,5 @@ def test_other_kinds_of_key_are_refused(private: object) -> None:
 
 def test_what_is_no_key_is_refused() -> None:
     """Bytes that are no SubjectPublicKeyInfo raise ValueError, of which KeyRefused is one."""
-    with pytest.raises(ValueError):  # noqa: PT011 -- the words are the library's
+    with pytest.raises(ValueError):
         load_public_key(b"\x30\x03abc")

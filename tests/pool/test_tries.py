@@ -1,6 +1,7 @@
 """The count of PIN tries: durable, pessimistic, and what forbids a machine to lock a token."""
 
 import multiprocessing
+import os
 import sqlite3
 import stat
 import tempfile
@@ -74,8 +75,6 @@ def test_a_login_without_an_answer_stays_open(path: Path) -> None:
     """A crash between sending and hearing counts as a try that may be spent."""
 
     def crash(path: Path) -> None:
-        import os
-
         Tries(path).begin(CARD)
         os._exit(1)
 
@@ -108,6 +107,29 @@ def test_tokens_are_counted_apart(tries: Tries) -> None:
     ):
         assert tries.count(other) == Count()
     assert tries.count(CARD) == Count(1, 0)
+
+
+def test_a_token_is_known_by_its_serial() -> None:
+    """Which of its keys is configured does not matter; where the serial says nothing, the token's first key stands in."""
+
+    def of(serial: str, *spkis: bytes) -> TokenIdentity:
+        return TokenIdentity.of("/lib.so", "card", serial, [(b"", "", spki) for spki in spkis])
+
+    assert of("0001", b"x") == of("0001", b"y") == of("0001")
+    assert of("0001", b"x") != of("0002", b"x")
+    for zeros in ("", "0000000000000000"):
+        assert of(zeros, b"x", b"y") == of(zeros, b"y", b"x") != of(zeros, b"z")
+
+
+def test_a_quarantine_is_kept_until_it_is_released(tries: Tries, path: Path) -> None:
+    """No login, right or wrong, and no grant ends it; a release ends it and nothing else."""
+    tries.quarantine(CARD)
+    for change in (tries.begin, tries.accepted, tries.begin, tries.refused, tries.grant, tries.begin, tries.not_sent):
+        change(CARD)
+        assert reopened(path).quarantined
+    tries.release(CARD)
+    assert reopened(path) == Count(1, 0)
+    assert not tries.count(TokenIdentity("/lib.so", "card", "0002", "aa")).quarantined
 
 
 def test_answers_without_a_begin_do_not_count_below_zero(tries: Tries) -> None:
@@ -196,7 +218,7 @@ def test_refusals_say_what_to_do() -> None:
     ):
         with pytest.raises(TryRefused, match=words):
             check_machine(count, flags, 3)
-    with pytest.raises(TryRefused, match="2 of 3 tries may be spent.*override"):
+    with pytest.raises(TryRefused, match=r"2 of 3 tries may be spent.*override"):
         check_person(Count(2), 3, override=False)
 
 
