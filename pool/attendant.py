@@ -260,11 +260,14 @@ class Attendant:
         elif outcome.status is not Status.NOT_ATTEMPTED:
             tally.failed[outcome.detail or outcome.reason] += 1
         if outcome.reason == "SIGNATURE_INVALID":
-            if self.token.identity is not None:
-                self.token.tries.quarantine(self.token.identity)
-            with contextlib.suppress(WrongEvent):  # out of service already; the next start sees what is written
-                detail = f"lane {self.lane.name} made a signature that does not verify"
-                self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
+            self._quarantine()
+
+    def _quarantine(self) -> None:
+        if self.token.identity is not None:
+            self.token.tries.quarantine(self.token.identity)
+        with contextlib.suppress(WrongEvent):  # out of service already; the next start sees what is written
+            detail = f"lane {self.lane.name} made a signature that does not verify"
+            self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
 
     def _doubt(self) -> bool:
         """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""
@@ -297,6 +300,8 @@ class Attendant:
                     outcome = Outcome(Status.INDETERMINATE, reason="TOKEN_TIMEOUT", token=self.token.config.name)
                 if outcome is not None:
                     known.append((index, outcome))
+        if any(outcome.reason == "SIGNATURE_INVALID" for _, outcome in known):
+            self._quarantine()
         return known
 
     async def _clear_up(self) -> None:

@@ -36,7 +36,8 @@ from pkcs11.exceptions import (
 from pool import wire
 from pool.child import harden, open_socket
 from pool.codes import Meaning, meaning
-from pool.mechanism import Algorithm, Hash, Scheme, from_token, token_input, verify
+from pool.cryptoki import Refused, Sign, direct
+from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, from_token, token_input, verify
 
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
@@ -138,6 +139,8 @@ class Worker:
         self._session: Any = None
         self._keys: dict[str, tuple[Any, bytes]] = {}
         self._verify = True
+        self._module = ""
+        self._sign: Sign = by_library
 
     def serve(self) -> None:
         """Answer messages until told to stop, until the parent is gone, or until the session is lost."""
@@ -160,7 +163,7 @@ class Worker:
 
     def _open(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
-        self._verify = message["verify"]
+        self._verify, self._module = message["verify"], message["module"]
         try:
             self._lib = pkcs11.lib(message["module"])
             found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
@@ -209,7 +212,9 @@ class Worker:
             return {"t": "refused", "detail": ckr(error)}
         except PKCS11Error as error:
             return {"t": "failed", "why": "error", "detail": ckr(error)}
-        return {"t": "logged-in"}
+        straight = direct(self._module, self._session)
+        self._sign = straight or by_library
+        return {"t": "logged-in", "direct": straight is not None}
 
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
         """Find the private halves. A key is taken only where exactly one object answers."""
@@ -258,11 +263,10 @@ class Worker:
             page.put_mark(index, wire.MARK_EXPIRED)
             return ""
         try:
-            raw = sign(key, algorithm, token_input(algorithm, spki, item))
-        except PKCS11Error as error:
-            code = ckr(error)
-            page.put_mark(index, wire.MARK_REFUSED, code)
-            return code
+            raw = self._sign(key, algorithm, token_input(algorithm, spki, item))
+        except Refused as refused:
+            page.put_mark(index, wire.MARK_REFUSED, refused.code)
+            return refused.code
         try:
             signature = from_token(algorithm, raw)
             if self._verify:
@@ -281,20 +285,17 @@ class Worker:
             self._lib.finalize()
 
 
-def sign(key: Any, algorithm: Algorithm, data: bytes) -> bytes:
-    """One C_SignInit and C_Sign."""
-    if algorithm.scheme is Scheme.RSA_PSS:
-        assert algorithm.hash is not None
-        name = algorithm.hash.value
-        size = {"SHA256": 32, "SHA384": 48, "SHA512": 64}[name]
-        param = (Mechanism[name], MGF[name], size)
-        return bytes(key.sign(data, mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=param))
-    mechanism = {
-        Scheme.RSA_PKCS1_V15: Mechanism.RSA_PKCS,
-        Scheme.ECDSA: Mechanism.ECDSA,
-        Scheme.ED25519: Mechanism.EDDSA,
-    }[algorithm.scheme]
-    return bytes(key.sign(data, mechanism=mechanism))
+def by_library(key: Any, algorithm: Algorithm, data: bytes) -> bytes:
+    """One signature by python-pkcs11; raises `Refused`."""
+    try:
+        if algorithm.scheme is Scheme.RSA_PSS:
+            assert algorithm.hash is not None
+            name = algorithm.hash.value
+            parameter = (Mechanism[name], MGF[name], DIGEST_BYTES[algorithm.hash])
+            return bytes(key.sign(data, mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=parameter))
+        return bytes(key.sign(data, mechanism=Mechanism(CKM[algorithm.scheme])))
+    except PKCS11Error as error:
+        raise Refused(ckr(error)) from None
 
 
 def main() -> None:

@@ -1,0 +1,91 @@
+"""
+C_SignInit and C_Sign without a layer between: called by the function list of the module that python-pkcs11 loaded.
+
+python-pkcs11 asks for the signature's length before each signature and allocates anew; here the buffer is kept. Both
+ways are the same function to the worker (`worker.by_library` is the other), `sign(key, algorithm, data)`, and both raise
+`Refused` with the name of the return code; a test holds them against each other.
+
+Some modules make their function list anew at each call (p11-kit-client). There the list seen here would not be the one
+python-pkcs11 uses, so python-pkcs11's own way stays; `direct` says which it is.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from pool.codes import NAMES
+from pool.mechanism import CKG_MGF1, CKM, CKM_HASH, DIGEST_BYTES, Algorithm, Scheme
+from pool.wire import SIGNATURE_BYTES_MAX
+
+_ULONG = ctypes.c_ulong
+# Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
+_C_SIGN_INIT, _C_SIGN = 43, 44
+_CKR_OK = 0
+
+Sign = Callable[[Any, Algorithm, bytes], bytes]
+
+
+class Refused(Exception):
+    """The token answered with a return code that is not CKR_OK; `code` is its name."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+class _Mechanism(ctypes.Structure):
+    _fields_ = (("mechanism", _ULONG), ("parameter", ctypes.c_void_p), ("length", _ULONG))
+
+
+class _PssParameters(ctypes.Structure):
+    _fields_ = (("hash", _ULONG), ("mgf", _ULONG), ("salt_bytes", _ULONG))
+
+
+def direct(module: str, session: Any) -> Sign | None:
+    """One signature by the module's own functions, in this session; None where its function list does not stay."""
+    library = ctypes.CDLL(module)  # the loader answers with the copy that is already there
+    lists = [_function_list(library), _function_list(library)]
+    if lists[0] != lists[1] or lists[0] is None:
+        return None
+    places = ctypes.cast(lists[0], ctypes.POINTER(ctypes.c_void_p))
+    sign_init = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
+    c_sign = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
+        places[_C_SIGN]
+    )
+    handle = session.handle
+    buffer = ctypes.create_string_buffer(SIGNATURE_BYTES_MAX)
+    length = _ULONG()
+    at_buffer, at_length = ctypes.addressof(buffer), ctypes.addressof(length)
+    view = memoryview(buffer).cast("B")
+
+    def sign(key: Any, algorithm: Algorithm, data: bytes) -> bytes:
+        code = sign_init(handle, _mechanism(algorithm)[0], key.handle)
+        if code == _CKR_OK:
+            length.value = SIGNATURE_BYTES_MAX
+            code = c_sign(handle, data, len(data), at_buffer, at_length)
+        if code != _CKR_OK:
+            raise Refused(NAMES.get(code, f"CKR_{code:#x}"))
+        return bytes(view[: length.value])
+
+    return sign
+
+
+def _function_list(library: ctypes.CDLL) -> int | None:
+    pointer = ctypes.c_void_p()
+    if library.C_GetFunctionList(ctypes.byref(pointer)) != _CKR_OK:
+        return None
+    return pointer.value
+
+
+@cache
+def _mechanism(algorithm: Algorithm) -> tuple[int, Any]:
+    """The address of a CK_MECHANISM, and what must be kept alive for it."""
+    mechanism, parameters = _Mechanism(CKM[algorithm.scheme], None, 0), None
+    if algorithm.scheme is Scheme.RSA_PSS:
+        assert algorithm.hash is not None
+        hash_ = algorithm.hash
+        parameters = _PssParameters(CKM_HASH[hash_], CKG_MGF1[hash_], DIGEST_BYTES[hash_])
+        mechanism.parameter = ctypes.addressof(parameters)
+        mechanism.length = ctypes.sizeof(parameters)
+    return ctypes.addressof(mechanism), (mechanism, parameters)
