@@ -10,6 +10,7 @@ The profiles, line by line:
 - signing-certificate-v2 (RFC 5035) with the hash of the signer's certificate: EN 319 122-1, 5.2.2; EN 319 142-1, 6.3;
 - CAdES only, signing-time (EN 319 122-1, 5.2.1): PAdES carries the time as /M and forbids the attribute (6.3 m);
 - the chain without its root (EN 319 122-1, 6.3: all but the trust anchor);
+- digestAlgorithm without parameters (RFC 5754, 2), for which asn1crypto would write NULL;
 - RSASSA-PSS with explicit parameters, one hash for both uses, the salt as long as it (RFC 4056);
 - SET OF in DER order (X.690, 11.6), whatever the lengths.
 """
@@ -76,7 +77,7 @@ class Template:
         self._profile = profile
         signer = x509.Certificate.load(certificates[0])
         identifier = cms.IssuerAndSerialNumber({"issuer": signer.issuer, "serial_number": signer.serial_number}).dump()
-        digest_algorithm = algos.DigestAlgorithm({"algorithm": self.digest.value.lower()}).dump()
+        digest_algorithm = tlv(_SEQUENCE, algos.DigestAlgorithmId(self.digest.value.lower()).dump())
         self._constant_attributes = (_content_type(), _signing_certificate_v2(certificates[0]))
         chain = [der for der in certificates if not _is_root(der)] or [certificates[0]]
         self._data_head = _VERSION_1 + tlv(_SET, digest_algorithm)

@@ -24,7 +24,7 @@ from signer.clock import rfc3339
 from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
-from signer.handlers import Call, TooLarge
+from signer.handlers import Call, Unread
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
@@ -57,8 +57,8 @@ async def next_message(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Any:
         raise Refusal("STREAM_OVER", f"nothing came for {idle_s:g} s") from None
     if message is grpc.aio.EOF:
         return None
-    if isinstance(message, TooLarge):
-        raise Refusal("MESSAGE_TOO_LARGE", f"{message.size} bytes")
+    if isinstance(message, Unread):
+        raise message.refusal()
     return message
 
 

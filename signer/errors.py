@@ -39,6 +39,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
     "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),
     "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, "A message has at most 1 MiB; use StreamDigests for more."),
+    "MESSAGE_MALFORMED": (Code.INVALID_ARGUMENT, "The bytes are no message of this RPC; compare the .proto files."),
     "METADATA_TOO_LARGE": (Code.INVALID_ARGUMENT, "A call has at most 8 KiB of metadata."),
     "STREAM_ORDER": (Code.INVALID_ARGUMENT, "The stream's messages come in the order that the .proto file gives."),
     "DOCUMENT_TOO_LARGE": (Code.INVALID_ARGUMENT, "A document has at most 128 MiB."),

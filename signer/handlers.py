@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from signer.clock import Clock
 from signer.config import Caller
@@ -51,10 +52,14 @@ _LIVES: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class TooLarge:
-    """Stands for a message over the limit, which is not even parsed."""
+class Unread:
+    """Stands for a message that is over the limit, and is not even parsed, or that is none."""
 
-    size: int
+    reason: str
+    detail: str
+
+    def refusal(self) -> Refusal:
+        return Refusal(self.reason, self.detail)
 
 
 @dataclass(slots=True)
@@ -132,8 +137,8 @@ class Gatekeeper:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
                 with self.admission.admit(call.caller):
-                    if isinstance(request, TooLarge):
-                        raise Refusal("MESSAGE_TOO_LARGE", f"{request.size} bytes")
+                    if isinstance(request, Unread):
+                        raise request.refusal()
                     async with asyncio.timeout(self._left(call) + _LATE_S):
                         return await method(request, call)
             except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status here
@@ -157,6 +162,8 @@ class Gatekeeper:
         return max(0.0, call.deadline - self.clock.monotonic())
 
     def _refusal(self, error: Exception, outcome: "_Outcome") -> Refusal:
+        while isinstance(error, ExceptionGroup):  # of a stream's tasks; a refusal says best why it ended
+            error = (error.subgroup(Refusal) or error).exceptions[0]
         if isinstance(error, TimeoutError):
             return Refusal("DEADLINE_EXCEEDED")
         refusal = refusal_from(error)
@@ -215,7 +222,12 @@ def build(descriptor: Any, messages: Any, servicer: Any, keeper: Gatekeeper) -> 
 
 def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gatekeeper) -> Any:
     def read(data: bytes) -> Any:
-        return request.FromString(data) if len(data) <= MESSAGE_BYTES_MAX else TooLarge(len(data))
+        if len(data) > MESSAGE_BYTES_MAX:
+            return Unread("MESSAGE_TOO_LARGE", f"{len(data)} bytes")
+        try:
+            return request.FromString(data)
+        except DecodeError:
+            return Unread("MESSAGE_MALFORMED", f"{len(data)} bytes")
 
     async def unary(message: Any, context: Any) -> Any:
         return await keeper.unary(method.name, function, message, context)
@@ -224,7 +236,12 @@ def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gate
         await keeper.stream(method.name, function, context)
 
     async def unary_stream(message: Any, context: Any) -> None:
-        await keeper.stream(method.name, lambda ctx, call: function(message, ctx, call), context)
+        async def answered(context: Any, call: Call) -> None:
+            if isinstance(message, Unread):
+                raise message.refusal()
+            await function(message, context, call)
+
+        await keeper.stream(method.name, answered, context)
 
     async def stream_unary(_messages: Any, context: Any) -> Any:
         return await keeper.unary(method.name, function, context, context)

@@ -7,12 +7,15 @@ the ones they began with, new ones get the new.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -36,6 +39,13 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
+_PARSERS: Mapping[str, Callable[[bytes], Any]] = {
+    "certificate": x509.load_pem_x509_certificates,
+    "key": lambda pem: load_pem_private_key(pem, None),
+    "client_ca": x509.load_pem_x509_certificates,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """The content of one listener's TLS files."""
@@ -46,17 +56,25 @@ class TlsFiles:
 
     @classmethod
     def read(cls, listener: Listener) -> "TlsFiles":
-        """Raises `ConfigError` for a file that cannot be read or does not hold what it should."""
-        contents = []
-        for field, mark in (("certificate", b"CERTIFICATE"), ("key", b"PRIVATE KEY"), ("client_ca", b"CERTIFICATE")):
+        """
+        Raises `ConfigError` with every file that cannot be read, does not hold what it should, or belongs to another.
+
+        gRPC would take such files without a word, and then fail at every handshake.
+        """
+        mistakes, contents, parsed = [], [], []
+        for field, parse in _PARSERS.items():
             path: Path = getattr(listener, field)
             try:
-                content = path.read_bytes()
+                contents.append(path.read_bytes())
+                parsed.append(parse(contents[-1]))
             except OSError as error:
-                raise ConfigError(path, [f"listener.{field}: {error.strerror}"]) from None
-            if b"-----BEGIN " not in content or mark not in content:
-                raise ConfigError(path, [f"listener.{field}: no PEM {mark.decode()} in it"])
-            contents.append(content)
+                mistakes.append(f"listener.{field}: {path}: {error.strerror}")
+            except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it wants a password
+                mistakes.append(f"listener.{field}: {path}: no PEM {field.removeprefix('client_')} that can be read")
+        if not mistakes and parsed[0][0].public_key() != parsed[1].public_key():
+            mistakes.append(f"listener.key: {listener.key}: does not belong to the certificate {listener.certificate}")
+        if mistakes:
+            raise ConfigError(Path("listener"), mistakes)
         return cls(*contents)
 
     def for_grpc(self) -> grpc.ServerCertificateConfiguration:
@@ -90,7 +108,10 @@ class Door:
             self.listener.socket.chmod(int(self.listener.mode, 8))
 
     def _bind_socket(self, path: Path) -> None:
-        path.unlink(missing_ok=True)  # a left-over of a daemon that was killed; the state's lock says nobody lives
+        if path.is_socket():
+            path.unlink()  # a left-over of a daemon that was killed; the state's lock says nobody lives
+        elif path.exists():
+            raise ConfigError(path, ["listener.socket: what is there is not a socket"])
         before = os.umask(0o177)  # nobody may connect before the mode is set
         try:
             self._server.add_insecure_port(f"unix:{path}")

@@ -2,8 +2,8 @@
 Who is calling: the client certificate on TCP, the socket itself on a Unix socket. Never a header.
 
 On TCP the caller is the one whose configured URI is, as a whole, the *only* URI in the certificate's subject
-alternative name. gRPC reports URIs by their type (`peer_uri`); its other lists mix types, and a DNS name may look like
-a URI. TLS looks at a certificate only when a connection begins, so its end and the deny-list are looked at here, at
+alternative name. gRPC reports URIs by their type (`peer_uri`), but cuts them at a NUL, so the certificate itself is read
+too and both must agree; gRPC's other lists mix types, and a DNS name may look like a URI. TLS looks at a certificate only when a connection begins, so its end and the deny-list are looked at here, at
 every call and at every message of a stream.
 """
 
@@ -55,19 +55,24 @@ class CertificatePeer:
         pems = properties.get("x509_pem_cert", ())
         if len(uris) != 1 or len(pems) != 1:
             raise Refusal("CALLER_UNKNOWN")
-        fingerprint, not_after = _read(bytes(pems[0]))
+        fingerprint, not_after, names = _read(bytes(pems[0]))
         if fingerprint in self.policy().denied:
             raise Refusal("CALLER_REVOKED")
         if self.clock.wall() >= not_after:
             raise Refusal("CALLER_EXPIRED")
         caller = self.policy().by_uri.get(bytes(uris[0]).decode("utf-8", "replace"))
-        if caller is None:
+        if caller is None or names != (caller.uri,):
             raise Refusal("CALLER_UNKNOWN")
         return caller
 
 
 @lru_cache(maxsize=1024)
-def _read(pem: bytes) -> tuple[bytes, datetime]:
-    """SHA-256 and end of a certificate; kept, because a connection shows the same one at each call."""
+def _read(pem: bytes) -> tuple[bytes, datetime, tuple[str, ...]]:
+    """SHA-256, end and URIs of a certificate; kept, because a connection shows the same one at each call."""
     certificate = x509.load_pem_x509_certificate(pem)
-    return certificate.fingerprint(hashes.SHA256()), certificate.not_valid_after_utc
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+    except (x509.ExtensionNotFound, ValueError):  # none, or none that can be read
+        uris = ()
+    return certificate.fingerprint(hashes.SHA256()), certificate.not_valid_after_utc, uris

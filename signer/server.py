@@ -29,6 +29,7 @@ from signer.credential import Credential
 from signer.handlers import Admission, Gatekeeper, build
 from signer.limits import DRAIN_S
 from signer.listener import Door, TlsFiles
+from signer.memory import keep_trimmed
 from signer.metrics import Metrics
 from signer.operator import OperatorService
 from signer.peer import CertificatePeer, Peers, SocketPeer
@@ -82,6 +83,8 @@ class Daemon:
             self._on_signals()
             watcher = asyncio.create_task(self._watch_health(), name="health")
             stack.callback(watcher.cancel)
+            trimmer = asyncio.create_task(keep_trimmed(), name="memory")
+            stack.callback(trimmer.cancel)
             self._announce(metrics)
             if ready is not None:
                 ready.set()

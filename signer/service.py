@@ -68,29 +68,35 @@ class SigningService:
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
-        answers: asyncio.Queue[tuple[asyncio.Task[Any], int] | None] = asyncio.Queue()
+        answers: asyncio.Queue[tuple[asyncio.Task[Any], int] | Refusal | None] = asyncio.Queue()
         room = _DigestRoom()
 
         async def read_all(tasks: asyncio.TaskGroup) -> None:
-            while (message := await next_message(context, call.deadline - self._clock.monotonic())) is not None:
+            while True:
+                try:
+                    message = await next_message(context, call.deadline - self._clock.monotonic())
+                except Refusal as refusal:  # nothing more is read; what came before is still answered
+                    answers.put_nowait(refusal)
+                    return
+                if message is None:
+                    answers.put_nowait(None)
+                    return
                 call.check_again()
                 count = max(1, len(message.digests) + len(message.messages))
                 await room.take(count)
                 answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count))
-            answers.put_nowait(None)
 
         async def write_all() -> None:
-            while (entry := await answers.get()) is not None:
+            while isinstance(entry := await answers.get(), tuple):
                 task, count = entry
                 await context.write(await task)
                 room.give_back(count)
+            if entry is not None:
+                raise entry
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(read_all(tasks))
-                tasks.create_task(write_all())
-        except* Refusal as group:
-            raise group.exceptions[0] from None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read_all(tasks))
+            tasks.create_task(write_all())
 
     async def _one_of_stream(self, message: Any, call: Call) -> Any:
         """The answer to one request of a stream, its refusal included."""

@@ -1,5 +1,5 @@
 """
-Verifies the demo's documents with programs that are not ours, and prints one line of JSON for each.
+Verifies the demo's documents with programs that are not ours, and prints the answers as JSON.
 
     python deploy/demo/check.py PKI-DIRECTORY NSS-DIRECTORY < jobs.json
 
@@ -133,6 +133,8 @@ def verified_by(job: dict[str, Any], pki: Path, nss: Path) -> list[str]:
 
 
 def results(jobs: list[dict[str, Any]], pki: Path, nss: Path) -> Iterator[dict[str, Any]]:
+    """In the order of the jobs."""
+
     def one(job: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"file": job["file"], "by": verified_by(job, pki, nss), "problem": ""}
@@ -146,8 +148,12 @@ def results(jobs: list[dict[str, Any]], pki: Path, nss: Path) -> Iterator[dict[s
 def main(pki: Path, nss: Path) -> None:
     jobs = json.load(sys.stdin)
     trust_database(pki, nss)
-    for result in results(jobs, pki, nss):
-        print(json.dumps(result), flush=True)
+    done = []
+    for number, result in enumerate(results(jobs, pki, nss), 1):
+        print(f"{number}/{len(jobs)} {Path(result['file']).name}", file=sys.stderr, flush=True)
+        done.append(result)
+    json.dump(done, sys.stdout, indent=1)
+    print()
 
 
 if __name__ == "__main__":

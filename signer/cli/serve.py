@@ -3,10 +3,17 @@
 import argparse
 import json
 import logging
+import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from signer.cli.exits import CONFIG, OK, TEMPORARY
+
+if TYPE_CHECKING:
+    from signer.config import ConfigError
 
 HELP = "run the daemon"
 EXAMPLE = "paraph serve --config /etc/paraph/paraph.toml"
@@ -20,6 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    # gRPC's fork handlers wait for its threads, and those, in a TLS handshake, for the GIL that the forking thread holds:
+    # a lane that starts beside a new connection would stop the daemon for good. Lanes are exec'ed and need no handlers.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Late imports: the client's installation has none of them.
     import uvloop
 
@@ -38,12 +48,19 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         config = configs.load(options.config)
-        Policy.of(config)
-        for listener in config.listener:
-            if listener.address is not None:
-                TlsFiles.read(listener)
     except ConfigError as error:
-        return _mistakes(options, error.mistakes, error.path)
+        return _mistakes(options, [error])
+    listeners = [listener for listener in config.listener if listener.address is not None]
+    reads: list[Callable[[], object]] = [partial(Policy.of, config)]
+    reads += [partial(TlsFiles.read, listener) for listener in listeners]
+    errors = []
+    for read in reads:
+        try:
+            read()
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        return _mistakes(options, errors)
     if options.check:
         print(
             json.dumps({"config": str(options.config), "mistakes": []}) if options.json else f"{options.config}: good"
@@ -56,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         uvloop.run(main())
     except ConfigError as error:
-        return _mistakes(options, error.mistakes, error.path)
+        return _mistakes(options, [error])
     except AlreadyRunning as error:
         print(f"paraph serve: {error}", file=sys.stderr)
         return TEMPORARY
@@ -66,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _mistakes(options: argparse.Namespace, mistakes: list[str], path: Path) -> int:
+def _mistakes(options: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:
+    lines = [f"{error.path}: {mistake}" for error in errors for mistake in error.mistakes]
     if options.json:
-        print(json.dumps({"config": str(options.config), "mistakes": mistakes}))
+        print(json.dumps({"config": str(options.config), "mistakes": lines}))
     else:
-        for mistake in mistakes:
-            print(f"{path}: {mistake}", file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr)
     return CONFIG

@@ -451,6 +451,21 @@ async def test_a_token_that_is_pulled_and_put_back(own_store: Store, shim: Shim,
         assert await signs(pool, key_of(pair).ref, start=9)
 
 
+async def test_one_miss_is_not_absence(own_store: Store, shim: Shim, tmp_path: Path) -> None:
+    """A listing without it, once, is looked at again before the token is called ABSENT: it never is, here."""
+    card(own_store)
+    shim.script("C_GetSlotList 1 absent")
+    async with pool_over(config(own_store, shim=shim), state=tmp_path / "state", wait=False) as pool:
+        seen = set()
+        async with asyncio.timeout(5):
+            async for views in pool.watch():
+                seen.add(views[0].state.value)
+                if "READY" in seen:
+                    break
+        assert seen == {"OPEN", "READY"}
+        assert shim.number("C_GetSlotList") > 2, "the first listing was not the one that missed it"
+
+
 async def test_another_token_in_its_place_is_not_taken_for_it(own_store: Store, shim: Shim, tmp_path: Path) -> None:
     """F3: pulled, and another of the same label put in: CHANGED, no PIN to it; the first one back: READY."""
     first = card(own_store)

@@ -57,9 +57,8 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _certificate(subject: str, issuer: str, public: Any, ballast: int, serial: int) -> bytes:
+def _certificate(subject: str, issuer: str, public: Any, ballast: int, serial: int, *, ca: bool) -> bytes:
     signer = key_of("P-256") if issuer.startswith("CA") else key_of("P-384")
-    use = usage("key_cert_sign") if subject.startswith(("CA", "Root")) else usage("content_commitment")
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(subject))
@@ -68,8 +67,8 @@ def _certificate(subject: str, issuer: str, public: Any, ballast: int, serial: i
         .serial_number(serial)
         .not_valid_before(BEGIN)
         .not_valid_after(END)
-        .add_extension(x509.BasicConstraints(ca=subject.startswith(("CA", "Root")), path_length=None), critical=True)
-        .add_extension(use, critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(usage("key_cert_sign" if ca else "content_commitment"), critical=True)
     )
     if ballast:
         builder = builder.add_extension(x509.UnrecognizedExtension(BALLAST, bytes(ballast)), critical=False)
@@ -94,6 +93,7 @@ def chain(kind: str, length: int = 3, *, rooted: bool = True, ballast: int = 0, 
             key_of(kind).public_key() if not place else key_of("P-384" if subject == "Root" else "P-256").public_key(),
             0 if place else ballast,
             serial if not place else 100 + place,
+            ca=place > 0,
         )
         for place, (subject, issuer) in enumerate(zip(subjects, issuers, strict=True))
     )

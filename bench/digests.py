@@ -1,0 +1,76 @@
+"""
+At what share of the token's speed are batches of digests signed?
+
+Against raw C at equal lanes; with verification on also against raw C with one OpenSSL verify behind each signature; and
+beside them the server one would write in a day. opencryptoki's soft token is asked too where it can be started.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from bench.rig import opencryptoki
+from bench.rig.bed import Bed, sample
+from bench.rig.child import Child
+from bench.rig.daemon import Service
+from bench.rig.raw import Raw
+from bench.rig.report import Report, Row, compare
+from bench.rig.rounds import Sample, play
+from bench.rig.softhsm import Token
+
+BATCHES = (256, 1_000, 5_000)
+GOALS = {
+    ("RSA-2048", True): ">= 0.92",
+    ("RSA-2048", False): ">= 0.95",
+    ("P-256", True): ">= 0.42, verified >= 0.88",
+    ("P-256", False): ">= 0.90",
+}
+
+
+def ask(*, quick: bool) -> Report:
+    rounds, seconds = (5, 0.5) if quick else (7, 2.0)
+    rows: list[Row] = []
+    with Bed() as bed:
+        checked, unchecked = bed.store.tokens("verified", "unverified")
+        daemon = bed.daemon(Service(checked, bed.lanes), Service(unchecked, bed.lanes, verify=False))
+        client = bed.client(daemon)
+        plain = bed.client(daemon, target=bed.plain_server(daemon, unchecked))
+        for token in (checked, unchecked):
+            raw = bed.raw(token)
+            for kind in token.keys:
+                peer = partial(sample, plain, do="plain", kind=kind, seconds=seconds, in_flight=64)
+                rows += _cases(client, raw, token, kind, rounds, seconds, peer)
+    rows += opencryptoki.rows(rounds, seconds, _soft)
+    return Report("digests", rows, rounds)
+
+
+def _cases(
+    client: Child, raw: Raw, token: Token, kind: str, rounds: int, seconds: float, plain: Callable[[], Sample] | None
+) -> list[Row]:
+    """One kind of key, all sizes of batch, in one set of rounds."""
+    verify = token.label != "unverified"
+    guess = raw.run(kind, 0.2).rate  # how many digests make the time of a round
+    contestants: dict[str, Callable[[], Sample]] = {"raw": partial(raw.run, kind, seconds)}
+    if verify:
+        contestants["verified"] = partial(raw.run, kind, seconds, verify=True)
+    if plain is not None:
+        contestants["plain server"] = plain
+    for batch in BATCHES:
+        order = {"credential": token.keys[kind].label, "batch": batch, "total": guess * seconds}
+        contestants[str(batch)] = partial(sample, client, do="batches", in_flight=max(4, 2048 // batch), **order)
+    series = play(contestants, rounds)
+    peers = {name: name for name in ("verified", "plain server") if name in contestants}
+    words = f"{kind}, verify {'on' if verify else 'off'}"
+    goal = GOALS[kind, verify]
+    return [
+        compare(f"{words}, batches of {batch}", series, str(batch), "raw", peers, goal=goal) for batch in BATCHES
+    ]
+
+
+def _soft(bed: Bed, token: Token, rounds: int, seconds: float) -> list[Row]:
+    """The same on opencryptoki's soft token, RSA and verification on."""
+    daemon = bed.daemon(Service(token, bed.lanes))
+    rows = _cases(bed.client(daemon), bed.raw(token), token, "RSA-2048", rounds, seconds, None)
+    return [
+        Row(f"opencryptoki, {row.case}", row.ours, row.limit, row.ratio, row.peers, ">= 0.85", row.unit, row.cpu_us, row.others)
+        for row in rows
+    ]

@@ -1,0 +1,53 @@
+"""
+A client process: `python -m bench.load TARGET CA CERTIFICATE KEY`, then one JSON order a line.
+
+An order has `do`, the name of a function of `LOADS`, and its arguments; the answer is the function's, or an `error`.
+It uses gRPC and the stubs alone, so that it is any client and not the product's own, but for `coalesce`.
+"""
+
+import asyncio
+import ctypes
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.load import coalesce, digests, documents, flood, interactive
+from bench.load.target import Target
+
+LOADS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "batches": digests.batches,
+    "single": digests.single,
+    "empty": digests.empty,
+    "plain": digests.plain,
+    "coalesce": coalesce.coalesce,
+    "documents": documents.documents,
+    "verify": documents.verify,
+    "latency": interactive.latency,
+    "flood": flood.flood,
+    "offer": flood.offer,
+}
+
+
+async def main() -> None:
+    address, *files = sys.argv[1:]
+    target = Target(address, *(Path(file) for file in files))
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        order = json.loads(line)
+        try:
+            answer = await LOADS[order.pop("do")](target, **order)
+        except Exception as error:  # noqa: BLE001 -- the boundary: the bench raises it again
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+    await target.close()
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG: the bench is gone
+    uvloop.run(main())

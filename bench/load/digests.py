@@ -1,0 +1,127 @@
+"""Digests by the batch and by the piece, as fast as they are answered."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+
+from bench.load.target import Target, request
+from signer.v1 import signing_pb2 as pb
+
+TIMEOUT_S = 120.0
+
+
+def fresh(count: int) -> list[bytes]:
+    """Digests that nobody has signed before."""
+    block = os.urandom(32 * count)
+    return [block[32 * i : 32 * i + 32] for i in range(count)]
+
+
+def check(answer: pb.SignDigestsResponse, digest: bytes) -> None:
+    """Raise unless the first item is a signature of the credential's key over the digest."""
+    key = x509.load_der_x509_certificate(answer.certificate).public_key()
+    prehashed = utils.Prehashed(hashes.SHA256())
+    if isinstance(key, rsa.RSAPublicKey):
+        key.verify(answer.items[0].signature, digest, padding.PKCS1v15(), prehashed)
+    else:
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(answer.items[0].signature, digest, ec.ECDSA(prehashed))
+
+
+async def batches(
+    target: Target, credential: str, batch: int, total: int, in_flight: int, output: str = "RAW"
+) -> dict[str, Any]:
+    """`total` digests in batches, `in_flight` of them unanswered: from the first request to the last answer."""
+    stub = target.stubs(1)[0]
+    left = max(1, round(total / batch))
+    count = left * batch
+    requests = iter([request(credential, fresh(batch), output) for _ in range(left)])
+    checked = False
+    began = time.monotonic()
+
+    async def sender() -> None:
+        nonlocal checked
+        for each in requests:
+            answer = await stub.SignDigests(each, timeout=TIMEOUT_S)
+            if not all(item.status == pb.SIGNED for item in answer.items):
+                bad = next(item for item in answer.items if item.status != pb.SIGNED)
+                raise RuntimeError(f"not signed: {bad.reason}")
+            if not checked and output == "RAW":
+                checked = True
+                check(answer, each.digests[0])
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(in_flight, left)):
+            tasks.create_task(sender())
+    return {"count": count, "seconds": time.monotonic() - began}
+
+
+async def single(
+    target: Target, credential: str, seconds: float, in_flight: int, channels: int = 1, warm: float = 0.0
+) -> dict[str, Any]:
+    """One digest a call, `in_flight` calls unanswered; those answered within the time count."""
+    stubs = target.stubs(channels)
+    loop = asyncio.get_running_loop()
+    start = loop.time() + warm
+    end = start + seconds
+    count = 0
+
+    async def caller(stub: Any) -> None:
+        nonlocal count
+        while loop.time() < end:
+            answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=TIMEOUT_S)
+            if answer.items[0].status != pb.SIGNED:
+                raise RuntimeError(f"not signed: {answer.items[0].reason}")
+            count += start <= loop.time() < end
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(in_flight):
+            tasks.create_task(caller(stubs[number % channels]))
+    return {"count": count, "seconds": seconds}
+
+
+async def empty(target: Target, seconds: float, in_flight: int) -> dict[str, Any]:
+    """What `single` does, to a handler that does nothing: the same request is made, an empty answer is read."""
+    call = target.channels(1)[0].unary_unary(
+        "/bench.Empty/Call",
+        request_serializer=pb.SignDigestsRequest.SerializeToString,
+        response_deserializer=pb.SignDigestsResponse.FromString,
+    )
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    count = 0
+
+    async def caller() -> None:
+        nonlocal count
+        while loop.time() < end:
+            await call(request("nobody.p-256", [os.urandom(32)]), timeout=TIMEOUT_S)
+            count += loop.time() < end
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(in_flight):
+            tasks.create_task(caller())
+    return {"count": count, "seconds": seconds}
+
+
+async def plain(target: Target, kind: str, seconds: float, in_flight: int) -> dict[str, Any]:
+    """The peer's call: a digest in, a signature out, bytes both."""
+    call = target.bytes_call(target.channels(1)[0], f"/bench.Plain/{kind}")
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    count = 0
+
+    async def caller() -> None:
+        nonlocal count
+        while loop.time() < end:
+            if len(await call(os.urandom(32), timeout=TIMEOUT_S)) < 64:
+                raise RuntimeError("that is no signature")
+            count += loop.time() < end
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(in_flight):
+            tasks.create_task(caller())
+    return {"count": count, "seconds": seconds}

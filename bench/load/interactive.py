@@ -1,0 +1,43 @@
+"""A person's call: one digest, alone or beside somebody's batch."""
+
+import asyncio
+import os
+import statistics
+import time
+from typing import Any
+
+from bench.load.target import Target, request
+from signer.v1 import signing_pb2 as pb
+
+
+async def latency(
+    target: Target, credential: str, count: int, pause_s: float = 0.0, seconds: float = 0
+) -> dict[str, Any]:
+    """
+    Calls one after the other, with a pause between: their times in ms. Until `count`, or for `seconds` if given.
+
+    What the stub does is in the time, the making of the request too.
+    """
+    stub = target.stubs(1)[0]
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end if seconds else len(took) < count:
+        began = time.monotonic()
+        answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=60)
+        took.append((time.monotonic() - began) * 1e3)
+        if answer.items[0].status != pb.SIGNED:
+            raise RuntimeError(f"not signed: {answer.items[0].reason}")
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    return {"count": len(took), "seconds": sum(took) / 1e3, **quantiles(took)}
+
+
+def quantiles(took: list[float]) -> dict[str, float]:
+    if not took:
+        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    ordered = sorted(took)
+    return {
+        "p50": statistics.median(ordered),
+        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        "max": ordered[-1],
+    }

@@ -1,0 +1,1 @@
+"""What one would use instead. Nothing here imports anything of the product."""

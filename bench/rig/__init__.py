@@ -1,0 +1,1 @@
+"""What every question needs: tokens, a daemon, clients, rounds and reports."""

@@ -1,0 +1,63 @@
+"""
+Rounds: what is compared runs in turns, so that what else the machine does meets all of them alike.
+
+Of each round the *ratio* is taken, and of the ratios the median: two numbers of one second tell more about each other
+than about the machine. Odd rounds run backwards.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bench.rig.machine import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How many, in how many seconds."""
+
+    count: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+
+@dataclass(slots=True)
+class Series:
+    """One contestant's samples, a round each, with the CPU time that each role of process spent on one."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu_us: list[dict[str, float]] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)  # cores that the machine spent on what is not ours
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def cpu(self) -> dict[str, float]:
+        """Microseconds of each role for one signature."""
+        roles = dict.fromkeys(role for sample in self.cpu_us for role in sample)
+        medians = {role: statistics.median(sample.get(role, 0.0) for sample in self.cpu_us) for role in roles}
+        return {role: round(value, 2) for role, value in medians.items() if value >= 0.05}
+
+    def over(self, other: "Series") -> float:
+        """The median of the rounds' ratios."""
+        return statistics.median(mine / theirs for mine, theirs in zip(self.rates, other.rates, strict=True))
+
+
+def play(contestants: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[str, Series]:
+    """Every contestant once a round, in turns."""
+    series = {name: Series() for name in contestants}
+    for number in range(rounds):
+        order = list(contestants)
+        for name in order if number % 2 == 0 else reversed(order):
+            before = Usage.now()
+            sample = contestants[name]()
+            spent = Usage.now() - before
+            series[name].rates.append(sample.rate)
+            series[name].cpu_us.append({role: s / max(1, sample.count) * 1e6 for role, s in spent.roles.items()})
+            series[name].others.append(spent.others)
+    return series

@@ -1,0 +1,107 @@
+"""The two ways to call C_Sign, held against each other: directly, and by python-pkcs11."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pool import Algorithm, Scheme
+from pool.codes import NAMES, TABLE
+from pool.mechanism import algorithms, from_token, token_input
+from tests.conftest import Keys
+from tests.pool.rig import RSA, check, digests
+from tests.shim import Shim
+from tests.softhsm import KINDS, PIN, Store
+
+# Modules are never loaded into the process of the tests: this child signs both ways what it is told, line by line.
+BOTH = """
+import json, sys
+import pkcs11
+from pkcs11 import ObjectClass
+from pool.cryptoki import Refused, direct
+from pool.mechanism import Algorithm, Hash, Scheme
+from pool.worker import by_library
+
+order = json.loads(sys.stdin.readline())
+session = pkcs11.lib(order["module"]).get_token(token_label="card").open(user_pin=order["pin"])
+ways = {"direct": direct(order["module"], session), "library": by_library}
+assert ways["direct"] is not None
+
+def answer(way, key, algorithm, data):
+    try:
+        return ways[way](key, algorithm, data).hex()
+    except Refused as refused:
+        return refused.code
+
+for line in sys.stdin:
+    label, scheme, hash_, data = json.loads(line)
+    key = session.get_key(ObjectClass.PRIVATE_KEY, label=label)
+    algorithm = Algorithm(Scheme(scheme), Hash(hash_) if hash_ else None)
+    print(json.dumps({way: answer(way, key, algorithm, bytes.fromhex(data)) for way in ways}), flush=True)
+"""
+
+
+class Child:
+    def __init__(self, module: str, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", BOTH],
+            env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._say({"module": module, "pin": PIN})
+
+    def _say(self, message: Any) -> None:
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+
+    def sign(self, label: str, algorithm: Algorithm, data: bytes) -> dict[str, str]:
+        self._say([label, algorithm.scheme.value, algorithm.hash.value if algorithm.hash else "", data.hex()])
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def child(store: Store, shim: Shim) -> Any:
+    made = Child(shim.module, store.environment | shim.env)
+    yield made
+    made.close()
+
+
+def test_both_sign_alike(child: Child, keys: Keys) -> None:
+    """Every kind of key in every way: equal where signatures have one value, and both right where they have many."""
+    for kind in KINDS:
+        spki = keys[kind][1]
+        for algorithm in algorithms(spki):
+            item = digests(1, 7, algorithm)[0]
+            answers = child.sign(kind, algorithm, token_input(algorithm, spki, item))
+            for raw in answers.values():
+                check(algorithm, spki, item, from_token(algorithm, bytes.fromhex(raw)))
+            if algorithm.scheme in {Scheme.RSA_PKCS1_V15, Scheme.ED25519}:
+                assert len(set(answers.values())) == 1
+
+
+def test_both_name_a_refusal_alike(child: Child, shim: Shim, keys: Keys) -> None:
+    """Each return code that means something has one name, whichever way it came; and the session is good afterwards."""
+    numbers = {name: number for number, name in NAMES.items()}
+    data = token_input(RSA, keys["RSA-2048"][1], digests(1)[0])
+    for code in TABLE:
+        for function in ("C_SignInit", "C_Sign"):
+            shim.script(f"{function} * return {numbers[code]:#x}")
+            assert child.sign("RSA-2048", RSA, data) == {"direct": code, "library": code}, (function, code)
+            shim.clear()
+    assert len(set(child.sign("RSA-2048", RSA, data).values())) == 1
+
+
+def test_a_code_without_a_name_is_told_by_its_number(child: Child, shim: Shim, keys: Keys) -> None:
+    """A vendor's own code: the number, for whoever has the vendor's manual."""
+    shim.script("C_Sign * return 0x80000042")
+    answers = child.sign("RSA-2048", RSA, token_input(RSA, keys["RSA-2048"][1], digests(1)[0]))
+    assert answers["direct"] == "CKR_0x80000042"
+    assert answers["library"].startswith(("CKR_", "PKCS11"))
