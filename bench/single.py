@@ -11,6 +11,7 @@ from bench.rig.report import Report, Row, compare
 from bench.rig.rounds import play
 
 IN_FLIGHT = 64
+CHANNELS = 2  # a connection has a limit of streams, and 64 on one are refused now and then
 
 
 def ask(*, quick: bool) -> Report:
@@ -24,11 +25,11 @@ def ask(*, quick: bool) -> Report:
         plain = bed.client(daemon, target=bed.plain_server(daemon, unchecked))
         raw = bed.raw(checked)
         for kind in checked.keys:
-            order = {"do": "single", "seconds": seconds, "in_flight": IN_FLIGHT}
+            order = {"do": "single", "seconds": seconds, "in_flight": IN_FLIGHT, "channels": CHANNELS}
             series = play(
                 {
                     "raw": partial(raw.run, kind, seconds / 2),
-                    "empty": partial(sample, empty, do="empty", seconds=seconds, in_flight=IN_FLIGHT),
+                    "empty": partial(sample, empty, do="empty", seconds=seconds, in_flight=IN_FLIGHT, channels=CHANNELS),
                     "on": partial(sample, client, credential=checked.keys[kind].label, **order),
                     "off": partial(sample, client, credential=unchecked.keys[kind].label, **order),
                     "plain": partial(sample, plain, do="plain", kind=kind, seconds=seconds, in_flight=IN_FLIGHT),

@@ -72,3 +72,7 @@ NAMES: Mapping[int, str] = {
     0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",
     0x200: "CKR_FUNCTION_REJECTED",
 }
+
+
+def name_of(code: int) -> str:
+    return NAMES.get(code, f"CKR_{code:#x}")

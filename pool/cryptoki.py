@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from pool.codes import NAMES
+from pool.codes import name_of
 from pool.mechanism import CKG_MGF1, CKM, CKM_HASH, DIGEST_BYTES, Algorithm, Scheme
 from pool.wire import SIGNATURE_BYTES_MAX
 
@@ -65,7 +65,7 @@ def direct(module: str, session: Any) -> Sign | None:
             length.value = SIGNATURE_BYTES_MAX
             code = c_sign(handle, data, len(data), at_buffer, at_length)
         if code != _CKR_OK:
-            raise Refused(NAMES.get(code, f"CKR_{code:#x}"))
+            raise Refused(name_of(code))
         return bytes(view[: length.value])
 
     return sign

@@ -35,7 +35,7 @@ from pkcs11.exceptions import (
 
 from pool import wire
 from pool.child import harden, open_socket
-from pool.codes import Meaning, meaning
+from pool.codes import Meaning, meaning, name_of
 from pool.cryptoki import Refused, Sign, direct
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, from_token, token_input, verify
 
@@ -52,9 +52,12 @@ _NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 
 
 def ckr(error: Exception) -> str:
-    """The PKCS#11 name of python-pkcs11's exception: 'DeviceRemoved' is CKR_DEVICE_REMOVED."""
+    """The PKCS#11 name of python-pkcs11's exception: 'DeviceRemoved' is CKR_DEVICE_REMOVED; some it tells by number."""
     if not isinstance(error, PKCS11Error):
         return type(error).__name__
+    unmapped = re.fullmatch(r"Unmapped error code (0x[0-9a-f]+)", str(error))
+    if unmapped:
+        return name_of(int(unmapped[1], 16))
     return "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__).upper()
 
 

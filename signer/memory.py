@@ -13,14 +13,18 @@ from pathlib import Path
 
 LOOK_EVERY_S = 2.0
 WORTH_BYTES = 8 * 1024 * 1024
+OWN_MAP_BYTES = 64 * 1024  # from this size on a block is a mapping of its own, and goes back when it is freed
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 async def keep_trimmed() -> None:
     """For ever: trim when the process has grown, and again while that wins. No malloc_trim, no trimming."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    library = ctypes.CDLL(None)
+    trim = getattr(library, "malloc_trim", None)
     if trim is None:
         return
+    library.mallopt(_M_MMAP_THRESHOLD, OWN_MAP_BYTES)
     lowest, wins = resident_bytes(), False
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

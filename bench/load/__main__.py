@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import uvloop
 
 from bench.load import coalesce, digests, documents, flood, interactive
@@ -43,9 +44,17 @@ async def main() -> None:
         try:
             answer = await LOADS[order.pop("do")](target, **order)
         except Exception as error:  # noqa: BLE001 -- the boundary: the bench raises it again
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer = {"error": _first(error)}
         print(json.dumps(answer), flush=True)
     await target.close()
+
+
+def _first(error: BaseException) -> str:
+    """The first of a group's errors, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+    return f"{type(error).__name__}: {detail}"
 
 
 if __name__ == "__main__":

@@ -84,26 +84,29 @@ async def single(
     return {"count": count, "seconds": seconds}
 
 
-async def empty(target: Target, seconds: float, in_flight: int) -> dict[str, Any]:
+async def empty(target: Target, seconds: float, in_flight: int, channels: int = 1) -> dict[str, Any]:
     """What `single` does, to a handler that does nothing: the same request is made, an empty answer is read."""
-    call = target.channels(1)[0].unary_unary(
-        "/bench.Empty/Call",
-        request_serializer=pb.SignDigestsRequest.SerializeToString,
-        response_deserializer=pb.SignDigestsResponse.FromString,
-    )
+    calls = [
+        channel.unary_unary(
+            "/bench.Empty/Call",
+            request_serializer=pb.SignDigestsRequest.SerializeToString,
+            response_deserializer=pb.SignDigestsResponse.FromString,
+        )
+        for channel in target.channels(channels)
+    ]
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     count = 0
 
-    async def caller() -> None:
+    async def caller(call: Any) -> None:
         nonlocal count
         while loop.time() < end:
             await call(request("nobody.p-256", [os.urandom(32)]), timeout=TIMEOUT_S)
             count += loop.time() < end
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(in_flight):
-            tasks.create_task(caller())
+        for number in range(in_flight):
+            tasks.create_task(caller(calls[number % channels]))
     return {"count": count, "seconds": seconds}
 
 

@@ -29,7 +29,8 @@ class Series:
     """One contestant's samples, a round each, with the CPU time that each role of process spent on one."""
 
     rates: list[float] = field(default_factory=list)
-    cpu_us: list[dict[str, float]] = field(default_factory=list)
+    count: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)  # of all rounds, because the kernel counts in ticks of 10 ms
     others: list[float] = field(default_factory=list)  # cores that the machine spent on what is not ours
 
     @property
@@ -39,9 +40,9 @@ class Series:
     @property
     def cpu(self) -> dict[str, float]:
         """Microseconds of each role for one signature."""
-        roles = dict.fromkeys(role for sample in self.cpu_us for role in sample)
-        medians = {role: statistics.median(sample.get(role, 0.0) for sample in self.cpu_us) for role in roles}
-        return {role: round(value, 2) for role, value in medians.items() if value >= 0.05}
+        each = {role: seconds / max(1, self.count) * 1e6 for role, seconds in self.cpu_s.items() if role != "bench"}
+        whole = sum(each.values())
+        return {role: round(value, 2) for role, value in each.items() if value > whole / 100}
 
     def over(self, other: "Series") -> float:
         """The median of the rounds' ratios."""
@@ -58,6 +59,8 @@ def play(contestants: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[s
             sample = contestants[name]()
             spent = Usage.now() - before
             series[name].rates.append(sample.rate)
-            series[name].cpu_us.append({role: s / max(1, sample.count) * 1e6 for role, s in spent.roles.items()})
             series[name].others.append(spent.others)
+            series[name].count += sample.count
+            for role, seconds in spent.roles.items():
+                series[name].cpu_s[role] = series[name].cpu_s.get(role, 0.0) + seconds
     return series

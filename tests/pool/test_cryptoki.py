@@ -103,5 +103,4 @@ def test_a_code_without_a_name_is_told_by_its_number(child: Child, shim: Shim, k
     """A vendor's own code: the number, for whoever has the vendor's manual."""
     shim.script("C_Sign * return 0x80000042")
     answers = child.sign("RSA-2048", RSA, token_input(RSA, keys["RSA-2048"][1], digests(1)[0]))
-    assert answers["direct"] == "CKR_0x80000042"
-    assert answers["library"].startswith(("CKR_", "PKCS11"))
+    assert answers == {"direct": "CKR_0x80000042", "library": "CKR_0x80000042"}

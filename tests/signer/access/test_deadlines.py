@@ -220,20 +220,30 @@ def test_cancelled_call(rig: Rig, portal: Caller, way: str) -> None:
 
 
 def test_row_5_4_over_limit_requests_leave_nothing(rig: Rig) -> None:
-    """Row 5.4: a hundred messages over the limit at one time are refused, and the front is no more than 10 MB larger."""
+    """Row 5.4: a hundred messages over the limit at one time, again and again, do not make the front 10 MB larger."""
     request = ask(credential="x" * (limits.MIB + 1))
     with Caller(rig) as one, Caller(rig) as two, ThreadPoolExecutor(100) as threads:
 
-        def all_at_once() -> set[tuple[str, str]]:
+        def all_at_once() -> None:
             answers = [threads.submit(caller.sign, request, timeout_s=30) for caller in (one, two) for _ in range(50)]
-            return {answer.result().brief for answer in answers}
+            assert {answer.result().brief for answer in answers} == {("INVALID_ARGUMENT", "MESSAGE_TOO_LARGE")}
 
-        one.sign()
-        two.sign()
-        before = rss_mb(rig)
-        for _ in range(2):
-            assert all_at_once() == {("INVALID_ARGUMENT", "MESSAGE_TOO_LARGE")}
-        until(lambda: rss_mb(rig) - before <= 10, 8, f"{before:.0f} MB again")
+        def lowest(until_mb: float) -> float:
+            """What the front comes down to, when ordinary calls go on."""
+            found = []
+            end = time.monotonic() + 8
+            while time.monotonic() < end and min(found, default=1e9) > until_mb:
+                assert one.sign().code == two.sign().code == "OK"
+                found.append(rss_mb(rig))
+                threading.Event().wait(0.05)
+            return min(found)
+
+        all_at_once()  # the threads and buffers of two busy connections
+        before = lowest(115)
+        for _ in range(3):
+            all_at_once()
+        after = lowest(before + 10)
+    assert after - before <= 10, f"{before:.0f} MB before, {after:.0f} MB after"
 
 
 # ---- F40: clients that take their time
@@ -317,13 +327,13 @@ def test_f40_client_that_never_reads(rig: Rig, portal: Caller) -> None:
             made = signed(rig) - before - len(calm)
             # What left the service already: an answer on the wire, one in the client's window, one being written.
             assert made <= most + 4 * each
-            assert flood.sent * each <= made + 4 * limits.MIB / 34, "the rest stands in the transport's window"
-            assert rss_mb(rig) - memory < 30
-            settled = signed(rig)
+            settled, taken = signed(rig), flood.sent
             began = time.monotonic()
             assert {portal.sign(digests=[digest(81)]).code for _ in range(100)} == {"OK"}
             assert time.monotonic() - began < 5
             assert signed(rig) == settled + 100, "it has stopped"
+            assert flood.sent <= taken + 1
+            assert rss_mb(rig) - memory < 30
         finally:
             flood.enough.set()
             stream.cancel()

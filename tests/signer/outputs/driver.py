@@ -19,7 +19,9 @@ import psutil
 from asn1crypto import cms, x509
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.validation import async_validate_detached_cms, async_validate_pdf_signature
+from pyhanko.sign.validation.generic_cms import async_validate_cms_signature
 from pyhanko.sign.validation.settings import KeyUsageConstraints
+from pyhanko.sign.validation.status import SignatureStatus
 from pyhanko_certvalidator import ValidationContext
 
 from signer.client import Client, error_from
@@ -160,27 +162,28 @@ class Stream:
 
 
 async def sign(client: Client, documents: Iterable[bytes], **order: Any) -> list[Answer]:
-    """Sign documents on one stream; their answers in the order of the documents."""
+    """Sign documents on one stream; their answers in the order of the documents. `order`: for open, reason, location."""
     stream = Stream(client)
     given = list(documents)
+    texts = {word: order.pop(word) for word in ("reason", "location") if word in order}
 
     async def write() -> None:
         await stream.open(**order)
         for index, data in enumerate(given):
-            await stream.document(index, data)
+            await stream.document(index, data, **texts)
 
-    writing = asyncio.create_task(write())
-    answers = {}
+    async def read() -> dict[int, Answer]:
+        answers = [await stream.next() for _ in given]
+        return {answer.result.index: answer for answer in answers}
+
     try:
-        for _ in given:
-            answer = await stream.next()
-            answers[answer.result.index] = answer
-        await writing
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(write())
+            reading = tasks.create_task(read())
         await stream.close()
     finally:
-        writing.cancel()
         stream.call.cancel()
-    return [answers[index] for index in range(len(given))]
+    return [reading.result()[index] for index in range(len(given))]
 
 
 async def sign_one(client: Client, document: bytes, **order: Any) -> bytes:
@@ -294,11 +297,15 @@ class Verifiers:
         )
         return bool(status.bottom_line)
 
-    async def pyhanko_cms(self, signature: bytes, content: bytes) -> bool:
+    async def pyhanko_cms(self, signature: bytes, content: bytes | None) -> bool:
+        """pyHanko's verdict on a CMS over this content; None: what it judges is inside."""
         signed = cms.ContentInfo.load(signature)["content"]
-        status = await async_validate_detached_cms(
-            content, signed, self._context(), key_usage_settings=KeyUsageConstraints({"non_repudiation"})
-        )
+        context, usage = self._context(), KeyUsageConstraints({"non_repudiation"})
+        if content is not None:
+            status = await async_validate_detached_cms(content, signed, context, key_usage_settings=usage)
+        else:
+            given = {"validation_context": context, "key_usage_settings": usage}
+            status = await async_validate_cms_signature(signed, SignatureStatus, **given)
         return bool(status.valid and status.intact and status.trusted)
 
 

@@ -42,6 +42,7 @@ FILES = sorted(CORPUS.glob("*.pdf"))
 COVERS, CHANGES = pb.SignatureReport.Coverage, pb.SignatureReport.Changes
 KEYS = ["RSA-2048", "P-256", "RSA-3072", "P-384", "RSA-4096", "P-521"]
 HASHES = {"SHA256": hashes.SHA256(), "SHA384": hashes.SHA384(), "SHA512": hashes.SHA512()}
+NAMES = {"RSA_PKCS1_V15": "RSA_PKCS1V15"}  # how the report spells it
 every_algorithm = pytest.mark.parametrize(("kind", "scheme", "digest"), ALGORITHMS)
 
 
@@ -120,7 +121,7 @@ async def test_pades(client: Client, verifiers: Verifiers, kind: str, scheme: st
         assert verifiers.pdf_good(signed)
     (report,) = (await examine(client, signed)).signatures
     assert (report.valid, report.trusted, report.profile) == (True, True, "PAdES")
-    assert report.algorithm == ("ED25519" if kind == "Ed25519" else f"{scheme}/{digest}")
+    assert report.algorithm == ("ED25519" if kind == "Ed25519" else f"{NAMES.get(scheme, scheme)}/{digest}")
 
 
 @every_algorithm
@@ -135,8 +136,10 @@ async def test_cades_enveloping(client: Client, verifiers: Verifiers, kind: str,
     """A CMS round a file: openssl takes the very file out of it."""
     signed = await sign_one(client, CONTENT, output="CADES_B_B", enveloping=True, **order(kind, scheme, digest))
     assert cms.ContentInfo.load(signed)["content"]["encap_content_info"]["content"].native == CONTENT
-    await judge_cms(verifiers, kind, signed, CONTENT)
-    if kind != "Ed25519":
+    assert await verifiers.pyhanko_cms(signed, None)
+    if kind == "Ed25519":
+        second_reading(signed, CONTENT)
+    else:
         assert verifiers.openssl(signed, None) == CONTENT
 
 
