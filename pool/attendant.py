@@ -263,11 +263,11 @@ class Attendant:
             self._quarantine()
 
     def _quarantine(self) -> None:
-        if self.token.identity is not None:
-            self.token.tries.quarantine(self.token.identity)
         with contextlib.suppress(WrongEvent):  # out of service already; the next start sees what is written
             detail = f"lane {self.lane.name} made a signature that does not verify"
             self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
+        if self.token.identity is not None:
+            self.token.tries.quarantine(self.token.identity)
 
     def _doubt(self) -> bool:
         """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""

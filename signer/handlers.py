@@ -71,6 +71,8 @@ class Call:
     deadline: float
     accepted: datetime
     identify: Callable[[], Caller] = field(repr=False)
+    # What a call that may be open for long, with nothing in work, does when the service stops.
+    when_draining: "Callable[[Callable[[], object]], contextlib.AbstractContextManager[None]]" = field(repr=False)
     request_id: str = ""
 
     def check_again(self) -> None:
@@ -83,6 +85,8 @@ class Admission:
 
     def __init__(self) -> None:
         self._callers: Counter[str] = Counter()
+        self._at_drain: set[Callable[[], object]] = set()
+        self._empty = asyncio.Event()
         self.draining = False
 
     @property
@@ -93,7 +97,7 @@ class Admission:
     def admit(self, caller: Caller) -> Iterator[None]:
         """Raises `Refusal` instead of letting a queue grow."""
         if self.draining:
-            raise Refusal("DRAINING", retry_s=1.0)
+            raise draining()
         if self._callers.total() >= CALLS_MAX or self._callers[caller.name] >= CALLER_CALLS_MAX:
             raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
         self._callers[caller.name] += 1
@@ -101,6 +105,28 @@ class Admission:
             yield
         finally:
             self._callers[caller.name] -= 1
+            if self.draining and not self.calls:
+                self._empty.set()
+
+    async def drain(self) -> None:
+        """Admit no call any more; returns when none is in work."""
+        self.draining = True
+        for callback in list(self._at_drain):
+            callback()
+        if self.calls:
+            await self._empty.wait()
+
+    @contextlib.contextmanager
+    def when_draining(self, callback: Callable[[], object]) -> Iterator[None]:
+        self._at_drain.add(callback)
+        try:
+            yield
+        finally:
+            self._at_drain.discard(callback)
+
+
+def draining() -> Refusal:
+    return Refusal("DRAINING", retry_s=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +155,8 @@ class Gatekeeper:
         asked_s = context.time_remaining()
         left_s = default_s if asked_s is None else min(asked_s, life_s)
         margin_s = max(DEADLINE_MARGIN_S, left_s * DEADLINE_MARGIN_SHARE)
-        return Call(rpc, caller, self.clock.monotonic() + left_s - margin_s, self.clock.wall(), identify)
+        deadline = self.clock.monotonic() + left_s - margin_s
+        return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission.when_draining)
 
     async def unary(self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Any, context: Any) -> Any:
         """A call with one request and one answer."""

@@ -13,7 +13,7 @@ from signer.clock import Clock, rfc3339
 from signer.config import Config, ConfigError
 from signer.credential import Credential
 from signer.errors import Refusal
-from signer.handlers import Call
+from signer.handlers import Call, draining
 from signer.v1 import operator_pb2 as pb
 
 PROTOCOL = 1
@@ -68,10 +68,15 @@ class OperatorService:
         return self._tokens(self._pool.snapshot())
 
     async def watch_tokens(self, _request: Any, context: Any, call: Call) -> None:
-        async for views in self._pool.watch():
-            call.check_again()
-            await context.write(self._tokens(views))
-            await asyncio.sleep(WATCH_PAUSE_S)
+        try:
+            async with asyncio.timeout(None) as watching:
+                with call.when_draining(lambda: watching.reschedule(0)):
+                    async for views in self._pool.watch():
+                        call.check_again()
+                        await context.write(self._tokens(views))
+                        await asyncio.sleep(WATCH_PAUSE_S)
+        except TimeoutError:
+            raise draining() from None
 
     async def unlock_token(self, request: Any, _call: Call) -> Any:
         try:

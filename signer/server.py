@@ -6,6 +6,7 @@ The daemon: start-up, service, drain, stop. It wires the rooms together and hold
 """
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -43,6 +44,7 @@ log = logging.getLogger("signer")
 
 DATABASE = "paraph.sqlite"
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
+CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
 _FIXED = ("server", "token", "listener")
 
@@ -188,9 +190,11 @@ class Daemon:
     async def _drain(self) -> None:
         """New calls are refused, those in work get their time; then everything is closed in the order it was opened."""
         log.info("stopping: %d calls in work get %g s", self._admission.calls, DRAIN_S)
-        self._admission.draining = True
         await self._health.enter_graceful_shutdown()
-        await asyncio.gather(*(door.close(DRAIN_S) for door in self._doors))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):  # the doors stay open, so that who calls now is told why not
+                await self._admission.drain()
+        await asyncio.gather(*(door.close(CLOSE_S) for door in self._doors))
         log.info("stopped")
 
 

@@ -17,7 +17,7 @@ from signer.clock import Clock
 from signer.credential import Credential, Output, Purpose
 from signer.documents import DocumentStream, Order, next_message
 from signer.errors import Refusal, problem_of, refusal_from
-from signer.handlers import Call
+from signer.handlers import Call, draining
 from signer.limits import (
     BATCH_CALL_S,
     CALL_S,
@@ -94,9 +94,14 @@ class SigningService:
             if entry is not None:
                 raise entry
 
+        def stop_reading() -> None:
+            reader.cancel()
+            answers.put_nowait(draining())
+
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(read_all(tasks))
-            tasks.create_task(write_all())
+            reader = tasks.create_task(read_all(tasks))
+            with call.when_draining(stop_reading):
+                await tasks.create_task(write_all())
 
     async def _one_of_stream(self, message: Any, call: Call) -> Any:
         """The answer to one request of a stream, its refusal included."""

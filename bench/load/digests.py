@@ -3,8 +3,10 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from typing import Any
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
@@ -61,19 +63,32 @@ async def batches(
 
 
 async def single(
-    target: Target, credential: str, seconds: float, in_flight: int, channels: int = 1, warm: float = 0.0
-) -> dict[str, Any]:
-    """One digest a call, `in_flight` calls unanswered; those answered within the time count."""
+    target: Target, credential: str, seconds: float, in_flight: int, channels: int = 1, warm: float = 0.0,
+    tolerant: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """
+    One digest a call, `in_flight` calls unanswered; those answered within the time count.
+
+    `tolerant` counts calls that fail, too, instead of ending with the first.
+    """
     stubs = target.stubs(channels)
     loop = asyncio.get_running_loop()
     start = loop.time() + warm
     end = start + seconds
     count = 0
+    failed: Counter[str] = Counter()
 
     async def caller(stub: Any) -> None:
         nonlocal count
         while loop.time() < end:
-            answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=TIMEOUT_S)
+            try:
+                answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                if not tolerant:
+                    raise
+                failed[str(error.details())] += 1
+                await asyncio.sleep(0.01)
+                continue
             if answer.items[0].status != pb.SIGNED:
                 raise RuntimeError(f"not signed: {answer.items[0].reason}")
             count += start <= loop.time() < end
@@ -81,7 +96,7 @@ async def single(
     async with asyncio.TaskGroup() as tasks:
         for number in range(in_flight):
             tasks.create_task(caller(stubs[number % channels]))
-    return {"count": count, "seconds": seconds}
+    return {"count": count, "seconds": seconds, "failed": dict(failed)}
 
 
 async def empty(target: Target, seconds: float, in_flight: int, channels: int = 1) -> dict[str, Any]:

@@ -55,8 +55,6 @@ class Service:
 
 
 class Daemon:
-    """`shared`: all tokens hold the same keys, as cards of one kind do; the first one's credentials serve for all."""
-
     def __init__(self, directory: Path, services: Sequence[Service], *, pki: Pki | None = None) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -175,6 +173,11 @@ class Daemon:
         return Child(words, environment=_environment(), cwd=REPOSITORY)
 
     def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.directory / "state", ignore_errors=True)
+
+    def stop(self) -> None:
+        """As an operator would: calls in work get their time, then it ends."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -186,7 +189,6 @@ class Daemon:
                 except subprocess.TimeoutExpired:
                     os.killpg(self._process.pid, signal.SIGKILL)
                     self._process.wait()
-        shutil.rmtree(self.directory / "state", ignore_errors=True)
 
 
 def free_port() -> int:

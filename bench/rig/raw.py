@@ -37,6 +37,7 @@ class Raw:
         keys = [f"{key.label}={KINDS[kind]}={key.spki_file}" for kind, key in token.keys.items()]
         command = [build(), token.module, token.label, token.pin_file, *keys]
         self._keys = token.keys
+        self.directory = token.pin_file.parent
         self._children: list[Child] = []
         try:
             for _ in range(lanes):

@@ -32,6 +32,7 @@ class Row:
     goal: str = ""  # what the ratio is to be; 'pyhanko >= 15' for a peer's
     unit: str = "/s"
     cpu_us: dict[str, float] = field(default_factory=dict)  # for one signature of ours, by role
+    limit_cpu_us: dict[str, float] = field(default_factory=dict)  # the limit's own
     others: float = 0.0  # cores that something else used meanwhile, of the worse side
     note: str = ""
 
@@ -41,7 +42,7 @@ class Row:
             return None
         verdicts = []
         for part in self.goal.split(","):
-            found = re.fullmatch(r"\s*(\w*)\s*(>=|<=)\s*([\d.]+)\s*", part)
+            found = re.fullmatch(r"\s*(.*?)\s*(>=|<=)\s*([\d.]+)\s*", part)
             assert found is not None, self.goal
             value = self.peers[found[1]] if found[1] else self.ratio
             verdicts.append(value >= float(found[3]) if found[2] == ">=" else value <= float(found[3]))
@@ -73,7 +74,7 @@ def compare(
     ratios = {name: round(mine.over(series[key]), 3) for name, key in (peers or {}).items()}
     others = round(max(_mean(mine.others), _mean(bound.others)), 2)
     ratio = round(mine.over(bound), 3)
-    return Row(case, round(mine.rate, 1), round(bound.rate, 1), ratio, ratios, goal, "/s", mine.cpu, others, note)
+    return Row(case, round(mine.rate, 1), round(bound.rate, 1), ratio, ratios, goal, "/s", mine.cpu, bound.cpu, others, note)
 
 
 def bounded(case: str, value: float, limit: float, unit: str, *, note: str = "", goal: str = "<= 1") -> Row:
@@ -91,12 +92,17 @@ def table(reports: list[Report]) -> str:
         for row in report.rows:
             mark = {None: "", True: "yes", False: "**no**"}[row.met()]
             peers = ", ".join(f"{name} {ratio:g}" for name, ratio in row.peers.items())
-            cpu = ", ".join(f"{role} {value:.3g}" for role, value in row.cpu_us.items())
+            cpu, bare = (", ".join(f"{role} {value:.3g}" for role, value in each.items()) for each in _cpus(row))
+            cpu += f"; limit: {bare}" if bare else ""
             ours, limit = f"{row.ours:,.5g} {row.unit}", f"{row.limit:,.5g} {row.unit}"
             case = f"{row.case} ({row.note})" if row.note else row.case
             words = [report.bench, case, f"**{row.ratio:.3g}**", row.goal, mark, ours, limit, peers, cpu, row.others]
             lines.append("| " + " | ".join(str(word) for word in words) + " |")
     return "\n".join(lines)
+
+
+def _cpus(row: Row) -> tuple[dict[str, float], dict[str, float]]:
+    return row.cpu_us, row.limit_cpu_us
 
 
 def heading(reports: list[Report]) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 PIN = "1234"
+SO_PIN = "87654321"
 KINDS = {"RSA-2048": "rsa", "P-256": "ec"}  # and what `limit` calls them
 _PLACES = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -68,14 +69,38 @@ class Store:
 
     def tokens(self, *labels: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Token]:
         """New tokens with a key of each kind, labelled with it."""
-        environment = os.environ | self.environment
         for label in labels:
-            words = ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "87654321"]
-            subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
+            self._util("--init-token", "--free", "--label", label, "--so-pin", SO_PIN)
+        environment = os.environ | self.environment
         order = json.dumps({"module": str(self.module), "pin": PIN, "tokens": labels, "kinds": kinds})
         command = [sys.executable, "-m", "bench.rig.softhsm"]
         made = subprocess.run(command, input=order.encode(), env=environment, check=True, stdout=subprocess.PIPE)
         return [self._token(label, keys) for label, keys in json.loads(made.stdout).items()]
+
+    def cards(self, count: int) -> list[Token]:
+        """So many tokens with one and the same RSA-2048 key, as cards issued for one purpose."""
+        private = rsa.generate_private_key(65537, 2048)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pkcs8, label = self._directory / "card.key", key_label("card", "RSA-2048")
+        pkcs8.write_bytes(private.private_bytes(*form))
+        spki = private.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        path = self._directory / "card.spki"
+        path.write_bytes(spki)
+        assert self.module is not None
+        cards = []
+        for number in range(count):
+            name = f"card{number}"
+            self._util("--init-token", "--free", "--label", name, "--so-pin", SO_PIN)
+            self._util("--import", pkcs8, "--token", name, "--label", label, "--id", "a001")
+            key = {"RSA-2048": Key(label, spki, path)}
+            cards.append(Token(name, self.module, self.pin_file, dict(self.environment), key))
+        return cards
+
+    def _util(self, *words: object) -> None:
+        command = ["softhsm2-util", *(str(word) for word in words), "--pin", PIN]
+        subprocess.run(command, env=os.environ | self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def _token(self, label: str, made: dict[str, str]) -> Token:
         assert self.module is not None

@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BYTE_RANGE = re.compile(rb"/ByteRange\s*\[\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s*\]")
+PROGRAM_S = 30  # for a file of 6 MB they need less than one
 AT_ONCE = os.cpu_count() or 2  # the time goes into the programs
 
 
@@ -37,7 +38,13 @@ class NotVerified(Exception):
 
 def run(*command: str | Path) -> str:
     """A program's output, in English; raises `NotVerified` when it says no."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL, timeout=PROGRAM_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise NotVerified(f"{command[0]}: no answer in {PROGRAM_S} s") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise NotVerified(f"{command[0]}: {said[0] if said else f'ended with {done.returncode}'}")

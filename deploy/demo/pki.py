@@ -32,6 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PUBLISHED = "http://pki.paraph.invalid"  # nobody answers there, and nobody ever will (RFC 2606, 2)
 POLICY = x509.ObjectIdentifier("2.25.207741183290561934216590448717430113981")  # of a UUID, so nobody else's (X.667)
+DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 YEAR = timedelta(days=365)
 KEPT = timedelta(days=30)  # what ends sooner is made anew
 
@@ -109,8 +110,14 @@ def issued_by(issuer: str) -> list[Extension]:
 
 
 def for_signatures() -> list[Extension]:
-    """ContentCommitment and nothing else: such a key never proves who is at the other end of a connection."""
-    return [usage("content_commitment")]
+    """
+    ContentCommitment and nothing else: such a key never proves who is at the other end of a connection.
+
+    NSS and `openssl cms` judge signatures on documents by the purpose of e-mail; the other is RFC 9336. They are not
+    left out, because pdfsig (poppler 22.12) takes NSS's note that there is no such extension for a fault.
+    """
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION, DOCUMENT_SIGNING])
+    return [usage("content_commitment"), (purposes, False)]
 
 
 def for_authentication(purpose: x509.ObjectIdentifier, *names: x509.GeneralName) -> list[Extension]:

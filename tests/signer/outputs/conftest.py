@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 
 from signer.client import Client
-from tests.daemon import Rig, Token, running
+from tests.daemon import SUBMIT, Rig, Token, running
 from tests.signer.outputs.driver import Verifiers, copied
 from tests.softhsm import KINDS, Store
 
 
 @pytest.fixture(scope="session")
 def rig(store: Store) -> Iterator[Rig]:
-    """A daemon over a card with a key of every kind; credentials are named by their kind in lower case."""
+    """A daemon over a card with a key of every kind; credentials are named by their kind in lower case. Callers: portal, other."""
     made = Rig()
     made.store = copied(store, made.directory / "copied")
     made.tokens = [Token("card", "card")]
     made.add_keys("card", KINDS)
+    made.callers["other"] = ("submit", SUBMIT, None)
     with running(made):
         yield made
 

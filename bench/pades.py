@@ -1,0 +1,99 @@
+"""
+How many PDFs a second are signed as PAdES B-B, and how does that compare to pyHanko by itself and to the bare token?
+
+Documents go up and come down through gRPC, on several streams with several unanswered on each. The peer is one pyHanko
+process with its own PKCS11Signer on the same token, all in memory. Asked of a one-page minimal PDF, and of every file
+of deploy/demo/corpus, of which the median and the worst are shown; last of digests alone, as the client library sends
+them when it keeps the document to itself.
+"""
+
+import statistics
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from bench.rig.bed import Bed, sample
+from bench.rig.child import Child
+from bench.rig.daemon import REPOSITORY, Service
+from bench.rig.pdf import minimal_pdf
+from bench.rig.raw import Raw
+from bench.rig.report import Report, Row, compare
+from bench.rig.rounds import play
+
+STREAMS, IN_FLIGHT = 3, 4
+DIGESTS = 1_000
+CORPUS = REPOSITORY / "deploy" / "demo" / "corpus"
+PYHANKO = "one pyHanko process"
+
+
+def ask(*, quick: bool) -> Report:
+    rounds, seconds = (5, 1.0) if quick else (7, 2.0)
+    with Bed() as bed:
+        [token] = bed.store.tokens("verified")
+        daemon = bed.daemon(Service(token, bed.lanes))
+        credential = token.keys["RSA-2048"].label
+        client, raw = bed.client(daemon), bed.raw(token)
+        words = (token.module, token.label, token.pin_file, credential, daemon.chain(credential))
+        pyhanko = bed.peer("pyhanko_pkcs11", *words, token=token)
+        page = bed.directory / "page.pdf"
+        page.write_bytes(minimal_pdf())
+        minimal = _case("minimal PDF, up and down", client, raw, pyhanko, credential, page, rounds, seconds)
+        rows = [_aimed(minimal, "", f"{PYHANKO} >= 15, >= 0.22")]
+        # In the quick form three rounds a file, for time.
+        each, slice_s = (3, 0.35) if quick else (5, 1.0)
+        files = [
+            _case(path.name, client, raw, pyhanko, credential, path, each, slice_s)
+            for path in sorted(CORPUS.glob("*.pdf"))
+        ]
+        rows += _corpus(files, f"{each} rounds a file")
+        guess = raw.run("RSA-2048", 0.2).rate
+        order = {"credential": credential, "batch": DIGESTS, "in_flight": 4, "output": "PADES_B_B"}
+        total = max(2 * DIGESTS, guess * seconds)
+        series = play(
+            {
+                "raw": partial(raw.run, "RSA-2048", seconds / 2),
+                "ours": partial(sample, client, do="batches", total=total, **order),
+            },
+            rounds,
+        )
+        rows.append(compare("digests only, CMS for the gap back", series, "ours", "raw", goal=">= 0.85"))
+    return Report("pades", rows, rounds)
+
+
+def _case(
+    name: str, client: Child, raw: Raw, pyhanko: Child, credential: str, path: Path, rounds: int, seconds: float
+) -> Row:
+    """One document again and again; before, that what comes back is a valid signature."""
+    order = {"do": "documents", "credential": credential, "files": [str(path)], "streams": STREAMS}
+    signed = raw.directory / "signed.pdf"
+    client.ask({**order, "in_flight": IN_FLIGHT, "seconds": 0.1, "save": str(signed)})  # type: ignore[dict-item]
+    verdict = client.ask({"do": "verify", "file": str(signed)})
+    if not verdict["valid"]:
+        raise RuntimeError(f"{name}: {verdict['why']}")
+    series = play(
+        {
+            "raw": partial(raw.run, "RSA-2048", min(0.3, seconds / 2)),
+            "ours": partial(sample, client, in_flight=IN_FLIGHT, seconds=seconds, **order),
+            "pyhanko": partial(sample, pyhanko, files=[str(path)], seconds=seconds),
+        },
+        rounds,
+    )
+    return compare(name, series, "ours", "raw", {PYHANKO: "pyhanko"})
+
+
+def _corpus(files: list[Row], note: str) -> list[Row]:
+    """Median and worst, by the ratio to raw C and by that to pyHanko; then each file for the table."""
+    by_peer = sorted(files, key=lambda row: row.peers[PYHANKO])
+    by_limit = sorted(files, key=lambda row: row.ratio)
+    middle = by_limit[len(files) // 2]
+    peer = round(statistics.median(row.peers[PYHANKO] for row in files), 3)
+    median = Row(
+        "corpus, median", middle.ours, middle.limit, middle.ratio, {PYHANKO: peer}, f"{PYHANKO} >= 7, >= 0.09",
+        cpu_us=middle.cpu_us, others=middle.others, note=f"{len(files)} files, {note}",
+    )  # fmt: skip
+    worst = _aimed(by_limit[0], "corpus, worst of raw C: ", "")
+    return [median, worst, _aimed(by_peer[0], "corpus, worst of pyHanko: ", ""), *(_aimed(r, "file ", "") for r in files)]
+
+
+def _aimed(row: Row, prefix: str, goal: str) -> Row:
+    return replace(row, case=prefix + row.case, goal=goal)

@@ -1,0 +1,422 @@
+"""The daemon from start to end, its tokens through the operator's calls, and what it does when something dies."""
+
+import json
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from signer import limits
+from signer.v1 import operator_pb2 as op
+from signer.v1 import signing_pb2 as pb
+from tests.daemon import Rig, Token, running, until
+from tests.signer.access.calls import (
+    Answer,
+    Caller,
+    answer_of,
+    ask,
+    card_rig,
+    digest,
+    digests,
+    gone,
+    lane_pids,
+    processes,
+    reload,
+    said,
+    shim_of,
+    signed,
+    statuses,
+)
+from tests.softhsm import PIN
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def daemon() -> Iterator[Rig]:
+    """A daemon of a test's own, which may end it."""
+    made = card_rig("P-256")
+    made.sockets = {"operator": ("operator.sock", "0600")}
+    with running(made):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    """Two tokens behind one shim: 'card', and 'stick' whose configured PIN is wrong at first."""
+    made = card_rig("P-256")
+    made.store.token("stick", pin="4321")
+    made.store.keys("stick", ["RSA-2048"])
+    made.tokens.append(Token("stick", "stick", "signing-stick", module=shim_of(made).module, pin="9999"))
+    made.add_keys("stick", ["RSA-2048"])
+    with running(made):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def operator(rig: Rig) -> Iterator[Caller]:
+    with Caller(rig, "operator") as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def portal(rig: Rig) -> Iterator[Caller]:
+    with Caller(rig) as caller:
+        yield caller
+
+
+def token(operator: Caller, name: str) -> Any:
+    answer = operator.operator.ListTokens(op.ListTokensRequest(), timeout=5)
+    return next(each for each in answer.tokens if each.name == name)
+
+
+def state(operator: Caller, name: str = "card") -> str:
+    return op.Token.State.Name(token(operator, name).state)
+
+
+def rsa(**changes: Any) -> Any:
+    return ask(credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15", **changes)
+
+
+# ---- the end
+
+
+def test_f47_sigterm_during_a_batch(daemon: Rig) -> None:
+    """
+    F47: on SIGTERM health says NOT_SERVING at once, the call in work finishes, new calls are told DRAINING, streams that
+    wait for nothing end, lanes log out, and the process ends with 0 and leaves none behind.
+    """
+    everybody = processes(daemon)
+    assert len(everybody) >= 3
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    health = threading.Event()
+    with Caller(daemon) as portal, Caller(daemon, "operator") as operator:
+        watch = health_pb2_grpc.HealthStub(operator.channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == SERVING
+        heard = []
+
+        def listen() -> None:
+            heard.append((next(watch).status, time.monotonic()))
+            health.set()
+
+        threading.Thread(target=listen).start()
+        tokens = operator.operator.WatchTokens(op.WatchTokensRequest(), timeout=60)
+        assert next(tokens).tokens
+        stream = portal.signing.StreamDigests(iter(requests.get, None), timeout=60)
+        requests.put(ask())
+        assert next(stream).items[0].status == pb.SIGNED
+        before = signed(daemon)
+        shim_of(daemon).script(f"C_Sign {before + 1}+ delay 0.04")
+        batch = portal.signing.SignDigests.future(ask(digests=digests(30, 100)), timeout=30)
+        until(lambda: signed(daemon) >= before + 3)
+        daemon.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert health.wait(5)
+        [(status, when)] = heard
+        assert status == NOT_SERVING
+        assert when - began < 0.5
+        refusal = until(lambda: a if (a := portal.sign()).code != "OK" else None)
+        assert (refusal.code, refusal.reason, refusal.retry_s) == ("UNAVAILABLE", "DRAINING", 1.0)
+        assert daemon.health() == NOT_SERVING, "a health check that connects only now is answered too"
+        assert said(lambda: next(tokens)).brief == ("UNAVAILABLE", "DRAINING")
+        assert said(lambda: next(stream)).brief == ("UNAVAILABLE", "DRAINING")
+        assert statuses(Answer("OK", value=batch.result())) == ["SIGNED"] * 30
+        requests.put(None)
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 0
+    until(lambda: all(gone(process) for process in everybody), 2, "the end of every process")
+    log = shim_of(daemon).log()
+    signers = {call.pid for call in log if call.fn == "C_Sign"}
+    assert signers == {call.pid for call in log if call.fn == "C_Logout"} == {c.pid for c in log if c.fn == "C_Finalize"}
+    assert not shim_of(daemon).unfinished()
+    assert not (daemon.directory / "operator.sock").exists()
+
+
+def test_f47_stream_is_answered_before_it_ends(daemon: Rig) -> None:
+    """F47: what a stream's client has sent is signed and answered before the stream is told DRAINING."""
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    shim_of(daemon).script("C_Sign * delay 0.1")
+    with Caller(daemon) as portal:
+        stream = portal.signing.StreamDigests(iter(requests.get, None), timeout=60)
+        for number in range(5):
+            requests.put(ask(digests=digests(2, 10 * number)))
+        assert len(next(stream).items) == 2
+        daemon.send_signal(signal.SIGTERM)
+        answers = []
+        with pytest.raises(grpc.RpcError) as error:
+            answers.extend(stream)
+        assert answer_of(error.value).brief == ("UNAVAILABLE", "DRAINING")
+        requests.put(None)
+    assert daemon.stop() == 0
+
+
+def test_f47_second_sigterm(daemon: Rig) -> None:
+    """F47: a second SIGTERM ends the daemon within seconds, even with a token that hangs; no process is left."""
+    everybody = processes(daemon)
+    shim_of(daemon).script(f"C_Sign {signed(daemon) + 1} hang 60")
+    with Caller(daemon) as portal:
+        call = portal.signing.SignDigests.future(ask(), timeout=30)
+        until(lambda: signed(daemon) >= 1)
+        daemon.send_signal(signal.SIGTERM)
+        until(lambda: portal.sign().reason == "DRAINING")
+        assert not call.done()
+        daemon.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 0
+        assert time.monotonic() - began < 4
+        assert call.exception(5) is not None
+    until(lambda: all(gone(process) for process in everybody), 1, "the end of every process")
+    assert "a second signal: stopping now" in daemon.log.read_text()
+
+
+def test_f51_killed_daemon(daemon: Rig) -> None:
+    """
+    F51: when the daemon is killed its lanes are gone within a second, also one that is in the middle of C_Sign; the next
+    daemon takes over what is left in its state directory and in its socket's place.
+    """
+    lanes = [psutil.Process(pid) for pid in lane_pids(daemon)]
+    everybody = processes(daemon)
+    shim_of(daemon).script(f"C_Sign {signed(daemon) + 1} hang 60")
+    with Caller(daemon) as portal:
+        call = portal.signing.SignDigests.future(ask(), timeout=30)
+        until(lambda: signed(daemon) >= 1)
+        assert daemon.process is not None
+        daemon.process.kill()
+        daemon.process.wait(5)
+        until(lambda: all(gone(lane) for lane in lanes), 1, "the end of the lanes")
+        until(lambda: all(gone(process) for process in everybody), 1, "the end of every other process")
+        assert call.code() == grpc.StatusCode.UNAVAILABLE
+    left_over = daemon.directory / "operator.sock"
+    assert left_over.is_socket()
+    daemon.launch()
+    daemon.wait_serving()
+    profile = daemon.directory / "unix.toml"
+    profile.write_text(f'server = "unix:{left_over}"\n')
+    profile.chmod(0o644)
+    done = daemon.command("tokens", "--json", "--profile", profile)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["state"] == "READY"
+    with Caller(daemon) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+# ---- the start
+
+
+def test_f52_second_daemon(rig: Rig) -> None:
+    """F52: a second daemon on the same state says who has it, and ends with 75; the first does not notice."""
+    assert rig.process is not None
+    done = rig.command("serve", "--config", rig.config)
+    assert done.returncode == 75
+    assert done.stderr.splitlines()[-1].endswith(f"is used by the daemon with process id {rig.process.pid}")
+    assert rig.health() == SERVING
+
+
+def test_check(rig: Rig) -> None:
+    """`serve --check` reads what a start would read and starts nothing: 0, or 78 with all mistakes at once."""
+    done = rig.command("serve", "--check", "--config", rig.config)
+    assert (done.returncode, done.stdout) == (0, f"{rig.config}: good\n")
+    bad = rig.directory / "bad.toml"
+    text = rig.config.read_text().replace('role = "submit"', 'role = "king"').replace("[trust]", "[trust]\nlove = 1")
+    bad.write_text(text.replace("127.0.0.1:", "localhost:"))
+    done = rig.command("serve", "--check", "--config", bad)
+    assert done.returncode == 78
+    places = ("server.metrics:", "listener[0]:", "caller[0].role:", "trust.love: unknown key")
+    assert all(any(f"{bad}: {place}" in line for line in done.stderr.splitlines()) for place in places), done.stderr
+    assert len(done.stderr.splitlines()) == len(places)
+
+
+def test_check_looks_into_the_files(rig: Rig) -> None:
+    """`serve --check` also names every file that the configuration names and that is not what it should be."""
+    bad = rig.directory / "bad-files.toml"
+    text = rig.config.read_text().replace(str(rig.server_files[1]), str(rig.pki.root_file))
+    text = text.replace(str(rig.pki.ca_file), "/nowhere/ca.pem").replace(str(rig.denied), "/nowhere/denied")
+    bad.write_text(text)
+    for words in ((), ("--json",)):
+        done = rig.command("serve", "--check", *words, "--config", bad)
+        assert done.returncode == 78
+        lines = json.loads(done.stdout)["mistakes"] if words else done.stderr.splitlines()
+        places = ("trust.denied_certificates: /nowhere/denied", "listener.key:", "listener.client_ca: /nowhere/ca.pem")
+        assert all(any(place in line for line in lines) for place in places), lines
+        assert len(lines) == len(places)
+
+
+# ---- tokens, through the operator's calls
+
+
+def test_wrong_pin(rig: Rig, operator: Caller, portal: Caller) -> None:
+    """
+    With a wrong PIN the daemon serves its other tokens; that one is LOCKED, was tried once, and is tried again only when
+    a person says so: with the PIN corrected and UnlockToken it signs.
+    """
+    until(lambda: state(operator, "stick") == "LOCKED", 5)
+    tries = [call.pinlen for call in shim_of(rig).logins()]
+    assert rig.health() == SERVING
+    assert statuses(portal.sign()) == ["SIGNED"]
+    assert portal.sign(rsa()).brief == ("FAILED_PRECONDITION", "PIN_LOCKED")
+    credential = portal.signing.GetCredential(pb.GetCredentialRequest(credential="rsa-2048"), timeout=5)
+    assert (credential.available, credential.unavailable_reason) == (False, "PIN_LOCKED")
+    reload(rig)
+    assert state(operator, "stick") == "LOCKED"
+    assert [call.pinlen for call in shim_of(rig).logins()] == tries
+    assert len(tries) == 2, "one login for each token"
+    pin = rig.directory / "stick.pin"
+    pin.chmod(0o600)
+    pin.write_text("4321")
+    assert state(operator, "stick") == "LOCKED", "a corrected file alone changes nothing"
+    operator.operator.UnlockToken(op.UnlockTokenRequest(token="stick"), timeout=5)
+    until(lambda: state(operator, "stick") == "READY", 10)
+    assert statuses(portal.sign(rsa())) == ["SIGNED"]
+    assert len(shim_of(rig).logins()) == 3
+    again = said(lambda: operator.operator.UnlockToken(op.UnlockTokenRequest(token="stick"), timeout=5))
+    assert again.brief == ("FAILED_PRECONDITION", "TOKEN_STATE")
+    assert not {"9999", "4321", PIN} & set(rig.log.read_text().split()), "no PIN is in the log"
+
+
+def test_list_drain_resume(operator: Caller, portal: Caller) -> None:
+    """ListTokens tells what a token is; a drained one signs nothing until it is resumed, and its neighbour goes on."""
+    until(lambda: state(operator, "stick") == "READY", 10)
+    card = token(operator, "card")
+    assert (card.name, card.kind, card.label, list(card.credentials)) == ("card", "smartcard", "card", ["p-256"])
+    assert card.serial
+    assert card.module
+    assert [op.Lane.State.Name(lane.state) for lane in card.lanes] == ["IDLE"]
+    assert card.lanes[0].pid > 0
+    drained = operator.operator.DrainToken(op.DrainTokenRequest(token="card"), timeout=5)
+    assert op.Token.State.Name(drained.state) == "DRAINED"
+    refusal = portal.sign()
+    assert refusal.brief == ("UNAVAILABLE", "TOKEN_DRAINED")
+    assert statuses(portal.sign(rsa())) == ["SIGNED"]
+    until(lambda: token(operator, "card").lanes[0].pid == 0, 5, "the end of its lane")
+    again = said(lambda: operator.operator.DrainToken(op.DrainTokenRequest(token="card"), timeout=5))
+    assert again.brief == ("FAILED_PRECONDITION", "TOKEN_STATE")
+    operator.operator.ResumeToken(op.ResumeTokenRequest(token="card"), timeout=5)
+    until(lambda: portal.sign().code == "OK", 10, "a signature of the resumed token")
+
+
+def test_watch(operator: Caller, portal: Caller) -> None:
+    """WatchTokens answers a list at once, and another after each change."""
+    until(lambda: state(operator) == "READY", 10)
+    watch = operator.operator.WatchTokens(op.WatchTokensRequest(), timeout=30)
+
+    def sees(wanted: str) -> None:
+        for answer in watch:
+            if op.Token.State.Name(next(t.state for t in answer.tokens if t.name == "card")) == wanted:
+                return
+
+    sees("READY")
+    operator.operator.DrainToken(op.DrainTokenRequest(token="card"), timeout=5)
+    sees("DRAINED")
+    operator.operator.ResumeToken(op.ResumeTokenRequest(token="card"), timeout=5)
+    sees("READY")
+    watch.cancel()
+    assert statuses(portal.sign()) == ["SIGNED"]
+
+
+def test_health_follows_the_tokens(rig: Rig, operator: Caller, portal: Caller) -> None:
+    """Health is SERVING, for each service, while at least one token can sign."""
+    stub = health_pb2_grpc.HealthStub(operator.channel)
+
+    def everywhere(status: int) -> bool:
+        names = ("", "signer.v1.Signing", "signer.v1.Operator")
+        return all(stub.Check(health_pb2.HealthCheckRequest(service=n), timeout=5).status == status for n in names)
+
+    assert everywhere(SERVING)
+    unknown = said(lambda: stub.Check(health_pb2.HealthCheckRequest(service="signer.v1.Other"), timeout=5))
+    assert unknown.code == "NOT_FOUND"
+    operator.operator.DrainToken(op.DrainTokenRequest(token="card"), timeout=5)
+    assert everywhere(SERVING)
+    operator.operator.DrainToken(op.DrainTokenRequest(token="stick"), timeout=5)
+    until(lambda: everywhere(NOT_SERVING), 2)
+    for name in ("card", "stick"):
+        operator.operator.ResumeToken(op.ResumeTokenRequest(token=name), timeout=5)
+    until(lambda: everywhere(SERVING), 10)
+    until(lambda: portal.sign().code == portal.sign(rsa()).code == "OK", 10)
+
+
+def test_reflection(rig: Rig, operator: Caller) -> None:
+    """Server reflection lists both services, so that generic clients can call them."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(operator.channel)
+    asking = reflection_pb2.ServerReflectionRequest(list_services="")
+    answer = next(stub.ServerReflectionInfo(iter([asking]), timeout=5))
+    names = {service.name for service in answer.list_services_response.service}
+    assert {"signer.v1.Signing", "signer.v1.Operator", "grpc.health.v1.Health"} <= names
+
+
+def test_server_info(rig: Rig, operator: Caller) -> None:
+    """GetServerInfo tells the limits that are in force, the configuration's hash, and who the caller is."""
+    import hashlib
+
+    info = operator.operator.GetServerInfo(op.GetServerInfoRequest(), timeout=5)
+    assert info.caller == "operator"
+    assert info.protocol == 1
+    assert info.config_sha256 == hashlib.sha256(rig.config.read_bytes()).digest()
+    told = {field.name: getattr(info.limits, field.name) for field in op.Limits.DESCRIPTOR.fields}
+    names = {"stream_digests_unanswered_max": "STREAM_UNANSWERED_DIGESTS_MAX"}
+    assert told == {name: getattr(limits, names.get(name, name.upper())) for name in told}
+
+
+# ---- what dies
+
+
+def test_lane_killed_under_load(rig: Rig, operator: Caller, portal: Caller) -> None:
+    """
+    Kill -9 of a lane: by the shim's log exactly the item under C_Sign is INDETERMINATE, what was finished is delivered,
+    the rest is signed by the lane's successor, which is there within two seconds; nothing is signed twice.
+    """
+    before = signed(rig)
+    (pid,) = [lane.pid for lane in token(operator, "card").lanes]
+    shim_of(rig).script(f"C_Sign {before + 21} hang 60")
+    batch = digests(100, 5_000)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(portal.sign, digests=batch, timeout_s=20)
+        until(lambda: signed(rig) == before + 21, 10, "the item that hangs")
+        psutil.Process(pid).kill()
+        began = time.monotonic()
+        until(lambda: signed(rig) > before + 21, 5, "a signature of the next lane")
+        assert time.monotonic() - began < 2
+        answer = call.result()
+    found = statuses(answer)
+    assert found == ["SIGNED"] * 20 + ["INDETERMINATE"] + ["SIGNED"] * 79
+    assert answer.value.items[20].reason == "MODULE_CRASH"
+    assert not answer.value.items[20].signature
+    calls = [call for call in shim_of(rig).log() if call.fn == "C_Sign" and call.n > before and not call.query]
+    entered = [call.data for call in calls if call.ev == "enter"]
+    assert entered == [item.hex() for item in batch], "each once, in order"
+    left = {call.n for call in calls if call.ev == "leave"}
+    assert [call.n - before for call in calls if call.ev == "enter" and call.n not in left] == [21]
+    assert token(operator, "card").lanes[0].losses >= 1
+
+
+def test_module_that_hangs(rig: Rig, operator: Caller, portal: Caller) -> None:
+    """
+    A module that hangs for a minute: its caller has the reason by the deadline, the lane is gone a second later, and the
+    other token signs all the while.
+    """
+    (pid,) = [lane.pid for lane in token(operator, "card").lanes]
+    before = signed(rig)
+    shim_of(rig).script(f"C_Sign {before + 1} hang 60")
+    with ThreadPoolExecutor(1) as threads:
+        began = time.monotonic()
+        call = threads.submit(portal.sign, digests=[digest(6_000)], timeout_s=1.5)
+        until(lambda: signed(rig) > before)
+        others = 0
+        while not call.done():
+            assert statuses(portal.sign(rsa(digests=[digest(6_001)]))) == ["SIGNED"]
+            others += 1
+        took = time.monotonic() - began
+    assert call.result().brief == ("DEADLINE_EXCEEDED", "TOKEN_TIMEOUT")
+    assert took < 1.7
+    assert others > 10
+    until(lambda: gone(psutil.Process(pid)) if psutil.pid_exists(pid) else True, 1, "the end of the lane")
+    until(lambda: portal.sign().code == "OK", 5, "the lane's successor")

@@ -1,0 +1,762 @@
+"""
+What bad documents get, and bad streams of documents: a refusal of their own, while everything else goes on.
+
+The files come from tests/hostile.py; `endless` below is the one that spends its processor time.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+
+from signer import spool as spools
+from signer.client import Client, ServiceError, error_from
+from signer.errors import Refusal
+from signer.spool import Spool
+from signer.v1 import signing_pb2 as pb
+from tests.daemon import Rig, as_user
+from tests.hostile import HOSTILE, certified, minimal_pdf, sized_pdf
+from tests.signer.outputs.driver import (
+    CHUNK,
+    CORPUS,
+    Answer,
+    Stream,
+    Verifiers,
+    assemblers,
+    examine,
+    front,
+    sha256,
+    sign,
+    sign_one,
+)
+
+MIB = 1024 * 1024
+DOCUMENT_BYTES_MAX = 128 * MIB
+DOCUMENTS_MAX = 1_000
+STREAMS_MAX = 4
+PROCESSES = 3  # two at work and one warm: assembly_processes of the configuration, and one
+GOOD = minimal_pdf(text="A neighbour.")
+KIND = re.compile(r"[a-z]+(-[a-z]+)+|damaged|encrypted|truncated")
+# The only ones that are sound documents: what they attack does not matter to a signature.
+SIGNED = {"flate_bomb_page_content", "many_objects", "page_parent_loop", "hybrid_reference"}
+KINDS = {
+    "encrypted": "encrypted",
+    "encrypted_empty_password": "encrypted",
+    "encrypted_unknown_handler": "encrypted",
+    "truncated": "truncated",
+    "header_only": "truncated",
+    "nested_arrays": "nested-too-deep",
+    "nested_dictionaries": "nested-too-deep",
+    "nested_page_tree": "nested-too-deep",
+    "flate_bomb_object_stream": "too-large-when-decompressed",
+    "flate_bomb_stacked_filters": "too-large-when-decompressed",
+    "flate_bomb_xref_stream": "too-large-when-decompressed",
+    "flate_bomb_xref_stream_declared": "too-large-when-decompressed",
+    "flate_bomb_metadata": "too-large-when-decompressed",
+    "huge_size": "too-many-objects",
+    "absurd_size": "too-many-objects",
+    "certified": "changes-forbidden",
+    "png_image": "not-pdf-or-cms",
+}
+
+
+def endless() -> bytes:
+    """A form whose fields have the same two kids, sixty generations deep: 2**60 ways to the leaf."""
+    depth = 60
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [4 0 R] >> >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << >> >>",
+        *(b"<< /T (a) /Kids [%d 0 R %d 0 R] >>" % (number + 1, number + 1) for number in range(4, 4 + depth)),
+        b"<< /T (leaf) /FT /Tx >>",
+    ]
+    out, rows = bytearray(b"%PDF-1.7\n"), [b"0000000000 65535 f \n"]
+    for number, body in enumerate(objects, 1):
+        rows.append(b"%010d 00000 n \n" % len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    start = len(out)
+    out += b"xref\n0 %d\n" % len(rows) + b"".join(rows)
+    out += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(rows), start)
+    return bytes(out)
+
+
+@pytest.fixture(scope="module")
+def hostile() -> dict[str, bytes]:
+    """All hostile files, made outside of any event loop: one is signed by pyHanko."""
+    return {name: make() for name, make in HOSTILE.items()}
+
+
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    end = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.02)
+    return answer
+
+
+def metric(rig: Rig, name: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{rig.metrics_port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return float(re.search(rf"^{name} (.*)$", text, re.M)[1])
+
+
+def uploads(rig: Rig) -> list[tuple[int, str]]:
+    """(descriptor, target) of every file of the spool that the daemon has open."""
+    directory = Path(f"/proc/{front(rig).pid}/fd")
+    found = []
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(directory / number)
+            if "/spool/" in target:
+                found.append((int(number), target))
+    return found
+
+
+def spool_names(rig: Rig) -> list[str]:
+    return os.listdir(rig.state / "spool")
+
+
+@pytest.fixture
+async def nothing_stays(rig: Rig) -> AsyncIterator[None]:
+    """After the test the daemon holds no upload, no descriptor more than before, no space, and has three assemblers."""
+    process = front(rig)
+    await until(lambda: not metric(rig, "paraph_calls_in_work"), "an idle daemon")
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "all assembly processes")
+    before = process.num_fds()
+    yield
+    await until(lambda: not metric(rig, "paraph_calls_in_work"), "the end of all calls")
+    await until(lambda: not uploads(rig), "uploads are closed")
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "assembly processes are replaced")
+    await until(lambda: process.num_fds() <= before, f"as many descriptors as before ({before})")
+    assert metric(rig, "paraph_spool_bytes") == 0
+    assert spool_names(rig) == []
+    assert front(rig).pid == process.pid
+    assert process.is_running()
+
+
+def check_neighbour(answer: Answer) -> None:
+    assert answer.signed, answer.result.message
+    assert answer.data.startswith(GOOD)
+
+
+# --- hostile files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile(client: Client, verifiers: Verifiers, hostile: dict[str, bytes], name: str) -> None:
+    """
+    F53: a malicious PDF is refused with PDF_REJECTED and a word for what is wrong, or signed so that pdfsig calls it
+    good; within two seconds of its last byte. The documents before and behind it on the stream are signed.
+    """
+    stream = await Stream(client).open()
+    check_neighbour(await stream.round(0, GOOD))
+    await stream.document(1, hostile[name])
+    began = time.monotonic()
+    answer = await stream.next()
+    assert time.monotonic() - began < 2
+    check_neighbour(await stream.round(2, GOOD))
+    await stream.close()
+    assert answer.result.index == 1
+    assert answer.result.input_sha256 == sha256(hostile[name])
+    if name in SIGNED:
+        assert answer.signed
+        assert answer.data.startswith(hostile[name])
+        assert verifiers.pdf_good(answer.data)
+    elif name == "empty_file":
+        assert (answer.result.status, answer.reason) == (pb.FAILED, "DOCUMENT_EMPTY")
+    else:
+        assert (answer.result.status, answer.reason) == (pb.FAILED, "PDF_REJECTED")
+        assert KIND.fullmatch(answer.kind), answer.result.message
+        assert answer.kind == KINDS.get(name, answer.kind)
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_hostile_all_at_once(rig: Rig, client: Client, hostile: dict[str, bytes]) -> None:
+    """
+    F53: all of them on one stream, good ones in between, nobody waiting for anybody: each gets its own answer, and the
+    front process is the same and has grown by less than 20 MB.
+    """
+    process = front(rig)
+    await sign(client, [GOOD, hostile["many_objects"]])
+    before, born = process.memory_info().rss, process.create_time()
+    documents = [document for each in hostile.values() for document in (GOOD, each)]
+    answers = await sign(client, [*documents, GOOD])
+    for answer in answers[::2]:
+        check_neighbour(answer)
+    refused = {name for name, answer in zip(hostile, answers[1::2], strict=True) if not answer.signed}
+    assert refused == hostile.keys() - SIGNED
+    assert front(rig).create_time() == born
+    assert process.memory_info().rss - before < 20_000_000
+
+
+async def test_hostile_to_verify(rig: Rig, client: Client, hostile: dict[str, bytes]) -> None:
+    """F53: the same files to VerifyDocument: a report with a stable word, or PDF_REJECTED where a process was lost."""
+    born = front(rig).create_time()
+    for name, document in hostile.items():
+        began = time.monotonic()
+        try:
+            report = await examine(client, document)
+            assert report.readable or KIND.fullmatch(report.problem), name
+            assert all(not each.trusted for each in report.signatures)
+        except grpc.aio.AioRpcError as error:
+            assert error_from(error).reason == "PDF_REJECTED", name
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert time.monotonic() - began < 2, name
+    assert front(rig).create_time() == born
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_endless_document(rig: Rig, client: Client) -> None:
+    """
+    F53: a document that never ends spends ten seconds of processor time, and its process with it. Meanwhile others,
+    on this stream and of another caller, are signed.
+    """
+    pids = {each.pid for each in assemblers(rig)}
+    stream = await Stream(client).open()
+    await stream.document(0, endless())
+    began = time.monotonic()
+    for index in range(1, 11):
+        check_neighbour(await stream.round(index, GOOD))
+    async with rig.client("other") as other:
+        assert (await sign_one(other, GOOD)).startswith(GOOD)
+    assert time.monotonic() - began < 5
+    answer = await stream.next()
+    took_s = time.monotonic() - began
+    assert (answer.result.index, answer.reason, answer.kind) == (0, "PDF_REJECTED", "needs-too-much-time")
+    assert 9 < took_s < 15, "the limit is of processor time: 11 s at most, and what others took of the machine"
+    check_neighbour(await stream.round(11, GOOD))
+    await stream.close()
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "a new process")
+    assert len(pids & {each.pid for each in assemblers(rig)}) == PROCESSES - 1
+
+
+def busy(rig: Rig) -> psutil.Process | None:
+    """The assembly process that works, if one does."""
+    for each in assemblers(rig):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if each.cpu_percent(0.05) > 30:
+                return each
+    return None
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_assembly_process_is_killed(rig: Rig, client: Client) -> None:
+    """
+    Row 5.4: an assembly process that dies while it works takes its document with it and nothing else: the document is
+    refused, the stream goes on, and a new process is there.
+    """
+    stream = await Stream(client).open()
+    await stream.document(0, endless())
+    victim = await until(lambda: busy(rig), "a process at work")
+    victim.send_signal(signal.SIGKILL)
+    answer = await stream.next()
+    assert (answer.result.index, answer.reason, answer.kind) == (0, "PDF_REJECTED", "breaks-the-parser")
+    check_neighbour(await stream.round(1, GOOD))
+    await stream.close()
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "a new process")
+    assert victim.pid not in {each.pid for each in assemblers(rig)}
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_every_assembly_process_is_killed(rig: Rig, client: Client) -> None:
+    """All of them killed while idle: the next documents are signed, perhaps after one refusal each."""
+    for each in assemblers(rig):
+        each.kill()
+    answers = await sign(client, [GOOD] * 8)
+    assert {answer.kind for answer in answers if not answer.signed} <= {"breaks-the-parser"}
+    assert sum(answer.signed for answer in answers) >= 8 - PROCESSES
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "new processes")
+    check_neighbour((await sign(client, [GOOD]))[0])
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_cancelled_while_a_process_works(rig: Rig, client: Client) -> None:
+    """A caller who goes away takes the work along: the process is not left to compute for nobody."""
+    stream = await Stream(client).open()
+    await stream.document(0, endless())
+    victim = await until(lambda: busy(rig), "a process at work")
+    stream.call.cancel()
+    await until(lambda: victim.pid not in {each.pid for each in assemblers(rig)}, "it is ended", 3)
+
+
+def test_assembly_has_limits(rig: Rig) -> None:
+    """The processes that parse have little memory, few files, no core dump; and cannot be read by their own user."""
+    assert len(assemblers(rig)) == PROCESSES
+    for each in assemblers(rig):
+        limits = Path(f"/proc/{each.pid}/limits").read_text()
+        assert re.search(r"Max address space +536870912 ", limits)
+        assert re.search(r"Max open files +32 ", limits)
+        assert re.search(r"Max core file size +0 ", limits)
+        assert each.num_fds() < 12
+    if os.geteuid():
+        return
+    code = f"open('/proc/{assemblers(rig)[0].pid}/mem', 'rb')"
+    done = subprocess.run(as_user([sys.executable, "-I", "-c", code], rig.user), capture_output=True, check=False)
+    assert b"PermissionError" in done.stderr
+
+
+# --- documents that must not be signed, or not be believed -------------------------------------------------
+
+
+async def test_certified_against_changes(client: Client, hostile: dict[str, bytes]) -> None:
+    """A document whose author forbade every change (DocMDP 1) is not signed over his head: ISO 32000-2, 12.8.2.2."""
+    assert hostile["certified"] == certified()
+    (answer,) = await sign(client, [hostile["certified"]])
+    assert (answer.reason, answer.kind) == ("PDF_REJECTED", "changes-forbidden")
+
+
+def replaced(document: bytes) -> bytes:
+    """A later revision with other contents on the page: what a shadow attack shows in place of what was signed."""
+    from pyhanko.pdf_utils import generic
+
+    writer = IncrementalPdfFileWriter(io.BytesIO(document))
+    page = writer.root["/Pages"]["/Kids"][0]
+    page["/Contents"] = writer.add_object(generic.StreamObject(stream_data=b"BT (one million) Tj ET"))
+    writer.update_container(page)
+    return written(writer)
+
+
+def overlaid(document: bytes) -> bytes:
+    """A later revision with a stamp over the page, drawn by an annotation."""
+    from pyhanko.pdf_utils import generic
+
+    writer = IncrementalPdfFileWriter(io.BytesIO(document))
+    look = generic.StreamObject(stream_data=b"1 1 1 rg 0 0 600 900 re f")
+    look.update({generic.pdf_name("/Subtype"): generic.pdf_name("/Form")})
+    look[generic.pdf_name("/BBox")] = generic.ArrayObject([generic.NumberObject(n) for n in (0, 0, 600, 900)])
+    stamp = generic.DictionaryObject(
+        {
+            generic.pdf_name("/Type"): generic.pdf_name("/Annot"),
+            generic.pdf_name("/Subtype"): generic.pdf_name("/Stamp"),
+            generic.pdf_name("/Rect"): generic.ArrayObject([generic.NumberObject(n) for n in (0, 0, 600, 900)]),
+            generic.pdf_name("/AP"): generic.DictionaryObject({generic.pdf_name("/N"): writer.add_object(look)}),
+        }
+    )
+    page = writer.root["/Pages"]["/Kids"][0]
+    kept = list(page.get("/Annots", []))
+    page[generic.pdf_name("/Annots")] = generic.ArrayObject([*kept, writer.add_object(stamp)])
+    writer.update_container(page)
+    return written(writer)
+
+
+def written(writer: IncrementalPdfFileWriter) -> bytes:
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def shadowed(document: bytes) -> bytes:
+    """A later revision that no parser wrote: the page's contents are object 4 again, in a hand-made update."""
+    start = len(document)
+    body = b"4 0 obj\n<< /Length 22 >>\nstream\nBT (one million) Tj ET\nendstream\nendobj\n"
+    table = start + len(body)
+    trailer = re.findall(rb"/Size (\d+)", document)[-1], re.findall(rb"startxref\s+(\d+)", document)[-1]
+    return document + body + b"xref\n4 1\n%010d 00000 n \ntrailer\n<< /Size %s /Root 1 0 R /Prev %s >>\n" % (
+        start,
+        *trailer,
+    ) + b"startxref\n%d\n%%%%EOF\n" % table
+
+
+@pytest.mark.parametrize("change", [replaced, overlaid, shadowed])
+async def test_changed_after_the_signature(
+    client: Client, verifiers: Verifiers, change: Callable[[bytes], bytes]
+) -> None:
+    """
+    F53: what was put over a signed document is told: NOT_PERMITTED or UNKNOWN. To sign again on top of it does not make
+    the first signature look good.
+    """
+    unknown = (pb.SignatureReport.NOT_PERMITTED, pb.SignatureReport.UNKNOWN)
+    signed = await sign_one(client, minimal_pdf(text="one hundred"))
+    changed = change(signed)
+    assert changed.startswith(signed)
+    (first,) = (await examine(client, changed)).signatures
+    assert first.covers == pb.SignatureReport.REVISION
+    assert first.changes_after in unknown
+    (answer,) = await sign(client, [changed])
+    if answer.signed:
+        first, second = (await examine(client, answer.data)).signatures
+        assert first.changes_after in unknown
+        assert (second.covers, second.revision_sha256) == (pb.SignatureReport.WHOLE_FILE, sha256(changed))
+        assert not await verifiers.pyhanko_pdf(answer.data, 0)
+    else:
+        assert answer.reason == "PDF_REJECTED"
+
+
+# --- what is wrong with how a document is sent -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("CRC_MISMATCH", {"crc": 0}),
+        ("DOCUMENT_TOO_LARGE", {"size": DOCUMENT_BYTES_MAX + 1}),
+        ("DOCUMENT_TOO_LARGE", {"size": 2**64 - 1}),
+        ("STRING_TOO_LONG", {"name": "n" * 256}),
+        ("STRING_TOO_LONG", {"name": "a\x1b[2Jb"}),
+        ("STRING_TOO_LONG", {"name": "a\nb"}),
+        ("STRING_TOO_LONG", {"name": "fdp\u202e.exe"}),
+        ("STRING_TOO_LONG", {"reason": "r" * 256}),
+        ("STRING_TOO_LONG", {"location": "l\0"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+@pytest.mark.usefixtures("nothing_stays")
+async def test_refused_for_itself(client: Client, reason: str, more: dict[str, Any]) -> None:
+    """A document that is sent wrongly is refused with its reason, and its neighbours on the stream are signed."""
+    stream = await Stream(client).open()
+    check_neighbour(await stream.round(7, GOOD))
+    answer = await stream.round(8, GOOD, **more)
+    assert (answer.result.status, answer.reason) == (pb.FAILED, reason)
+    check_neighbour(await stream.round(9, GOOD, name="ä" * 255, reason="r" * 255))
+    await stream.close()
+
+
+@pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
+async def test_empty_document(client: Client, output: str) -> None:
+    """Nothing is not a document, with or without an empty chunk."""
+    stream = await Stream(client).open(output)
+    assert (await stream.round(0, b"")).reason == "DOCUMENT_EMPTY"
+    await stream.begin(1)
+    await stream.send(chunk=b"")
+    await stream.end(b"")
+    assert (await stream.next()).reason == "DOCUMENT_EMPTY"
+    assert (await stream.round(2, GOOD)).signed
+    await stream.close()
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_document_that_grows_too_large(rig: Rig, client: Client) -> None:
+    """
+    A document without an announced size that passes 128 MiB is refused and takes no space from then on; the next one
+    is signed.
+    """
+    before = front(rig).memory_info().rss
+    stream = await Stream(client).open("CADES_B_B")
+    await stream.begin(0)
+    for _ in range(DOCUMENT_BYTES_MAX // CHUNK + 1):
+        await stream.send(chunk=bytes(CHUNK))
+    await until(lambda: not metric(rig, "paraph_spool_bytes"), "its space is given back before its end")
+    for _ in range(2):
+        await stream.send(chunk=bytes(CHUNK))
+    await stream.end(b"")
+    answer = await stream.next()
+    assert (answer.result.status, answer.reason) == (pb.FAILED, "DOCUMENT_TOO_LARGE")
+    assert (await stream.round(1, GOOD)).signed
+    await stream.close()
+    assert front(rig).memory_info().rss - before < 20_000_000
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_chunk_too_large(client: Client) -> None:
+    """A chunk over 256 KiB is its document's fault; a message over 1 MiB ends the stream."""
+    document = sized_pdf(CHUNK + 100)
+    stream = await Stream(client).open()
+    await stream.begin(0)
+    await stream.send(chunk=document)
+    await stream.end(document)
+    assert (await stream.next()).reason == "MESSAGE_TOO_LARGE"
+    check_neighbour(await stream.round(1, GOOD))
+    await stream.begin(2)
+    await stream.send(chunk=bytes(MIB + 1))
+    assert await stream.refusal() == "MESSAGE_TOO_LARGE"
+
+
+BEGIN = {"begin": pb.BeginDocument(index=0)}
+END = {"end": pb.EndDocument()}
+OPEN = {"open": pb.OpenDocuments(request_id=str(uuid.uuid4()), credential="p-256", output="PADES_B_B")}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"chunk": b"x"}],
+        [END],
+        [{}],
+        [BEGIN, BEGIN],
+        [BEGIN, OPEN],
+        [BEGIN, {}],
+        [BEGIN, {"chunk": b"x"}, BEGIN],
+        [OPEN],
+        [BEGIN, END, BEGIN],
+    ],
+    ids=["chunk", "end", "nothing", "begin-twice", "open-in", "nothing-in", "begin-in", "open-twice", "index-twice"],
+)
+@pytest.mark.usefixtures("nothing_stays")
+async def test_wrong_order(client: Client, messages: list[dict[str, Any]]) -> None:
+    """Messages in an order that the contract does not know end the stream with STREAM_ORDER, and only it."""
+    stream = await Stream(client).open()
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        for message in messages:
+            await stream.send(**message)
+    assert await stream.refusal() == "STREAM_ORDER"
+    check_neighbour((await sign(client, [GOOD]))[0])
+
+
+@pytest.mark.parametrize("first", [BEGIN, END, {"chunk": b"x"}, {}], ids=["begin", "end", "chunk", "nothing"])
+async def test_open_comes_first(client: Client, first: dict[str, Any]) -> None:
+    """A stream whose first message is not open, or that has none, is refused."""
+    stream = Stream(client)
+    await stream.send(**first)
+    assert await stream.refusal() == "STREAM_ORDER"
+    silent = Stream(client)
+    await silent.call.done_writing()
+    assert await silent.refusal() == "STREAM_ORDER"
+
+
+async def test_ended_within_a_document(client: Client) -> None:
+    """A stream that ends before its document does: STREAM_ORDER, and nothing of the document is signed."""
+    stream = await Stream(client).open()
+    await stream.begin(0)
+    await stream.chunks(GOOD)
+    await stream.call.done_writing()
+    assert await stream.refusal() == "STREAM_ORDER"
+
+
+@pytest.mark.parametrize(
+    ("reason", "order"),
+    [
+        ("OUTPUT_NOT_ALLOWED", {"output": "RAW"}),
+        ("OUTPUT_MISSING", {"output": 0}),
+        ("OUTPUT_MISSING", {"output": 9}),
+        ("ALGORITHM_MISSING", {"digest_algorithm": 0}),
+        ("ALGORITHM_MISSING", {"signature_algorithm": 0}),
+        ("ALGORITHM_MISSING", {"digest_algorithm": 7}),
+        ("ALGORITHM_NOT_ALLOWED", {"signature_algorithm": "RSA_PSS"}),
+        ("ALGORITHM_NOT_ALLOWED", {"credential": "ed25519", "signature_algorithm": "ED25519"}),
+        ("CREDENTIAL_UNKNOWN", {"credential": "nobody"}),
+        ("REQUEST_ID_INVALID", {"request_id": "42"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(f"{each}" for each in value.values()),
+)
+async def test_open_is_refused(client: Client, reason: str, order: dict[str, Any]) -> None:
+    """What a stream is opened for is judged before a document is taken; RAW is for digests only."""
+    stream = Stream(client)
+    await stream.open(order.pop("output", "PADES_B_B"), **order)
+    assert await stream.refusal() == reason
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_too_many_documents(rig: Rig, client: Client) -> None:
+    """
+    The 1 001st document of a stream is refused, and the 1 000 before it are answered. On the way the assembly processes
+    are replaced, as each is after so many documents; at no time are there many of them.
+    """
+    before = {each.pid for each in assemblers(rig)}
+    counts: list[int] = []
+
+    async def count() -> None:
+        while True:
+            counts.append(len(assemblers(rig)))
+            await asyncio.sleep(0.1)
+
+    counting = asyncio.create_task(count())
+    answers = await sign(client, [b"no PDF"] * DOCUMENTS_MAX + [GOOD])
+    counting.cancel()
+    assert [answer.kind for answer in answers[:-1]] == ["not-pdf-or-cms"] * DOCUMENTS_MAX
+    assert answers[-1].reason == "TOO_MANY_DOCUMENTS"
+    # A process that was just replaced may still be there beside its successor.
+    assert max(counts) <= PROCESSES + 2
+    await until(lambda: len(assemblers(rig)) == PROCESSES, "as many as before")
+    check_neighbour((await sign(client, [GOOD]))[0])
+    assert before
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_too_many_streams(rig: Rig, client: Client) -> None:
+    """A caller's fifth open stream is refused and told when to come again; another caller's first one is not."""
+    streams = [await Stream(client).open() for _ in range(STREAMS_MAX)]
+    for stream in streams:
+        check_neighbour(await stream.round(0, GOOD))
+    fifth = await Stream(client).open()
+    with pytest.raises(ServiceError) as caught:
+        await client_error(fifth)
+    assert (caught.value.reason, caught.value.code) == ("TOO_MANY_STREAMS", "RESOURCE_EXHAUSTED")
+    assert caught.value.retry_s
+    async with rig.client("other") as other:
+        check_neighbour((await sign(other, [GOOD]))[0])
+    await streams.pop().close()
+    check_neighbour((await sign(client, [GOOD]))[0])
+    for stream in streams:
+        await stream.close()
+
+
+async def client_error(stream: Stream) -> None:
+    """Raise what the service ended the stream with."""
+    try:
+        await stream.call.read()
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from None
+
+
+# --- callers who go away -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_cancelled_in_an_upload(rig: Rig, client: Client) -> None:
+    """A caller who goes away in the middle of an upload leaves nothing behind."""
+    for _ in range(5):
+        stream = await Stream(client).open()
+        await stream.begin(0)
+        await stream.send(chunk=bytes(CHUNK))
+        await until(lambda: uploads(rig), "the upload")
+        stream.call.cancel()
+        await until(lambda: not uploads(rig), "it is gone")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_connection_lost_in_an_upload(rig: Rig) -> None:
+    """The same when the connection goes, not only the call."""
+    async with rig.client() as client:
+        stream = await Stream(client).open()
+        await stream.begin(0)
+        await stream.send(chunk=bytes(CHUNK))
+        await until(lambda: uploads(rig), "the upload")
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_results_are_not_read(rig: Rig, client: Client) -> None:
+    """
+    A caller who sends and does not read holds a bounded number of documents; others are served meanwhile, and when he
+    goes away nothing of his stays.
+    """
+    document = sized_pdf(2 * MIB)
+    stream = await Stream(client).open()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        for index in range(40):
+            await stream.document(index, document)
+            sent += 1
+
+    sending = asyncio.create_task(send())
+    await until(lambda: len(uploads(rig)) >= 4, "uploads that wait for their reader")
+    async with rig.client("other") as other:
+        for _ in range(5):
+            check_neighbour((await sign(other, [GOOD]))[0])
+    assert len(uploads(rig)) <= 5
+    assert sent < 40
+    assert metric(rig, "paraph_spool_bytes") <= 5 * len(document)
+    stream.call.cancel()
+    with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+        await sending
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_cancelled_in_a_download(client: Client) -> None:
+    """A caller who goes away with half of an answer leaves nothing behind."""
+    stream = await Stream(client).open("CADES_B_B", enveloping=True)
+    await stream.document(0, bytes(4 * MIB))
+    message = await stream.call.read()
+    assert message.result.status == pb.SIGNED
+    await stream.call.read()
+    stream.call.cancel()
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_cancelled_while_verifying(rig: Rig, client: Client) -> None:
+    """VerifyDocument that is cancelled in its upload leaves nothing behind."""
+    call = client.signing.VerifyDocument(timeout=30)
+    await call.write(pb.VerifyDocumentRequest(open=pb.OpenVerify(name="x")))
+    await call.write(pb.VerifyDocumentRequest(chunk=bytes(CHUNK)))
+    await call.write(pb.VerifyDocumentRequest(content=bytes(CHUNK)))
+    await until(lambda: len(uploads(rig)) == 2, "the uploads")
+    call.cancel()
+
+
+# --- the spool ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_upload_has_no_name(rig: Rig, client: Client) -> None:
+    """
+    A document in work is a file without a name that only the daemon's user may read, in a directory that only he may
+    enter; another user gets at it by no path.
+    """
+    stream = await Stream(client).open()
+    await stream.begin(0)
+    await stream.send(chunk=b"something secret")
+    ((number, target),) = await until(lambda: uploads(rig), "the upload")
+    assert target.endswith(" (deleted)")
+    path = Path(f"/proc/{front(rig).pid}/fd/{number}")
+    found = path.stat()
+    assert found.st_nlink == 0
+    assert stat.S_IMODE(found.st_mode) & 0o077 == 0
+    assert spool_names(rig) == []
+    directory = (rig.state / "spool").stat()
+    assert stat.S_IMODE(directory.st_mode) & 0o077 == 0
+    if rig.user is not None:  # we are root, and may be somebody else
+        assert (found.st_uid, directory.st_uid) == (rig.user.pw_uid, rig.user.pw_uid)
+        for refused in (path, rig.state / "spool"):
+            code = f"import os; os.listdir({str(refused)!r}) if os.path.isdir({str(refused)!r}) else open({str(refused)!r})"
+            nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+            done = subprocess.run([*nobody, "/usr/bin/python3", "-c", code], capture_output=True, check=False)
+            assert b"PermissionError" in done.stderr
+    await stream.end(b"something secret")
+    assert (await stream.next()).kind == "not-pdf-or-cms"
+    await stream.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Spool, list[int]]]:
+    """A spool with room for 100 bytes, 60 of one caller; and what it said about its use."""
+    monkeypatch.setattr(spools, "SPOOL_BYTES_MAX", 100)
+    monkeypatch.setattr(spools, "SPOOL_CALLER_BYTES_MAX", 60)
+    said: list[int] = []
+    return Spool(tmp_path / "spool", said.append), said
+
+
+def test_spool_is_shared(spool: tuple[Spool, list[int]]) -> None:
+    """One caller cannot take all the space, all callers not more than there is; what is closed is free again."""
+    made, said = spool
+    one, two, three = made.open("a"), made.open("a"), made.open("b")
+    one.write(bytes(40))
+    with pytest.raises(Refusal, match="SPOOL_FULL") as caught:
+        two.write(bytes(21))
+    assert caught.value.retry_s
+    two.write(bytes(20))
+    three.write(bytes(40))
+    with pytest.raises(Refusal, match="SPOOL_FULL"):
+        three.write(b"!")
+    one.close()
+    one.close()
+    three.write(bytes(20))
+    for each in (two, three):
+        each.close()
+    assert said[-1] == 0
+
+
+def test_upload_knows_its_bytes(spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SHA-256 and CRC-32C are of what was written; past the limit nothing is written."""
+    monkeypatch.setattr(spools, "DOCUMENT_BYTES_MAX", 9)
+    upload = spool[0].open("a")
+    upload.write(b"12345")
+    upload.write(b"6789")
+    assert upload.sha256 == sha256(b"123456789")
+    assert upload.crc32c == 0xE3069283  # the check value of CRC-32C
+    with pytest.raises(Refusal, match="DOCUMENT_TOO_LARGE"):
+        upload.write(b"0")
+    assert (upload.size, os.fstat(upload.file.fileno()).st_size) == (9, 9)
+    upload.close()
+
+
+def test_corpus_is_not_hostile() -> None:
+    """The names above are those of the hostile files, and no demo document is among them."""
+    assert (SIGNED | KINDS.keys()) <= HOSTILE.keys()
+    assert not {path.stem for path in CORPUS.glob("*.pdf")} & HOSTILE.keys()
