@@ -8,6 +8,7 @@ made a good PIN fail), so everything between exec and login happens under the mo
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ log = logging.getLogger("pool")
 
 SECOND_LOOK_S = 0.3  # absent is what two looks so far apart do not see
 PING_EVERY_S = 2.0  # an idle lane's token is known to be there, not older than this
+PING_S = 5.0  # a card that another process holds answers after 4.3 s (measured)
 WATCH_EVERY_S = 0.1
 LATE_S = 0.5  # an item under C_Sign this long after its deadline ends its lane
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
@@ -130,7 +132,7 @@ class Attendant:
 
     async def _serve(self, child: Child) -> None:
         """Ping while idle, watch while signing, until the process ends or was told to."""
-        pinged = time.monotonic()
+        pinged, ping = time.monotonic(), None
         while not child.ended.done():
             if self.lane.state is State.STOPPING and not self._out:
                 await child.stop(LOGOUT_S)
@@ -141,16 +143,16 @@ class Attendant:
             self._wake.clear()
             if self._out:
                 self._watch(child)
-            elif self.lane.state is State.IDLE and time.monotonic() - pinged >= PING_EVERY_S:
-                await self._ping(child)
+            elif (ping is None or ping.done()) and time.monotonic() - pinged >= PING_EVERY_S:
+                ping = asyncio.create_task(self._ping(child), name=f"ping {self.lane.name}")
                 pinged = time.monotonic()
         self.lane.problem = self._killed_for or self.lane.problem or child.ended.result()
 
     async def _ping(self, child: Child) -> None:
         """Whether the token is still there; frames may go out while the answer is awaited."""
         try:
-            answer = await child.ask({"t": "ping"}, self.token.config.sign_timeout_s)
-            self.lane.problem = answer["lost"]
+            answer = await child.ask({"t": "ping"}, PING_S)
+            self.lane.problem = self.lane.problem or answer["lost"]
         except ChildLost:
             pass  # the loop sees it
         except TimeoutError:
@@ -165,10 +167,9 @@ class Attendant:
         under = None if slot is None else (number, slot)
         if under != self._under:
             self._under, self._under_since = under, now
-        if slot is None:
-            return
-        late = now >= frame.run_at(slot).work.deadline + LATE_S
-        if late or now - self._under_since >= self.token.config.sign_timeout_s:
+        # With nothing under C_Sign the lane may hang elsewhere; an expired item it would have passed over at once.
+        late = now >= frame.run_at(slot or 0).work.deadline + LATE_S
+        if late or (slot is not None and now - self._under_since >= self.token.config.sign_timeout_s):
             self._kill(child, "TOKEN_TIMEOUT")
 
     def _kill(self, child: Child, why: str) -> None:
@@ -213,8 +214,10 @@ class Attendant:
             "runs": [(run.stop - run.start, int(run.work.deadline * 1e9)) for run in frame.runs],
             "items": [item for run in frame.runs for item in run.work.items[run.start : run.stop]],
         }
-        with contextlib.suppress(ChildLost):
+        try:
             self._child.send(message)
+        except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen
+            self._kill(self._child, lost.how)
 
     def _frame_done(self, message: dict[str, Any]) -> None:
         """The lane has answered a frame: settle its items, and note why if its session is lost."""
@@ -267,7 +270,10 @@ class Attendant:
             detail = f"lane {self.lane.name} made a signature that does not verify"
             self.token.on(TokenEvent.WRONG_SIGNATURE, detail)
         if self.token.identity is not None:
-            self.token.tries.quarantine(self.token.identity)
+            try:
+                self.token.tries.quarantine(self.token.identity)
+            except sqlite3.Error:
+                log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
 
     def _doubt(self) -> bool:
         """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""
@@ -325,7 +331,9 @@ class Attendant:
         """What the end means for the token; then rest, longer after each loss."""
         if meaning is TokenEvent.GONE:
             await asyncio.sleep(SECOND_LOOK_S)
-            meaning, self.lane.problem = await self.token.look()
+            seen = await self.token.look()
+            if seen is not None:
+                meaning, self.lane.problem = seen
             if meaning is TokenEvent.FOUND:
                 meaning = None
         with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile

@@ -21,6 +21,10 @@ class BacklogFull(Exception):
     """The work was not taken; the message says whose limit was met."""
 
 
+class TooMuch(Exception):
+    """The work is more than the line or a caller's share of it holds: it can never be taken."""
+
+
 class Backlog:
     def __init__(self, items_max: int = BACKLOG_ITEMS_MAX, caller_items_max: int = CALLER_ITEMS_MAX) -> None:
         self._items_max = items_max
@@ -48,8 +52,11 @@ class Backlog:
         return sum(len(line) for line in self._lines.values())
 
     def add(self, work: Work) -> None:
-        """Raises `BacklogFull` and changes nothing when a limit would be passed."""
+        """Raises `BacklogFull` (later it may fit) or `TooMuch` (never), and changes nothing then."""
         count = work.waiting_count
+        most = min(self._items_max, self._caller_items_max)
+        if count > most:
+            raise TooMuch(f"{count} digests; a request has at most {most}")
         if self.items + count > self._items_max:
             raise BacklogFull(f"{self.items} digests are waiting; the pool takes {self._items_max}")
         waiting = self._counts.get(work.caller, 0)

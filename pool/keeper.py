@@ -115,14 +115,17 @@ class TokenKeeper:
             await self.wait_for(away)
             await asyncio.sleep(TRIPPED_S if self.state is State.TRIPPED else LOOK_EVERY_S)
             if self.state in away:
-                event, detail = await self.look()
-                if self.state in away:
+                seen = await self.look()
+                if self.state in away and seen is not None:
                     with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
-                        self.on(event, detail)
+                        self.on(*seen)
 
-    async def look(self) -> tuple[Event, str]:
-        """What a probe says of this token."""
-        found = [token for token in await self.module.look() if token["label"] == self.config.label]
+    async def look(self) -> tuple[Event, str] | None:
+        """What a probe says of this token; None where it cannot say."""
+        listed = await self.module.look()
+        if listed is None:
+            return None
+        found = [token for token in listed if token["label"] == self.config.label]
         if self.config.serial is not None:
             named = [token for token in found if token["serial"] == self.config.serial]
             if found and not named:

@@ -21,8 +21,8 @@ class Module:
         self.environment = environment
         self.lock = asyncio.Lock()
 
-    async def look(self) -> list[dict[str, Any]]:
-        """The module's tokens, by a probe process; empty where it cannot say."""
+    async def look(self) -> list[dict[str, Any]] | None:
+        """The module's tokens, by a probe process; None where it cannot say."""
         async with self.lock:
             child = await Child.start("pool.probe", str(self.path), environment=self.environment)
             try:
@@ -33,6 +33,6 @@ class Module:
                 await child.close()
         if answer["t"] != "tokens":
             log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
-            return []
+            return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found

@@ -19,7 +19,7 @@ from typing import Self
 from pool import token as tokens
 from pool.assign import Run, assign
 from pool.attendant import Attendant
-from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull
+from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull, TooMuch
 from pool.errors import BadRequest, Busy, Unavailable
 from pool.keeper import ABLE, TokenKeeper
 from pool.key import Key
@@ -152,6 +152,8 @@ class Pool:
             self._backlog.add(work)
         except BacklogFull as full:
             raise Busy("BACKLOG_FULL", self._queue_s(key), str(full)) from None
+        except TooMuch as much:
+            raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
         self._assign()
         timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
         try:

@@ -40,7 +40,10 @@ class Reading:
 
     def outcome(self, run: Run, index: int, slot: int, *, doubt: bool) -> Outcome | None:
         """What became of an item; None where no token saw it. With `doubt` a signature is verified here once more."""
-        result = self.page.get(slot)
+        try:
+            result = self.page.get(slot)
+        except ValueError as error:  # a page that the module wrote over
+            return Outcome(Status.INDETERMINATE, reason="TOKEN_FAULT", token=self.token, detail=str(error))
         if isinstance(result, bytes):
             if doubt and not _verifies(run, index, result):
                 result = MARK_INVALID

@@ -184,7 +184,7 @@ class Worker:
         except _NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error)}
+            return {"t": "failed", "why": "error", "detail": f"{ckr(error)} {error}".strip()}
         return {
             "t": "opened",
             "serial": text(self._token.serial),

@@ -11,13 +11,14 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pool import PinFile, TokenConfig
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Role = Literal["submit", "operator"]
 
 # What a role may be allowed at all; the caller's own list says which of these it has.
@@ -221,7 +222,15 @@ def load(path: Path) -> Config:
     try:
         return Config.model_validate({**tables, "sha256": hashlib.sha256(content).digest()})
     except ValidationError as error:
-        raise ConfigError(path, [_mistake(dict(detail)) for detail in error.errors()]) from None
+        raise ConfigError(
+            path, [_mistake(dict(detail)) for detail in error.errors() if not _follows(detail, error)]
+        ) from None
+
+
+def _follows(detail: Any, error: ValidationError) -> bool:
+    """Whether a list is too short only because what is in it has mistakes of its own."""
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(other["loc"][:-1][: len(place)] == place for other in error.errors())
 
 
 def _mistake(detail: dict[str, object]) -> str:

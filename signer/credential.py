@@ -5,6 +5,7 @@ Rows in the store, changed only by commands and operators' calls; each change is
 """
 
 import getpass
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from pool import Algorithm, Hash, Key, Scheme
 from pool.mechanism import algorithms, key_type
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
+from signer.config import NAME
 from signer.errors import Refusal
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
 from signer.store import changes, credentials
@@ -145,8 +147,10 @@ def add(
     """
     Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates.
 
-    The same name with the same certificate and key changes only its outputs; with others it is refused.
+    The same name with the same certificate and key changes only its outputs, not its state; with others it is refused.
     """
+    if not re.fullmatch(NAME, name):
+        raise CredentialError(f"{name!r} cannot be a name: small letters, digits, '.', '_' and '-', at most 63")
     chain = _chain(pem)
     purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
     if purpose is Purpose.AUTHENTICATION and outputs:
@@ -156,8 +160,8 @@ def add(
         Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)
     except ValueError as error:
         raise CredentialError(str(error)) from None
-    new = Credential(name, purpose, chain, key, frozenset(outputs))
     old = read(engine).get(name)
+    new = Credential(name, purpose, chain, key, frozenset(outputs), old.state if old else State.ACTIVE)
     if old is not None and (old.certificates, old.key) != (new.certificates, new.key):
         raise CredentialError(f"{name} exists with another certificate or key; remove it first, or choose another name")
     values = {
@@ -166,7 +170,7 @@ def add(
         "cka_id": cka_id,
         "key_label": key_label,
         "outputs": " ".join(sorted(outputs)),
-        "state": State.ACTIVE.value,
+        "state": new.state.value,
     }
     if new != old:
         statement = update(credentials).where(credentials.c.name == name) if old else insert(credentials)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     inspect,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 
 VERSION = 1
 METADATA = MetaData()
@@ -52,7 +53,11 @@ class StoreError(Exception):
 
 
 def open_store(path: Path) -> Engine:
-    """The database in a file that only its owner can read; made when missing. Raises `StoreError` if it is newer."""
+    """
+    The database in a file that only its owner can read; made when missing.
+
+    Raises `StoreError` if it is newer, or no database, or cannot be opened.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
@@ -62,11 +67,15 @@ def open_store(path: Path) -> Engine:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
 
-    with engine.begin() as connection:
-        if not inspect(connection).has_table("schema_version"):
-            METADATA.create_all(connection)
-            connection.execute(schema.insert().values(version=VERSION))
-        version = connection.execute(select(schema.c.version)).scalar_one()
+    try:
+        with engine.begin() as connection:
+            if not inspect(connection).has_table("schema_version"):
+                METADATA.create_all(connection)
+                connection.execute(schema.insert().values(version=VERSION))
+            version = connection.execute(select(schema.c.version)).scalar_one()
+    except DBAPIError as error:
+        engine.dispose()
+        raise StoreError(f"{path}: {error.orig}") from None
     if version != VERSION:
         engine.dispose()
         raise StoreError(f"{path} has schema {version}, this program knows {VERSION}: use the program that wrote it")

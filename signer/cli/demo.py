@@ -212,7 +212,7 @@ async def _daemon(steps: "Steps", directory: Path) -> AsyncIterator[None]:
         yield
     finally:
         with steps("stopping the daemon"):
-            await _stop(process)
+            await _stop(process, directory)
 
 
 async def _ready(process: asyncio.subprocess.Process, directory: Path, advance: Advance) -> None:
@@ -238,8 +238,11 @@ async def _ready(process: asyncio.subprocess.Process, directory: Path, advance: 
     for task in (waiting, ended):
         task.cancel()
     if waiting in done:
-        await waiting
-        return
+        error = waiting.exception()
+        if error is None:
+            return
+        said = session.say(error) if isinstance(error, ServiceError) else error
+        raise DemoFailed(f"the daemon does not answer: {said}\n{_log_tail(directory)}") from error
     why = f"ended with {process.returncode}" if ended in done else f"is not ready after {READY_S:.0f} s {tokens or ''}"
     raise DemoFailed(f"the daemon {why}\n{_log_tail(directory)}")
 
@@ -272,7 +275,7 @@ async def _serving(profile: Profile) -> None:
         await channel.close()
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process, directory: Path) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -280,6 +283,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+        raise DemoFailed(f"the daemon had not ended after {STOP_S:.0f} s\n{_log_tail(directory)}") from None
 
 
 async def _sign(steps: "Steps", directory: Path) -> tuple[list[Row], Burst]:
@@ -420,12 +424,16 @@ def _show(directory: Path, rows: Sequence[Row], burst: Burst, seconds: float) ->
         table.add_column(column, no_wrap=True)
     table.add_column("ms", justify="right", no_wrap=True)
     for row in rows:
-        verdict = f"[red]NOT: {escape(row.problem)}[/]" if row.problem else f"[green]{', '.join(row.verified_by)}[/]"
+        verdict = "[red]NOT VERIFIED[/]" if row.problem else f"[green]{', '.join(row.verified_by)}[/]"
         way = f"{row.credential} {SCHEMES[row.algorithm.split('/')[0]]}"
         table.add_row(row.document.removesuffix(".pdf"), _size(row.size), way, row.token, verdict, f"{row.ms:.0f}")
     print()
     console.print(table)
+    for row in rows:
+        if row.problem:
+            console.print(f"[red]{row.document}: {escape(row.problem)}[/]", soft_wrap=True)
     shown = Path(os.path.relpath(directory))
+    paraph = Path(os.path.relpath(Path(sys.executable).with_name("paraph")))
     good = sum(not row.problem for row in rows)
     print(
         f"""
@@ -438,8 +446,8 @@ The "card" here is software, and sits in the server's reader. Until gates come, 
 signs with it: nobody is asked for a PIN. Nothing here is a legal signature.
 
 Once more by hand, in two terminals:
-  paraph serve --config {shown / "paraph.toml"}
-  paraph sign FILE --credential {BURST_CREDENTIAL} --profile {shown / "client.toml"}"""
+  {paraph} serve --config {shown / "paraph.toml"}
+  {paraph} sign FILE --credential {BURST_CREDENTIAL} --profile {shown / "client.toml"}"""
     )
 
 
@@ -477,7 +485,12 @@ class Steps:
             else:
                 self._progress.update(task, advance=1, now=text)
 
-        yield advance
+        try:
+            yield advance
+        except BaseException:
+            if not self._bars:
+                print(f"{what:26} failed", file=sys.stderr, flush=True)
+            raise
         self._progress.update(task, completed=total, now="")
         if not self._bars:
             print(f"{what:26} {time.perf_counter() - began:5.1f} s", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,9 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    # gRPC's fork handlers wait for its threads, and those, in a TLS handshake, for the GIL that the forking thread holds:
-    # a lane that starts beside a new connection would stop the daemon for good. Lanes are exec'ed and need no handlers.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Late imports: the client's installation has none of them.
     import uvloop
 
@@ -77,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     except AlreadyRunning as error:
         print(f"paraph serve: {error}", file=sys.stderr)
         return TEMPORARY
-    except StoreError as error:
+    except (StoreError, OSError) as error:  # OSError: a directory or a port that cannot be had
         print(f"paraph serve: {error}", file=sys.stderr)
         return CONFIG
     return OK

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pool.backlog import Backlog, BacklogFull
+from pool.backlog import Backlog, BacklogFull, TooMuch
 from pool.work import Outcome, Status, Work
 from tests.pool.rig import work
 
@@ -39,9 +39,10 @@ def test_a_caller_s_limit() -> None:
     """One caller never fills the line for the others, not even with a first request."""
     backlog = Backlog(items_max=100, caller_items_max=10)
     backlog.add(work(6))
-    for caller, count in (("a", 5), ("b", 11)):
-        with pytest.raises(BacklogFull, match="of this caller"):
-            backlog.add(work(count, caller=caller))
+    with pytest.raises(BacklogFull, match="of this caller"):
+        backlog.add(work(5, caller="a"))
+    with pytest.raises(TooMuch, match="11 digests; a request has at most 10"):
+        backlog.add(work(11, caller="b"))
     backlog.add(work(10, caller="b"))
     assert (backlog.items, len(backlog)) == (16, 2)
 
@@ -138,7 +139,7 @@ class Counts(RuleBasedStateMachine):
         fits = self.backlog.items + count <= 60 and waiting + count <= 30
         try:
             self.backlog.add(work(count, caller=caller))
-        except BacklogFull:
+        except (BacklogFull, TooMuch):
             assert not fits
         else:
             assert fits

