@@ -47,10 +47,20 @@ def rss_mb(pid: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Seconds of CPU: of each role of our processes, and of the whole machine; `wall` the clock."""
+class Spent:
+    """Seconds of CPU of one process, and of its children that ended and were waited for."""
 
-    roles: dict[str, float]
+    parent: int
+    role: str
+    own: float
+    children: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What every process of ours and the whole machine had used at one moment."""
+
+    processes: dict[int, Spent]
     machine: float
     wall: float
 
@@ -60,38 +70,47 @@ class Usage:
         machine = (sum(busy) - busy[3] - busy[4]) / _TICK  # without idle and waiting for disks
         return cls(_ours(), machine, time.monotonic())
 
-    def __sub__(self, before: "Usage") -> "Usage":
-        roles = {role: max(0.0, spent - before.roles.get(role, 0.0)) for role, spent in self.roles.items()}
-        return Usage(roles, self.machine - before.machine, self.wall - before.wall)
+    def since(self, before: "Usage") -> "Used":
+        roles: dict[str, float] = {}
+        for pid, spent in self.processes.items():
+            old = before.processes.get(pid, Spent(0, "", 0.0, 0.0))
+            roles[spent.role] = roles.get(spent.role, 0.0) + spent.own - old.own
+            # What children spent that ended meanwhile is now in their parent's account, with what they had spent before.
+            gone = [s for p, s in before.processes.items() if s.parent == pid and p not in self.processes]
+            ended = spent.children - old.children - sum(s.own + s.children for s in gone)
+            role = gone[0].role if gone else spent.role
+            roles[role] = roles.get(role, 0.0) + max(0.0, ended)
+        wall = max(self.wall - before.wall, 1e-9)
+        return Used(roles, max(0.0, self.machine - before.machine - sum(roles.values())) / wall)
 
-    @property
-    def others(self) -> float:
-        """Cores busy with what is not ours."""
-        return max(0.0, self.machine - sum(self.roles.values())) / max(self.wall, 1e-9)
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Seconds of CPU by role of our processes, and how many cores were busy with what is not ours."""
+
+    roles: dict[str, float]
+    others: float
 
 
-def _ours() -> dict[str, float]:
-    """CPU seconds of every descendant of this process (and of itself), by role."""
-    parents: dict[int, int] = {}
-    spent: dict[int, float] = {}
+def _ours() -> dict[int, Spent]:
+    """Every descendant of this process, and itself."""
+    stats: dict[int, list[str]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                words = (entry / "stat").read_text().rpartition(")")[2].split()
+                stats[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            parents[int(entry.name)] = int(words[1])
-            # A reaped child's time counts with its parent's, so that processes for one document are not lost.
-            spent[int(entry.name)] = sum(int(word) for word in words[11:15]) / _TICK
-    roles: dict[str, float] = {}
-    for pid, seconds in spent.items():
+    ours = {}
+    for pid, words in stats.items():
         ancestor = pid
         while ancestor > 1 and ancestor != os.getpid():
-            ancestor = parents.get(ancestor, 0)
+            ancestor = int(stats[ancestor][1]) if ancestor in stats else 0
         if ancestor == os.getpid():
+            user, system, gone_user, gone_system = (int(word) / _TICK for word in words[11:15])
             role = "bench" if pid == ancestor else _role(pid)
-            roles[role] = roles.get(role, 0.0) + seconds
-    return roles
+            ours[pid] = Spent(int(words[1]), role, user + system, gone_user + gone_system)
+    return ours
 
 
 def _role(pid: int) -> str:

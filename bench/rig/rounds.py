@@ -57,10 +57,10 @@ def play(contestants: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[s
         for name in order if number % 2 == 0 else reversed(order):
             before = Usage.now()
             sample = contestants[name]()
-            spent = Usage.now() - before
+            used = Usage.now().since(before)
             series[name].rates.append(sample.rate)
-            series[name].others.append(spent.others)
+            series[name].others.append(used.others)
             series[name].count += sample.count
-            for role, seconds in spent.roles.items():
+            for role, seconds in used.roles.items():
                 series[name].cpu_s[role] = series[name].cpu_s.get(role, 0.0) + seconds
     return series

@@ -55,9 +55,10 @@ def key_label(token: str, kind: str) -> str:
 
 class Store:
     def __init__(self, directory: Path) -> None:
-        self.module = next((path for path in map(Path, _PLACES) if path.exists()), None)
-        if self.module is None or shutil.which("softhsm2-util") is None:
+        found = next((path for path in map(Path, _PLACES) if path.exists()), None)
+        if found is None or shutil.which("softhsm2-util") is None:
             raise NotInstalled("SoftHSM is missing; on Debian: apt-get install softhsm2")
+        self.module = found
         self._directory = directory
         (directory / "tokens").mkdir(parents=True)
         conf = directory / "softhsm2.conf"
@@ -70,46 +71,45 @@ class Store:
     def tokens(self, *labels: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Token]:
         """New tokens with a key of each kind, labelled with it."""
         for label in labels:
-            self._util("--init-token", "--free", "--label", label, "--so-pin", SO_PIN)
+            self.util("--init-token", "--free", "--label", label, "--so-pin", SO_PIN)
         environment = os.environ | self.environment
         order = json.dumps({"module": str(self.module), "pin": PIN, "tokens": labels, "kinds": kinds})
         command = [sys.executable, "-m", "bench.rig.softhsm"]
         made = subprocess.run(command, input=order.encode(), env=environment, check=True, stdout=subprocess.PIPE)
         return [self._token(label, keys) for label, keys in json.loads(made.stdout).items()]
 
-    def cards(self, count: int) -> list[Token]:
-        """So many tokens with one and the same RSA-2048 key, as cards issued for one purpose."""
-        private = rsa.generate_private_key(65537, 2048)
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        pkcs8, label = self._directory / "card.key", key_label("card", "RSA-2048")
-        pkcs8.write_bytes(private.private_bytes(*form))
-        spki = private.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        path = self._directory / "card.spki"
-        path.write_bytes(spki)
-        assert self.module is not None
-        cards = []
-        for number in range(count):
-            name = f"card{number}"
-            self._util("--init-token", "--free", "--label", name, "--so-pin", SO_PIN)
-            self._util("--import", pkcs8, "--token", name, "--label", label, "--id", "a001")
-            key = {"RSA-2048": Key(label, spki, path)}
-            cards.append(Token(name, self.module, self.pin_file, dict(self.environment), key))
-        return cards
-
-    def _util(self, *words: object) -> None:
+    def util(self, *words: object) -> None:
+        """softhsm2-util with the user's PIN."""
         command = ["softhsm2-util", *(str(word) for word in words), "--pin", PIN]
         subprocess.run(command, env=os.environ | self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def _token(self, label: str, made: dict[str, str]) -> Token:
-        assert self.module is not None
         keys = {}
         for kind, der in made.items():
             path = self._directory / f"{label}.{kind}.spki"
             path.write_bytes(bytes.fromhex(der))
             keys[kind] = Key(key_label(label, kind), bytes.fromhex(der), path)
         return Token(label, self.module, self.pin_file, dict(self.environment), keys)
+
+
+def cards(directory: Path, count: int) -> list[Token]:
+    """So many tokens with one and the same RSA-2048 key, as cards issued for one purpose: each in a store of its own."""
+    private = rsa.generate_private_key(65537, 2048)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    directory.mkdir(parents=True)
+    pkcs8, path, label = directory / "card.key", directory / "card.spki", key_label("card", "RSA-2048")
+    pkcs8.write_bytes(private.private_bytes(*form))
+    public = private.public_key()
+    spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    path.write_bytes(spki)
+    made = []
+    for number in range(count):
+        store, name = Store(directory / str(number)), f"card{number}"
+        store.util("--init-token", "--free", "--label", name, "--so-pin", SO_PIN)
+        store.util("--import", pkcs8, "--token", name, "--label", label, "--id", "a001")
+        key = {"RSA-2048": Key(label, spki, path)}
+        made.append(Token(name, store.module, store.pin_file, dict(store.environment), key))
+    return made
 
 
 def _generate(order: dict[str, object]) -> dict[str, dict[str, str]]:

@@ -608,6 +608,39 @@ async def test_a_crash_in_c_initialize(second: Store, store: Store, shim: Shim, 
         await until(lambda: state(pool) == "READY")
 
 
+async def test_a_breaker_stays_open_while_a_look_cannot_say(
+    make_pool: MakePool, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F10: when the module dies under the look too, the token stays TRIPPED; when it lists again, it comes back."""
+    monkeypatch.setattr("pool.keeper.TRIPPED_S", 0.2)
+    shim.script("C_Initialize * crash")
+    async with make_pool(shim=shim, wait=False) as pool:
+        await until(lambda: state(pool) == "TRIPPED", 8)
+        await until(lambda: shim.count("C_Initialize") >= BREAKER_LOSSES + 3, 8)
+        assert state(pool) == "TRIPPED"
+        shim.clear()
+        await until(lambda: state(pool) == "READY", 8)
+
+
+async def test_a_hang_in_a_ping(make_pool: MakePool, shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F11: a module that hangs while it is only asked for its token costs the lane, a second after the deadline."""
+    monkeypatch.setattr("pool.attendant.PING_EVERY_S", 0.1)
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("P-256")
+        old = pids(pool)
+        shim.script("C_GetTokenInfo * hang 60")
+        asked = shim.number("C_GetTokenInfo")
+        await until(lambda: shim.number("C_GetTokenInfo") > asked)
+        began = time.monotonic()
+        outcomes = await pool.sign(key, ECDSA, digests(3), timeout_s=1.0)
+        assert time.monotonic() - began <= 1.0 + ANSWER_S
+        assert {outcome.status for outcome in outcomes} == {Status.NOT_ATTEMPTED}
+        assert shim.signs() == []
+        shim.clear()
+        await until(lambda: not set(old) & set(pids(pool)), END_S)
+        await back(pool, old, within_s=5)
+
+
 async def test_a_crash_on_the_way_out(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
     """F10: a module that dies in C_Finalize has done its work: the drain is none the worse."""
     async with make_pool(shim=shim) as pool:
