@@ -7,10 +7,17 @@ the product does not have yet what was asked about, 69 something of the system i
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+
+from bench.rig import report as reports
+from bench.rig.report import Report
+from bench.rig.softhsm import NotInstalled
 
 QUESTIONS = (
     "limit", "digests", "single", "coalesce", "pades", "cades", "latency", "fairness", "cards", "memory", "overload",
@@ -24,6 +31,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter rounds, smaller numbers")
     parser.add_argument("--no-plots", action="store_true", help="numbers only")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     try:
         if options.question in {"quick", "full"}:
             return every(quick=options.question == "quick" or options.quick, plots=not options.no_plots)
@@ -32,10 +40,12 @@ def main() -> int:
         return 130
 
 
-def one(name: str, file: Path | None, *, quick: bool, plots: bool) -> int:
-    from bench.rig import report as reports
-    from bench.rig.softhsm import NotInstalled
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C: what was started is ended on the way out."""
+    raise KeyboardInterrupt
 
+
+def one(name: str, file: Path | None, *, quick: bool, plots: bool) -> int:
     try:
         report = asked(name, quick=quick)
     except reports.NotBuilt as missing:
@@ -47,16 +57,12 @@ def one(name: str, file: Path | None, *, quick: bool, plots: bool) -> int:
     reports.save(report, file)
     print(f"{reports.heading([report])}\n\n{reports.table([report])}")
     if plots:
-        from bench.rig import plots as drawing
-
-        drawing.draw(report)
+        _draw(report)
     return 0
 
 
 def every(*, quick: bool, plots: bool) -> int:
     """All of them; one that fails does not keep the others from being asked."""
-    from bench.rig import report as reports
-
     answered, code = [], 0
     for name in QUESTIONS:
         try:
@@ -72,20 +78,26 @@ def every(*, quick: bool, plots: bool) -> int:
         reports.save(report)
         print(f"{reports.table([report])}\n{name}: {report.seconds:.0f} s\n", flush=True)
         if plots:
-            from bench.rig import plots as drawing
-
-            drawing.draw(report)
+            _draw(report)
     whole = f"{reports.heading(answered)}\n\n{reports.table(answered)}\n"
     (reports.OUTPUT / ("quick.md" if quick else "full.md")).write_text(whole)
     print(whole)
     return code
 
 
-def asked(name: str, *, quick: bool):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
+def _draw(report: Report) -> None:
+    """Late, because only plots need matplotlib; without it there are numbers only."""
+    try:
+        from bench.rig import plots
+    except ModuleNotFoundError:
+        print("no plots: matplotlib is in the dependency group 'bench'", file=sys.stderr)
+    else:
+        plots.draw(report)
 
+
+def asked(name: str, *, quick: bool) -> Report:
     began = time.monotonic()
-    report = importlib.import_module(f"bench.{name}").ask(quick=quick)
+    report: Report = importlib.import_module(f"bench.{name}").ask(quick=quick)
     return replace(report, seconds=time.monotonic() - began, quick=quick)
 
 

@@ -29,7 +29,6 @@ WARM_S = 1.0  # until every card is at work
 START_S = 2.0
 
 
-
 def ask(*, quick: bool) -> Report:
     rounds, seconds = (1, 5.0) if quick else (5, 8.0)
     rows: list[Row] = []

@@ -38,9 +38,7 @@ def ask(*, quick: bool) -> Report:
     return Report("fairness", rows, rounds)
 
 
-def _beside(
-    small: Child, flooder: Child, order: dict[str, object], flood: dict[str, object], seconds: float
-) -> Sample:
+def _beside(small: Child, flooder: Child, order: dict[str, object], flood: dict[str, object], seconds: float) -> Sample:
     """The flood begins before and ends after what is counted."""
     flooder.tell({**flood, "seconds": seconds + 1.0})
     small.ask({**order, "seconds": 0.5})

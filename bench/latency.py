@@ -8,9 +8,8 @@ call's own signature, and 30 ms.
 """
 
 import statistics
-from functools import partial
 
-from bench.rig.bed import Bed, sample
+from bench.rig.bed import Bed
 from bench.rig.child import Child
 from bench.rig.daemon import Service
 from bench.rig.report import Report, Row, bounded

@@ -27,6 +27,13 @@ def ask(*, quick: bool) -> Report:
                 each = series[name]
                 ratio, others = round(each.over(raw), 3), round(max(each.others), 2)
                 rows.append(
-                    Row(f"{kind}, {text}", round(each.rate, 1), round(raw.rate, 1), ratio, cpu_us=each.cpu, others=others)
+                    Row(
+                        f"{kind}, {text}",
+                        round(each.rate, 1),
+                        round(raw.rate, 1),
+                        ratio,
+                        cpu_us=each.cpu,
+                        others=others,
+                    )
                 )
     return Report("limit", rows, rounds)

@@ -58,7 +58,7 @@ def _median_ms(daemon: Daemon, before: str) -> float:
 
 
 def _buckets(text: str) -> dict[float, float]:
-    found = re.findall(r'^paraph_call_seconds_bucket\{([^}]*)\} (\S+)', text, re.MULTILINE)
+    found = re.findall(r"^paraph_call_seconds_bucket\{([^}]*)\} (\S+)", text, re.MULTILINE)
     rows = {}
     for labels, value in found:
         names = dict(re.findall(r'(\w+)="([^"]*)"', labels))

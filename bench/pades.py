@@ -92,7 +92,12 @@ def _corpus(files: list[Row], note: str) -> list[Row]:
         cpu_us=middle.cpu_us, others=middle.others, note=f"{len(files)} files, {note}",
     )  # fmt: skip
     worst = _aimed(by_limit[0], "corpus, worst of raw C: ", "")
-    return [median, worst, _aimed(by_peer[0], "corpus, worst of pyHanko: ", ""), *(_aimed(r, "file ", "") for r in files)]
+    return [
+        median,
+        worst,
+        _aimed(by_peer[0], "corpus, worst of pyHanko: ", ""),
+        *(_aimed(r, "file ", "") for r in files),
+    ]
 
 
 def _aimed(row: Row, prefix: str, goal: str) -> Row:

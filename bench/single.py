@@ -29,7 +29,9 @@ def ask(*, quick: bool) -> Report:
             series = play(
                 {
                     "raw": partial(raw.run, kind, seconds / 2),
-                    "empty": partial(sample, empty, do="empty", seconds=seconds, in_flight=IN_FLIGHT, channels=CHANNELS),
+                    "empty": partial(
+                        sample, empty, do="empty", seconds=seconds, in_flight=IN_FLIGHT, channels=CHANNELS
+                    ),
                     "on": partial(sample, client, credential=checked.keys[kind].label, **order),
                     "off": partial(sample, client, credential=unchecked.keys[kind].label, **order),
                     "plain": partial(sample, plain, do="plain", kind=kind, seconds=seconds, in_flight=IN_FLIGHT),

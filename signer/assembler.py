@@ -75,6 +75,7 @@ def main() -> None:
     harden()
     limit()
     actions = {"prepare": prepare, "verify": verify}
+    sock.send(wire.pack({"t": "ready"}))
     while True:
         packet, fds, _, _ = socket.recv_fds(sock, wire.PACKET_BYTES_MAX, _FDS_MAX)
         if not packet:

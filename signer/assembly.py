@@ -17,7 +17,7 @@ import msgpack
 
 from pool.process import Child, ChildLost
 from signer.errors import Refusal
-from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX
+from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX, ASSEMBLY_RESTART_S
 
 log = logging.getLogger("signer.assembly")
 
@@ -34,7 +34,9 @@ class Assembly:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(*(self._add() for _ in range(self._processes + 1)))
+        """The processes start by themselves; a document that comes earlier waits for the first."""
+        for _ in range(self._processes + 1):
+            self._refill()
         return self
 
     async def __aexit__(
@@ -43,6 +45,7 @@ class Assembly:
         self._closed = True
         for task in self._refills:
             task.cancel()
+        await asyncio.gather(*self._refills, return_exceptions=True)
         await asyncio.gather(*(assembler.child.close() for assembler in self._all))
 
     async def prepare(self, fd: int, fields: dict[str, Any]) -> tuple[bytes, int, int]:
@@ -67,7 +70,8 @@ class Assembly:
 
     async def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         async with self._turns:
-            assembler = await self._idle.get()
+            while (assembler := await self._idle.get()).child.ended.done():
+                self._replace(assembler)  # it ended while it waited, which is no document's fault
             try:
                 answer = await assembler.child.ask(message, ASSEMBLY_ANSWER_S, fds)
             except ChildLost as lost:
@@ -92,17 +96,34 @@ class Assembly:
     def _replace(self, assembler: "_Assembler") -> None:
         assembler.child.kill()
         self._all.discard(assembler)
-        task = asyncio.create_task(self._add(assembler), name="assembly refill")
+        self._refill(assembler)
+
+    def _refill(self, instead_of: "_Assembler | None" = None) -> None:
+        task = asyncio.create_task(self._add(instead_of), name="assembly refill")
         self._refills.add(task)
         task.add_done_callback(self._refills.discard)
 
-    async def _add(self, instead_of: "_Assembler | None" = None) -> None:
+    async def _add(self, instead_of: "_Assembler | None") -> None:
+        """Start a process and wait until it says that it is ready; one that does not is tried again."""
         if instead_of is not None:
             await instead_of.child.close()
-        if not self._closed:
-            assembler = _Assembler(await Child.start("signer.assembler", environment={}))
-            self._all.add(assembler)
-            self._idle.put_nowait(assembler)
+        while not self._closed:
+            try:
+                assembler = _Assembler(await Child.start("signer.assembler", environment={}))
+            except OSError as error:
+                log.error("an assembly process does not start: %s", error)  # noqa: TRY400 -- no fault of ours
+            else:
+                self._all.add(assembler)
+                try:
+                    await assembler.child.ask(None, ASSEMBLY_ANSWER_S)
+                except (ChildLost, TimeoutError) as error:
+                    log.error("an assembly process does not start: %r", error)  # noqa: TRY400 -- no fault of ours
+                    self._all.discard(assembler)
+                    await assembler.child.close()
+                else:
+                    self._idle.put_nowait(assembler)
+                    return
+            await asyncio.sleep(ASSEMBLY_RESTART_S)
 
 
 class _Assembler:

@@ -4,13 +4,20 @@ The client: what a portal back end or a command calls the service with.
     async with Client.from_profile(Path("client.toml")) as client:
         signed = await client.sign_file("clerk", Path("contract.pdf"), Path("contract-signed.pdf"))
 
-It needs gRPC, the stubs and the standard library; a base installation of `paraph` has all of it.
+Single digests that are signed at one time travel together by themselves (`sign_digest`). A call that the service
+refused before it attempted anything, and said when to come back, is sent again with the same request id until its
+deadline; nothing else is. `signer/sync.py` is the same without asyncio. Signing a local PDF while only its digest travels
+is in `signer/local.py`.
+
+This needs gRPC, the stubs and the standard library; a base installation of `paraph` has all of it.
 """
 
 import asyncio
 import hashlib
 import os
+import random
 import tempfile
+import time
 import tomllib
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +31,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from signer.coalesce import Coalescer
 from signer.v1 import operator_pb2 as op
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
@@ -112,6 +120,7 @@ class Client:
 
     def __init__(self, profile: Profile) -> None:
         self._channel = profile.channel()
+        self._coalescer = Coalescer()
         self.signing: Any = signing_pb2_grpc.SigningStub(self._channel)
         self.operator: Any = operator_pb2_grpc.OperatorStub(self._channel)
 
@@ -125,6 +134,9 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         await self._channel.close()
 
     async def credentials(self) -> list[Any]:
@@ -154,7 +166,41 @@ class Client:
             digests=digests,
             crc32c=google_crc32c.value(b"".join(digests)),
         )
-        return await _called(self.signing.SignDigests(request, timeout=timeout_s))
+        return await self._patiently(self.signing.SignDigests, request, timeout_s)
+
+    async def sign_digest(
+        self, credential: str, digest: bytes, *, digest_algorithm: str, signature_algorithm: str, output: str = "RAW"
+    ) -> bytes:
+        """
+        One signature (RAW), or one CMS, for one digest. Calls made at one time share messages.
+
+        Raises `ServiceError` for this digest alone; its `reason` is that of the item or of the message.
+        """
+
+        async def send(digests: Sequence[bytes]) -> list[bytes | Exception]:
+            answer = await self.sign_digests(
+                credential,
+                digests,
+                output=output,
+                digest_algorithm=digest_algorithm,
+                signature_algorithm=signature_algorithm,
+            )
+            return [_value(item) for item in answer.items]
+
+        kind = (credential, output, digest_algorithm, signature_algorithm)
+        return await self._coalescer.ask(kind, digest, send)
+
+    async def _patiently(self, method: Any, request: Any, timeout_s: float) -> Any:
+        """Call, and call again when the service says that it attempted nothing and when to come back."""
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                return await _called(method(request, timeout=max(0.001, end - time.monotonic())))
+            except ServiceError as error:
+                # A reason means that the service itself answered; a lost connection says nothing of what was signed.
+                if not error.reason or error.retry_s is None or time.monotonic() + error.retry_s >= end:
+                    raise
+                await asyncio.sleep(error.retry_s * (1 + random.random() / 4))  # noqa: S311 -- spreads the crowd
 
     async def sign_file(
         self,
@@ -261,6 +307,12 @@ def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
         elif detail.Unpack(retry):
             retry_s = retry.retry_delay.ToNanoseconds() / 1e9
     return ServiceError(reason, error.details() or "", error.code().name, retry_s)
+
+
+def _value(item: Any) -> "bytes | Exception":
+    if item.status == pb.SIGNED:
+        return bytes(item.signature)
+    return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
 
 
 async def _called(call: Any) -> Any:

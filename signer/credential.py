@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -93,10 +94,14 @@ class Credential:
             known = self._templates[algorithm, profile] = Template(self.certificates, algorithm, profile)
         return known
 
+    @cached_property
+    def cms_bytes_max(self) -> int:
+        """The longest CMS of this credential, whatever the algorithm."""
+        return max(self.template(a, p).bytes_max for a in self.algorithms() for p in Profile)
+
     def cms_digests_max(self) -> int:
-        """How many CMS of this credential fit one answer, whatever the algorithm."""
-        longest = max(self.template(a, p).bytes_max for a in self.algorithms() for p in Profile)
-        return min(DIGESTS_MAX, ANSWER_BYTES_MAX // (longest + _ITEM_OVERHEAD_BYTES))
+        """How many CMS of this credential fit one answer."""
+        return min(DIGESTS_MAX, ANSWER_BYTES_MAX // (self.cms_bytes_max + _ITEM_OVERHEAD_BYTES))
 
 
 def algorithm_of(scheme: Scheme, digest: Hash) -> Algorithm:

@@ -41,3 +41,4 @@ ASSEMBLY_CPU_S = 10  # of one document, in its process
 ASSEMBLY_MEMORY_BYTES_MAX = 512 * MIB  # of an assembly process
 ASSEMBLY_ANSWER_S = 60.0  # of wall time, when the machine is busy
 ASSEMBLY_DOCUMENTS_MAX = 500  # then the process is replaced: what leaks in parsers goes with it
+ASSEMBLY_RESTART_S = 0.5  # after a process that did not start: there is a reason, and it may go away

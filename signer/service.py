@@ -207,6 +207,7 @@ class SigningService:
             available=not problem,
             unavailable_reason=problem,
             key_id=bytes.fromhex(credential.key.ref),
+            cms_bytes_max=credential.cms_bytes_max if credential.purpose is Purpose.SIGNATURE else 0,
         )
 
 

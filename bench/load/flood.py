@@ -16,7 +16,13 @@ _BACK_OFF_S = 0.05  # a flooder that does not care about RetryInfo, and does not
 
 
 async def flood(
-    target: Target, credential: str, batch: int, seconds: float, in_flight: int, channels: int = 4, timeout_s: float = 30
+    target: Target,
+    credential: str,
+    batch: int,
+    seconds: float,
+    in_flight: int,
+    channels: int = 4,
+    timeout_s: float = 30,
 ) -> dict[str, Any]:
     """`in_flight` batches unanswered at all times; what is refused is sent again. Counts the signatures it got."""
     calls = [target.bytes_call(channel) for channel in target.channels(channels)]

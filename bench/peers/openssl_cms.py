@@ -1,7 +1,7 @@
 """
 `openssl cms -sign`: a process for each document, so many side by side, the key in a *file* and not on a token.
 
-    python -m bench.peers.openssl_cms CHAIN.pem KEY.pem PROCESSES
+    python -m bench.peers.openssl_cms CERTIFICATE.pem ISSUER.pem KEY.pem PROCESSES
 
 Then one JSON order a line, {"file": ..., "seconds": 1.0}; answers {"count": ..., "seconds": ...}.
 """
@@ -22,12 +22,12 @@ def sign_until(command: list[str], end: float) -> int:
 
 
 def main() -> None:
-    chain, key, processes = sys.argv[1:]
+    certificate, issuer, key, processes = sys.argv[1:]
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         words = ["-sign", "-binary", "-cades", "-md", "sha256", "-outform", "DER", "-in", order["file"]]
-        command = ["openssl", "cms", *words, "-signer", chain, "-inkey", key, "-certfile", chain]
+        command = ["openssl", "cms", *words, "-signer", certificate, "-inkey", key, "-certfile", issuer]
         began = time.monotonic()
         with ThreadPoolExecutor(int(processes)) as pool:
             counts = pool.map(lambda _: sign_until(command, began + order["seconds"]), range(int(processes)))  # noqa: B023

@@ -39,6 +39,9 @@ class Bed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._stack.close()
 
     def daemon(self, *services: Service) -> Daemon:

@@ -91,7 +91,8 @@ class Child:
         return line.decode().strip()
 
     def close(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):

@@ -36,6 +36,7 @@ _SUBMIT = '["ListCredentials", "GetCredential", "SignDigests", "StreamDigests", 
 _OPERATOR = '["GetServerInfo", "ListTokens"]'
 _START_S = 90.0  # 64 lanes over one store are logged in one after the other
 _STOP_S = 20.0
+_STUCK = {op.Token.CHANGED, op.Token.LOCKED, op.Token.QUARANTINED}  # states that waiting does not end
 
 
 class DaemonError(RuntimeError):
@@ -143,6 +144,9 @@ class Daemon:
                     lanes = [lane.state for token in answer.tokens for lane in token.lanes]
                     if all(token.state == op.Token.READY for token in answer.tokens) and op.Lane.STARTING not in lanes:
                         return
+                    stuck = [token.detail for token in answer.tokens if token.state in _STUCK]
+                    if stuck:
+                        raise DaemonError(stuck[0])
                 except grpc.RpcError:
                     pass
                 if self._process is None or self._process.poll() is not None or time.monotonic() > end:

@@ -8,15 +8,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from bench.rig.pki import Pki
 
 
-def file_key(directory: Path, pki: Pki) -> tuple[Path, Path]:
-    """(chain file, key file) of a new RSA-2048 key."""
+def file_key(directory: Path, pki: Pki) -> tuple[Path, Path, Path]:
+    """(certificate file, issuer's file, key file) of a new RSA-2048 key."""
     key = rsa.generate_private_key(65537, 2048)
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     path = directory / "file.key"
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     path.chmod(0o600)
-    return pki.signer("file-key", spki), path
+    return pki.signer("file-key", spki), pki.issuing, path

@@ -26,6 +26,7 @@ class Pki:
             "Bench issuing CA", self._issuing_key.public_key(), self._root_key, "Bench root", ca=True
         )
         self.root = self._write("root.pem", _pem(self._root))
+        self.issuing = self._write("issuing.pem", _pem(self._issuing))
         self.ca = self._write("ca.pem", _pem(self._issuing, self._root))
 
     def _issue(
@@ -71,9 +72,7 @@ class Pki:
     def signer(self, name: str, spki: bytes) -> Path:
         """The chain file of a token's key, without the root."""
         public = serialization.load_der_public_key(spki)
-        made = self._issue(
-            name, public, self._issuing_key, "Bench issuing CA", usage=("content_commitment",)
-        )
+        made = self._issue(name, public, self._issuing_key, "Bench issuing CA", usage=("content_commitment",))
         return self._write(f"{name}.chain.pem", _pem(made, self._issuing))
 
     def _write(self, name: str, content: bytes) -> Path:

@@ -74,7 +74,9 @@ def compare(
     ratios = {name: round(mine.over(series[key]), 3) for name, key in (peers or {}).items()}
     others = round(max(_mean(mine.others), _mean(bound.others)), 2)
     ratio = round(mine.over(bound), 3)
-    return Row(case, round(mine.rate, 1), round(bound.rate, 1), ratio, ratios, goal, "/s", mine.cpu, bound.cpu, others, note)
+    return Row(
+        case, round(mine.rate, 1), round(bound.rate, 1), ratio, ratios, goal, "/s", mine.cpu, bound.cpu, others, note
+    )
 
 
 def bounded(case: str, value: float, limit: float, unit: str, *, note: str = "", goal: str = "<= 1") -> Row:

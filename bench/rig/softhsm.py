@@ -120,7 +120,8 @@ def _generate(order: dict[str, object]) -> dict[str, dict[str, str]]:
 
     lib = pkcs11.lib(str(order["module"]))
     kinds, labels = order["kinds"], order["tokens"]
-    assert isinstance(kinds, list) and isinstance(labels, list)
+    assert isinstance(kinds, list)
+    assert isinstance(labels, list)
     made: dict[str, dict[str, str]] = {}
     number = 0
     for label in labels:

@@ -234,9 +234,11 @@ async def _ready(process: asyncio.subprocess.Process, directory: Path, advance: 
         await _serving(profile)
 
     waiting, ended = asyncio.create_task(wait()), asyncio.create_task(process.wait())
-    done, _ = await asyncio.wait({waiting, ended}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-    for task in (waiting, ended):
-        task.cancel()
+    try:
+        done, _ = await asyncio.wait({waiting, ended}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (waiting, ended):
+            task.cancel()
     if waiting in done:
         error = waiting.exception()
         if error is None:
@@ -417,17 +419,17 @@ async def _verify(steps: "Steps", directory: Path, rows: Sequence[Row], burst: B
 
 def _show(directory: Path, rows: Sequence[Row], burst: Burst, seconds: float) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=100)
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("document", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    for column in ("credential", "token", "verified by"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("ms", justify="right", no_wrap=True)
-    for row in rows:
-        verdict = "[red]NOT VERIFIED[/]" if row.problem else f"[green]{', '.join(row.verified_by)}[/]"
-        way = f"{row.credential} {SCHEMES[row.algorithm.split('/')[0]]}"
-        table.add_row(row.document.removesuffix(".pdf"), _size(row.size), way, row.token, verdict, f"{row.ms:.0f}")
-    print()
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    lines = [_line(row) for row in rows]
+    for number, name in enumerate(("document", "size", "credential", "token", "verified by", "ms")):
+        # On a narrow terminal it is the names of documents that are cut.
+        width = max(len(line[number]) for line in lines) if number else None
+        table.add_column(
+            name, no_wrap=True, min_width=width, justify="right" if name in {"size", "ms"} else "left",
+            style="dim" if name == "size" else "",
+        )  # fmt: skip
+    for row, line in zip(rows, lines, strict=True):
+        table.add_row(*line, style="red" if row.problem else "")
     console.print(table)
     for row in rows:
         if row.problem:
@@ -449,6 +451,12 @@ Once more by hand, in two terminals:
   {paraph} serve --config {shown / "paraph.toml"}
   {paraph} sign FILE --credential {BURST_CREDENTIAL} --profile {shown / "client.toml"}"""
     )
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    way = f"{row.credential} {SCHEMES[row.algorithm.split('/')[0]]}"
+    verdict = "NOT VERIFIED" if row.problem else ", ".join(row.verified_by)
+    return row.document.removesuffix(".pdf"), _size(row.size), way.rstrip(), row.token, verdict, f"{row.ms:.0f}"
 
 
 def _size(count: int) -> str:

@@ -72,7 +72,7 @@ class GetCredentialRequest(_message.Message):
     def __init__(self, credential: _Optional[str] = ...) -> None: ...
 
 class Credential(_message.Message):
-    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id")
+    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id", "cms_bytes_max")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[Credential.Purpose]
@@ -92,6 +92,7 @@ class Credential(_message.Message):
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    CMS_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     name: str
     purpose: Credential.Purpose
     certificates: _containers.RepeatedScalarFieldContainer[bytes]
@@ -103,7 +104,8 @@ class Credential(_message.Message):
     available: bool
     unavailable_reason: str
     key_id: bytes
-    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ...) -> None: ...
+    cms_bytes_max: int
+    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ..., cms_bytes_max: _Optional[int] = ...) -> None: ...
 
 class SignDigestsRequest(_message.Message):
     __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "digests", "crc32c", "messages", "timeout_s")

@@ -10,7 +10,6 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import google_crc32c
@@ -19,13 +18,12 @@ import pytest
 
 from signer import limits
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import Rig, running
+from tests.daemon import Rig
 from tests.signer.access.calls import (
     WORST_S,
     Answer,
     Caller,
     ask,
-    card_rig,
     digest,
     digests,
     metric,
@@ -45,39 +43,14 @@ CMS = {"output": "CADES_B_B"}
 SHORT = digest(0)[:31]
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    made = card_rig("P-256", "RSA-2048", "Ed25519")
-    _, spki = made.store.made["card"]["P-256"]
-    both = ("RAW", "CADES_B_B", "PADES_B_B")
-    year = timedelta(days=365)
-
-    def certified(*bits: str, **more: Any) -> bytes:
-        return made.pki.signer("Signer", spki, *bits, **more)
-
-    made.credentials |= {
-        "forbidden": (certified(), "P-256", both),
-        "cms-only": (certified(), "P-256", both[1:]),
-        "expired": (certified(begins=-year, ends=-timedelta(seconds=1)), "P-256", both),
-        "future": (certified(begins=timedelta(hours=1), ends=year), "P-256", both),
-        "login": (certified("digital_signature"), "P-256", ()),
-        "suspended": (certified(), "P-256", both),
-    }
-    role, rpcs, _ = made.callers["portal"]
-    made.callers["portal"] = (role, rpcs, sorted(made.credentials.keys() - {"forbidden"}))
-    with running(made):
-        done = made.command("credential", "--config", made.config, "suspend", "suspended")
-        assert done.returncode == 0, done.stderr
-        with Caller(made) as warm:  # templates are made at the first use of a credential
-            for credential in ("p-256", "cms-only"):
-                warm.sign(credential=credential, **CMS)
-            assert statuses(warm.sign()) == ["SIGNED"]
-        yield made
+@pytest.fixture
+def rig(shared: Rig) -> Rig:
+    return shared
 
 
 @pytest.fixture(scope="module")
-def portal(rig: Rig) -> Iterator[Caller]:
-    with Caller(rig) as caller:
+def portal(shared: Rig) -> Iterator[Caller]:
+    with Caller(shared) as caller:
         yield caller
 
 

@@ -154,7 +154,9 @@ def test_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> 
     old, new, expected = SPOILED[case]
     assert old in GOOD
     text = GOOD.replace(old, new) if case.startswith("no ") else GOOD.replace(old, new, 1)
-    found = mistakes(tmp_path, text.replace("[token.environment]", "[tokens.environment]") if case == "no token" else text)
+    found = mistakes(
+        tmp_path, text.replace("[token.environment]", "[tokens.environment]") if case == "no token" else text
+    )
     assert any(expected in mistake for mistake in found), found
     assert all("\n" not in mistake for mistake in found), "a line each"
 

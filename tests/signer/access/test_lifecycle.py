@@ -136,7 +136,9 @@ def test_f47_sigterm_during_a_batch(daemon: Rig) -> None:
     until(lambda: all(gone(process) for process in everybody), 2, "the end of every process")
     log = shim_of(daemon).log()
     signers = {call.pid for call in log if call.fn == "C_Sign"}
-    assert signers == {call.pid for call in log if call.fn == "C_Logout"} == {c.pid for c in log if c.fn == "C_Finalize"}
+    assert (
+        signers == {call.pid for call in log if call.fn == "C_Logout"} == {c.pid for c in log if c.fn == "C_Finalize"}
+    )
     assert not shim_of(daemon).unfinished()
     assert not (daemon.directory / "operator.sock").exists()
 

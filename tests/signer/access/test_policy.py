@@ -21,6 +21,7 @@ from tests.signer.access.calls import (
     Caller,
     ask,
     card_rig,
+    enrol,
     reload,
     said,
     shim_of,
@@ -98,7 +99,7 @@ def expected(rpc: str, caller: str, credential: str) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     made = card_rig("P-256")
-    made.credentials["forbidden"] = made.credentials["p-256"]
+    enrol(made, "forbidden", *made.credentials["p-256"])
     made.callers = {
         "portal": ("submit", SUBMIT, ["p-256", "nonexistent-but-allowed"]),
         "operator": ("operator", CALLERS["operator"] or [], ()),

@@ -1,0 +1,167 @@
+"""
+The full figures, too long for every run of the tests: `python -m tests.soak` lists them, `python -m tests.soak leaks`
+runs one, prints its line and adds it to tests/SOAK.md.
+
+The tests run the same functions in a smaller size.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from tests.daemon import Rig, running, until
+from tests.signer.access.calls import (
+    Caller,
+    ask,
+    card_rig,
+    digests,
+    metric,
+    processes,
+    rss_mb,
+    shim_of,
+    signed,
+    statuses,
+)
+
+OUTCOMES = Path(__file__).with_name("SOAK.md")
+HEAD = """\
+# Soak outcomes
+
+The last outcome of each `make soak PART=...`, newest last.
+
+| date | part | size | outcome |
+|---|---|---|---|
+"""
+BATCH = 1_000  # digests in a call
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the daemon and its processes hold at one moment."""
+
+    processes: int
+    fds: int  # of all of them
+    sessions: int  # PKCS#11 sessions opened and not closed
+    front_mb: float
+
+
+def held(rig: Rig) -> Held:
+    everybody = processes(rig)
+    opened = closed = 0
+    with (shim_of(rig).directory / "log").open() as log:
+        for line in log:  # not parsed as a whole: it has two lines for each signature
+            opened += '"C_OpenSession","ev":"leave"' in line and '"rv":0' in line
+            closed += '"C_CloseSession","ev":"leave"' in line and '"rv":0' in line
+    return Held(len(everybody), sum(_fds(process) for process in everybody), opened - closed, rss_mb(rig))
+
+
+def _fds(process: psutil.Process) -> int:
+    return int(process.num_fds())
+
+
+def quiet(rig: Rig, what: Held) -> Held:
+    """What is held once the daemon is at rest; connections that are being closed are waited for, growth is not."""
+
+    def settled() -> Held | None:
+        now = held(rig)
+        same = (now.processes, now.fds, now.sessions) == (what.processes, what.fds, what.sessions)
+        return now if same else None
+
+    try:
+        found: Held = until(settled, 10)
+    except AssertionError:
+        return held(rig)
+    return found
+
+
+def work(rig: Rig, signatures: int, cancels: int) -> None:
+    """So many signatures in batches, and so many calls that are cancelled while they are in work, on new connections."""
+    with Caller(rig) as portal:
+        for start in range(0, signatures, BATCH):
+            found = statuses(portal.sign(digests=digests(min(BATCH, signatures - start), start), timeout_s=60))
+            assert set(found) == {"SIGNED"}
+    for start in range(0, cancels, 50):
+        with Caller(rig) as portal:
+            before = signed(rig)
+            request = ask(digests=digests(20))
+            calls = [portal.signing.SignDigests.future(request, timeout=60) for _ in range(min(50, cancels - start))]
+            until(lambda: signed(rig) > before, 10, "the first of the calls in work")  # noqa: B023 -- called at once
+            for call in reversed(calls):
+                call.cancel()
+        until(lambda: metric(rig, "paraph_calls_in_work") == 0, 10, "the end of the cancelled calls")
+
+
+def leaks(signatures: int = 100_000, cancels: int = 1_000) -> str:
+    """
+    Sign and cancel; nothing that the daemon holds may grow. Answers the figures, raises AssertionError.
+
+    What is held is compared between the end of a first tenth, when everything was made once, and of each half.
+    """
+    with running(card_rig("P-256")) as rig:
+        began = time.monotonic()
+        work(rig, signatures // 10, cancels // 10)
+        first = held(rig)
+        halves = []
+        for _ in range(2):
+            work(rig, signatures * 45 // 100, cancels * 45 // 100)
+            halves.append(quiet(rig, first))
+        took_s = time.monotonic() - began
+        done = metric(rig, "paraph_items_total", status="SIGNED")
+        cancelled = metric(rig, "paraph_calls_total", code="CANCELLED")
+        for half in halves:
+            assert (half.processes, half.fds, half.sessions) == (first.processes, first.fds, first.sessions), (
+                first,
+                half,
+            )
+            assert half.front_mb < 150, half
+        grown = halves[1].front_mb - halves[0].front_mb
+        assert grown < max(5, halves[0].front_mb * 0.05), f"the second half left the front {grown:.1f} MB larger"
+        assert done >= signatures
+        assert cancelled > cancels / 2, f"only {cancelled:.0f} of the calls were cancelled in time"
+        last = asdict(halves[1])
+    return (
+        f"{done:,.0f} signatures, {cancelled:,.0f} cancelled calls in {took_s:.0f} s: {last['processes']} processes, "
+        f"{last['fds']} descriptors, {last['sessions']} sessions before and after; front {first.front_mb:.0f}, "
+        f"{halves[0].front_mb:.0f}, {halves[1].front_mb:.0f} MB after a tenth, half, all"
+    )
+
+
+# name -> (what is run in full, its size in words, one line for the list)
+PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
+    "leaks": (
+        leaks,
+        "100 000 signatures, 1 000 cancelled calls",
+        "descriptors, sessions, processes and memory do not grow over 100 000 signatures and 1 000 cancelled calls",
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Run one full figure.")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="without it: list the parts")
+    part = parser.parse_args().part
+    if part is None:
+        for name, (_, _, line) in PARTS.items():
+            print(f"{name:12s} {line}")
+        return 0
+    run, size, _ = PARTS[part]
+    try:
+        outcome, code = run(), 0
+    except AssertionError as error:
+        outcome, code = f"FAILED: {error}", 1
+    print(f"{part}: {outcome}")
+    before = OUTCOMES.read_text() if OUTCOMES.exists() else HEAD
+    today = datetime.now(UTC).date().isoformat()
+    words = " ".join(outcome.split()).replace("|", "\\|")
+    OUTCOMES.write_text(f"{before}| {today} | {part} | {size} | {words} |\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Who may import whom: by the source of every file, and by what an import really brings along."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"pool", "signer", "portal_adapter", "bench", "tests"}
+
+# What a package never imports, wherever in it.
+NEVER = {
+    "pool": {"grpc", "google", "pyhanko", "asn1crypto", "starlette", "signer", "portal_adapter", "bench", "tests"},
+    "signer": {"starlette", "portal_adapter", "bench", "tests"},
+    "portal_adapter": {"pkcs11", "pool", "pyhanko", "asn1crypto", "bench", "tests"},
+    "bench": {"tests"},
+}
+# Where alone a library may be imported in pool and signer; signer/v1 is generated.
+ONLY_IN = {
+    "pkcs11": {"pool/worker.py", "pool/probe.py"},
+    "pyhanko": {"signer/pades.py", "signer/trust.py"},
+    "pyhanko_certvalidator": {"signer/pades.py", "signer/trust.py"},
+    "asn1crypto": {"signer/cms.py", "signer/pades.py", "signer/trust.py"},
+    "grpc": {
+        *("signer/server.py", "signer/errors.py", "signer/client.py"),
+        *("signer/handlers.py", "signer/listener.py", "signer/documents.py"),
+    },
+}
+# What of ours portal_adapter may import.
+PORTAL_ADAPTER_MAY = {"signer.v1", "signer.client"}
+# What must not be in the process after `import ...`.
+KEPT_OUT = {
+    "signer.client": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
+    "signer.__main__": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
+    "signer.server": {"pkcs11", "starlette"},
+    "pool": {"grpc", "google", "pkcs11", "pyhanko", "asn1crypto", "sqlalchemy", "pydantic", "signer"},
+    "pool.worker": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "signer"},  # pkcs11 itself uses asn1crypto
+}
+
+
+def imports(text: str) -> Iterator[str]:
+    """Every module that a source names, in functions and under conditions too; 'a.b' for `from a import b`."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def mistakes(path: str, text: str) -> list[str]:
+    package = path.partition("/")[0]
+    found = []
+    for name in imports(text):
+        top = name.partition(".")[0]
+        if top in NEVER.get(package, set()):
+            found.append(f"{path}: {package} never imports {top}")
+        if top in ONLY_IN and package in {"pool", "signer"} and path not in ONLY_IN[top]:
+            found.append(f"{path}: {top} is imported only in {', '.join(sorted(ONLY_IN[top]))}")
+        allowed = any(f"{name}.".startswith(f"{each}.") for each in PORTAL_ADAPTER_MAY)
+        if package == "portal_adapter" and top == "signer" and not allowed:
+            found.append(f"{path}: portal_adapter imports only {', '.join(sorted(PORTAL_ADAPTER_MAY))} of ours")
+    return found
+
+
+def sources() -> list[str]:
+    packages = [ROOT / name for name in sorted(OURS) if (ROOT / name).is_dir()]
+    found = [str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")]
+    return [path for path in sorted(found) if not path.startswith(("signer/v1/", "bench/peers/"))]
+
+
+def test_imports_point_one_way() -> None:
+    """No file imports what its place in the design does not allow."""
+    paths = sources()
+    assert {"pool/pool.py", "signer/service.py", "signer/cli/sign.py"} <= set(paths)
+    assert [mistake for path in paths for mistake in mistakes(path, (ROOT / path).read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("pool/pool.py", "import grpc"),
+        ("pool/pool.py", "def f():\n    from google.rpc import status_pb2"),
+        ("pool/pool.py", "import pkcs11.constants"),
+        ("pool/worker.py", "from signer import limits"),
+        ("signer/batch.py", "import grpc.aio"),
+        ("signer/cades.py", "from pyhanko.sign import signers"),
+        ("signer/credential.py", "if True:\n    import asn1crypto"),
+        ("signer/cli/sign.py", "import tests.daemon"),
+        ("portal_adapter/app.py", "from pool import Pool"),
+        ("portal_adapter/app.py", "from signer import server"),
+        ("bench/run.py", "from tests import soak"),
+    ],
+)
+def test_the_rules_find_what_they_forbid(path: str, text: str) -> None:
+    """Each kind of rule refuses an import that breaks it; the files that have a permission have it."""
+    assert mistakes(path, text)
+
+
+def test_the_rules_allow_what_they_name() -> None:
+    """A permission that no file uses any more is taken back, and the allowed imports pass."""
+    for library, paths in ONLY_IN.items():
+        for path in paths:
+            assert library in {name.partition(".")[0] for name in imports((ROOT / path).read_text())}, (library, path)
+            assert not mistakes(path, f"import {library}")
+    assert not mistakes("portal_adapter/app.py", "from signer.client import Client\nfrom signer.v1 import signing_pb2")
+
+
+@pytest.mark.parametrize("module", KEPT_OUT)
+def test_what_an_import_brings_along(module: str) -> None:
+    """A fresh interpreter that imports a module has none of the libraries that belong to others' rooms."""
+    program = (
+        f"import json, sys, {module}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=ROOT, check=True, text=True, capture_output=True)
+    assert KEPT_OUT[module] & set(json.loads(done.stdout)) == set()
