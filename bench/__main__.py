@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.rig import report as reports
+from bench.rig.raw import OUTPUT
 from bench.rig.report import Report
 from bench.rig.softhsm import NotInstalled
 
@@ -80,7 +81,7 @@ def every(*, quick: bool, plots: bool) -> int:
         if plots:
             _draw(report)
     whole = f"{reports.heading(answered)}\n\n{reports.table(answered)}\n"
-    (reports.OUTPUT / ("quick.md" if quick else "full.md")).write_text(whole)
+    (OUTPUT / ("quick.md" if quick else "full.md")).write_text(whole)
     print(whole)
     return code
 

@@ -63,7 +63,7 @@ def cases(
         order = {"credential": token.keys[kind].label, "batch": batch, "total": max(2 * batch, guess * seconds)}
         contestants[str(batch)] = partial(sample, client, do="batches", in_flight=max(4, 2048 // batch), **order)
     series = play(contestants, rounds)
-    peers = {name: name for name in ("verified", "plain server") if name in contestants}
+    peers: dict[str, str] = {name: name for name in ("verified", "plain server") if name in contestants}
     words = f"{kind}, verify {'on' if verify else 'off'}"
     goal = GOALS[kind, verify]
     return [compare(f"{words}, batches of {batch}", series, str(batch), "raw", peers, goal=goal) for batch in batches]

@@ -35,7 +35,8 @@ def ask(*, quick: bool) -> Report:
         person, other, raw = bed.client(daemon), bed.client(daemon, "other"), bed.raw(token, 1)
         for kind in token.keys:
             credential = token.keys[kind].label
-            ours, limit = [], []
+            ours: list[float] = []
+            limit: list[float] = []
 
             def call(credential: str = credential, ours: list[float] = ours) -> Sample:
                 answer = person.ask({"do": "latency", "credential": credential, "count": 200})
@@ -59,7 +60,7 @@ def ask(*, quick: bool) -> Report:
 
 def _loaded(person: Child, other: Child, credential: str, case: str, limit_ms: float, seconds: float) -> Row:
     order = {"do": "flood", "credential": credential, "batch": BATCH, "in_flight": BATCHES, "channels": 1}
-    other.tell({**order, "seconds": seconds + 1.0, "timeout_s": 120})  # type: ignore[dict-item]
+    other.tell({**order, "seconds": seconds + 1.0, "timeout_s": 120})
     settle = person.ask({"do": "latency", "credential": credential, "count": 0, "seconds": 0.5})  # the batch is there
     answer = person.ask(
         {"do": "latency", "credential": credential, "count": 0, "pause_s": 0.01, "seconds": seconds - settle["seconds"]}

@@ -66,7 +66,7 @@ def _case(
     """One document again and again; before, that what comes back is a valid signature."""
     order = {"do": "documents", "credential": credential, "files": [str(path)], "streams": STREAMS}
     signed = raw.directory / "signed.pdf"
-    client.ask({**order, "in_flight": IN_FLIGHT, "seconds": 0.1, "save": str(signed)})  # type: ignore[dict-item]
+    client.ask({**order, "in_flight": IN_FLIGHT, "seconds": 0.1, "save": str(signed)})
     verdict = client.ask({"do": "verify", "file": str(signed)})
     if not verdict["valid"]:
         raise RuntimeError(f"{name}: {verdict['why']}")

@@ -62,6 +62,28 @@ class Unread:
         return Refusal(self.reason, self.detail)
 
 
+class Answers:
+    """
+    The context of a call with a stream. A task that writes may be cancelled; its message is still written to its end,
+    because gRPC sends no status while a message is under way: the caller would wait for one until its deadline.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self.read = context.read
+        self._context = context
+        self._writing: asyncio.Future[None] | None = None
+
+    async def write(self, message: Any) -> None:
+        writing = self._writing = asyncio.ensure_future(self._context.write(message))
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(writing)
+
+    async def settled(self) -> None:
+        """Returns when nothing is under way."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+
 @dataclass(slots=True)
 class Call:
     """One call as its method sees it. `deadline` is of the monotonic clock; `accepted` the wall time it came at."""
@@ -174,15 +196,17 @@ class Gatekeeper:
 
     async def stream(self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any) -> None:
         """A call whose method reads and writes messages itself."""
+        answers = Answers(context)
         with self._watch(rpc, context) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
                 with self.admission.admit(call.caller):
                     async with asyncio.timeout(self._left(call) + _LATE_S):
-                        await method(context, call)
+                        await method(answers, call)
             except Exception as error:  # noqa: BLE001 -- the boundary, as above
                 outcome.refusal = self._refusal(error, outcome)
         if outcome.refusal is not None:
+            await answers.settled()
             await context.abort(outcome.refusal.code, outcome.refusal.message, details(outcome.refusal))
 
     def _left(self, call: Call) -> float:

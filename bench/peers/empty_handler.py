@@ -20,7 +20,7 @@ async def nothing(_request: bytes, _context: Any) -> bytes:
 async def main() -> None:
     port, certificate, key, ca = sys.argv[1:]
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(nothing)
+    handler: Any = grpc.unary_unary_rpc_method_handler(nothing)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Empty", {"Call": handler}),))
     pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
     credentials = grpc.ssl_server_credentials([pair], Path(ca).read_bytes(), require_client_auth=True)

@@ -40,7 +40,7 @@ def main() -> None:
     port, certificate, key, ca, module, label, pin_file, *keys = sys.argv[1:]
     session = pkcs11.lib(module).get_token(token_label=label).open(user_pin=Path(pin_file).read_text().strip())
     lock = threading.Lock()
-    handlers = {}
+    handlers: dict[str, Any] = {}
     for kind, _, key_label in (text.partition("=") for text in keys):
         handlers[kind] = grpc.unary_unary_rpc_method_handler(method(lock, session, kind, key_label))
     server = grpc.server(ThreadPoolExecutor(max_workers=8))

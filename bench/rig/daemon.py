@@ -201,8 +201,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _paraph(*words: object) -> list[object]:
-    return [sys.executable, "-m", "signer", *words]
+def _paraph(*words: object) -> list[str]:
+    return [sys.executable, "-m", "signer", *(str(word) for word in words)]
 
 
 def _environment() -> dict[str, str]:

@@ -64,9 +64,9 @@ def soft_token(directory: Path) -> Iterator[Token]:
     for place in map(Path, _EMPTY):
         place.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", place], check=True)
-    for place in ("/var/lib/opencryptoki/swtok/TOK_OBJ", "/run/lock/opencryptoki/swtok"):
-        Path(place).mkdir(parents=True)
-        for path in (Path(place), Path(place).parent):
+    for place in map(Path, ("/var/lib/opencryptoki/swtok/TOK_OBJ", "/run/lock/opencryptoki/swtok")):
+        place.mkdir(parents=True)
+        for path in (place, place.parent):
             shutil.chown(path, group="pkcs11")
             path.chmod(0o770)
     Path("/etc/opencryptoki/opencryptoki.conf").write_text(_CONF)

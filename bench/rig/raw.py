@@ -24,7 +24,19 @@ def build() -> Path:
         raise NotInstalled("limit.c needs gcc and OpenSSL's headers; on Debian: apt-get install gcc libssl-dev")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     new = program.with_suffix(".new")
-    command = ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", new, SOURCE, "-ldl", "-lcrypto"]
+    command: list[str | Path] = [
+        "gcc",
+        "-std=c11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        new,
+        SOURCE,
+        "-ldl",
+        "-lcrypto",
+    ]
     subprocess.run(command, check=True)
     new.replace(program)
     return program

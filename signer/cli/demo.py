@@ -421,15 +421,15 @@ def _show(directory: Path, rows: Sequence[Row], burst: Burst, seconds: float) ->
     console = Console() if sys.stdout.isatty() else Console(width=100)
     table = Table(box=None, padding=(0, 1, 0, 0))
     lines = [_line(row) for row in rows]
-    for number, name in enumerate(("document", "size", "credential", "token", "verified by", "ms")):
-        # On a narrow terminal it is the names of documents that are cut.
-        width = max(len(line[number]) for line in lines) if number else None
-        table.add_column(
-            name, no_wrap=True, min_width=width, justify="right" if name in {"size", "ms"} else "left",
-            style="dim" if name == "size" else "",
-        )  # fmt: skip
+    names = ("document", "size", "credential", "token", "verified by", "ms")
+    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
+    # On a narrow terminal it is the names of documents that are cut.
+    widths[0] = max(12, min(widths[0], console.width - sum(widths[1:]) - len(widths)))
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(name, no_wrap=True, width=width, justify="right" if name in {"size", "ms"} else "left")
     for row, line in zip(rows, lines, strict=True):
         table.add_row(*line, style="red" if row.problem else "")
+    print()
     console.print(table)
     for row in rows:
         if row.problem:

@@ -5,6 +5,7 @@ test spoils them, and counts.
 
 import contextlib
 import hashlib
+import json
 import signal
 import urllib.request
 import uuid
@@ -224,3 +225,17 @@ def rss_mb(rig: Rig) -> float:
 
 def within(texts: Sequence[str], text: str) -> bool:
     return all(part in text for part in texts)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Paraph = Callable[..., Done]

@@ -1,49 +1,17 @@
 """The commands as a person or a script meets them: exit codes, one-line errors, JSON, and files written whole."""
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from signer.__main__ import COMMANDS, main, parser
+from signer.__main__ import COMMANDS, parser
 from signer.cli.exits import MEANINGS
 from tests.daemon import REPOSITORY, Rig
+from tests.signer.access.calls import Paraph
 
 PDF = REPOSITORY / "deploy" / "demo" / "corpus" / "lease-of-workshop.pdf"
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Paraph = Callable[..., Done]
-
-
-@pytest.fixture
-def paraph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Paraph:
-    """`paraph WORDS...` in this process."""
-
-    def run(*words: Any) -> Done:
-        monkeypatch.setattr(sys, "argv", ["paraph", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return Done(int(end.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

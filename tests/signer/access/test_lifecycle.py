@@ -22,6 +22,7 @@ from tests.daemon import Rig, Token, running, until
 from tests.signer.access.calls import (
     Answer,
     Caller,
+    Paraph,
     answer_of,
     ask,
     card_rig,
@@ -224,30 +225,30 @@ def test_f52_second_daemon(rig: Rig) -> None:
     assert rig.health() == SERVING
 
 
-def test_check(rig: Rig) -> None:
+def test_check(rig: Rig, paraph: Paraph) -> None:
     """`serve --check` reads what a start would read and starts nothing: 0, or 78 with all mistakes at once."""
-    done = rig.command("serve", "--check", "--config", rig.config)
-    assert (done.returncode, done.stdout) == (0, f"{rig.config}: good\n")
+    done = paraph("serve", "--check", "--config", rig.config)
+    assert (done.code, done.out) == (0, f"{rig.config}: good\n")
     bad = rig.directory / "bad.toml"
     text = rig.config.read_text().replace('role = "submit"', 'role = "king"').replace("[trust]", "[trust]\nlove = 1")
     bad.write_text(text.replace("127.0.0.1:", "localhost:"))
-    done = rig.command("serve", "--check", "--config", bad)
-    assert done.returncode == 78
+    done = paraph("serve", "--check", "--config", bad)
+    assert done.code == 78
     places = ("server.metrics:", "listener[0]:", "caller[0].role:", "trust.love: unknown key")
-    assert all(any(f"{bad}: {place}" in line for line in done.stderr.splitlines()) for place in places), done.stderr
-    assert len(done.stderr.splitlines()) == len(places)
+    assert all(any(f"{bad}: {place}" in line for line in done.err.splitlines()) for place in places), done.err
+    assert len(done.err.splitlines()) == len(places)
 
 
-def test_check_looks_into_the_files(rig: Rig) -> None:
+def test_check_looks_into_the_files(rig: Rig, paraph: Paraph) -> None:
     """`serve --check` also names every file that the configuration names and that is not what it should be."""
     bad = rig.directory / "bad-files.toml"
     text = rig.config.read_text().replace(str(rig.server_files[1]), str(rig.pki.root_file))
     text = text.replace(str(rig.pki.ca_file), "/nowhere/ca.pem").replace(str(rig.denied), "/nowhere/denied")
     bad.write_text(text)
     for words in ((), ("--json",)):
-        done = rig.command("serve", "--check", *words, "--config", bad)
-        assert done.returncode == 78
-        lines = json.loads(done.stdout)["mistakes"] if words else done.stderr.splitlines()
+        done = paraph("serve", "--check", *words, "--config", bad)
+        assert done.code == 78
+        lines = done.json["mistakes"] if words else done.err.splitlines()
         places = ("trust.denied_certificates: /nowhere/denied", "listener.key:", "listener.client_ca: /nowhere/ca.pem")
         assert all(any(place in line for line in lines) for place in places), lines
         assert len(lines) == len(places)

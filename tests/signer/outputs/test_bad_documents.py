@@ -128,6 +128,16 @@ def uploads(rig: Rig) -> list[tuple[int, str]]:
     return found
 
 
+def descriptors(rig: Rig) -> dict[str, str]:
+    """What the daemon has open."""
+    directory = Path(f"/proc/{front(rig).pid}/fd")
+    found = {}
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(directory / number)
+    return found
+
+
 def spool_names(rig: Rig) -> list[str]:
     return os.listdir(rig.state / "spool")
 
@@ -138,12 +148,12 @@ async def nothing_stays(rig: Rig) -> AsyncIterator[None]:
     process = front(rig)
     await until(lambda: not metric(rig, "paraph_calls_in_work"), "an idle daemon")
     await until(lambda: len(assemblers(rig)) == PROCESSES, "all assembly processes")
-    before = process.num_fds()
+    before = descriptors(rig)
     yield
     await until(lambda: not metric(rig, "paraph_calls_in_work"), "the end of all calls")
     await until(lambda: not uploads(rig), "uploads are closed")
     await until(lambda: len(assemblers(rig)) == PROCESSES, "assembly processes are replaced")
-    await until(lambda: process.num_fds() <= before, f"as many descriptors as before ({before})")
+    await until(lambda: len(descriptors(rig)) <= len(before), f"no descriptors but {before}: {descriptors(rig)}")
     assert metric(rig, "paraph_spool_bytes") == 0
     assert spool_names(rig) == []
     assert front(rig).pid == process.pid

@@ -1,0 +1,221 @@
+"""The client library against a real daemon: what travels together, what is sent again, and what never travels."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import grpc
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+from pyhanko.sign.signers import PdfSignatureMetadata, async_sign_pdf
+
+from signer import local
+from signer.client import Client, Profile, ProfileError, ServiceError
+from signer.errors import Refusal, details
+from signer.sync import SyncClient
+from signer.v1 import signing_pb2 as pb
+from signer.v1 import signing_pb2_grpc
+from tests.daemon import Rig, Token, running
+from tests.hostile import minimal_pdf
+
+KINDS = ("RSA-2048", "P-256", "Ed25519")
+ECDSA = {"digest_algorithm": "SHA256", "signature_algorithm": "ECDSA"}
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    made.store.token("card")
+    made.store.keys("card", KINDS)
+    made.tokens = [Token("card", "card")]
+    made.add_keys("card", KINDS)
+    with running(made):
+        yield made
+
+
+@pytest.fixture
+async def client(rig: Rig) -> AsyncIterator[Client]:
+    async with rig.client() as made:
+        yield made
+
+
+def digest_of(number: int) -> bytes:
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def check(rig: Rig, digest: bytes, signature: bytes) -> None:
+    """The P-256 credential's signature, by a library that is not ours."""
+    key = serialization.load_der_public_key(rig.store.made["card"]["P-256"][1])
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(signature, digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+async def test_concurrent_single_calls_share_messages(rig: Rig, client: Client) -> None:
+    """256 calls at one time are a handful of messages, each with its own right signature."""
+    sent: list[int] = []
+    original = client.sign_digests
+
+    async def counted(credential: str, digests: Any, **more: Any) -> Any:
+        sent.append(len(digests))
+        return await original(credential, digests, **more)
+
+    client.sign_digests = counted  # type: ignore[method-assign]
+    signatures = await asyncio.gather(*(client.sign_digest("p-256", digest_of(i), **ECDSA) for i in range(256)))
+    for number, signature in enumerate(signatures):
+        check(rig, digest_of(number), signature)
+    assert sum(sent) == 256
+    assert len(sent) <= 4
+
+
+async def test_one_call_has_its_reason(client: Client) -> None:
+    """What the service says of a message is what each of its calls raises."""
+    with pytest.raises(ServiceError) as error:
+        await client.sign_digest("nobody", digest_of(1), **ECDSA)
+    assert (error.value.reason, error.value.code) == ("CREDENTIAL_UNKNOWN", "NOT_FOUND")
+
+
+async def test_documents_that_stay_at_home(rig: Rig, client: Client, tmp_path: Path) -> None:
+    """A local PDF or file is signed while one digest travels; the daemon finds the result good."""
+    source = tmp_path / "a.pdf"
+    source.write_bytes(minimal_pdf())
+    for kind in KINDS:
+        credential = await client.credential(kind.lower())
+        for pss in (False, True):
+            await local.sign_pdf(client, credential, source, tmp_path / "signed.pdf", pss=pss, reason="Agreed")
+            report = await client.verify(tmp_path / "signed.pdf")
+            (signature,) = report.signatures
+            assert (signature.valid, signature.trusted, signature.profile) == (True, True, "PAdES")
+            assert signature.revision_sha256 == hashlib.sha256(source.read_bytes()).digest()
+        await local.sign_file(client, credential, source, tmp_path / "a.p7s")
+        (signature,) = (await client.verify(tmp_path / "a.p7s", source)).signatures
+        assert (signature.valid, signature.trusted, signature.profile) == (True, True, "CAdES")
+    assert not list(tmp_path.glob(".paraph-*"))
+
+
+async def test_a_bad_local_pdf_leaves_nothing(client: Client, tmp_path: Path) -> None:
+    """The problem has its word, and no half-written target is there."""
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 nothing more")
+    with pytest.raises(local.PdfProblem) as problem:
+        await local.sign_pdf(client, await client.credential("p-256"), tmp_path / "a.pdf", tmp_path / "b.pdf")
+    assert problem.value.kind == "truncated"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pdf"]
+
+
+@pytest.mark.parametrize(("name", "pss"), [("rsa-2048", False), ("rsa-2048", True), ("p-256", False)])
+async def test_pyhanko_signs_with_our_key(client: Client, tmp_path: Path, name: str, pss: bool) -> None:
+    """pyHanko's own signing, with `RemoteSigner` in the place of a key."""
+    source, target = tmp_path / "a.pdf", tmp_path / "b.pdf"
+    source.write_bytes(minimal_pdf())
+    signer = local.RemoteSigner(client, await client.credential(name), pss=pss)
+    with source.open("rb") as file, target.open("w+b") as output:
+        metadata = PdfSignatureMetadata(field_name="S", md_algorithm="sha256")
+        await async_sign_pdf(IncrementalPdfFileWriter(file), metadata, signer, output=output)
+    (signature,) = (await client.verify(target)).signatures
+    assert (signature.valid, signature.trusted) == (True, True)
+
+
+async def test_ed25519_is_not_for_pyhanko(client: Client) -> None:
+    """Its RAW takes messages; the class says so instead of signing something else."""
+    credential = await client.credential("ed25519")
+    with pytest.raises(ValueError, match="messages"):
+        local.RemoteSigner(client, credential)
+
+
+def test_threads_share_the_synchronous_client(rig: Rig) -> None:
+    """Without asyncio: the same methods, from several threads at one time."""
+    with SyncClient(rig.profile("portal")) as client:
+        assert {credential.name for credential in client.credentials()} == {kind.lower() for kind in KINDS}
+        with futures.ThreadPoolExecutor(8) as threads:
+            jobs = [threads.submit(client.sign_digest, "p-256", digest_of(i), **ECDSA) for i in range(64)]
+            for number, job in enumerate(jobs):
+                check(rig, digest_of(number), job.result())
+        before = threading.active_count()
+    client.close()  # a second time is no harm
+    assert threading.active_count() < before
+
+
+class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
+    """Refuses as often as it is told, then answers; remembers every request."""
+
+    def __init__(self, *refusals: Refusal | grpc.StatusCode) -> None:
+        self.refusals = list(refusals)
+        self.requests: list[Any] = []
+
+    async def SignDigests(self, request: Any, context: Any) -> Any:  # noqa: N802 -- gRPC's name
+        self.requests.append(request)
+        if self.refusals:
+            refusal = self.refusals.pop(0)
+            if isinstance(refusal, Refusal):
+                await context.abort(refusal.code, refusal.message, details(refusal))
+            await context.abort(refusal, "nobody knows")
+        assert request.crc32c == google_crc32c.value(b"".join(request.digests))
+        items = [pb.SignedItem(status=pb.SIGNED, signature=b"s") for _ in request.digests]
+        return pb.SignDigestsResponse(request_id=request.request_id, items=items)
+
+
+@pytest.fixture
+async def moody(tmp_path: Path) -> AsyncIterator[Any]:
+    """(the servicer, a client of it), over a Unix socket."""
+    server = grpc.aio.server()
+    servicer = Moody()
+    signing_pb2_grpc.add_SigningServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{tmp_path / 's'}")
+    await server.start()
+    async with Client(Profile(f"unix:{tmp_path / 's'}")) as client:
+        yield servicer, client
+    await server.stop(0)
+
+
+async def test_what_was_not_attempted_is_sent_again(moody: Any) -> None:
+    """Refused with a reason and a time to come back: the same request id, until it is taken."""
+    servicer, client = moody
+    servicer.refusals = [Refusal("BACKLOG_FULL", retry_s=0.01), Refusal("TOO_MANY_CALLS", retry_s=0.01)]
+    assert await client.sign_digest("c", digest_of(1), **ECDSA) == b"s"
+    assert len({request.request_id for request in servicer.requests}) == 1
+    assert len(servicer.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Refusal("PIN_LOCKED"), Refusal("CREDENTIAL_UNKNOWN"), grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL],
+)
+async def test_nothing_else_is_sent_again(moody: Any, refusal: Any) -> None:
+    """What waiting cannot help, and what may have been attempted, is the caller's to decide."""
+    servicer, client = moody
+    servicer.refusals = [refusal]
+    with pytest.raises(ServiceError):
+        await client.sign_digest("c", digest_of(1), **ECDSA)
+    assert len(servicer.requests) == 1
+
+
+async def test_patience_ends_with_the_deadline(moody: Any) -> None:
+    """A time to come back that is past the deadline is not waited for."""
+    servicer, client = moody
+    servicer.refusals = [Refusal("BACKLOG_FULL", retry_s=60.0)]
+    with pytest.raises(ServiceError) as error:
+        await client.sign_digests("c", [digest_of(1)], output="RAW", timeout_s=1.0, **ECDSA)
+    assert error.value.retry_s == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("server = 1", "server is missing"),
+        ("serve", "not TOML"),
+        ('server = "a:1"', "needs ca"),
+        ('servr = "x"', "servr"),
+    ],
+)
+def test_a_bad_profile_says_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    """The file and the mistake, in one line."""
+    path = tmp_path / "client.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=said):
+        Profile.load(path)
