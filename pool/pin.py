@@ -45,12 +45,16 @@ class Pin:
 
 class PinFile:
     """
-    A PIN kept in a file of mode 0400 or 0600, as systemd credentials are; read at each login, so that a changed PIN is
-    taken up. A trailing newline is not part of the PIN.
+    A PIN kept in a file of mode 0400 or 0600; read at each login, so that a changed PIN is taken up. A trailing newline
+    is not part of the PIN.
+
+    `group_may_read` is for systemd's credentials directory, which nobody else can enter: there a file may carry an ACL
+    for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, group_may_read: bool = False) -> None:
         self.path = path
+        self._forbidden = 0o037 if group_may_read else 0o077
 
     def __call__(self) -> Pin:
         try:
@@ -62,7 +66,7 @@ class PinFile:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise PinError(f"PIN file {self.path} is not a regular file")
-            if status.st_mode & 0o077:
+            if status.st_mode & self._forbidden:
                 raise PinError(f"PIN file {self.path} can be read by others; give it mode 0400")
             content = os.read(fd, PIN_BYTES_MAX + 3)
         finally:

@@ -132,20 +132,23 @@ class Token(_Section):
     def _one_pin(self) -> Self:
         if self.pin_file is not None and self.pin_credential is not None:
             raise ValueError("give pin_file or pin_credential, not both")
-        if self.pin_credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ:
-            raise ValueError("pin_credential needs systemd's LoadCredential= ($CREDENTIALS_DIRECTORY is not set)")
         return self
 
     def for_pool(self) -> TokenConfig:
-        pin = self.pin_file
+        """For the daemon itself: commands beside it have no credentials directory. Raises `ConfigError`."""
+        pin = PinFile(self.pin_file) if self.pin_file is not None else None
         if self.pin_credential is not None:
-            pin = Path(os.environ["CREDENTIALS_DIRECTORY"]) / self.pin_credential
+            directory = os.environ.get("CREDENTIALS_DIRECTORY")
+            if directory is None:
+                said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
+                raise ConfigError(Path(self.name), [f"token {self.name}: pin_credential {said}"])
+            pin = PinFile(Path(directory) / self.pin_credential, group_may_read=True)
         return TokenConfig(
             name=self.name,
             module=self.module,
             label=self.label,
             serial=self.serial,
-            pin=PinFile(pin) if pin is not None else None,
+            pin=pin,
             kind=self.kind,
             lanes=self.lanes,
             verify=self.verify,

@@ -111,3 +111,17 @@ def test_the_file_is_read_each_time(tmp_path: Path) -> None:
     (tmp_path / "pin").write_text("other")
     assert file().reveal() == "other"
     assert repr(file) == f"PinFile('{tmp_path}/pin')"
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o400, True), (0o440, True), (0o444, False), (0o460, False)])
+def test_a_credential_may_carry_an_acl(tmp_path: Path, mode: int, good: bool) -> None:
+    """In systemd's directory an ACL's mask shows as the group's bits: reading is accepted, more is not."""
+    path = tmp_path / "pin"
+    path.write_text("1234")
+    path.chmod(mode)
+    source = PinFile(path, group_may_read=True)
+    if good:
+        assert source().reveal() == "1234"
+    else:
+        with pytest.raises(PinError, match="0400"):
+            source()
