@@ -117,11 +117,6 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "time": ("lanes = 1", "sign_timeout_s = 0", "token[0].sign_timeout_s: "),
     "endless time": ("lanes = 1", "sign_timeout_s = inf", "token[0].sign_timeout_s: "),
     "two PINs": ("lanes = 1", 'pin_credential = "pin"', "token[0]: give pin_file or pin_credential"),
-    "PIN of systemd without it": (
-        'pin_file = "/etc/paraph/card.pin"',
-        'pin_credential = "pin"',
-        "token[0]: pin_credential needs systemd",
-    ),
     "PIN of systemd as a path": (
         'pin_file = "/etc/paraph/card.pin"',
         'pin_credential = "../pin"',
@@ -212,6 +207,10 @@ def test_pin_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     token = load(path).token[0].for_pool()
     assert token.pin is not None
     assert "1234" not in f"{token!r} {token.pin!r} {load(path)!r}"
+    # A command beside the daemon reads the same file without systemd's directory; only the daemon needs the PIN.
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    with pytest.raises(ConfigError, match="token card: pin_credential needs systemd"):
+        load(path).token[0].for_pool()
 
 
 @pytest.mark.parametrize(
