@@ -44,6 +44,7 @@ def prepare(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         digest=message["digest"],
         cms_bytes_max=message["cms_bytes_max"],
         time=datetime.fromtimestamp(message["time"], UTC),
+        file_id=message["file_id"],
         reason=message["reason"],
         location=message["location"],
     )

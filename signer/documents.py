@@ -171,6 +171,7 @@ class DocumentStream:
                 "digest": template.digest.value.lower(),
                 "cms_bytes_max": template.bytes_max,
                 "time": int(accepted.timestamp()),
+                "file_id": pades.file_id(self._call.caller.name, order.request_id, str(job.index)),
                 "reason": job.reason,
                 "location": job.location,
             }

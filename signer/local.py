@@ -10,6 +10,7 @@ whose author you trust as much as the program that runs this. Needs the extra `p
 
 import asyncio
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ async def sign_pdf(
         digest=digest_algorithm.lower(),
         cms_bytes_max=credential.cms_bytes_max,
         time=datetime.now(UTC).replace(microsecond=0),
+        file_id=os.urandom(32),
         reason=reason,
         location=location,
     )

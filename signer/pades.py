@@ -7,6 +7,7 @@ PAdES B-B (ETSI EN 319 142-1): `prepare` a PDF with a gap for its CMS, `finish` 
 
 import contextlib
 import hashlib
+import hmac
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from datetime import datetime
 from typing import BinaryIO
 
 from asn1crypto import x509
+from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.misc import PdfError
+from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import SigSeedSubFilter, enumerate_sig_fields
 from pyhanko.sign.general import SigningError
 from pyhanko.sign.signers import ExternalSigner, PdfSignatureMetadata, PdfSigner
@@ -41,12 +44,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What goes into the signature dictionary; empty texts are left out. `time` becomes /M."""
+    """
+    What goes into the signature dictionary; empty texts are left out. `time` becomes /M, `file_id` (32 bytes) what is
+    new in /ID: with the same wishes, the same document becomes the same bytes.
+    """
 
     certificate: bytes  # DER
     digest: str  # 'sha256'
     cms_bytes_max: int
     time: datetime
+    file_id: bytes
     reason: str = ""
     location: str = ""
 
@@ -70,7 +77,9 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
             location=wishes.location or None,
         )
         signer = ExternalSigner(certificate, SimpleCertificateStore(), signature_value=None)
-        session = PdfSigner(metadata, signer).init_signing_session(IncrementalPdfFileWriter.from_reader(reader))
+        writer = IncrementalPdfFileWriter.from_reader(reader)
+        _identify(writer, reader, wishes.file_id)
+        session = PdfSigner(metadata, signer).init_signing_session(writer)
         session.system_time = wishes.time
         to_sign = session.prepare_tbs_document(validation_info=None, bytes_reserved=2 * wishes.cms_bytes_max)
         digest, _ = to_sign.digest_tbs_document(in_place=True)
@@ -97,6 +106,23 @@ def content_digest(document: BinaryIO, prepared: Prepared, algorithm: str) -> by
             digest.update(piece)
             left -= len(piece)
     return digest.digest()
+
+
+def file_id(*parts: str) -> bytes:
+    """The `file_id` for a document that these words name: any that are the same each time it is prepared."""
+    return hmac.digest(b"paraph file identifier 1", "\x1f".join(parts).encode(), "sha256")
+
+
+def _identify(writer: IncrementalPdfFileWriter, reader: PdfFileReader, identifier: bytes) -> None:
+    """
+    /ID's second half changes with each revision, its first only if there was none (ISO 32000-1, 14.4).
+
+    pyHanko takes random ones, and has no public place to say otherwise.
+    """
+    both = writer._document_id  # noqa: SLF001
+    both[1] = generic.ByteStringObject(identifier[:16])
+    if "/ID" not in reader.trailer:
+        both[0] = generic.ByteStringObject(identifier[16:])
 
 
 def _free_name(taken: set[str]) -> str:

@@ -1,0 +1,57 @@
+"""Preparing a PDF is a function: same document and same wishes, same bytes."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from signer import pades
+from tests.hostile import minimal_pdf
+from tests.pki import Authority
+
+CORPUS = sorted((Path(__file__).parents[3] / "deploy" / "demo" / "corpus").glob("*.pdf"))
+
+
+@pytest.fixture(scope="module")
+def wishes() -> pades.Wishes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    certificate = Authority("Test signer").certificate.public_bytes(Encoding.DER)
+    moment = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+    return pades.Wishes(certificate, "sha256", 2000, moment, pades.file_id("portal", "request", "0"), "Agreed", "Lyon")
+
+
+def prepared(document: bytes, wishes: pades.Wishes) -> tuple[pades.Prepared, bytes]:
+    stream = io.BytesIO(document)
+    result = pades.prepare(stream, wishes)
+    return result, stream.getvalue()
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_twice_is_the_same(path: Path, wishes: pades.Wishes) -> None:
+    """A second attempt, after a crash or by another process, gives the same digest and the same bytes."""
+    document = path.read_bytes()
+    first, second = prepared(document, wishes), prepared(document, wishes)
+    assert first == second
+    assert first[1].startswith(document)
+
+
+@pytest.mark.parametrize("pdf", [minimal_pdf(), CORPUS[0].read_bytes()], ids=["without /ID", "with /ID"])
+def test_what_is_asked_for_is_what_differs(pdf: bytes, wishes: pades.Wishes) -> None:
+    """Another time, identifier or reason is another digest: nothing is left out of the bytes."""
+    others = (
+        replace(wishes, time=wishes.time + timedelta(seconds=1)),
+        replace(wishes, file_id=pades.file_id("portal", "request", "1")),
+        replace(wishes, reason="Not agreed"),
+    )
+    digests = {prepared(pdf, each)[0].content_digest for each in (wishes, *others)}
+    assert len(digests) == 1 + len(others)
+
+
+def test_the_identifier_is_of_its_words() -> None:
+    """Caller, request and index each count, and do not run into each other."""
+    words = [("a", "b", "1"), ("a", "b1", ""), ("ab", "", "1"), ("a", "b", "2")]
+    assert len({pades.file_id(*each) for each in words}) == len(words)
+    assert pades.file_id("a", "b", "1") == pades.file_id("a", "b", "1")
