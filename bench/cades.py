@@ -29,14 +29,13 @@ def ask(*, quick: bool) -> Report:
         for kind in ("RSA-2048", "P-256"):
             guess = raw.run(kind, 0.2).rate
             order = {"credential": token.keys[kind].label, "batch": BATCH, "in_flight": 4, "output": "CADES_B_B"}
-            series = play(
-                {
-                    "raw": partial(raw.run, kind, seconds / 2),
-                    "ours": partial(sample, client, do="batches", total=max(2 * BATCH, guess * seconds), **order),
-                    "openssl": partial(sample, openssl, file=str(document), seconds=seconds),
-                },
-                rounds,
-            )
+            contestants = {
+                "raw": partial(raw.run, kind, seconds / 2),
+                "ours": partial(sample, client, do="batches", total=max(2 * BATCH, guess * seconds), **order),
+            }
+            if kind == "RSA-2048":
+                contestants["openssl"] = partial(sample, openssl, file=str(document), seconds=seconds)
+            series = play(contestants, rounds)
             goal = ">= 0.85" if kind == "RSA-2048" else ""
             peers = {"openssl cms (RSA-2048 file key)": "openssl"} if kind == "RSA-2048" else {}
             words = f"{kind}, CAdES B-B over digests, batches of {BATCH}"

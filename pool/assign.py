@@ -54,9 +54,11 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
     Match waiting work to lanes that have room; set aside the work whose time is over.
 
     The emptiest lane is served first, and among equals the fastest. Each takes a frame of its own size from the caller
-    with the least token time, and fills it up with the same key's and algorithm's work of the next callers.
+    with the least token time, and fills it up with the same key's and algorithm's work of the next callers. A lane takes
+    nothing that a faster one, busy or not, will have finished sooner.
     """
-    plan = _Plan(backlog, now)
+    lanes = list(lanes)
+    plan = _Plan(backlog, lanes, now)
     room = {lane.name: FRAMES_IN_FLIGHT - lane.in_flight for lane in lanes if lane.has_room}
     open_lanes = [lane for lane in lanes if lane.name in room]
     while open_lanes:
@@ -73,7 +75,9 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
 class _Plan:
     """The decision in the making, on copies of what it looks at."""
 
-    def __init__(self, backlog: Backlog, now: float) -> None:
+    def __init__(self, backlog: Backlog, lanes: list[Lane], now: float) -> None:
+        self._lanes = [lane for lane in lanes if lane.is_up]
+        self._shorts = backlog.shorts()
         self.frames: list[Frame] = []
         self.expired: list[Work] = []
         self._backlog = backlog
@@ -85,7 +89,7 @@ class _Plan:
         runs: list[Run] = []
         key, algorithm, most, seconds = "", None, 0, UNMEASURED_S
         while most > 0 or not runs:
-            work = self._next(lane.keys if algorithm is None else {key}, algorithm)
+            work = self._next(lane, lane.keys if algorithm is None else {key}, algorithm)
             if work is None:
                 break
             if algorithm is None:
@@ -98,22 +102,39 @@ class _Plan:
             runs.append(run)
             most -= run.stop - run.start
             self._clocks[work.caller] += (run.stop - run.start) * seconds
+            self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
         if algorithm is None or not runs:
             return None
         frame = Frame(lane, key, algorithm, tuple(runs), seconds)
         self.frames.append(frame)
         return frame
 
-    def _next(self, keys: Iterable[str], algorithm: Algorithm | None) -> Work | None:
-        """The work whose turn it is among those for these keys."""
+    def _next(self, lane: Lane, keys: Iterable[str], algorithm: Algorithm | None) -> Work | None:
+        """The work whose turn it is among those for these keys that this lane should take."""
         for caller in sorted(self._clocks, key=self._clocks.__getitem__):
-            for work in self._backlog.line(caller):
+            for work in self._backlog.line(caller, self._shorts[caller]):
                 if work.key in keys and algorithm in {None, work.algorithm} and self._ranges(work):
-                    if work.deadline > self._now:
+                    if work.deadline <= self._now:
+                        if work not in self.expired:
+                            self.expired.append(work)
+                    elif not self._is_better_elsewhere(work, lane):
                         return work
-                    if work not in self.expired:
-                        self.expired.append(work)
         return None
+
+    def _is_better_elsewhere(self, work: Work, lane: Lane) -> bool:
+        """Whether a faster lane will have finished all that waits for this key before this lane finishes one."""
+        own_s = lane.item_s.get((work.key, work.algorithm))
+        if own_s is None:
+            return False  # it must be tried to be known
+        finish = max(lane.busy_until, self._now) + own_s
+        waiting = self._backlog.waiting(work.key, work.algorithm)
+        for other in self._lanes:
+            other_s = other.item_s.get((work.key, work.algorithm))
+            if other is lane or other_s is None or other_s >= own_s or work.key not in other.keys:
+                continue
+            if max(other.busy_until, self._now) + waiting * other_s < finish:
+                return True
+        return False
 
     def _ranges(self, work: Work) -> deque[tuple[int, int]]:
         if work not in self._waiting:

@@ -117,7 +117,7 @@ class Attendant:
                 "pool.worker", str(pages.fd), environment=token.module.environment, fds=(pages.fd,)
             )
             async with asyncio.timeout(timeout_s):
-                await log_in(child, token, await open_token(child, token))
+                self.lane.direct = await log_in(child, token, await open_token(child, token))
                 self.lane.keys, problems = await find_keys(child, token)
         except ChildLost as lost:
             raise StartFailed(f"it ended while it started ({lost.how})") from None
@@ -203,6 +203,8 @@ class Attendant:
         self._number += 1
         self._out[self._number] = (frame, page)
         self.lane.in_flight += 1
+        now = time.monotonic()
+        self.lane.busy_until = max(self.lane.busy_until, now) + frame.count * frame.seconds
         self.lane.on(Event.SENT)
         message = {
             "t": "frame",
@@ -232,6 +234,7 @@ class Attendant:
             self.ask_to_stop()
         elif not self._out:
             self.lane.on(Event.EMPTY)
+            self.lane.busy_until = 0.0
         self._settle(frame, page, lost=message["lost"])
         if not self._out:
             self._wake.set()
@@ -323,6 +326,7 @@ class Attendant:
             self._pages.close()
             self._pages = None
         self.lane.in_flight = 0
+        self.lane.busy_until = 0.0
         self.lane.keys = frozenset()
         self.lane.on(Event.LOST)
         self._changed()

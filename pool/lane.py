@@ -78,6 +78,8 @@ class Lane:
     state: State = State.RESTING
     keys: frozenset[str] = frozenset()
     in_flight: int = 0
+    busy_until: float = 0.0  # when what it has should be done: monotonic clock, seconds; 0 while it has nothing
+    direct: bool = True  # C_Sign by the module's function list, not through python-pkcs11
     item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKER_LOSSES))
     tally: Tally = field(default_factory=Tally)
@@ -88,8 +90,12 @@ class Lane:
         return f"{self.token}/{self.index}"
 
     @property
+    def is_up(self) -> bool:
+        return self.state in {State.IDLE, State.SIGNING}
+
+    @property
     def has_room(self) -> bool:
-        return self.state in {State.IDLE, State.SIGNING} and self.in_flight < FRAMES_IN_FLIGHT
+        return self.is_up and self.in_flight < FRAMES_IN_FLIGHT
 
     def on(self, event: Event) -> None:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""

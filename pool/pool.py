@@ -33,6 +33,7 @@ from pool.work import Outcome, Status, Work
 log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
+RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 
@@ -146,12 +147,13 @@ class Pool:
         """
         self._check(key, algorithm, items)
         self._check_able(key)
+        self._check_time(key, algorithm, caller, timeout_s)
         loop = asyncio.get_running_loop()
         work = Work(caller, key, self._spki(key), algorithm, items, time.monotonic() + timeout_s, loop.create_future())
         try:
             self._backlog.add(work)
         except BacklogFull as full:
-            raise Busy("BACKLOG_FULL", self._queue_s(key), str(full)) from None
+            raise Busy("BACKLOG_FULL", self._wait_s(key, algorithm, caller) or 1.0, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
         self._assign()
@@ -163,6 +165,22 @@ class Pool:
             raise
         finally:
             timer.cancel()
+
+    def _check_time(self, key: str, algorithm: Algorithm, caller: str, timeout_s: float) -> None:
+        """What would not even begin before its deadline is refused at once, and told when to come back."""
+        wait_s = self._wait_s(key, algorithm, caller)
+        if wait_s > timeout_s:
+            detail = f"it would begin in {wait_s:.1f} s"
+            raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
+
+    def _wait_s(self, key: str, algorithm: Algorithm, caller: str) -> float:
+        """When a request of this caller would begin: what it has waiting, at its share of the lanes' time."""
+        measured = [lane.lane.item_s.get((key, algorithm)) for lane in self._lanes if key in lane.lane.keys]
+        per_second = sum(1 / item_s for item_s in measured if item_s)
+        if not per_second:
+            return 0.0  # nothing is known yet; the deadline will tell
+        ahead = min(self._backlog.items, self._backlog.caller_items(caller) * max(1, self._backlog.callers))
+        return ahead / per_second
 
     def _check(self, key: str, algorithm: Algorithm, items: Sequence[bytes]) -> None:
         if algorithm not in algorithms(self._spki(key)):
@@ -216,12 +234,6 @@ class Pool:
 
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
-
-    def _queue_s(self, key: str) -> float:
-        """Roughly when the line will have moved: the time of what waits, shared by the lanes that have the key."""
-        lanes = [lane.lane for lane in self._lanes if key in lane.lane.keys]
-        item_s = min((s for lane in lanes for s in lane.item_s.values()), default=0.01)
-        return min(60.0, max(0.05, self._backlog.items * item_s / max(1, len(lanes)) / 2))
 
     def _token_moved(self, keeper: TokenKeeper) -> None:
         """A token that is not able any more takes no more work, from this moment on."""

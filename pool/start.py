@@ -36,15 +36,21 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     return answer
 
 
-async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> None:
-    """Send the PIN if the rules of `tries.py` allow it; the try is on disk before the PIN is on its way."""
+async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bool:
+    """
+    Send the PIN if the rules of `tries.py` allow it; the try is on disk before the PIN is on its way.
+
+    Answers whether the lane calls the module's functions directly (`cryptoki.py`).
+    """
     config, tries, identity = token.config, token.tries, token.identity
     assert identity is not None
     if config.pin is None:
         if opened["login"]:
             raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
-        await child.ask({"t": "login", "pin": None}, config.start_timeout_s)
-        return
+        answer = await child.ask({"t": "login", "pin": None}, config.start_timeout_s)
+        if answer["t"] != "logged-in":
+            raise StartFailed(f"it cannot be used without a PIN ({answer['detail']})")
+        return bool(answer["direct"])
     try:
         check_machine(tries.count(identity), Flags(*opened["flags"]), config.pin_tries)
         pin = config.pin()
@@ -59,6 +65,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> No
         raise StartFailed(f"the token refused the PIN ({answer['detail']})", Event.PIN_REFUSED)
     else:
         raise StartFailed(f"login failed ({answer['detail']})")  # the try stays open: it may have been spent
+    return bool(answer["direct"])
 
 
 async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str]]:

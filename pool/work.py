@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from pool.mechanism import Algorithm
 
+SHORT_ITEMS_MAX = 16  # a person's documents; more is bulk
+
 
 class Status(StrEnum):
     SIGNED = "SIGNED"
@@ -50,6 +52,11 @@ class Work:
         self.outcomes = [None] * len(self.items)
         self.waiting = deque([(0, len(self.items))])
         self.left = len(self.items)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody is likely to wait for it."""
+        return len(self.items) <= SHORT_ITEMS_MAX
 
     @property
     def waiting_count(self) -> int:

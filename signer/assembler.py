@@ -16,8 +16,10 @@ import msgpack
 
 from pool import wire
 from pool.child import harden, open_socket
-from signer import pades, trust
+from signer import pades
+from signer.examine import examine
 from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX
+from signer.trust import PdfProblem
 
 _FDS_MAX = 3
 _NOFILE = 32
@@ -51,7 +53,7 @@ def prepare(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     with os.fdopen(fds[0], "r+b", closefd=False) as document:
         try:
             prepared = pades.prepare(document, wishes)
-        except trust.PdfProblem as problem:
+        except PdfProblem as problem:
             return {"t": "rejected", "kind": problem.kind}
     return {
         "t": "prepared",
@@ -66,7 +68,7 @@ def verify(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     with os.fdopen(fds[0], "rb", closefd=False) as document, os.fdopen(fds[-1], "wb", closefd=False) as output:
         now = datetime.fromtimestamp(message["time"], UTC)
         content = os.fdopen(fds[1], "rb", closefd=False) if len(fds) == _FDS_MAX else None
-        report = trust.examine(document, message["roots"], now, content)
+        report = examine(document, message["roots"], now, content)
         output.write(msgpack.packb(report.to_dict()))
     return {"t": "report"}
 

@@ -58,7 +58,7 @@ class Assembly:
         return answer["digest"], answer["start"], answer["end"]
 
     async def verify(self, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime) -> dict[str, Any]:
-        """What `trust.examine` reports of the file; raises `Refusal` PDF_REJECTED where it took the process down."""
+        """What `examine` reports of the file; raises `Refusal` PDF_REJECTED where it took the process down."""
         output = os.memfd_create("paraph-report", os.MFD_CLOEXEC)
         try:
             fds = [fd, *([] if content_fd is None else [content_fd]), output]

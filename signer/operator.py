@@ -136,4 +136,5 @@ def _lane(lane: Lane, pid: int) -> Any:
         losses=lane.tally.losses,
         per_second=1 / fastest if fastest else 0.0,
         problem=lane.problem,
+        direct=lane.direct,
     )

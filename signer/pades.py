@@ -24,7 +24,8 @@ from pyhanko.sign.general import SigningError
 from pyhanko.sign.signers import ExternalSigner, PdfSignatureMetadata, PdfSigner
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
-from signer.trust import PdfProblem, open_pdf, silence, word_for
+from signer.examine import open_pdf
+from signer.trust import PdfProblem, silence, word_for
 
 OBJECTS_MAX = 8_388_607  # ISO 32000-1, annex C: readers count no further, and a signed file must stay readable
 _COPY_BYTES = 1024 * 1024

@@ -1,41 +1,29 @@
-"""What a signed file proves: each signature in it, the certificate behind it, and what was added later.
+"""Is this signer's signature right, and does a path lead from its certificate to a root.
 
 The verdicts are kept apart on purpose. `valid` is arithmetic: these bytes, this key. `trusted` is a path from
 the certificate to a configured root, as of `now`, from the certificates in the file alone: nothing is fetched
 and **revocation is not checked**. `covers` and `changes_after` tell which bytes were signed and what became
-of the file afterwards. Only a signature that passes all of them deserves to be shown as good.
-
-The input is hostile until shown otherwise: run this in a process with limits on memory and time.
-`MemoryError` is therefore the one `Exception` by which a file can leave `examine`.
+of the file afterwards; the one who reads the file knows that (examine.py). Only a signature that passes all of
+them deserves to be shown as good.
 """
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from asn1crypto import cms, core, pem
+from asn1crypto import cms, core
 from asn1crypto.x509 import Certificate
 from cryptography.x509 import load_der_x509_certificate
-from pyhanko.pdf_utils import generic
-from pyhanko.pdf_utils.decode_limits import DecodeLimits, DocumentDecodeBudget, StreamDecodeLimits
 from pyhanko.pdf_utils.misc import PdfDecodeLimitError
-from pyhanko.pdf_utils.reader import PdfFileReader
-from pyhanko.pdf_utils.xref import XRefSectionType
-from pyhanko.sign.diff_analysis import ModificationLevel
-from pyhanko.sign.fields import enumerate_sig_fields
 from pyhanko.sign.general import check_ess_certid, match_issuer_serial
 from pyhanko.sign.validation import generic_cms
 from pyhanko.sign.validation.errors import SignatureValidationError
-from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
-from pyhanko.sign.validation.status import SignatureCoverageLevel
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 from pyhanko_certvalidator import errors as path_errors
 from pyhanko_certvalidator import policy_decl as policy
@@ -43,24 +31,10 @@ from pyhanko_certvalidator import policy_decl as policy
 T = TypeVar("T")
 Digester = Callable[[str], bytes]  # the lower-case name of a hash to the digest of what was signed
 
-MIB = 1024 * 1024
-EDGE_BYTES = 1024  # readers look this far for %PDF- and for %%EOF: ISO 32000-1, H.3
-CMS_BYTES_MAX = 64 * MIB  # asn1crypto wants all of it at once, and copies an enveloped content
-SIGNATURES_MAX = 64  # each is compared with all later revisions: 60 take 3 s, 100 would take 15
 CERTIFICATES_MAX = 64  # paths are searched among them, and their names may repeat
 RSA_BITS_MIN = 2048
-# The reader keeps what it decodes: these are sizes in memory, and leave half of 512 MiB to everything else.
-DECODE_LIMITS = DecodeLimits(
-    per_stream=StreamDecodeLimits(max_output_size=64 * MIB),
-    document_budget=DocumentDecodeBudget(base_allowance=192 * MIB, max_ratio=0),
-)
 SCHEMES = {"rsassa_pkcs1v15": "RSA_PKCS1V15", "rsassa_pss": "RSA_PSS", "ecdsa": "ECDSA", "ed25519": "ED25519"}
 HASHES = {"sha256": "SHA256", "sha384": "SHA384", "sha512": "SHA512"}
-SUB_FILTERS = {  # to the content type the CMS must declare, and the profile: ISO 32000-2, 12.8.3
-    "/adbe.pkcs7.detached": ("data", "CMS"),
-    "/ETSI.CAdES.detached": ("data", "PAdES"),
-    "/ETSI.RFC3161": ("tst_info", "PAdES"),
-}
 NO_REVOCATION = policy.CertRevTrustPolicy(
     policy.RevocationCheckingPolicy(*[policy.RevocationCheckingRule.NO_CHECK] * 2)
 )
@@ -95,231 +69,28 @@ class SignatureReport:
     profile: str = "CMS"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    kind: str  # "PDF", "CMS", or empty when it is neither
-    readable: bool
-    problem: str
-    pages: int
-    input_sha256: bytes
-    signatures: list[SignatureReport] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class Anchors(NamedTuple):
     roots: list[Certificate]
     now: datetime
 
 
-def examine(stream: BinaryIO, roots: Sequence[bytes], now: datetime, content: BinaryIO | None = None) -> Report:
-    """Say what the PDF or CMS in `stream` proves; `content` is what a detached CMS is about.
-
-    Raises ValueError for a root which is no certificate or a `now` without a time zone: mistakes of the
-    caller. No file makes it raise anything but MemoryError.
-    """
-    if now.tzinfo is None:
-        raise ValueError("now needs a time zone: use datetime.now(UTC)")
-    for root in roots:
-        load_der_x509_certificate(root)  # asn1crypto would notice much later
-    anchors = Anchors([Certificate.load(root) for root in roots], now)
-    kind = _kind_of_file(stream)
-    empty = Report(kind, readable=False, problem="", pages=0, input_sha256=_file_digest(stream, "sha256"))
-
-    def read() -> Report:
-        if kind == "CMS":
-            return replace(empty, readable=True, signatures=_examine_cms(stream, content, anchors))
-        reader = open_pdf(stream)
-        return replace(empty, readable=True, pages=page_count(reader), signatures=_examine_pdf(reader, anchors))
-
-    with silence():
-        return _attempt(lambda error: replace(empty, problem=word_for(error)), read)
-
-
-def open_pdf(stream: BinaryIO) -> PdfFileReader:
-    """Open a PDF that is fit to be signed or examined, or raise PdfProblem.
-
-    Lenient about syntax: Word writes hybrid cross-references, in which the strict reader validates nothing,
-    and scanners miscount theirs. No signature rests on that: the signed bytes are hashed as they are, and
-    `changes_after` wants the strict reader to accept the tables before it says anything good.
-    """
-
-    def fail(error: Exception) -> PdfFileReader:
-        raise PdfProblem(word_for(error), str(error)[:200]) from error
-
-    if _kind_of_file(stream) != "PDF":
-        raise PdfProblem("not-pdf-or-cms")
-    stream.seek(max(0, _size(stream) - EDGE_BYTES))
-    if b"%%EOF" not in stream.read(EDGE_BYTES):
-        raise PdfProblem("truncated", "no %%EOF at the end")
-    reader = _attempt(fail, PdfFileReader, stream, False, DECODE_LIMITS)
-    if "/Encrypt" in reader.trailer:
-        raise PdfProblem("encrypted")
-    _attempt(fail, page_count, reader)
-    return reader
-
-
-def page_count(reader: PdfFileReader) -> int:
-    """As the root of the page tree states it; PdfProblem when it states nothing sensible."""
-    count = reader.root["/Pages"]["/Count"]
-    if not isinstance(count, int) or not 0 <= count < 2**31:
-        raise PdfProblem("damaged", "the page tree has no sensible /Count")
-    return int(count)
-
-
-def _examine_pdf(reader: PdfFileReader, anchors: Anchors) -> list[SignatureReport]:
-    """One report for each filled signature field, in the order of signing."""
-    entries = list(enumerate_sig_fields(reader, filled_status=True))
-    _at_most(SIGNATURES_MAX, entries)
-    strict = _attempt(lambda _: None, PdfFileReader, reader.stream, True, DECODE_LIMITS)
-
-    def lost(error: Exception) -> tuple[int, int, SignatureReport]:
-        return reader.total_revisions, 0, _lost(error)
-
-    found = [_attempt(lost, _examine_field, reader, entry, anchors, strict is not None) for entry in entries]
-    return [report for _, _, report in sorted(found, key=lambda item: item[:2])]
-
-
-def _examine_field(
-    reader: PdfFileReader, entry: tuple[str, Any, Any], anchors: Anchors, orderly: bool
-) -> tuple[int, int, SignatureReport]:
-    """The revision of this signature, the offset where its ByteRange ends, and its report."""
-    name, value, form_field = entry
-    sub_filter = str(value.get_object().get("/SubFilter"))
-    if sub_filter not in SUB_FILTERS:
-        raise Refused("sub-filter", sub_filter)
-    content_type, profile = SUB_FILTERS[sub_filter]
-    signature = EmbeddedPdfSignature(reader, form_field, name)
-    end = _byte_range_end(signature)
-    # A ByteRange that is not sane is not even hashed: it may ask for the file a million times.
-    digester = signature.compute_digest if end else None
-    report = _judge(signature.signed_data, signature.signer_info, digester, anchors)
-    reason = report.reason if end else "byte-range"
-    if signature.signed_data["encap_content_info"]["content_type"].native != content_type:
-        reason = reason or "content-type"
-    covers, changes = _coverage(signature, end, orderly)
-    report = replace(
-        report,
-        valid=not reason,
-        reason=reason,
-        time=report.time or _attempt(lambda _: "", _pdf_time, signature.sig_object),
-        covers=covers,
-        revision_sha256=_previous_revision(reader, signature.signed_revision) if end else b"",
-        changes_after=changes,
-        profile=profile,
-    )
-    return signature.signed_revision, end, report
-
-
-def _byte_range_end(signature: EmbeddedPdfSignature) -> int:
-    """Offset of the first byte after the signed ones; 0 unless they are all but /Contents up to there.
-
-    ISO 32000-2, 12.8.1. The gap must be, byte for byte, the hexadecimal string that was read as /Contents:
-    whatever else fits into it was signed by nobody.
-    """
-    ranges, cms_bytes, stream = signature.byte_range, signature.pkcs7_content, signature.reader.stream
-    numbers = list(ranges) if isinstance(ranges, generic.ArrayObject) else []
-    if len(numbers) != 4 or any(not isinstance(number, int) or number < 0 for number in numbers):
-        return 0
-    start, length, resume, rest = numbers
-    gap_bytes = 2 * len(cms_bytes) + 2
-    if start != 0 or resume - length != gap_bytes or resume + rest > _size(stream):
-        return 0
-    stream.seek(length)
-    gap = stream.read(gap_bytes)
-    whole = gap[:1] + gap[-1:] == b"<>" and gap[1:-1].lower() == cms_bytes.hex().encode()
-    return int(resume + rest) if whole else 0
-
-
-def _coverage(signature: EmbeddedPdfSignature, end: int, orderly: bool) -> tuple[str, str]:
-    """`covers` and `changes_after` of a signature whose ByteRange ends at `end`."""
-    reader, revision = signature.reader, signature.signed_revision
-    if not end:
-        return "PARTIAL", "UNKNOWN"
-    if end == _size(reader.stream):
-        return "WHOLE_FILE", "NONE"
-    # To pyHanko a file is entirely covered when the lengths add up. Here they do not, or not honestly.
-    if signature.evaluate_signature_coverage() is not SignatureCoverageLevel.ENTIRE_REVISION:
-        return "PARTIAL", "NOT_PERMITTED"
-    changes = _attempt(lambda _: "UNKNOWN", _changes_after, signature, end)
-    # Two readers may find two documents behind an update with a hybrid table, or tables only one accepts.
-    later = range(revision + 1, reader.total_revisions)
-    tables = {reader.xrefs.get_xref_container_info(number).xref_section_type for number in later}
-    if changes == "PERMITTED" and (not orderly or XRefSectionType.HYBRID_MAIN in tables):
-        changes = "UNKNOWN"
-    return "REVISION", changes
-
-
-def _changes_after(signature: EmbeddedPdfSignature, end: int) -> str:
-    """Compare with the later revisions, in which only signatures, a DSS and filled fields are permitted."""
-    reader = signature.reader
-    if signature.signed_revision + 1 == reader.total_revisions:
-        # Bytes that no cross-reference mentions: line ends are harmless, anything else is not.
-        reader.stream.seek(end)
-        rest = iter(lambda: reader.stream.read(MIB), b"")
-        return "NOT_PERMITTED" if any(chunk.strip() for chunk in rest) else "PERMITTED"
-    signature.compute_integrity_info()
-    level = getattr(signature.diff_result, "modification_level", ModificationLevel.OTHER)
-    allowed = signature.summarise_integrity_info()["docmdp_ok"] and level <= ModificationLevel.FORM_FILLING
-    return "PERMITTED" if allowed else "NOT_PERMITTED"
-
-
-def _previous_revision(reader: PdfFileReader, revision: int) -> bytes:
-    """SHA-256 of the file as it was before `revision` was appended, empty when that was the first one.
-
-    An update begins with the first thing its cross-reference mentions behind all earlier tables. The %%EOF
-    of the old file does not tell: it may lack its line end, or be followed by several.
-    """
-    xrefs = reader.xrefs
-    tables = [xrefs.get_xref_container_info(number) for number in range(revision + 1)]
-    before = max((table.end_location for table in tables[:-1]), default=0)
-    offsets = [xrefs.get_historical_ref(ref, revision) for ref in xrefs.explicit_refs_in_revision(revision)]
-    offsets.append(tables[-1].start_location)
-    # A linearized file counts as two revisions, of which the older one has its table at the end.
-    appended = [offset for offset in offsets if isinstance(offset, int) and offset >= before > 0]
-    return _file_digest(reader.stream, "sha256", min(appended)) if appended else b""
-
-
-def _pdf_time(signature: generic.DictionaryObject) -> str:
-    return _iso(generic.parse_pdf_date(signature["/M"], strict=False))
-
-
-def _examine_cms(stream: BinaryIO, content: BinaryIO | None, anchors: Anchors) -> list[SignatureReport]:
-    stream.seek(0)
-    raw = stream.read(CMS_BYTES_MAX + 1)
-    if len(raw) > CMS_BYTES_MAX:
-        raise PdfProblem("too-large", f"a CMS of more than {CMS_BYTES_MAX} bytes")
-    message = cms.ContentInfo.load(pem.unarmor(raw)[2] if pem.detect(raw) else raw)
-    if message["content_type"].native != "signed_data":
-        raise PdfProblem("not-signed", str(message["content_type"].native))
-    data, signers = message["content"], list(message["content"]["signer_infos"])
-    _at_most(SIGNATURES_MAX, signers)
-    digester = functools.cache(functools.partial(_file_digest, content)) if content else None
-    judged = [_attempt(_lost, _judge, data, signer, digester, anchors) for signer in signers]
-    # A CMS signs all of its content, and nothing can be added to that afterwards.
-    return [replace(report, covers="WHOLE_FILE", changes_after="NONE") for report in judged]
-
-
-def _judge(
-    data: cms.SignedData, signer: cms.SignerInfo, digester: Digester | None, anchors: Anchors
-) -> SignatureReport:
+def judge(data: cms.SignedData, signer: cms.SignerInfo, digester: Digester | None, anchors: Anchors) -> SignatureReport:
     """What one SignerInfo proves by itself; `digester` hashes the content that stands outside the CMS."""
     certificate, others = _signer_certificate(data, signer)
     der = bytes(certificate.dump())
-    reason = _attempt(word_for, _check, data, signer, certificate, digester)
-    trust_reason, chain = _attempt(lambda error: (_path_word(error), []), _path, certificate, others, anchors)
-    bound = _attempt(lambda _: None, generic_cms.get_signing_cert_attr, signer["signed_attrs"])
+    reason = attempt(word_for, _check, data, signer, certificate, digester)
+    trust_reason, chain = attempt(lambda error: (_path_word(error), []), _path, certificate, others, anchors)
+    bound = attempt(lambda _: None, generic_cms.get_signing_cert_attr, signer["signed_attrs"])
     return SignatureReport(
         valid=not reason,
         reason=reason,
         certificate=der,
-        subject=_attempt(lambda _: "", _subject, der),
+        subject=attempt(lambda _: "", _subject, der),
         trusted=not trust_reason,
         trust_reason=trust_reason,
         chain=chain,
-        time=_attempt(lambda _: "", _claimed_time, data, signer),
-        algorithm=_attempt(lambda _: "", lambda: "/".join(filter(None, _algorithm(signer)))),
+        time=attempt(lambda _: "", _claimed_time, data, signer),
+        algorithm=attempt(lambda _: "", lambda: "/".join(filter(None, _algorithm(signer)))),
         profile="CMS" if bound is None else "CAdES",
     )
 
@@ -327,7 +98,7 @@ def _judge(
 def _signer_certificate(data: cms.SignedData, signer: cms.SignerInfo) -> tuple[Certificate, list[Certificate]]:
     """The certificate which the SignerInfo names (RFC 5652, 5.3), and the other ones."""
     certificates = [item.chosen.untag() for item in data["certificates"] if item.name == "certificate"]
-    _at_most(CERTIFICATES_MAX, certificates)
+    at_most(CERTIFICATES_MAX, certificates)
     sid = signer["sid"]
     for certificate in certificates:
         by_name = sid.name == "issuer_and_serial_number" and match_issuer_serial(sid.chosen, certificate)
@@ -340,7 +111,7 @@ def _signer_certificate(data: cms.SignedData, signer: cms.SignerInfo) -> tuple[C
 def _algorithm(signer: cms.SignerInfo) -> tuple[str, str]:
     """Scheme and hash, under our names if we accept them. EdDSA has its hash built in."""
     algorithm, digest = signer["signature_algorithm"], signer["digest_algorithm"]["algorithm"].native
-    scheme = _attempt(lambda _: algorithm["algorithm"].native, lambda: algorithm.signature_algo)
+    scheme = attempt(lambda _: algorithm["algorithm"].native, lambda: algorithm.signature_algo)
     named = "" if scheme == "ed25519" else HASHES.get(digest, digest.upper())
     return SCHEMES.get(scheme, scheme.upper()), named
 
@@ -350,7 +121,7 @@ def _check(data: cms.SignedData, signer: cms.SignerInfo, certificate: Certificat
     digest, algorithm = signer["digest_algorithm"]["algorithm"].native, signer["signature_algorithm"]
     # Bare rsaEncryption names no hash (RFC 3370, 3.2). All others do, and it must be the one of messageDigest
     # (RFC 5754, 3; for Ed25519 that is SHA-512: RFC 8419, 3.1).
-    implied = _attempt(lambda _: digest, lambda: algorithm.hash_algo)
+    implied = attempt(lambda _: digest, lambda: algorithm.hash_algo)
     scheme, _ = _algorithm(signer)
     if scheme not in SCHEMES.values() or digest not in HASHES or implied != digest:
         raise Refused("algorithm", f"{scheme} {implied} {digest}")
@@ -395,8 +166,8 @@ def _content_digest(encapsulated: cms.ContentInfo, name: str, digester: Digester
 def _claimed_time(data: cms.SignedData, signer: cms.SignerInfo) -> str:
     encapsulated = data["encap_content_info"]
     if encapsulated["content_type"].native == "tst_info":
-        return _iso(encapsulated["content"].parsed["gen_time"].native)
-    return _iso(generic_cms.extract_self_reported_ts(signer))
+        return iso(encapsulated["content"].parsed["gen_time"].native)
+    return iso(generic_cms.extract_self_reported_ts(signer))
 
 
 def _path(certificate: Certificate, others: list[Certificate], anchors: Anchors) -> tuple[str, list[bytes]]:
@@ -444,11 +215,7 @@ def word_for(error: BaseException | None) -> str:
     return "damaged"
 
 
-def _lost(error: Exception) -> SignatureReport:
-    return SignatureReport(valid=False, reason=word_for(error), trust_reason=word_for(error))
-
-
-def _attempt(failed: Callable[[Exception], T], action: Callable[..., T], *args: object) -> T:
+def attempt(failed: Callable[[Exception], T], action: Callable[..., T], *args: object) -> T:
     """Call a parser that somebody else wrote: given hostile input they raise anything at all."""
     try:
         return action(*args)
@@ -474,39 +241,16 @@ def silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _kind_of_file(stream: BinaryIO) -> str:
-    """Its own first bytes come first: a CMS may envelop a PDF, whose header is then near as well."""
-    stream.seek(0)
-    head = stream.read(EDGE_BYTES)
-    if head[:1] == b"\x30" or re.match(rb"\s*-----BEGIN (CMS|PKCS7|PKCS #7)", head):
-        return "CMS"
-    return "PDF" if b"%PDF-" in head else ""
-
-
-def _at_most(limit: int, things: list[Any]) -> None:
+def at_most(limit: int, things: list[Any]) -> None:
     if len(things) > limit:
         raise PdfProblem("too-many", f"{len(things)} where at most {limit} are looked at")
-
-
-def _size(stream: BinaryIO) -> int:
-    return stream.seek(0, 2)
-
-
-def _file_digest(stream: BinaryIO, name: str, length: int | None = None) -> bytes:
-    """Hash the first `length` bytes, or all of them, never holding more than one chunk."""
-    digest, left = hashlib.new(name), _size(stream) if length is None else length
-    stream.seek(0)
-    while left > 0 and (chunk := stream.read(min(left, MIB))):
-        digest.update(chunk)
-        left -= len(chunk)
-    return digest.digest()
 
 
 def _subject(der: bytes) -> str:
     return load_der_x509_certificate(der).subject.rfc4514_string()
 
 
-def _iso(moment: datetime | None) -> str:
+def iso(moment: datetime | None) -> str:
     """Empty for none, and for one without a time zone, which names no moment."""
     if moment is None or moment.tzinfo is None:
         return ""

@@ -22,9 +22,11 @@ NEVER = {
 # Where alone a library may be imported in pool and signer; signer/v1 is generated.
 ONLY_IN = {
     "pkcs11": {"pool/worker.py", "pool/probe.py"},
-    "pyhanko": {"signer/local.py", "signer/pades.py", "signer/trust.py"},
+    "pyhanko": {"signer/examine.py", "signer/local.py", "signer/pades.py", "signer/trust.py"},
     "pyhanko_certvalidator": {"signer/local.py", "signer/pades.py", "signer/trust.py"},
-    "asn1crypto": {"signer/cms.py", "signer/local.py", "signer/pades.py", "signer/trust.py"},
+    "asn1crypto": {
+        *("signer/cms.py", "signer/examine.py", "signer/local.py", "signer/pades.py", "signer/trust.py"),
+    },
     "grpc": {
         *("signer/client.py", "signer/errors.py"),
         *("signer/handlers.py", "signer/listener.py", "signer/documents.py"),

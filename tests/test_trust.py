@@ -1,4 +1,4 @@
-"""What `signer.trust` says about files signed by others, by us, and against us."""
+"""What `signer.examine` and `signer.trust` say about files signed by others, by us, and against us."""
 
 import asyncio
 import dataclasses
@@ -23,7 +23,8 @@ from pyhanko.sign import signers
 from pyhanko.sign.fields import MDPPerm, SigFieldSpec, SigSeedSubFilter, append_signature_field
 from pyhanko.sign.validation.status import SignatureCoverageLevel
 
-from signer import trust
+from signer import examine as reading
+from signer.trust import PdfProblem, SignatureReport
 
 HERE = Path(__file__).parent
 
@@ -45,8 +46,8 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def examine(data: bytes, content: bytes | None = None, roots=None, now=None) -> trust.Report:
-    report = trust.examine(
+def examine(data: bytes, content: bytes | None = None, roots=None, now=None) -> reading.Report:
+    report = reading.examine(
         io.BytesIO(data),
         [pki.root().der] if roots is None else roots,
         now or pki.NOW,
@@ -56,17 +57,17 @@ def examine(data: bytes, content: bytes | None = None, roots=None, now=None) -> 
     return report
 
 
-def only(report: trust.Report) -> trust.SignatureReport:
+def only(report: reading.Report) -> SignatureReport:
     assert (report.readable, report.problem) == (True, "")
     (signature,) = report.signatures
     return signature
 
 
-def facts(signature: trust.SignatureReport, *names: str) -> tuple:
+def facts(signature: SignatureReport, *names: str) -> tuple:
     return tuple(getattr(signature, name) for name in names)
 
 
-def verdict(signature: trust.SignatureReport) -> tuple:
+def verdict(signature: SignatureReport) -> tuple:
     return facts(signature, "valid", "reason", "covers", "changes_after")
 
 
@@ -104,8 +105,8 @@ def test_pdf_of_each_algorithm(kind, digest, pss, algorithm):
     signature = only(report)
     claimed = dt.datetime.strptime(signature.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
     assert abs(dt.datetime.now(dt.UTC) - claimed) < dt.timedelta(minutes=5)
-    assert dataclasses.replace(report, signatures=[]) == trust.Report("PDF", True, "", 1, sha256(signed), [])
-    assert dataclasses.replace(signature, time="") == trust.SignatureReport(
+    assert dataclasses.replace(report, signatures=[]) == reading.Report("PDF", True, "", 1, sha256(signed), [])
+    assert dataclasses.replace(signature, time="") == SignatureReport(
         valid=True,
         reason="",
         certificate=person.der,
@@ -146,7 +147,7 @@ def test_unknown_sub_filter_is_listed_as_not_valid():
 def test_unsigned_pdf():
     """A PDF without signatures is readable and has an empty list."""
     report = examine(pki.page())
-    assert report == trust.Report("PDF", True, "", 1, sha256(pki.page()), [])
+    assert report == reading.Report("PDF", True, "", 1, sha256(pki.page()), [])
 
 
 # --- later revisions
@@ -734,15 +735,15 @@ class Deep(generic.NullObject):
 def test_unreadable(build, kind, problem):
     """Whatever cannot be read is reported with one stable word, never raised."""
     data = build()
-    assert examine(data) == trust.Report(kind, False, problem, 0, sha256(data), [])
+    assert examine(data) == reading.Report(kind, False, problem, 0, sha256(data), [])
 
 
 @pytest.mark.parametrize(("build", "kind"), [(encrypted, "encrypted"), (bomb, "too-large-when-decompressed"),
                                              (nested, "nested-too-deep"), (lambda: b"x", "not-pdf-or-cms")])
 def test_open_pdf_raises_the_same_words(build, kind):
     """The signing side gets the same words, as an exception."""
-    with pytest.raises(trust.PdfProblem) as caught:
-        trust.open_pdf(io.BytesIO(build()))
+    with pytest.raises(PdfProblem) as caught:
+        reading.open_pdf(io.BytesIO(build()))
     assert caught.value.kind == kind
 
 
@@ -750,12 +751,12 @@ def test_open_pdf():
     """A good PDF is opened by its first byte to its last, wherever the stream stood."""
     stream = io.BytesIO(pki.page())
     stream.seek(17)
-    assert trust.page_count(trust.open_pdf(stream)) == 1
+    assert reading.page_count(reading.open_pdf(stream)) == 1
 
 
 def test_too_many_signatures(monkeypatch):
     """A file with more signatures than we are willing to check is not half checked."""
-    monkeypatch.setattr(trust, "SIGNATURES_MAX", 1)
+    monkeypatch.setattr(reading, "SIGNATURES_MAX", 1)
     twice = pki.sign_pdf(pki.sign_pdf(pki.page(), pki.person()), pki.person(), name="Two")
     assert facts(examine(twice), "readable", "problem", "signatures") == (False, "too-many", [])
 
@@ -765,7 +766,7 @@ def test_memory_error_is_not_swallowed(monkeypatch):
     def exhausted(*_args, **_options):
         raise MemoryError
 
-    monkeypatch.setattr(trust, "PdfFileReader", exhausted)
+    monkeypatch.setattr(reading, "PdfFileReader", exhausted)
     with pytest.raises(MemoryError):
         examine(pki.page())
 
@@ -785,12 +786,12 @@ def test_quiet(caplog, capsys):
 CHILD = textwrap.dedent("""
     import io, resource, sys
     from datetime import UTC, datetime
-    from signer import trust
+    from signer.examine import examine
     data = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
     resource.setrlimit(resource.RLIMIT_CPU, (10, 12))
     try:
-        report = trust.examine(io.BytesIO(data), [], datetime.now(UTC))
+        report = examine(io.BytesIO(data), [], datetime.now(UTC))
     except MemoryError:
         sys.exit(77)
     print(report.readable, report.problem or "-", *[s.reason or "valid" for s in report.signatures])

@@ -142,7 +142,7 @@ class Token(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[Token.State, str]] = ..., since: _Optional[str] = ..., detail: _Optional[str] = ..., label: _Optional[str] = ..., serial: _Optional[str] = ..., model: _Optional[str] = ..., module: _Optional[str] = ..., credentials: _Optional[_Iterable[str]] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class Lane(_message.Message):
-    __slots__ = ("index", "state", "pid", "signatures", "errors", "starts", "losses", "per_second", "problem")
+    __slots__ = ("index", "state", "pid", "signatures", "errors", "starts", "losses", "per_second", "problem", "direct")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Lane.State]
@@ -173,6 +173,7 @@ class Lane(_message.Message):
     LOSSES_FIELD_NUMBER: _ClassVar[int]
     PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
     index: int
     state: Lane.State
     pid: int
@@ -182,4 +183,5 @@ class Lane(_message.Message):
     losses: int
     per_second: float
     problem: str
-    def __init__(self, index: _Optional[int] = ..., state: _Optional[_Union[Lane.State, str]] = ..., pid: _Optional[int] = ..., signatures: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., starts: _Optional[int] = ..., losses: _Optional[int] = ..., per_second: _Optional[float] = ..., problem: _Optional[str] = ...) -> None: ...
+    direct: bool
+    def __init__(self, index: _Optional[int] = ..., state: _Optional[_Union[Lane.State, str]] = ..., pid: _Optional[int] = ..., signatures: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., starts: _Optional[int] = ..., losses: _Optional[int] = ..., per_second: _Optional[float] = ..., problem: _Optional[str] = ..., direct: _Optional[bool] = ...) -> None: ...

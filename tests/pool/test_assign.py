@@ -105,10 +105,11 @@ def test_long_messages_fill_frames_by_their_bytes() -> None:
     frames, _ = assign(
         line(work(algorithm=EDDSA, items=messages), work(3, algorithm=EDDSA, items=[b"m"] * 3)), [lane], NOW
     )
+    assert {frame.count for frame in frames if len(frame.runs[0].work.items) == 3} == {3}  # the short one is first
     for frame in frames:
         (run,) = frame.runs
-        assert sum(sizes[run.start : run.stop]) <= FRAME_BYTES_MAX
-    assert frames[0].count > 20
+        assert sum(len(item) for item in run.work.items[run.start : run.stop]) <= FRAME_BYTES_MAX
+    assert frames[1].count > 20
 
 
 def test_the_run_of_a_slot() -> None:
@@ -214,6 +215,7 @@ def test_every_plan_keeps_the_rules(situation: tuple[Backlog, list[Lane]]) -> No
                 one for one in backlog
                 if one.key in lane.keys and one.deadline > NOW
                 and any((id(one), index) not in given_out for index in waiting[id(one)])
+                and not a_faster_one(lane, lanes, one)
             ]  # fmt: skip
             assert not left, "a lane with room was left without work that it could do"
     assert all(one.deadline <= NOW for one in expired)
@@ -241,3 +243,40 @@ def test_algorithms_are_measured_apart() -> None:
     for algorithm, count in ((RSA, 20), (PSS, 2)):
         frames, _ = assign(line(work(100, algorithm=algorithm)), [lane], NOW)
         assert {frame.count for frame in frames} == {count}
+
+
+def a_faster_one(lane: Lane, lanes: list[Lane], one: Work) -> bool:
+    """Whether some other lane that is up makes this kind of signature faster."""
+    kind = (one.key, one.algorithm)
+    own = lane.item_s.get(kind, 0.0)
+    return any(other.is_up and one.key in other.keys and 0 < other.item_s.get(kind, 0.0) < own for other in lanes)
+
+
+def test_short_requests_go_before_bulk_and_bulk_keeps_its_share() -> None:
+    """Within a caller: three turns for short requests, then one for bulk, for as long as both wait."""
+    bulk = work(100)
+    shorts = [work(1) for _ in range(20)]
+    backlog = line(bulk, *shorts)
+    order = []
+    for _ in range(8):
+        lane = a_lane()
+        lane.in_flight = 1  # room for one frame
+        frames, _ = assign(backlog, [lane], NOW)
+        (frame,) = frames
+        for run in frame.runs:
+            run.work.take(run.stop - run.start)
+            backlog.taken(run.work, run.stop - run.start, 0.001)
+        order.append("bulk" if frame.runs[0].work is bulk else "short")
+    assert order == ["short", "short", "short", "bulk"] * 2
+
+
+def test_a_slow_lane_leaves_what_a_fast_one_finishes_sooner() -> None:
+    """One item waits and the fast lane is busy for 10 ms: the card at 185 ms does not take it. Of a thousand it does."""
+    fast, card = a_lane(0), a_lane(1)
+    fast.item_s, card.item_s = {("k", RSA): 0.001}, {("k", RSA): 0.185}
+    fast.in_flight, fast.busy_until = 2, NOW + 0.010
+    assert assign(line(work(1)), [fast, card], NOW)[0] == []
+    frames, _ = assign(line(work(1000)), [fast, card], NOW)
+    assert {frame.lane.index for frame in frames} == {1}
+    assert frames
+    assert all(frame.count == 1 for frame in frames)

@@ -17,7 +17,7 @@ def serve(backlog: Backlog, seconds: dict[str, float], rounds: int) -> Counter[s
     got: Counter[str] = Counter()
     for _ in range(rounds):
         caller = min(clocks := backlog.clocks(), key=clocks.__getitem__)
-        first = next(iter(backlog.line(caller)))
+        first = next(iter(backlog.line(caller, 0)))
         first.take(1)
         backlog.taken(first, 1, seconds[caller])
         got[caller] += seconds[caller]
@@ -58,7 +58,7 @@ def test_what_a_lane_returns_is_never_turned_away() -> None:
     backlog.add(work(2, caller="b"))
     first.give_back(start, stop)
     backlog.put_back(first, 2)
-    assert list(backlog.line("a")) == [first, second]
+    assert list(backlog.line("a", 0)) == [first, second]
     assert backlog.items == 6
     with pytest.raises(BacklogFull):
         backlog.add(work(1, caller="c"))
@@ -70,12 +70,12 @@ def test_first_come_first_served_within_a_caller() -> None:
     works = [work(2), work(1), work(3)]
     for one in works:
         backlog.add(one)
-    assert list(backlog.line("a")) == works
+    assert list(backlog.line("a", 0)) == works
     works[0].take(2)
     backlog.taken(works[0], 2, 0.1)
-    assert list(backlog.line("a")) == works[1:]
+    assert list(backlog.line("a", 0)) == works[1:]
     backlog.remove(works[2])
-    assert list(backlog.line("a")) == works[1:2]
+    assert list(backlog.line("a", 0)) == works[1:2]
     backlog.remove(works[2])
     assert backlog.items == 1
 
@@ -135,7 +135,7 @@ class Counts(RuleBasedStateMachine):
 
     @rule(caller=st.sampled_from("abc"), count=st.integers(1, 40))
     def add(self, caller: str, count: int) -> None:
-        waiting = sum(w.waiting_count for w in self.backlog.line(caller))
+        waiting = sum(w.waiting_count for w in self.backlog.line(caller, 0))
         fits = self.backlog.items + count <= 60 and waiting + count <= 30
         try:
             self.backlog.add(work(count, caller=caller))

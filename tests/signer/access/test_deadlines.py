@@ -240,10 +240,11 @@ def test_row_5_4_over_limit_requests_leave_nothing(rig: Rig) -> None:
         fresh = rss_mb(rig)
         all_at_once()  # the threads and buffers of two busy connections
         before = lowest(fresh + 8)
-        for _ in range(2):
-            all_at_once()
-        after = lowest(before + 10)
-    assert after - before <= 10, f"{before:.0f} MB before, {after:.0f} MB after"
+        after: list[float] = []
+        while len(after) < 2 or (after[-1] > before + 10 and len(after) < 5):
+            all_at_once()  # a buffer that one burst leaves behind is the next one's; a leak would add up
+            after.append(lowest(before + 10))
+    assert after[-1] - before <= 10, f"{before:.0f} MB before, {after} MB after"
 
 
 # ---- F40: clients that take their time

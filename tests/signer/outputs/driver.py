@@ -260,8 +260,8 @@ class Verifiers:
         path = self.file(pdf)
         text = run("pdfsig", "-nssdir", self._nss, str(path), check=False)
         path.unlink()
-        blocks = re.split(r"^Signature #\d+:$", text, flags=re.M)[1:]
-        return [dict(re.findall(r"^  - ([^:\n]+): ?(.*)$", block, re.M)) for block in blocks]
+        blocks = re.split(r"^Signature #\d+:$", text, flags=re.MULTILINE)[1:]
+        return [dict(re.findall(r"^  - ([^:\n]+): ?(.*)$", block, re.MULTILINE)) for block in blocks]
 
     def pdf_good(self, pdf: bytes, signatures: int = 1) -> bool:
         """pdfsig finds so many signatures, all of them valid and trusted."""

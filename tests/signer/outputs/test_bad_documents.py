@@ -6,6 +6,7 @@ The files come from tests/hostile.py; `endless` below is the one that spends its
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import re
@@ -113,19 +114,12 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0
 def metric(rig: Rig, name: str) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{rig.metrics_port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
-    return float(re.search(rf"^{name} (.*)$", text, re.M)[1])
+    return float(re.search(rf"^{name} (.*)$", text, re.MULTILINE)[1])
 
 
 def uploads(rig: Rig) -> list[tuple[int, str]]:
     """(descriptor, target) of every file of the spool that the daemon has open."""
-    directory = Path(f"/proc/{front(rig).pid}/fd")
-    found = []
-    for number in os.listdir(directory):
-        with contextlib.suppress(FileNotFoundError):
-            target = os.readlink(directory / number)
-            if "/spool/" in target:
-                found.append((int(number), target))
-    return found
+    return [(int(number), target) for number, target in descriptors(rig).items() if "/spool/" in target]
 
 
 def descriptors(rig: Rig) -> dict[str, str]:
@@ -142,17 +136,29 @@ def spool_names(rig: Rig) -> list[str]:
     return os.listdir(rig.state / "spool")
 
 
+def ready(rig: Rig) -> list[psutil.Process]:
+    """The assembly processes that have limited themselves, and wait for documents or work on one."""
+    found = []
+    for each in assemblers(rig):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if re.search(r"Max address space +536870912 ", Path(f"/proc/{each.pid}/limits").read_text()):
+                found.append(each)
+    return found
+
+
 @pytest.fixture
 async def nothing_stays(rig: Rig) -> AsyncIterator[None]:
     """After the test the daemon holds no upload, no descriptor more than before, no space, and has three assemblers."""
     process = front(rig)
     await until(lambda: not metric(rig, "paraph_calls_in_work"), "an idle daemon")
-    await until(lambda: len(assemblers(rig)) == PROCESSES, "all assembly processes")
+    await until(lambda: len(ready(rig)) == PROCESSES, "all assembly processes")
+    gc.collect()
     before = descriptors(rig)
     yield
     await until(lambda: not metric(rig, "paraph_calls_in_work"), "the end of all calls")
     await until(lambda: not uploads(rig), "uploads are closed")
-    await until(lambda: len(assemblers(rig)) == PROCESSES, "assembly processes are replaced")
+    await until(lambda: len(ready(rig)) == PROCESSES, "assembly processes are replaced")
+    gc.collect()  # here: a cancelled call keeps its connection until then
     await until(lambda: len(descriptors(rig)) <= len(before), f"no descriptors but {before}: {descriptors(rig)}")
     assert metric(rig, "paraph_spool_bytes") == 0
     assert spool_names(rig) == []
@@ -238,27 +244,36 @@ async def test_endless_document(rig: Rig, client: Client) -> None:
     on this stream and of another caller, are signed.
     """
     pids = {each.pid for each in assemblers(rig)}
-    stream = await Stream(client).open()
+    stream = await Stream(client, timeout_s=100).open()
     await stream.document(0, endless())
-    began = time.monotonic()
+    victim = await until(lambda: busy(rig), "a process at work")
     for index in range(1, 11):
         check_neighbour(await stream.round(index, GOOD))
     async with rig.client("other") as other:
         assert (await sign_one(other, GOOD)).startswith(GOOD)
-    assert time.monotonic() - began < 5
+    used_s = [0.0]
+
+    async def watch() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while True:
+                used_s.append(sum(victim.cpu_times()[:2]))
+                await asyncio.sleep(0.1)
+
+    watching = asyncio.create_task(watch())
     answer = await stream.next()
-    took_s = time.monotonic() - began
+    watching.cancel()
     assert (answer.result.index, answer.reason, answer.kind) == (0, "PDF_REJECTED", "needs-too-much-time")
-    assert 9 < took_s < 15, "the limit is of processor time: 11 s at most, and what others took of the machine"
+    # Not of the clock on the wall: others may have the machine. A little was used before this document.
+    assert 9 < max(used_s) < 14
     check_neighbour(await stream.round(11, GOOD))
     await stream.close()
-    await until(lambda: len(assemblers(rig)) == PROCESSES, "a new process")
-    assert len(pids & {each.pid for each in assemblers(rig)}) == PROCESSES - 1
+    await until(lambda: len(ready(rig)) == PROCESSES, "a new process")
+    assert pids - {each.pid for each in assemblers(rig)} == {victim.pid}
 
 
 def busy(rig: Rig) -> psutil.Process | None:
     """The assembly process that works, if one does."""
-    for each in assemblers(rig):
+    for each in ready(rig):
         with contextlib.suppress(psutil.NoSuchProcess):
             if each.cpu_percent(0.05) > 30:
                 return each
@@ -305,12 +320,12 @@ async def test_cancelled_while_a_process_works(rig: Rig, client: Client) -> None
     await until(lambda: victim.pid not in {each.pid for each in assemblers(rig)}, "it is ended", 3)
 
 
-def test_assembly_has_limits(rig: Rig) -> None:
+@pytest.mark.usefixtures("nothing_stays")
+async def test_assembly_has_limits(rig: Rig) -> None:
     """The processes that parse have little memory, few files, no core dump; and cannot be read by their own user."""
-    assert len(assemblers(rig)) == PROCESSES
-    for each in assemblers(rig):
+    assert len(ready(rig)) == PROCESSES
+    for each in ready(rig):
         limits = Path(f"/proc/{each.pid}/limits").read_text()
-        assert re.search(r"Max address space +536870912 ", limits)
         assert re.search(r"Max open files +32 ", limits)
         assert re.search(r"Max core file size +0 ", limits)
         assert each.num_fds() < 12
@@ -377,10 +392,16 @@ def shadowed(document: bytes) -> bytes:
     body = b"4 0 obj\n<< /Length 22 >>\nstream\nBT (one million) Tj ET\nendstream\nendobj\n"
     table = start + len(body)
     trailer = re.findall(rb"/Size (\d+)", document)[-1], re.findall(rb"startxref\s+(\d+)", document)[-1]
-    return document + body + b"xref\n4 1\n%010d 00000 n \ntrailer\n<< /Size %s /Root 1 0 R /Prev %s >>\n" % (
-        start,
-        *trailer,
-    ) + b"startxref\n%d\n%%%%EOF\n" % table
+    return (
+        document
+        + body
+        + b"xref\n4 1\n%010d 00000 n \ntrailer\n<< /Size %s /Root 1 0 R /Prev %s >>\n"
+        % (
+            start,
+            *trailer,
+        )
+        + b"startxref\n%d\n%%%%EOF\n" % table
+    )
 
 
 @pytest.mark.parametrize("change", [replaced, overlaid, shadowed])
@@ -561,30 +582,29 @@ async def test_open_is_refused(client: Client, reason: str, order: dict[str, Any
     assert await stream.refusal() == reason
 
 
-@pytest.mark.usefixtures("nothing_stays")
-async def test_too_many_documents(rig: Rig, client: Client) -> None:
-    """
-    The 1 001st document of a stream is refused, and the 1 000 before it are answered. On the way the assembly processes
-    are replaced, as each is after so many documents; at no time are there many of them.
-    """
-    before = {each.pid for each in assemblers(rig)}
-    counts: list[int] = []
-
-    async def count() -> None:
-        while True:
-            counts.append(len(assemblers(rig)))
-            await asyncio.sleep(0.1)
-
-    counting = asyncio.create_task(count())
+async def test_too_many_documents(client: Client) -> None:
+    """The 1 001st document of a stream is refused, and the 1 000 before it are answered."""
     answers = await sign(client, [b"no PDF"] * DOCUMENTS_MAX + [GOOD])
-    counting.cancel()
     assert [answer.kind for answer in answers[:-1]] == ["not-pdf-or-cms"] * DOCUMENTS_MAX
     assert answers[-1].reason == "TOO_MANY_DOCUMENTS"
-    # A process that was just replaced may still be there beside its successor.
-    assert max(counts) <= PROCESSES + 2
-    await until(lambda: len(assemblers(rig)) == PROCESSES, "as many as before")
-    check_neighbour((await sign(client, [GOOD]))[0])
-    assert before
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_assembly_processes_are_replaced(rig: Rig, client: Client) -> None:
+    """
+    A process that has looked into 500 documents is replaced, so that what leaks in parsers goes with it; and at no time
+    are there many of them.
+    """
+    before = {each.pid for each in assemblers(rig)}
+    most = 0
+    for _ in range(18):
+        answers = await sign(client, [b"no PDF"] * 100)
+        assert {answer.kind for answer in answers} == {"not-pdf-or-cms"}
+        most = max(most, len(assemblers(rig)))
+    # One that was just ended may still be there beside its successor.
+    assert PROCESSES - 1 <= most <= 2 * PROCESSES
+    await until(lambda: len(ready(rig)) == PROCESSES, "as many as before")
+    assert not before & {each.pid for each in assemblers(rig)}
 
 
 @pytest.mark.usefixtures("nothing_stays")
@@ -770,3 +790,31 @@ def test_corpus_is_not_hostile() -> None:
     """The names above are those of the hostile files, and no demo document is among them."""
     assert (SIGNED | KINDS.keys()) <= HOSTILE.keys()
     assert not {path.stem for path in CORPUS.glob("*.pdf")} & HOSTILE.keys()
+
+
+_WATCH = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            print("gRPC is told", os.environ.get("GRPC_ENABLE_FORK_SUPPORT"))
+
+sys.meta_path.insert(0, Watch())
+sys.argv = ["paraph", "serve", "--config", "/nonexistent/paraph.toml"]
+from signer.__main__ import main
+main()
+"""
+
+
+def test_children_start_without_grpc() -> None:
+    """
+    gRPC is told before its import to leave forked children alone: its handlers crash some of them before their exec,
+    and the document that an idle process was to look into was refused for it.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH], env=environment, capture_output=True, check=False, text=True, timeout=60
+    )
+    assert done.stdout == "gRPC is told 0\n"
+    assert "/nonexistent/paraph.toml" in done.stderr

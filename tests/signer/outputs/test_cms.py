@@ -173,7 +173,9 @@ def test_byte_for_byte_what_asn1crypto_encodes(data: Any) -> None:
 
     (signer,) = parsed(detached)["signer_infos"]
     assert signer["signature"].native == signature
-    assert {each["type"].native: each["values"].native[0] for each in signer["signed_attrs"]}["message_digest"] == digest
+    assert {each["type"].native: each["values"].native[0] for each in signer["signed_attrs"]}[
+        "message_digest"
+    ] == digest
     assert parsed(detached)["encap_content_info"]["content"].native is None
     assert parsed(whole)["encap_content_info"]["content"].native == content
     # RFC 5652, 5.4: what is signed is the SET OF, a tag apart from what stands in the CMS.

@@ -108,7 +108,9 @@ def credential_of(made: Chain) -> Credential:
     return Credential("any", Purpose.SIGNATURE, made.ders, key, frozenset(Output))
 
 
-async def make(algorithm: Algorithm, output: Output = Output.CADES_B_B, made: Chain | None = None, **texts: str) -> Made:
+async def make(
+    algorithm: Algorithm, output: Output = Output.CADES_B_B, made: Chain | None = None, **texts: str
+) -> Made:
     """Sign `CONTENT`, or a small PDF, as the daemon does: prepare, batch, finish."""
     made = made or chain(KIND[algorithm.scheme])
     credential = credential_of(made)

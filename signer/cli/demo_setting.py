@@ -1,0 +1,94 @@
+"""What the demo's daemon needs: tokens, certificates, a configuration, credentials. What is there is kept."""
+
+import contextlib
+import fcntl
+import json
+import socket
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from signer.cli.demo_steps import SCRIPTS, DemoFailed, Steps, script
+
+PORT, METRICS_PORT = 7443, 7444  # where they are free, so that a second terminal finds them again
+
+
+async def prepare(steps: Steps, directory: Path) -> None:
+    """Tokens, certificates, the daemon's configuration and credentials; what is there is kept."""
+    with contextlib.ExitStack() as stack:
+        (directory / "state").mkdir(exist_ok=True)
+        lock(stack, directory / "state" / "lock", "a daemon still runs with the demo's state; stop it first")
+    with steps("tokens and keys", 10) as advance:
+        keys = json.loads(await script("tokens.py", directory, advance=advance))
+    with steps("certificates") as advance:
+        await script("pki.py", directory / "pki", text=json.dumps(keys), advance=advance)
+    with steps("configuration"):
+        labels = [key["label"] for key in keys["keys"]]
+        _write_configuration(directory, keys["module"], [label for label in labels if not label.endswith("-login")])
+        _store_credentials(directory, keys["keys"])
+    big = directory / "ledger-of-the-mill.pdf"
+    if not big.exists():
+        with steps("a document of 6 MB") as advance:
+            await script("big.py", big, advance=advance)
+
+
+def _write_configuration(directory: Path, module: str, credentials: Sequence[str]) -> None:
+    port, metrics_port = _free_port(PORT), _free_port(METRICS_PORT)
+    template = string.Template((SCRIPTS / "paraph.toml.in").read_text())
+    values = {"directory": str(directory), "module": module, "port": str(port), "metrics_port": str(metrics_port)}
+    # JSON's escapes are those of TOML's strings.
+    values = {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in values.items()}
+    values["credentials"] = ", ".join(json.dumps(name) for name in credentials)
+    (directory / "paraph.toml").write_text(template.substitute(values))
+    for name, caller in (("client", "portal"), ("operator-client", "operator")):
+        (directory / f"{name}.toml").write_text(
+            f'server = "127.0.0.1:{port}"\nca = "pki/root.pem"\n'
+            f'certificate = "pki/{caller}.pem"\nkey = "pki/{caller}.key"\n'
+        )
+
+
+def _store_credentials(directory: Path, keys: Sequence[dict[str, str]]) -> None:
+    """What `paraph credential add` does, in this process: ten commands would take ten seconds."""
+    from signer import credential as stored
+    from signer.clock import Clock
+    from signer.server import DATABASE
+    from signer.store import open_store
+
+    engine, clock = open_store(directory / "state" / DATABASE), Clock()
+    there = stored.read(engine)
+    for key in keys:
+        name, cka_id = key["label"], bytes.fromhex(key["id"])
+        outputs = [] if name.endswith("-login") else [stored.Output.CADES_B_B, stored.Output.PADES_B_B]
+        pem = (directory / "pki" / "credentials" / f"{name}.pem").read_bytes()
+
+        def add(name: str = name, pem: bytes = pem, cka_id: bytes = cka_id, outputs: Any = outputs) -> None:
+            stored.add(engine, name, pem, cka_id=cka_id, key_label=name, outputs=outputs, clock=clock)
+
+        try:
+            add()
+        except stored.CredentialError:
+            if name not in there:
+                raise
+            stored.remove(engine, name, clock)  # its certificate was renewed, or its token made anew
+            add()
+    engine.dispose()
+
+
+def lock(stack: contextlib.ExitStack, path: Path, taken: str) -> None:
+    """Held until the stack ends; raises `DemoFailed` when somebody else has it."""
+    file = stack.enter_context(path.open("a+"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DemoFailed(f"{taken} ({path})") from None
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there, else any other."""
+    for port in (wanted, 0):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return int(listener.getsockname()[1])
+    raise DemoFailed("no free port on 127.0.0.1")
