@@ -32,7 +32,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter rounds, smaller numbers")
     parser.add_argument("--no-plots", action="store_true", help="numbers only")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         if options.question in {"quick", "full"}:
             return every(quick=options.question == "quick" or options.quick, plots=not options.no_plots)
@@ -42,7 +43,9 @@ def main() -> int:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """As Ctrl-C: what was started is ended on the way out."""
+    """What was started is ended on the way out, and another signal does not disturb that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

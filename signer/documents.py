@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from pool import Algorithm, Status
-from signer import cades, pades
+from signer import cades, gap
 from signer import requests as read
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
@@ -171,11 +171,11 @@ class DocumentStream:
                 "digest": template.digest.value.lower(),
                 "cms_bytes_max": template.bytes_max,
                 "time": int(accepted.timestamp()),
-                "file_id": pades.file_id(self._call.caller.name, order.request_id, str(job.index)),
+                "file_id": gap.file_id(self._call.caller.name, order.request_id, str(job.index)),
                 "reason": job.reason,
                 "location": job.location,
             }
-            prepared = pades.Prepared(*await self._assembly.prepare(upload.file.fileno(), fields))
+            prepared = gap.Prepared(*await self._assembly.prepare(upload.file.fileno(), fields))
             content_digest = prepared.content_digest
         else:
             content_digest = await asyncio.to_thread(_digest, upload.file, template.digest.value)
@@ -196,7 +196,7 @@ class DocumentStream:
             raise Refusal(item.reason)
         output = upload.file
         if prepared is not None:
-            pades.finish(prepared, template.detached(attributes, item.value), output)
+            gap.finish(prepared, template.detached(attributes, item.value), output)
         else:
             job.output = output = self._spool.open(self._call.caller.name).file
             finish = (template, attributes, item.value, upload.file, output)

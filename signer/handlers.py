@@ -243,6 +243,9 @@ class Gatekeeper:
                 log.info("%s refused: %s peer=%s", outcome, outcome.refusal, context.peer())
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("%s %s in %.1f ms", outcome, code, took_s * 1e3)
+            # The call knows how to identify its caller, and with that its outcome: the connection would wait for the
+            # garbage collector.
+            outcome.call = None
 
 
 @dataclass(slots=True)

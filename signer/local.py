@@ -23,7 +23,7 @@ from asn1crypto import algos, x509
 from pyhanko.sign.signers import Signer
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
-from signer import pades
+from signer import gap, pades
 from signer.client import Client, algorithms_for
 from signer.trust import PdfProblem
 
@@ -66,7 +66,7 @@ async def sign_pdf(
             digest_algorithm=digest_algorithm,
             signature_algorithm=signature_algorithm,
         )
-        pades.finish(prepared, cms, file)
+        gap.finish(prepared, cms, file)
 
 
 async def sign_file(client: Client, credential: Any, source: Path, target: Path, *, pss: bool = False) -> None:

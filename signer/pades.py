@@ -1,14 +1,10 @@
 """
-PAdES B-B (ETSI EN 319 142-1): `prepare` a PDF with a gap for its CMS, `finish` it by filling the gap.
+PAdES B-B (ETSI EN 319 142-1): `prepare` a PDF with a gap for its CMS (signer/cms.py), which signer/gap.py fills.
 
-`prepare` parses and therefore runs in an assembly process (see assembly.py). What it returns is plain data, so that
-`finish` is a splice of bytes in any process. pyHanko keeps the PDF; the CMS comes from signer/cms.py.
+`prepare` parses and therefore runs in an assembly process (see assembly.py). pyHanko keeps the PDF.
 """
 
 import contextlib
-import hashlib
-import hmac
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,22 +21,10 @@ from pyhanko.sign.signers import ExternalSigner, PdfSignatureMetadata, PdfSigner
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
 from signer.examine import open_pdf
+from signer.gap import Prepared
 from signer.trust import PdfProblem, silence, word_for
 
 OBJECTS_MAX = 8_388_607  # ISO 32000-1, annex C: readers count no further, and a signed file must stay readable
-_COPY_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """
-    A PDF that is whole but for its CMS: `gap_start` to `gap_end` is the hexadecimal string of /Contents, its angle
-    brackets included; `content_digest` is that of everything else.
-    """
-
-    content_digest: bytes
-    gap_start: int
-    gap_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,33 +69,6 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
         to_sign = session.prepare_tbs_document(validation_info=None, bytes_reserved=2 * wishes.cms_bytes_max)
         digest, _ = to_sign.digest_tbs_document(in_place=True)
     return Prepared(digest.document_digest, digest.reserved_region_start, digest.reserved_region_end)
-
-
-def finish(prepared: Prepared, cms: bytes, document: BinaryIO) -> None:
-    """Write the CMS into its gap; the rest of the gap stays filled with zeros, which readers ignore."""
-    room = (prepared.gap_end - prepared.gap_start - 2) // 2
-    if len(cms) > room:
-        raise ValueError(f"the CMS has {len(cms)} bytes and its gap {room}")
-    os.pwrite(document.fileno(), cms.hex().encode(), prepared.gap_start + 1)
-
-
-def content_digest(document: BinaryIO, prepared: Prepared, algorithm: str) -> bytes:
-    """The digest of the file but for its gap, computed anew."""
-    size = document.seek(0, os.SEEK_END)
-    digest = hashlib.new(algorithm)
-    for start, end in ((0, prepared.gap_start), (prepared.gap_end, size)):
-        document.seek(start)
-        left = end - start
-        while left:
-            piece = document.read(min(left, _COPY_BYTES))
-            digest.update(piece)
-            left -= len(piece)
-    return digest.digest()
-
-
-def file_id(*parts: str) -> bytes:
-    """The `file_id` for a document that these words name: any that are the same each time it is prepared."""
-    return hmac.digest(b"paraph file identifier 1", "\x1f".join(parts).encode(), "sha256")
 
 
 def _identify(writer: IncrementalPdfFileWriter, reader: PdfFileReader, identifier: bytes) -> None:

@@ -38,7 +38,7 @@ PORTAL_ADAPTER_MAY = {"signer.v1", "signer.client"}
 KEPT_OUT = {
     "signer.client": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.__main__": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
-    "signer.server": {"pkcs11", "starlette"},
+    "signer.server": {"pkcs11", "pyhanko", "starlette"},
     "pool": {"grpc", "google", "pkcs11", "pyhanko", "asn1crypto", "sqlalchemy", "pydantic", "signer"},
     "pool.worker": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "signer"},  # pkcs11 itself uses asn1crypto
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from signer import pades
+from signer import gap, pades
 from tests.hostile import minimal_pdf
 from tests.pki import Authority
 
@@ -20,10 +20,10 @@ def wishes() -> pades.Wishes:
 
     certificate = Authority("Test signer").certificate.public_bytes(Encoding.DER)
     moment = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-    return pades.Wishes(certificate, "sha256", 2000, moment, pades.file_id("portal", "request", "0"), "Agreed", "Lyon")
+    return pades.Wishes(certificate, "sha256", 2000, moment, gap.file_id("portal", "request", "0"), "Agreed", "Lyon")
 
 
-def prepared(document: bytes, wishes: pades.Wishes) -> tuple[pades.Prepared, bytes]:
+def prepared(document: bytes, wishes: pades.Wishes) -> tuple[gap.Prepared, bytes]:
     stream = io.BytesIO(document)
     result = pades.prepare(stream, wishes)
     return result, stream.getvalue()
@@ -43,7 +43,7 @@ def test_what_is_asked_for_is_what_differs(pdf: bytes, wishes: pades.Wishes) -> 
     """Another time, identifier or reason is another digest: nothing is left out of the bytes."""
     others = (
         replace(wishes, time=wishes.time + timedelta(seconds=1)),
-        replace(wishes, file_id=pades.file_id("portal", "request", "1")),
+        replace(wishes, file_id=gap.file_id("portal", "request", "1")),
         replace(wishes, reason="Not agreed"),
     )
     digests = {prepared(pdf, each)[0].content_digest for each in (wishes, *others)}
@@ -53,5 +53,5 @@ def test_what_is_asked_for_is_what_differs(pdf: bytes, wishes: pades.Wishes) -> 
 def test_the_identifier_is_of_its_words() -> None:
     """Caller, request and index each count, and do not run into each other."""
     words = [("a", "b", "1"), ("a", "b1", ""), ("ab", "", "1"), ("a", "b", "2")]
-    assert len({pades.file_id(*each) for each in words}) == len(words)
-    assert pades.file_id("a", "b", "1") == pades.file_id("a", "b", "1")
+    assert len({gap.file_id(*each) for each in words}) == len(words)
+    assert gap.file_id("a", "b", "1") == gap.file_id("a", "b", "1")

@@ -23,7 +23,7 @@ from pyhanko.sign.fields import enumerate_sig_fields
 from pool import Algorithm, Hash, Key, Outcome, Scheme, Status
 from pool.mechanism import KeyRefused, algorithms, load_public_key
 from signer import credential as rows
-from signer import pades
+from signer import gap, pades
 from signer import requests as read
 from signer.batch import Ask, Batches
 from signer.clock import Clock
@@ -39,6 +39,7 @@ from tests.signer.outputs.driver import sha256, signed_parts
 
 ACCEPTED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 CONTENT = b"the content"
+FILE_ID = gap.file_id("test")
 HASHES = {Hash.SHA256: hashes.SHA256(), Hash.SHA384: hashes.SHA384(), Hash.SHA512: hashes.SHA512()}
 V15 = Algorithm(Scheme.RSA_PKCS1_V15, Hash.SHA256)
 ECDSA = Algorithm(Scheme.ECDSA, Hash.SHA256)
@@ -123,15 +124,15 @@ async def make(
         digest = hashlib.new(template.digest.value, CONTENT).digest()
         prepared = None
         if output is Output.PADES_B_B:
-            wishes = pades.Wishes(made.ders[0], template.digest.lower(), template.bytes_max, ACCEPTED, **texts)
+            wishes = pades.Wishes(made.ders[0], template.digest.lower(), template.bytes_max, ACCEPTED, FILE_ID, **texts)
             prepared = pades.prepare(file, wishes)
             digest = prepared.content_digest
-            assert digest == pades.content_digest(file, prepared, template.digest.value)
+            assert digest == gap.content_digest(file, prepared, template.digest.value)
         ask = Ask(caller, "", credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
         item, _, attributes = await Batches(pool, clock).sign_document(ask)
         signature = template.detached(attributes, item.value)
         if prepared is not None:
-            pades.finish(prepared, signature, file)
+            gap.finish(prepared, signature, file)
         (signed_digest,) = pool.given
         # The same through the call for digests.
         pool.given.clear()
@@ -388,11 +389,11 @@ async def test_versions_and_identifier() -> None:
     assert made.data["encap_content_info"].native == {"content_type": "data", "content": None}
 
 
-def prepare(document: bytes, digest: str = "sha256") -> tuple[pades.Prepared, bytes]:
+def prepare(document: bytes, digest: str = "sha256") -> tuple[gap.Prepared, bytes]:
     with tempfile.TemporaryFile() as file:
         file.write(document)
         template = Template(chain("P-256").ders, ECDSA, Profile.PADES_B_B)
-        wishes = pades.Wishes(chain("P-256").ders[0], digest, template.bytes_max, ACCEPTED)
+        wishes = pades.Wishes(chain("P-256").ders[0], digest, template.bytes_max, ACCEPTED, FILE_ID)
         prepared = pades.prepare(file, wishes)
         file.seek(0)
         return prepared, file.read()
@@ -417,9 +418,9 @@ def test_finish_refuses_what_does_not_fit() -> None:
         file.write(made)
         file.flush()
         with pytest.raises(ValueError, match="gap"):
-            pades.finish(prepared, bytes([1]) * (room + 1), file)
+            gap.finish(prepared, bytes([1]) * (room + 1), file)
         assert os.pread(file.fileno(), len(made) + 1, 0) == made
-        pades.finish(prepared, b"\xab" * room, file)
+        gap.finish(prepared, b"\xab" * room, file)
         written = os.pread(file.fileno(), len(made) + 1, 0)
         assert written[prepared.gap_start : prepared.gap_end] == b"<" + b"ab" * room + b">"
 
