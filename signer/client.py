@@ -235,6 +235,7 @@ class Client:
                 result = await _called(_download(call, file))
                 file.flush()
                 os.fsync(file.fileno())
+                Path(file.name).chmod(0o666 & ~umask())  # a temporary file is 0600, whatever the user wants
                 Path(file.name).replace(target)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
@@ -307,6 +308,14 @@ def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
         elif detail.Unpack(retry):
             retry_s = retry.retry_delay.ToNanoseconds() / 1e9
     return ServiceError(reason, error.details() or "", error.code().name, retry_s)
+
+
+def umask() -> int:
+    """The process's umask, which can be asked for only by setting it; proc(5) tells it without."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o077
 
 
 def _value(item: Any) -> "bytes | Exception":

@@ -24,7 +24,7 @@ from pyhanko.sign.signers import Signer
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
 from signer import gap, pades
-from signer.client import Client, algorithms_for
+from signer.client import Client, algorithms_for, umask
 from signer.trust import PdfProblem
 
 __all__ = ["PdfProblem", "RemoteSigner", "sign_file", "sign_pdf"]
@@ -138,6 +138,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
         try:
             yield file  # type: ignore[misc]  # the wrapper is a BinaryIO in all but its type
             file.flush()
+            path.chmod(0o666 & ~umask())
             path.replace(target)
         except BaseException:
             path.unlink(missing_ok=True)

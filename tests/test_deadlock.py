@@ -2,10 +2,11 @@
 Lanes that start beside new TLS connections do not stop the daemon.
 
 Once they did, for good: the event loop forks with the interpreter's lock held, gRPC's fork handlers wait there for
-gRPC's threads, and a TLS handshake on one of those waits for the interpreter's lock, to ask which certificates it may
-show. `signer/cli/__init__.py` switches the handlers off; without that, this test fails more often than not.
+gRPC's threads, and a TLS handshake on one of those waits for the interpreter's lock, to ask for certificates.
+`signer/cli/__init__.py` switches the handlers off; without that, this test fails after a few lanes.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -18,13 +19,27 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from signer.sync import SyncClient
-from tests.daemon import Rig, Token, running, until
+from signer.client import Client
+from signer.v1 import operator_pb2 as op
+from tests.daemon import Rig, Token, running
 
-TOKENS, LANES = 4, 2
+TOKENS = ("one", "two")
+LANES = 2
 KILLS = 4  # of each lane: a fifth loss within a minute opens the breaker
-DIALLERS = 2
+KILLING_S = 4.0
 ANSWER_S = 5.0
+DIALLERS = 2
+UP = {op.Lane.IDLE, op.Lane.SIGNING}
+
+
+def rig_of_lanes() -> Rig:
+    rig = Rig()
+    for name in TOKENS:
+        rig.store.token(name)
+        _, spki = rig.store.keys(name, ["P-256"], [name])["P-256"]
+        rig.tokens.append(Token(name, name, more={"lanes": LANES}))
+        rig.credentials[name] = (rig.pki.signer(f"Signer {name}", spki), name, ("RAW",))
+    return rig
 
 
 @contextlib.contextmanager
@@ -38,8 +53,8 @@ def dialling(rig: Rig) -> Iterator[list[int]]:
     def dial(number: int) -> None:
         while not over.is_set():
             with (
-                contextlib.suppress(OSError),  # a daemon that stands still is noticed by who asks it
-                socket.create_connection(("127.0.0.1", rig.port), timeout=ANSWER_S) as raw,
+                contextlib.suppress(OSError),  # a daemon that stands still is noticed by who asks it something
+                socket.create_connection(("127.0.0.1", rig.port), timeout=1) as raw,
                 context.wrap_socket(raw, server_hostname="localhost"),
             ):
                 counts[number] += 1
@@ -55,8 +70,40 @@ def dialling(rig: Rig) -> Iterator[list[int]]:
             thread.join()
 
 
-def ask(client: SyncClient, method: Any, *args: Any, **more: Any) -> Any:
-    """What a call of the client answers within `ANSWER_S`: a daemon that stands still gives none."""
-    import asyncio
+async def kill_lanes(rig: Rig) -> Counter[Any]:
+    """Kill each lane as soon as it is up, `KILLS` times; answers how often each was."""
+    killed: Counter[Any] = Counter({(token, lane): 0 for token in TOKENS for lane in range(LANES)})
+    seen: set[int] = set()
+    end = time.monotonic() + KILLING_S
+    async with rig.client("operator") as client:
+        while time.monotonic() < end and min(killed.values()) < KILLS:
+            for token in await asyncio.wait_for(client.tokens(), ANSWER_S):
+                for lane in token.lanes:
+                    place = token.name, lane.index
+                    if lane.state in UP and lane.pid not in seen and killed[place] < KILLS:
+                        seen.add(lane.pid)
+                        killed[place] += 1
+                        os.kill(lane.pid, signal.SIGKILL)
+            await asyncio.sleep(0.02)
+    return killed
 
-    return client.run(asyncio.wait_for(method(client.client, *args, **more), ANSWER_S))
+
+async def sign(client: Client, credential: str) -> bytes:
+    digest = hashlib.sha256(credential.encode()).digest()
+    return await client.sign_digest(credential, digest, digest_algorithm="SHA256", signature_algorithm="ECDSA")
+
+
+async def test_lanes_start_beside_new_connections() -> None:
+    """While connections are made without pause and lanes are killed, the daemon answers; then it signs and ends."""
+    with running(rig_of_lanes()) as rig:
+        try:
+            with dialling(rig) as counts:
+                killed = await kill_lanes(rig)
+            assert min(killed.values()) >= 1
+            assert min(counts) > 20
+            async with rig.client() as client:
+                for credential in TOKENS:
+                    assert await asyncio.wait_for(sign(client, credential), ANSWER_S)
+        finally:
+            code = rig.stop(timeout_s=10)
+        assert code == 0

@@ -219,3 +219,16 @@ def test_a_bad_profile_says_what_is_wrong(tmp_path: Path, text: str, said: str) 
     path.write_text(text)
     with pytest.raises(ProfileError, match=said):
         Profile.load(path)
+
+
+async def test_a_signed_file_has_the_users_mode(client: Client, tmp_path: Path) -> None:
+    """It is written by way of a temporary file, which is 0600; what the umask gives is what the user gets."""
+    source = tmp_path / "a.pdf"
+    source.write_bytes(minimal_pdf())
+    plain = tmp_path / "plain"
+    plain.touch()
+    credential = await client.credential("p-256")
+    await local.sign_pdf(client, credential, source, tmp_path / "local.pdf")
+    await client.sign_file("p-256", source, tmp_path / "sent.pdf", output="PADES_B_B", **ECDSA)
+    modes = {path.stat().st_mode for path in (plain, tmp_path / "local.pdf", tmp_path / "sent.pdf")}
+    assert len(modes) == 1
