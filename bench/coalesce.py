@@ -11,13 +11,13 @@ CONCURRENT = 256
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (5, 0.8) if quick else (9, 2.0)
+    rounds, seconds = (5, 0.5) if quick else (9, 2.0)
     rows: list[Row] = []
     with Bed() as bed:
         [token] = bed.store.tokens("unverified")
         daemon = bed.daemon(Service(token, bed.lanes, verify=False))
         client, raw = bed.client(daemon), bed.raw(token)
-        for kind in ("P-256", "RSA-2048"):
+        for kind in ("P-256",) if quick else ("P-256", "RSA-2048"):
             order = {"do": "coalesce", "credential": token.keys[kind].label, "in_flight": CONCURRENT}
             if not client.ask({**order, "seconds": 0.2})["built"]:
                 raise NotBuilt("Client.sign_digest")

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from pool.assign import Frame, Run
@@ -245,8 +245,10 @@ class Attendant:
         assert self._pages is not None
         reading = Reading(frame, self._pages[page], self.token.config.name, ended)
         untouched: dict[Run, list[int]] = {}
-        for run, index, slot in reading.items():
-            outcome = reading.outcome(run, index, slot, doubt=self._doubt())
+        signed, others = reading.settle_signed(self._doubted(frame))
+        self.lane.tally.signed += signed
+        for run, index, slot in others:
+            outcome = reading.outcome(run, index, slot, doubt=True)
             if outcome is None:
                 untouched.setdefault(run, []).append(index)
             else:
@@ -278,14 +280,13 @@ class Attendant:
             except sqlite3.Error:
                 log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
 
-    def _doubt(self) -> bool:
-        """Whether the parent verifies the next one again: all of a slow lane, some of a fast one."""
-        self._since_verified += 1
-        slow = min(self.lane.item_s.values(), default=1.0) > 1 / VERIFY_BELOW_PER_S
-        if not slow and self._since_verified < VERIFY_EACH:
-            return False
-        self._since_verified = 0
-        return True
+    def _doubted(self, frame: Frame) -> Container[int]:
+        """The slots that the parent verifies again: all of a slow lane's frame, one in `VERIFY_EACH` of the others."""
+        if self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
+            return range(frame.count)
+        first = VERIFY_EACH - 1 - self._since_verified
+        self._since_verified = (self._since_verified + frame.count) % VERIFY_EACH
+        return range(first, frame.count, VERIFY_EACH)
 
     def withdraw(self, work: Work) -> list[tuple[int, Outcome]]:
         """

@@ -2,8 +2,8 @@
 C_SignInit and C_Sign without a layer between: called by the function list of the module that python-pkcs11 loaded.
 
 python-pkcs11 asks for the signature's length before each signature and allocates anew; here the buffer is kept. Both
-ways are the same function to the worker (`worker.by_library` is the other), `sign(key, algorithm, data)`, and both raise
-`Refused` with the name of the return code; a test holds them against each other.
+ways are the same to the worker (`worker.by_library` is the other): for a key and an algorithm a function from data to
+signature, which raises `Refused` with the name of the return code. A test holds them against each other.
 
 Some modules make their function list anew at each call (p11-kit-client). There the list seen here would not be the one
 python-pkcs11 uses, so python-pkcs11's own way stays; `direct` says which it is.
@@ -23,7 +23,7 @@ _ULONG = ctypes.c_ulong
 _C_SIGN_INIT, _C_SIGN = 43, 44
 _CKR_OK = 0
 
-Sign = Callable[[Any, Algorithm, bytes], bytes]
+Signer = Callable[[Any, Algorithm], Callable[[bytes], bytes]]
 
 
 class Refused(Exception):
@@ -42,8 +42,8 @@ class _PssParameters(ctypes.Structure):
     _fields_ = (("hash", _ULONG), ("mgf", _ULONG), ("salt_bytes", _ULONG))
 
 
-def direct(module: str, session: Any) -> Sign | None:
-    """One signature by the module's own functions, in this session; None where its function list does not stay."""
+def direct(module: str, session: Any) -> Signer | None:
+    """Signing by the module's own functions, in this session; None where its function list does not stay."""
     library = ctypes.CDLL(module)  # the loader answers with the copy that is already there
     lists = [_function_list(library), _function_list(library)]
     if lists[0] != lists[1] or lists[0] is None:
@@ -59,16 +59,21 @@ def direct(module: str, session: Any) -> Sign | None:
     at_buffer, at_length = ctypes.addressof(buffer), ctypes.addressof(length)
     view = memoryview(buffer).cast("B")
 
-    def sign(key: Any, algorithm: Algorithm, data: bytes) -> bytes:
-        code = sign_init(handle, _mechanism(algorithm)[0], key.handle)
-        if code == _CKR_OK:
-            length.value = SIGNATURE_BYTES_MAX
-            code = c_sign(handle, data, len(data), at_buffer, at_length)
-        if code != _CKR_OK:
-            raise Refused(name_of(code))
-        return bytes(view[: length.value])
+    def signer(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+        mechanism, key_handle = _mechanism(algorithm)[0], key.handle
 
-    return sign
+        def sign(data: bytes) -> bytes:
+            code = sign_init(handle, mechanism, key_handle)
+            if code == _CKR_OK:
+                length.value = SIGNATURE_BYTES_MAX
+                code = c_sign(handle, data, len(data), at_buffer, at_length)
+            if code != _CKR_OK:
+                raise Refused(name_of(code))
+            return bytes(view[: length.value])
+
+        return sign
+
+    return signer
 
 
 def _function_list(library: ctypes.CDLL) -> int | None:

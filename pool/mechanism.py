@@ -6,9 +6,11 @@ CKM_RSA_PKCS_PSS, CKM_ECDSA, and CKM_EDDSA over a message, because pure EdDSA ha
 the hash-and-sign mechanisms are many, tokens without the raw ones few.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache, lru_cache
+from functools import lru_cache
+from operator import itemgetter
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -113,25 +115,26 @@ def algorithms(spki: bytes) -> tuple[Algorithm, ...]:
 
 
 def token_input(algorithm: Algorithm, spki: bytes, item: bytes) -> bytes:
+    """What `C_Sign` gets for an item."""
+    return to_token(algorithm, spki)(item)
+
+
+@lru_cache(maxsize=4096)
+def to_token(algorithm: Algorithm, spki: bytes) -> Callable[[bytes], bytes]:
     """
-    What `C_Sign` gets for an item.
+    The same for many items.
 
     An ECDSA digest longer than the group order is cut to its leftmost bytes here (FIPS 186-5, 6.4.1), because tokens
     disagree about who does it.
     """
     if algorithm.scheme is Scheme.RSA_PKCS1_V15:
         assert algorithm.hash is not None
-        return _DIGEST_INFO[algorithm.hash] + item
+        return _DIGEST_INFO[algorithm.hash].__add__
     if algorithm.scheme is Scheme.ECDSA:
-        return item[: _order_bytes(spki)]
-    return item
-
-
-@cache
-def _order_bytes(spki: bytes) -> int:
-    key = load_public_key(spki)
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    return (key.key_size + 7) // 8
+        key = load_public_key(spki)
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return itemgetter(slice((key.key_size + 7) // 8))
+    return bytes
 
 
 def from_token(algorithm: Algorithm, raw: bytes) -> bytes:
@@ -145,22 +148,29 @@ def from_token(algorithm: Algorithm, raw: bytes) -> bytes:
 
 
 def verify(algorithm: Algorithm, spki: bytes, item: bytes, signature: bytes) -> None:
+    """Raise `InvalidSignature` unless the signature (as `from_token` gives it) is the key's over the item."""
+    verifier(algorithm, spki)(item, signature)
+
+
+@lru_cache(maxsize=4096)
+def verifier(algorithm: Algorithm, spki: bytes) -> Callable[[bytes, bytes], None]:
     """
-    Raise `InvalidSignature` unless the signature (as `from_token` gives it) is the key's over the item.
+    The same for many items: what is the same for all of them is made once.
 
     PSS is checked with the salt length that is asked of tokens, the hash's own: a token that salts otherwise would
     contradict the parameters written into the CMS (RFC 4055, 3.1).
     """
     key = load_public_key(spki)
     if isinstance(key, ed25519.Ed25519PublicKey):
-        key.verify(signature, item)
-        return
+        return lambda item, signature: key.verify(signature, item)
     assert algorithm.hash is not None
     hash_ = _HASHES[algorithm.hash]
     prehashed = utils.Prehashed(hash_)
     if isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(signature, item, ec.ECDSA(prehashed))
-    elif algorithm.scheme is Scheme.RSA_PSS:
-        key.verify(signature, item, padding.PSS(padding.MGF1(hash_), hash_.digest_size), prehashed)
-    else:
-        key.verify(signature, item, padding.PKCS1v15(), prehashed)
+        ecdsa = ec.ECDSA(prehashed)
+        return lambda item, signature: key.verify(signature, item, ecdsa)
+    pad = padding.PKCS1v15()
+    if algorithm.scheme is Scheme.RSA_PSS:
+        pss = padding.PSS(padding.MGF1(hash_), hash_.digest_size)
+        return lambda item, signature: key.verify(signature, item, pss, prehashed)
+    return lambda item, signature: key.verify(signature, item, pad, prehashed)

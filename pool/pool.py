@@ -242,12 +242,16 @@ class Pool:
                 if lane.token is keeper:
                     lane.ask_to_stop()
         self._changed()
+        self._turn_away()
 
     def _changed(self) -> None:
-        """Something moved: give out work, turn away what no token can take any more, tell who watches."""
+        """Something moved: give out work, tell who watches."""
         self._assign()
         for event in self._watchers:
             event.set()
+
+    def _turn_away(self) -> None:
+        """Work that no token can take any more is told so."""
         refusals: dict[str, Unavailable | None] = {}
         for work in list(self._backlog):
             refusal = refusals.setdefault(work.key, self._refusal(work.key))
@@ -275,7 +279,10 @@ class Pool:
             return
         work.give_back(run.start, run.stop)
         self._backlog.put_back(work, run.stop - run.start)
-        if self._closed:
+        refusal = self._refusal(work.key)
+        if refusal is not None:
+            self._give_up(work, refusal.reason, refusal.detail)
+        elif self._closed:
             self._give_up(work, "POOL_CLOSED")
 
     def _expire(self, work: Work) -> None:

@@ -1,6 +1,6 @@
 """What a result page says became of each item of a frame: read in one place, whatever ended the frame."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,27 @@ class Reading:
     page: Page
     token: str
     ended: str = ""
+
+    def settle_signed(self, doubted: Container[int]) -> tuple[int, list[tuple[Run, int, int]]]:
+        """
+        Give every signature that is not in doubt to its request; answers how many, and the other items.
+
+        This is each signature's whole way through the parent, and therefore does nothing else.
+        """
+        signatures, signed, others, slot = self.page.signatures(self.frame.count), 0, [], 0
+        for run in self.frame.runs:
+            work = run.work
+            outcomes, before = work.outcomes, work.left
+            for index in range(run.start, run.stop):
+                signature = signatures[slot]
+                if signature is None or slot in doubted:
+                    others.append((run, index, slot))
+                elif outcomes[index] is None:
+                    outcomes[index] = Outcome(Status.SIGNED, signature, "", self.token, "")
+                    work.left -= 1
+                slot += 1
+            signed += before - work.left
+        return signed, others
 
     def items(self) -> Iterator[tuple[Run, int, int]]:
         """(run, index in its request, slot) of every item."""

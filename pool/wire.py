@@ -83,7 +83,8 @@ class Page:
     """One frame's results. Both ends use this class; who writes what stands above."""
 
     def __init__(self, memory: mmap, number: int) -> None:
-        start = number * PAGE_BYTES
+        start = self._start = number * PAGE_BYTES
+        self._memory = memory
         self._bytes = memoryview(memory)[start : start + PAGE_BYTES]
         self._under = self._bytes[:_HEAD].cast("Q")
 
@@ -127,6 +128,15 @@ class Page:
         """The item under C_Sign, as far as the page tells."""
         value: int = self._under[0]
         return value - 1 if value else None
+
+    def signatures(self, count: int) -> list[bytes | None]:
+        """The first `count` slots' signatures, None where there is none: what a healthy frame is read with."""
+        memory, offset, found = self._memory, self._start + _HEAD, []
+        for _ in range(count):
+            mark = memory[offset] | memory[offset + 1] << 8
+            found.append(memory[offset + 8 : offset + 8 + mark] if 0 < mark <= SIGNATURE_BYTES_MAX else None)
+            offset += _SLOT
+        return found
 
     def get(self, index: int) -> bytes | int | None:
         """The signature, or the mark that stands for none, or None while there is nothing."""

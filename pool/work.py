@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from pool.mechanism import Algorithm
 
@@ -18,8 +19,7 @@ class Status(StrEnum):
     NOT_ATTEMPTED = "NOT_ATTEMPTED"  # no token saw it
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one digest. `signature` is empty unless SIGNED, `reason` (errors.REASONS) empty if SIGNED."""
 
     status: Status

@@ -10,7 +10,8 @@ Only this file and `probe.py` import pkcs11.
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
@@ -36,8 +37,8 @@ from pkcs11.exceptions import (
 from pool import wire
 from pool.child import harden, open_socket
 from pool.codes import Meaning, meaning, name_of
-from pool.cryptoki import Refused, Sign, direct
-from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, from_token, token_input, verify
+from pool.cryptoki import Refused, Signer, direct
+from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, from_token, to_token, verifier
 
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
@@ -143,7 +144,7 @@ class Worker:
         self._keys: dict[str, tuple[Any, bytes]] = {}
         self._verify = True
         self._module = ""
-        self._sign: Sign = by_library
+        self._signer: Signer = by_library
 
     def serve(self) -> None:
         """Answer messages until told to stop, until the parent is gone, or until the session is lost."""
@@ -216,7 +217,7 @@ class Worker:
         except PKCS11Error as error:
             return {"t": "failed", "why": "error", "detail": ckr(error)}
         straight = direct(self._module, self._session)
-        self._sign = straight or by_library
+        self._signer = straight or by_library
         return {"t": "logged-in", "direct": straight is not None}
 
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -239,46 +240,29 @@ class Worker:
         return {"t": "pong", "lost": ""}
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
-        page = self._pages[message["page"]]
         key, spki = self._keys[message["key"]]
         algorithm = Algorithm(Scheme(message["scheme"]), Hash(message["hash"]) if message["hash"] else None)
+        page = self._pages[message["page"]]
+        kind = _Kind(
+            page,
+            to_token(algorithm, spki),
+            self._signer(key, algorithm),
+            algorithm,
+            verifier(algorithm, spki) if self._verify else None,
+        )
         began = time.monotonic_ns()
-        signed, lost = 0, ""
-        index = 0
+        signed, lost, index = 0, "", 0
         for count, deadline in message["runs"]:
             for item in message["items"][index : index + count]:
                 if not lost:
-                    problem = self._item(page, index, key, spki, algorithm, item, deadline)
-                    signed += problem is None
-                    lost = problem if problem and meaning(problem) is not Meaning.REQUEST else ""
+                    problem = kind.item(index, item, deadline)
+                    if problem is None:
+                        signed += 1
+                    elif problem and meaning(problem) is not Meaning.REQUEST:
+                        lost = problem
                 index += 1
         page.end()
         return {"t": "done", "n": message["n"], "ns": time.monotonic_ns() - began, "signed": signed, "lost": lost}
-
-    def _item(
-        self, page: wire.Page, index: int, key: Any, spki: bytes, algorithm: Algorithm, item: bytes, deadline: int
-    ) -> str | None:
-        """Sign and verify one item; None when it is in its slot, else the return code ('' for one not started)."""
-        if not page.begin(index):
-            page.put_mark(index, wire.MARK_SKIPPED)
-            return ""
-        if time.monotonic_ns() >= deadline:
-            page.put_mark(index, wire.MARK_EXPIRED)
-            return ""
-        try:
-            raw = self._sign(key, algorithm, token_input(algorithm, spki, item))
-        except Refused as refused:
-            page.put_mark(index, wire.MARK_REFUSED, refused.code)
-            return refused.code
-        try:
-            signature = from_token(algorithm, raw)
-            if self._verify:
-                verify(algorithm, spki, item, signature)
-            page.put(index, signature)
-        except (InvalidSignature, ValueError):
-            page.put_mark(index, wire.MARK_INVALID)
-            return "WRONG_SIGNATURE"
-        return None
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""
@@ -288,17 +272,56 @@ class Worker:
             self._lib.finalize()
 
 
-def by_library(key: Any, algorithm: Algorithm, data: bytes) -> bytes:
-    """One signature by python-pkcs11; raises `Refused`."""
-    try:
-        if algorithm.scheme is Scheme.RSA_PSS:
-            assert algorithm.hash is not None
-            name = algorithm.hash.value
-            parameter = (Mechanism[name], MGF[name], DIGEST_BYTES[algorithm.hash])
-            return bytes(key.sign(data, mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=parameter))
-        return bytes(key.sign(data, mechanism=Mechanism(CKM[algorithm.scheme])))
-    except PKCS11Error as error:
-        raise Refused(ckr(error)) from None
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is the same for all items of a frame, looked up once."""
+
+    page: wire.Page
+    to_input: Callable[[bytes], bytes]
+    sign: Callable[[bytes], bytes]
+    algorithm: Algorithm
+    check: Callable[[bytes, bytes], None] | None
+
+    def item(self, index: int, item: bytes, deadline: int) -> str | None:
+        """Sign and verify one item; None when it is in its slot, else the return code ('' for one not started)."""
+        page = self.page
+        if not page.begin(index):
+            page.put_mark(index, wire.MARK_SKIPPED)
+            return ""
+        if time.monotonic_ns() >= deadline:
+            page.put_mark(index, wire.MARK_EXPIRED)
+            return ""
+        try:
+            raw = self.sign(self.to_input(item))
+        except Refused as refused:
+            page.put_mark(index, wire.MARK_REFUSED, refused.code)
+            return refused.code
+        try:
+            signature = from_token(self.algorithm, raw)
+            if self.check is not None:
+                self.check(item, signature)
+            page.put(index, signature)
+        except (InvalidSignature, ValueError):
+            page.put_mark(index, wire.MARK_INVALID)
+            return "WRONG_SIGNATURE"
+        return None
+
+
+def by_library(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+    """Signing by python-pkcs11."""
+    words: dict[str, Any] = {"mechanism": Mechanism(CKM[algorithm.scheme])}
+    if algorithm.scheme is Scheme.RSA_PSS:
+        assert algorithm.hash is not None
+        name = algorithm.hash.value
+        words["mechanism_param"] = (Mechanism[name], MGF[name], DIGEST_BYTES[algorithm.hash])
+
+    def sign(data: bytes) -> bytes:
+        try:
+            return bytes(key.sign(data, **words))
+        except PKCS11Error as error:
+            raise Refused(ckr(error)) from None
+
+    return sign
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ from signer.v1 import operator_pb2, signing_pb2
 log = logging.getLogger("signer")
 
 DATABASE = "paraph.sqlite"
+HEALTH_PAUSE_S = 0.05  # a pool under load changes a hundred times a second, its health hardly ever
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
@@ -186,6 +187,7 @@ class Daemon:
                 status = new
                 for service in ("", *SERVICES):
                     await self._health.set(service, status)
+            await asyncio.sleep(HEALTH_PAUSE_S)
 
     async def _drain(self) -> None:
         """New calls are refused, those in work get their time; then everything is closed in the order it was opened."""

@@ -17,17 +17,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from signer.client import Client
 from signer.v1 import operator_pb2 as op
 from tests.daemon import Rig, Token, running
 
-TOKENS = ("one", "two")
+TOKENS = ("one", "two", "three", "four")
 LANES = 2
 KILLS = 4  # of each lane: a fifth loss within a minute opens the breaker
 KILLING_S = 4.0
 ANSWER_S = 5.0
+LANES_UP_S = 40.0  # lanes start one after the other, after rests that double
 DIALLERS = 2
 UP = {op.Lane.IDLE, op.Lane.SIGNING}
 
@@ -70,22 +70,27 @@ def dialling(rig: Rig) -> Iterator[list[int]]:
             thread.join()
 
 
-async def kill_lanes(rig: Rig) -> Counter[Any]:
-    """Kill each lane as soon as it is up, `KILLS` times; answers how often each was."""
-    killed: Counter[Any] = Counter({(token, lane): 0 for token in TOKENS for lane in range(LANES)})
-    seen: set[int] = set()
+async def kill_lanes(rig: Rig) -> int:
+    """Kill each lane as soon as it is up, `KILLS` times; answers how many were, when each token has a lane again."""
+    killed: Counter[tuple[str, int]] = Counter()
+    dead: set[int] = set()
     end = time.monotonic() + KILLING_S
     async with rig.client("operator") as client:
-        while time.monotonic() < end and min(killed.values()) < KILLS:
+        while True:
+            living = set()
             for token in await asyncio.wait_for(client.tokens(), ANSWER_S):
                 for lane in token.lanes:
-                    place = token.name, lane.index
-                    if lane.state in UP and lane.pid not in seen and killed[place] < KILLS:
-                        seen.add(lane.pid)
-                        killed[place] += 1
+                    if lane.state not in UP or lane.pid in dead:
+                        continue
+                    if time.monotonic() < end and killed[token.name, lane.index] < KILLS:
                         os.kill(lane.pid, signal.SIGKILL)
+                        dead.add(lane.pid)
+                        killed[token.name, lane.index] += 1
+                    else:
+                        living.add(token.name)
+            if time.monotonic() > end and living == set(TOKENS):
+                return killed.total()
             await asyncio.sleep(0.02)
-    return killed
 
 
 async def sign(client: Client, credential: str) -> bytes:
@@ -98,9 +103,9 @@ async def test_lanes_start_beside_new_connections() -> None:
     with running(rig_of_lanes()) as rig:
         try:
             with dialling(rig) as counts:
-                killed = await kill_lanes(rig)
-            assert min(killed.values()) >= 1
-            assert min(counts) > 20
+                killed = await asyncio.wait_for(kill_lanes(rig), LANES_UP_S)
+            assert killed >= LANES * len(TOKENS)
+            assert min(counts) > KILLS
             async with rig.client() as client:
                 for credential in TOKENS:
                     assert await asyncio.wait_for(sign(client, credential), ANSWER_S)

@@ -32,7 +32,7 @@ assert ways["direct"] is not None
 
 def answer(way, key, algorithm, data):
     try:
-        return ways[way](key, algorithm, data).hex()
+        return ways[way](key, algorithm)(data).hex()
     except Refused as refused:
         return refused.code
 
