@@ -113,7 +113,9 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     env = {"SOFTHSM2_CONF": str(conf)}
     subprocess.run(
         ["softhsm2-util", "--init-token", "--free", "--label", "card", "--pin", PIN, "--so-pin", "87654321"],
-        env=os.environ | env, check=True, stdout=subprocess.DEVNULL,
+        env=os.environ | env,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     driver = Driver(SOFTHSM, env)
     driver("load()")
@@ -288,8 +290,14 @@ def test_a_killed_process_leaves_an_enter(shim: Shim, start: Start) -> None:
 
 def test_unfinished_calls_are_those_without_a_leave(shim: Shim) -> None:
     """A leave ends the enter before it of the same process, function and number."""
-    rows = [(1, 7, "enter", 0), (2, 7, "leave", 0), (3, 7, "enter", 1), (4, 8, "enter", 2), (5, 7, "leave", 1),
-            (6, 7, "enter", 0)]
+    rows = [
+        (1, 7, "enter", 0),
+        (2, 7, "leave", 0),
+        (3, 7, "enter", 1),
+        (4, 8, "enter", 2),
+        (5, 7, "leave", 1),
+        (6, 7, "enter", 0),
+    ]
     lines = [json.dumps({"t": t, "pid": pid, "fn": "C_Sign", "ev": ev, "n": n}) for t, pid, ev, n in rows]
     Path(shim.env["P11SHIM_LOG"]).write_text("".join(f"{line}\n" for line in lines))
     assert [call.t for call in shim.unfinished()] == [4, 6]
@@ -310,8 +318,10 @@ def test_a_forked_process_logs_under_its_own_pid(shim: Shim, start: Start) -> No
     """After fork() the child's calls carry the child's pid, and go on in the same numbers."""
     driver = start()
     driver("sign()")
-    driver("(pid := os.fork()) or (lib.get_slots(), lib.finalize(), load(), login(), sign(), os._exit(0)),"
-           " os.waitpid(pid, 0)")
+    driver(
+        "(pid := os.fork()) or (lib.get_slots(), lib.finalize(), load(), login(), sign(), os._exit(0)),"
+        " os.waitpid(pid, 0)"
+    )
     driver("sign()")
     pids = [call.pid for call in shim.signs()]
     assert pids[0] == pids[2] == driver.pid
@@ -339,9 +349,7 @@ def test_the_overhead_of_a_signature(shim: Shim, start: Start, softhsm: dict[str
         direct("load()")
         direct("login()")
         through = start()
-        overhead = min(
-            float(through('times(300, "ec")')) - float(direct('times(300, "ec")')) for _ in range(3)
-        )
+        overhead = min(float(through('times(300, "ec")')) - float(direct('times(300, "ec")')) for _ in range(3))
     finally:
         direct.close()
     print(f"overhead of a signature: {overhead * 1e6:.0f} µs")
@@ -435,8 +443,10 @@ def test_deaths(action: str, gone: bool, shim: Shim, start: Start) -> None:
     label = action.split(maxsplit=1)[0]
     shim.script(f"C_DestroyObject 1 {action}", "C_DestroyObject * log")
     driver = start()
-    driver(f'session.create_object({{Attribute.CLASS: ObjectClass.DATA, Attribute.LABEL: "{label}",'
-           ' Attribute.TOKEN: True, Attribute.VALUE: b"x"})')
+    driver(
+        f'session.create_object({{Attribute.CLASS: ObjectClass.DATA, Attribute.LABEL: "{label}",'
+        ' Attribute.TOKEN: True, Attribute.VALUE: b"x"})'
+    )
     driver.ask(f'objects("{label}")[0].destroy()')
     assert driver.ended() == (7 if label == "exit" else -signal.SIGSEGV)
     (call,) = shim.unfinished()
@@ -539,30 +549,33 @@ def test_a_script_changes_under_a_running_process(shim: Shim, start: Start) -> N
     assert len(driver("sign()")) == 512
 
 
-@pytest.mark.parametrize("line", [
-    "C_Sing 1 crash",
-    "C_Encrypt 1 crash",
-    "C_Sign",
-    "C_Sign 1",
-    "C_Sign 0 crash",
-    "C_Sign 3-2 crash",
-    "C_Sign -2 crash",
-    "C_Sign 2x crash",
-    "C_Sign %0 crash",
-    "C_Sign 1 crush",
-    "C_Sign 1 crash now",
-    "C_Sign 1 delay",
-    "C_Sign 1 delay 0,5",
-    "C_Sign 1 delay -1",
-    "C_Sign 1 delay-normal 0.5",
-    "C_Sign 1 return 48",
-    "C_Sign 1 return 0x",
-    "C_Sign 1 exit 256",
-    "C_Sign 1 noise",
-    "C_Sign 1 absent",
-    "C_Login 1 corrupt",
-    "C_GenerateRandom 1 short",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "C_Sing 1 crash",
+        "C_Encrypt 1 crash",
+        "C_Sign",
+        "C_Sign 1",
+        "C_Sign 0 crash",
+        "C_Sign 3-2 crash",
+        "C_Sign -2 crash",
+        "C_Sign 2x crash",
+        "C_Sign %0 crash",
+        "C_Sign 1 crush",
+        "C_Sign 1 crash now",
+        "C_Sign 1 delay",
+        "C_Sign 1 delay 0,5",
+        "C_Sign 1 delay -1",
+        "C_Sign 1 delay-normal 0.5",
+        "C_Sign 1 return 48",
+        "C_Sign 1 return 0x",
+        "C_Sign 1 exit 256",
+        "C_Sign 1 noise",
+        "C_Sign 1 absent",
+        "C_Login 1 corrupt",
+        "C_GenerateRandom 1 short",
+    ],
+)
 def test_a_malformed_line_aborts(line: str, shim: Shim, start: Start) -> None:
     """A line that is no rule ends the process at its next call, with one line that says which."""
     shim.script("C_Sign 1 delay 0.1", line)
@@ -603,7 +616,12 @@ def test_numbers_go_on_from_process_to_process(shim: Shim, start: Start) -> None
     three = start()
     assert three("sign()") == "DeviceError"
     assert [(call.n, call.pid) for call in shim.signs()] == [
-        (1, one.pid), (2, two.pid), (3, one.pid), (4, one.pid), (5, two.pid), (6, three.pid),
+        (1, one.pid),
+        (2, two.pid),
+        (3, one.pid),
+        (4, one.pid),
+        (5, two.pid),
+        (6, three.pid),
     ]
     assert [call.n for call in shim.logins()] == [1, 2, 3]
 

@@ -131,9 +131,7 @@ def test_report_is_plain_data():
 
 def test_adobe_sub_filter_is_plain_cms():
     """adbe.pkcs7.detached is verified too and is not called PAdES."""
-    signed = pki.sign_pdf(
-        pki.page(), pki.person(), sub_filter=SigSeedSubFilter.ADOBE_PKCS7_DETACHED
-    )
+    signed = pki.sign_pdf(pki.page(), pki.person(), sub_filter=SigSeedSubFilter.ADOBE_PKCS7_DETACHED)
     assert facts(only(examine(signed)), "valid", "reason", "profile") == (True, "", "CMS")
 
 
@@ -192,7 +190,10 @@ def test_shadow_update():
     """An update that replaces what the page shows leaves the signature valid, and is not permitted."""
     signed = pki.sign_pdf(pki.page(), pki.person())
     assert verdict(only(examine(pki.update(signed, new_contents)))) == (
-        True, "", "REVISION", "NOT_PERMITTED",
+        True,
+        "",
+        "REVISION",
+        "NOT_PERMITTED",
     )
 
 
@@ -218,10 +219,12 @@ def test_certified_document_that_allows_signatures():
 
 def with_text_field(document: bytes) -> bytes:
     def change(writer):
-        text_field = generic.DictionaryObject({
-            generic.pdf_name("/FT"): generic.pdf_name("/Tx"),
-            generic.pdf_name("/T"): generic.pdf_string("Name"),
-        })
+        text_field = generic.DictionaryObject(
+            {
+                generic.pdf_name("/FT"): generic.pdf_name("/Tx"),
+                generic.pdf_name("/T"): generic.pdf_string("Name"),
+            }
+        )
         fields = generic.ArrayObject([writer.add_object(text_field)])
         writer.root["/AcroForm"] = generic.DictionaryObject({generic.pdf_name("/Fields"): fields})
         writer.update_root()
@@ -273,7 +276,10 @@ def test_hybrid_update_is_not_judged():
     row = b"\1" + stream_at.to_bytes(4, "big") + b"\0"
     number = int(more[old_table:].split(b"/Size ")[1].split()[0])
     hidden = b"%d 0 obj\n<</Type/XRef/Size %d/Index[%d 1]/W[1 4 1]/Length 6>>stream\n%s\nendstream\nendobj\n" % (
-        number, number + 1, number, row,
+        number,
+        number + 1,
+        number,
+        row,
     )
     trailer = more[old_table:].split(b"trailer")[1].split(b"startxref")[0]
     prev = trailer.index(b"/Prev ") + len(b"/Prev ")
@@ -292,7 +298,9 @@ def test_document_timestamp():
     assert verdict(first) == (True, "", "REVISION", "PERMITTED")
     assert verdict(second) == (True, "", "WHOLE_FILE", "NONE")
     assert (second.time, second.profile, second.revision_sha256) == (
-        "2030-06-01T12:00:00Z", "PAdES", sha256(signed),
+        "2030-06-01T12:00:00Z",
+        "PAdES",
+        sha256(signed),
     )
     changed = examine(replace_once(stamped, b"one hundred", b"two hundred"))
     assert [item.reason for item in changed.signatures] == ["message-digest", "message-digest"]
@@ -338,6 +346,7 @@ def with_cms(signed: bytes, change) -> bytes:
 
 def test_flipped_byte_in_the_signature():
     """A signature value that is not the key's own is called just that."""
+
     def flip(data):
         value = bytearray(data["signer_infos"][0]["signature"].native)
         value[-1] ^= 1
@@ -378,27 +387,36 @@ def test_swapped_certificate():
     )
 
     def swap(data):
-        data["certificates"] = cms.CertificateSet([
-            cms.CertificateChoices(
-                name="certificate", value=pki.asn1_x509.Certificate.load(pki.Identity(person.key, one).der)
-            )
-            for one in (double, pki.middle().certificate)
-        ])
+        data["certificates"] = cms.CertificateSet(
+            [
+                cms.CertificateChoices(
+                    name="certificate", value=pki.asn1_x509.Certificate.load(pki.Identity(person.key, one).der)
+                )
+                for one in (double, pki.middle().certificate)
+            ]
+        )
 
     signature = only(examine(with_cms(signed, swap)))
     assert facts(signature, "valid", "reason", "subject", "trusted") == (
-        False, "signing-certificate", "CN=Somebody Else", True,
+        False,
+        "signing-certificate",
+        "CN=Somebody Else",
+        True,
     )
 
 
 def test_no_certificate():
     """Without the signer's certificate there is nothing to verify with."""
+
     def strip(data):
         data["certificates"] = cms.CertificateSet([])
 
     signed = with_cms(pki.sign_pdf(pki.page(), pki.person()), strip)
     assert facts(only(examine(signed)), "valid", "reason", "trusted", "trust_reason") == (
-        False, "no-signer-certificate", False, "no-signer-certificate",
+        False,
+        "no-signer-certificate",
+        False,
+        "no-signer-certificate",
     )
 
 
@@ -521,7 +539,9 @@ def test_expired_root():
     old = pki.issue("Old Root", pki.key_of("p384"), ca=True, end=pki.NOW - pki.DAY)
     signed = pki.sign_pdf(pki.page(), pki.issue("Young", pki.key_of("p256"), old))
     assert facts(only(examine(signed, roots=[old.der])), "valid", "trusted", "trust_reason") == (
-        True, False, "expired",
+        True,
+        False,
+        "expired",
     )
 
 
@@ -557,16 +577,18 @@ def test_cms_of_openssl(tmp_path, kind, algorithm, options, enveloping):
     signature = only(report)
     assert verdict(signature) == (True, "", "WHOLE_FILE", "NONE")
     assert facts(signature, "algorithm", "profile", "certificate", "trusted", "revision_sha256") == (
-        algorithm, "CMS", person.der, True, b"",
+        algorithm,
+        "CMS",
+        person.der,
+        True,
+        b"",
     )
     assert signature.chain == [person.der, pki.middle().der, pki.root().der]
 
 
 def pyhanko_cms(identity, content: bytes, *, detached: bool, digest: str) -> bytes:
     signer = pki.pyhanko_signer(identity)
-    return asyncio.run(
-        signer.async_sign_general_data(content, digest, detached=detached, use_cades=True)
-    ).dump()
+    return asyncio.run(signer.async_sign_general_data(content, digest, detached=detached, use_cades=True)).dump()
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -591,7 +613,9 @@ def test_pem(tmp_path):
     der = pki.openssl_cms(tmp_path, CONTENT, pki.person())
     armoured = subprocess.run(
         ["openssl", "cms", "-cmsout", "-inform", "DER", "-outform", "PEM"],
-        input=der, capture_output=True, check=True,
+        input=der,
+        capture_output=True,
+        check=True,
     ).stdout
     assert armoured.startswith(b"-----BEGIN CMS-----")
     assert verdict(only(examine(armoured, CONTENT))) == (True, "", "WHOLE_FILE", "NONE")
@@ -650,9 +674,27 @@ def test_two_signers(tmp_path):
     (tmp_path / "key").write_bytes(other.key_pem)
     (tmp_path / "cert").write_bytes(other.pem)
     subprocess.run(
-        ["openssl", "cms", "-resign", "-inform", "DER", "-outform", "DER", "-in", "first", "-out", "both",
-         "-signer", "cert", "-inkey", "key", "-nodetach"],
-        cwd=tmp_path, check=True, capture_output=True,
+        [
+            "openssl",
+            "cms",
+            "-resign",
+            "-inform",
+            "DER",
+            "-outform",
+            "DER",
+            "-in",
+            "first",
+            "-out",
+            "both",
+            "-signer",
+            "cert",
+            "-inkey",
+            "key",
+            "-nodetach",
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
     )
     report = examine((tmp_path / "both").read_bytes())
     assert sorted(facts(item, "algorithm", "valid", "trusted") for item in report.signatures) == [
@@ -666,7 +708,10 @@ def test_encrypted_cms_is_no_signature(tmp_path):
     (tmp_path / "cert").write_bytes(pki.person("rsa2048").pem)
     data = subprocess.run(
         ["openssl", "cms", "-encrypt", "-binary", "-outform", "DER", "-aes128", "cert"],
-        cwd=tmp_path, input=CONTENT, check=True, capture_output=True,
+        cwd=tmp_path,
+        input=CONTENT,
+        check=True,
+        capture_output=True,
     ).stdout
     assert facts(examine(data), "kind", "readable", "problem") == ("CMS", False, "not-signed")
 
@@ -692,8 +737,12 @@ def bomb() -> bytes:
     body += b"1 0 obj\n<</Type/ObjStm/N 1/First 5/Filter[/FlateDecode/FlateDecode]/Length %d>>stream\n" % len(packed)
     body += packed + b"\nendstream\nendobj\n"
     at_xref = len(body)
-    rows = (b"\0" + bytes(4) + b"\xff\xff", b"\1" + at_bomb.to_bytes(4, "big") + b"\0\0",
-            b"\2" + (1).to_bytes(4, "big") + b"\0\0", b"\1" + at_xref.to_bytes(4, "big") + b"\0\0")
+    rows = (
+        b"\0" + bytes(4) + b"\xff\xff",
+        b"\1" + at_bomb.to_bytes(4, "big") + b"\0\0",
+        b"\2" + (1).to_bytes(4, "big") + b"\0\0",
+        b"\1" + at_xref.to_bytes(4, "big") + b"\0\0",
+    )
     table = b"".join(rows)
     body += b"3 0 obj\n<</Type/XRef/Size 4/W[1 4 2]/Root 2 0 R/Length %d>>stream\n" % len(table)
     return body + table + b"\nendstream\nendobj\nstartxref\n%d\n%%%%EOF\n" % at_xref
@@ -729,8 +778,21 @@ class Deep(generic.NullObject):
         (bomb, "PDF", "too-large-when-decompressed"),
         (nested, "PDF", "nested-too-deep"),
     ],
-    ids=["empty", "garbage", "zeros", "pdf-garbage", "pdf-short", "pdf-cut", "pdf-headless", "cms-garbage",
-         "cms-cut", "pem-garbage", "encrypted", "bomb", "nested"],
+    ids=[
+        "empty",
+        "garbage",
+        "zeros",
+        "pdf-garbage",
+        "pdf-short",
+        "pdf-cut",
+        "pdf-headless",
+        "cms-garbage",
+        "cms-cut",
+        "pem-garbage",
+        "encrypted",
+        "bomb",
+        "nested",
+    ],
 )
 def test_unreadable(build, kind, problem):
     """Whatever cannot be read is reported with one stable word, never raised."""
@@ -738,8 +800,15 @@ def test_unreadable(build, kind, problem):
     assert examine(data) == reading.Report(kind, False, problem, 0, sha256(data), [])
 
 
-@pytest.mark.parametrize(("build", "kind"), [(encrypted, "encrypted"), (bomb, "too-large-when-decompressed"),
-                                             (nested, "nested-too-deep"), (lambda: b"x", "not-pdf-or-cms")])
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [
+        (encrypted, "encrypted"),
+        (bomb, "too-large-when-decompressed"),
+        (nested, "nested-too-deep"),
+        (lambda: b"x", "not-pdf-or-cms"),
+    ],
+)
 def test_open_pdf_raises_the_same_words(build, kind):
     """The signing side gets the same words, as an exception."""
     with pytest.raises(PdfProblem) as caught:
@@ -763,6 +832,7 @@ def test_too_many_signatures(monkeypatch):
 
 def test_memory_error_is_not_swallowed(monkeypatch):
     """Out of memory is the business of whoever set the limit."""
+
     def exhausted(*_args, **_options):
         raise MemoryError
 

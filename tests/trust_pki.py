@@ -68,10 +68,12 @@ def issue(
     usage: bool | None = True,
 ) -> Identity:
     """`usage`: digitalSignature (or keyCertSign for a CA); False: keyAgreement only; None: no extension."""
-    subject = x509.Name([
-        x509.NameAttribute(NameOID.COUNTRY_NAME, "EE"),
-        x509.NameAttribute(NameOID.COMMON_NAME, name),
-    ])
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "EE"),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -85,8 +87,18 @@ def issue(
     )
     if usage is not None:
         flags = dict.fromkeys(
-            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-             "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False,
+            (
+                "digital_signature",
+                "content_commitment",
+                "key_encipherment",
+                "data_encipherment",
+                "key_agreement",
+                "key_cert_sign",
+                "crl_sign",
+                "encipher_only",
+                "decipher_only",
+            ),
+            False,
         )
         flags["key_agreement" if not usage else "key_cert_sign" if ca else "digital_signature"] = True
         builder = builder.add_extension(x509.KeyUsage(**flags), critical=True)
@@ -177,7 +189,10 @@ def sign_pdf(
     strict: bool = True,
 ) -> bytes:
     metadata = signers.PdfSignatureMetadata(
-        field_name=name, md_algorithm=digest, subfilter=sub_filter, certify=certify is not None,
+        field_name=name,
+        md_algorithm=digest,
+        subfilter=sub_filter,
+        certify=certify is not None,
         docmdp_permissions=certify or MDPPerm.FILL_FORMS,
     )
     writer = IncrementalPdfFileWriter(io.BytesIO(document), strict=strict)
@@ -214,8 +229,27 @@ def openssl_cms(folder: Path, content: bytes, identity: Identity, *options: str)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     subprocess.run(
-        ["openssl", "cms", "-sign", "-binary", "-in", "content", "-signer", "cert", "-inkey", "key",
-         "-certfile", "chain", "-outform", "DER", "-out", "out", *options],
-        cwd=folder, check=True, capture_output=True,
+        [
+            "openssl",
+            "cms",
+            "-sign",
+            "-binary",
+            "-in",
+            "content",
+            "-signer",
+            "cert",
+            "-inkey",
+            "key",
+            "-certfile",
+            "chain",
+            "-outform",
+            "DER",
+            "-out",
+            "out",
+            *options,
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
     )
     return (folder / "out").read_bytes()

@@ -22,10 +22,12 @@ COMPILER = (
     *("gcc", "-std=c11", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"),
     "-Wl,-z,defs,-z,nodelete",
 )
-LOGGED = frozenset({
-    *("C_Initialize", "C_Finalize", "C_OpenSession", "C_CloseSession", "C_CloseAllSessions"),
-    *("C_Login", "C_Logout", "C_Sign", "C_SignFinal"),
-})
+LOGGED = frozenset(
+    {
+        *("C_Initialize", "C_Finalize", "C_OpenSession", "C_CloseSession", "C_CloseAllSessions"),
+        *("C_Login", "C_Logout", "C_Sign", "C_SignFinal"),
+    }
+)
 COUNTER = struct.Struct("24sQ")  # a function's name, its calls: struct counter in p11shim.c
 
 
