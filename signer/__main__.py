@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import os
 import sys
 
 from signer.cli.exits import MEANINGS
@@ -35,9 +34,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    # gRPC's fork handlers run in every child before its exec, and crash about one in a hundred of those that start
-    # while calls are in work (measured with grpcio 1.85.1). Our children are always exec'ed. Read at its import.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     options = parser().parse_args()
     try:
         code = options.run(options)

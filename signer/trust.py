@@ -1,10 +1,10 @@
-"""Is this signer's signature right, and does a path lead from its certificate to a root.
+"""Is this signer's signature right, and does a path lead from its certificate to a root?
 
 The verdicts are kept apart on purpose. `valid` is arithmetic: these bytes, this key. `trusted` is a path from
 the certificate to a configured root, as of `now`, from the certificates in the file alone: nothing is fetched
 and **revocation is not checked**. `covers` and `changes_after` tell which bytes were signed and what became
-of the file afterwards; the one who reads the file knows that (examine.py). Only a signature that passes all of
-them deserves to be shown as good.
+of the file afterwards, which is for the reader of the file to find out (examine.py). Only a signature that
+passes all of them deserves to be shown as good.
 """
 
 import asyncio

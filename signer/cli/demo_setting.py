@@ -11,8 +11,6 @@ from typing import Any
 
 from signer.cli.demo_steps import SCRIPTS, DemoFailed, Steps, script
 
-PORT, METRICS_PORT = 7443, 7444  # where they are free, so that a second terminal finds them again
-
 
 async def prepare(steps: Steps, directory: Path) -> None:
     """Tokens, certificates, the daemon's configuration and credentials; what is there is kept."""
@@ -34,7 +32,7 @@ async def prepare(steps: Steps, directory: Path) -> None:
 
 
 def _write_configuration(directory: Path, module: str, credentials: Sequence[str]) -> None:
-    port, metrics_port = _free_port(PORT), _free_port(METRICS_PORT)
+    port, metrics_port = _free_ports()
     template = string.Template((SCRIPTS / "paraph.toml.in").read_text())
     values = {"directory": str(directory), "module": module, "port": str(port), "metrics_port": str(metrics_port)}
     # JSON's escapes are those of TOML's strings.
@@ -84,11 +82,9 @@ def lock(stack: contextlib.ExitStack, path: Path, taken: str) -> None:
         raise DemoFailed(f"{taken} ({path})") from None
 
 
-def _free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else any other."""
-    for port in (wanted, 0):
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
-            return int(listener.getsockname()[1])
-    raise DemoFailed("no free port on 127.0.0.1")
+def _free_ports() -> tuple[int, int]:
+    """Two ports that nobody uses now. Never a fixed one: another demo's daemon would answer there."""
+    with socket.socket() as one, socket.socket() as other:
+        for listener in (one, other):
+            listener.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
