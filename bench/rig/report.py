@@ -33,6 +33,7 @@ class Row:
     unit: str = "/s"
     cpu_us: dict[str, float] = field(default_factory=dict)  # for one signature of ours, by role
     limit_cpu_us: dict[str, float] = field(default_factory=dict)  # the limit's own
+    cpu_ratio: float = 0.0  # the limit's CPU time for one by ours: the ratio on a machine with nothing else to do
     others: float = 0.0  # cores that something else used meanwhile, of the worse side
     note: str = ""
 
@@ -75,7 +76,18 @@ def compare(
     others = round(max(_mean(mine.others), _mean(bound.others)), 2)
     ratio = round(mine.over(bound), 3)
     return Row(
-        case, round(mine.rate, 1), round(bound.rate, 1), ratio, ratios, goal, "/s", mine.cpu, bound.cpu, others, note
+        case,
+        round(mine.rate, 1),
+        round(bound.rate, 1),
+        ratio,
+        ratios,
+        goal,
+        "/s",
+        mine.cpu,
+        bound.cpu,
+        _by_cpu(mine, bound),
+        others,
+        note,
     )
 
 
@@ -87,8 +99,8 @@ def bounded(case: str, value: float, limit: float, unit: str, *, note: str = "",
 def table(reports: list[Report]) -> str:
     """Markdown."""
     lines = [
-        "| question | case | ratio | wanted | | ours | limit | peers (ours by theirs) | us of CPU each | others |",
-        "|---|---|---:|---|---|---:|---:|---|---|---:|",
+        "| question | case | ratio | by CPU | wanted | | ours | limit | peers (ours by theirs) | us of CPU each | others |",
+        "|---|---|---:|---:|---|---|---:|---:|---|---|---:|",
     ]
     for report in reports:
         for row in report.rows:
@@ -97,10 +109,28 @@ def table(reports: list[Report]) -> str:
             cpu, bare = (", ".join(f"{role} {value:.3g}" for role, value in each.items()) for each in _cpus(row))
             cpu += f"; limit: {bare}" if bare else ""
             ours, limit = f"{row.ours:,.5g} {row.unit}", f"{row.limit:,.5g} {row.unit}"
+            by_cpu = f"{row.cpu_ratio:.3g}" if row.cpu_ratio else ""
             case = f"{row.case} ({row.note})" if row.note else row.case
-            words = [report.bench, case, f"**{row.ratio:.3g}**", row.goal, mark, ours, limit, peers, cpu, row.others]
+            words = [
+                report.bench,
+                case,
+                f"**{row.ratio:.3g}**",
+                by_cpu,
+                row.goal,
+                mark,
+                ours,
+                limit,
+                peers,
+                cpu,
+                row.others,
+            ]
             lines.append("| " + " | ".join(str(word) for word in words) + " |")
     return "\n".join(lines)
+
+
+def _by_cpu(mine: Series, bound: Series) -> float:
+    spent = sum(mine.cpu.values())
+    return round(sum(bound.cpu.values()) / spent, 3) if spent else 0.0
 
 
 def _cpus(row: Row) -> tuple[dict[str, float], dict[str, float]]:
