@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from signer.cli import session
 from signer.cli.exits import CONFIG, FAILED, OK
 
 HELP = "list, add, remove, suspend or resume credentials"
@@ -88,7 +88,7 @@ def _list(options: argparse.Namespace, state: Path) -> int:
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
         table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
-    Console().print(table)
+    session.console().print(table)
     return OK
 
 

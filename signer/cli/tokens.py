@@ -48,7 +48,7 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_dict(token) for token in tokens], indent=2))
     else:
-        Console().print(_table(tokens))
+        session.console().print(_table(tokens))
     return OK
 
 
