@@ -24,7 +24,7 @@ BATCH, BATCHES = 5_000, 2
 
 def ask(*, quick: bool) -> Report:
     rounds = 5 if quick else 9
-    seconds, card_s = (3.0, 10.0) if quick else (20.0, 60.0)
+    seconds, card_s = (3.0, 10.0) if quick else (15.0, 40.0)
     rows: list[Row] = []
     with Bed() as bed:
         token, card = bed.store.tokens("lane", "card")

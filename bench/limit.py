@@ -8,7 +8,7 @@ from bench.rig.rounds import play
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (5, 0.3) if quick else (7, 1.5)
+    rounds, seconds = (5, 0.3) if quick else (7, 0.8)
     rows = []
     with Bed() as bed:
         [token] = bed.store.tokens("limit")

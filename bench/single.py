@@ -15,7 +15,7 @@ CHANNELS = 2  # a connection has a limit of streams, and 64 on one are refused n
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (5, 0.4) if quick else (9, 2.0)
+    rounds, seconds = (5, 0.4) if quick else (7, 1.2)
     rows: list[Row] = []
     with Bed() as bed:
         checked, unchecked = bed.store.tokens("verified", "unverified")

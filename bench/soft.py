@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    rounds, seconds = (5, 0.4) if options.quick else (7, 2.0)
+    rounds, seconds = (5, 0.4) if options.quick else (7, 1.2)
     with Bed() as bed, soft_token(bed.directory) as token:
         daemon = bed.daemon(Service(token, bed.lanes))
         batches = QUICK if options.quick else BATCHES

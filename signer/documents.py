@@ -220,6 +220,7 @@ class _Job:
 
     def __init__(self, begin: Any) -> None:
         self.index: int = begin.index
+        self.announced: int = begin.size  # bytes; 0: not known
         self.reason: str = begin.reason
         self.location: str = begin.location
         self.upload: Upload | None = None
@@ -234,6 +235,8 @@ class _Job:
         try:
             if len(chunk) > CHUNK_BYTES_MAX:
                 raise Refusal("MESSAGE_TOO_LARGE", f"a chunk has at most {CHUNK_BYTES_MAX} bytes")
+            if self.announced and self.upload.size + len(chunk) > self.announced:
+                raise Refusal("SIZE_MISMATCH", f"more than the {self.announced} bytes announced")
             self.upload.write(chunk)
         except Refusal as refusal:
             self.refusal = refusal
@@ -244,6 +247,9 @@ class _Job:
         if self.refusal is None and self.upload is not None:
             if not self.upload.size:
                 self.refusal = Refusal("DOCUMENT_EMPTY")
+            elif self.announced and self.upload.size != self.announced:
+                detail = f"{self.upload.size} bytes of the {self.announced} announced"
+                self.refusal = Refusal("SIZE_MISMATCH", detail)
             elif self.upload.crc32c != crc32c:
                 self.refusal = Refusal("CRC_MISMATCH")
 

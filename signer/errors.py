@@ -43,6 +43,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "METADATA_TOO_LARGE": (Code.INVALID_ARGUMENT, "A call has at most 8 KiB of metadata."),
     "STREAM_ORDER": (Code.INVALID_ARGUMENT, "The stream's messages come in the order that the .proto file gives."),
     "DOCUMENT_TOO_LARGE": (Code.INVALID_ARGUMENT, "A document has at most 128 MiB."),
+    "SIZE_MISMATCH": (Code.INVALID_ARGUMENT, "The document has another length than its beginning announced."),
     "DOCUMENT_EMPTY": (Code.INVALID_ARGUMENT, "The document has no bytes."),
     "TOO_MANY_DOCUMENTS": (Code.INVALID_ARGUMENT, "A stream has at most 1 000 documents; open another."),
     "PDF_REJECTED": (Code.INVALID_ARGUMENT, "The PDF cannot be signed; the message says what is wrong with it."),

@@ -33,7 +33,7 @@ Digester = Callable[[str], bytes]  # the lower-case name of a hash to the digest
 
 CERTIFICATES_MAX = 64  # paths are searched among them, and their names may repeat
 RSA_BITS_MIN = 2048
-SCHEMES = {"rsassa_pkcs1v15": "RSA_PKCS1V15", "rsassa_pss": "RSA_PSS", "ecdsa": "ECDSA", "ed25519": "ED25519"}
+SCHEMES = {"rsassa_pkcs1v15": "RSA_PKCS1_V15", "rsassa_pss": "RSA_PSS", "ecdsa": "ECDSA", "ed25519": "ED25519"}
 HASHES = {"sha256": "SHA256", "sha384": "SHA384", "sha512": "SHA512"}
 NO_REVOCATION = policy.CertRevTrustPolicy(
     policy.RevocationCheckingPolicy(*[policy.RevocationCheckingRule.NO_CHECK] * 2)

@@ -86,9 +86,9 @@ ALGORITHMS = [
     ("p256", "sha256", False, "ECDSA/SHA256"),
     ("p384", "sha384", False, "ECDSA/SHA384"),
     ("p521", "sha512", False, "ECDSA/SHA512"),
-    ("rsa2048", "sha256", False, "RSA_PKCS1V15/SHA256"),
-    ("rsa2048", "sha384", False, "RSA_PKCS1V15/SHA384"),
-    ("rsa3072", "sha512", False, "RSA_PKCS1V15/SHA512"),
+    ("rsa2048", "sha256", False, "RSA_PKCS1_V15/SHA256"),
+    ("rsa2048", "sha384", False, "RSA_PKCS1_V15/SHA384"),
+    ("rsa3072", "sha512", False, "RSA_PKCS1_V15/SHA512"),
     ("rsa2048", "sha256", True, "RSA_PSS/SHA256"),
     ("rsa2048", "sha384", True, "RSA_PSS/SHA384"),
     ("rsa3072", "sha512", True, "RSA_PSS/SHA512"),
@@ -560,7 +560,7 @@ OPENSSL = [
     ("p256", "ECDSA/SHA256", ["-md", "sha256"]),
     ("p384", "ECDSA/SHA384", ["-md", "sha384"]),
     ("p521", "ECDSA/SHA512", ["-md", "sha512"]),
-    ("rsa2048", "RSA_PKCS1V15/SHA256", ["-md", "sha256"]),
+    ("rsa2048", "RSA_PKCS1_V15/SHA256", ["-md", "sha256"]),
     ("rsa2048", "RSA_PSS/SHA384", ["-md", "sha384", "-keyopt", "rsa_padding_mode:pss"]),
     ("rsa2048", "RSA_PSS/SHA256", ["-keyid", "-md", "sha256", "-keyopt", "rsa_padding_mode:pss"]),
 ]
@@ -699,7 +699,7 @@ def test_two_signers(tmp_path):
     report = examine((tmp_path / "both").read_bytes())
     assert sorted(facts(item, "algorithm", "valid", "trusted") for item in report.signatures) == [
         ("ECDSA/SHA256", True, True),
-        ("RSA_PKCS1V15/SHA256", True, True),
+        ("RSA_PKCS1_V15/SHA256", True, True),
     ]
 
 

@@ -443,6 +443,8 @@ async def test_changed_after_the_signature(
     ("reason", "more"),
     [
         ("CRC_MISMATCH", {"crc": 0}),
+        ("SIZE_MISMATCH", {"size": 10}),
+        ("SIZE_MISMATCH", {"size": DOCUMENT_BYTES_MAX}),
         ("DOCUMENT_TOO_LARGE", {"size": DOCUMENT_BYTES_MAX + 1}),
         ("DOCUMENT_TOO_LARGE", {"size": 2**64 - 1}),
         ("STRING_TOO_LONG", {"name": "n" * 256}),
