@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pool.backlog import Backlog
 from pool.lane import Lane
 from pool.mechanism import Algorithm
-from pool.wire import FRAMES_IN_FLIGHT, items_that_fit
+from pool.wire import items_that_fit
 from pool.work import Work
 
 UNMEASURED_S = 0.001  # what a signature is taken to cost before a lane was measured
@@ -59,7 +59,7 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
     """
     lanes = list(lanes)
     plan = _Plan(backlog, lanes, now)
-    room = {lane.name: FRAMES_IN_FLIGHT - lane.in_flight for lane in lanes if lane.has_room}
+    room = {lane.name: lane.room for lane in lanes if lane.room}
     open_lanes = [lane for lane in lanes if lane.name in room]
     while open_lanes:
         open_lanes.sort(key=lambda lane: (-room[lane.name], min(lane.item_s.values(), default=0.0)))

@@ -94,8 +94,17 @@ class Lane:
         return self.state in {State.IDLE, State.SIGNING}
 
     @property
+    def room(self) -> int:
+        """
+        How many frames more it takes. A lane whose every signature is longer than a frame should be has one at a time:
+        it hardly waits for the next, and who comes meanwhile waits for one signature less.
+        """
+        slow = bool(self.item_s) and min(self.item_s.values()) > FRAME_S
+        return max(0, (1 if slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up else 0
+
+    @property
     def has_room(self) -> bool:
-        return self.is_up and self.in_flight < FRAMES_IN_FLIGHT
+        return self.room > 0
 
     def on(self, event: Event) -> None:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
