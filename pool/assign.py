@@ -14,6 +14,7 @@ from pool.mechanism import Algorithm
 from pool.wire import items_that_fit
 from pool.work import Work
 
+OVERDUE_S = 0.1  # past this a lane that has not finished when it should have is not counted upon
 UNMEASURED_S = 0.001  # what a signature is taken to cost before a lane was measured
 
 
@@ -132,6 +133,8 @@ class _Plan:
             other_s = other.item_s.get((work.key, work.algorithm))
             if other is lane or other_s is None or other_s >= own_s or work.key not in other.keys:
                 continue
+            if other.in_flight and other.busy_until < self._now - OVERDUE_S:
+                continue  # it should be done by now: it may hang
             if max(other.busy_until, self._now) + waiting * other_s < finish:
                 return True
         return False

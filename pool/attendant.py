@@ -8,6 +8,7 @@ made a good PIN fail), so everything between exec and login happens under the mo
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Container
@@ -22,7 +23,7 @@ from pool.start import find_keys, log_in, open_token
 from pool.token import Event as TokenEvent
 from pool.token import State as TokenState
 from pool.token import WrongEvent
-from pool.wire import FRAMES_IN_FLIGHT
+from pool.wire import FRAMES_IN_FLIGHT, fence
 from pool.work import Outcome, Status, Work
 
 log = logging.getLogger("pool")
@@ -32,6 +33,8 @@ PING_EVERY_S = 2.0  # an idle lane's token is known to be there, not older than 
 PING_S = 5.0  # a card that another process holds answers after 4.3 s (measured)
 WATCH_EVERY_S = 0.1
 LATE_S = 0.5  # an item under C_Sign this long after its deadline ends its lane
+PATIENCE = 5  # ... and after so many times what it takes as a rule: a short deadline must not cost a slow card its lane
+UNMEASURED_S = 0.25  # what it is taken to take before it was measured
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
 VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
 VERIFY_EACH = 64  # ... and one in so many of the others
@@ -56,6 +59,7 @@ class Attendant:
         self._out: dict[int, tuple[Frame, int]] = {}  # frame number -> the frame and its page, oldest first
         self._number = 0
         self._killed_for = ""
+        self._end_by = math.inf  # when a lane whose session is lost is killed
         self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
         self._under_since = 0.0  # ... since then
         self._since_verified = 0
@@ -81,6 +85,9 @@ class Attendant:
                 await self._live()
             except StartFailed as failure:
                 self.lane.problem, meaning = failure.detail, failure.event
+            except Exception as error:  # no descriptors, a full disk: the lane rests and tries again
+                log.exception("lane %s failed", self.lane.name)
+                self.lane.problem = f"{type(error).__name__}: {error}"
             finally:
                 stopped = self.lane.state is State.STOPPING and not self.lane.problem
                 await self._clear_up()
@@ -89,6 +96,7 @@ class Attendant:
     async def _live(self) -> None:
         """From exec to the end of the process; returns when it ended, raises `StartFailed` if it never came up."""
         self._killed_for = self.lane.problem = ""
+        self._end_by = math.inf
         self._pages = Pages()
         async with self.token.module.lock:
             if self.token.state not in ABLE or self._closing:  # it changed while this lane waited for its turn
@@ -137,6 +145,8 @@ class Attendant:
             if self.lane.state is State.STOPPING and not self._out:
                 await child.stop(LOGOUT_S)
                 return
+            if time.monotonic() >= self._end_by:  # its session is lost and it hangs on its way out, with work in hand
+                self._kill(child, self.lane.problem)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_EVERY_S):
                     await self._wake.wait()
@@ -168,7 +178,9 @@ class Attendant:
         if under != self._under:
             self._under, self._under_since = under, now
         # With nothing under C_Sign the lane may hang elsewhere; an expired item it would have passed over at once.
-        late = now >= frame.run_at(slot or 0).work.deadline + LATE_S
+        patience_s = PATIENCE * self.lane.item_s.get((frame.key, frame.algorithm), UNMEASURED_S)
+        in_vain = slot is None or now - self._under_since >= max(LATE_S, patience_s)
+        late = in_vain and now >= frame.run_at(slot or 0).work.deadline + LATE_S
         if late or (slot is not None and now - self._under_since >= self.token.config.sign_timeout_s):
             self._kill(child, "TOKEN_TIMEOUT")
 
@@ -232,6 +244,7 @@ class Attendant:
         self.lane.problem = message["lost"]
         if message["lost"]:
             self.ask_to_stop()
+            self._end_by = time.monotonic() + LOGOUT_S
         elif not self._out:
             self.lane.on(Event.EMPTY)
             self.lane.busy_until = 0.0
@@ -299,10 +312,11 @@ class Attendant:
         for frame, number in self._out.values():
             assert self._pages is not None
             page = self._pages[number]
-            reading = Reading(frame, page, self.token.config.name)
+            reading = Reading(frame, page, self.token.config.name, first_look=True)
             mine = [entry for entry in reading.items() if entry[0].work is work]
             for _, _, slot in mine:
                 page.skip(slot)
+            fence()
             under = page.under  # read after the skips were written: see wire.py
             for run, index, slot in mine:
                 outcome = reading.outcome(run, index, slot, doubt=True)

@@ -11,7 +11,7 @@ Rules of this file: no I/O, no clock of its own, no lock.
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pool.mechanism import Algorithm
@@ -60,6 +60,10 @@ class Backlog:
     def waiting(self, key: str, algorithm: Algorithm) -> int:
         """How many items wait for this key and algorithm."""
         return self._kinds[key, algorithm]
+
+    def waiting_for(self, keys: Container[str]) -> int:
+        """How many items wait for these keys."""
+        return sum(count for (key, _), count in self._kinds.items() if key in keys)
 
     def caller_items(self, caller: str) -> int:
         return self._counts.get(caller, 0)

@@ -10,7 +10,8 @@ class Meaning(Enum):
     SESSION = "nothing was signed; the session is lost, and another one can do it"
 
 
-# A code that is not here is SESSION: the lane is replaced, and a code that keeps coming back opens the breaker.
+# What C_Sign answers. A code that is not here, a vendor's own above all, is MAYBE_SIGNED: nothing is signed twice because
+# we did not know a word.
 TABLE: Mapping[str, Meaning] = {
     "CKR_DATA_INVALID": Meaning.REQUEST,
     "CKR_DATA_LEN_RANGE": Meaning.REQUEST,
@@ -19,6 +20,17 @@ TABLE: Mapping[str, Meaning] = {
     "CKR_KEY_TYPE_INCONSISTENT": Meaning.REQUEST,
     "CKR_MECHANISM_INVALID": Meaning.REQUEST,
     "CKR_MECHANISM_PARAM_INVALID": Meaning.REQUEST,
+    "CKR_ARGUMENTS_BAD": Meaning.SESSION,
+    "CKR_BUFFER_TOO_SMALL": Meaning.SESSION,
+    "CKR_CRYPTOKI_NOT_INITIALIZED": Meaning.SESSION,
+    "CKR_KEY_HANDLE_INVALID": Meaning.SESSION,
+    "CKR_OBJECT_HANDLE_INVALID": Meaning.SESSION,
+    "CKR_OPERATION_ACTIVE": Meaning.SESSION,
+    "CKR_OPERATION_NOT_INITIALIZED": Meaning.SESSION,
+    "CKR_SESSION_CLOSED": Meaning.SESSION,
+    "CKR_SESSION_COUNT": Meaning.SESSION,
+    "CKR_SESSION_HANDLE_INVALID": Meaning.SESSION,
+    "CKR_USER_NOT_LOGGED_IN": Meaning.SESSION,
     "CKR_DEVICE_ERROR": Meaning.MAYBE_SIGNED,
     "CKR_DEVICE_MEMORY": Meaning.MAYBE_SIGNED,
     "CKR_DEVICE_REMOVED": Meaning.MAYBE_SIGNED,
@@ -30,8 +42,22 @@ TABLE: Mapping[str, Meaning] = {
 REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
 
 
-def meaning(code: str) -> Meaning:
-    return TABLE.get(code, Meaning.SESSION)
+# C_SignInit signs nothing: what it answers is about the request or about the session.
+INIT_REQUEST = frozenset(
+    {
+        *(code for code, what in TABLE.items() if what is Meaning.REQUEST),
+        "CKR_ACTION_PROHIBITED",
+        "CKR_ARGUMENTS_BAD",
+        "CKR_FUNCTION_NOT_SUPPORTED",
+    }
+)
+
+
+def meaning(code: str, *, begun: bool = True) -> Meaning:
+    """`begun`: C_Sign answered, or it is not known which function did; otherwise it was C_SignInit."""
+    if not begun:
+        return Meaning.REQUEST if code in INIT_REQUEST else Meaning.SESSION
+    return TABLE.get(code, Meaning.MAYBE_SIGNED)
 
 
 # PKCS#11 v3.1, pkcs11t.h: the return codes that C_SignInit and C_Sign may give, and a few that drivers do give.

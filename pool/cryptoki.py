@@ -27,10 +27,14 @@ Signer = Callable[[Any, Algorithm], Callable[[bytes], bytes]]
 
 
 class Refused(Exception):
-    """The token answered with a return code that is not CKR_OK; `code` is its name."""
+    """
+    The token answered with a return code that is not CKR_OK; `code` is its name. `begun` is False where C_SignInit said
+    it, so that nothing can have been signed.
+    """
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, *, begun: bool = True) -> None:
         self.code = code
+        self.begun = begun
         super().__init__(code)
 
 
@@ -64,9 +68,10 @@ def direct(module: str, session: Any) -> Signer | None:
 
         def sign(data: bytes) -> bytes:
             code = sign_init(handle, mechanism, key_handle)
-            if code == _CKR_OK:
-                length.value = SIGNATURE_BYTES_MAX
-                code = c_sign(handle, data, len(data), at_buffer, at_length)
+            if code != _CKR_OK:
+                raise Refused(name_of(code), begun=False)
+            length.value = SIGNATURE_BYTES_MAX
+            code = c_sign(handle, data, len(data), at_buffer, at_length)
             if code != _CKR_OK:
                 raise Refused(name_of(code))
             return bytes(view[: length.value])

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pool.key import Key
 from pool.module import Module
@@ -98,14 +98,17 @@ class TokenKeeper:
             raise StartFailed(f"serial {serial} instead of {self.serial}", Event.OTHER)
         wanted = self.wanted()
         if wanted is None:
-            found = [Key(spki, cka_id or None, label or None) for cka_id, label, spki in publics if cka_id or label]
+            found = list(_usable(publics))
         else:
             present = {spki for _, _, spki in publics}
             found = [key for key in wanted if key.spki in present]
-        if not found and (wanted or wanted is None):
-            raise StartFailed("none of the configured keys is on it", Event.OTHER)
+        if not found:
+            none = "no credential names a key yet" if wanted == [] else "none of the configured keys is on it"
+            raise StartFailed(none, Event.OTHER)
         self.serial = serial
-        self.keys = {key.ref: key for key in found}
+        self.keys = {}
+        for key in found:
+            self.keys.setdefault(key.ref, key)  # a certificate's key comes after the key object, which has the label
         self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
 
     async def look_for(self) -> None:
@@ -115,7 +118,11 @@ class TokenKeeper:
             await self.wait_for(away)
             await asyncio.sleep(TRIPPED_S if self.state is State.TRIPPED else LOOK_EVERY_S)
             if self.state in away:
-                seen = await self.look()
+                try:
+                    seen = await self.look()
+                except OSError as error:  # no process can be started now
+                    log.warning("token %s cannot be looked for: %s", self.config.name, error)
+                    continue
                 if self.state in away and seen is not None:
                     with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
                         self.on(*seen)
@@ -138,3 +145,10 @@ class TokenKeeper:
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""
+
+
+def _usable(publics: Sequence[tuple[bytes, str, bytes]]) -> Iterator[Key]:
+    """The keys that can be signed with; a token may hold others, and they are none of our business."""
+    for cka_id, label, spki in publics:
+        with contextlib.suppress(ValueError):
+            yield Key(spki, cka_id or None, label or None)

@@ -8,9 +8,10 @@ The mutable state is `self._backlog` and the keepers; everything else is derived
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm, algorithms
 from pool.module import Module
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
-from pool.work import Outcome, Status, Work
+from pool.work import SHORT_ITEMS_MAX, Outcome, Status, Work
 
 log = logging.getLogger("pool")
 
@@ -147,7 +148,7 @@ class Pool:
         """
         self._check(key, algorithm, items)
         self._check_able(key)
-        self._check_time(key, algorithm, caller, timeout_s)
+        self._check_time(key, algorithm, len(items), caller, timeout_s)
         loop = asyncio.get_running_loop()
         work = Work(caller, key, self._spki(key), algorithm, items, time.monotonic() + timeout_s, loop.create_future())
         try:
@@ -166,10 +167,10 @@ class Pool:
         finally:
             timer.cancel()
 
-    def _check_time(self, key: str, algorithm: Algorithm, caller: str, timeout_s: float) -> None:
+    def _check_time(self, key: str, algorithm: Algorithm, count: int, caller: str, timeout_s: float) -> None:
         """What would not even begin before its deadline is refused at once, and told when to come back."""
         wait_s = self._wait_s(key, algorithm, caller)
-        if wait_s > timeout_s:
+        if count > SHORT_ITEMS_MAX and wait_s > timeout_s:  # a short request goes before all of that
             detail = f"it would begin in {wait_s:.1f} s"
             raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
 
@@ -179,7 +180,8 @@ class Pool:
         per_second = sum(1 / item_s for item_s in measured if item_s)
         if not per_second:
             return 0.0  # nothing is known yet; the deadline will tell
-        ahead = min(self._backlog.items, self._backlog.caller_items(caller) * max(1, self._backlog.callers))
+        same = self._backlog.waiting(key, algorithm)
+        ahead = min(same, self._backlog.caller_items(caller) * max(1, self._backlog.callers))
         return ahead / per_second
 
     def _check(self, key: str, algorithm: Algorithm, items: Sequence[bytes]) -> None:
@@ -331,17 +333,23 @@ class Pool:
             module=str(config.module),
             keys=tuple(keys),
             lanes=tuple((lane.lane, lane.pid) for lane in self._lanes if lane.token is keeper),
-            waiting=sum(work.waiting_count for work in self._backlog if work.key in keys),
+            waiting=self._backlog.waiting_for(keys),
         )
 
     async def watch(self) -> AsyncIterator[list[TokenView]]:
         """A snapshot now, and one after each change; changes faster than the reader are seen as one."""
+        async with contextlib.aclosing(self.changes()) as changes:
+            async for _ in changes:
+                yield self.snapshot()
+
+    async def changes(self) -> AsyncGenerator[bool, None]:
+        """Whether a token can sign: now, and after each change of anything."""
         event = asyncio.Event()
         self._watchers.add(event)
         try:
             while True:
                 event.clear()
-                yield self.snapshot()
+                yield any(keeper.state is tokens.State.READY for keeper in self._keepers.values())
                 await event.wait()
         finally:
             self._watchers.discard(event)

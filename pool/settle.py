@@ -8,8 +8,10 @@ from cryptography.exceptions import InvalidSignature
 from pool.assign import Frame, Run
 from pool.codes import REMOVED, Meaning, meaning
 from pool.mechanism import verify
-from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_REFUSED, MARK_SKIPPED, Page
+from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_NOT_BEGUN, MARK_REFUSED, MARK_SKIPPED, Page
 from pool.work import Outcome, Status
+
+RETURNS_MAX = 1  # so often an item goes back to the line after a token has refused it
 
 
 def reason_for(problem: str) -> str:
@@ -29,6 +31,7 @@ class Reading:
     page: Page
     token: str
     ended: str = ""
+    first_look: bool = False  # the frame is still with its lane: what is seen is not counted
 
     def settle_signed(self, doubted: Container[int]) -> tuple[int, list[tuple[Run, int, int]]]:
         """
@@ -72,8 +75,8 @@ class Reading:
                 return Outcome(Status.SIGNED, result, token=self.token)
         if result == MARK_INVALID:
             return Outcome(Status.FAILED, reason="SIGNATURE_INVALID", token=self.token)
-        if result == MARK_REFUSED:
-            return self._refused(self.page.code(slot))
+        if result in {MARK_REFUSED, MARK_NOT_BEGUN}:
+            return self._refused(run, index, self.page.code(slot), begun=result == MARK_REFUSED)
         if result == MARK_EXPIRED:
             return Outcome(Status.NOT_ATTEMPTED, reason="DEADLINE_EXCEEDED", token=self.token)
         if result == MARK_SKIPPED:
@@ -82,12 +85,15 @@ class Reading:
             return Outcome(Status.INDETERMINATE, reason=reason_for(self.ended), token=self.token, detail=self.ended)
         return None
 
-    def _refused(self, code: str) -> Outcome | None:
-        what = meaning(code)
+    def _refused(self, run: Run, index: int, code: str, *, begun: bool) -> Outcome | None:
+        what = meaning(code, begun=begun)
         if what is Meaning.MAYBE_SIGNED:
             return Outcome(Status.INDETERMINATE, reason=reason_for(code), token=self.token, detail=code)
         if what is Meaning.REQUEST:
             return Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token=self.token, detail=code)
+        # Another session can do it, once: what costs every lane its session must not cost the token its breaker.
+        if not self.ended and not self.first_look and run.work.refused(index) > RETURNS_MAX:
+            return Outcome(Status.FAILED, reason="TOKEN_FAULT", token=self.token, detail=code)
         return None
 
 

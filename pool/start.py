@@ -7,7 +7,7 @@ Nothing here starts a process or decides what a failure means for the pool; `Sta
 import asyncio
 from typing import Any
 
-from pool.keeper import StartFailed, TokenKeeper
+from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.pin import PinError
 from pool.process import Child
 from pool.token import Event
@@ -56,6 +56,8 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
         pin = config.pin()
     except (TryRefused, PinError) as error:
         raise StartFailed(str(error), Event.PIN_REFUSED) from None
+    if token.state not in ABLE:
+        raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
     answer = await child.ask({"t": "login", "pin": pin.reveal()}, config.start_timeout_s)
     if answer["t"] == "logged-in":

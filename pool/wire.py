@@ -19,6 +19,7 @@ the other, so a cancelled item is either not started or known to be under C_Sign
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from mmap import mmap
 from typing import Any
@@ -39,9 +40,10 @@ PAGE_BYTES = _HEAD + FRAME_ITEMS_MAX * _SLOT
 MARK_EXPIRED = 0xF001  # its deadline passed before its turn
 MARK_SKIPPED = 0xF002  # the parent withdrew it
 MARK_REFUSED = 0xF003  # the token answered with an error: payload u32 length, then the name of its return code
+MARK_NOT_BEGUN = 0xF005  # the same, by C_SignInit: nothing was signed
 MARK_INVALID = 0xF004  # the token signed, and the signature does not verify
 _CODE_BYTES_MAX = 64
-_MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_INVALID}
+_MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -79,6 +81,19 @@ def make_pages() -> int:
     return fd
 
 
+_FENCE = threading.Lock()
+
+
+def fence() -> None:
+    """
+    Let what was written be seen before what is read next: a processor may otherwise turn the two round.
+
+    Python has no word for it; taking a lock that nobody holds is an atomic instruction, which is a full barrier.
+    """
+    with _FENCE:
+        pass
+
+
 class Page:
     """One frame's results. Both ends use this class; who writes what stands above."""
 
@@ -97,6 +112,7 @@ class Page:
     def begin(self, index: int) -> bool:
         """Worker: item `index` is about to be signed. False when it was withdrawn."""
         self._under[0] = index + 1
+        fence()
         return not self._bytes[_HEAD + index * _SLOT + 2]
 
     def end(self) -> None:

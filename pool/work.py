@@ -1,7 +1,7 @@
 """One request's work in the pool: its digests, and what became of each."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +46,7 @@ class Work:
     outcomes: list[Outcome | None] = field(init=False)
     waiting: deque[tuple[int, int]] = field(init=False)
     left: int = field(init=False)
+    refusals: Counter[int] = field(default_factory=Counter)  # by item: how often a token's session was lost over it
     last_problem: tuple[str, str] = ("", "")  # why items came back: reason and detail
 
     def __post_init__(self) -> None:
@@ -73,6 +74,11 @@ class Work:
     def give_back(self, start: int, stop: int) -> None:
         """Items that a lane returned untouched go before the rest."""
         self.waiting.appendleft((start, stop))
+
+    def refused(self, index: int) -> int:
+        """A token refused this item and lost its session by it: how often that happened now."""
+        self.refusals[index] += 1
+        return self.refusals[index]
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Item `index` has its outcome; the last one answers the request. A second outcome is ignored."""

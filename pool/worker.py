@@ -16,7 +16,7 @@ from mmap import mmap
 from typing import Any
 
 import pkcs11
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import load_der_x509_certificate
@@ -120,16 +120,14 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
         if spki is not None:
             yield found.id, found.label, spki
     where.pop(Attribute.LABEL, None)  # certificates carry their own labels; they belong to a key by CKA_ID
-    if cka_id is not None:
+    if cka_id is not None or label is None:
         for found in session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
-            certificate = load_der_x509_certificate(found[Attribute.VALUE])
-            yield (
-                cka_id,
-                label or "",
-                certificate.public_key().public_bytes(
-                    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-                ),
-            )
+            try:
+                public = load_der_x509_certificate(found[Attribute.VALUE]).public_key()
+            except (ValueError, UnsupportedAlgorithm):
+                continue  # somebody's, and nothing to sign with
+            spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+            yield found[Attribute.ID], label or "", spki
 
 
 class Worker:
@@ -258,7 +256,7 @@ class Worker:
                     problem = kind.item(index, item, deadline)
                     if problem is None:
                         signed += 1
-                    elif problem and meaning(problem) is not Meaning.REQUEST:
+                    else:
                         lost = problem
                 index += 1
         page.end()
@@ -283,7 +281,7 @@ class _Kind:
     check: Callable[[bytes, bytes], None] | None
 
     def item(self, index: int, item: bytes, deadline: int) -> str | None:
-        """Sign and verify one item; None when it is in its slot, else the return code ('' for one not started)."""
+        """Sign and verify one item; None when it is in its slot, else what the session is lost by ('': it is not)."""
         page = self.page
         if not page.begin(index):
             page.put_mark(index, wire.MARK_SKIPPED)
@@ -294,8 +292,8 @@ class _Kind:
         try:
             raw = self.sign(self.to_input(item))
         except Refused as refused:
-            page.put_mark(index, wire.MARK_REFUSED, refused.code)
-            return refused.code
+            page.put_mark(index, wire.MARK_REFUSED if refused.begun else wire.MARK_NOT_BEGUN, refused.code)
+            return "" if meaning(refused.code, begun=refused.begun) is Meaning.REQUEST else refused.code
         try:
             signature = from_token(self.algorithm, raw)
             if self.check is not None:

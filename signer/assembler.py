@@ -18,7 +18,7 @@ from pool import wire
 from pool.child import harden, open_socket
 from signer import pades
 from signer.examine import examine
-from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX
+from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX, NO_ROOM
 from signer.trust import PdfProblem
 
 _FDS_MAX = 3
@@ -54,6 +54,8 @@ def prepare(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         try:
             prepared = pades.prepare(document, wishes)
         except PdfProblem as problem:
+            if isinstance(problem.__cause__, OSError) and problem.__cause__.errno in NO_ROOM:
+                return {"t": "no-room"}
             return {"t": "rejected", "kind": problem.kind}
     return {
         "t": "prepared",

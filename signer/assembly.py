@@ -89,6 +89,8 @@ class Assembly:
                 self._replace(assembler)
             else:
                 self._idle.put_nowait(assembler)
+        if answer["t"] == "no-room":
+            raise Refusal("SPOOL_FULL", retry_s=1.0)
         if answer["t"] == "rejected":
             raise Refusal("PDF_REJECTED", answer["kind"])
         return answer

@@ -20,7 +20,7 @@ from signer import cades, gap
 from signer import requests as read
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
-from signer.clock import rfc3339
+from signer.clock import Clock, rfc3339
 from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
@@ -32,6 +32,7 @@ from signer.limits import (
     DOCUMENT_IDLE_S,
     DOCUMENTS_IN_WORK_MAX,
     DOCUMENTS_MAX,
+    NO_ROOM,
 )
 from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
@@ -42,7 +43,7 @@ class Order:
     """What a stream was opened for."""
 
     request_id: str
-    credential: Credential
+    current: Callable[[], Credential]  # as it is now: it may be suspended or removed while the stream is open
     output: Output
     algorithm: Algorithm
     enveloping: bool
@@ -73,8 +74,10 @@ class DocumentStream:
         spool: Spool,
         assembly: Assembly,
         batches: Batches,
+        clock: Clock,
         count: Callable[[Output, Status], None],
     ) -> None:
+        self._clock = clock
         self._context = context
         self._call = call
         self._order = order
@@ -154,6 +157,8 @@ class DocumentStream:
             assert job.upload is not None
             return await self._sign_upload(job, job.upload, result)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                error = Refusal("SPOOL_FULL", retry_s=1.0)
             refusal = refusal_from(error)
             if refusal is None:
                 raise
@@ -162,12 +167,14 @@ class DocumentStream:
             return result, None
 
     async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Any]:
-        order, accepted = self._order, self._call.accepted
-        template = order.credential.template(order.algorithm, Profile(order.output.value))
+        order, accepted = self._order, self._clock.wall()
+        credential = order.current()
+        credential.check(accepted)
+        template = credential.template(order.algorithm, Profile(order.output.value))
         prepared = None
         if order.output is Output.PADES_B_B:
             fields = {
-                "certificate": order.credential.certificates[0],
+                "certificate": credential.certificates[0],
                 "digest": template.digest.value.lower(),
                 "cms_bytes_max": template.bytes_max,
                 "time": int(accepted.timestamp()),
@@ -183,7 +190,7 @@ class DocumentStream:
         ask = Ask(
             self._call.caller,
             order.request_id,
-            order.credential,
+            credential,
             order.output,
             order.algorithm,
             [content_digest],
@@ -204,7 +211,7 @@ class DocumentStream:
         result.status = pb.SIGNED
         result.size = output.seek(0, os.SEEK_END)
         result.sha256 = await asyncio.to_thread(_digest, output, "SHA256")
-        result.certificate = order.credential.certificates[0]
+        result.certificate = credential.certificates[0]
         result.token = item.token
         result.signing_time = rfc3339(accepted)
         return result, output

@@ -120,7 +120,9 @@ class Admission:
         """Raises `Refusal` instead of letting a queue grow."""
         if self.draining:
             raise draining()
-        if self._callers.total() >= CALLS_MAX or self._callers[caller.name] >= CALLER_CALLS_MAX:
+        # An operator's call is never one too many: it may be the one that mends what fills the others.
+        full = self._callers.total() >= CALLS_MAX and caller.role != "operator"
+        if full or self._callers[caller.name] >= CALLER_CALLS_MAX:
             raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
         self._callers[caller.name] += 1
         try:

@@ -5,6 +5,8 @@ The transport's own limits are four times the documented ones, so that what is o
 the service and gets a reason; past them gRPC answers a bare RESOURCE_EXHAUSTED.
 """
 
+import errno
+
 MIB = 1024 * 1024
 
 MESSAGE_BYTES_MAX = 1 * MIB  # a request message: 5 000 SHA-512 digests are 330 kB
@@ -27,6 +29,7 @@ DOCUMENT_IDLE_S = 600
 DOCUMENT_LIFE_S = 3_600
 SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers on the disk at one time
 SPOOL_CALLER_BYTES_MAX = 2 * 1024 * MIB
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})  # what the system says then
 
 CALL_S = 30.0  # a call without a deadline of its own
 BATCH_CALL_S = 600.0  # the longest deadline that a call is given

@@ -11,15 +11,14 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
-from pool import Pool
-from pool.token import State as TokenState
+from pool import Pool, TokenView
 from signer import config as configs
 from signer import credential as rows
 from signer.assembly import Assembly
@@ -43,6 +42,7 @@ from signer.v1 import operator_pb2, signing_pb2
 log = logging.getLogger("signer")
 
 DATABASE = "paraph.sqlite"
+METRICS_S = 5.0  # the loop is never that late; if it is, the scrape fails and says so
 HEALTH_PAUSE_S = 0.05  # a pool under load changes a hundred times a second, its health hardly ever
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
@@ -65,6 +65,7 @@ class Daemon:
         self._doors: list[Door] = []
         self._health = HealthServicer()
         self._stopping = asyncio.Event()
+        self._reloading_lock = asyncio.Lock()
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning` before anything is served."""
@@ -77,7 +78,7 @@ class Daemon:
             keys = [credential.key for credential in self._credentials.values()]
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
-            metrics = Metrics(self._pool.snapshot)
+            metrics = Metrics(self._snapshot_from_outside(asyncio.get_running_loop()))
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
                 metrics.serve(self._config.server.metrics)
@@ -93,6 +94,14 @@ class Daemon:
                 ready.set()
             await self._stopping.wait()
             await self._drain()
+
+    def _snapshot_from_outside(self, loop: asyncio.AbstractEventLoop) -> Callable[[], list[TokenView]]:
+        """The pool belongs to the loop; /metrics is answered on another thread, and asks the loop."""
+
+        async def snapshot() -> list[TokenView]:
+            return self._pool.snapshot()
+
+        return lambda: asyncio.run_coroutine_threadsafe(snapshot(), loop).result(METRICS_S)
 
     async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
@@ -157,9 +166,15 @@ class Daemon:
             await self.reload()
         except ConfigError as error:
             log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 -- no fault of ours
+        except Exception:
+            log.exception("reload failed, the old configuration stays")
 
     async def reload(self) -> None:
         """Read everything first, then put it in place in one step; raises `ConfigError` and changes nothing."""
+        async with self._reloading_lock:  # of two that come at once, the later file wins
+            await self._reload()
+
+    async def _reload(self) -> None:
         new = await asyncio.to_thread(configs.load, self._path)
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
         if fixed:
@@ -167,6 +182,9 @@ class Daemon:
         policy = Policy.of(new)
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await asyncio.to_thread(rows.read, self._engine)
+        # One that did not change keeps its templates, which took milliseconds to make.
+        old = self._credentials
+        credentials = {name: old[name] if old.get(name) == row else row for name, row in credentials.items()}
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
@@ -180,8 +198,8 @@ class Daemon:
     async def _watch_health(self) -> None:
         """SERVING while at least one token can sign."""
         status = None
-        async for views in self._pool.watch():
-            able = any(view.state is TokenState.READY for view in views) and not self._stopping.is_set()
+        async for ready in self._pool.changes():
+            able = ready and not self._stopping.is_set()
             new = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
             if new != status:
                 status = new

@@ -5,6 +5,7 @@ Unary methods take (request, call); methods with a stream take (context, call) a
 """
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -134,6 +135,7 @@ class SigningService:
                 self._spool,
                 self._assembly,
                 self._batches,
+                self._clock,
                 lambda output, status: self._metrics.items.labels(caller, output, status).inc(),
             )
             await stream.run()
@@ -149,7 +151,9 @@ class SigningService:
         algorithm = read.algorithm(message.signature_algorithm, message.digest_algorithm)
         credential.check(call.accepted)
         credential.check_request(output, algorithm)
-        return Order(call.request_id, credential, output, algorithm, message.enveloping)
+        name = message.credential
+        current = functools.partial(self._credential, name, call)
+        return Order(call.request_id, current, output, algorithm, message.enveloping)
 
     async def verify_document(self, context: Any, call: Call) -> Any:
         message = await next_message(context)

@@ -5,7 +5,6 @@ They vanish with their last descriptor, whatever happens to the daemon. The spac
 caller, before a byte is written.
 """
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -17,10 +16,9 @@ from typing import BinaryIO
 import google_crc32c
 
 from signer.errors import Refusal
-from signer.limits import DOCUMENT_BYTES_MAX, SPOOL_BYTES_MAX, SPOOL_CALLER_BYTES_MAX
+from signer.limits import DOCUMENT_BYTES_MAX, NO_ROOM, SPOOL_BYTES_MAX, SPOOL_CALLER_BYTES_MAX
 
 _RETRY_S = 1.0
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 
 class Spool:
@@ -72,7 +70,7 @@ class Upload:
             self.file.write(chunk)
             self.file.flush()
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
             raise
 

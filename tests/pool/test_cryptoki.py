@@ -93,6 +93,8 @@ def test_both_name_a_refusal_alike(child: Child, shim: Shim, keys: Keys) -> None
     data = token_input(RSA, keys["RSA-2048"][1], digests(1)[0])
     for code in TABLE:
         for function in ("C_SignInit", "C_Sign"):
+            if code in {"CKR_BUFFER_TOO_SMALL", "CKR_CRYPTOKI_NOT_INITIALIZED"}:
+                continue  # python-pkcs11 asks for more room by the one, and has no word for the other
             shim.script(f"{function} * return {numbers[code]:#x}")
             assert child.sign("RSA-2048", RSA, data) == {"direct": code, "library": code}, (function, code)
             shim.clear()

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import pytest
 
 from pool import Key, Pin, Pool, Status, TokenConfig, Unavailable
 from pool.lane import BREAKER_LOSSES
+from pool.process import Pages
 from tests.conftest import Keys, MakePool
 from tests.pool.rig import (
     ECDSA,
@@ -606,6 +608,80 @@ async def test_a_crash_in_c_initialize(second: Store, store: Store, shim: Shim, 
         shim.clear()
         pool.unlock("card")
         await until(lambda: state(pool) == "READY")
+
+
+async def test_a_code_nobody_knows_may_have_signed(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """F6: a vendor's own return code from C_Sign is INDETERMINATE, and its digest is not given to a token again."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        shim.script("C_Sign 3 after 0x80000001")
+        items = digests(6)
+        outcomes = await pool.sign(key, RSA, items)
+        assert audit(shim, spki, RSA, items, outcomes) == [2]
+        assert len(shim.signs()) == 6
+
+
+async def test_a_request_that_costs_every_lane_its_session(make_pool: MakePool, shim: Shim) -> None:
+    """F6: an item is given to a second session, not to a third: the token's breaker is not one caller's to open."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("P-256")
+        shim.script("C_SignInit * return 0x101")
+        (outcome,) = await pool.sign(key, ECDSA, digests(1), timeout_s=10)
+        assert (outcome.status, outcome.reason) == (Status.FAILED, "TOKEN_FAULT")
+        assert shim.signs() == []
+        shim.clear()
+        await until(lambda: state(pool) == "READY", 5)
+        assert statuses(await pool.sign(key, ECDSA, digests(1))) == {("SIGNED", ""): 1}
+
+
+async def test_an_algorithm_that_c_sign_init_does_not_take(make_pool: MakePool, shim: Shim) -> None:
+    """F6: CKR_ARGUMENTS_BAD from C_SignInit is about the request; the lane is kept."""
+    async with make_pool(shim=shim) as pool:
+        key, old = pool.key("P-256"), pids(pool)
+        shim.script("C_SignInit 1 return 0x7")
+        outcomes = await pool.sign(key, ECDSA, digests(2))
+        assert statuses(outcomes) == {("FAILED", "ALGORITHM_NOT_ALLOWED"): 1, ("SIGNED", ""): 1}
+        assert pids(pool) == old
+
+
+async def test_short_deadlines_do_not_cost_a_slow_token_its_lane(make_pool: MakePool, shim: Shim) -> None:
+    """An item that takes as long as the token always takes is not a hang, however short its caller's deadline was."""
+    async with make_pool(shim=shim) as pool:
+        key, old = pool.key("P-256"), pids(pool)
+        shim.script("C_Sign * delay 0.7")
+        assert statuses(await pool.sign(key, ECDSA, digests(1))) == {("SIGNED", ""): 1}
+        for number in range(3):
+            (outcome,) = await pool.sign(key, ECDSA, digests(1, 10 + number), timeout_s=0.1)
+            assert outcome.status in {Status.INDETERMINATE, Status.NOT_ATTEMPTED}
+        assert statuses(await pool.sign(key, ECDSA, digests(1, 50), timeout_s=10)) == {("SIGNED", ""): 1}
+        assert pids(pool) == old
+
+
+async def test_a_passing_error_is_a_loss_and_not_the_end(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F50: no descriptors, or a disk that is full for a moment: the lane rests and comes up when it is over."""
+    broken = [OSError(24, "Too many open files"), sqlite3.OperationalError("database or disk is full")]
+
+    def fail(*_: Any) -> Any:
+        if broken:
+            raise broken.pop()
+        return original()
+
+    original = Pages
+    monkeypatch.setattr("pool.attendant.Pages", fail)
+    async with make_pool(wait=False) as pool:
+        await until(lambda: state(pool) == "READY", 5)
+        assert not broken
+
+
+async def test_no_pin_before_a_credential(store: Store, shim: Shim, tmp_path: Path) -> None:
+    """F3: with no key configured nobody can know the token: it is opened, and hears no PIN, until there is one."""
+    cka_id, spki = store.made["card"]["P-256"]
+    async with pool_over(config(store, shim=shim), state=tmp_path / "state", keys=[], wait=False) as pool:
+        await until(lambda: state(pool) == "CHANGED")
+        assert shim.logins() == []
+        pool.set_keys([Key(spki, cka_id)])
+        await until(lambda: state(pool) == "READY", 5)
+        assert len(shim.logins()) == 1
 
 
 async def test_a_breaker_stays_open_while_a_look_cannot_say(
