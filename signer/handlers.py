@@ -41,6 +41,7 @@ from signer.policy import Policy
 log = logging.getLogger("signer.call")
 
 _LATE_S = 0.1  # methods keep to the deadline by themselves; so much later one that does not is ended
+READ_OUT_S = 0.04  # a refusal is promised within 50 ms
 _BUSY_RETRY_S = 0.1  # calls in work end within a frame or two
 # The longest life of a call, and what it gets when the caller names no deadline; other RPCs: BATCH_CALL_S and CALL_S.
 _LIVES: dict[str, tuple[float, float]] = {
@@ -196,8 +197,10 @@ class Gatekeeper:
                 refusal = outcome.refusal = self._refusal(error, outcome)
         return await context.abort(refusal.code, refusal.message, details(refusal))
 
-    async def stream(self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any) -> None:
-        """A call whose method reads and writes messages itself."""
+    async def stream(
+        self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any, *, reads: bool
+    ) -> None:
+        """A call whose method writes messages itself, and with `reads` reads them too."""
         answers = Answers(context)
         with self._watch(rpc, context) as outcome:
             try:
@@ -209,6 +212,8 @@ class Gatekeeper:
                 outcome.refusal = self._refusal(error, outcome)
         if outcome.refusal is not None:
             await answers.settled()
+            if reads:
+                await _read_out(context)
             await context.abort(outcome.refusal.code, outcome.refusal.message, details(outcome.refusal))
 
     def _left(self, call: Call) -> float:
@@ -289,7 +294,7 @@ def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gate
         return await keeper.unary(method.name, function, message, context)
 
     async def stream(_messages: Any, context: Any) -> None:
-        await keeper.stream(method.name, function, context)
+        await keeper.stream(method.name, function, context, reads=True)
 
     async def unary_stream(message: Any, context: Any) -> None:
         async def answered(context: Any, call: Call) -> None:
@@ -297,7 +302,7 @@ def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gate
                 raise message.refusal()
             await function(message, context, call)
 
-        await keeper.stream(method.name, answered, context)
+        await keeper.stream(method.name, answered, context, reads=False)
 
     async def stream_unary(_messages: Any, context: Any) -> Any:
         return await keeper.unary(method.name, function, context, context)
@@ -309,6 +314,17 @@ def _handler(method: Any, function: Any, request: Any, answer: Any, keeper: Gate
     if method.client_streaming:
         return grpc.stream_unary_rpc_method_handler(stream_unary, read, answer.SerializeToString)
     return grpc.unary_unary_rpc_method_handler(unary, read, answer.SerializeToString)
+
+
+async def _read_out(context: Any) -> None:
+    """
+    Take what a refused caller is still sending, for a moment: to gRPC's client in Python a message that it cannot write
+    any more is an "Internal error from Core", and the refusal's reason is lost.
+    """
+    with contextlib.suppress(Exception):  # a read of the method's own may be under way; then the caller waits for that
+        async with asyncio.timeout(READ_OUT_S):
+            while await context.read() is not grpc.aio.EOF:
+                pass
 
 
 def _snake(name: str) -> str:
