@@ -199,6 +199,8 @@ class Config(_Section):
             ("token", [token.name for token in self.token]),
             ("caller", [caller.name for caller in self.caller]),
             ("caller uri", [caller.uri for caller in self.caller if caller.uri is not None]),
+            ("listener socket", [str(listener.socket) for listener in self.listener if listener.socket is not None]),
+            ("listener address", [a for listener in self.listener if (a := listener.address) and a[-2:] != ":0"]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -207,6 +209,10 @@ class Config(_Section):
         for index, listener in enumerate(self.listener):
             if listener.caller is not None and listener.caller not in callers:
                 raise ValueError(f"listener[{index}].caller: there is no caller {listener.caller!r}")
+        reached = {listener.caller for listener in self.listener}
+        for index, caller in enumerate(self.caller):
+            if caller.uri is None and caller.name not in reached:
+                raise ValueError(f"caller[{index}]: has no uri and no socket, so that nobody can be it")
         return self
 
 

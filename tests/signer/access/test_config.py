@@ -122,6 +122,7 @@ SPOILED: dict[str, tuple[str, str, str]] = {
         'pin_credential = "../pin"',
         "token[0].pin_credential: ",
     ),
+    "caller nobody can be": ("[[caller]]", '[[caller]]\nname="ghost"\nrole="submit"\nrpcs=[]\n[[caller]]', "caller[0]: has no uri and no socket"),
     "token twice": ("[[caller]]", f'[[token]]\nname="card"\nkind="smartcard"\nmodule="{MODULE}"\nlabel="b"\n[[caller]]', "token card is given twice"),
     "name": ('name = "portal"', 'name = "Portal 1"', "caller[0].name: "),
     "role": ('role = "submit"', 'role = "admin"', "caller[0].role: "),
