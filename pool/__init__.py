@@ -1,13 +1,33 @@
-"""Signing with a pool of PKCS#11 tokens. The public list; everything else is the pool's own business."""
+"""
+Signing with a pool of PKCS#11 tokens. The public list; everything else is the pool's own business.
 
-from pool.errors import REASONS, BadRequest, Busy, PoolError, Unavailable
-from pool.key import Key
-from pool.mechanism import Algorithm, Hash, Scheme
-from pool.pin import Pin, PinError, PinFile
-from pool.pool import Pool, TokenView
-from pool.token import TokenConfig, WrongEvent
-from pool.tries import TryRefused
-from pool.work import Outcome, Status
+The names are imported when they are asked for: each lane's process imports this package, and is to stay small.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pool.errors import REASONS, BadRequest, Busy, PoolError, Unavailable
+    from pool.key import Key
+    from pool.mechanism import Algorithm, Hash, Scheme
+    from pool.pin import Pin, PinError, PinFile
+    from pool.pool import Pool, TokenView
+    from pool.token import TokenConfig, WrongEvent
+    from pool.tries import TryRefused
+    from pool.work import Outcome, Outcomes, Status
+
+_PLACES = {
+    "pool.errors": ("REASONS", "BadRequest", "Busy", "PoolError", "Unavailable"),
+    "pool.key": ("Key",),
+    "pool.mechanism": ("Algorithm", "Hash", "Scheme"),
+    "pool.pin": ("Pin", "PinError", "PinFile"),
+    "pool.pool": ("Pool", "TokenView"),
+    "pool.token": ("TokenConfig", "WrongEvent"),
+    "pool.tries": ("TryRefused",),
+    "pool.work": ("Outcome", "Outcomes", "Status"),
+}
+_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "REASONS",
@@ -17,6 +37,7 @@ __all__ = [
     "Hash",
     "Key",
     "Outcome",
+    "Outcomes",
     "Pin",
     "PinError",
     "PinFile",
@@ -30,3 +51,9 @@ __all__ = [
     "Unavailable",
     "WrongEvent",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module 'pool' has no attribute {name!r}")
+    return getattr(import_module(_PLACE_OF[name]), name)

@@ -4,15 +4,16 @@ Which digests go to which lane: one decision, taken anew at every change.
 Pure: no I/O, no clock, no lock, and nothing it is given is changed. The pool carries the plan out.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pool.backlog import Backlog
+from pool.backlog import SHORTS_BEFORE_BULK, Backlog
 from pool.lane import Lane
 from pool.mechanism import Algorithm
 from pool.wire import items_that_fit
-from pool.work import Work
+from pool.work import Kind, Work
 
 OVERDUE_S = 0.1  # past this a lane that has not finished when it should have is not counted upon
 UNMEASURED_S = 0.001  # what a signature is taken to cost before a lane was measured
@@ -41,12 +42,13 @@ class Frame:
     def count(self) -> int:
         return sum(run.stop - run.start for run in self.runs)
 
-    def run_at(self, slot: int) -> Run:
-        """The run that the item in a slot belongs to."""
+    def item_at(self, slot: int) -> tuple[Work, int]:
+        """The request that the item in a slot belongs to, and the item's place in it."""
         for run in self.runs:
-            slot -= run.stop - run.start
-            if slot < 0:
-                return run
+            count = run.stop - run.start
+            if slot < count:
+                return run.work, run.start + slot
+            slot -= count
         raise IndexError("the frame is shorter")
 
 
@@ -83,61 +85,77 @@ class _Plan:
         self.expired: list[Work] = []
         self._backlog = backlog
         self._clocks = backlog.clocks()
+        self._lines: dict[tuple[Kind, str, bool], Iterator[Work]] = {}
+        self._heads: dict[tuple[Kind, str, bool], Work | None] = {}
         self._waiting: dict[Work, deque[tuple[int, int]]] = {}
         self._now = now
 
     def frame(self, lane: Lane) -> Frame | None:
-        runs: list[Run] = []
-        key, algorithm, most, seconds = "", None, 0, UNMEASURED_S
-        while most > 0 or not runs:
-            work = self._next(lane, lane.keys if algorithm is None else {key}, algorithm)
-            if work is None:
-                break
-            if algorithm is None:
-                key, algorithm = work.key, work.algorithm
-                most = lane.frame_items(key, algorithm)
-                seconds = lane.item_s.get((key, algorithm), UNMEASURED_S)
-            run = self._take(work, most, first=not runs)
-            if run is None:
-                break
-            runs.append(run)
-            most -= run.stop - run.start
-            self._clocks[work.caller] += (run.stop - run.start) * seconds
-            self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
-        if algorithm is None or not runs:
+        kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
+        work = self._next(kinds)
+        if work is None:
             return None
+        key, algorithm = kind = work.kind
+        most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
+        runs: list[Run] = []
+        while work is not None and most > 0 and (run := self._take(work, most, first=not runs)) is not None:
+            runs.append(run)
+            count = run.stop - run.start
+            most -= count
+            self._clocks[work.caller] += count * seconds
+            self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
+            work = self._next([kind])
         frame = Frame(lane, key, algorithm, tuple(runs), seconds)
         self.frames.append(frame)
         return frame
 
-    def _next(self, lane: Lane, keys: Iterable[str], algorithm: Algorithm | None) -> Work | None:
-        """The work whose turn it is among those for these keys that this lane should take."""
-        for caller in sorted(self._clocks, key=self._clocks.__getitem__):
-            for work in self._backlog.line(caller, self._shorts[caller]):
-                if work.key in keys and algorithm in {None, work.algorithm} and self._ranges(work):
-                    if work.deadline <= self._now:
-                        if work not in self.expired:
-                            self.expired.append(work)
-                    elif not self._is_better_elsewhere(work, lane):
-                        return work
-        return None
+    def _next(self, kinds: Iterable[Kind]) -> Work | None:
+        """The work of these kinds whose turn it is: least token time, then short or bulk, then first come."""
+        best, work = (math.inf, True, 0), None
+        for kind in kinds:
+            for caller in self._backlog.callers_of(kind):
+                clock = self._clocks[caller]
+                if clock > best[0]:
+                    continue
+                bulks_turn = self._shorts[caller] >= SHORTS_BEFORE_BULK
+                for other_turn in (False, True):
+                    head = self._head((kind, caller, bulks_turn is other_turn))
+                    if head is not None:
+                        rank = (clock, other_turn, head.number)
+                        if rank < best:
+                            best, work = rank, head
+                        break
+        return work
 
-    def _is_better_elsewhere(self, work: Work, lane: Lane) -> bool:
-        """Whether a faster lane will have finished all that waits for this key before this lane finishes one."""
-        own_s = lane.item_s.get((work.key, work.algorithm))
+    def _head(self, line: tuple[Kind, str, bool]) -> Work | None:
+        """The first of a line that has something left in this plan, and time."""
+        if line not in self._lines:
+            kind, caller, short = line
+            self._lines[line] = iter(self._backlog.line(kind, caller, short=short))
+            self._heads[line] = next(self._lines[line], None)
+        work = self._heads[line]
+        while work is not None and (work.deadline <= self._now or not self._ranges(work)):
+            if work.deadline <= self._now:
+                self.expired.append(work)
+            work = self._heads[line] = next(self._lines[line], None)
+        return work
+
+    def _is_for(self, kind: Kind, lane: Lane) -> bool:
+        """False where a faster lane will have finished all that waits of this kind before this lane finishes one."""
+        own_s = lane.item_s.get(kind)
         if own_s is None:
-            return False  # it must be tried to be known
+            return True  # it must be tried to be known
         finish = max(lane.busy_until, self._now) + own_s
-        waiting = self._backlog.waiting(work.key, work.algorithm)
+        waiting = self._backlog.waiting(kind)
         for other in self._lanes:
-            other_s = other.item_s.get((work.key, work.algorithm))
-            if other is lane or other_s is None or other_s >= own_s or work.key not in other.keys:
+            other_s = other.item_s.get(kind)
+            if other is lane or other_s is None or other_s >= own_s or kind[0] not in other.keys:
                 continue
             if other.in_flight and other.busy_until < self._now - OVERDUE_S:
                 continue  # it should be done by now: it may hang
             if max(other.busy_until, self._now) + waiting * other_s < finish:
-                return True
-        return False
+                return False
+        return True
 
     def _ranges(self, work: Work) -> deque[tuple[int, int]]:
         if work not in self._waiting:
@@ -150,7 +168,9 @@ class _Plan:
             return None
         ranges = self._ranges(work)
         start, stop = ranges.popleft()
-        fits = items_that_fit(work.items[start : min(stop, start + most)], most)
+        fits = min(most, stop - start)
+        if work.algorithm.hash is None:
+            fits = items_that_fit(work.items[start : start + fits])
         if start + fits < stop:
             ranges.appendleft((start + fits, stop))
         return Run(work, start, start + fits)

@@ -11,7 +11,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pool.assign import Frame, Run
@@ -23,7 +23,7 @@ from pool.start import find_keys, log_in, open_token
 from pool.token import Event as TokenEvent
 from pool.token import State as TokenState
 from pool.token import WrongEvent
-from pool.wire import FRAMES_IN_FLIGHT, fence
+from pool.wire import FENCE, FRAMES_IN_FLIGHT
 from pool.work import Outcome, Status, Work
 
 log = logging.getLogger("pool")
@@ -180,7 +180,7 @@ class Attendant:
         # With nothing under C_Sign the lane may hang elsewhere; an expired item it would have passed over at once.
         patience_s = PATIENCE * self.lane.item_s.get((frame.key, frame.algorithm), UNMEASURED_S)
         in_vain = slot is None or now - self._under_since >= max(LATE_S, patience_s)
-        late = in_vain and now >= frame.run_at(slot or 0).work.deadline + LATE_S
+        late = in_vain and now >= frame.item_at(slot or 0)[0].deadline + LATE_S
         if late or (slot is not None and now - self._under_since >= self.token.config.sign_timeout_s):
             self._kill(child, "TOKEN_TIMEOUT")
 
@@ -261,7 +261,7 @@ class Attendant:
         signed, others = reading.settle_signed(self._doubted(frame))
         self.lane.tally.signed += signed
         for run, index, slot in others:
-            outcome = reading.outcome(run, index, slot, doubt=True)
+            outcome = reading.outcome(run, index, slot)
             if outcome is None:
                 untouched.setdefault(run, []).append(index)
             else:
@@ -293,7 +293,7 @@ class Attendant:
             except sqlite3.Error:
                 log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
 
-    def _doubted(self, frame: Frame) -> Container[int]:
+    def _doubted(self, frame: Frame) -> Iterable[int]:
         """The slots that the parent verifies again: all of a slow lane's frame, one in `VERIFY_EACH` of the others."""
         if self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
             return range(frame.count)
@@ -316,10 +316,11 @@ class Attendant:
             mine = [entry for entry in reading.items() if entry[0].work is work]
             for _, _, slot in mine:
                 page.skip(slot)
-            fence()
+            with FENCE:
+                pass
             under = page.under  # read after the skips were written: see wire.py
             for run, index, slot in mine:
-                outcome = reading.outcome(run, index, slot, doubt=True)
+                outcome = reading.outcome(run, index, slot)
                 if outcome is None and slot == under:
                     outcome = Outcome(Status.INDETERMINATE, reason="TOKEN_TIMEOUT", token=self.token.config.name)
                 if outcome is not None:

@@ -6,16 +6,17 @@ who comes back after a pause starts at the clock of the one being served, so tha
 caller short requests go before bulk, but bulk has a turn after every `SHORTS_BEFORE_BULK` of them; among their like, first
 come is first served.
 
+Work is kept by its kind and caller, so that whoever looks for the next finds it without looking at the others: a
+hundred thousand single digests must not make each decision a hundred thousand steps long.
+
 Rules of this file: no I/O, no clock of its own, no lock.
 """
 
-import itertools
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pool.mechanism import Algorithm
-from pool.work import Work
+from pool.work import Kind, Work
 
 BACKLOG_ITEMS_MAX = 200_000  # about two minutes of one RSA-2048 lane; 6 MB of digests
 CALLER_ITEMS_MAX = 100_000  # one caller never fills the line
@@ -34,51 +35,60 @@ class Backlog:
     def __init__(self, items_max: int = BACKLOG_ITEMS_MAX, caller_items_max: int = CALLER_ITEMS_MAX) -> None:
         self._items_max = items_max
         self._caller_items_max = caller_items_max
-        self._lines: dict[str, _Line] = {}
-        self._clocks: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._kinds: Counter[tuple[str, Algorithm]] = Counter()
+        self._lines: dict[Kind, dict[str, _Line]] = {}
+        self._callers: dict[str, _Caller] = {}
+        self._clocks: dict[str, float] = {}  # of callers who are away, too, while theirs is ahead
+        self._kinds: Counter[Kind] = Counter()
         self._now = 0.0  # the clock of the caller served last
+        self._number = 0
         self.items = 0
 
     def __iter__(self) -> Iterator[Work]:
         """All waiting work, in no order that means anything."""
-        for line in self._lines.values():
-            yield from line.short
-            yield from line.bulk
+        for lines in self._lines.values():
+            for line in lines.values():
+                yield from line.short
+                yield from line.bulk
 
-    def line(self, caller: str, shorts: int) -> Iterable[Work]:
-        """One caller's work in the order of its turns, after `shorts` turns of short requests in a row."""
-        line = self._lines.get(caller, _Line())
-        both = (line.bulk, line.short) if shorts >= SHORTS_BEFORE_BULK else (line.short, line.bulk)
-        return itertools.chain(*both)
+    def __len__(self) -> int:
+        return sum(len(line.short) + len(line.bulk) for lines in self._lines.values() for line in lines.values())
+
+    def kinds(self) -> Iterable[Kind]:
+        """What waits, by key and algorithm."""
+        return self._lines.keys()
+
+    def callers_of(self, kind: Kind) -> Iterable[str]:
+        """Who waits for it."""
+        return self._lines.get(kind, {}).keys()
+
+    def line(self, kind: Kind, caller: str, *, short: bool) -> Iterable[Work]:
+        """One caller's short or bulk work of a kind in the order of its turns."""
+        line = self._lines.get(kind, {}).get(caller, _NOBODY)
+        return line.short if short else line.bulk
 
     def shorts(self) -> dict[str, int]:
         """How many turns in a row each caller had for short requests; a copy."""
-        return {caller: line.shorts for caller, line in self._lines.items()}
+        return {name: caller.shorts for name, caller in self._callers.items()}
 
-    def waiting(self, key: str, algorithm: Algorithm) -> int:
+    def waiting(self, kind: Kind) -> int:
         """How many items wait for this key and algorithm."""
-        return self._kinds[key, algorithm]
+        return self._kinds[kind]
 
     def waiting_for(self, keys: Container[str]) -> int:
         """How many items wait for these keys."""
         return sum(count for (key, _), count in self._kinds.items() if key in keys)
 
     def caller_items(self, caller: str) -> int:
-        return self._counts.get(caller, 0)
+        return self._callers[caller].items if caller in self._callers else 0
 
     @property
     def callers(self) -> int:
         """How many callers wait."""
-        return len(self._lines)
+        return len(self._callers)
 
     def clocks(self) -> dict[str, float]:
         """The token time, in seconds, of each caller who waits; a copy."""
-        return {caller: self._clocks[caller] for caller in self._lines}
-
-    def __len__(self) -> int:
-        return sum(len(line.short) + len(line.bulk) for line in self._lines.values())
+        return {caller: self._clocks[caller] for caller in self._callers}
 
     def add(self, work: Work) -> None:
         """Raises `BacklogFull` (later it may fit) or `TooMuch` (never), and changes nothing then."""
@@ -88,69 +98,83 @@ class Backlog:
             raise TooMuch(f"{count} digests; a request has at most {most}")
         if self.items + count > self._items_max:
             raise BacklogFull(f"{self.items} digests are waiting; the pool takes {self._items_max}")
-        waiting = self._counts.get(work.caller, 0)
+        waiting = self.caller_items(work.caller)
         if waiting + count > self._caller_items_max:
             raise BacklogFull(f"{waiting} digests of this caller are waiting; it may have {self._caller_items_max}")
-        self._put(work, count, first=False)
+        self._number += 1
+        work.number = self._number
+        self._put(work, count)
 
     def put_back(self, work: Work, count: int) -> None:
         """Items that a lost lane returned: no limit turns them away, they were taken once."""
-        line = self._lines.get(work.caller)
+        line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, count)
         else:
-            self._put(work, count, first=True)
+            self._put(work, count)
+            self._lines[work.kind][work.caller].of(work).move_to_end(work, last=False)
 
-    def _put(self, work: Work, count: int, *, first: bool) -> None:
+    def _put(self, work: Work, count: int) -> None:
         caller = work.caller
-        if caller not in self._lines:
-            self._lines[caller] = _Line()
+        if caller not in self._callers:
+            self._callers[caller] = _Caller()
             self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
-        line = self._lines[caller].of(work)
-        line.appendleft(work) if first else line.append(work)
+        line = self._lines.setdefault(work.kind, {}).setdefault(caller, _Line())
+        line.of(work)[work] = None
         self._count(work, count)
 
     def _count(self, work: Work, change: int) -> None:
         self.items += change
-        self._counts[work.caller] = self._counts.get(work.caller, 0) + change
-        self._kinds[work.key, work.algorithm] += change
+        self._callers[work.caller].items += change
+        self._kinds[work.kind] += change
 
     def taken(self, work: Work, count: int, seconds: float) -> None:
         """`count` items of it went to a lane, where they should take `seconds`."""
         self._now = self._clocks[work.caller]
         self._clocks[work.caller] += seconds
-        line = self._lines[work.caller]
-        line.shorts = line.shorts + 1 if work.is_short else 0
+        caller = self._callers[work.caller]
+        caller.shorts = caller.shorts + 1 if work.is_short else 0
         self._count(work, -count)
         if not work.waiting:
             self._drop(work)
 
     def remove(self, work: Work) -> None:
         """Forget what waits of it; nothing happens if nothing does."""
-        line = self._lines.get(work.caller)
+        line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, -work.waiting_count)
             self._drop(work)
         work.waiting.clear()
 
     def _drop(self, work: Work) -> None:
-        line = self._lines[work.caller]
-        line.of(work).remove(work)
-        if not self._kinds[work.key, work.algorithm]:
-            del self._kinds[work.key, work.algorithm]
+        lines = self._lines[work.kind]
+        line = lines[work.caller]
+        del line.of(work)[work]
         if not line.short and not line.bulk:
-            del self._lines[work.caller], self._counts[work.caller]
+            del lines[work.caller]
+            if not lines:
+                del self._lines[work.kind], self._kinds[work.kind]
+        if not self._callers[work.caller].items:
+            del self._callers[work.caller]
             # A clock behind the one being served has no meaning any more.
-            self._clocks = {c: t for c, t in self._clocks.items() if c in self._lines or t > self._now}
+            self._clocks = {c: t for c, t in self._clocks.items() if c in self._callers or t > self._now}
+
+
+@dataclass(slots=True)
+class _Caller:
+    items: int = 0
+    shorts: int = 0  # turns in a row that went to short requests
 
 
 @dataclass(slots=True)
 class _Line:
-    """One caller's work."""
+    """One caller's work of a kind; dictionaries, because work leaves from the middle, too."""
 
-    short: deque[Work] = field(default_factory=deque)
-    bulk: deque[Work] = field(default_factory=deque)
-    shorts: int = 0  # turns in a row that went to short requests
+    short: OrderedDict[Work, None] = field(default_factory=OrderedDict)
+    bulk: OrderedDict[Work, None] = field(default_factory=OrderedDict)
 
-    def of(self, work: Work) -> deque[Work]:
+    def of(self, work: Work) -> OrderedDict[Work, None]:
         return self.short if work.is_short else self.bulk
+
+
+_NOBODY = _Line()

@@ -1,9 +1,10 @@
 """
 C_SignInit and C_Sign without a layer between: called by the function list of the module that python-pkcs11 loaded.
 
-python-pkcs11 asks for the signature's length before each signature and allocates anew; here the buffer is kept. Both
-ways are the same to the worker (`worker.by_library` is the other): for a key and an algorithm a function from data to
-signature, which raises `Refused` with the name of the return code. A test holds them against each other.
+python-pkcs11 asks for the signature's length before each signature and allocates anew; here the token writes into the
+result page itself. Both ways are the same to the worker (`worker.by_library` is the other): for a key and an algorithm
+a function from data and an address with `SIGNATURE_BYTES_MAX` of room to the signature's length, which raises `Refused`
+with the name of the return code, and `WrongSignature` for a length that no signature has. A test holds them against each other.
 
 Some modules make their function list anew at each call (p11-kit-client). There the list seen here would not be the one
 python-pkcs11 uses, so python-pkcs11's own way stays; `direct` says which it is.
@@ -15,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from pool.codes import name_of
-from pool.mechanism import CKG_MGF1, CKM, CKM_HASH, DIGEST_BYTES, Algorithm, Scheme
+from pool.mechanism import CKG_MGF1, CKM, CKM_HASH, DIGEST_BYTES, Algorithm, Scheme, WrongSignature
 from pool.wire import SIGNATURE_BYTES_MAX
 
 _ULONG = ctypes.c_ulong
@@ -23,7 +24,8 @@ _ULONG = ctypes.c_ulong
 _C_SIGN_INIT, _C_SIGN = 43, 44
 _CKR_OK = 0
 
-Signer = Callable[[Any, Algorithm], Callable[[bytes], bytes]]
+Sign = Callable[[bytes, int], int]
+Signer = Callable[[Any, Algorithm], Sign]
 
 
 class Refused(Exception):
@@ -53,28 +55,30 @@ def direct(module: str, session: Any) -> Signer | None:
     if lists[0] != lists[1] or lists[0] is None:
         return None
     places = ctypes.cast(lists[0], ctypes.POINTER(ctypes.c_void_p))
-    sign_init = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
-    c_sign = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
+    # PYFUNCTYPE keeps the interpreter's lock: a lane has one thread, and whoever ends it does so from outside.
+    sign_init = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
+    c_sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
         places[_C_SIGN]
     )
     handle = session.handle
-    buffer = ctypes.create_string_buffer(SIGNATURE_BYTES_MAX)
     length = _ULONG()
-    at_buffer, at_length = ctypes.addressof(buffer), ctypes.addressof(length)
-    view = memoryview(buffer).cast("B")
+    at_length = ctypes.addressof(length)
 
-    def signer(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+    def signer(key: Any, algorithm: Algorithm) -> Sign:
         mechanism, key_handle = _mechanism(algorithm)[0], key.handle
 
-        def sign(data: bytes) -> bytes:
+        def sign(data: bytes, address: int) -> int:
             code = sign_init(handle, mechanism, key_handle)
             if code != _CKR_OK:
                 raise Refused(name_of(code), begun=False)
             length.value = SIGNATURE_BYTES_MAX
-            code = c_sign(handle, data, len(data), at_buffer, at_length)
+            code = c_sign(handle, data, len(data), address, at_length)
             if code != _CKR_OK:
                 raise Refused(name_of(code))
-            return bytes(view[: length.value])
+            signature_bytes = length.value
+            if not 0 < signature_bytes <= SIGNATURE_BYTES_MAX:
+                raise WrongSignature
+            return signature_bytes
 
         return sign
 

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 
-from pool.mechanism import load_public_key
+from pool.public import load_public_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,16 @@ Signature algorithms, and what each means to a PKCS#11 token.
 The pool takes digests, so a token is asked only for *raw* mechanisms: CKM_RSA_PKCS over a DigestInfo (RFC 8017, 9.2),
 CKM_RSA_PKCS_PSS, CKM_ECDSA, and CKM_EDDSA over a message, because pure EdDSA has no digest (RFC 8032). Tokens without
 the hash-and-sign mechanisms are many, tokens without the raw ones few.
+
+Nothing is imported here: a lane's process needs this file, and no library for keys (`public.py` is for the parent).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from operator import itemgetter
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
-
 EDDSA_MESSAGE_BYTES_MAX = 4096  # only signed attributes cross to a worker, never a document
-RSA_BITS_MIN = 2048  # ETSI TS 119 312 ends 1 900 bits; shorter keys are refused
 
 
 class Scheme(StrEnum):
@@ -34,11 +30,6 @@ class Hash(StrEnum):
 
 
 DIGEST_BYTES = {Hash.SHA256: 32, Hash.SHA384: 48, Hash.SHA512: 64}
-_HASHES: dict[Hash, hashes.HashAlgorithm] = {
-    Hash.SHA256: hashes.SHA256(),
-    Hash.SHA384: hashes.SHA384(),
-    Hash.SHA512: hashes.SHA512(),
-}
 # RFC 8017, 9.2, note 1: the DER of DigestInfo up to the digest itself.
 _DIGEST_INFO = {
     Hash.SHA256: bytes.fromhex("3031300d060960864801650304020105000420"),
@@ -49,13 +40,10 @@ _DIGEST_INFO = {
 CKM = {Scheme.RSA_PKCS1_V15: 0x1, Scheme.RSA_PSS: 0xD, Scheme.ECDSA: 0x1041, Scheme.ED25519: 0x1057}
 CKM_HASH = {Hash.SHA256: 0x250, Hash.SHA384: 0x260, Hash.SHA512: 0x270}
 CKG_MGF1 = {Hash.SHA256: 0x2, Hash.SHA384: 0x3, Hash.SHA512: 0x4}
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
-class KeyRefused(ValueError):
-    """The public key is of a kind that this pool does not sign with; the message says which kinds it does."""
+class WrongSignature(Exception):
+    """What a token gave is no signature of its key over the item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,51 +66,9 @@ class Algorithm:
         return None if self.hash is None else DIGEST_BYTES[self.hash]
 
 
-@lru_cache(maxsize=4096)
-def load_public_key(spki: bytes) -> PublicKey:
+def to_token(algorithm: Algorithm, order_bytes: int) -> Callable[[bytes], bytes]:
     """
-    The key of a DER SubjectPublicKeyInfo; raises `KeyRefused` for a kind that is not signed with here.
-
-    Kept: parsing costs more than verifying with it.
-    """
-    key = serialization.load_der_public_key(spki)
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_BITS_MIN:
-        return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        return key
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return key
-    raise KeyRefused(f"keys are RSA of at least {RSA_BITS_MIN} bits, P-256, P-384, P-521 or Ed25519")
-
-
-def key_type(spki: bytes) -> str:
-    """A key's kind in words: 'RSA-2048', 'P-256', 'Ed25519'."""
-    key = load_public_key(spki)
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"RSA-{key.key_size}"
-    return _CURVES[key.curve.name] if isinstance(key, ec.EllipticCurvePublicKey) else "Ed25519"
-
-
-def algorithms(spki: bytes) -> tuple[Algorithm, ...]:
-    """Every algorithm that the key can be asked for."""
-    key = load_public_key(spki)
-    if isinstance(key, rsa.RSAPublicKey):
-        schemes = (Scheme.RSA_PKCS1_V15, Scheme.RSA_PSS)
-        return tuple(Algorithm(scheme, hash_) for scheme in schemes for hash_ in Hash)
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return tuple(Algorithm(Scheme.ECDSA, hash_) for hash_ in Hash)
-    return (Algorithm(Scheme.ED25519, None),)
-
-
-def token_input(algorithm: Algorithm, spki: bytes, item: bytes) -> bytes:
-    """What `C_Sign` gets for an item."""
-    return to_token(algorithm, spki)(item)
-
-
-@lru_cache(maxsize=4096)
-def to_token(algorithm: Algorithm, spki: bytes) -> Callable[[bytes], bytes]:
-    """
-    The same for many items.
+    From an item to what `C_Sign` gets. `order_bytes` is the length of an elliptic curve's group order.
 
     An ECDSA digest longer than the group order is cut to its leftmost bytes here (FIPS 186-5, 6.4.1), because tokens
     disagree about who does it.
@@ -131,46 +77,35 @@ def to_token(algorithm: Algorithm, spki: bytes) -> Callable[[bytes], bytes]:
         assert algorithm.hash is not None
         return _DIGEST_INFO[algorithm.hash].__add__
     if algorithm.scheme is Scheme.ECDSA:
-        key = load_public_key(spki)
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        return itemgetter(slice((key.key_size + 7) // 8))
+        return itemgetter(slice(order_bytes))
     return bytes
 
 
-def from_token(algorithm: Algorithm, raw: bytes) -> bytes:
-    """A token's output in the form the world uses: ECDSA leaves as DER (RFC 3279, 2.2.3), not as r||s."""
-    if algorithm.scheme is not Scheme.ECDSA:
-        return raw
+def from_token(algorithm: Algorithm) -> Callable[[bytes], bytes]:
+    """
+    From a token's output to the form that the world uses: ECDSA leaves as DER (RFC 3279, 2.2.3), not as r||s. What it
+    answers raises `WrongSignature` for what has no such form.
+    """
+    return _der_of_pair if algorithm.scheme is Scheme.ECDSA else bytes
+
+
+_HALF_BYTES_MAX = 66  # P-521
+_INTEGERS = tuple(bytes((0x02, length)) for length in range(0x80))  # X.690, 8.3: tag and length
+_SEQUENCES = tuple(bytes((0x30, n)) if n < 0x80 else bytes((0x30, 0x81, n)) for n in range(0x100))
+
+
+def _der_of_pair(raw: bytes) -> bytes:
     half = len(raw) // 2
-    if not half or len(raw) % 2:
-        raise InvalidSignature
-    return utils.encode_dss_signature(int.from_bytes(raw[:half]), int.from_bytes(raw[half:]))
-
-
-def verify(algorithm: Algorithm, spki: bytes, item: bytes, signature: bytes) -> None:
-    """Raise `InvalidSignature` unless the signature (as `from_token` gives it) is the key's over the item."""
-    verifier(algorithm, spki)(item, signature)
-
-
-@lru_cache(maxsize=4096)
-def verifier(algorithm: Algorithm, spki: bytes) -> Callable[[bytes, bytes], None]:
-    """
-    The same for many items: what is the same for all of them is made once.
-
-    PSS is checked with the salt length that is asked of tokens, the hash's own: a token that salts otherwise would
-    contradict the parameters written into the CMS (RFC 4055, 3.1).
-    """
-    key = load_public_key(spki)
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return lambda item, signature: key.verify(signature, item)
-    assert algorithm.hash is not None
-    hash_ = _HASHES[algorithm.hash]
-    prehashed = utils.Prehashed(hash_)
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        ecdsa = ec.ECDSA(prehashed)
-        return lambda item, signature: key.verify(signature, item, ecdsa)
-    pad = padding.PKCS1v15()
-    if algorithm.scheme is Scheme.RSA_PSS:
-        pss = padding.PSS(padding.MGF1(hash_), hash_.digest_size)
-        return lambda item, signature: key.verify(signature, item, pss, prehashed)
-    return lambda item, signature: key.verify(signature, item, pad, prehashed)
+    r, s = raw[:half], raw[half:]
+    if len(s) != half or not 0 < half <= _HALF_BYTES_MAX:
+        raise WrongSignature
+    if not r[0] or not s[0]:  # one in 128; and every P-521
+        r, s = r.lstrip(b"\0"), s.lstrip(b"\0")
+        if not r or not s:
+            raise WrongSignature
+    if r[0] & 0x80:  # a DER INTEGER has a sign
+        r = b"\0" + r
+    if s[0] & 0x80:
+        s = b"\0" + s
+    r_bytes, s_bytes = len(r), len(s)
+    return _SEQUENCES[r_bytes + s_bytes + 4] + _INTEGERS[r_bytes] + r + _INTEGERS[s_bytes] + s

@@ -25,11 +25,12 @@ from pool.errors import BadRequest, Busy, Unavailable
 from pool.keeper import ABLE, TokenKeeper
 from pool.key import Key
 from pool.lane import Lane
-from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm, algorithms
+from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm
 from pool.module import Module
+from pool.public import algorithms
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
-from pool.work import SHORT_ITEMS_MAX, Outcome, Status, Work
+from pool.work import SHORT_ITEMS_MAX, Outcome, Outcomes, Status, Work
 
 log = logging.getLogger("pool")
 
@@ -81,6 +82,7 @@ class Pool:
         self._tasks: list[asyncio.Task[None]] = []  # asyncio itself holds tasks weakly
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
+        self._assigning = False
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
@@ -139,7 +141,7 @@ class Pool:
 
     async def sign(
         self, key: str, algorithm: Algorithm, items: Sequence[bytes], *, caller: str = "", timeout_s: float = TIMEOUT_S
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         """
         One outcome for each item (a digest; for Ed25519 a message), in order.
 
@@ -157,7 +159,7 @@ class Pool:
             raise Busy("BACKLOG_FULL", self._wait_s(key, algorithm, caller) or 1.0, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
-        self._assign()
+        self._assign_soon()
         timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
         try:
             return await work.done
@@ -180,7 +182,7 @@ class Pool:
         per_second = sum(1 / item_s for item_s in measured if item_s)
         if not per_second:
             return 0.0  # nothing is known yet; the deadline will tell
-        same = self._backlog.waiting(key, algorithm)
+        same = self._backlog.waiting((key, algorithm))
         ahead = min(same, self._backlog.caller_items(caller) * max(1, self._backlog.callers))
         return ahead / per_second
 
@@ -190,6 +192,8 @@ class Pool:
         if not items:
             raise BadRequest("BATCH_EMPTY")
         exact = algorithm.item_bytes
+        if exact is not None and set(map(len, items)) == {exact}:
+            return
         for index, item in enumerate(items):
             if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
                 wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
@@ -248,7 +252,7 @@ class Pool:
 
     def _changed(self) -> None:
         """Something moved: give out work, tell who watches."""
-        self._assign()
+        self._assign_soon()
         for event in self._watchers:
             event.set()
 
@@ -260,7 +264,14 @@ class Pool:
             if refusal is not None:
                 self._give_up(work, refusal.reason, refusal.detail)
 
+    def _assign_soon(self) -> None:
+        """After what else is ready in this turn of the loop: calls that came together share frames."""
+        if not self._assigning and self._backlog.items:
+            self._assigning = True
+            asyncio.get_running_loop().call_soon(self._assign)
+
     def _assign(self) -> None:
+        self._assigning = False
         if not self._backlog.items:
             return
         lanes = {lane.lane.name: lane for lane in self._lanes}

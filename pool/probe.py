@@ -14,7 +14,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from pool import wire
 from pool.child import harden, open_socket
-from pool.worker import ckr, flags, publics, text, tokens
+from pool.shown import ckr, flags, publics, text, tokens
 
 PUBLIC_KEYS_MAX = 200  # a packet's worth
 

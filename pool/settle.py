@@ -1,13 +1,15 @@
 """What a result page says became of each item of a frame: read in one place, whatever ended the frame."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography.exceptions import InvalidSignature
 
 from pool.assign import Frame, Run
 from pool.codes import REMOVED, Meaning, meaning
-from pool.mechanism import verify
+from pool.mechanism import Algorithm, Scheme, WrongSignature, from_token
+from pool.public import verify
 from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_NOT_BEGUN, MARK_REFUSED, MARK_SKIPPED, Page
 from pool.work import Outcome, Status
 
@@ -33,26 +35,40 @@ class Reading:
     ended: str = ""
     first_look: bool = False  # the frame is still with its lane: what is seen is not counted
 
-    def settle_signed(self, doubted: Container[int]) -> tuple[int, list[tuple[Run, int, int]]]:
+    def settle_signed(self, doubted: Iterable[int]) -> tuple[int, list[tuple[Run, int, int]]]:
         """
-        Give every signature that is not in doubt to its request; answers how many, and the other items.
+        Give every signature to its request, those in `doubted` (slots) verified once more; answers how many, and the
+        items that have none.
 
         This is each signature's whole way through the parent, and therefore does nothing else.
         """
-        signatures, signed, others, slot = self.page.signatures(self.frame.count), 0, [], 0
-        for run in self.frame.runs:
-            work = run.work
-            outcomes, before = work.outcomes, work.left
-            for index in range(run.start, run.stop):
-                signature = signatures[slot]
-                if signature is None or slot in doubted:
-                    others.append((run, index, slot))
-                elif outcomes[index] is None:
-                    outcomes[index] = Outcome(Status.SIGNED, signature, "", self.token, "")
-                    work.left -= 1
-                slot += 1
-            signed += before - work.left
+        frame = self.frame
+        signatures = _in_worlds_form(frame.algorithm, self.page.signatures(frame.count))
+        for slot in doubted:
+            signature = signatures[slot]
+            if signature and not _verifies(frame, slot, signature):
+                signatures[slot] = None
+        signed, others, slot = 0, [], 0
+        for run in frame.runs:
+            count = run.stop - run.start
+            part = signatures[slot : slot + count]
+            if None in part:
+                others += self._piecemeal(run, slot, part)
+                signed += count - part.count(None)
+            else:
+                run.work.signed(run.start, cast("list[bytes]", part), self.token)
+                signed += count
+            slot += count
         return signed, others
+
+    def _piecemeal(self, run: Run, slot: int, signatures: list[bytes | None]) -> list[tuple[Run, int, int]]:
+        others = []
+        for index, signature in enumerate(signatures):
+            if signature is None:
+                others.append((run, run.start + index, slot + index))
+            elif run.work.left:
+                run.work.settle(run.start + index, Outcome(Status.SIGNED, signature, token=self.token))
+        return others
 
     def items(self) -> Iterator[tuple[Run, int, int]]:
         """(run, index in its request, slot) of every item."""
@@ -62,17 +78,17 @@ class Reading:
                 yield run, index, slot
                 slot += 1
 
-    def outcome(self, run: Run, index: int, slot: int, *, doubt: bool) -> Outcome | None:
-        """What became of an item; None where no token saw it. With `doubt` a signature is verified here once more."""
+    def outcome(self, run: Run, index: int, slot: int) -> Outcome | None:
+        """What became of an item; None where no token saw it. A signature is verified here once more."""
         try:
             result = self.page.get(slot)
         except ValueError as error:  # a page that the module wrote over
             return Outcome(Status.INDETERMINATE, reason="TOKEN_FAULT", token=self.token, detail=str(error))
         if isinstance(result, bytes):
-            if doubt and not _verifies(run, index, result):
-                result = MARK_INVALID
-            else:
-                return Outcome(Status.SIGNED, result, token=self.token)
+            [signature] = _in_worlds_form(self.frame.algorithm, [result])
+            if signature is not None and _verifies(self.frame, slot, signature):
+                return Outcome(Status.SIGNED, signature, token=self.token)
+            result = MARK_INVALID
         if result == MARK_INVALID:
             return Outcome(Status.FAILED, reason="SIGNATURE_INVALID", token=self.token)
         if result in {MARK_REFUSED, MARK_NOT_BEGUN}:
@@ -97,9 +113,23 @@ class Reading:
         return None
 
 
-def _verifies(run: Run, index: int, signature: bytes) -> bool:
+def _in_worlds_form(algorithm: Algorithm, given: list[bytes | None]) -> list[bytes | None]:
+    """None where there was nothing, or what is no signature at all."""
+    if algorithm.scheme is not Scheme.ECDSA:
+        return given
+    form = from_token(algorithm)
     try:
-        verify(run.work.algorithm, run.work.spki, run.work.items[index], signature)
+        return [raw and form(raw) for raw in given]
+    except WrongSignature:
+        if len(given) == 1:
+            return [None]
+        return [_in_worlds_form(algorithm, [raw])[0] for raw in given]
+
+
+def _verifies(frame: Frame, slot: int, signature: bytes) -> bool:
+    work, index = frame.item_at(slot)
+    try:
+        verify(work.algorithm, work.spki, work.items[index], signature)
     except InvalidSignature:
         return False
     return True

@@ -10,6 +10,7 @@ from typing import Any
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.pin import PinError
 from pool.process import Child
+from pool.public import order_bytes
 from pool.token import Event
 from pool.tries import Flags, TryRefused, check_machine
 
@@ -72,6 +73,6 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
 
 async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str]]:
     """The keys whose private halves the lane found, and what went wrong with the others."""
-    keys = [(key.ref, key.cka_id, key.label, key.spki) for key in (token.keys or {}).values()]
+    keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
     return frozenset(answer["found"]), answer["problems"]

@@ -2,15 +2,15 @@
 What the parent and a lane's process say to each other, and the page they share.
 
 Messages are msgpack maps over a SOCK_SEQPACKET pair: one message, one packet. Signatures do not travel as messages:
-the lane writes each into a slot of a *result page*, shared memory made by the parent, so that what was finished
-survives the lane. A page holds the results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for the
+the token writes each into a slot of a *result page*, shared memory made by the parent, so that what was finished
+survives the lane. They stand there as the token gave them; the parent gives them the world's form. A page holds the results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for the
 parent.
 
     page:   u64 item under C_Sign (index + 1; 0 none), written before the call
             then one slot an item:
     slot:   u16 mark | u8 skip | 5 bytes unused | payload
             mark 0              nothing yet
-                 1..0xEFFF      length of the signature in the payload; written last, and only after verifying
+                 1..0xEFFF      length of what the token gave, in the payload; written last, and only after verifying
                  MARK_*         why there is none
             skip                written by the parent: do not start this item
 
@@ -18,6 +18,7 @@ The worker writes the counter, *then* reads skip; the parent writes skip, *then*
 the other, so a cancelled item is either not started or known to be under C_Sign.
 """
 
+import ctypes
 import os
 import threading
 from collections.abc import Sequence
@@ -33,9 +34,11 @@ FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (
 PACKET_BYTES_MAX = 160 * 1024
 
 _HEAD = 8
-_SLOT = 1032
-SIGNATURE_BYTES_MAX = _SLOT - 8  # RSA-8192
-PAGE_BYTES = _HEAD + FRAME_ITEMS_MAX * _SLOT
+_SLOT_HEAD = 8
+SIGNATURE_BYTES_MAX = 1024  # RSA-8192
+SLOT_BYTES = _SLOT_HEAD + SIGNATURE_BYTES_MAX
+PAGE_BYTES = _HEAD + FRAME_ITEMS_MAX * SLOT_BYTES
+_NO_MARKS, _NO_SKIPS = memoryview(bytes(2 * FRAME_ITEMS_MAX)).cast("H"), memoryview(bytes(FRAME_ITEMS_MAX))
 
 MARK_EXPIRED = 0xF001  # its deadline passed before its turn
 MARK_SKIPPED = 0xF002  # the parent withdrew it
@@ -61,17 +64,17 @@ def unpack(packet: bytes) -> dict[str, Any]:
     return message
 
 
-def items_that_fit(items: Sequence[bytes], most: int) -> int:
-    """How many of the first items one frame takes (at least one: no item is longer than a frame)."""
-    most = min(most, FRAME_ITEMS_MAX, len(items))
-    if max(map(len, items[:most]), default=0) * most <= FRAME_BYTES_MAX:
-        return most  # always so for digests
+def items_that_fit(items: Sequence[bytes]) -> int:
+    """
+    How many of the first items one frame takes by their bytes: at least one, because no item is longer than a frame.
+    Digests always fit: `FRAME_ITEMS_MAX` of the longest are 16 KiB.
+    """
     size = 0
-    for count in range(most):
-        size += len(items[count])
+    for count, item in enumerate(items):
+        size += len(item)
         if size > FRAME_BYTES_MAX:
             return max(1, count)
-    return most
+    return len(items)
 
 
 def make_pages() -> int:
@@ -81,98 +84,92 @@ def make_pages() -> int:
     return fd
 
 
-_FENCE = threading.Lock()
-
-
-def fence() -> None:
-    """
-    Let what was written be seen before what is read next: a processor may otherwise turn the two round.
-
-    Python has no word for it; taking a lock that nobody holds is an atomic instruction, which is a full barrier.
-    """
-    with _FENCE:
-        pass
+# `with FENCE: pass` lets what was written be seen before what is read next: a processor may otherwise turn the two
+# round. Python has no word for it; taking a lock that nobody holds is an atomic instruction, which is a full barrier.
+FENCE = threading.Lock()
 
 
 class Page:
-    """One frame's results. Both ends use this class; who writes what stands above."""
+    """
+    One frame's results. Both ends use this class; who writes what stands above.
+
+    `under_c_sign` has one place, the counter; `skips` and `marks` have one for each slot.
+    """
 
     def __init__(self, memory: mmap, number: int) -> None:
         start = self._start = number * PAGE_BYTES
         self._memory = memory
         self._bytes = memoryview(memory)[start : start + PAGE_BYTES]
-        self._under = self._bytes[:_HEAD].cast("Q")
+        self.under_c_sign = self._bytes[:_HEAD].cast("Q")
+        slots = self._bytes[_HEAD:]
+        self.marks = slots.cast("H")[:: SLOT_BYTES // 2]
+        self.skips = slots[2::SLOT_BYTES]
 
     def clear(self, count: int) -> None:
         """Forget the last frame before the next one is sent; only while no frame is out on this page."""
-        self._under[0] = 0
-        for offset in range(_HEAD, _HEAD + count * _SLOT, _SLOT):
-            self._bytes[offset : offset + 3] = b"\0\0\0"
-
-    def begin(self, index: int) -> bool:
-        """Worker: item `index` is about to be signed. False when it was withdrawn."""
-        self._under[0] = index + 1
-        fence()
-        return not self._bytes[_HEAD + index * _SLOT + 2]
+        self.under_c_sign[0] = 0
+        self.marks[:count] = _NO_MARKS[:count]
+        self.skips[:count] = _NO_SKIPS[:count]
 
     def end(self) -> None:
         """Worker: nothing of this frame is under C_Sign any more."""
-        self._under[0] = 0
+        self.under_c_sign[0] = 0
 
-    def put(self, index: int, signature: bytes) -> None:
-        """Worker: the verified signature; its length goes in last."""
-        offset = _HEAD + index * _SLOT
-        length = len(signature)
-        if not 0 < length <= SIGNATURE_BYTES_MAX:
-            raise ValueError(f"a signature of {length} bytes does not fit a slot")
-        self._bytes[offset + 8 : offset + 8 + length] = signature
-        self._bytes[offset : offset + 2] = length.to_bytes(2, "little")
+    def address(self) -> int:
+        """Worker: where the first slot's payload is; each next one is `SLOT_BYTES` further."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._bytes)) + _HEAD + _SLOT_HEAD
+
+    def payload(self, index: int, length: int) -> bytes:
+        """What stands in a slot, whatever its mark."""
+        offset = _HEAD + index * SLOT_BYTES + _SLOT_HEAD
+        return bytes(self._bytes[offset : offset + length])
 
     def put_mark(self, index: int, mark: int, code: str = "") -> None:
         """Worker: why there is no signature; `code` names the token's return code."""
-        offset = _HEAD + index * _SLOT
+        offset = _HEAD + index * SLOT_BYTES
         name = code.encode()[:_CODE_BYTES_MAX]
         self._bytes[offset + 8 : offset + 12 + len(name)] = len(name).to_bytes(4, "little") + name
-        self._bytes[offset : offset + 2] = mark.to_bytes(2, "little")
+        self.marks[index] = mark
 
     def skip(self, index: int) -> None:
         """Parent: do not start this item."""
-        self._bytes[_HEAD + index * _SLOT + 2] = 1
+        self.skips[index] = 1
 
     @property
     def under(self) -> int | None:
         """The item under C_Sign, as far as the page tells."""
-        value: int = self._under[0]
+        value: int = self.under_c_sign[0]
         return value - 1 if value else None
 
     def signatures(self, count: int) -> list[bytes | None]:
-        """The first `count` slots' signatures, None where there is none: what a healthy frame is read with."""
-        memory, offset, found = self._memory, self._start + _HEAD, []
-        for _ in range(count):
-            mark = memory[offset] | memory[offset + 1] << 8
-            found.append(memory[offset + 8 : offset + 8 + mark] if 0 < mark <= SIGNATURE_BYTES_MAX else None)
-            offset += _SLOT
-        return found
+        """What the token gave in the first `count` slots, None where nothing: what a healthy frame is read with."""
+        memory, first = self._memory, self._start + _HEAD + 8
+        offsets = range(first, first + count * SLOT_BYTES, SLOT_BYTES)
+        lengths = self.marks[:count].tolist()
+        return [
+            memory[offset : offset + length] if 0 < length <= SIGNATURE_BYTES_MAX else None
+            for offset, length in zip(offsets, lengths, strict=True)
+        ]
 
     def get(self, index: int) -> bytes | int | None:
-        """The signature, or the mark that stands for none, or None while there is nothing."""
-        offset = _HEAD + index * _SLOT
-        mark = int.from_bytes(self._bytes[offset : offset + 2], "little")
+        """What the token gave, or the mark that stands for nothing, or None while there is neither."""
+        mark: int = self.marks[index]
         if not mark:
             return None
         if mark <= SIGNATURE_BYTES_MAX:
-            return bytes(self._bytes[offset + 8 : offset + 8 + mark])
+            return self.payload(index, mark)
         if mark not in _MARKS:
             raise ValueError(f"unknown mark {mark:#x} in a result page")
         return mark
 
     def code(self, index: int) -> str:
         """The name of the PKCS#11 return code behind MARK_REFUSED."""
-        offset = _HEAD + index * _SLOT
+        offset = _HEAD + index * SLOT_BYTES
         length = min(int.from_bytes(self._bytes[offset + 8 : offset + 12], "little"), _CODE_BYTES_MAX)
         return bytes(self._bytes[offset + 12 : offset + 12 + length]).decode("utf-8", "replace")
 
     def release(self) -> None:
         """Let go of the memory, so that it can be unmapped."""
-        self._under.release()
+        for view in (self.marks, self.skips, self.under_c_sign):
+            view.release()
         self._bytes.release()

@@ -5,11 +5,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from pool.mechanism import Algorithm
 
 SHORT_ITEMS_MAX = 16  # a person's documents; more is bulk
+
+Kind = tuple[str, Algorithm]  # a key's reference and what is asked of it: what may share a frame
 
 
 class Status(StrEnum):
@@ -29,6 +31,55 @@ class Outcome(NamedTuple):
     detail: str = ""
 
 
+class Outcomes(Sequence[Outcome]):
+    """
+    What became of each item of a request, in order.
+
+    `signatures` has one for each item, empty where there is none; `problems` has those items' outcomes by their index.
+    Whoever hurries reads these two and makes no `Outcome` for each signature.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.signatures: list[bytes] = [b""] * count
+        self.problems: dict[int, Outcome] = {}
+        self._tokens: list[tuple[int, int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.signatures)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome]: ...
+    def __getitem__(self, index: int | slice) -> Outcome | list[Outcome]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index in self.problems:
+            return self.problems[index]
+        token = next((token for start, stop, token in self._tokens if start <= index < stop), "")
+        return Outcome(Status.SIGNED, self.signatures[index], token=token)
+
+    def signed(self, start: int, signatures: Sequence[bytes], token: str) -> None:
+        """Items from `start` on were signed by this token."""
+        stop = start + len(signatures)
+        self.signatures[start:stop] = signatures
+        self._tokens.append((start, stop, token))
+
+    def statuses(self) -> Counter[Status]:
+        counts = Counter(outcome.status for outcome in self.problems.values())
+        if len(self) > len(self.problems):
+            counts[Status.SIGNED] = len(self) - len(self.problems)
+        return counts
+
+    def with_values(self, values: Sequence[bytes]) -> "Outcomes":
+        """The same outcomes with something else in the place of each signature that there is."""
+        other = Outcomes(len(self))
+        other.signatures = list(values)
+        other.problems, other._tokens = self.problems, self._tokens
+        return other
+
+
 @dataclass(eq=False, slots=True)
 class Work:
     """
@@ -42,17 +93,22 @@ class Work:
     algorithm: Algorithm
     items: Sequence[bytes]
     deadline: float
-    done: asyncio.Future[list[Outcome]]
-    outcomes: list[Outcome | None] = field(init=False)
+    done: asyncio.Future[Outcomes]
+    outcomes: Outcomes = field(init=False)
     waiting: deque[tuple[int, int]] = field(init=False)
     left: int = field(init=False)
+    number: int = 0  # the backlog's: older work has a lower one
     refusals: Counter[int] = field(default_factory=Counter)  # by item: how often a token's session was lost over it
     last_problem: tuple[str, str] = ("", "")  # why items came back: reason and detail
 
     def __post_init__(self) -> None:
-        self.outcomes = [None] * len(self.items)
+        self.outcomes = Outcomes(len(self.items))
         self.waiting = deque([(0, len(self.items))])
         self.left = len(self.items)
+
+    @property
+    def kind(self) -> Kind:
+        return self.key, self.algorithm
 
     @property
     def is_short(self) -> bool:
@@ -80,18 +136,31 @@ class Work:
         self.refusals[index] += 1
         return self.refusals[index]
 
+    def signed(self, start: int, signatures: Sequence[bytes], token: str) -> None:
+        """A run of items was signed; ignored where the request has been answered."""
+        if self.left:
+            self.outcomes.signed(start, signatures, token)
+            self.left -= len(signatures)
+
     def settle(self, index: int, outcome: Outcome) -> None:
-        """Item `index` has its outcome; the last one answers the request. A second outcome is ignored."""
-        if self.outcomes[index] is None:
-            self.outcomes[index] = outcome
-            self.left -= 1
+        """Item `index` has its outcome. A second outcome is ignored."""
+        if self.outcomes.signatures[index] or index in self.outcomes.problems:
+            return
+        if outcome.status is Status.SIGNED:
+            self.outcomes.signed(index, [outcome.signature], outcome.token)
+        else:
+            self.outcomes.problems[index] = outcome
+        self.left -= 1
 
     def settle_rest(self, outcome: Outcome) -> None:
         """Every item without an outcome has this one."""
-        self.outcomes = [outcome if known is None else known for known in self.outcomes]
+        outcomes = self.outcomes
+        for index, signature in enumerate(outcomes.signatures):
+            if not signature:
+                outcomes.problems.setdefault(index, outcome)
         self.left = 0
 
     def answer(self) -> None:
         """Wake the request when nothing is left."""
         if not self.left and not self.done.done():
-            self.done.set_result([outcome for outcome in self.outcomes if outcome is not None])
+            self.done.set_result(self.outcomes)

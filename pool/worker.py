@@ -7,127 +7,32 @@ single-threaded. Nothing is read from standard input or written to standard outp
 Only this file and `probe.py` import pkcs11.
 """
 
-import re
+import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from mmap import mmap
 from typing import Any
 
 import pkcs11
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509 import load_der_x509_certificate
-from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass, TokenFlag
-from pkcs11.exceptions import (
-    NoSuchToken,
-    PinExpired,
-    PinIncorrect,
-    PinInvalid,
-    PinLenRange,
-    PinLocked,
-    PKCS11Error,
-    SlotIDInvalid,
-    TokenNotPresent,
-    TokenNotRecognised,
-)
+from pkcs11 import MGF, Mechanism, ObjectClass, TokenFlag
+from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, PKCS11Error
 
-from pool import wire
+from pool import libcrypto, wire
 from pool.child import harden, open_socket
-from pool.codes import Meaning, meaning, name_of
-from pool.cryptoki import Refused, Signer, direct
-from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, from_token, to_token, verifier
+from pool.codes import Meaning, meaning
+from pool.cryptoki import Refused, Sign, Signer, direct
+from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
+from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
 )
-_CURVES: dict[bytes, ec.EllipticCurve] = {  # CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3)
-    bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1(),
-    bytes.fromhex("06052b81040022"): ec.SECP384R1(),
-    bytes.fromhex("06052b81040023"): ec.SECP521R1(),
-}
 _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
-_NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 
-
-def ckr(error: Exception) -> str:
-    """The PKCS#11 name of python-pkcs11's exception: 'DeviceRemoved' is CKR_DEVICE_REMOVED; some it tells by number."""
-    if not isinstance(error, PKCS11Error):
-        return type(error).__name__
-    unmapped = re.fullmatch(r"Unmapped error code (0x[0-9a-f]+)", str(error))
-    if unmapped:
-        return name_of(int(unmapped[1], 16))
-    return "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__).upper()
-
-
-def tokens(lib: Any) -> Iterator[Any]:
-    """Every token of a module; a reader that vanishes meanwhile hides itself and nobody else."""
-    for slot in lib.get_slots():
-        try:
-            yield slot.get_token()
-        except _NOT_THERE:
-            continue
-
-
-def text(value: Any) -> str:
-    """A serial or label as PKCS#11 pads it, for people and comparisons."""
-    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value).strip()
-
-
-def flags(token: Any) -> list[bool]:
-    """The token's words about its PIN: count low, final try, locked."""
-    known = (TokenFlag.USER_PIN_COUNT_LOW, TokenFlag.USER_PIN_FINAL_TRY, TokenFlag.USER_PIN_LOCKED)
-    return [bool(token.flags & flag) for flag in known]
-
-
-def spki_of(public: Any) -> bytes | None:
-    """The SubjectPublicKeyInfo of a public key object; None for a kind that is not signed with."""
-    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-    if public.key_type == KeyType.RSA:
-        exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
-        key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    elif public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
-        curve = _CURVES[public[Attribute.EC_PARAMS]]
-        key = ec.EllipticCurvePublicKey.from_encoded_point(curve, _point(public[Attribute.EC_POINT]))
-    elif public.key_type == KeyType.EC_EDWARDS and len(_point(public[Attribute.EC_POINT])) == 32:
-        key = ed25519.Ed25519PublicKey.from_public_bytes(_point(public[Attribute.EC_POINT]))
-    else:
-        return None
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _point(value: bytes) -> bytes:
-    """CKA_EC_POINT is an OCTET STRING round the point (PKCS#11 v3.1, 6.3.3); some tokens leave the wrapping out."""
-    if value[:1] == b"\x04" and len(value) > 2:
-        header = 3 if value[1] == 0x81 else 2
-        length = value[2] if header == 3 else value[1]
-        if len(value) == header + length:
-            return value[header:]
-    return value
-
-
-def publics(session: Any, cka_id: bytes | None = None, label: str | None = None) -> Iterator[tuple[bytes, str, bytes]]:
-    """(CKA_ID, label, SPKI) of the public halves that can be seen without a login: key objects, then certificates."""
-    where: dict[Attribute, Any] = {}
-    if cka_id is not None:
-        where[Attribute.ID] = cka_id
-    if label is not None:
-        where[Attribute.LABEL] = label
-    for found in session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **where}):
-        spki = spki_of(found)
-        if spki is not None:
-            yield found.id, found.label, spki
-    where.pop(Attribute.LABEL, None)  # certificates carry their own labels; they belong to a key by CKA_ID
-    if cka_id is not None or label is None:
-        for found in session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
-            try:
-                public = load_der_x509_certificate(found[Attribute.VALUE]).public_key()
-            except (ValueError, UnsupportedAlgorithm):
-                continue  # somebody's, and nothing to sign with
-            spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-            yield found[Attribute.ID], label or "", spki
+# From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
+# `WrongSignature`.
+Make = Callable[[bytes, int], int]
 
 
 class Worker:
@@ -139,7 +44,8 @@ class Worker:
         self._lib: Any = None
         self._token: Any = None
         self._session: Any = None
-        self._keys: dict[str, tuple[Any, bytes]] = {}
+        self._keys: dict[str, tuple[Any, bytes, int]] = {}
+        self._makers: dict[tuple[str, str, str], Make] = {}
         self._verify = True
         self._module = ""
         self._signer: Signer = by_library
@@ -180,7 +86,7 @@ class Worker:
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             seen = self._see(message["keys"] if text(self._token.serial).strip("0") else None)
-        except _NOT_THERE as error:
+        except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
             return {"t": "failed", "why": "error", "detail": f"{ckr(error)} {error}".strip()}
@@ -221,10 +127,10 @@ class Worker:
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
         """Find the private halves. A key is taken only where exactly one object answers."""
         problems = {}
-        for ref, cka_id, label, spki in message["keys"]:
+        for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
                 key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
-                self._keys[ref] = (key, spki)
+                self._keys[ref] = (key, spki, order_bytes)
             except PKCS11Error as error:
                 problems[ref] = ckr(error)
         return {"t": "keys", "found": list(self._keys), "problems": problems}
@@ -238,29 +144,32 @@ class Worker:
         return {"t": "pong", "lost": ""}
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
-        key, spki = self._keys[message["key"]]
-        algorithm = Algorithm(Scheme(message["scheme"]), Hash(message["hash"]) if message["hash"] else None)
-        page = self._pages[message["page"]]
-        kind = _Kind(
-            page,
-            to_token(algorithm, spki),
-            self._signer(key, algorithm),
-            algorithm,
-            verifier(algorithm, spki) if self._verify else None,
-        )
+        """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
+        page, items = self._pages[message["page"]], message["items"]
+        make = self._maker(message["key"], message["scheme"], message["hash"])
         began = time.monotonic_ns()
         signed, lost, index = 0, "", 0
         for count, deadline in message["runs"]:
-            for item in message["items"][index : index + count]:
-                if not lost:
-                    problem = kind.item(index, item, deadline)
-                    if problem is None:
-                        signed += 1
-                    else:
-                        lost = problem
-                index += 1
+            made, lost = sign_run(page, make, items, range(index, index + count), deadline)
+            signed += made
+            index += count
+            if lost:
+                break
         page.end()
         return {"t": "done", "n": message["n"], "ns": time.monotonic_ns() - began, "signed": signed, "lost": lost}
+
+    def _maker(self, ref: str, scheme: str, hash_: str) -> Make:
+        make = self._makers.get((ref, scheme, hash_))
+        if make is None:
+            key, spki, order_bytes = self._keys[ref]
+            algorithm = Algorithm(Scheme(scheme), Hash(hash_) if hash_ else None)
+            to_input, sign = to_token(algorithm, order_bytes), self._signer(key, algorithm)
+            make = signing(to_input, sign)
+            if self._verify:
+                check = libcrypto.verifier(algorithm, spki) or by_cryptography(algorithm, spki)
+                make = verified(make, from_token(algorithm), check)
+            self._makers[ref, scheme, hash_] = make
+        return make
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""
@@ -270,42 +179,58 @@ class Worker:
             self._lib.finalize()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What is the same for all items of a frame, looked up once."""
+def signing(to_input: Callable[[bytes], bytes], sign: Sign) -> Make:
+    def make(item: bytes, address: int) -> int:
+        return sign(to_input(item), address)
 
-    page: wire.Page
-    to_input: Callable[[bytes], bytes]
-    sign: Callable[[bytes], bytes]
-    algorithm: Algorithm
-    check: Callable[[bytes, bytes], None] | None
+    return make
 
-    def item(self, index: int, item: bytes, deadline: int) -> str | None:
-        """Sign and verify one item; None when it is in its slot, else what the session is lost by ('': it is not)."""
-        page = self.page
-        if not page.begin(index):
+
+def verified(make: Make, from_output: Callable[[bytes], bytes], check: libcrypto.Verifier) -> Make:
+    """The same, and the signature that stands there is read back and checked."""
+
+    def make_and_check(item: bytes, address: int) -> int:
+        length = make(item, address)
+        check(item, from_output(ctypes.string_at(address, length)))
+        return length
+
+    return make_and_check
+
+
+def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, deadline: int) -> tuple[int, str]:
+    """
+    Sign the items of `slots` into the page until `deadline` (monotonic ns): how many were signed, and what the session
+    was lost by ('': it was not).
+
+    This is a signature's whole way through the lane, and therefore does nothing else. C_Sign leaves nothing of it in the
+    processor's cache, so that every line costs several times what it costs in a loop of its own.
+    """
+    under, skips, marks, fence, now = page.under_c_sign, page.skips, page.marks, wire.FENCE, time.monotonic_ns
+    address, step = page.address(), wire.SLOT_BYTES
+    signed = 0
+    for index in slots:
+        under[0] = index + 1
+        with fence:  # see wire.py
+            pass
+        if skips[index]:
             page.put_mark(index, wire.MARK_SKIPPED)
-            return ""
-        if time.monotonic_ns() >= deadline:
+        elif now() >= deadline:
             page.put_mark(index, wire.MARK_EXPIRED)
-            return ""
-        try:
-            raw = self.sign(self.to_input(item))
-        except Refused as refused:
-            page.put_mark(index, wire.MARK_REFUSED if refused.begun else wire.MARK_NOT_BEGUN, refused.code)
-            return "" if meaning(refused.code, begun=refused.begun) is Meaning.REQUEST else refused.code
-        try:
-            signature = from_token(self.algorithm, raw)
-            if self.check is not None:
-                self.check(item, signature)
-            page.put(index, signature)
-        except (InvalidSignature, ValueError):
-            page.put_mark(index, wire.MARK_INVALID)
-            return "WRONG_SIGNATURE"
-        return None
+        else:
+            try:
+                marks[index] = make(items[index], address + index * step)
+                signed += 1
+            except Refused as refused:
+                page.put_mark(index, wire.MARK_REFUSED if refused.begun else wire.MARK_NOT_BEGUN, refused.code)
+                if meaning(refused.code, begun=refused.begun) is not Meaning.REQUEST:
+                    return signed, refused.code
+            except WrongSignature:
+                page.put_mark(index, wire.MARK_INVALID)
+                return signed, "WRONG_SIGNATURE"
+    return signed, ""
 
 
-def by_library(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
+def by_library(key: Any, algorithm: Algorithm) -> Sign:
     """Signing by python-pkcs11."""
     words: dict[str, Any] = {"mechanism": Mechanism(CKM[algorithm.scheme])}
     if algorithm.scheme is Scheme.RSA_PSS:
@@ -313,13 +238,34 @@ def by_library(key: Any, algorithm: Algorithm) -> Callable[[bytes], bytes]:
         name = algorithm.hash.value
         words["mechanism_param"] = (Mechanism[name], MGF[name], DIGEST_BYTES[algorithm.hash])
 
-    def sign(data: bytes) -> bytes:
+    def sign(data: bytes, address: int) -> int:
         try:
-            return bytes(key.sign(data, **words))
+            signature = bytes(key.sign(data, **words))
         except PKCS11Error as error:
             raise Refused(ckr(error)) from None
+        if not 0 < len(signature) <= wire.SIGNATURE_BYTES_MAX:
+            raise WrongSignature
+        ctypes.memmove(address, signature, len(signature))
+        return len(signature)
 
     return sign
+
+
+def by_cryptography(algorithm: Algorithm, spki: bytes) -> libcrypto.Verifier:
+    """Verifying where Python's OpenSSL cannot be used: slower, and imported only then, because of its size."""
+    from cryptography.exceptions import InvalidSignature
+
+    from pool.public import verifier
+
+    verify = verifier(algorithm, spki)
+
+    def check(item: bytes, signature: bytes) -> None:
+        try:
+            verify(item, signature)
+        except InvalidSignature:
+            raise WrongSignature from None
+
+    return check
 
 
 def main() -> None:

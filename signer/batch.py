@@ -9,23 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pool import Algorithm, Outcome, Pool, Status
+from pool import Algorithm, Outcome, Outcomes, Pool, Status
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output
 from signer.errors import Refusal
 from signer.limits import DIGESTS_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What became of one digest. `value` is the signature or the CMS when SIGNED, `reason` says why not."""
-
-    status: Status
-    value: bytes = b""
-    reason: str = ""
-    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +59,26 @@ class Batches:
                 detail = f"item {index} has {len(digest)} bytes, {template.digest} has {template.digest_bytes}"
                 raise Refusal("DIGEST_LENGTH", detail)
 
-    async def sign(self, ask: Ask) -> list[Item]:
-        """One item for each digest, in order."""
+    async def sign(self, ask: Ask) -> Outcomes:
+        """One outcome for each digest, in order; with CADES_B_B and PADES_B_B its `signature` is the CMS."""
         self.check(ask)
         if ask.output is Output.RAW:
-            return [_item(outcome, outcome.signature) for outcome in await self._to_pool(ask, ask.digests)]
+            return await self._to_pool(ask, ask.digests)
         template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
         attributes = [template.attributes(digest, ask.accepted) for digest in ask.digests]
         outcomes = await self._to_pool(ask, [template.signed_digest(each) for each in attributes])
-        return [
-            _item(outcome, template.detached(each, outcome.signature))
-            for outcome, each in zip(outcomes, attributes, strict=True)
-        ]
+        pairs = zip(attributes, outcomes.signatures, strict=True)
+        return outcomes.with_values([signature and template.detached(each, signature) for each, signature in pairs])
 
-    async def sign_document(self, ask: Ask) -> tuple[Item, Template, Attributes]:
-        """The same for one document, whose CMS the caller of this puts together: `value` is the bare signature."""
+    async def sign_document(self, ask: Ask) -> tuple[Outcome, Template, Attributes]:
+        """The same for one document, whose CMS the caller of this puts together: `signature` is the bare one."""
         self.check(ask)
         template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
         attributes = template.attributes(ask.digests[0], ask.accepted)
         [outcome] = await self._to_pool(ask, [template.signed_digest(attributes)])
-        return _item(outcome, outcome.signature), template, attributes
+        return outcome, template, attributes
 
-    async def _to_pool(self, ask: Ask, digests: Sequence[bytes]) -> list[Outcome]:
+    async def _to_pool(self, ask: Ask, digests: Sequence[bytes]) -> Outcomes:
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
@@ -98,21 +86,16 @@ class Batches:
         return await self._pool.sign(key, ask.algorithm, digests, caller=ask.caller.name, timeout_s=left_s)
 
 
-def _item(outcome: Outcome, value: bytes) -> Item:
-    if outcome.status is Status.SIGNED:
-        return Item(Status.SIGNED, value, token=outcome.token)
-    return Item(outcome.status, reason=outcome.reason, token=outcome.token)
-
-
-def whole_call(items: Sequence[Item]) -> None:
+def whole_call(outcomes: Outcomes) -> None:
     """
     Raise where a call as a whole has failed: nothing was attempted, or its only item came to nothing.
 
     Anything else is answered item by item.
     """
-    if any(item.status is Status.SIGNED for item in items):
+    problems = outcomes.problems
+    if len(problems) < len(outcomes):
         return
-    attempted = any(item.status is not Status.NOT_ATTEMPTED for item in items)
-    if len(items) == 1 or not attempted:
-        detail = "the item is INDETERMINATE" if items[0].status is Status.INDETERMINATE else ""
-        raise Refusal(items[0].reason, detail)
+    attempted = any(problem.status is not Status.NOT_ATTEMPTED for problem in problems.values())
+    if len(outcomes) == 1 or not attempted:
+        detail = "the item is INDETERMINATE" if problems[0].status is Status.INDETERMINATE else ""
+        raise Refusal(problems[0].reason, detail)

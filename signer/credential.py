@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, delete, insert, select, update
 
 from pool import Algorithm, Hash, Key, Scheme
-from pool.mechanism import algorithms, key_type
+from pool.public import algorithms, key_type
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import NAME

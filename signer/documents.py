@@ -197,22 +197,22 @@ class DocumentStream:
             deadline,
             accepted,
         )
-        item, template, attributes = await self._batches.sign_document(ask)
-        if item.status is not Status.SIGNED:
-            job.attempted = item.status
-            raise Refusal(item.reason)
+        outcome, template, attributes = await self._batches.sign_document(ask)
+        if outcome.status is not Status.SIGNED:
+            job.attempted = outcome.status
+            raise Refusal(outcome.reason)
         output = upload.file
         if prepared is not None:
-            gap.finish(prepared, template.detached(attributes, item.value), output)
+            gap.finish(prepared, template.detached(attributes, outcome.signature), output)
         else:
             job.output = output = self._spool.open(self._call.caller.name).file
-            finish = (template, attributes, item.value, upload.file, output)
+            finish = (template, attributes, outcome.signature, upload.file, output)
             await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)
         result.status = pb.SIGNED
         result.size = output.seek(0, os.SEEK_END)
         result.sha256 = await asyncio.to_thread(_digest, output, "SHA256")
         result.certificate = credential.certificates[0]
-        result.token = item.token
+        result.token = outcome.token
         result.signing_time = rfc3339(accepted)
         return result, output
 

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pool import Hash, Pool, Scheme
+from pool import Hash, Outcomes, Pool, Scheme
 from signer import requests as read
+from signer.answer import encoded
 from signer.assembly import Assembly
-from signer.batch import Ask, Batches, Item, whole_call
+from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
 from signer.credential import Credential, Output, Purpose
 from signer.documents import DocumentStream, Order, next_message
@@ -62,10 +63,10 @@ class SigningService:
 
     async def sign_digests(self, request: Any, call: Call) -> Any:
         ask = self._ask(request, call, call.deadline)
-        items = await self._batches.sign(ask)
-        self._count(ask, items)
-        whole_call(items)
-        return _answer(ask, items)
+        outcomes = await self._batches.sign(ask)
+        self._count(ask, outcomes)
+        whole_call(outcomes)
+        return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
@@ -109,14 +110,14 @@ class SigningService:
         timeout_s = min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
         try:
             ask = self._ask(message, call, min(call.deadline, self._clock.monotonic() + timeout_s))
-            items = await self._batches.sign(ask)
+            outcomes = await self._batches.sign(ask)
         except Exception as error:
             refusal = refusal_from(error)
             if refusal is None:
                 raise
             return pb.SignDigestsResponse(request_id=message.request_id, error=pb.Problem(**problem_of(refusal)))
-        self._count(ask, items)
-        return _answer(ask, items)
+        self._count(ask, outcomes)
+        return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
 
     async def sign_documents(self, context: Any, call: Call) -> None:
         caller = call.caller.name
@@ -191,8 +192,8 @@ class SigningService:
         accepted = self._clock.wall()
         return Ask(call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted)
 
-    def _count(self, ask: Ask, items: list[Item]) -> None:
-        for status, count in Counter(item.status for item in items).items():
+    def _count(self, ask: Ask, outcomes: Outcomes) -> None:
+        for status, count in outcomes.statuses().items():
             self._metrics.items.labels(ask.caller.name, ask.output, status).inc(count)
 
     def _describe(self, credential: Credential) -> Any:
@@ -231,14 +232,6 @@ class _DigestRoom:
     def give_back(self, count: int) -> None:
         self._taken -= count
         self._less.set()
-
-
-def _answer(ask: Ask, items: list[Item]) -> Any:
-    return pb.SignDigestsResponse(
-        request_id=ask.request_id,
-        items=[pb.SignedItem(status=i.status.value, signature=i.value, reason=i.reason) for i in items],
-        certificate=ask.credential.certificates[0],
-    )
 
 
 def _report(report: dict[str, Any]) -> Any:

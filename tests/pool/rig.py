@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import sqlite3
 import time
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from pool import Algorithm, Hash, Key, Outcome, Pin, Pool, Scheme, Status, TokenConfig, TokenView
-from pool.mechanism import token_input
+from pool.mechanism import from_token, to_token
+from pool.public import order_bytes
+from pool.wire import FENCE, SLOT_BYTES, Page
 from pool.work import Work
 from tests.shim import Call, Shim
 from tests.softhsm import MODULE, PIN, Store
@@ -55,6 +58,29 @@ def config(store: Store, label: str = "card", *, shim: Shim | None = None, **mor
         "environment": store.environment | (shim.env if shim else {}),
     }
     return TokenConfig(**given | more)
+
+
+def token_input(algorithm: Algorithm, spki: bytes, item: bytes) -> bytes:
+    """What `C_Sign` gets for an item."""
+    return to_token(algorithm, order_bytes(spki))(item)
+
+
+def worlds_form(algorithm: Algorithm, raw: bytes) -> bytes:
+    """A token's output as it leaves the pool."""
+    return from_token(algorithm)(raw)
+
+
+def begin(page: Page, index: int) -> bool:
+    """What a lane does before C_Sign; False where the parent has withdrawn the item."""
+    page.under_c_sign[0] = index + 1
+    with FENCE:
+        return not page.skips[index]
+
+
+def put(page: Page, index: int, given: bytes) -> None:
+    """What the token and then the lane write: the token's output, and the mark that says done."""
+    ctypes.memmove(page.address() + index * SLOT_BYTES, given, len(given))
+    page.marks[index] = len(given)
 
 
 @contextlib.asynccontextmanager

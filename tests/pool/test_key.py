@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pool import Key
-from pool.mechanism import KeyRefused
+from pool.public import KeyRefused
 from tests.pool.test_mechanism import spki
 
 

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool import Algorithm, BadRequest, Busy, Hash, Key, Pin, PinFile, Pool, Status, TryRefused, Unavailable, WrongEvent
-from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, algorithms
+from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX
+from pool.public import algorithms
 from tests.conftest import Keys, MakePool
 from tests.pool.rig import (
     ECDSA,

@@ -14,8 +14,8 @@ from pool.errors import REASONS
 from pool.lane import Lane
 from pool.settle import Reading, reason_for
 from pool.wire import FRAMES_IN_FLIGHT, Page
-from pool.work import Outcome, Status
-from tests.pool.rig import ECDSA, digests, work
+from pool.work import Outcome, Status, Work
+from tests.pool.rig import ECDSA, begin, digests, put, work
 from tests.pool.test_mechanism import spki
 
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
@@ -31,7 +31,13 @@ def page() -> Iterator[Page]:
 
 
 def sign(item: bytes) -> bytes:
-    return PRIVATE.sign(item, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+    """As a token gives it: r||s."""
+    r, s = utils.decode_dss_signature(PRIVATE.sign(item, ec.ECDSA(utils.Prehashed(hashes.SHA256()))))
+    return r.to_bytes(32) + s.to_bytes(32)
+
+
+def der(raw: bytes) -> bytes:
+    return utils.encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
 
 
 def reading(page: Page, *, ended: str = "") -> Reading:
@@ -42,8 +48,8 @@ def reading(page: Page, *, ended: str = "") -> Reading:
     return Reading(frame, page, "card", ended)
 
 
-def outcomes(one: Reading, *, doubt: bool = False) -> list[Outcome | None]:
-    return [one.outcome(run, index, slot, doubt=doubt) for run, index, slot in one.items()]
+def outcomes(one: Reading) -> list[Outcome | None]:
+    return [one.outcome(run, index, slot) for run, index, slot in one.items()]
 
 
 def test_slots_belong_to_items(page: Page) -> None:
@@ -77,11 +83,11 @@ def test_marks_have_their_meaning(page: Page) -> None:
 def test_after_a_kill_each_item_is_what_its_slot_says(page: Page) -> None:
     """Finished ones are kept, the one under C_Sign is INDETERMINATE, the rest were not attempted."""
     one = reading(page, ended="signal SIGSEGV")
-    page.begin(0)
-    page.put(0, signature := sign(one.frame.runs[0].work.items[2]))
-    page.begin(1)
+    begin(page, 0)
+    put(page, 0, signature := sign(one.frame.runs[0].work.items[2]))
+    begin(page, 1)
     assert outcomes(one) == [
-        Outcome(Status.SIGNED, signature, token="card"),
+        Outcome(Status.SIGNED, der(signature), token="card"),
         Outcome(Status.INDETERMINATE, reason="MODULE_CRASH", token="card", detail="signal SIGSEGV"),
         None,
     ]
@@ -90,27 +96,78 @@ def test_after_a_kill_each_item_is_what_its_slot_says(page: Page) -> None:
 def test_a_full_slot_is_done_whatever_the_counter_says(page: Page) -> None:
     """Killed between the last byte of a signature and the next item: it was signed and verified."""
     one = reading(page, ended="signal SIGKILL")
-    page.begin(0)
-    page.put(0, sign(one.frame.runs[0].work.items[2]))
+    begin(page, 0)
+    put(page, 0, sign(one.frame.runs[0].work.items[2]))
     assert [getattr(outcome, "status", None) for outcome in outcomes(one)] == [Status.SIGNED, None, None]
 
 
 def test_under_c_sign_is_open_while_the_lane_lives(page: Page) -> None:
     """No outcome yet: it may still be signed."""
-    page.begin(1)
+    begin(page, 1)
     assert outcomes(reading(page)) == [None] * 3
 
 
-def test_doubt_verifies_again(page: Page) -> None:
-    """With doubt a wrong signature is withheld, and a right one of another item is wrong."""
+def test_one_look_at_an_item_verifies_it(page: Page) -> None:
+    """A wrong signature is withheld; a right one of another item is wrong, and so is what is no signature."""
     one = reading(page)
     first = one.frame.runs[0].work
-    page.put(0, sign(first.items[2]))
-    page.put(1, sign(first.items[2]))
-    page.put(2, b"\x30\x06\x02\x01\x01\x02\x01\x01")
-    assert [outcome.status for outcome in outcomes(one)] == [Status.SIGNED] * 3
-    assert [outcome.reason for outcome in outcomes(one, doubt=True)] == ["", "SIGNATURE_INVALID", "SIGNATURE_INVALID"]
-    assert all(not outcome.signature for outcome in outcomes(one, doubt=True)[1:])
+    put(page, 0, sign(first.items[2]))
+    put(page, 1, sign(first.items[2]))
+    put(page, 2, bytes(64))
+    assert [outcome.reason for outcome in outcomes(one)] == ["", "SIGNATURE_INVALID", "SIGNATURE_INVALID"]
+    assert all(not outcome.signature for outcome in outcomes(one)[1:])
+
+
+def fill(page: Page, one: Reading) -> tuple[Work, Work]:
+    """Every item of the frame signed; answers the two requests."""
+    first, second = (run.work for run in one.frame.runs)
+    for slot, item in enumerate((first.items[2], first.items[3], second.items[0])):
+        put(page, slot, sign(item))
+    return first, second
+
+
+def test_a_whole_frame_is_given_to_its_requests(page: Page) -> None:
+    """Run by run, in the world's form, with the token's name; what is not doubted is not verified here."""
+    one = reading(page)
+    first, second = fill(page, one)
+    put(page, 1, wrong := sign(first.items[2]))
+    assert one.settle_signed([]) == (3, [])
+    assert first.outcomes.signatures[:2] == [b"", b""]
+    assert first.outcomes.signatures[3] == der(wrong)
+    assert second.outcomes[0] == Outcome(Status.SIGNED, second.outcomes.signatures[0], token="card")
+    assert (first.left, second.left) == (2, 0)
+
+
+def test_a_doubted_signature_is_verified_and_its_neighbours_keep_theirs(page: Page) -> None:
+    """The wrong one is left over for `outcome`, which calls it invalid."""
+    one = reading(page)
+    first, second = fill(page, one)
+    put(page, 1, sign(first.items[2]))
+    signed, [(run, index, slot)] = one.settle_signed([0, 1, 2])
+    assert (signed, index, slot) == (2, 3, 1)
+    assert (first.left, second.left) == (3, 0)
+    assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
+
+
+def test_what_is_no_signature_is_left_over_without_doubt(page: Page) -> None:
+    """r of zero has no form in DER: it is seen although nobody verifies, and its neighbours keep theirs."""
+    one = reading(page)
+    first, _ = fill(page, one)
+    put(page, 0, bytes(32) + b"s" * 32)
+    signed, [(run, index, slot)] = one.settle_signed([])
+    assert (signed, index, slot) == (2, 2, 0)
+    assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
+    assert first.outcomes.signatures[3]
+
+
+def test_a_request_that_was_answered_takes_nothing_more(page: Page) -> None:
+    """Withdrawn meanwhile: what it was answered with stays."""
+    one = reading(page)
+    first, _ = fill(page, one)
+    first.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED"))
+    one.settle_signed([])
+    assert {outcome.reason for outcome in first.outcomes} == {"CANCELLED"}
+    assert first.outcomes.signatures == [b""] * 4
 
 
 @pytest.mark.parametrize("code", sorted(code for code, what in TABLE.items() if what is Meaning.MAYBE_SIGNED))
@@ -126,7 +183,7 @@ def test_a_code_that_hides_a_signature(page: Page, code: str) -> None:
 def test_a_code_about_the_session_sends_the_item_back(page: Page) -> None:
     """Nothing was signed and another session can do it; items before it keep what they have."""
     one = reading(page)
-    page.put(0, sign(one.frame.runs[0].work.items[2]))
+    put(page, 0, sign(one.frame.runs[0].work.items[2]))
     page.put_mark(1, wire.MARK_REFUSED, "CKR_SESSION_HANDLE_INVALID")
     signed, refused, rest = outcomes(one)
     assert signed.status is Status.SIGNED

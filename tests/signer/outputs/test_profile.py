@@ -21,7 +21,7 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import enumerate_sig_fields
 
 from pool import Algorithm, Hash, Key, Outcome, Scheme, Status
-from pool.mechanism import KeyRefused, algorithms, load_public_key
+from pool.public import KeyRefused, algorithms, load_public_key
 from signer import credential as rows
 from signer import gap, pades
 from signer import requests as read

@@ -1,0 +1,105 @@
+"""
+What a token shows without a login: itself, and the public halves of its keys.
+
+asn1crypto reads and writes the few structures; python-pkcs11 has loaded it already, and a library for keys would make
+each lane 17 MB larger.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
+from asn1crypto.x509 import Certificate
+from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag
+from pkcs11.exceptions import NoSuchToken, PKCS11Error, SlotIDInvalid, TokenNotPresent, TokenNotRecognised
+
+from pool.codes import name_of
+
+NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
+# CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3): the head of its SubjectPublicKeyInfo (RFC 5480, 2),
+# up to an uncompressed point of so many bytes.
+_CURVES: Mapping[bytes, tuple[bytes, int]] = {
+    bytes.fromhex("06082a8648ce3d030107"): (bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"), 65),
+    bytes.fromhex("06052b81040022"): (bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200"), 97),
+    bytes.fromhex("06052b81040023"): (bytes.fromhex("30819b301006072a8648ce3d020106052b8104002303818600"), 133),
+}
+_ED25519, _ED25519_BYTES = bytes.fromhex("302a300506032b6570032100"), 32  # RFC 8410, 4
+
+
+def ckr(error: Exception) -> str:
+    """The PKCS#11 name of python-pkcs11's exception: 'DeviceRemoved' is CKR_DEVICE_REMOVED; some it tells by number."""
+    if not isinstance(error, PKCS11Error):
+        return type(error).__name__
+    unmapped = re.fullmatch(r"Unmapped error code (0x[0-9a-f]+)", str(error))
+    if unmapped:
+        return name_of(int(unmapped[1], 16))
+    return "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__).upper()
+
+
+def tokens(lib: Any) -> Iterator[Any]:
+    """Every token of a module; a reader that vanishes meanwhile hides itself and nobody else."""
+    for slot in lib.get_slots():
+        try:
+            yield slot.get_token()
+        except NOT_THERE:
+            continue
+
+
+def text(value: Any) -> str:
+    """A serial or label as PKCS#11 pads it, for people and comparisons."""
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value).strip()
+
+
+def flags(token: Any) -> list[bool]:
+    """The token's words about its PIN: count low, final try, locked."""
+    known = (TokenFlag.USER_PIN_COUNT_LOW, TokenFlag.USER_PIN_FINAL_TRY, TokenFlag.USER_PIN_LOCKED)
+    return [bool(token.flags & flag) for flag in known]
+
+
+def spki_of(public: Any) -> bytes | None:
+    """The DER SubjectPublicKeyInfo of a public key object; None for a kind that is not signed with."""
+    if public.key_type == KeyType.RSA:
+        exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
+        key = RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
+        spki: bytes = PublicKeyInfo.wrap(key, "rsa").dump()
+        return spki
+    if public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
+        head, length = _CURVES[public[Attribute.EC_PARAMS]]
+        point = _point(public[Attribute.EC_POINT])
+        return head + point if len(point) == length else None
+    if public.key_type == KeyType.EC_EDWARDS:
+        point = _point(public[Attribute.EC_POINT])
+        return _ED25519 + point if len(point) == _ED25519_BYTES else None
+    return None
+
+
+def _point(value: bytes) -> bytes:
+    """CKA_EC_POINT is an OCTET STRING round the point (PKCS#11 v3.1, 6.3.3); some tokens leave the wrapping out."""
+    if value[:1] == b"\x04" and len(value) > 2:
+        header = 3 if value[1] == 0x81 else 2
+        length = value[2] if header == 3 else value[1]
+        if len(value) == header + length:
+            return value[header:]
+    return value
+
+
+def publics(session: Any, cka_id: bytes | None = None, label: str | None = None) -> Iterator[tuple[bytes, str, bytes]]:
+    """(CKA_ID, label, SPKI) of the public halves that can be seen without a login: key objects, then certificates."""
+    where: dict[Attribute, Any] = {}
+    if cka_id is not None:
+        where[Attribute.ID] = cka_id
+    if label is not None:
+        where[Attribute.LABEL] = label
+    for found in session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **where}):
+        spki = spki_of(found)
+        if spki is not None:
+            yield found.id, found.label, spki
+    where.pop(Attribute.LABEL, None)  # certificates carry their own labels; they belong to a key by CKA_ID
+    if cka_id is not None or label is None:
+        for found in session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
+            try:
+                spki = Certificate.load(found[Attribute.VALUE]).public_key.dump()
+            except (ValueError, TypeError):
+                continue  # somebody's, and nothing to sign with
+            yield found[Attribute.ID], label or "", spki
