@@ -5,7 +5,7 @@ Pure: no I/O, no clock, no lock, and nothing it is given is changed. The pool ca
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -58,13 +58,14 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
 
     The emptiest lane is served first, and among equals the fastest. Each takes a frame of its own size from the caller
     with the least token time, and fills it up with the same key's and algorithm's work of the next callers. A lane takes
-    nothing that a faster one, busy or not, will have finished sooner.
+    nothing that a faster one, busy or not, will have finished sooner; and while it has a frame, nothing but a full one:
+    what is less waits for company, or for a lane, and whoever comes meanwhile and is more urgent goes before it.
     """
     lanes = list(lanes)
-    plan = _Plan(backlog, lanes, now)
+    plan = _Planning(backlog, lanes, now)
     room = {lane.name: lane.room for lane in lanes if lane.room}
     open_lanes = [lane for lane in lanes if lane.name in room]
-    while open_lanes:
+    while open_lanes and plan.left:
         open_lanes.sort(key=lambda lane: (-room[lane.name], min(lane.item_s.values(), default=0.0)))
         lane = open_lanes[0]
         frame = plan.frame(lane)
@@ -75,7 +76,7 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
     return plan.frames, plan.expired
 
 
-class _Plan:
+class _Planning:
     """The decision in the making, on copies of what it looks at."""
 
     def __init__(self, backlog: Backlog, lanes: list[Lane], now: float) -> None:
@@ -84,6 +85,9 @@ class _Plan:
         self.frames: list[Frame] = []
         self.expired: list[Work] = []
         self._backlog = backlog
+        self.left = backlog.items
+        self._taken: Counter[Kind] = Counter()
+        self._busy = {lane.name for lane in lanes if lane.in_flight}
         self._clocks = backlog.clocks()
         self._lines: dict[tuple[Kind, str, bool], Iterator[Work]] = {}
         self._heads: dict[tuple[Kind, str, bool], Work | None] = {}
@@ -97,14 +101,19 @@ class _Plan:
             return None
         key, algorithm = kind = work.kind
         most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
+        if lane.name in self._busy and self._backlog.waiting(kind) - self._taken[kind] < most:
+            return None
         runs: list[Run] = []
         while work is not None and most > 0 and (run := self._take(work, most, first=not runs)) is not None:
             runs.append(run)
             count = run.stop - run.start
             most -= count
+            self.left -= count
+            self._taken[kind] += count
             self._clocks[work.caller] += count * seconds
             self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
             work = self._next([kind])
+        self._busy.add(lane.name)
         frame = Frame(lane, key, algorithm, tuple(runs), seconds)
         self.frames.append(frame)
         return frame

@@ -37,7 +37,7 @@ PATIENCE = 5  # ... and after so many times what it takes as a rule: a short dea
 UNMEASURED_S = 0.25  # what it is taken to take before it was measured
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
 VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
-VERIFY_EACH = 64  # ... and one in so many of the others
+VERIFY_EACH = 64  # ... and of the others one when so many have gone by, at most one a frame
 
 
 class Attendant:
@@ -218,6 +218,9 @@ class Attendant:
         now = time.monotonic()
         self.lane.busy_until = max(self.lane.busy_until, now) + frame.count * frame.seconds
         self.lane.on(Event.SENT)
+        items: list[bytes] = []
+        for run in frame.runs:
+            items += run.work.items[run.start : run.stop]
         message = {
             "t": "frame",
             "n": self._number,
@@ -226,7 +229,8 @@ class Attendant:
             "scheme": frame.algorithm.scheme.value,
             "hash": frame.algorithm.hash.value if frame.algorithm.hash else "",
             "runs": [(run.stop - run.start, int(run.work.deadline * 1e9)) for run in frame.runs],
-            "items": [item for run in frame.runs for item in run.work.items[run.start : run.stop]],
+            # Digests, all of one length, travel as one piece.
+            "items": items if frame.algorithm.hash is None else b"".join(items),
         }
         try:
             self._child.send(message)
@@ -249,7 +253,7 @@ class Attendant:
             self.lane.on(Event.EMPTY)
             self.lane.busy_until = 0.0
         self._settle(frame, page, lost=message["lost"])
-        if not self._out:
+        if self.lane.state is State.STOPPING:
             self._wake.set()
         self._changed()
 
@@ -294,12 +298,15 @@ class Attendant:
                 log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
 
     def _doubted(self, frame: Frame) -> Iterable[int]:
-        """The slots that the parent verifies again: all of a slow lane's frame, one in `VERIFY_EACH` of the others."""
+        """The slots that the parent verifies again: all of a slow lane's frame, one of the others when its turn comes."""
         if self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
             return range(frame.count)
-        first = VERIFY_EACH - 1 - self._since_verified
-        self._since_verified = (self._since_verified + frame.count) % VERIFY_EACH
-        return range(first, frame.count, VERIFY_EACH)
+        slot = VERIFY_EACH - 1 - self._since_verified
+        if slot >= frame.count:
+            self._since_verified += frame.count
+            return ()
+        self._since_verified = (frame.count - 1 - slot) % VERIFY_EACH
+        return (slot,)
 
     def withdraw(self, work: Work) -> list[tuple[int, Outcome]]:
         """

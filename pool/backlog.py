@@ -40,7 +40,7 @@ class Backlog:
         self._clocks: dict[str, float] = {}  # of callers who are away, too, while theirs is ahead
         self._kinds: Counter[Kind] = Counter()
         self._now = 0.0  # the clock of the caller served last
-        self._number = 0
+        self.added = 0  # requests, ever
         self.items = 0
 
     def __iter__(self) -> Iterator[Work]:
@@ -101,8 +101,8 @@ class Backlog:
         waiting = self.caller_items(work.caller)
         if waiting + count > self._caller_items_max:
             raise BacklogFull(f"{waiting} digests of this caller are waiting; it may have {self._caller_items_max}")
-        self._number += 1
-        work.number = self._number
+        self.added += 1
+        work.number = self.added
         self._put(work, count)
 
     def put_back(self, work: Work, count: int) -> None:

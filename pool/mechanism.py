@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
+from typing import Any, Self
 
 EDDSA_MESSAGE_BYTES_MAX = 4096  # only signed attributes cross to a worker, never a document
 
@@ -42,16 +43,31 @@ CKM_HASH = {Hash.SHA256: 0x250, Hash.SHA384: 0x260, Hash.SHA512: 0x270}
 CKG_MGF1 = {Hash.SHA256: 0x2, Hash.SHA384: 0x3, Hash.SHA512: 0x4}
 
 
+_ALGORITHMS: dict[tuple[Scheme, Hash | None], Any] = {}
+
+
 class WrongSignature(Exception):
     """What a token gave is no signature of its key over the item."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Algorithm:
-    """What is asked of a key. `hash` is None for Ed25519 and only for it: there the item is the message."""
+    """
+    What is asked of a key. `hash` is None for Ed25519 and only for it: there the item is the message.
+
+    There is one object for each, so that it is compared and hashed by its identity: it is in the key of every dictionary
+    on a digest's way.
+    """
 
     scheme: Scheme
     hash: Hash | None
+
+    def __new__(cls, scheme: Scheme, hash: Hash | None) -> Self:  # noqa: A002 -- the field's name
+        known: Self = _ALGORITHMS.setdefault((scheme, hash), object.__new__(cls))
+        return known
+
+    def __reduce__(self) -> tuple[type["Algorithm"], tuple[Scheme, Hash | None]]:
+        return Algorithm, (self.scheme, self.hash)
 
     def __post_init__(self) -> None:
         if (self.hash is None) != (self.scheme is Scheme.ED25519):

@@ -27,6 +27,7 @@ from pool.key import Key
 from pool.lane import Lane
 from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm
 from pool.module import Module
+from pool.pressure import Pressure
 from pool.public import algorithms
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
@@ -36,6 +37,7 @@ log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
+HOLD_ITEMS, HOLD_S = 16, 0.002  # on a busy loop so many single digests wait for each other, so long at most
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 
@@ -83,6 +85,8 @@ class Pool:
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
         self._assigning = False
+        self._pressure = Pressure()
+        self._held: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
@@ -265,13 +269,22 @@ class Pool:
                 self._give_up(work, refusal.reason, refusal.detail)
 
     def _assign_soon(self) -> None:
-        """After what else is ready in this turn of the loop: calls that came together share frames."""
-        if not self._assigning and self._backlog.items:
-            self._assigning = True
-            asyncio.get_running_loop().call_soon(self._assign)
+        """After what else is ready in this turn of the loop; under pressure a little later, unless much waits."""
+        if not self._backlog.items or self._assigning:
+            return
+        loop = asyncio.get_running_loop()
+        if self._backlog.items < HOLD_ITEMS and self._pressure.is_high:
+            if self._held is None:
+                self._held = loop.call_later(HOLD_S, self._assign)
+            return
+        self._assigning = True
+        loop.call_soon(self._assign)
 
     def _assign(self) -> None:
         self._assigning = False
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
         if not self._backlog.items:
             return
         lanes = {lane.lane.name: lane for lane in self._lanes}

@@ -75,7 +75,10 @@ class Child:
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Put one packet on its way, with open files; raises `ChildLost` where the process takes no more."""
         try:
-            socket.send_fds(self._sock, [wire.pack(message)], fds)
+            if fds:
+                socket.send_fds(self._sock, [wire.pack(message)], fds)
+            else:
+                self._sock.send(wire.pack(message))
         except OSError as error:
             raise ChildLost(f"it takes no more messages ({error.strerror})") from None
 

@@ -45,6 +45,7 @@ def load_public_key(spki: bytes) -> PublicKey:
     raise KeyRefused(f"keys are RSA of at least {RSA_BITS_MIN} bits, P-256, P-384, P-521 or Ed25519")
 
 
+@lru_cache(maxsize=4096)
 def key_type(spki: bytes) -> str:
     """A key's kind in words: 'RSA-2048', 'P-256', 'Ed25519'."""
     key = load_public_key(spki)
@@ -53,10 +54,21 @@ def key_type(spki: bytes) -> str:
     return _CURVES[key.curve.name] if isinstance(key, ec.EllipticCurvePublicKey) else "Ed25519"
 
 
+@lru_cache(maxsize=4096)
 def order_bytes(spki: bytes) -> int:
     """The length of the group order of an elliptic curve's key; 0 for other keys."""
     key = load_public_key(spki)
     return (key.key_size + 7) // 8 if isinstance(key, ec.EllipticCurvePublicKey) else 0
+
+
+@lru_cache(maxsize=4096)
+def signature_bytes_max(spki: bytes) -> int:
+    """The longest signature that the key makes, in the world's form."""
+    key = load_public_key(spki)
+    if isinstance(key, rsa.RSAPublicKey):
+        return (key.key_size + 7) // 8
+    # Two INTEGERs with a leading zero each, in a SEQUENCE; Ed25519: RFC 8032.
+    return 2 * (order_bytes(spki) + 3) + 3 if isinstance(key, ec.EllipticCurvePublicKey) else 64
 
 
 @lru_cache(maxsize=4096)

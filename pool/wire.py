@@ -49,8 +49,13 @@ _CODE_BYTES_MAX = 64
 _MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 
+_PACKER = msgpack.Packer(
+    buf_size=PACKET_BYTES_MAX
+)  # kept: a new one would have a new buffer, from the system each time
+
+
 def pack(message: dict[str, Any]) -> bytes:
-    packet: bytes = msgpack.packb(message)
+    packet: bytes = _PACKER.pack(message)
     if len(packet) > PACKET_BYTES_MAX:
         raise ValueError(f"a message of {len(packet)} bytes is over the {PACKET_BYTES_MAX} of a packet")
     return packet

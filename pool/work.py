@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, overload
@@ -66,11 +66,13 @@ class Outcomes(Sequence[Outcome]):
         self.signatures[start:stop] = signatures
         self._tokens.append((start, stop, token))
 
-    def statuses(self) -> Counter[Status]:
+    def statuses(self) -> Mapping[Status, int]:
+        """How many items have which."""
+        if not self.problems:
+            return {Status.SIGNED: len(self)}
         counts = Counter(outcome.status for outcome in self.problems.values())
-        if len(self) > len(self.problems):
-            counts[Status.SIGNED] = len(self) - len(self.problems)
-        return counts
+        counts[Status.SIGNED] = len(self) - len(self.problems)
+        return +counts
 
     def with_values(self, values: Sequence[bytes]) -> "Outcomes":
         """The same outcomes with something else in the place of each signature that there is."""

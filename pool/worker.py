@@ -146,6 +146,9 @@ class Worker:
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
         page, items = self._pages[message["page"]], message["items"]
+        if isinstance(items, bytes):
+            width = len(items) // sum(count for count, _ in message["runs"])
+            items = [items[offset : offset + width] for offset in range(0, len(items), width)]
         make = self._maker(message["key"], message["scheme"], message["hash"])
         began = time.monotonic_ns()
         signed, lost, index = 0, "", 0

@@ -18,19 +18,20 @@ import msgpack
 from pool.process import Child, ChildLost
 from signer.errors import Refusal
 from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX, ASSEMBLY_RESTART_S
+from signer.turns import Places
 
 log = logging.getLogger("signer.assembly")
 
 
 class Assembly:
-    """`processes` documents are looked into at one time; the others wait their turn."""
+    """`processes` documents are looked into at one time; the others wait their turn, in which callers alternate."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._idle: asyncio.Queue[_Assembler] = asyncio.Queue()
         self._all: set[_Assembler] = set()
         self._refills: set[asyncio.Task[None]] = set()
-        self._turns = asyncio.Semaphore(processes)
+        self._places = Places(processes)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -48,51 +49,61 @@ class Assembly:
         await asyncio.gather(*self._refills, return_exceptions=True)
         await asyncio.gather(*(assembler.child.close() for assembler in self._all))
 
-    async def prepare(self, fd: int, fields: dict[str, Any]) -> tuple[bytes, int, int]:
+    async def prepare(self, caller: str, fd: int, fields: dict[str, Any]) -> tuple[bytes, int, int]:
         """
         Append the signature's revision to the PDF behind `fd`; answers content digest, gap start and gap end.
 
         Raises `Refusal` PDF_REJECTED (the kind in the message), ASSEMBLY_FAILED.
         """
-        answer = await self._ask({"t": "prepare", **fields}, [fd])
+        answer = await self._ask(caller, {"t": "prepare", **fields}, [fd])
         return answer["digest"], answer["start"], answer["end"]
 
-    async def verify(self, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime) -> dict[str, Any]:
+    async def verify(
+        self, caller: str, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime
+    ) -> dict[str, Any]:
         """What `examine` reports of the file; raises `Refusal` PDF_REJECTED where it took the process down."""
         output = os.memfd_create("paraph-report", os.MFD_CLOEXEC)
         try:
             fds = [fd, *([] if content_fd is None else [content_fd]), output]
-            await self._ask({"t": "verify", "roots": list(roots), "time": now.timestamp()}, fds)
+            await self._ask(caller, {"t": "verify", "roots": list(roots), "time": now.timestamp()}, fds)
             report: dict[str, Any] = msgpack.unpackb(os.pread(output, os.fstat(output).st_size, 0))
             return report
         finally:
             os.close(output)
 
-    async def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
-        async with self._turns:
-            while (assembler := await self._idle.get()).child.ended.done():
-                self._replace(assembler)  # it ended while it waited, which is no document's fault
-            try:
-                answer = await assembler.child.ask(message, ASSEMBLY_ANSWER_S, fds)
-            except ChildLost as lost:
-                # SIGXCPU is our own limit; anything else that a file does to its parser is refused just the same.
-                kind = "needs-too-much-time" if "SIGXCPU" in lost.how else "breaks-the-parser"
-                answer = {"t": "rejected", "kind": kind, "worn": True}
-                log.warning("an assembly process ended over a document: %s", lost.how)
-            except TimeoutError:
-                answer = {"t": "rejected", "kind": "needs-too-much-time", "worn": True}
-            except BaseException:
-                self._replace(assembler)  # the call was cancelled and its answer is still to come
-                raise
-            assembler.documents += 1
-            if answer.get("worn") or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
-                self._replace(assembler)
-            else:
-                self._idle.put_nowait(assembler)
+    async def _ask(self, caller: str, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        await self._places.take(caller)
+        try:
+            answer = await self._ask_one(message, fds)
+        finally:
+            self._places.give_back()
         if answer["t"] == "no-room":
             raise Refusal("SPOOL_FULL", retry_s=1.0)
         if answer["t"] == "rejected":
             raise Refusal("PDF_REJECTED", answer["kind"])
+        return answer
+
+    async def _ask_one(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        """The answer of an idle process, and what that says of the process."""
+        while (assembler := await self._idle.get()).child.ended.done():
+            self._replace(assembler)  # it ended while it waited, which is no document's fault
+        try:
+            answer = await assembler.child.ask(message, ASSEMBLY_ANSWER_S, fds)
+        except ChildLost as lost:
+            # SIGXCPU is our own limit; anything else that a file does to its parser is refused just the same.
+            kind = "needs-too-much-time" if "SIGXCPU" in lost.how else "breaks-the-parser"
+            answer = {"t": "rejected", "kind": kind, "worn": True}
+            log.warning("an assembly process ended over a document: %s", lost.how)
+        except TimeoutError:
+            answer = {"t": "rejected", "kind": "needs-too-much-time", "worn": True}
+        except BaseException:
+            self._replace(assembler)  # the call was cancelled and its answer is still to come
+            raise
+        assembler.documents += 1
+        if answer.get("worn") or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
+            self._replace(assembler)
+        else:
+            self._idle.put_nowait(assembler)
         return answer
 
     def _replace(self, assembler: "_Assembler") -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, delete, insert, select, update
 
 from pool import Algorithm, Hash, Key, Scheme
-from pool.public import algorithms, key_type
+from pool.public import algorithms, key_type, signature_bytes_max
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import NAME
@@ -58,7 +58,7 @@ class Credential:
     state: State = State.ACTIVE
     _templates: dict[tuple[Algorithm, Profile], Template] = field(default_factory=dict, compare=False, repr=False)
 
-    @property
+    @cached_property
     def x509(self) -> x509.Certificate:
         return x509.load_der_x509_certificate(self.certificates[0])
 
@@ -71,15 +71,21 @@ class Credential:
 
     def check(self, now: datetime) -> None:
         """Raise `Refusal` unless the certificate may be signed with now: state, usage, validity."""
-        certificate = self.x509
-        if self.purpose is not Purpose.SIGNATURE or not _for_signatures(certificate):
+        for_signatures, begin, end = self._limits
+        if self.purpose is not Purpose.SIGNATURE or not for_signatures:
             raise Refusal("CERT_USAGE")
         if self.state is not State.ACTIVE:
             raise Refusal("CREDENTIAL_SUSPENDED")
-        if now < certificate.not_valid_before_utc:
-            raise Refusal("CERT_NOT_YET_VALID", f"from {rfc3339(certificate.not_valid_before_utc)}")
-        if now >= certificate.not_valid_after_utc:
-            raise Refusal("CERT_EXPIRED", f"on {rfc3339(certificate.not_valid_after_utc)}")
+        if now < begin:
+            raise Refusal("CERT_NOT_YET_VALID", f"from {rfc3339(begin)}")
+        if now >= end:
+            raise Refusal("CERT_EXPIRED", f"on {rfc3339(end)}")
+
+    @cached_property
+    def _limits(self) -> tuple[bool, datetime, datetime]:
+        """What is asked of the certificate at every call, read from it once: its usage, beginning and end."""
+        certificate = self.x509
+        return _for_signatures(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
     def check_request(self, output: Output, algorithm: Algorithm) -> None:
         if output not in self.outputs:
@@ -98,6 +104,11 @@ class Credential:
     def cms_bytes_max(self) -> int:
         """The longest CMS of this credential, whatever the algorithm."""
         return max(self.template(a, p).bytes_max for a in self.algorithms() for p in Profile)
+
+    def answer_bytes_max(self, output: Output, count: int) -> int:
+        """The longest answer with so many signatures or CMS of this credential."""
+        item = signature_bytes_max(self.key.spki) if output is Output.RAW else self.cms_bytes_max
+        return count * (item + _ITEM_OVERHEAD_BYTES) + len(self.certificates[0])
 
     def cms_digests_max(self) -> int:
         """How many CMS of this credential fit one answer."""

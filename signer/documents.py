@@ -182,7 +182,7 @@ class DocumentStream:
                 "reason": job.reason,
                 "location": job.location,
             }
-            prepared = gap.Prepared(*await self._assembly.prepare(upload.file.fileno(), fields))
+            prepared = gap.Prepared(*await self._assembly.prepare(self._call.caller.name, upload.file.fileno(), fields))
             content_digest = prepared.content_digest
         else:
             content_digest = await asyncio.to_thread(_digest, upload.file, template.digest.value)

@@ -49,6 +49,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "PDF_REJECTED": (Code.INVALID_ARGUMENT, "The PDF cannot be signed; the message says what is wrong with it."),
     "TOO_MANY_STREAMS": (Code.RESOURCE_EXHAUSTED, "The caller has 4 document streams open; end one first."),
     "TOO_MANY_CALLS": (Code.RESOURCE_EXHAUSTED, "Too many calls are in work; try again."),
+    "ANSWERS_UNREAD": (Code.RESOURCE_EXHAUSTED, "Answers of 64 MiB wait to be read by the caller; read them first."),
     "SPOOL_FULL": (Code.RESOURCE_EXHAUSTED, "The space for documents in work is used up; try again."),
     "STREAM_OVER": (Code.UNAVAILABLE, "The stream has reached its age; open another and go on there."),
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),

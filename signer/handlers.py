@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -26,6 +26,7 @@ from signer.limits import (
     BATCH_CALL_S,
     CALL_S,
     CALLER_CALLS_MAX,
+    CALLER_CALLS_SURE,
     CALLS_MAX,
     DEADLINE_MARGIN_S,
     DEADLINE_MARGIN_SHARE,
@@ -37,9 +38,14 @@ from signer.limits import (
 from signer.metrics import Metrics
 from signer.peer import Peers
 from signer.policy import Policy
+from signer.promises import Promises
+from signer.turns import Starts
 
 log = logging.getLogger("signer.call")
 
+_KEEP_TIME = frozenset(
+    {"SignDigests"}
+)  # the pool answers it at its deadline, for certain: no second clock for each call
 _LATE_S = 0.1  # methods keep to the deadline by themselves; so much later one that does not is ended
 READ_OUT_S = 0.04  # a refusal is promised within 50 ms
 _BUSY_RETRY_S = 0.1  # calls in work end within a frame or two
@@ -85,53 +91,43 @@ class Answers:
             await asyncio.wait([self._writing])
 
 
-@dataclass(slots=True)
-class Call:
-    """One call as its method sees it. `deadline` is of the monotonic clock; `accepted` the wall time it came at."""
-
-    rpc: str
-    caller: Caller
-    deadline: float
-    accepted: datetime
-    identify: Callable[[], Caller] = field(repr=False)
-    # What a call that may be open for long, with nothing in work, does when the service stops.
-    when_draining: "Callable[[Callable[[], object]], contextlib.AbstractContextManager[None]]" = field(repr=False)
-    request_id: str = ""
-
-    def check_again(self) -> None:
-        """For each message of a stream: the certificate may have ended, or been denied, or lost this RPC."""
-        self.caller = self.identify()
-
-
 class Admission:
-    """How many calls are in work: of all callers, and of each."""
+    """How many calls are in work: of all callers, and of each. A call is in work until its answer has been taken."""
 
     def __init__(self) -> None:
         self._callers: Counter[str] = Counter()
         self._at_drain: set[Callable[[], object]] = set()
         self._empty = asyncio.Event()
+        self.starts = Starts()
+        self.promises = Promises()
         self.draining = False
+        self.calls = 0
 
-    @property
-    def calls(self) -> int:
-        return self._callers.total()
+    def is_full_for(self, caller: Caller) -> bool:
+        """An operator's call is never one too many: it may be the one that mends what fills the others."""
+        own = self._callers[caller.name]
+        full = self.calls >= CALLS_MAX and own >= CALLER_CALLS_SURE and caller.role != "operator"
+        return full or own >= CALLER_CALLS_MAX
 
-    @contextlib.contextmanager
-    def admit(self, caller: Caller) -> Iterator[None]:
-        """Raises `Refusal` instead of letting a queue grow."""
+    async def admit(self, caller: Caller, context: Any) -> None:
+        """Returns when it is the call's turn; raises `Refusal` instead of letting a queue grow."""
         if self.draining:
             raise draining()
-        # An operator's call is never one too many: it may be the one that mends what fills the others.
-        full = self._callers.total() >= CALLS_MAX and caller.role != "operator"
-        if full or self._callers[caller.name] >= CALLER_CALLS_MAX:
+        if self.is_full_for(caller):
+            if not self.starts.is_full(caller.name):
+                await self.starts.turn(caller.name)  # who does not heed refusals is refused at his turn
             raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
         self._callers[caller.name] += 1
-        try:
-            yield
-        finally:
-            self._callers[caller.name] -= 1
-            if self.draining and not self.calls:
-                self._empty.set()
+        self.calls += 1
+        # Not when the method returns: an answer that nobody reads is in work, too.
+        context.add_done_callback(lambda _context: self._leave(caller))
+        await self.starts.turn(caller.name)
+
+    def _leave(self, caller: Caller) -> None:
+        self._callers[caller.name] -= 1
+        self.calls -= 1
+        if self.draining and not self.calls:
+            self._empty.set()
 
     async def drain(self) -> None:
         """Admit no call any more; returns when none is in work."""
@@ -143,11 +139,39 @@ class Admission:
 
     @contextlib.contextmanager
     def when_draining(self, callback: Callable[[], object]) -> Iterator[None]:
+        """What a call that may be open for long, with nothing in work, does when the service stops."""
         self._at_drain.add(callback)
         try:
             yield
         finally:
             self._at_drain.discard(callback)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as its method sees it. `deadline` is of the monotonic clock; `accepted` the wall time it came at."""
+
+    rpc: str
+    caller: Caller
+    deadline: float
+    accepted: datetime
+    identify: Callable[[], Caller] = field(repr=False)
+    admission: Admission = field(repr=False)
+    context: Any = field(repr=False)
+    request_id: str = ""
+
+    def check_again(self) -> None:
+        """For each message of a stream: the certificate may have ended, or been denied, or lost this RPC."""
+        self.caller = self.identify()
+
+    async def turn(self) -> None:
+        """For each message of a stream that is work: as for the first one."""
+        await self.admission.starts.turn(self.caller.name)
+
+    def promise(self, size: int) -> None:
+        """The answer will have so many bytes, until it has been taken; raises `Refusal` ANSWERS_UNREAD."""
+        self.admission.promises.make(self.caller.name, size)
+        self.context.add_done_callback(lambda _context: self.admission.promises.keep(self.caller.name, size))
 
 
 def draining() -> Refusal:
@@ -181,18 +205,20 @@ class Gatekeeper:
         left_s = default_s if asked_s is None else min(asked_s, life_s)
         margin_s = max(DEADLINE_MARGIN_S, left_s * DEADLINE_MARGIN_SHARE)
         deadline = self.clock.monotonic() + left_s - margin_s
-        return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission.when_draining)
+        return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission, context)
 
     async def unary(self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Any, context: Any) -> Any:
         """A call with one request and one answer."""
-        with self._watch(rpc, context) as outcome:
+        with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                with self.admission.admit(call.caller):
-                    if isinstance(request, Unread):
-                        raise request.refusal()
-                    async with asyncio.timeout(self._left(call) + _LATE_S):
-                        return await method(request, call)
+                await self.admission.admit(call.caller, context)
+                if isinstance(request, Unread):
+                    raise request.refusal()
+                if rpc in _KEEP_TIME:
+                    return await method(request, call)
+                async with asyncio.timeout(self._left(call) + _LATE_S):
+                    return await method(request, call)
             except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status here
                 refusal = outcome.refusal = self._refusal(error, outcome)
         return await context.abort(refusal.code, refusal.message, details(refusal))
@@ -202,12 +228,12 @@ class Gatekeeper:
     ) -> None:
         """A call whose method writes messages itself, and with `reads` reads them too."""
         answers = Answers(context)
-        with self._watch(rpc, context) as outcome:
+        with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                with self.admission.admit(call.caller):
-                    async with asyncio.timeout(self._left(call) + _LATE_S):
-                        await method(answers, call)
+                await self.admission.admit(call.caller, context)
+                async with asyncio.timeout(self._left(call) + _LATE_S):
+                    await method(answers, call)
             except Exception as error:  # noqa: BLE001 -- the boundary, as above
                 outcome.refusal = self._refusal(error, outcome)
         if outcome.refusal is not None:
@@ -230,37 +256,36 @@ class Gatekeeper:
             return Refusal("INTERNAL")
         return refusal
 
-    @contextlib.contextmanager
-    def _watch(self, rpc: str, context: Any) -> "Iterator[_Outcome]":
-        """Count, measure and log the call, however it ends."""
-        outcome, began = _Outcome(rpc), time.perf_counter()
-        self.metrics.calls_in_work.inc()
-        code = "CANCELLED"
-        try:
-            yield outcome
-            code = outcome.refusal.code.name if outcome.refusal else "OK"
-        finally:
-            took_s = time.perf_counter() - began
-            caller = outcome.caller.name if outcome.caller else ""
-            self.metrics.calls_in_work.dec()
-            self.metrics.calls.labels(caller, rpc, code).inc()
-            self.metrics.call_seconds.labels(rpc).observe(took_s)
-            if outcome.refusal:
-                self.metrics.refusals.labels(caller, rpc, outcome.refusal.reason).inc()
-                log.info("%s refused: %s peer=%s", outcome, outcome.refusal, context.peer())
-            elif log.isEnabledFor(logging.DEBUG):
-                log.debug("%s %s in %.1f ms", outcome, code, took_s * 1e3)
-            # The call knows how to identify its caller, and with that its outcome: the connection would wait for the
-            # garbage collector.
-            outcome.call = None
-
 
 @dataclass(slots=True)
 class _Outcome:
+    """Counts, measures and logs a call, however it ends."""
+
     rpc: str
+    context: Any
+    metrics: Metrics
+    began: float = field(default_factory=time.perf_counter)
     caller: Caller | None = None
     call: Call | None = None
     refusal: Refusal | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        took_s = time.perf_counter() - self.began
+        caller = self.caller.name if self.caller else ""
+        code = "OK" if kind is None else "CANCELLED"
+        if self.refusal is not None:
+            code = self.refusal.code.name
+            self.metrics.refusals.labels(caller, self.rpc, self.refusal.reason).inc()
+            log.info("%s refused: %s peer=%s", self, self.refusal, self.context.peer())
+        elif log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s in %.1f ms", self, code, took_s * 1e3)
+        self.metrics.count_call(caller, self.rpc, code, took_s)
+        # The call knows how to identify its caller, and with that this: the connection would wait for the garbage
+        # collector.
+        self.call = None
 
     def __str__(self) -> str:
         caller = self.caller.name if self.caller else "?"

@@ -36,8 +36,10 @@ BATCH_CALL_S = 600.0  # the longest deadline that a call is given
 DEADLINE_MARGIN_S = 0.020  # answers this much before the caller's deadline arrive with their reason (measured: 5 ms
 DEADLINE_MARGIN_SHARE = 0.02  # does on an idle machine; a loaded one wants a share)
 
-CALLS_MAX = 512  # in work at one time; 16 callers' worth
+CALLS_MAX = 512  # in work at one time; two callers' worth
 CALLER_CALLS_MAX = 256  # of one caller: 64 in flight on four channels
+CALLER_CALLS_SURE = 32  # of one caller, however many the others have: idle streams of two must not shut a third one out
+CALLER_ANSWER_BYTES_MAX = 64 * MIB  # promised to one caller and not yet taken: 16 of the largest answers
 DRAIN_S = 30.0  # from SIGTERM to the end
 
 ASSEMBLY_CPU_S = 10  # of one document, in its process

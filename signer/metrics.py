@@ -84,7 +84,9 @@ def _buckets(counts: list[int]) -> list[tuple[str, float]]:
 
 
 class Metrics:
-    def __init__(self, snapshot: Callable[[], list[TokenView]]) -> None:
+    """`count_*` find the series that a call belongs to in a dictionary of their own: each lookup is made four times a call."""
+
+    def __init__(self, snapshot: Callable[[], list[TokenView]], calls_in_work: Callable[[], int]) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(PoolCollector(snapshot))
         self.calls = Counter(
@@ -99,9 +101,27 @@ class Metrics:
         self.call_seconds = Histogram(
             "paraph_call_seconds", "From request to answer.", ["rpc"], buckets=_CALL_BUCKETS_S, registry=self.registry
         )
-        self.calls_in_work = Gauge("paraph_calls_in_work", "Calls that were not answered yet.", registry=self.registry)
+        in_work = Gauge("paraph_calls_in_work", "Calls whose answer was not taken yet.", registry=self.registry)
+        in_work.set_function(calls_in_work)
         self.spool_bytes = Gauge("paraph_spool_bytes", "Bytes of documents in work.", registry=self.registry)
         self._server: Any = None
+        self._series: dict[tuple[str, ...], Any] = {}
+
+    def count_call(self, caller: str, rpc: str, code: str, seconds: float) -> None:
+        """One more call has ended."""
+        self._of(self.calls, caller, rpc, code).inc()
+        self._of(self.call_seconds, rpc).observe(seconds)
+
+    def count_items(self, caller: str, output: str, status: str, count: int) -> None:
+        """So many digests or documents were answered."""
+        self._of(self.items, caller, output, status).inc(count)
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        key = (metric._name, *labels)  # noqa: SLF001 -- it has no public name
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = metric.labels(*labels)
+        return series
 
     def serve(self, address: str) -> None:
         """Answer GET /metrics on a thread of its own, as prometheus_client does."""

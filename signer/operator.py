@@ -70,7 +70,7 @@ class OperatorService:
     async def watch_tokens(self, _request: Any, context: Any, call: Call) -> None:
         try:
             async with asyncio.timeout(None) as watching:
-                with call.when_draining(lambda: watching.reschedule(0)):
+                with call.admission.when_draining(lambda: watching.reschedule(0)):
                     async for views in self._pool.watch():
                         call.check_again()
                         await context.write(self._tokens(views))

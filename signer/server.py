@@ -78,7 +78,7 @@ class Daemon:
             keys = [credential.key for credential in self._credentials.values()]
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
-            metrics = Metrics(self._snapshot_from_outside(asyncio.get_running_loop()))
+            metrics = Metrics(self._snapshot_from_outside(asyncio.get_running_loop()), lambda: self._admission.calls)
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
                 metrics.serve(self._config.server.metrics)

@@ -8,6 +8,7 @@ import asyncio
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from pool import Hash, Outcomes, Pool, Scheme
@@ -28,8 +29,11 @@ from signer.limits import (
 )
 from signer.metrics import Metrics
 from signer.policy import Policy
+from signer.promises import Promises
 from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
+
+_PROBLEM_BYTES = 1_024  # of an answer that says why not
 
 
 class SigningService:
@@ -62,7 +66,8 @@ class SigningService:
         return self._describe(self._credential(request.credential, call))
 
     async def sign_digests(self, request: Any, call: Call) -> Any:
-        ask = self._ask(request, call, call.deadline)
+        ask = self._ask(request, call, call.deadline, call.accepted)
+        call.promise(ask.credential.answer_bytes_max(ask.output, len(ask.digests)))
         outcomes = await self._batches.sign(ask)
         self._count(ask, outcomes)
         whole_call(outcomes)
@@ -70,8 +75,8 @@ class SigningService:
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
-        answers: asyncio.Queue[tuple[asyncio.Task[Any], int] | Refusal | None] = asyncio.Queue()
-        room = _DigestRoom()
+        answers: asyncio.Queue[tuple[asyncio.Task[Any], int, int] | Refusal | None] = asyncio.Queue()
+        room = _Room(call.caller.name, call.admission.promises)
 
         async def read_all(tasks: asyncio.TaskGroup) -> None:
             while True:
@@ -85,14 +90,16 @@ class SigningService:
                     return
                 call.check_again()
                 count = max(1, len(message.digests) + len(message.messages))
-                await room.take(count)
-                answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count))
+                size = self._answer_bytes_max(message, count)
+                await room.take(count, size)
+                await call.turn()
+                answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count, size))
 
         async def write_all() -> None:
             while isinstance(entry := await answers.get(), tuple):
-                task, count = entry
+                task, count, size = entry
                 await context.write(await task)
-                room.give_back(count)
+                room.give_back(count, size)
             if entry is not None:
                 raise entry
 
@@ -100,16 +107,27 @@ class SigningService:
             reader.cancel()
             answers.put_nowait(draining())
 
-        async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(read_all(tasks))
-            with call.when_draining(stop_reading):
-                await tasks.create_task(write_all())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(read_all(tasks))
+                with call.admission.when_draining(stop_reading):
+                    await tasks.create_task(write_all())
+        finally:
+            room.close()
+
+    def _answer_bytes_max(self, message: Any, count: int) -> int:
+        """For a request of a stream that was not looked into yet; little, where it will be refused."""
+        credential = self._credentials().get(message.credential)
+        if credential is None or message.output not in read.OUTPUTS or credential.purpose is not Purpose.SIGNATURE:
+            return _PROBLEM_BYTES
+        return credential.answer_bytes_max(read.output(message.output), count)
 
     async def _one_of_stream(self, message: Any, call: Call) -> Any:
         """The answer to one request of a stream, its refusal included."""
         timeout_s = min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
         try:
-            ask = self._ask(message, call, min(call.deadline, self._clock.monotonic() + timeout_s))
+            deadline = min(call.deadline, self._clock.monotonic() + timeout_s)
+            ask = self._ask(message, call, deadline, self._clock.wall())
             outcomes = await self._batches.sign(ask)
         except Exception as error:
             refusal = refusal_from(error)
@@ -137,7 +155,7 @@ class SigningService:
                 self._assembly,
                 self._batches,
                 self._clock,
-                lambda output, status: self._metrics.items.labels(caller, output, status).inc(),
+                lambda output, status: self._metrics.count_items(caller, output, status, 1),
             )
             await stream.run()
         finally:
@@ -174,7 +192,8 @@ class SigningService:
                 else:
                     raise Refusal("STREAM_ORDER", "after open come chunks, then content")
             fd = None if content is None else content.file.fileno()
-            report = await self._assembly.verify(document.file.fileno(), fd, self._policy().roots, self._clock.wall())
+            roots, now = self._policy().roots, self._clock.wall()
+            report = await self._assembly.verify(call.caller.name, document.file.fileno(), fd, roots, now)
             return _report(report)
         finally:
             document.close()
@@ -184,17 +203,16 @@ class SigningService:
     def _credential(self, name: str, call: Call) -> Credential:
         return read.credential_of(name, call.caller, self._policy(), self._credentials())
 
-    def _ask(self, request: Any, call: Call, deadline: float) -> Ask:
+    def _ask(self, request: Any, call: Call, deadline: float, accepted: datetime) -> Ask:
         call.request_id = read.request_id(request.request_id)
         credential = self._credential(request.credential, call)
         output = read.output(request.output)
         algorithm, items = read.items(request, output)
-        accepted = self._clock.wall()
         return Ask(call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted)
 
     def _count(self, ask: Ask, outcomes: Outcomes) -> None:
         for status, count in outcomes.statuses().items():
-            self._metrics.items.labels(ask.caller.name, ask.output, status).inc(count)
+            self._metrics.count_items(ask.caller.name, ask.output, status, count)
 
     def _describe(self, credential: Credential) -> Any:
         schemes = dict.fromkeys(a.scheme for a in credential.algorithms())
@@ -216,22 +234,36 @@ class SigningService:
         )
 
 
-class _DigestRoom:
-    """Room for unanswered digests on a stream: one request always fits, so that none waits for itself."""
+class _Room:
+    """
+    Room for what is unanswered on a stream: for so many digests of it, and for so many bytes of its caller's answers.
+    One request always fits, so that none waits for itself.
+    """
 
-    def __init__(self) -> None:
-        self._taken = 0
+    def __init__(self, caller: str, promises: Promises) -> None:
+        self._caller = caller
+        self._promises = promises
+        self._digests = self._bytes = 0
         self._less = asyncio.Event()
 
-    async def take(self, count: int) -> None:
-        while self._taken and self._taken + count > STREAM_UNANSWERED_DIGESTS_MAX:
+    async def take(self, digests: int, size: int) -> None:
+        while self._digests and self._digests + digests > STREAM_UNANSWERED_DIGESTS_MAX:
             self._less.clear()
             await self._less.wait()
-        self._taken += count
+        await self._promises.make_when_it_fits(self._caller, size)
+        self._digests += digests
+        self._bytes += size
 
-    def give_back(self, count: int) -> None:
-        self._taken -= count
+    def give_back(self, digests: int, size: int) -> None:
+        self._digests -= digests
+        self._bytes -= size
+        self._promises.keep(self._caller, size)
         self._less.set()
+
+    def close(self) -> None:
+        """The stream is over, whatever it still held."""
+        self._promises.keep(self._caller, self._bytes)
+        self._bytes = 0
 
 
 def _report(report: dict[str, Any]) -> Any:

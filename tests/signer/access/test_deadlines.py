@@ -80,7 +80,7 @@ def _deadline_s(rpc: str, asked_s: float | None) -> float:
     peers: Any = SimpleNamespace(identify=lambda _: caller)
     context: Any = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: asked_s)
     outcome: Any = SimpleNamespace(caller=None)
-    keeper = Gatekeeper(peers, lambda: policy, clock, Admission(), Metrics(list))
+    keeper = Gatekeeper(peers, lambda: policy, clock, Admission(), Metrics(list, int))
     return keeper.begin(rpc, context, outcome).deadline - 1_000.0
 
 
