@@ -20,7 +20,9 @@ HEALTHY_S = 60.0
 BREAKER_LOSSES = 5  # so many losses ...
 BREAKER_WINDOW_S = 60.0  # ... within this time open the token's breaker
 LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-_EWMA = 0.2
+# The weight of a new measurement. What else the machine does only adds to a lane's time, so that less is believed
+# sooner than more: frames stay as long as they should be while others use the processors.
+_EWMA_LESS, _EWMA_MORE = 0.3, 0.05
 
 
 class State(StrEnum):
@@ -123,7 +125,7 @@ class Lane:
         self.tally.measure(seconds, count)
         mean = max(seconds / count, 1e-6)
         known = self.item_s.get((key, algorithm), mean)
-        self.item_s[key, algorithm] = known + _EWMA * (mean - known)
+        self.item_s[key, algorithm] = known + (_EWMA_LESS if mean < known else _EWMA_MORE) * (mean - known)
 
     def lost(self, now: float) -> bool:
         """Count a loss; True when it opens the breaker."""
