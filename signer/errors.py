@@ -104,16 +104,23 @@ def refusal_from(error: Exception) -> Refusal | None:
     return None
 
 
-def details(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:
-    """The trailing metadata that carries ErrorInfo and RetryInfo (gRPC's richer error model)."""
+def details(refusal: Refusal) -> tuple[tuple[str, str | bytes], ...]:
+    """
+    The trailing metadata that carries ErrorInfo and RetryInfo (gRPC's richer error model), and the same for gRPC's own
+    retries (gRFC A6): when, or never. INDETERMINATE is UNAVAILABLE, which a stock retry policy would send again.
+    """
     status = status_pb2.Status(code=refusal.code.value[0], message=refusal.message)
     info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN)
     status.details.append(_any(info))
     if refusal.retry_s is not None:
         delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(refusal.retry_s * 1e9))
+        delay.FromMilliseconds(max(1, int(refusal.retry_s * 1e3)))
         status.details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return (("grpc-status-details-bin", status.SerializeToString()),)
+    pushback_ms = -1 if refusal.retry_s is None else max(1, int(refusal.retry_s * 1e3))
+    return (
+        ("grpc-status-details-bin", status.SerializeToString()),
+        ("grpc-retry-pushback-ms", str(pushback_ms)),
+    )
 
 
 def _any(message: Any) -> any_pb2.Any:

@@ -66,6 +66,15 @@ class SyncClient:
     ) -> None:
         self.close()
 
+    def sign_pdf(self, credential: str, source: Path, target: Path, **wishes: Any) -> None:
+        """
+        A local PDF, of which only the digest travels: `local.sign_pdf`, with its `pss`, `reason` and `location`, and
+        its errors. Needs the extra `pdf`.
+        """
+        from signer import local  # late: it brings pyHanko along
+
+        self.run(local.sign_pdf(self.client, self.credential(credential), source, target, **wishes))
+
     credentials = _sync(Client.credentials)
     credential = _sync(Client.credential)
     sign_digests = _sync(Client.sign_digests)

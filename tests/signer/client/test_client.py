@@ -1,7 +1,9 @@
 """The client library against a real daemon: what travels together, what is sent again, and what never travels."""
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
@@ -128,14 +130,19 @@ async def test_ed25519_is_not_for_pyhanko(client: Client) -> None:
         local.RemoteSigner(client, credential)
 
 
-def test_threads_share_the_synchronous_client(rig: Rig) -> None:
-    """Without asyncio: the same methods, from several threads at one time."""
+def test_the_synchronous_client(rig: Rig, tmp_path: Path) -> None:
+    """Without asyncio: the same methods, from several threads at one time, and local PDFs."""
     with SyncClient(rig.profile("portal")) as client:
         assert {credential.name for credential in client.credentials()} == {kind.lower() for kind in KINDS}
         with futures.ThreadPoolExecutor(8) as threads:
             jobs = [threads.submit(client.sign_digest, "p-256", digest_of(i), **ECDSA) for i in range(64)]
             for number, job in enumerate(jobs):
                 check(rig, digest_of(number), job.result())
+        source, target = tmp_path / "a.pdf", tmp_path / "b.pdf"
+        source.write_bytes(minimal_pdf())
+        client.sign_pdf("rsa-2048", source, target, pss=True, reason="Agreed")
+        (signature,) = client.verify(target).signatures
+        assert (signature.valid, signature.profile) == (True, "PAdES")
         before = threading.active_count()
     client.close()  # a second time is no harm
     assert threading.active_count() < before
@@ -193,6 +200,32 @@ async def test_nothing_else_is_sent_again(moody: Any, refusal: Any) -> None:
     with pytest.raises(ServiceError):
         await client.sign_digest("c", digest_of(1), **ECDSA)
     assert len(servicer.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "times"),
+    [(Refusal("DRAINING", retry_s=0.01), 2), (Refusal("TOKEN_REMOVED", "the item is INDETERMINATE"), 1)],
+)
+async def test_gRPC_s_own_retries_heed_us(tmp_path: Path, refusal: Refusal, times: int) -> None:  # noqa: N802
+    """A stock policy that retries UNAVAILABLE waits as long as it is told, and never resends what may have been signed."""
+    server, servicer = grpc.aio.server(), Moody(refusal)
+    signing_pb2_grpc.add_SigningServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{tmp_path / 's'}")
+    await server.start()
+    policy = {
+        "name": [{}],
+        "retryPolicy": {
+            "maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }  # fmt: skip
+    options = [("grpc.service_config", json.dumps({"methodConfig": [policy]}))]
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}", options) as channel:
+        request = pb.SignDigestsRequest(request_id="r", digests=[b"d"], crc32c=google_crc32c.value(b"d"))
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await signing_pb2_grpc.SigningStub(channel).SignDigests(request, timeout=5)
+    await server.stop(0)
+    assert len(servicer.requests) == times
 
 
 async def test_patience_ends_with_the_deadline(moody: Any) -> None:
