@@ -37,7 +37,6 @@ from signer.limits import (
 from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
 
-
 HERE_BYTES_MAX = 256 * 1024  # hashed in 0.2 ms; a thread costs as much, and for more the loop would stand still
 
 

@@ -98,7 +98,7 @@ class Admission:
         self._callers: Counter[str] = Counter()
         self._at_drain: set[Callable[[], object]] = set()
         self._empty = asyncio.Event()
-        self.starts = Starts()
+        self.starts = Starts(lambda: len(self._callers) > 1)
         self.promises = Promises()
         self.draining = False
         self.calls = 0
@@ -125,6 +125,8 @@ class Admission:
 
     def _leave(self, caller: Caller) -> None:
         self._callers[caller.name] -= 1
+        if not self._callers[caller.name]:
+            del self._callers[caller.name]
         self.calls -= 1
         if self.draining and not self.calls:
             self._empty.set()
