@@ -1,29 +1,38 @@
 """
 PAdES B-B (ETSI EN 319 142-1): `prepare` a PDF with a gap for its CMS (signer/cms.py), which signer/gap.py fills.
 
-`prepare` parses and therefore runs in an assembly process (see assembly.py). pyHanko keeps the PDF.
+`prepare` parses and therefore runs in an assembly process (see assembly.py). Plain documents take the short way of
+signer/increment.py. pyHanko keeps all others, and whatever is refused is refused by pyHanko.
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import BinaryIO
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Any, BinaryIO, NoReturn
 
 from asn1crypto import x509
 from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+from pyhanko.pdf_utils.metadata import xmp_xml
+from pyhanko.pdf_utils.metadata.model import VENDOR, DocumentMetadata
 from pyhanko.pdf_utils.misc import PdfError
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import SigSeedSubFilter, enumerate_sig_fields
 from pyhanko.sign.general import SigningError
 from pyhanko.sign.signers import ExternalSigner, PdfSignatureMetadata, PdfSigner
+from pyhanko.sign.signers.constants import ISO32002_CURVE_NAMES
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
 from signer.examine import open_pdf
 from signer.gap import Prepared
-from signer.trust import PdfProblem, silence, word_for
+from signer.increment import Change, Unusual, append
+from signer.trust import PdfProblem, attempt, silence, word_for
 
+CERTIFICATES_MAX = 64  # remembered: a handful sign at one time
+NAMES = {"common_name", "organization_name"}  # of a subject: pyHanko wants one of them
 OBJECTS_MAX = 8_388_607  # ISO 32000-1, annex C: readers count no further, and a signed file must stay readable
 
 
@@ -49,6 +58,8 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
 
     Raises `PdfProblem`: what cannot be signed without breaking it or another signature is refused.
     """
+    with _problems(), contextlib.suppress(Unusual):
+        return append(document, _change(wishes))
     with silence(), _problems():
         reader = open_pdf(document)
         if int(reader.trailer["/Size"]) > OBJECTS_MAX:
@@ -69,6 +80,59 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
         to_sign = session.prepare_tbs_document(validation_info=None, bytes_reserved=2 * wishes.cms_bytes_max)
         digest, _ = to_sign.digest_tbs_document(in_place=True)
     return Prepared(digest.document_digest, digest.reserved_region_start, digest.reserved_region_end)
+
+
+def _change(wishes: Wishes) -> Change:
+    now = datetime.now(UTC).astimezone()
+    return Change(
+        digest=wishes.digest,
+        gap_bytes=wishes.cms_bytes_max,
+        time=wishes.time,
+        file_id=wishes.file_id,
+        reason=wishes.reason,
+        location=wishes.location,
+        iso_32002=_is_of_iso_32002(wishes.certificate),
+        now=now,
+        producer=VENDOR,
+        packet=partial(_packet, now.replace(microsecond=0)),
+    )
+
+
+@lru_cache(CERTIFICATES_MAX)
+def _is_of_iso_32002(der: bytes) -> bool:
+    """Whether pyHanko declares the extension of ISO/TS 32002 for signatures of this certificate."""
+
+    def ask() -> bool:
+        certificate = x509.Certificate.load(der)
+        key, names = certificate.public_key, certificate.subject.native
+        if key.algorithm not in {"rsa", "ec", "ed25519"} or names.keys().isdisjoint(NAMES):
+            raise Unusual("a certificate")
+        return key.algorithm == "ed25519" or (key.algorithm == "ec" and key.curve[1] in ISO32002_CURVE_NAMES)
+
+    return attempt(_unusual, ask)
+
+
+def _packet(now: datetime, old: bytes | None) -> bytes:
+    """XMP metadata with the date of a change, made out of the old ones."""
+    if old is None:
+        return _first_packet(now)
+    return attempt(_unusual, lambda: _updated(now, xmp_xml.parse_xmp(io.BytesIO(old))))
+
+
+@lru_cache(1)
+def _first_packet(now: datetime) -> bytes:
+    """For all documents of one second."""
+    return _updated(now, [])
+
+
+def _updated(now: datetime, metadata: list[Any]) -> bytes:
+    made = io.BytesIO()
+    xmp_xml.serialise_xmp(xmp_xml.update_xmp_with_meta(DocumentMetadata(last_modified=now), metadata), made)
+    return made.getvalue()
+
+
+def _unusual(error: Exception) -> NoReturn:
+    raise Unusual(str(error)) from error
 
 
 def _identify(writer: IncrementalPdfFileWriter, reader: PdfFileReader, identifier: bytes) -> None:
