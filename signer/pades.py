@@ -9,7 +9,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, BinaryIO, NoReturn
 
@@ -39,8 +39,8 @@ OBJECTS_MAX = 8_388_607  # ISO 32000-1, annex C: readers count no further, and a
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """
-    What goes into the signature dictionary; empty texts are left out. `time` becomes /M, `file_id` (32 bytes) what is
-    new in /ID: with the same wishes, the same document becomes the same bytes.
+    What goes into the signature dictionary; empty texts are left out. `time`, in whole seconds, becomes /M and the date
+    of the change, `file_id` (32 bytes) what is new in /ID: with the same wishes, the same document becomes the same bytes.
     """
 
     certificate: bytes  # DER
@@ -74,6 +74,7 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
         )
         signer = ExternalSigner(certificate, SimpleCertificateStore(), signature_value=None)
         writer = IncrementalPdfFileWriter.from_reader(reader)
+        writer._meta = _Dated(last_modified=wishes.time)  # noqa: SLF001 -- as in `_identify`
         _identify(writer, reader, wishes.file_id)
         session = PdfSigner(metadata, signer).init_signing_session(writer)
         session.system_time = wishes.time
@@ -83,7 +84,6 @@ def prepare(document: BinaryIO, wishes: Wishes) -> Prepared:
 
 
 def _change(wishes: Wishes) -> Change:
-    now = datetime.now(UTC).astimezone()
     return Change(
         digest=wishes.digest,
         gap_bytes=wishes.cms_bytes_max,
@@ -92,9 +92,9 @@ def _change(wishes: Wishes) -> Change:
         reason=wishes.reason,
         location=wishes.location,
         iso_32002=_is_of_iso_32002(wishes.certificate),
-        now=now,
+        now=wishes.time,
         producer=VENDOR,
-        packet=partial(_packet, now.replace(microsecond=0)),
+        packet=partial(_packet, wishes.time),
     )
 
 
@@ -115,14 +115,14 @@ def _is_of_iso_32002(der: bytes) -> bool:
 def _packet(now: datetime, old: bytes | None) -> bytes:
     """XMP metadata with the date of a change, made out of the old ones."""
     if old is None:
-        return _first_packet(now)
+        return _first_packet(now.isoformat())
     return attempt(_unusual, lambda: _updated(now, xmp_xml.parse_xmp(io.BytesIO(old))))
 
 
 @lru_cache(1)
-def _first_packet(now: datetime) -> bytes:
-    """For all documents of one second."""
-    return _updated(now, [])
+def _first_packet(now: str) -> bytes:
+    """For all documents of one second; by its text, because equal moments may have different offsets."""
+    return _updated(datetime.fromisoformat(now), [])
 
 
 def _updated(now: datetime, metadata: list[Any]) -> bytes:
@@ -133,6 +133,14 @@ def _updated(now: datetime, metadata: list[Any]) -> bytes:
 
 def _unusual(error: Exception) -> NoReturn:
     raise Unusual(str(error)) from error
+
+
+@dataclass
+class _Dated(DocumentMetadata):  # type: ignore[misc]  # pyHanko's types are not read
+    """pyHanko dates a change 'now' when it writes it; then a second attempt would make other bytes."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self.__dict__.get(name, value) if value == "now" else value)
 
 
 def _identify(writer: IncrementalPdfFileWriter, reader: PdfFileReader, identifier: bytes) -> None:
