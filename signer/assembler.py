@@ -94,7 +94,8 @@ def main() -> None:
         finally:
             for fd in fds:
                 os.close(fd)
-        sock.send(wire.pack(answer))
+        held_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        sock.send(wire.pack(answer | {"held": held_bytes}))
 
 
 if __name__ == "__main__":

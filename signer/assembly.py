@@ -17,7 +17,7 @@ import msgpack
 
 from pool.process import Child, ChildLost
 from signer.errors import Refusal
-from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX, ASSEMBLY_RESTART_S
+from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX, ASSEMBLY_RESTART_S, ASSEMBLY_WORN_BYTES
 from signer.turns import Places
 
 log = logging.getLogger("signer.assembly")
@@ -100,7 +100,8 @@ class Assembly:
             self._replace(assembler)  # the call was cancelled and its answer is still to come
             raise
         assembler.documents += 1
-        if answer.get("worn") or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
+        worn = answer.get("worn") or answer["held"] > ASSEMBLY_WORN_BYTES
+        if worn or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
             self._replace(assembler)
         else:
             self._idle.put_nowait(assembler)

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 
@@ -37,7 +37,8 @@ from signer.limits import (
 from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
 
-HERE_BYTES_MAX = 256 * 1024  # hashed in 0.2 ms; a thread costs as much, and for more the loop would stand still
+# Read and hashed in 0.2 ms; a thread costs as much, and for more the loop would stand still.
+HERE_BYTES_MAX = CHUNK_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class DocumentStream:
                 read.text(getattr(begin, field), field)
             if begin.size > DOCUMENT_BYTES_MAX:
                 raise Refusal("DOCUMENT_TOO_LARGE", f"{begin.size} bytes")
-            job.upload = self._spool.open(self._call.caller.name)
+            job.upload = self._spool.open(self._call.caller.name, begin.size)
         except Refusal as refusal:
             job.refusal = refusal
         try:
@@ -138,18 +139,18 @@ class DocumentStream:
 
     async def _answer(self, job: "_Job") -> None:
         try:
-            result, source = await self._sign(job)
+            result, chunks = await self._sign(job)
             self._count(self._order.output, Status(pb.ItemStatus.Name(result.status)))
             async with self._writing:
                 await self._context.write(pb.SignDocumentsResponse(result=result))
-                if source is not None:
-                    await self._send(source)
+                for chunk in chunks:
+                    await self._context.write(pb.SignDocumentsResponse(chunk=chunk))
         finally:
             job.close()
             self._room.release()
 
-    async def _sign(self, job: "_Job") -> tuple[Any, Any]:
-        """The result and the file to send behind it; every failure of this document becomes its result."""
+    async def _sign(self, job: "_Job") -> tuple[Any, Iterator[bytes]]:
+        """The result and what is sent behind it; every failure of this document becomes its result."""
         result = pb.DocumentResult(index=job.index)
         if job.upload is not None:
             result.input_sha256 = job.upload.sha256
@@ -166,9 +167,9 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
-            return result, None
+            return result, iter(())
 
-    async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Any]:
+    async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Iterator[bytes]]:
         order, accepted = self._order, self._clock.wall()
         credential = order.current()
         credential.check(accepted)
@@ -207,21 +208,22 @@ class DocumentStream:
         if prepared is not None:
             gap.finish(prepared, template.detached(attributes, outcome.signature), output)
         else:
-            job.output = output = self._spool.open(self._call.caller.name).file
+            size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
+            job.output = output = self._spool.open(self._call.caller.name, size).file
             finish = (template, attributes, outcome.signature, upload.file, output)
             await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)
         result.status = pb.SIGNED
         result.size = output.seek(0, os.SEEK_END)
-        result.sha256 = await _digest(output, "SHA256")
+        if result.size <= HERE_BYTES_MAX:
+            output.seek(0)
+            content = output.read()
+            result.sha256, chunks = hashlib.sha256(content).digest(), iter((content,))
+        else:
+            result.sha256, chunks = await _digest(output, "SHA256"), _chunks(output)
         result.certificate = credential.certificates[0]
         result.token = outcome.token
         result.signing_time = rfc3339(accepted)
-        return result, output
-
-    async def _send(self, source: Any) -> None:
-        source.seek(0)
-        while chunk := source.read(CHUNK_BYTES_MAX):
-            await self._context.write(pb.SignDocumentsResponse(chunk=chunk))
+        return result, chunks
 
 
 class _Job:
@@ -270,14 +272,18 @@ class _Job:
             self.output.close()
 
 
-async def _digest(file: Any, algorithm: str) -> bytes:
-    def digest() -> bytes:
-        file.seek(0)
-        return hashlib.file_digest(file, algorithm.lower()).digest()
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(CHUNK_BYTES_MAX):
+        yield chunk
 
-    if file.seek(0, os.SEEK_END) <= HERE_BYTES_MAX:
-        return digest()
-    return await asyncio.to_thread(digest)
+
+async def _digest(file: BinaryIO, algorithm: str) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size <= HERE_BYTES_MAX:
+        return hashlib.new(algorithm, file.read()).digest()
+    return (await asyncio.to_thread(hashlib.file_digest, file, algorithm.lower())).digest()  # type: ignore[arg-type]
 
 
 def _first(group: BaseExceptionGroup[Refusal]) -> Refusal:

@@ -172,8 +172,10 @@ class Call:
 
     def promise(self, size: int) -> None:
         """The answer will have so many bytes, until it has been taken; raises `Refusal` ANSWERS_UNREAD."""
-        self.admission.promises.make(self.caller.name, size)
-        self.context.add_done_callback(lambda _context: self.admission.promises.keep(self.caller.name, size))
+        promises, name = self.admission.promises, self.caller.name
+        promises.make(name, size)
+        # Not `self`: the connection would wait for the garbage collector.
+        self.context.add_done_callback(lambda _context: promises.keep(name, size))
 
 
 def draining() -> Refusal:
@@ -287,7 +289,7 @@ class _Outcome:
         self.metrics.count_call(caller, self.rpc, code, took_s)
         # The call knows how to identify its caller, and with that this: the connection would wait for the garbage
         # collector.
-        self.call = None
+        self.call = self.context = None
 
     def __str__(self) -> str:
         caller = self.caller.name if self.caller else "?"

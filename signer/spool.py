@@ -1,5 +1,5 @@
 """
-Documents in work: files without a name on the daemon's disk, hashed while they arrive.
+Documents in work: files without a name, hashed while they arrive; on the daemon's disk, and short ones in memory.
 
 They vanish with their last descriptor, whatever happens to the daemon. The space is accounted for, in all and for each
 caller, before a byte is written.
@@ -16,7 +16,13 @@ from typing import BinaryIO
 import google_crc32c
 
 from signer.errors import Refusal
-from signer.limits import DOCUMENT_BYTES_MAX, NO_ROOM, SPOOL_BYTES_MAX, SPOOL_CALLER_BYTES_MAX
+from signer.limits import (
+    DOCUMENT_BYTES_MAX,
+    MEMORY_DOCUMENT_BYTES_MAX,
+    NO_ROOM,
+    SPOOL_BYTES_MAX,
+    SPOOL_CALLER_BYTES_MAX,
+)
 
 _RETRY_S = 1.0
 
@@ -28,10 +34,14 @@ class Spool:
         self._changed = changed
         self._callers: Counter[str] = Counter()
 
-    def open(self, caller: str) -> "Upload":
-        """An empty document of a caller; raises `Refusal` SPOOL_FULL."""
+    def open(self, caller: str, size: int = 0) -> "Upload":
+        """An empty document of a caller, `size` bytes long if that is known; raises `Refusal` SPOOL_FULL."""
+        file: BinaryIO
         try:
-            file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
+            if 0 < size <= MEMORY_DOCUMENT_BYTES_MAX:
+                file = os.fdopen(os.memfd_create("paraph-document", os.MFD_CLOEXEC), "w+b")
+            else:
+                file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
         except OSError as error:
             raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
         return Upload(self, caller, file)

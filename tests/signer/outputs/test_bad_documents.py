@@ -15,10 +15,12 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import pytest
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 
 from signer import spool as spools
+from signer.assembly import Assembly
 from signer.client import Client, ServiceError, error_from
 from signer.errors import Refusal
 from signer.spool import Spool
@@ -623,22 +626,24 @@ async def test_too_many_documents(client: Client) -> None:
     assert answers[-1].reason == "TOO_MANY_DOCUMENTS"
 
 
-@pytest.mark.usefixtures("nothing_stays")
-async def test_assembly_processes_are_replaced(rig: Rig, client: Client) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("ASSEMBLY_DOCUMENTS_MAX", 3), ("ASSEMBLY_WORN_BYTES", 1)])
+async def test_assembly_processes_are_replaced(limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A process that has looked into 500 documents is replaced, so that what leaks in parsers goes with it; and at no time
-    are there many of them.
+    A process that has looked into so many documents, or held so much memory at one time, is replaced, so that what
+    leaks in parsers goes with it; documents go on meanwhile.
     """
-    before = {each.pid for each in assemblers(rig)}
-    most = 0
-    for _ in range(18):
-        answers = await sign(client, [b"no PDF"] * 100)
-        assert {answer.kind for answer in answers} == {"not-pdf-or-cms"}
-        most = max(most, len(assemblers(rig)))
-    # One that was just ended may still be there beside its successor.
-    assert PROCESSES - 1 <= most <= 2 * PROCESSES
-    await until(lambda: len(ready(rig)) == PROCESSES, "as many as before")
-    assert not before & {each.pid for each in assemblers(rig)}
+    monkeypatch.setattr(f"signer.assembly.{limit}", value)
+    seen: set[int] = set()
+    async with Assembly(1) as assembly:
+        for _ in range(7):
+            with tempfile.TemporaryFile() as file:
+                file.write(b"no PDF")
+                file.flush()
+                report = await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC))
+            assert report["problem"] == "not-pdf-or-cms"
+            seen |= {each.child.pid for each in assembly._all}
+            assert len(assembly._all) <= 3
+    assert len(seen) >= 4, "one and a spare, and their successors"
 
 
 @pytest.mark.usefixtures("nothing_stays")

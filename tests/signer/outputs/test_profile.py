@@ -130,7 +130,7 @@ async def make(
             assert digest == gap.content_digest(file, prepared, template.digest.value)
         ask = Ask(caller, "", credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
         item, _, attributes = await Batches(pool, clock).sign_document(ask)
-        signature = template.detached(attributes, item.value)
+        signature = template.detached(attributes, item.signature)
         if prepared is not None:
             gap.finish(prepared, signature, file)
         (signed_digest,) = pool.given
