@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, util
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import enumerate_sig_fields
 
-from pool import Algorithm, Hash, Key, Outcome, Scheme, Status
+from pool import Algorithm, Hash, Key, Outcomes, Scheme, Status
 from pool.public import KeyRefused, algorithms, load_public_key
 from signer import credential as rows
 from signer import gap, pades
@@ -56,9 +56,11 @@ class MemoryPool:
     key: Any
     given: list[bytes] = field(default_factory=list)
 
-    async def sign(self, _ref: str, algorithm: Algorithm, items: Sequence[bytes], **_: Any) -> list[Outcome]:
+    async def sign(self, _ref: str, algorithm: Algorithm, items: Sequence[bytes], **_: Any) -> Outcomes:
         self.given += items
-        return [Outcome(Status.SIGNED, self._sign(algorithm, item), token="memory") for item in items]
+        outcomes = Outcomes(len(items))
+        outcomes.signed(0, [self._sign(algorithm, item) for item in items], "memory")
+        return outcomes
 
     def _sign(self, algorithm: Algorithm, item: bytes) -> bytes:
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
