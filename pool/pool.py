@@ -37,7 +37,7 @@ log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
-HOLD_ITEMS, HOLD_S = 16, 0.002  # on a busy loop so many single digests wait for each other, so long at most
+HOLD_ITEMS, HOLD_S = 24, 0.003  # on a busy loop so many single digests wait for each other, so long at most
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 

@@ -100,7 +100,7 @@ class Work:
     waiting: deque[tuple[int, int]] = field(init=False)
     left: int = field(init=False)
     number: int = 0  # the backlog's: older work has a lower one
-    refusals: Counter[int] = field(default_factory=Counter)  # by item: how often a token's session was lost over it
+    refusals: dict[int, int] = field(default_factory=dict)  # by item: how often a token's session was lost over it
     last_problem: tuple[str, str] = ("", "")  # why items came back: reason and detail
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class Work:
 
     def refused(self, index: int) -> int:
         """A token refused this item and lost its session by it: how often that happened now."""
-        self.refusals[index] += 1
+        self.refusals[index] = self.refusals.get(index, 0) + 1
         return self.refusals[index]
 
     def signed(self, start: int, signatures: Sequence[bytes], token: str) -> None:

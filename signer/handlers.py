@@ -109,7 +109,7 @@ class Admission:
         full = self.calls >= CALLS_MAX and own >= CALLER_CALLS_SURE and caller.role != "operator"
         return full or own >= CALLER_CALLS_MAX
 
-    async def admit(self, caller: Caller, context: Any) -> None:
+    async def admit(self, caller: Caller, context: Any, place: "Place") -> None:
         """Returns when it is the call's turn; raises `Refusal` instead of letting a queue grow."""
         if self.draining:
             raise draining()
@@ -120,10 +120,12 @@ class Admission:
         self._callers[caller.name] += 1
         self.calls += 1
         # Not when the method returns: an answer that nobody reads is in work, too.
-        context.add_done_callback(lambda _context: self._leave(caller))
+        context.add_done_callback(lambda _context: self._leave(caller, place))
         await self.starts.turn(caller.name)
 
-    def _leave(self, caller: Caller) -> None:
+    def _leave(self, caller: Caller, place: "Place") -> None:
+        if place.promised:
+            self.promises.keep(caller.name, place.promised)
         self._callers[caller.name] -= 1
         if not self._callers[caller.name]:
             del self._callers[caller.name]
@@ -149,6 +151,15 @@ class Admission:
             self._at_drain.discard(callback)
 
 
+class Place:
+    """What a call holds until its answer was taken; apart from the call, which would keep its connection alive."""
+
+    __slots__ = ("promised",)
+
+    def __init__(self) -> None:
+        self.promised = 0  # bytes of answers
+
+
 @dataclass(slots=True)
 class Call:
     """One call as its method sees it. `deadline` is of the monotonic clock; `accepted` the wall time it came at."""
@@ -159,7 +170,7 @@ class Call:
     accepted: datetime
     identify: Callable[[], Caller] = field(repr=False)
     admission: Admission = field(repr=False)
-    context: Any = field(repr=False)
+    place: "Place" = field(default_factory=Place, repr=False)
     request_id: str = ""
 
     def check_again(self) -> None:
@@ -172,10 +183,8 @@ class Call:
 
     def promise(self, size: int) -> None:
         """The answer will have so many bytes, until it has been taken; raises `Refusal` ANSWERS_UNREAD."""
-        promises, name = self.admission.promises, self.caller.name
-        promises.make(name, size)
-        # Not `self`: the connection would wait for the garbage collector.
-        self.context.add_done_callback(lambda _context: promises.keep(name, size))
+        self.admission.promises.make(self.caller.name, size)
+        self.place.promised += size
 
 
 def draining() -> Refusal:
@@ -209,14 +218,14 @@ class Gatekeeper:
         left_s = default_s if asked_s is None else min(asked_s, life_s)
         margin_s = max(DEADLINE_MARGIN_S, left_s * DEADLINE_MARGIN_SHARE)
         deadline = self.clock.monotonic() + left_s - margin_s
-        return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission, context)
+        return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission)
 
     async def unary(self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Any, context: Any) -> Any:
         """A call with one request and one answer."""
         with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context)
+                await self.admission.admit(call.caller, context, call.place)
                 if isinstance(request, Unread):
                     raise request.refusal()
                 if rpc in _KEEP_TIME:
@@ -235,7 +244,7 @@ class Gatekeeper:
         with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context)
+                await self.admission.admit(call.caller, context, call.place)
                 async with asyncio.timeout(self._left(call) + _LATE_S):
                     await method(answers, call)
             except Exception as error:  # noqa: BLE001 -- the boundary, as above
