@@ -98,7 +98,7 @@ class Admission:
         self._callers: Counter[str] = Counter()
         self._at_drain: set[Callable[[], object]] = set()
         self._empty = asyncio.Event()
-        self.starts = Starts(lambda: len(self._callers) > 1)
+        self.starts = Starts(lambda: len(self._callers))
         self.promises = Promises()
         self.draining = False
         self.calls = 0

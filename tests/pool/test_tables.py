@@ -121,12 +121,14 @@ def test_a_frame_holds_about_ten_milliseconds() -> None:
 
 
 def test_a_measurement_moves_slowly() -> None:
-    """One slow frame does not turn a fast lane into a card."""
+    """One slow frame does not turn a fast lane into a card; a fast one after slow ones is believed sooner."""
     one = Lane("card", 0)
     one.measured("k", RSA, 0.001, 1)
     one.measured("k", RSA, 0.011, 1)
-    assert one.item_s["k", RSA] == pytest.approx(0.003)
-    assert (one.tally.busy_s, sum(one.tally.latency)) == (pytest.approx(0.012), 2)
+    assert one.item_s["k", RSA] == pytest.approx(0.0015)
+    one.measured("k", RSA, 0.0005, 1)
+    assert one.item_s["k", RSA] == pytest.approx(0.0012)
+    assert (one.tally.busy_s, sum(one.tally.latency)) == (pytest.approx(0.0125), 3)
 
 
 def test_rest_doubles_and_starts_anew() -> None:

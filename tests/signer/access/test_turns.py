@@ -1,6 +1,7 @@
 """Whose turn it is: at the loop, at the assembly, and how much unread may be held."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from signer.errors import Refusal
 from signer.limits import CALLER_ANSWER_BYTES_MAX
 from signer.promises import Promises
-from signer.turns import STARTS_A_ROUND, WAITING_MAX, Places, Starts
+from signer.turns import ROUND_LEAST_S, STARTS_A_ROUND, WAITING_MAX, Places, Starts
 
 
 async def loop_turns(count: int) -> None:
@@ -131,3 +132,16 @@ async def test_a_stream_waits_for_room() -> None:
     promises.keep("a", CALLER_ANSWER_BYTES_MAX)
     await asyncio.wait_for(waiting, 1)
     assert order == ["a"]
+
+
+async def test_beside_others_a_caller_is_paced() -> None:
+    """Of two at work each begins half of a round's starts, and a round lasts 5 ms; another's call waits for none of it."""
+    starts, order = Starts(lambda: 2), []
+    began = time.monotonic()
+    flood = [started(order, starts.turn, "flood") for _ in range(5 * STARTS_A_ROUND // 2)]
+    await loop_turns(2)
+    assert order == ["flood"] * (STARTS_A_ROUND // 2)
+    await started(order, starts.turn, "calm")
+    assert order[STARTS_A_ROUND // 2] == "calm"
+    await asyncio.gather(*flood)
+    assert time.monotonic() - began >= 4 * ROUND_LEAST_S
