@@ -239,6 +239,18 @@ class Attendant:
         except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen
             self._kill(self._child, lost.how)
 
+    @property
+    def frames(self) -> list[Frame]:
+        """What the lane has, oldest first."""
+        return [frame for frame, _ in self._out.values()]
+
+    def cut(self) -> None:
+        """Have what was not started back at once: somebody is more urgent."""
+        assert self._pages is not None
+        self.lane.cut_at = time.monotonic()
+        for frame, page in self._out.values():
+            self._pages[page].cut(frame.count)
+
     def _frame_done(self, message: dict[str, Any]) -> None:
         """The lane has answered a frame: settle its items, and note why if its session is lost."""
         if message["n"] not in self._out:
@@ -274,7 +286,8 @@ class Attendant:
                 self._count(outcome)
                 run.work.settle(index, outcome)
         for run, indexes in untouched.items():
-            run.work.last_problem = (reason_for(ended or lost), ended or lost)
+            if ended or lost:  # otherwise the frame was cut short
+                run.work.last_problem = (reason_for(ended or lost), ended or lost)
             for start, stop in _ranges(indexes):
                 self._give_back(Run(run.work, start, stop))
         for run in frame.runs:

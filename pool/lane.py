@@ -80,6 +80,7 @@ class Lane:
     state: State = State.RESTING
     keys: frozenset[str] = frozenset()
     in_flight: int = 0
+    cut_at: float = 0.0  # when its frames were last cut short
     busy_until: float = 0.0  # when what it has should be done: monotonic clock, seconds; 0 while it has nothing
     direct: bool = True  # C_Sign by the module's function list, not through python-pkcs11
     item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from pool import token as tokens
-from pool.assign import Run, assign
+from pool.assign import Run, assign, to_cut
 from pool.attendant import Attendant
 from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull, TooMuch
 from pool.errors import BadRequest, Busy, Unavailable
@@ -163,6 +163,8 @@ class Pool:
             raise Busy("BACKLOG_FULL", self._wait_s(key, algorithm, caller) or 1.0, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
+        if work.is_short:
+            self._make_way(work)
         self._assign_soon()
         timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
         try:
@@ -267,6 +269,14 @@ class Pool:
             refusal = refusals.setdefault(work.key, self._refusal(work.key))
             if refusal is not None:
                 self._give_up(work, refusal.reason, refusal.detail)
+
+    def _make_way(self, work: Work) -> None:
+        """A short request does not wait behind the bulk that lanes have already."""
+        by_name = {lane.lane.name: lane for lane in self._lanes}
+        pairs = ((lane.lane, lane.frames) for lane in self._lanes)
+        lane = to_cut(work, pairs, self._backlog.clocks(), time.monotonic())
+        if lane is not None:
+            by_name[lane.name].cut()
 
     def _assign_soon(self) -> None:
         """After what else is ready in this turn of the loop; under pressure a little later, unless much waits."""

@@ -12,7 +12,7 @@ parent.
             mark 0              nothing yet
                  1..0xEFFF      length of what the token gave, in the payload; written last, and only after verifying
                  MARK_*         why there is none
-            skip                written by the parent: do not start this item
+            skip                written by the parent: SKIP, do not start this item; CUT, start nothing more of this frame
 
 The worker writes the counter, *then* reads skip; the parent writes skip, *then* reads the counter: one of the two sees
 the other, so a cancelled item is either not started or known to be under C_Sign.
@@ -38,6 +38,7 @@ _SLOT_HEAD = 8
 SIGNATURE_BYTES_MAX = 1024  # RSA-8192
 SLOT_BYTES = _SLOT_HEAD + SIGNATURE_BYTES_MAX
 PAGE_BYTES = _HEAD + FRAME_ITEMS_MAX * SLOT_BYTES
+_CUTS = memoryview(b"\2" * FRAME_ITEMS_MAX)
 _NO_MARKS, _NO_SKIPS = memoryview(bytes(2 * FRAME_ITEMS_MAX)).cast("H"), memoryview(bytes(FRAME_ITEMS_MAX))
 
 MARK_EXPIRED = 0xF001  # its deadline passed before its turn
@@ -46,6 +47,7 @@ MARK_REFUSED = 0xF003  # the token answered with an error: payload u32 length, t
 MARK_NOT_BEGUN = 0xF005  # the same, by C_SignInit: nothing was signed
 MARK_INVALID = 0xF004  # the token signed, and the signature does not verify
 _CODE_BYTES_MAX = 64
+SKIP, CUT = 1, 2
 _MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 
@@ -138,7 +140,11 @@ class Page:
 
     def skip(self, index: int) -> None:
         """Parent: do not start this item."""
-        self.skips[index] = 1
+        self.skips[index] = SKIP
+
+    def cut(self, count: int) -> None:
+        """Parent: start nothing more of this frame, which has `count` items; what was not started is as if never sent."""
+        self.skips[:count] = _CUTS[:count]
 
     @property
     def under(self) -> int | None:

@@ -33,6 +33,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+CUT = "CUT"  # no return code of PKCS#11
 
 
 class Worker:
@@ -158,6 +159,7 @@ class Worker:
             index += count
             if lost:
                 break
+        lost = "" if lost == CUT else lost
         page.end()
         return {"t": "done", "n": message["n"], "ns": time.monotonic_ns() - began, "signed": signed, "lost": lost}
 
@@ -202,8 +204,8 @@ def verified(make: Make, from_output: Callable[[bytes], bytes], check: libcrypto
 
 def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, deadline: int) -> tuple[int, str]:
     """
-    Sign the items of `slots` into the page until `deadline` (monotonic ns): how many were signed, and what the session
-    was lost by ('': it was not).
+    Sign the items of `slots` into the page until `deadline` (monotonic ns): how many were signed, and what ended it
+    early: `CUT`, or what the session was lost by ('': nothing).
 
     This is a signature's whole way through the lane, and therefore does nothing else. C_Sign leaves nothing of it in the
     processor's cache, so that every line costs several times what it costs in a loop of its own.
@@ -216,6 +218,8 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
         with fence:  # see wire.py
             pass
         if skips[index]:
+            if skips[index] == wire.CUT:
+                return signed, CUT
             page.put_mark(index, wire.MARK_SKIPPED)
         elif now() >= deadline:
             page.put_mark(index, wire.MARK_EXPIRED)

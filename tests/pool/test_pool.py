@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import signal
+import statistics
 import time
 from pathlib import Path
 
@@ -88,6 +89,33 @@ async def test_a_large_batch_comes_back_in_order(make_pool: MakePool, keys: Keys
         assert statuses(outcomes) == {("SIGNED", ""): 2_000}
         for item, outcome in zip(items, outcomes, strict=True):
             check(ECDSA, keys["P-256"][1], item, outcome.signature)
+
+
+async def test_a_short_request_does_not_wait_behind_bulk(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """
+    Beside 600 digests of 2 ms on one lane, 20 short requests are each answered before two frames of bulk could have been
+    signed; nothing of what was cut short is signed twice or lost.
+    """
+    spki, items, short = keys["P-256"][1], digests(600, 0, ECDSA), digests(20, 10_000, ECDSA)
+    shim.script("C_Sign * delay 0.002")
+    async with make_pool(shim=shim) as pool:
+        ref = pool.key("P-256")
+        bulk = asyncio.create_task(pool.sign(ref, ECDSA, items, caller="bulk", timeout_s=60))
+        await until(lambda: shim.number("C_Sign") > 20)  # the lane is measured
+        took, between = [], []
+        for item in short:
+            before, began = shim.number("C_Sign"), time.monotonic()
+            [outcome] = await pool.sign(ref, ECDSA, [item], caller="person")
+            took.append(time.monotonic() - began)
+            between.append(shim.number("C_Sign") - before)
+            check(ECDSA, spki, item, outcome.signature)
+            await asyncio.sleep(0.01)  # past the pause between two cuts
+        assert not bulk.done()
+        outcomes = await bulk
+        assert statistics.median(between) <= 4, between
+        assert statistics.median(took) < 0.012, took
+        assert audit(shim, spki, ECDSA, items, outcomes) == []
+        assert statuses(outcomes) == {("SIGNED", ""): 600}
 
 
 async def test_messages_of_mixed_length_are_signed(make_pool: MakePool, keys: Keys) -> None:

@@ -11,7 +11,7 @@ from pool import wire
 from pool.cryptoki import Refused
 from pool.mechanism import WrongSignature
 from pool.wire import Page
-from pool.worker import sign_run, signing, verified
+from pool.worker import CUT, sign_run, signing, verified
 
 FOREVER = 2**62  # ns
 
@@ -112,3 +112,14 @@ def test_what_does_not_verify_gets_no_length(page: Page) -> None:
     make = verified(signing(bytes, token.sign), bytes, check)
     assert sign_run(page, make, [b"ab", b"cd", b"ef"], range(3), FOREVER) == (1, "WRONG_SIGNATURE")
     assert [page.get(index) for index in range(3)] == [b"ba", wire.MARK_INVALID, None]
+
+
+def test_a_frame_cut_short_leaves_the_rest_unmarked(page: Page) -> None:
+    """What was not begun is as if it had never been sent; one that was withdrawn before is not signed either."""
+    token = Token(page)
+    page.skip(2)
+    token.does[b"b"] = lambda: page.cut(4)
+    assert run(page, token, [b"a", b"b", b"c", b"d"]) == (2, CUT)
+    assert [page.get(index) for index in range(4)] == [b"a", b"b", None, None]
+    page.clear(4)
+    assert run(page, token, [b"a"]) == (1, ""), "the next frame on the page is none the worse"
