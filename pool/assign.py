@@ -57,6 +57,10 @@ class Frame:
         raise IndexError("the frame is shorter")
 
 
+SECOND_LEAST_S = 0.003  # a lane at work gets a second frame when it is worth so much lane time, or full
+PART_LEAST_S = (
+    0.0005  # what waits is shared out among idle lanes in parts of at least so much: a hand-over costs half of it
+)
 # A short request that comes while every lane is at work upon bulk cuts one lane's frames short, if there is so much of
 # them left to win, and no more often than this: what is sent again costs 0.3 ms.
 CUT_WORTH_S = 0.003
@@ -98,8 +102,9 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
     The emptiest lane is served first, and among equals the fastest. Each takes a frame of its own size from the caller
     with the least token time, and fills it up with the same key's and algorithm's work of the next callers; a frame that
     begins with a short request, with short ones only. A lane takes
-    nothing that a faster one, busy or not, will have finished sooner; and while it has a frame, nothing but a full one:
-    what is less waits for company, or for a lane, and whoever comes meanwhile and is more urgent goes before it.
+    nothing that a faster one, busy or not, will have finished sooner; and while it has a frame, nothing that is
+    worth less than `SECOND_LEAST_S`: that waits for company, or for a lane, and whoever comes meanwhile and is more
+    urgent goes before it. What is less than a frame for each idle lane is shared out among them.
     """
     lanes = list(lanes)
     plan = _Planning(backlog, lanes, now)
@@ -136,6 +141,8 @@ class _Planning:
 
     def frame(self, lane: Lane) -> Frame | None:
         kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
+        if lane.name in self._busy:
+            kinds = [kind for kind in kinds if self._is_worth(kind, lane)]
         # Callers who differ by less than a frame, or two signatures of a slow lane, are taken for even, and somebody waits
         # for the short request. It is a lead once, not a faster clock.
         lead_s = max(FRAME_S, 2 * min(lane.item_s.values(), default=0.0))
@@ -144,8 +151,8 @@ class _Planning:
             return None
         key, algorithm = kind = work.kind
         most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
-        if lane.name in self._busy and self._backlog.waiting(kind) - self._taken[kind] < most:
-            return None
+        if lane.name not in self._busy:
+            most = min(most, self._part(kind, seconds))
         runs: list[Run] = []
         while work is not None and most > 0 and (run := self._take(work, most, first=not runs)) is not None:
             runs.append(run)
@@ -162,6 +169,18 @@ class _Planning:
         frame = Frame(lane, key, algorithm, tuple(runs), seconds)
         self.frames.append(frame)
         return frame
+
+    def _is_worth(self, kind: Kind, lane: Lane) -> bool:
+        """Whether so much of this kind waits that a lane at work gets a second frame."""
+        waiting = self._backlog.waiting(kind) - self._taken[kind]
+        worth = math.ceil(SECOND_LEAST_S / lane.item_s.get(kind, UNMEASURED_S))
+        return waiting >= min(worth, lane.frame_items(*kind))
+
+    def _part(self, kind: Kind, seconds: float) -> int:
+        """An idle lane leaves the other idle ones their part, unless a part would be next to nothing."""
+        waiting = self._backlog.waiting(kind) - self._taken[kind]
+        idle = sum(kind[0] in lane.keys and lane.name not in self._busy for lane in self._lanes)
+        return max(math.ceil(waiting / max(1, idle)), math.ceil(PART_LEAST_S / seconds))
 
     def _next(self, kinds: Iterable[Kind], lead_s: float) -> Work | None:
         """The work of these kinds whose turn it is: least token time, then short or bulk, then first come."""

@@ -55,22 +55,32 @@ def test_lanes_share_the_work_the_emptiest_first() -> None:
     """An idle lane is not left out while another gets its second frame; among equals the fastest comes first."""
     lanes = [a_lane(0, item_s=0.002), a_lane(1, item_s=0.001), a_lane(2, item_s=0.001, in_flight=1)]
     frames, _ = assign(line(work(20)), lanes, NOW)
-    assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10), (0, 5), (0, 5)]
+    assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10), (0, 5), (1, 5)]
     frames, _ = assign(line(work(1)), lanes, NOW)
     assert [frame.lane.index for frame in frames] == [1]
 
 
-def test_a_lane_at_work_gets_only_full_frames() -> None:
-    """Less than a frame gains nothing by waiting in the lane, and who comes meanwhile may be more urgent."""
+def test_a_lane_at_work_gets_no_crumbs() -> None:
+    """What is worth less than 3 ms gains nothing by waiting in the lane, and who comes meanwhile may be more urgent."""
     busy = a_lane(0, item_s=0.001, in_flight=1)
-    assert assign(line(work(9)), [busy], NOW)[0] == []
-    assert [frame.count for frame in assign(line(work(10)), [busy], NOW)[0]] == [10]
+    assert assign(line(work(2)), [busy], NOW)[0] == []
+    assert [frame.count for frame in assign(line(work(3)), [busy], NOW)[0]] == [3]
+    slow = a_lane(0, item_s=0.008, in_flight=1)
+    assert [frame.count for frame in assign(line(work(1)), [slow], NOW)[0]] == [1], "a frame of it has one item"
     idle = a_lane(1, item_s=0.001)
-    frames, _ = assign(line(work(13)), [busy, idle], NOW)
+    frames, _ = assign(line(work(12)), [busy, idle], NOW)
     assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10)]
     frames, _ = assign(line(work(23)), [busy, idle], NOW)
-    assert [frame.count for frame in frames] == [10, 10]
+    assert [frame.count for frame in frames] == [10, 10, 3]
     assert frames[0].lane.index == 1
+
+
+def test_idle_lanes_share_what_is_less_than_a_frame_each() -> None:
+    """Four lanes sign forty digests in a quarter of the time; parts of less than 0.5 ms are not made."""
+    lanes = [a_lane(index, item_s=0.0001) for index in range(4)]
+    assert [frame.count for frame in assign(line(work(40)), lanes, NOW)[0]] == [10] * 4
+    assert [frame.count for frame in assign(line(work(8)), lanes, NOW)[0]] == [5, 3]
+    assert [frame.count for frame in assign(line(work(1000)), lanes, NOW)[0]][:4] == [100] * 4
 
 
 def test_a_frame_is_filled_with_other_callers_work() -> None:
@@ -83,9 +93,9 @@ def test_a_frame_is_filled_with_other_callers_work() -> None:
 def test_a_frame_has_one_key_and_one_algorithm() -> None:
     """Other work waits for the next frame; of the same caller, too."""
     works = [work(1), work(1, key="other"), work(1, algorithm=PSS), work(1)]
-    lanes = [a_lane(index, "k", "other", item_s=0.001) for index in range(2)]
-    frames, _ = assign(line(*works), lanes, NOW)
-    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]], [works[1]], [works[2]]]
+    lane = a_lane(0, "k", "other", item_s=0.001)
+    frames, _ = assign(line(*works), [lane], NOW)
+    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]], [works[2]]]
 
 
 def test_only_lanes_with_the_key() -> None:
