@@ -57,7 +57,7 @@ class Frame:
         raise IndexError("the frame is shorter")
 
 
-SECOND_LEAST_S = 0.003  # a lane at work gets a second frame when it is worth so much lane time, or full
+SECOND_LEAST_S = 0.006  # a lane at work gets a second frame when it is worth so much lane time, or full
 PART_LEAST_S = (
     0.0005  # what waits is shared out among idle lanes in parts of at least so much: a hand-over costs half of it
 )

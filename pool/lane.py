@@ -13,7 +13,9 @@ from pool.mechanism import Algorithm
 from pool.token import WrongEvent
 from pool.wire import FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
 
-FRAME_S = 0.010  # lane time in a frame: long enough to hide the hand-over, short enough to wait behind
+# Lane time in a frame: a hand-over is 1 % of it. Nobody has to wait for that long, because a frame can be cut short
+# (assign.to_cut); without that it was 10 ms.
+FRAME_S = 0.020
 REST_FIRST_S = 0.1  # back-off after a loss doubles from here ...
 REST_MOST_S = 30.0  # ... to here, and starts anew after HEALTHY_S of service
 HEALTHY_S = 60.0

@@ -176,16 +176,26 @@ class Pool:
             timer.cancel()
 
     def _check_time(self, key: str, algorithm: Algorithm, count: int, caller: str, timeout_s: float) -> None:
-        """What would not even begin before its deadline is refused at once, and told when to come back."""
+        """
+        What would not be done before its deadline because others are before it is refused at once, and told when to come
+        back. What is too long by itself is begun: its answer says how far it came.
+        """
+        if count <= SHORT_ITEMS_MAX:  # it goes before all of that
+            return
+        per_second = self._per_second(key, algorithm)
         wait_s = self._wait_s(key, algorithm, caller)
-        if count > SHORT_ITEMS_MAX and wait_s > timeout_s:  # a short request goes before all of that
+        if wait_s and wait_s + min(count / per_second, timeout_s / 2) > timeout_s:
             detail = f"it would begin in {wait_s:.1f} s"
             raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
 
+    def _per_second(self, key: str, algorithm: Algorithm) -> float:
+        """What all lanes together make of a kind; 0 where none was measured yet."""
+        measured = [lane.lane.item_s.get((key, algorithm)) for lane in self._lanes if key in lane.lane.keys]
+        return sum(1 / item_s for item_s in measured if item_s)
+
     def _wait_s(self, key: str, algorithm: Algorithm, caller: str) -> float:
         """When a request of this caller would begin: what it has waiting, at its share of the lanes' time."""
-        measured = [lane.lane.item_s.get((key, algorithm)) for lane in self._lanes if key in lane.lane.keys]
-        per_second = sum(1 / item_s for item_s in measured if item_s)
+        per_second = self._per_second(key, algorithm)
         if not per_second:
             return 0.0  # nothing is known yet; the deadline will tell
         same = self._backlog.waiting((key, algorithm))

@@ -17,7 +17,7 @@ from pool.lane import LATENCY_BUCKETS_S
 from pool.lane import State as LaneState
 from pool.token import State as TokenState
 
-_CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line of its own for each series, and nobody looks at them

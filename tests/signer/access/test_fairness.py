@@ -73,7 +73,8 @@ def test_f45_a_flood_leaves_others_their_share(rig: Rig, name: str) -> None:
     """
     kept, ends = share(rig, FLOODS[name])
     assert kept >= SHARE, (kept, ends)
-    assert ends.keys() <= {"OK", "TOO_MANY_CALLS", "BACKLOG_FULL", "ANSWERS_UNREAD"}, ends
+    # INTERNAL is gRPC's client by itself: a write that comes after the refusal of its stream.
+    assert ends.keys() <= {"OK", "TOO_MANY_CALLS", "BACKLOG_FULL", "ANSWERS_UNREAD", "INTERNAL"}, ends
     assert rss_mb(rig) < 150
     until(lambda: metric(rig, "paraph_calls_in_work") == 0, 10, "the end of the flood")
 
@@ -111,18 +112,16 @@ def overload(rig: Rig, seconds: float) -> str:
         load.ask("closed", seconds=0.5, batch=1_000, in_flight=8, channels=16)
         peak = load.ask("closed", seconds=2.0, warm=0.3, batch=1_000, in_flight=8, channels=16)
         rate = peak["count"] / peak["seconds"]
-        took = (metric(rig, "paraph_call_seconds_sum"), metric(rig, "paraph_call_seconds_count"))
-        slow = metric(rig, "paraph_call_seconds_bucket", le="0.025", rpc="SignDigests")
+        quick = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests")
         got = load.ask("offer", seconds=seconds, rate=10 * rate, channels=16, batch=1_000)
-        within = metric(rig, "paraph_call_seconds_bucket", le="0.025", rpc="SignDigests") - slow
+        within = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests") - quick
     refused = sum(count for end, count in got["ends"].items() if end != "OK")
     goodput = got["count"] / got["seconds"] / rate
     p99_ms = got["shed"][int(len(got["shed"]) * 0.99)] * 1e3 if got["shed"] else 0.0
-    assert took[1] > 0
     assert goodput >= 0.9, (goodput, got["ends"])
     assert set(got["ends"]) == {"OK", "RESOURCE_EXHAUSTED BACKLOG_FULL"}, got["ends"]
     assert got["pushed"] == refused, "each refusal says when to come back, in both languages"
-    assert within >= refused * 0.99, f"{within:.0f} of {refused} refusals within 25 ms"
+    assert within >= refused * 0.99, f"{within:.0f} of {refused} refusals within 20 ms"
     assert p99_ms <= 100, p99_ms
     return (
         f"{rate:,.0f}/s at the peak, 10 times that offered for {seconds:g} s: goodput {goodput:.2f} of it, {refused} calls "
