@@ -34,6 +34,11 @@ SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers on the disk at one
 SPOOL_CALLER_BYTES_MAX = 2 * 1024 * MIB
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})  # what the system says then
 
+DESCRIPTORS_WANTED = 16_384  # of the process; its own limit is raised to that where the system allows
+CONNECTIONS_MAX = 8_192  # of all listeners; 70 KB each when nothing happens on it: 0.6 GB
+CONNECTIONS_SHARE = 0.75  # of the descriptors at most; documents, lanes, assembly processes and the database need some
+CONNECTION_IDLE_S = 300  # without a call; the client's library connects again at its next one
+
 CALL_S = 30.0  # a call without a deadline of its own
 BATCH_CALL_S = 600.0  # the longest deadline that a call is given
 DEADLINE_MARGIN_S = 0.020  # answers this much before the caller's deadline arrive with their reason (measured: 5 ms

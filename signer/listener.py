@@ -20,7 +20,13 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from signer.config import ConfigError, Listener
-from signer.limits import TRANSPORT_MESSAGE_BYTES_MAX, TRANSPORT_METADATA_BYTES_MAX
+from signer.limits import (
+    CONNECTION_IDLE_S,
+    CONNECTIONS_MAX,
+    CONNECTIONS_SHARE,
+    TRANSPORT_MESSAGE_BYTES_MAX,
+    TRANSPORT_METADATA_BYTES_MAX,
+)
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES_MAX),
@@ -35,8 +41,11 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone without a word is noticed ...
     ("grpc.keepalive_timeout_ms", 20_000),  # ... within 80 s
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.max_connection_idle_ms", CONNECTION_IDLE_S * 1_000),  # pings are no calls
+    # No strikes, but the end above. gRPC's own answer to the third ping, ENHANCE_YOUR_CALM, costs more than pings: while
+    # they come faster than it reads, it adds an error to a list for each, and copies the list. Four connections that
+    # flooded for 4 s took a processor for more than a minute; answered, 1.4 million a second take a quarter of one.
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),  # a second daemon on the same address is a mistake, not a share
 )
 
@@ -83,13 +92,24 @@ class TlsFiles:
         return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], self.client_ca)
 
 
-class Door:
-    """One listener with its server."""
+def connections_max(descriptors: int, listeners: int) -> int:
+    """
+    How many connections each of so many listeners may have, so that all together leave descriptors to the rest.
 
-    def __init__(self, listener: Listener, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    gRPC itself does without: it would accept until there are none, and then no document, lane or database opens.
+    """
+    return max(1, min(CONNECTIONS_MAX, int(descriptors * CONNECTIONS_SHARE)) // listeners)
+
+
+class Door:
+    """One listener with its server; what connects beyond `connections` is hung up on at once."""
+
+    def __init__(
+        self, listener: Listener, handlers: Sequence[grpc.GenericRpcHandler], connections: int = CONNECTIONS_MAX
+    ) -> None:
         self.listener = listener
         self.port = 0
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_allowed_incoming_connections", connections)))
         self._server.add_generic_rpc_handlers(tuple(handlers))
         self._tls: TlsFiles | None = None
         self._fresh = False

@@ -10,11 +10,15 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+# Otherwise cryptography imports it at the first ECDSA signature that is verified: where no descriptor is left by then, the
+# import fails, and that signature's answer with it.
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
@@ -27,8 +31,8 @@ from signer.clock import Clock
 from signer.config import Config, ConfigError
 from signer.credential import Credential
 from signer.handlers import Admission, Gatekeeper, build
-from signer.limits import DRAIN_S
-from signer.listener import Door, TlsFiles
+from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
+from signer.listener import Door, TlsFiles, connections_max
 from signer.memory import keep_trimmed
 from signer.metrics import Metrics
 from signer.operator import OperatorService
@@ -72,6 +76,7 @@ class Daemon:
         state = self._config.server.state
         async with AsyncExitStack() as stack:
             stack.callback(os.close, _lock(state))
+            self._descriptors = _descriptors()
             self._engine = open_store(state / DATABASE)
             stack.callback(self._engine.dispose)
             self._credentials = rows.read(self._engine)
@@ -119,6 +124,7 @@ class Daemon:
         operator = OperatorService(
             self._pool, lambda: self._config, lambda: self._credentials, self.reload, self._clock
         )
+        connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
             if listener.caller is not None:
@@ -128,7 +134,7 @@ class Daemon:
                 build(signing_pb2.DESCRIPTOR.services_by_name["Signing"], signing_pb2, signing, keeper),
                 build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, operator, keeper),
             )
-            door = Door(listener, handlers)
+            door = Door(listener, handlers, connections)
             door.add_health(self._health, SERVICES)
             await door.open()
             stack.push_async_callback(door.close, 0)
@@ -216,6 +222,19 @@ class Daemon:
                 await self._admission.drain()
         await asyncio.gather(*(door.close(CLOSE_S) for door in self._doors))
         log.info("stopped")
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may have; what it inherits is often 1 024, and the system's own limit higher."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    may = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft == resource.RLIM_INFINITY:
+        return may
+    if soft < may:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (may, hard))
+    if max(soft, may) < DESCRIPTORS_WANTED:
+        log.warning("only %d descriptors (LimitNOFILE); %d are wanted", max(soft, may), DESCRIPTORS_WANTED)
+    return max(soft, may)
 
 
 def _lock(state: Path) -> int:
