@@ -125,6 +125,7 @@ class Rig:
         self.denied = self.directory / "denied"
         self.denied.write_text("")
         self.environment: dict[str, str] = {}
+        self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.port = 0
         self.metrics_port = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -222,9 +223,12 @@ class Rig:
     def launch(self, *arguments: str) -> None:
         """Start the process; `prepare` was called before."""
         environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment}
+        command = [self.python, "-I", "-m", "signer", "serve", "--config", self.config, *arguments]
+        if self.descriptors is not None:
+            command = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}", *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                as_user([self.python, "-I", "-m", "signer", "serve", "--config", self.config, *arguments], self.user),
+                as_user(command, self.user),
                 cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

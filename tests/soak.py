@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import abuse as abuses
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import (
     Caller,
@@ -153,6 +154,48 @@ def ten_times() -> str:
         return overload(rig, 60.0)
 
 
+def abuse(connections: int = 5_000, streams: int = 100_000) -> str:
+    """Everything of tests/abuse.py; the figures, or AssertionError. The times of a connection are those of the daemon."""
+    said = []
+    with running(abuses.rig_with_abuser()) as rig, Caller(rig) as portal:
+        abuses.turn_ms(portal)
+        front_mb = rss_mb(rig)
+        pings = abuses.ping_flood(rig, portal, connections=16)
+        assert pings["cpu ms left behind"] < 100
+        said.append(f"{pings['pings']:,} pings on 16 connections: {pings.check()}")
+        for kind, message in (("bare", None), ("whole", abuses.request(1))):
+            reset = abuses.rapid_reset(rig, portal, streams, message)
+            assert reset["streams"] >= streams
+            assert reset["RST_STREAM REFUSED_STREAM"] > reset["streams"] / 2
+            said.append(f"{reset['streams']:,} {kind} calls reset, against 128 answered at a time: {reset.check()}")
+        hasty = abuses.hasty_reset(rig, streams)
+        assert hasty["RST_STREAM ENHANCE_YOUR_CALM"] >= 0.97 * streams
+        said.append(f"{streams:,} in haste: {hasty['RST_STREAM ENHANCE_YOUR_CALM']:,} ENHANCE_YOUR_CALM")
+        for name, held in (("idle", abuses.idle_connections), ("half-open", abuses.half_open)):
+            outcome = held(rig, portal, connections)
+            assert outcome.descriptors > connections
+            said.append(f"{connections:,} {name}: {outcome.check()}")
+        slow = abuses.slow_reader(rig, portal, streams=100)
+        said.append(f"100 answers read slowly: {slow.check()}")
+        half = abuses.lasting(rig, connections)
+        assert 9_900 <= half["shortest ms"] <= half["longest ms"] <= 11_000
+        said.append(f"half-open ones last {half['shortest ms'] / 1e3:.1f} to {half['longest ms'] / 1e3:.1f} s")
+        with abuses.Abuser(rig, "stay") as patient:
+            seen = patient.said(400)
+        assert 260_000 <= seen["GOAWAY after ms"] <= 335_000
+        said.append(f"who only pings has GOAWAY after {seen['GOAWAY after ms'] / 1e3:.0f} s")
+        out = abuses.no_descriptor(rig, portal, connections=100)
+        said.append(f"no descriptor left: {out.check()}")
+        said.append(f"front {front_mb:.0f} MB before, {rss_mb(rig):.0f} after")
+    small = abuses.rig_with_abuser()
+    small.descriptors = 1_024
+    with running(small) as rig, Caller(rig) as portal:
+        abuses.turn_ms(portal)
+        crowd = abuses.more_than_fit(rig, portal, connections)
+        said.append(f"{connections:,} to a daemon with 1,024 descriptors: {crowd.check()}")
+    return "; ".join(said)
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -169,6 +212,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         leaks,
         "100 000 signatures, 1 000 cancelled calls",
         "descriptors, sessions, processes and memory do not grow over 100 000 signatures and 1 000 cancelled calls",
+    ),
+    "abuse": (
+        abuse,
+        "100 000 streams reset, 5 000 connections",
+        "a good client's p99 beside ping floods, 100 000 resets and 5 000 connections is at most twice its baseline",
     ),
 }
 
