@@ -303,20 +303,18 @@ def slow_reader(rig: Rig, portal: Caller, streams: int) -> Outcome:
 
 def more_than_fit(rig: Rig, portal: Caller, connections: int) -> Outcome:
     """
-    More connections than the daemon has descriptors, and whoever is hung up on comes again at once. Its own work needs
-    descriptors meanwhile: a document, and a lane that was killed.
+    More connections than the daemon has descriptors. Its own work needs some: a document is signed and a killed lane
+    replaced, even while whoever is hung up on comes again at once. (That alone, ten thousand connections a second, makes
+    the good client's p99 about twice as long: it is no part of what is compared.)
     """
-    with Abuser(rig, "spin") as harmless, Abuser(rig, "half_open", connections=connections, again=True) as abuser:
-        for each in (harmless, abuser):
-            each.said()
-            each.sleep()
-        outcome = compare(rig, portal, abuser.awake, harmless.awake)
-        with abuser.awake():
-            assert signs_document(portal) == "SIGNED"
-            (lane,) = lane_pids(rig)
-            os.kill(lane, signal.SIGKILL)
-            until(lambda: portal.sign().code == "OK" and lane_pids(rig) not in ([], [lane]), 20, "a new lane")
-            outcome.descriptors = max(outcome.descriptors, descriptors(rig))
+    outcome = half_open(rig, portal, connections)
+    with Abuser(rig, "half_open", connections=connections, again=True) as abuser:
+        abuser.said()
+        assert signs_document(portal) == "SIGNED"
+        (lane,) = lane_pids(rig)
+        os.kill(lane, signal.SIGKILL)
+        until(lambda: portal.sign().code == "OK" and lane_pids(rig) not in ([], [lane]), 20, "a new lane")
+        outcome.descriptors = max(outcome.descriptors, descriptors(rig))
         outcome.seen = Counter(abuser.end())
     return outcome
 
