@@ -17,7 +17,7 @@ from signer import config as configs
 from signer.__main__ import parser
 from signer.cli.exits import CONFIG
 from signer.config import Config, Listener
-from signer.limits import DRAIN_S
+from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
 from signer.policy import Policy
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +119,7 @@ def test_the_unit_fits_the_program() -> None:
     assert Path(program).name == "paraph"
     assert parser().parse_args(arguments).config == Path("/etc/paraph/paraph.toml")
     assert int(unit["TimeoutStopSec"]) > DRAIN_S
+    assert int(unit["LimitNOFILE"]) >= DESCRIPTORS_WANTED
     assert unit["KillMode"] == "mixed"  # lanes finish what they have
     assert unit["RestartPreventExitStatus"] == str(CONFIG)
     assert f'state = "/var/lib/{unit["StateDirectory"]}"' in example

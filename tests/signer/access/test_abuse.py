@@ -154,7 +154,7 @@ async def test_row_5_6(
     crowded: Outcome,
 ) -> None:
     """
-    Row 5.6 connection abuse: ping flood, rapid reset of 10^5 streams, 5 000 idle connections, slow-read, half-open TLS:
+    Row 5.6: connection abuse: ping flood, rapid reset of 10^5 streams, 5 000 idle connections, slow-read, half-open TLS:
     the daemon serves a good client with p99 <= 2x baseline; descriptors stay <= the limit; `max_concurrent_streams`
     (128), `max_connection_age` 30 min + 60 s grace, handshake <= 10 s.
 
