@@ -141,13 +141,12 @@ class _Planning:
 
     def frame(self, lane: Lane) -> Frame | None:
         kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
-        if lane.name in self._busy:
-            kinds = [kind for kind in kinds if self._is_worth(kind, lane)]
         # Callers who differ by less than a frame, or two signatures of a slow lane, are taken for even, and somebody waits
         # for the short request. It is a lead once, not a faster clock.
         lead_s = max(FRAME_S, 2 * min(lane.item_s.values(), default=0.0))
         work = self._next(kinds, lead_s)
-        if work is None:
+        # Whose turn it is comes first: what is not worth a second frame keeps its turn until the lane is idle.
+        if work is None or (lane.name in self._busy and not self._is_worth(work.kind, lane)):
             return None
         key, algorithm = kind = work.kind
         most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
@@ -179,7 +178,9 @@ class _Planning:
     def _part(self, kind: Kind, seconds: float) -> int:
         """An idle lane leaves the other idle ones their part, unless a part would be next to nothing."""
         waiting = self._backlog.waiting(kind) - self._taken[kind]
-        idle = sum(kind[0] in lane.keys and lane.name not in self._busy for lane in self._lanes)
+        idle = sum(
+            kind[0] in lane.keys and lane.name not in self._busy and self._is_for(kind, lane) for lane in self._lanes
+        )
         return max(math.ceil(waiting / max(1, idle)), math.ceil(PART_LEAST_S / seconds))
 
     def _next(self, kinds: Iterable[Kind], lead_s: float) -> Work | None:

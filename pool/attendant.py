@@ -11,7 +11,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pool.assign import Frame, Run
@@ -50,7 +50,7 @@ class Attendant:
     """
 
     def __init__(
-        self, token: TokenKeeper, index: int, give_back: Callable[[Run], None], changed: Callable[[], None]
+        self, token: TokenKeeper, index: int, give_back: Callable[[Run, float], None], changed: Callable[[], None]
     ) -> None:
         self.token = token
         self.lane = Lane(token.config.name, index)
@@ -60,6 +60,7 @@ class Attendant:
         self._pages: Pages | None = None
         self._out: dict[int, tuple[Frame, int]] = {}  # frame number -> the frame and its page, oldest first
         self._number = 0
+        self._cut_before = 0  # frames up to this number were cut short
         self._killed_for = ""
         self._end_by = math.inf  # when a lane whose session is lost is killed
         self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
@@ -247,7 +248,10 @@ class Attendant:
     def cut(self) -> None:
         """Have what was not started back at once: somebody is more urgent."""
         assert self._pages is not None
-        self.lane.cut_at = time.monotonic()
+        now = self.lane.cut_at = time.monotonic()
+        oldest, _ = next(iter(self._out.values()))
+        self._cut_before = self._number
+        self.lane.busy_until = now + oldest.seconds  # the item under C_Sign
         for frame, page in self._out.values():
             self._pages[page].cut(frame.count)
 
@@ -266,6 +270,9 @@ class Attendant:
         elif not self._out:
             self.lane.on(Event.EMPTY)
             self.lane.busy_until = 0.0
+        else:  # one that was cut has nothing left to do
+            left = (out.count * out.seconds for number, (out, _) in self._out.items() if number > self._cut_before)
+            self.lane.busy_until = time.monotonic() + sum(left)
         self._settle(frame, page, lost=message["lost"])
         if self.lane.state is State.STOPPING:
             self._wake.set()
@@ -276,7 +283,7 @@ class Attendant:
         assert self._pages is not None
         reading = Reading(frame, self._pages[page], self.token.config.name, ended)
         untouched: dict[Run, list[int]] = {}
-        signed, others = reading.settle_signed(self._doubted(frame))
+        signed, others = reading.settle_signed(lambda slots: self._doubted(frame, slots, ended))
         self.lane.tally.signed += signed
         for run, index, slot in others:
             outcome = reading.outcome(run, index, slot)
@@ -289,7 +296,7 @@ class Attendant:
             if ended or lost:  # otherwise the frame was cut short
                 run.work.last_problem = (reason_for(ended or lost), ended or lost)
             for start, stop in _ranges(indexes):
-                self._give_back(Run(run.work, start, stop))
+                self._give_back(Run(run.work, start, stop), frame.seconds)
         for run in frame.runs:
             run.work.answer()
 
@@ -312,16 +319,19 @@ class Attendant:
             except sqlite3.Error:
                 log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
 
-    def _doubted(self, frame: Frame) -> Iterable[int]:
-        """The slots that the parent verifies again: all of a slow lane's frame, one of the others when its turn comes."""
-        if self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
-            return range(frame.count)
-        slot = VERIFY_EACH - 1 - self._since_verified
-        if slot >= frame.count:
-            self._since_verified += frame.count
+    def _doubted(self, frame: Frame, signed: Sequence[int], ended: str) -> Sequence[int]:
+        """
+        Of the slots with a signature those that the parent verifies again: all of a slow lane, one of the others when
+        its turn comes, and all that a process left behind: what brought it down may have written there.
+        """
+        if ended or self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
+            return signed
+        place = VERIFY_EACH - 1 - self._since_verified
+        if place >= len(signed):
+            self._since_verified += len(signed)
             return ()
-        self._since_verified = (frame.count - 1 - slot) % VERIFY_EACH
-        return (slot,)
+        self._since_verified = (len(signed) - 1 - place) % VERIFY_EACH
+        return (signed[place],)
 
     def withdraw(self, work: Work) -> list[tuple[int, Outcome]]:
         """
@@ -331,6 +341,7 @@ class Attendant:
         attempted and will not be.
         """
         known: list[tuple[int, Outcome]] = []
+        nobody_waits = work.done.cancelled()  # then nothing is looked at: it would be verified for nobody
         for frame, number in self._out.values():
             assert self._pages is not None
             page = self._pages[number]
@@ -338,6 +349,8 @@ class Attendant:
             mine = [entry for entry in reading.items() if entry[0].work is work]
             for _, _, slot in mine:
                 page.skip(slot)
+            if nobody_waits:
+                continue
             with FENCE:
                 pass
             under = page.under  # read after the skips were written: see wire.py

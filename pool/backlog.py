@@ -66,6 +66,11 @@ class Backlog:
         line = self._lines.get(kind, {}).get(caller, _NOBODY)
         return line.short if short else line.bulk
 
+    def oldest_short(self) -> Work | None:
+        """The short request that has waited longest."""
+        firsts = (next(iter(line.short)) for lines in self._lines.values() for line in lines.values() if line.short)
+        return min(firsts, key=lambda work: work.number, default=None)
+
     def shorts(self) -> dict[str, int]:
         """How many turns in a row each caller had for short requests; a copy."""
         return {name: caller.shorts for name, caller in self._callers.items()}
@@ -105,8 +110,10 @@ class Backlog:
         work.number = self.added
         self._put(work, count)
 
-    def put_back(self, work: Work, count: int) -> None:
-        """Items that a lost lane returned: no limit turns them away, they were taken once."""
+    def put_back(self, work: Work, count: int, seconds: float) -> None:
+        """Items that a lane returned unsigned: no limit turns them away, they were taken once, and cost nothing."""
+        caller = work.caller
+        self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - count * seconds)
         line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, count)

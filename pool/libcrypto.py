@@ -24,6 +24,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "EVP_MD_CTX_new": (_POINTER,),
     "EVP_MD_CTX_reset": (_INT, _POINTER),
     "EVP_get_digestbyname": (_POINTER, _BYTES),
+    "EVP_PKEY_get_size": (_INT, _POINTER),
     "EVP_PKEY_CTX_new": (_POINTER, _POINTER, _POINTER),
     "EVP_PKEY_CTX_set_rsa_mgf1_md": (_INT, _POINTER, _POINTER),
     "EVP_PKEY_CTX_set_rsa_padding": (_INT, _POINTER, _INT),
@@ -97,8 +98,11 @@ def _of_digest(openssl: OpenSsl, key: int, algorithm: Algorithm) -> Verifier:
         _good(openssl.EVP_PKEY_CTX_set_rsa_padding(context, _RSA_PKCS1_PADDING))
     _good(openssl.EVP_PKEY_CTX_set_signature_md(context, digest))
     evp_pkey_verify, clear = openssl.EVP_PKEY_verify, openssl.ERR_clear_error
+    is_rsa, key_bytes = algorithm.scheme is not Scheme.ECDSA, openssl.EVP_PKEY_get_size(key)
 
     def verify(item: bytes, signature: bytes) -> None:
+        if is_rsa and len(signature) != key_bytes:  # RFC 8017, 8.1.2 and 8.2.2, step 1; OpenSSL takes a shorter PSS
+            raise WrongSignature
         if evp_pkey_verify(context, signature, len(signature), item, len(item)) != 1:
             clear()  # what it left there would be taken for the module's
             raise WrongSignature

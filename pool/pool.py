@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from pool import token as tokens
-from pool.assign import Run, assign, to_cut
+from pool.assign import CUT_PAUSE_S, Run, assign, to_cut
 from pool.attendant import Attendant
 from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull, TooMuch
 from pool.errors import BadRequest, Busy, Unavailable
@@ -87,6 +87,7 @@ class Pool:
         self._assigning = False
         self._pressure = Pressure()
         self._held: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
@@ -164,7 +165,7 @@ class Pool:
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
         if work.is_short:
-            self._make_way(work)
+            self._make_way()
         self._assign_soon()
         timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
         try:
@@ -185,7 +186,7 @@ class Pool:
         per_second = self._per_second(key, algorithm)
         wait_s = self._wait_s(key, algorithm, caller)
         if wait_s and wait_s + min(count / per_second, timeout_s / 2) > timeout_s:
-            detail = f"it would begin in {wait_s:.1f} s"
+            detail = f"it would be done in {wait_s + count / per_second:.1f} s"
             raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
 
     def _per_second(self, key: str, algorithm: Algorithm) -> float:
@@ -280,13 +281,22 @@ class Pool:
             if refusal is not None:
                 self._give_up(work, refusal.reason, refusal.detail)
 
-    def _make_way(self, work: Work) -> None:
-        """A short request does not wait behind the bulk that lanes have already."""
-        by_name = {lane.lane.name: lane for lane in self._lanes}
-        pairs = ((lane.lane, lane.frames) for lane in self._lanes)
-        lane = to_cut(work, pairs, self._backlog.clocks(), time.monotonic())
-        if lane is not None:
-            by_name[lane.name].cut()
+    def _make_way(self) -> None:
+        """A short request does not wait behind the bulk that lanes have: seen to when it comes, and while it waits."""
+        work = self._backlog.oldest_short()
+        if work is None or self._closed:
+            return
+        pairs = [(lane.lane, lane.frames) for lane in self._lanes]
+        chosen = to_cut(work, pairs, self._backlog.clocks(), time.monotonic())
+        for lane in self._lanes:
+            if lane.lane is chosen:
+                lane.cut()
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_later(CUT_PAUSE_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._next_look = None
+        self._make_way()
 
     def _assign_soon(self) -> None:
         """After what else is ready in this turn of the loop; under pressure a little later, unless much waits."""
@@ -318,13 +328,16 @@ class Pool:
         for work in expired:
             self._expire(work)
 
-    def _lost(self, run: Run) -> None:
-        """A lane ended before it came to these items: they go back to the front, unless nobody waits for them."""
+    def _lost(self, run: Run, seconds: float) -> None:
+        """
+        A lane ended or was cut short before it came to these items: they go back to the front, unless nobody waits for
+        them, and with them the token time (`seconds` each) that was counted for them.
+        """
         work = run.work
         if work.done.done() or not work.left:
             return
         work.give_back(run.start, run.stop)
-        self._backlog.put_back(work, run.stop - run.start)
+        self._backlog.put_back(work, run.stop - run.start, seconds)
         refusal = self._refusal(work.key)
         if refusal is not None:
             self._give_up(work, refusal.reason, refusal.detail)

@@ -8,6 +8,7 @@ then (attendant.VERIFY_EACH).
 from collections.abc import Callable
 from functools import lru_cache
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
@@ -105,8 +106,14 @@ def verifier(algorithm: Algorithm, spki: bytes) -> Callable[[bytes, bytes], None
     if isinstance(key, ec.EllipticCurvePublicKey):
         ecdsa = ec.ECDSA(prehashed)
         return lambda item, signature: key.verify(signature, item, ecdsa)
-    pad = padding.PKCS1v15()
+    pad: padding.AsymmetricPadding = padding.PKCS1v15()
     if algorithm.scheme is Scheme.RSA_PSS:
-        pss = padding.PSS(padding.MGF1(hash_), hash_.digest_size)
-        return lambda item, signature: key.verify(signature, item, pss, prehashed)
-    return lambda item, signature: key.verify(signature, item, pad, prehashed)
+        pad = padding.PSS(padding.MGF1(hash_), hash_.digest_size)
+    key_bytes = (key.key_size + 7) // 8
+
+    def verify_rsa(item: bytes, signature: bytes) -> None:
+        if len(signature) != key_bytes:  # RFC 8017, 8.1.2 and 8.2.2, step 1; OpenSSL takes a shorter PSS
+            raise InvalidSignature
+        key.verify(signature, item, pad, prehashed)
+
+    return verify_rsa

@@ -1,6 +1,6 @@
 """What a result page says became of each item of a frame: read in one place, whatever ended the frame."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,16 +35,19 @@ class Reading:
     ended: str = ""
     first_look: bool = False  # the frame is still with its lane: what is seen is not counted
 
-    def settle_signed(self, doubted: Iterable[int]) -> tuple[int, list[tuple[Run, int, int]]]:
+    def settle_signed(
+        self, doubted: Callable[[Sequence[int]], Sequence[int]]
+    ) -> tuple[int, list[tuple[Run, int, int]]]:
         """
-        Give every signature to its request, those in `doubted` (slots) verified once more; answers how many, and the
-        items that have none.
+        Give every signature to its request; answers how many, and the items that have none. `doubted` picks, of the slots
+        with a signature, those that are verified once more.
 
         This is each signature's whole way through the parent, and therefore does nothing else.
         """
         frame = self.frame
         signatures = _in_worlds_form(frame.algorithm, self.page.signatures(frame.count))
-        for slot in doubted:
+        slots = [slot for slot, one in enumerate(signatures) if one] if None in signatures else range(frame.count)
+        for slot in doubted(slots):
             signature = signatures[slot]
             if signature and not _verifies(frame, slot, signature):
                 signatures[slot] = None

@@ -66,20 +66,25 @@ def spki_of(public: Any) -> bytes | None:
         return spki
     if public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
         head, length = _CURVES[public[Attribute.EC_PARAMS]]
-        point = _point(public[Attribute.EC_POINT])
+        point = _point(public[Attribute.EC_POINT], length)
         return head + point if len(point) == length else None
     if public.key_type == KeyType.EC_EDWARDS:
-        point = _point(public[Attribute.EC_POINT])
+        point = _point(public[Attribute.EC_POINT], _ED25519_BYTES)
         return _ED25519 + point if len(point) == _ED25519_BYTES else None
     return None
 
 
-def _point(value: bytes) -> bytes:
-    """CKA_EC_POINT is an OCTET STRING round the point (PKCS#11 v3.1, 6.3.3); some tokens leave the wrapping out."""
+def _point(value: bytes, length: int) -> bytes:
+    """
+    CKA_EC_POINT is an OCTET STRING round the point (PKCS#11 v3.1, 6.3.3); some tokens leave the wrapping out, and then
+    one point in 256 looks as if it had one: its length says.
+    """
+    if len(value) == length:
+        return value
     if value[:1] == b"\x04" and len(value) > 2:
         header = 3 if value[1] == 0x81 else 2
-        length = value[2] if header == 3 else value[1]
-        if len(value) == header + length:
+        inside = value[2] if header == 3 else value[1]
+        if len(value) == header + inside:
             return value[header:]
     return value
 

@@ -131,6 +131,8 @@ class Work:
 
     def give_back(self, start: int, stop: int) -> None:
         """Items that a lane returned untouched go before the rest."""
+        if self.waiting and self.waiting[0][0] == stop:
+            _, stop = self.waiting.popleft()
         self.waiting.appendleft((start, stop))
 
     def refused(self, index: int) -> int:

@@ -98,7 +98,7 @@ class Admission:
         self._callers: Counter[str] = Counter()
         self._at_drain: set[Callable[[], object]] = set()
         self._empty = asyncio.Event()
-        self.starts = Starts(lambda: len(self._callers))
+        self.starts = Starts()
         self.promises = Promises()
         self.draining = False
         self.calls = 0
@@ -145,6 +145,8 @@ class Admission:
     def when_draining(self, callback: Callable[[], object]) -> Iterator[None]:
         """What a call that may be open for long, with nothing in work, does when the service stops."""
         self._at_drain.add(callback)
+        if self.draining:  # it began while the call waited for its turn
+            callback()
         try:
             yield
         finally:

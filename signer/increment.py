@@ -74,7 +74,9 @@ def append(document: BinaryIO, change: Change) -> Prepared:
         file = PlainFile(document)
         revision, gap_start, gap_end = _Revision(file, change).assembled()
         digest = file.digest(change.digest)
-    except (ValueError, LookupError, ArithmeticError, zlib.error) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a strange file makes of this, pyHanko judges it
         raise Unusual(str(error)) from error
     with memoryview(revision) as view:
         digest.update(view[:gap_start])

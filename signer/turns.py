@@ -10,26 +10,23 @@ in gRPC's line. At the assembly so many documents are in work, and callers alter
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 
 STARTS_A_ROUND = 16  # of all callers: about 5 ms of the loop; each has his part, but at least ...
 STARTS_LEAST = 2
 QUIET_TURNS = 3  # of the loop without a new call: gRPC needs two or three to hand over one
 ROUND_MOST_S = 0.010  # the longest round: who floods with calls that are only let in does not stop those who were
-# The shortest, while several callers have calls in work: of two, one who would begin more than 1 600 a second leaves
+SEEN_S = 0.1  # a caller who began a call so lately is at work
+# The shortest, while several callers are at work: of two, one who would begin more than 1 600 a second leaves
 # half of the loop to the other, to lanes and to answers. Alone he begins as many as there is time for.
 ROUND_LEAST_S = 0.005
 WAITING_MAX = 512  # starts of one caller that wait, 10 KB each; more are not held back and must be refused
 
 
 class Starts:
-    """
-    So many calls a caller and round; who has begun fewer passes without waiting. `callers` says how many of them have
-    calls in work.
-    """
+    """So many calls a caller and round; who has begun fewer passes without waiting."""
 
-    def __init__(self, callers: Callable[[], int] = lambda: 1) -> None:
-        self._callers = callers
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}  # who has begun calls lately, and when
         self._begun: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._turning = False
@@ -39,6 +36,7 @@ class Starts:
     async def turn(self, caller: str) -> None:
         """Returns when it is this caller's turn; the deadline is the caller's of this to keep."""
         self._quiet = 0
+        self._seen[caller] = time.monotonic()
         if self._begun[caller] < self._most() and caller not in self._waiting:
             self._begin(caller)
             return
@@ -51,7 +49,12 @@ class Starts:
         return len(self._waiting.get(caller, ())) >= WAITING_MAX
 
     def _most(self) -> int:
-        return max(STARTS_LEAST, STARTS_A_ROUND // max(1, self._callers()))
+        return max(STARTS_LEAST, STARTS_A_ROUND // max(1, len(self._seen)))
+
+    def _forget(self) -> None:
+        """A caller with nothing but idle streams slows nobody down."""
+        since = time.monotonic() - SEEN_S
+        self._seen = {caller: at for caller, at in self._seen.items() if at > since or caller in self._waiting}
 
     def _begin(self, caller: str) -> None:
         self._begun[caller] += 1
@@ -63,7 +66,7 @@ class Starts:
     def _next(self) -> None:
         self._quiet += 1
         loop, lasted_s = asyncio.get_running_loop(), time.monotonic() - self._since
-        if self._callers() > 1 and lasted_s < ROUND_LEAST_S:
+        if len(self._seen) > 1 and lasted_s < ROUND_LEAST_S:
             loop.call_later(ROUND_LEAST_S - lasted_s, self._next)
             return
         if self._waiting and self._quiet < QUIET_TURNS and lasted_s < ROUND_MOST_S:
@@ -71,6 +74,7 @@ class Starts:
             return
         self._turning = False
         self._begun.clear()
+        self._forget()
         for caller in list(self._waiting):
             while self._begun[caller] < self._most() and caller in self._waiting:
                 if _wake(self._waiting, caller):

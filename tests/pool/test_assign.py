@@ -95,7 +95,7 @@ def test_a_frame_has_one_key_and_one_algorithm() -> None:
     works = [work(1), work(1, key="other"), work(1, algorithm=PSS), work(1)]
     lane = a_lane(0, "k", "other", item_s=0.001)
     frames, _ = assign(line(*works), [lane], NOW)
-    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]], [works[2]]]
+    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]]]
 
 
 def test_only_lanes_with_the_key() -> None:
@@ -180,7 +180,7 @@ def situations(draw: st.DrawFn) -> tuple[Backlog, list[Lane]]:
             backlog.taken(one, len(range(*one.take(draw(st.integers(1, 3))))), draw(st.floats(0, 0.1)))
             if draw(st.booleans()):
                 one.give_back(0, 1)
-                backlog.put_back(one, 1)
+                backlog.put_back(one, 1, 0.0)
     lanes = []
     for index in range(draw(st.integers(0, 5))):
         lane = Lane("card", index, state=draw(st.sampled_from(list(State))))
@@ -251,7 +251,7 @@ def test_frames_take_what_a_request_takes() -> None:
     backlog = line(one)
     backlog.taken(one, len(range(*one.take(10))), 0.0)
     one.give_back(0, 4)
-    backlog.put_back(one, 4)
+    backlog.put_back(one, 4, 0.0)
     frames, _ = assign(backlog, [a_lane(item_s=0.002), a_lane(1, item_s=0.002)], NOW)
     for frame in frames:
         for run in frame.runs:
@@ -387,3 +387,21 @@ def test_who_had_more_token_time_cuts_nothing() -> None:
     """It would not be the next in turn."""
     lanes = [cuttable()]
     assert to_cut(work(1, caller="person"), lanes, {"person": 2.0, "bulk": 1.0}, NOW) is None
+
+
+def test_a_short_request_of_another_key_keeps_its_turn_beside_bulk() -> None:
+    """A lane at work gets no second frame of bulk when it is the other's turn: the lane's next frame is his."""
+    bulk, person = work(5_000, caller="bulk"), work(1, caller="person", key="other")
+    backlog = line(bulk, person)
+    lane = a_lane(0, "k", "other", item_s=0.001, in_flight=1)
+    assert assign(backlog, [lane], NOW)[0] == []
+    lane.in_flight = 0
+    frames, _ = assign(backlog, [lane], NOW)
+    assert frames[0].key == "other"
+
+
+def test_a_card_that_takes_nothing_takes_no_part() -> None:
+    """Ten digests that an HSM signs in 10 ms are one frame of it, and not half of one beside an idle card."""
+    hsm, card = a_lane(0, item_s=0.001), a_lane(1, item_s=0.185)
+    frames, _ = assign(line(work(10)), [hsm, card], NOW)
+    assert [(frame.lane.index, frame.count) for frame in frames] == [(0, 10)]

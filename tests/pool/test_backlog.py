@@ -62,7 +62,7 @@ def test_what_a_lane_returns_is_never_turned_away() -> None:
     backlog.taken(first, 2, 0.1)
     backlog.add(work(2, caller="b"))
     first.give_back(start, stop)
-    backlog.put_back(first, 2)
+    backlog.put_back(first, 2, 0.05)
     assert line(backlog, "a") == [first, second]
     assert backlog.items == 6
     with pytest.raises(BacklogFull):
@@ -163,7 +163,7 @@ class Counts(RuleBasedStateMachine):
     def give_back(self, pick: int) -> None:
         one, start, stop = self.out.pop(pick % len(self.out))
         one.give_back(start, stop)
-        self.backlog.put_back(one, stop - start)
+        self.backlog.put_back(one, stop - start, 0.01)
 
     @precondition(lambda self: self.out)
     @rule(pick=st.integers(0))
@@ -223,3 +223,38 @@ def test_what_comes_back_is_taken_next() -> None:
     one.give_back(0, 4)
     assert [one.take(3), one.take(3), one.take(3)] == [(0, 3), (3, 4), (8, 10)]
     assert one.waiting_count == 0
+
+
+def test_what_comes_back_unsigned_costs_nothing() -> None:
+    """The token time that was counted for it goes back with it; a caller's clock is never below zero."""
+    backlog, one = Backlog(), work(100)
+    backlog.add(one)
+    for count in (40, 10):
+        start, stop = one.take(count)
+        backlog.taken(one, count, count * 0.01)
+    assert backlog.clocks() == {"a": pytest.approx(0.5)}
+    one.give_back(start, stop)
+    backlog.put_back(one, 10, 0.01)
+    assert backlog.clocks() == {"a": pytest.approx(0.4)}
+    backlog.put_back(one, 0, 1.0)
+    assert backlog.clocks() == {"a": pytest.approx(0.4)}
+
+
+def test_ranges_that_meet_become_one() -> None:
+    """A frame cut short a hundred times leaves no hundred pieces."""
+    one = work(10)
+    one.take(8)
+    one.give_back(4, 8)
+    one.give_back(0, 4)
+    assert list(one.waiting) == [(0, 10)]
+
+
+def test_the_short_request_that_has_waited_longest() -> None:
+    """Of all kinds and callers; None where only bulk waits."""
+    backlog = Backlog()
+    backlog.add(work(500))
+    assert backlog.oldest_short() is None
+    first, second = work(1, caller="b", key="other"), work(1, caller="a")
+    backlog.add(first)
+    backlog.add(second)
+    assert backlog.oldest_short() is first

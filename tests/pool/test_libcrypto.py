@@ -13,7 +13,7 @@ from pool import Algorithm, Scheme, libcrypto
 from pool.mechanism import DIGEST_BYTES, WrongSignature
 from pool.public import algorithms, verifier
 from pool.worker import by_cryptography
-from tests.pool.rig import PSS, digests
+from tests.pool.rig import PSS, RSA, digests
 from tests.pool.test_mechanism import HASHES, spki
 
 PRIVATE = {
@@ -85,6 +85,26 @@ def test_another_mask_hash_is_wrong() -> None:
     pss = padding.PSS(padding.MGF1(hashes.SHA384()), 32)
     signature = PRIVATE["RSA-2048"].sign(item, pss, utils.Prehashed(hashes.SHA256()))
     assert not good(libcrypto.verifier(PSS, spki(PRIVATE["RSA-2048"])), item, signature)
+
+
+@pytest.mark.parametrize("kind", ["RSA-2048", "RSA-3072"])
+def test_an_rsa_signature_has_its_key_s_length(kind: str) -> None:
+    """RFC 8017, 8.1.2 and 8.2.2, step 1: one whose leading zero was left out is refused, though its number is right."""
+    key = spki(PRIVATE[kind])
+    for algorithm in algorithms(key):
+        for number in range(3_000):
+            [item] = digests(1, number, algorithm)
+            signature = sign(kind, algorithm, item)
+            if signature[0] == 0:
+                break
+            if algorithm not in {PSS, RSA}:
+                break  # one of each padding is enough
+        else:
+            pytest.fail("no signature began with a zero")
+        if signature[0] == 0:
+            for check in (libcrypto.verifier(algorithm, key), verifier(algorithm, key)):
+                assert good(check, item, signature)
+                assert not good(check, item, signature[1:])
 
 
 def test_a_verdict_leaves_no_error_behind() -> None:

@@ -118,6 +118,24 @@ async def test_a_short_request_does_not_wait_behind_bulk(make_pool: MakePool, ke
         assert statuses(outcomes) == {("SIGNED", ""): 600}
 
 
+async def test_a_short_request_of_another_key_does_not_wait_behind_bulk(make_pool: MakePool, shim: Shim) -> None:
+    """A thousand digests of one key on the only lane: single ones of another key are signed meanwhile, each in a moment."""
+    shim.script("C_Sign * delay 0.002")
+    async with make_pool(shim=shim) as pool:
+        await warm(pool, pool.key("RSA-2048"), RSA)
+        bulk = asyncio.create_task(
+            pool.sign(pool.key("P-256"), ECDSA, digests(1_000, 0, ECDSA), caller="bulk", timeout_s=60)
+        )
+        await until(lambda: shim.number("C_Sign") > 100)
+        for number in range(10):
+            began = time.monotonic()
+            [outcome] = await pool.sign(pool.key("RSA-2048"), RSA, digests(1, 5_000 + number), caller="person")
+            assert outcome.status is Status.SIGNED
+            assert time.monotonic() - began < 0.2
+        assert not bulk.done()
+        assert statuses(await bulk) == {("SIGNED", ""): 1_000}
+
+
 async def test_messages_of_mixed_length_are_signed(make_pool: MakePool, keys: Keys) -> None:
     """A short Ed25519 message before many long ones: frames stay within a packet, all are signed."""
     async with make_pool() as pool:

@@ -1,6 +1,6 @@
 """How a result page is read: the same way whatever ended the frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from mmap import mmap
 
 import pytest
@@ -118,6 +118,10 @@ def test_one_look_at_an_item_verifies_it(page: Page) -> None:
     assert all(not outcome.signature for outcome in outcomes(one)[1:])
 
 
+def nothing(_slots: Sequence[int]) -> Sequence[int]:
+    return ()
+
+
 def fill(page: Page, one: Reading) -> tuple[Work, Work]:
     """Every item of the frame signed; answers the two requests."""
     first, second = (run.work for run in one.frame.runs)
@@ -131,7 +135,7 @@ def test_a_whole_frame_is_given_to_its_requests(page: Page) -> None:
     one = reading(page)
     first, second = fill(page, one)
     put(page, 1, wrong := sign(first.items[2]))
-    assert one.settle_signed([]) == (3, [])
+    assert one.settle_signed(nothing) == (3, [])
     assert first.outcomes.signatures[:2] == [b"", b""]
     assert first.outcomes.signatures[3] == der(wrong)
     assert second.outcomes[0] == Outcome(Status.SIGNED, second.outcomes.signatures[0], token="card")
@@ -143,7 +147,7 @@ def test_a_doubted_signature_is_verified_and_its_neighbours_keep_theirs(page: Pa
     one = reading(page)
     first, second = fill(page, one)
     put(page, 1, sign(first.items[2]))
-    signed, [(run, index, slot)] = one.settle_signed([0, 1, 2])
+    signed, [(run, index, slot)] = one.settle_signed(lambda slots: slots)
     assert (signed, index, slot) == (2, 3, 1)
     assert (first.left, second.left) == (3, 0)
     assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
@@ -154,7 +158,7 @@ def test_what_is_no_signature_is_left_over_without_doubt(page: Page) -> None:
     one = reading(page)
     first, _ = fill(page, one)
     put(page, 0, bytes(32) + b"s" * 32)
-    signed, [(run, index, slot)] = one.settle_signed([])
+    signed, [(run, index, slot)] = one.settle_signed(nothing)
     assert (signed, index, slot) == (2, 2, 0)
     assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
     assert first.outcomes.signatures[3]
@@ -165,7 +169,7 @@ def test_a_request_that_was_answered_takes_nothing_more(page: Page) -> None:
     one = reading(page)
     first, _ = fill(page, one)
     first.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED"))
-    one.settle_signed([])
+    one.settle_signed(nothing)
     assert {outcome.reason for outcome in first.outcomes} == {"CANCELLED"}
     assert first.outcomes.signatures == [b""] * 4
 

@@ -9,7 +9,7 @@ import pytest
 from signer.errors import Refusal
 from signer.limits import CALLER_ANSWER_BYTES_MAX
 from signer.promises import Promises
-from signer.turns import ROUND_LEAST_S, STARTS_A_ROUND, WAITING_MAX, Places, Starts
+from signer.turns import ROUND_LEAST_S, SEEN_S, STARTS_A_ROUND, WAITING_MAX, Places, Starts
 
 
 async def loop_turns(count: int) -> None:
@@ -136,12 +136,27 @@ async def test_a_stream_waits_for_room() -> None:
 
 async def test_beside_others_a_caller_is_paced() -> None:
     """Of two at work each begins half of a round's starts, and a round lasts 5 ms; another's call waits for none of it."""
-    starts, order = Starts(lambda: 2), []
+    starts, order = Starts(), []
+    await starts.turn("calm")
+    await starts.turn("flood")
     began = time.monotonic()
     flood = [started(order, starts.turn, "flood") for _ in range(5 * STARTS_A_ROUND // 2)]
     await loop_turns(2)
-    assert order == ["flood"] * (STARTS_A_ROUND // 2)
+    assert order == ["flood"] * (STARTS_A_ROUND // 2 - 1)
     await started(order, starts.turn, "calm")
-    assert order[STARTS_A_ROUND // 2] == "calm"
+    assert order[STARTS_A_ROUND // 2 - 1] == "calm"
     await asyncio.gather(*flood)
     assert time.monotonic() - began >= 4 * ROUND_LEAST_S
+
+
+async def test_who_is_idle_slows_nobody_down() -> None:
+    """A caller who began nothing for 0.1 s, whatever streams it has open, is not counted."""
+    starts, order = Starts(), []
+    for caller in "bcdefgh":
+        await starts.turn(caller)
+    await asyncio.sleep(SEEN_S)
+    await starts.turn("a")
+    await asyncio.sleep(2 * ROUND_LEAST_S)
+    began = time.monotonic()
+    await asyncio.gather(*(started(order, starts.turn, "a") for _ in range(20 * STARTS_A_ROUND)))
+    assert time.monotonic() - began < 10 * ROUND_LEAST_S
