@@ -69,8 +69,8 @@ def request(count: int) -> str:
 class Abuser:
     """One process of `tests/abuser.py`, ended with the block."""
 
-    def __init__(self, rig: Rig, kind: str, port: int | None = None, **wishes: Any) -> None:
-        certificate, key = rig.files(ABUSER)
+    def __init__(self, rig: Rig, kind: str, port: int | None = None, caller: str = ABUSER, **wishes: Any) -> None:
+        certificate, key = rig.files(caller)
         files = {"ca": str(rig.pki.ca_file), "certificate": str(certificate), "key": str(key)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.abuser", kind],
@@ -209,15 +209,15 @@ def rapid_reset(rig: Rig, portal: Caller, streams: int, message: str | None) -> 
     """
     Calls that are reset at once, as fast as they are taken, on one connection; at least so many.
 
-    The baseline is a caller who has as many calls in work as his connection may have streams, and takes each answer. For
-    gRPC lets 128 of the abuser's calls in at one time, and each is a moment's work of the one loop, dead or not: against
-    a daemon with nothing to do the good client's p99 is ten times as long. What is held here is that who resets has no
-    more of the service than who does not.
+    The baseline is the good client's own company: as many calls in work as a connection may have streams, each answered.
+    For gRPC lets 128 of the abuser's calls in at one time, and each is a moment's work of the one loop, dead or not,
+    before anybody's turn (signer/turns.py) is asked for: against a daemon with nothing to do the good client's p99 is ten
+    times as long. What is held here is that a call which is reset costs others no more than twice one that is answered.
     """
     wishes = {"path": SIGN, "streams": 0} | ({} if message is None else {"message": message})
     front_mb = rss_mb(rig)
     with (
-        Abuser(rig, "busy", path=SIGN, message=request(1), streams=STREAMS_MAX) as harmless,
+        Abuser(rig, "busy", caller="portal", path=SIGN, message=request(1), streams=STREAMS_MAX) as harmless,
         Abuser(rig, "resets", **wishes) as abuser,
     ):
         for each in (harmless, abuser):
