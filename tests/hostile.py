@@ -150,10 +150,17 @@ def minimal_pdf(pages: int = 1, text: str = "Nothing to see here.") -> bytes:
     return _classic(objects | dict.fromkeys(range(5, 5 + pages), leaf))
 
 
-def sized_pdf(size: int) -> bytes:
-    """A valid document of `size` bytes, most of them an incompressible stream (never less than about 800)."""
+def sized_pdf(size: int, catalog: bytes = b"") -> bytes:
+    """
+    A valid document of `size` bytes, most of them an incompressible stream (never less than about 800); `catalog` are
+    entries more in its catalog.
+    """
     private = b"/PieceInfo << /Paraph << /LastModified (D:20260101000000Z) /Private 4 0 R >> >>"
-    plain = {1: _CATALOG, 2: _PAGES, 3: _PAGE.replace(b"/Resources", private + b" /Resources")}
+    plain = {
+        1: _CATALOG.replace(b"/Type", catalog + b"/Type", 1),
+        2: _PAGES,
+        3: _PAGE.replace(b"/Resources", private + b" /Resources"),
+    }
     spare = size - len(_classic(plain | {4: _stream(b"", b"")}))
     noise = random.Random(4711).randbytes(max(0, spare))
     for _ in range(3):  # the digits of /Length and startxref take space of their own

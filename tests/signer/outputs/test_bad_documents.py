@@ -626,6 +626,40 @@ async def test_too_many_documents(client: Client) -> None:
     assert answers[-1].reason == "TOO_MANY_DOCUMENTS"
 
 
+@pytest.mark.parametrize("way", ["short", "pyHanko's"])
+async def test_a_hundred_megabytes_take_no_memory(rig: Rig, client: Client, tmp_path: Path, way: str) -> None:
+    """
+    A PDF of 100 MB is hashed while it arrives, prepared and signed in its file: neither the daemon nor the process that
+    looks into it grows by more than a few pieces of it, whoever of the two prepares it.
+    """
+    source, target = tmp_path / "a.pdf", tmp_path / "b.pdf"
+    # pyHanko writes this name otherwise than it stands there, so that the short way leaves the document to it.
+    source.write_bytes(sized_pdf(100 * MIB, b"" if way == "short" else b"/a#e9 true "))
+
+    async def sign_one(path: Path) -> None:
+        await client.sign_file(
+            "p-256", path, target, output="PADES_B_B", digest_algorithm="SHA256", signature_algorithm="ECDSA"
+        )
+
+    def most_mb() -> float:
+        """The most that one of the processes ever held."""
+        pids = [front(rig).pid, *(each.pid for each in assemblers(rig))]
+        lines = (line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return max(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+    small = tmp_path / "small.pdf"
+    small.write_bytes(sized_pdf(MIB))
+    for _ in range(PROCESSES):
+        await sign_one(small)
+    before = most_mb()
+    await sign_one(source)
+    assert target.stat().st_size > 100 * MIB
+    with target.open("rb") as signed, source.open("rb") as original:
+        while piece := original.read(MIB):
+            assert signed.read(len(piece)) == piece
+    assert most_mb() - before < 40, f"{before:.0f} MB before, {most_mb():.0f} MB after"
+
+
 @pytest.mark.parametrize(("limit", "value"), [("ASSEMBLY_DOCUMENTS_MAX", 3), ("ASSEMBLY_WORN_BYTES", 1)])
 async def test_assembly_processes_are_replaced(limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """
