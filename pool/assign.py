@@ -57,14 +57,13 @@ class Frame:
         raise IndexError("the frame is shorter")
 
 
-SECOND_LEAST_S = 0.006  # a lane at work gets a second frame when it is worth so much lane time, or full
-PART_LEAST_S = (
-    0.0005  # what waits is shared out among idle lanes in parts of at least so much: a hand-over costs half of it
-)
+SECOND_LEAST_S = 0.003  # a lane at work gets a second frame when it is worth so much lane time, or full
+# What waits is shared out among idle lanes in parts of at least so much: a hand-over costs a tenth of it.
+PART_LEAST_S = 0.002
 # A short request that comes while every lane is at work upon bulk cuts one lane's frames short, if there is so much of
 # them left to win, and no more often than this: what is sent again costs 0.3 ms.
 CUT_WORTH_S = 0.003
-CUT_PAUSE_S = 0.008
+CUT_PAUSE_S = 0.015
 
 
 def to_cut(
@@ -141,17 +140,18 @@ class _Planning:
 
     def frame(self, lane: Lane) -> Frame | None:
         kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
+        if lane.name in self._busy:
+            # What is not worth a second frame waits for the lane, or has it cut short when its turn has come.
+            kinds = [kind for kind in kinds if self._is_worth(kind, lane)]
         # Callers who differ by less than a frame, or two signatures of a slow lane, are taken for even, and somebody waits
         # for the short request. It is a lead once, not a faster clock.
         lead_s = max(FRAME_S, 2 * min(lane.item_s.values(), default=0.0))
         work = self._next(kinds, lead_s)
-        # Whose turn it is comes first: what is not worth a second frame keeps its turn until the lane is idle.
-        if work is None or (lane.name in self._busy and not self._is_worth(work.kind, lane)):
+        if work is None:
             return None
         key, algorithm = kind = work.kind
         most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
-        if lane.name not in self._busy:
-            most = min(most, self._part(kind, seconds))
+        most = min(most, self._part(kind, lane, seconds))
         runs: list[Run] = []
         while work is not None and most > 0 and (run := self._take(work, most, first=not runs)) is not None:
             runs.append(run)
@@ -175,13 +175,16 @@ class _Planning:
         worth = math.ceil(SECOND_LEAST_S / lane.item_s.get(kind, UNMEASURED_S))
         return waiting >= min(worth, lane.frame_items(*kind))
 
-    def _part(self, kind: Kind, seconds: float) -> int:
-        """An idle lane leaves the other idle ones their part, unless a part would be next to nothing."""
+    def _part(self, kind: Kind, lane: Lane, seconds: float) -> int:
+        """A lane leaves the others their part, an idle one the idle ones, unless a part would be next to nothing."""
         waiting = self._backlog.waiting(kind) - self._taken[kind]
-        idle = sum(
-            kind[0] in lane.keys and lane.name not in self._busy and self._is_for(kind, lane) for lane in self._lanes
+        busy = lane.name in self._busy
+        others = sum(
+            kind[0] in other.keys and (busy or other.name not in self._busy) and self._is_for(kind, other)
+            for other in self._lanes
         )
-        return max(math.ceil(waiting / max(1, idle)), math.ceil(PART_LEAST_S / seconds))
+        least_s = SECOND_LEAST_S if busy else PART_LEAST_S
+        return max(math.ceil(waiting / max(1, others)), math.ceil(least_s / seconds))
 
     def _next(self, kinds: Iterable[Kind], lead_s: float) -> Work | None:
         """The work of these kinds whose turn it is: least token time, then short or bulk, then first come."""

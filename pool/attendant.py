@@ -60,7 +60,6 @@ class Attendant:
         self._pages: Pages | None = None
         self._out: dict[int, tuple[Frame, int]] = {}  # frame number -> the frame and its page, oldest first
         self._number = 0
-        self._cut_before = 0  # frames up to this number were cut short
         self._killed_for = ""
         self._end_by = math.inf  # when a lane whose session is lost is killed
         self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
@@ -249,8 +248,8 @@ class Attendant:
         """Have what was not started back at once: somebody is more urgent."""
         assert self._pages is not None
         now = self.lane.cut_at = time.monotonic()
+        self.lane.is_cut = True
         oldest, _ = next(iter(self._out.values()))
-        self._cut_before = self._number
         self.lane.busy_until = now + oldest.seconds  # the item under C_Sign
         for frame, page in self._out.values():
             self._pages[page].cut(frame.count)
@@ -269,10 +268,7 @@ class Attendant:
             self._end_by = time.monotonic() + LOGOUT_S
         elif not self._out:
             self.lane.on(Event.EMPTY)
-            self.lane.busy_until = 0.0
-        else:  # one that was cut has nothing left to do
-            left = (out.count * out.seconds for number, (out, _) in self._out.items() if number > self._cut_before)
-            self.lane.busy_until = time.monotonic() + sum(left)
+            self.lane.busy_until, self.lane.is_cut = 0.0, False
         self._settle(frame, page, lost=message["lost"])
         if self.lane.state is State.STOPPING:
             self._wake.set()
@@ -377,7 +373,7 @@ class Attendant:
             self._pages.close()
             self._pages = None
         self.lane.in_flight = 0
-        self.lane.busy_until = 0.0
+        self.lane.busy_until, self.lane.is_cut = 0.0, False
         self.lane.keys = frozenset()
         self.lane.on(Event.LOST)
         self._changed()

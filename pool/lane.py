@@ -83,6 +83,7 @@ class Lane:
     keys: frozenset[str] = frozenset()
     in_flight: int = 0
     cut_at: float = 0.0  # when its frames were last cut short
+    is_cut: bool = False  # until they are back: then the next one is chosen among all that waits
     busy_until: float = 0.0  # when what it has should be done: monotonic clock, seconds; 0 while it has nothing
     direct: bool = True  # C_Sign by the module's function list, not through python-pkcs11
     item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class Lane:
         it hardly waits for the next, and who comes meanwhile waits for one signature less.
         """
         slow = bool(self.item_s) and min(self.item_s.values()) > FRAME_S
-        return max(0, (1 if slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up else 0
+        return max(0, (1 if slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up and not self.is_cut else 0
 
     @property
     def has_room(self) -> bool:

@@ -37,7 +37,7 @@ log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
-HOLD_ITEMS, HOLD_S = 24, 0.003  # on a busy loop so many single digests wait for each other, so long at most
+HOLD_WORTH_S, HOLD_S = 0.0005, 0.003  # on a busy loop what is worth so little waits for company, so long at most
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 
@@ -164,7 +164,7 @@ class Pool:
             raise Busy("BACKLOG_FULL", self._wait_s(key, algorithm, caller) or 1.0, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
-        if work.is_short:
+        if work.is_short and not any(key in lane.lane.keys and not lane.lane.in_flight for lane in self._lanes):
             self._make_way()
         self._assign_soon()
         timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
@@ -303,12 +303,20 @@ class Pool:
         if not self._backlog.items or self._assigning:
             return
         loop = asyncio.get_running_loop()
-        if self._backlog.items < HOLD_ITEMS and self._pressure.is_high:
+        if self._pressure.is_high and self._little_waits():
             if self._held is None:
                 self._held = loop.call_later(HOLD_S, self._assign)
             return
         self._assigning = True
         loop.call_soon(self._assign)
+
+    def _little_waits(self) -> bool:
+        """Whether all that waits is worth less than `HOLD_WORTH_S` of lane time; what was never measured may be much."""
+        worth_s = 0.0
+        for key, algorithm in self._backlog.kinds():
+            per_second = self._per_second(key, algorithm)
+            worth_s += self._backlog.waiting((key, algorithm)) / per_second if per_second else HOLD_WORTH_S
+        return worth_s < HOLD_WORTH_S
 
     def _assign(self) -> None:
         self._assigning = False

@@ -109,19 +109,19 @@ class Admission:
         full = self.calls >= CALLS_MAX and own >= CALLER_CALLS_SURE and caller.role != "operator"
         return full or own >= CALLER_CALLS_MAX
 
-    async def admit(self, caller: Caller, context: Any, place: "Place") -> None:
+    async def admit(self, caller: Caller, context: Any, place: "Place", size: int = 0) -> None:
         """Returns when it is the call's turn; raises `Refusal` instead of letting a queue grow."""
         if self.draining:
             raise draining()
         if self.is_full_for(caller):
             if not self.starts.is_full(caller.name):
-                await self.starts.turn(caller.name)  # who does not heed refusals is refused at his turn
+                await self.starts.turn(caller.name, size)  # who does not heed refusals is refused at his turn
             raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
         self._callers[caller.name] += 1
         self.calls += 1
         # Not when the method returns: an answer that nobody reads is in work, too.
         context.add_done_callback(lambda _context: self._leave(caller, place))
-        await self.starts.turn(caller.name)
+        await self.starts.turn(caller.name, size)
 
     def _leave(self, caller: Caller, place: "Place") -> None:
         if place.promised:
@@ -227,7 +227,8 @@ class Gatekeeper:
         with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context, call.place)
+                size = request.ByteSize() if hasattr(request, "ByteSize") else 0
+                await self.admission.admit(call.caller, context, call.place, size)
                 if isinstance(request, Unread):
                     raise request.refusal()
                 if rpc in _KEEP_TIME:

@@ -55,32 +55,34 @@ def test_lanes_share_the_work_the_emptiest_first() -> None:
     """An idle lane is not left out while another gets its second frame; among equals the fastest comes first."""
     lanes = [a_lane(0, item_s=0.004), a_lane(1, item_s=0.002), a_lane(2, item_s=0.002, in_flight=1)]
     frames, _ = assign(line(work(20)), lanes, NOW)
-    assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10), (0, 5), (1, 5)]
+    assert [(frame.lane.index, frame.count) for frame in frames][:2] == [(1, 10), (0, 5)]
+    assert sum(frame.count for frame in frames) == 20
+    assert {frame.lane.index for frame in frames[2:]} >= {1, 2}, "what is left is shared out, too"
     frames, _ = assign(line(work(1)), lanes, NOW)
     assert [frame.lane.index for frame in frames] == [1]
 
 
 def test_a_lane_at_work_gets_no_crumbs() -> None:
-    """What is worth less than 6 ms gains nothing by waiting in the lane, and who comes meanwhile may be more urgent."""
+    """What is worth less than 3 ms gains nothing by waiting in the lane, and who comes meanwhile may be more urgent."""
     busy = a_lane(0, item_s=0.002, in_flight=1)
-    assert assign(line(work(2)), [busy], NOW)[0] == []
-    assert [frame.count for frame in assign(line(work(3)), [busy], NOW)[0]] == [3]
+    assert assign(line(work(1)), [busy], NOW)[0] == []
+    assert [frame.count for frame in assign(line(work(2)), [busy], NOW)[0]] == [2]
     slow = a_lane(0, item_s=0.016, in_flight=1)
     assert [frame.count for frame in assign(line(work(1)), [slow], NOW)[0]] == [1], "a frame of it has one item"
     idle = a_lane(1, item_s=0.002)
-    frames, _ = assign(line(work(12)), [busy, idle], NOW)
+    frames, _ = assign(line(work(11)), [busy, idle], NOW)
     assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10)]
     frames, _ = assign(line(work(23)), [busy, idle], NOW)
-    assert [frame.count for frame in frames] == [10, 10, 3]
-    assert frames[0].lane.index == 1
+    assert (frames[0].lane.index, frames[0].count) == (1, 10)
+    assert all(frame.count >= 2 for frame in frames)
 
 
 def test_idle_lanes_share_what_is_less_than_a_frame_each() -> None:
-    """Four lanes sign forty digests in a quarter of the time; parts of less than 0.5 ms are not made."""
-    lanes = [a_lane(index, item_s=0.0001) for index in range(4)]
+    """Four lanes sign forty digests in a quarter of the time; parts of less than 2 ms are not made."""
+    lanes = [a_lane(index, item_s=0.0004) for index in range(4)]
     assert [frame.count for frame in assign(line(work(40)), lanes, NOW)[0]] == [10] * 4
-    assert [frame.count for frame in assign(line(work(8)), lanes, NOW)[0]] == [5, 3]
-    assert [frame.count for frame in assign(line(work(1000)), lanes, NOW)[0]][:4] == [200] * 4
+    assert [frame.count for frame in assign(line(work(12)), lanes, NOW)[0]][:2] == [5, 5]
+    assert [frame.count for frame in assign(line(work(1000)), lanes, NOW)[0]][:4] == [50] * 4
 
 
 def test_a_frame_is_filled_with_other_callers_work() -> None:
@@ -95,7 +97,7 @@ def test_a_frame_has_one_key_and_one_algorithm() -> None:
     works = [work(1), work(1, key="other"), work(1, algorithm=PSS), work(1)]
     lane = a_lane(0, "k", "other", item_s=0.001)
     frames, _ = assign(line(*works), [lane], NOW)
-    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]]]
+    assert [[run.work for run in frame.runs] for frame in frames] == [[works[0], works[3]], [works[2]]]
 
 
 def test_only_lanes_with_the_key() -> None:
@@ -389,15 +391,15 @@ def test_who_had_more_token_time_cuts_nothing() -> None:
     assert to_cut(work(1, caller="person"), lanes, {"person": 2.0, "bulk": 1.0}, NOW) is None
 
 
-def test_a_short_request_of_another_key_keeps_its_turn_beside_bulk() -> None:
-    """A lane at work gets no second frame of bulk when it is the other's turn: the lane's next frame is his."""
+def test_a_lane_that_was_cut_chooses_anew() -> None:
+    """It gets nothing until both frames are back, and then what is next in turn, however little that is."""
     bulk, person = work(5_000, caller="bulk"), work(1, caller="person", key="other")
     backlog = line(bulk, person)
-    lane = a_lane(0, "k", "other", item_s=0.001, in_flight=1)
+    lane = a_lane(0, "k", "other", item_s=0.001, in_flight=1, is_cut=True)
     assert assign(backlog, [lane], NOW)[0] == []
-    lane.in_flight = 0
+    lane.in_flight, lane.is_cut = 0, False
     frames, _ = assign(backlog, [lane], NOW)
-    assert frames[0].key == "other"
+    assert [frame.key for frame in frames] == ["other", "k"]
 
 
 def test_a_card_that_takes_nothing_takes_no_part() -> None:
