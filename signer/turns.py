@@ -47,7 +47,8 @@ class Starts:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append(future)
         await future
-        self._begun[caller] += size // START_BYTES
+        if size >= START_BYTES:  # the round that woke it may be over: what is begun must always be in one that ends
+            self._begin(caller, size // START_BYTES)
 
     def is_full(self, caller: str) -> bool:
         """Whether as many of this caller wait as may."""

@@ -111,6 +111,7 @@ def overload(rig: Rig, seconds: float) -> str:
     with Load(rig, "portal") as load:
         load.ask("closed", seconds=0.5, batch=1_000, in_flight=8, channels=16)
         peak = load.ask("closed", seconds=2.0, warm=0.3, batch=1_000, in_flight=8, channels=16)
+        assert peak["count"], f"nothing was signed: {peak}"
         rate = peak["count"] / peak["seconds"]
         quick = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests")
         got = load.ask("offer", seconds=seconds, rate=10 * rate, channels=16, batch=1_000)

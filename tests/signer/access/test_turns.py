@@ -9,7 +9,7 @@ import pytest
 from signer.errors import Refusal
 from signer.limits import CALLER_ANSWER_BYTES_MAX
 from signer.promises import Promises
-from signer.turns import ROUND_LEAST_S, SEEN_S, STARTS_A_ROUND, WAITING_MAX, Places, Starts
+from signer.turns import ROUND_LEAST_S, SEEN_S, START_BYTES, STARTS_A_ROUND, WAITING_MAX, Places, Starts
 
 
 async def loop_turns(count: int) -> None:
@@ -53,6 +53,16 @@ async def test_callers_wait_side_by_side() -> None:
     for count in range(1, len(order)):
         ahead = abs(order[:count].count("a") - order[:count].count("b"))
         assert ahead <= 2 * STARTS_A_ROUND or count > 80 - STARTS_A_ROUND
+
+
+async def test_long_requests_hold_up_nobody_for_good() -> None:
+    """They count for more, also those that were woken when their round was over: each is begun, and so is who comes then."""
+    starts, order = Starts(), []
+    for count in range(1, 3 * STARTS_A_ROUND):
+        long = [started(order, lambda caller: starts.turn(caller, 3 * START_BYTES), "a") for _ in range(count)]
+        await asyncio.wait_for(asyncio.gather(*long), 5)
+        await asyncio.wait_for(starts.turn("a"), 5)
+        order.clear()
 
 
 async def test_a_start_that_was_cancelled_holds_up_nobody() -> None:
