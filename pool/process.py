@@ -117,12 +117,14 @@ class Child:
         await self.close()
 
     async def _wait(self) -> None:
-        code = await self._process.wait()
-        # What a dying child had already said still stands in the socket.
-        while self._readable():
-            pass
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
+        try:
+            code = await self._process.wait()
+            # What a dying child had already said still stands in the socket.
+            while self._readable():
+                pass
+        finally:  # also where the loop ends before the child, which ends when its socket does
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # what it may have forked
         if not self.ended.done():
