@@ -502,7 +502,7 @@ async def test_document_that_grows_too_large(rig: Rig, client: Client) -> None:
     assert (answer.result.status, answer.reason) == (pb.FAILED, "DOCUMENT_TOO_LARGE")
     assert (await stream.round(1, GOOD)).signed
     await stream.close()
-    assert front(rig).memory_info().rss - before < 20_000_000
+    assert front(rig).memory_info().rss - before < 32_000_000  # of 128 MiB; what gRPC has read ahead is in it
 
 
 @pytest.mark.usefixtures("nothing_stays")
