@@ -37,6 +37,7 @@ log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
+WAIT_MARGIN = 1.05  # of an estimated wait: what is promised at the last moment may miss its deadline by a little
 HOLD_WORTH_S, HOLD_S = 0.0005, 0.003  # on a busy loop what is worth so little waits for company, so long at most
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
@@ -185,7 +186,7 @@ class Pool:
             return
         per_second = self._per_second(key, algorithm)
         wait_s = self._wait_s(key, algorithm, caller)
-        if wait_s and wait_s + min(count / per_second, timeout_s / 2) > timeout_s:
+        if wait_s and wait_s * WAIT_MARGIN + min(count / per_second, timeout_s / 2) > timeout_s:
             detail = f"it would be done in {wait_s + count / per_second:.1f} s"
             raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
 
