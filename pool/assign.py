@@ -100,10 +100,9 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
 
     The emptiest lane is served first, and among equals the fastest. Each takes a frame of its own size from the caller
     with the least token time, and fills it up with the same key's and algorithm's work of the next callers; a frame that
-    begins with a short request, with short ones only. A lane takes
-    nothing that a faster one, busy or not, will have finished sooner; and while it has a frame, nothing that is
-    worth less than `SECOND_LEAST_S`: that waits for company, or for a lane, and whoever comes meanwhile and is more
-    urgent goes before it. What is less than a frame for each idle lane is shared out among them.
+    begins with a short request, with short ones only. A lane takes nothing that a faster one, busy or not, will have
+    finished sooner; and while it has a frame, nothing that is worth less than `SECOND_LEAST_S`: that waits for company,
+    or for a lane, and whoever comes meanwhile and is more urgent goes before it. What is less than a frame for each idle lane is shared out among them.
     """
     lanes = list(lanes)
     plan = _Planning(backlog, lanes, now)

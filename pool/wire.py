@@ -3,8 +3,8 @@ What the parent and a lane's process say to each other, and the page they share.
 
 Messages are msgpack maps over a SOCK_SEQPACKET pair: one message, one packet. Signatures do not travel as messages:
 the token writes each into a slot of a *result page*, shared memory made by the parent, so that what was finished
-survives the lane. They stand there as the token gave them; the parent gives them the world's form. A page holds the results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for the
-parent.
+survives the lane. They stand there as the token gave them; the parent gives them the world's form. A page holds the
+results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for the parent.
 
     page:   u64 item under C_Sign (index + 1; 0 none), written before the call
             then one slot an item:
@@ -51,9 +51,8 @@ SKIP, CUT = 1, 2
 _MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 
-_PACKER = msgpack.Packer(
-    buf_size=PACKET_BYTES_MAX
-)  # kept: a new one would have a new buffer, from the system each time
+# Kept: each new one would have a new buffer from the system.
+_PACKER = msgpack.Packer(buf_size=PACKET_BYTES_MAX)
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -154,7 +153,7 @@ class Page:
 
     def signatures(self, count: int) -> list[bytes | None]:
         """What the token gave in the first `count` slots, None where nothing: what a healthy frame is read with."""
-        memory, first = self._memory, self._start + _HEAD + 8
+        memory, first = self._memory, self._start + _HEAD + _SLOT_HEAD
         offsets = range(first, first + count * SLOT_BYTES, SLOT_BYTES)
         lengths = self.marks[:count].tolist()
         return [
