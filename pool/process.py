@@ -105,7 +105,7 @@ class Child:
     async def close(self) -> None:
         """End it for certain and wait until the kernel has taken it back."""
         self.kill()
-        await self._waiter
+        await asyncio.shield(self._waiter)  # who is cancelled here must not cancel the wait for the process
 
     async def stop(self, within_s: float) -> None:
         """Let it log out and finalise, then end it."""

@@ -109,7 +109,6 @@ class Assembly:
 
     def _replace(self, assembler: "_Assembler") -> None:
         assembler.child.kill()
-        self._all.discard(assembler)
         self._refill(assembler)
 
     def _refill(self, instead_of: "_Assembler | None" = None) -> None:
@@ -121,6 +120,7 @@ class Assembly:
         """Start a process and wait until it says that it is ready; one that does not is tried again."""
         if instead_of is not None:
             await instead_of.child.close()
+            self._all.discard(instead_of)  # not before: where this task is cancelled, the assembly's end closes it
         while not self._closed:
             try:
                 assembler = _Assembler(await Child.start("signer.assembler", environment={}))

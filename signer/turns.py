@@ -22,33 +22,34 @@ SEEN_S = 0.1  # a caller who began a call so lately is at work
 ROUND_LEAST_S = 0.005
 WAITING_MAX = 512  # starts of one caller that wait, 10 KB each; more are not held back and must be refused
 
+_Waiting = dict[str, deque[tuple[asyncio.Future[None], int]]]  # by caller, with what each counts
+
 
 class Starts:
-    """So many calls a caller and round; who has begun fewer passes without waiting."""
+    """
+    So many calls a caller and round; who has begun fewer passes without waiting. A long request counts as several, and
+    what it counts past its caller's part of this round is taken off the next ones.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}  # who has begun calls lately, and when
         self._begun: Counter[str] = Counter()
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: _Waiting = {}
         self._turning = False
         self._quiet = 0
         self._since = 0.0
 
     async def turn(self, caller: str, size: int = 0) -> None:
-        """
-        Returns when it is this caller's turn; the deadline is the caller's of this to keep. A long request, of `size`
-        bytes, counts as several.
-        """
+        """Returns when a request of `size` bytes has its turn; the deadline is the caller's of this to keep."""
         self._quiet = 0
         self._seen[caller] = time.monotonic()
+        weight = 1 + size // START_BYTES
         if self._begun[caller] < self._most() and caller not in self._waiting:
-            self._begin(caller, 1 + size // START_BYTES)
+            self._begin(caller, weight)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(caller, deque()).append(future)
+        self._waiting.setdefault(caller, deque()).append((future, weight))
         await future
-        if size >= START_BYTES:  # the round that woke it may be over: what is begun must always be in one that ends
-            self._begin(caller, size // START_BYTES)
 
     def is_full(self, caller: str) -> bool:
         """Whether as many of this caller wait as may."""
@@ -62,8 +63,11 @@ class Starts:
         since = time.monotonic() - SEEN_S
         self._seen = {caller: at for caller, at in self._seen.items() if at > since or caller in self._waiting}
 
-    def _begin(self, caller: str, weight: int = 1) -> None:
+    def _begin(self, caller: str, weight: int) -> None:
         self._begun[caller] += weight
+        self._turn_round()
+
+    def _turn_round(self) -> None:
         if not self._turning:
             self._turning = True
             self._since = time.monotonic()
@@ -79,12 +83,15 @@ class Starts:
             loop.call_soon(self._next)
             return
         self._turning = False
-        self._begun.clear()
+        most = self._most()
+        self._begun = Counter({caller: begun - most for caller, begun in self._begun.items() if begun > most})
         self._forget()
         for caller in list(self._waiting):
             while self._begun[caller] < self._most() and caller in self._waiting:
-                if _wake(self._waiting, caller):
-                    self._begin(caller)
+                self._begun[caller] += _wake(self._waiting, caller)
+        self._begun = +self._begun
+        if self._begun:
+            self._turn_round()
 
 
 class Places:
@@ -92,7 +99,7 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: _Waiting = {}
 
     async def take(self, caller: str) -> None:
         """A place; to be given back."""
@@ -100,7 +107,7 @@ class Places:
             self._free -= 1
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(caller, deque()).append(future)
+        self._waiting.setdefault(caller, deque()).append((future, 1))
         try:
             await future
         except asyncio.CancelledError:
@@ -117,15 +124,15 @@ class Places:
         self._free += 1
 
 
-def _wake(waiting: dict[str, deque[asyncio.Future[None]]], caller: str) -> bool:
-    """Wake the first of a caller who still waits; False where nobody does."""
+def _wake(waiting: _Waiting, caller: str) -> int:
+    """Wake the first of a caller who still waits: what it counts, 0 where nobody does."""
     line = waiting[caller]
-    woken = False
+    woken = 0
     while line and not woken:
-        future = line.popleft()
+        future, weight = line.popleft()
         if not future.done():  # otherwise its call was cancelled
             future.set_result(None)
-            woken = True
+            woken = weight
     if not line:
         del waiting[caller]
     return woken

@@ -65,6 +65,30 @@ async def test_long_requests_hold_up_nobody_for_good() -> None:
         order.clear()
 
 
+async def test_long_requests_are_paid_for() -> None:
+    """
+    Beside another caller so many bytes of requests a second are begun and no more, whatever they are cut into: what is
+    over in one round is taken off the next ones.
+    """
+    starts = Starts()
+    size, rounds = 10 * START_BYTES, 30
+
+    async def calm() -> None:
+        while True:
+            await starts.turn("calm")
+            await asyncio.sleep(SEEN_S / 4)
+
+    beside = asyncio.create_task(calm())
+    await asyncio.sleep(0)
+    begun, end = 0, time.monotonic() + rounds * ROUND_LEAST_S
+    while time.monotonic() < end:
+        await starts.turn("long", size)
+        begun += 1
+    beside.cancel()
+    may = rounds * (STARTS_A_ROUND // 2) / (1 + size // START_BYTES)
+    assert may / 4 < begun <= may + 2
+
+
 async def test_a_start_that_was_cancelled_holds_up_nobody() -> None:
     """Its place goes to the next of its caller."""
     starts, order = Starts(), []

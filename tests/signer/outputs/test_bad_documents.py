@@ -680,6 +680,19 @@ async def test_assembly_processes_are_replaced(limit: str, value: int, monkeypat
     assert len(seen) >= 4, "one and a spare, and their successors"
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
+async def test_closed_while_a_process_is_replaced(*, begun: bool) -> None:
+    """An assembly that closes while one of its processes is being replaced leaves none that was not waited for."""
+    async with Assembly(1) as assembly:
+        with tempfile.TemporaryFile() as file:
+            await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC))
+        replaced = next(iter(assembly._all))
+        assembly._replace(replaced)
+        if begun:
+            await asyncio.sleep(0)
+    assert replaced.child.ended.done(), "it was left to the garbage collector"
+
+
 @pytest.mark.usefixtures("nothing_stays")
 async def test_too_many_streams(rig: Rig, client: Client) -> None:
     """A caller's fifth open stream is refused and told when to come again; another caller's first one is not."""
