@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pool import forecast
 from pool import token as tokens
 from pool.assign import CUT_PAUSE_S, Run, assign, to_cut
 from pool.attendant import Attendant
@@ -31,13 +32,11 @@ from pool.pressure import Pressure
 from pool.public import algorithms
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
-from pool.work import SHORT_ITEMS_MAX, Outcome, Outcomes, Status, Work
+from pool.work import Outcome, Outcomes, Status, Work
 
 log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
-RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
-WAIT_MARGIN = 1.05  # of an estimated wait: what is promised at the last moment may miss its deadline by a little
 HOLD_WORTH_S, HOLD_S = 0.0005, 0.003  # on a busy loop what is worth so little waits for company, so long at most
 _COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
@@ -156,13 +155,15 @@ class Pool:
         """
         self._check(key, algorithm, items)
         self._check_able(key)
-        self._check_time(key, algorithm, len(items), caller, timeout_s)
+        kind, now = (key, algorithm), time.monotonic()
+        forecast.check(kind, len(items), caller, timeout_s, self._backlog, self._bare_lanes(), now)
         loop = asyncio.get_running_loop()
-        work = Work(caller, key, self._spki(key), algorithm, items, time.monotonic() + timeout_s, loop.create_future())
+        work = Work(caller, key, self._spki(key), algorithm, items, now + timeout_s, loop.create_future())
         try:
             self._backlog.add(work)
         except BacklogFull as full:
-            raise Busy("BACKLOG_FULL", self._wait_s(key, algorithm, caller) or 1.0, str(full)) from None
+            wait_s = forecast.wait_s(kind, caller, self._backlog, self._bare_lanes(), now)
+            raise Busy("BACKLOG_FULL", wait_s or 1.0, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
         if work.is_short and not any(key in lane.lane.keys and not lane.lane.in_flight for lane in self._lanes):
@@ -177,32 +178,8 @@ class Pool:
         finally:
             timer.cancel()
 
-    def _check_time(self, key: str, algorithm: Algorithm, count: int, caller: str, timeout_s: float) -> None:
-        """
-        What would not be done before its deadline because others are before it is refused at once, and told when to come
-        back. What is too long by itself is begun: its answer says how far it came.
-        """
-        if count <= SHORT_ITEMS_MAX:  # it goes before all of that
-            return
-        per_second = self._per_second(key, algorithm)
-        wait_s = self._wait_s(key, algorithm, caller)
-        if wait_s and wait_s * WAIT_MARGIN + min(count / per_second, timeout_s / 2) > timeout_s:
-            detail = f"it would be done in {wait_s + count / per_second:.1f} s"
-            raise Busy("BACKLOG_FULL", min(RETRY_MOST_S, max(RETRY_LEAST_S, wait_s - timeout_s / 2)), detail)
-
-    def _per_second(self, key: str, algorithm: Algorithm) -> float:
-        """What all lanes together make of a kind; 0 where none was measured yet."""
-        measured = [lane.lane.item_s.get((key, algorithm)) for lane in self._lanes if key in lane.lane.keys]
-        return sum(1 / item_s for item_s in measured if item_s)
-
-    def _wait_s(self, key: str, algorithm: Algorithm, caller: str) -> float:
-        """When a request of this caller would begin: what it has waiting, at its share of the lanes' time."""
-        per_second = self._per_second(key, algorithm)
-        if not per_second:
-            return 0.0  # nothing is known yet; the deadline will tell
-        same = self._backlog.waiting((key, algorithm))
-        ahead = min(same, self._backlog.caller_items(caller) * max(1, self._backlog.callers))
-        return ahead / per_second
+    def _bare_lanes(self) -> list[Lane]:
+        return [lane.lane for lane in self._lanes]
 
     def _check(self, key: str, algorithm: Algorithm, items: Sequence[bytes]) -> None:
         if algorithm not in algorithms(self._spki(key)):
@@ -315,8 +292,8 @@ class Pool:
         """Whether all that waits is worth less than `HOLD_WORTH_S` of lane time; what was never measured may be much."""
         worth_s = 0.0
         for key, algorithm in self._backlog.kinds():
-            per_second = self._per_second(key, algorithm)
-            worth_s += self._backlog.waiting((key, algorithm)) / per_second if per_second else HOLD_WORTH_S
+            rate = forecast.per_second((key, algorithm), self._bare_lanes())
+            worth_s += self._backlog.waiting((key, algorithm)) / rate if rate else HOLD_WORTH_S
         return worth_s < HOLD_WORTH_S
 
     def _assign(self) -> None:
@@ -327,7 +304,7 @@ class Pool:
         if not self._backlog.items:
             return
         lanes = {lane.lane.name: lane for lane in self._lanes}
-        frames, expired = assign(self._backlog, [lane.lane for lane in self._lanes], time.monotonic())
+        frames, expired = assign(self._backlog, self._bare_lanes(), time.monotonic())
         for frame in frames:
             for run in frame.runs:
                 taken = run.work.take(run.stop - run.start)

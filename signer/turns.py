@@ -13,10 +13,10 @@ from collections import Counter, deque
 
 STARTS_A_ROUND = 10  # of all callers: about 4 ms of the loop; each has his part, but at least ...
 STARTS_LEAST = 2
-START_BYTES = 16 * 1024  # of a request: reading 500 digests costs as much as a call
+START_BYTES = 4 * 1024  # of a request: 120 digests. Of two callers each may then still send 120 000 a second
 QUIET_TURNS = 3  # of the loop without a new call: gRPC needs two or three to hand over one
 ROUND_MOST_S = 0.010  # the longest round: who floods with calls that are only let in does not stop those who were
-SEEN_S = 0.1  # a caller who began a call so lately is at work
+SEEN_S = 0.25  # a caller who began a call so lately is at work: batches of a slow token come a few times a second
 # The shortest, while several callers are at work: of two, one who would begin more than 1 000 a second leaves
 # more than half of the loop to the other, to lanes and to answers. Alone he begins as many as there is time for.
 ROUND_LEAST_S = 0.005

@@ -7,6 +7,8 @@ are. A caller's share beside one other is half of what it gets alone, measured i
 
 import signal
 import statistics
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,27 +108,49 @@ def test_f45_who_never_reads_takes_nothing_from_the_others(rig: Rig) -> None:
         assert again.ask("closed", seconds=0.2, in_flight=1, channels=1)["ends"].keys() == {"OK"}, "all is given back"
 
 
-def overload(rig: Rig, seconds: float) -> str:
-    """Row 5.5 for so long: raises AssertionError, answers the figures."""
+def rate_while(rig: Rig, load: Load, seconds: float, do: str, **order: Any) -> tuple[float, dict[str, Any]]:
+    """Signatures a second by the lanes' own count, which knows no batches, while a load runs; and the load's answer."""
+    load.tell(do, seconds=seconds, **order)
+    time.sleep(seconds / 10)
+    signed, began = metric(rig, "paraph_lane_signatures_total"), time.monotonic()
+    time.sleep(seconds * 0.8)
+    signed, took = metric(rig, "paraph_lane_signatures_total") - signed, time.monotonic() - began
+    return signed / took, load.told()
+
+
+def overload(rig: Rig, seconds: float, *, rounds: int = 1, patience: float = 10.0) -> str:
+    """Row 5.5 for so long, in rounds, with calls of so many seconds: raises AssertionError, answers the figures."""
+    kept, shed, peak = [], [], 0.0
+    ends: Counter[str] = Counter()
+    quick = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests")
+    pushed = accepted = 0
     with Load(rig, "portal") as load:
         load.ask("closed", seconds=0.5, batch=1_000, in_flight=8, channels=16)
-        peak = load.ask("closed", seconds=2.0, warm=0.3, batch=1_000, in_flight=8, channels=16)
-        assert peak["count"], f"nothing was signed: {peak}"
-        rate = peak["count"] / peak["seconds"]
-        quick = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests")
-        got = load.ask("offer", seconds=seconds, rate=10 * rate, channels=16, batch=1_000)
-        within = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests") - quick
-    refused = sum(count for end, count in got["ends"].items() if end != "OK")
-    goodput = got["count"] / got["seconds"] / rate
-    p99_ms = got["shed"][int(len(got["shed"]) * 0.99)] * 1e3 if got["shed"] else 0.0
-    assert goodput >= 0.9, (goodput, got["ends"])
-    assert set(got["ends"]) == {"OK", "RESOURCE_EXHAUSTED BACKLOG_FULL"}, got["ends"]
-    assert got["pushed"] == refused, "each refusal says when to come back, in both languages"
+        for _ in range(rounds):
+            peak, answer = rate_while(rig, load, 1.5, "closed", batch=1_000, in_flight=8, channels=16)
+            assert peak, f"nothing was signed: {answer}"
+            order = {"rate": 10 * peak, "channels": 16, "batch": 1_000, "patience": patience}
+            rate, got = rate_while(rig, load, seconds, "offer", **order)
+            kept.append(rate / peak)
+            shed += got["shed"]
+            pushed += got["pushed"]
+            ends += Counter(got["ends"])
+    within = metric(rig, "paraph_call_seconds_bucket", le="0.02", rpc="SignDigests") - quick
+    refused, accepted = (
+        ends["RESOURCE_EXHAUSTED BACKLOG_FULL"],
+        ends["OK"] + ends["DEADLINE_EXCEEDED DEADLINE_EXCEEDED"],
+    )
+    p99_ms = sorted(shed)[int(len(shed) * 0.99)] * 1e3
+    assert statistics.median(kept) >= 0.9, (kept, ends)
+    assert refused + accepted == ends.total(), ends
+    assert ends["OK"] >= 0.97 * accepted, f"what is taken is done in time, on a machine 10 % slower at times: {ends}"
+    assert pushed == refused > 0, "each refusal says when to come back, in both languages"
     assert within >= refused * 0.99, f"{within:.0f} of {refused} refusals within 20 ms"
     assert p99_ms <= 100, p99_ms
     return (
-        f"{rate:,.0f}/s at the peak, 10 times that offered for {seconds:g} s: goodput {goodput:.2f} of it, {refused} calls "
-        f"refused, 99 in 100 of them at the client within {p99_ms:.0f} ms"
+        f"{peak:,.0f}/s at the peak, 10 times that offered for {seconds:g} s: goodput {statistics.median(kept):.2f} of it, "
+        f"{refused} calls refused, 99 in 100 of them at the client within {p99_ms:.0f} ms; of {accepted} that were taken "
+        f"{ends['OK']} were done in time"
     )
 
 
@@ -136,4 +160,4 @@ def test_row_5_5_ten_times_too_much(rig: Rig) -> None:
     does at least 90 % of it; what is shed is answered within 20 ms with RESOURCE_EXHAUSTED, gRPC's pushback and
     RetryInfo; shares are fair within 20 % (F45's tests).
     """
-    print(overload(rig, 4.0))
+    print(overload(rig, 1.5, rounds=5, patience=1.2))

@@ -1,0 +1,54 @@
+"""
+When would it be done? What a request is promised, or refused for, before it waits.
+
+Pure: it looks at the line and the lanes, and changes nothing.
+"""
+
+from collections.abc import Iterable
+
+from pool.backlog import Backlog
+from pool.errors import Busy
+from pool.lane import Lane
+from pool.work import SHORT_ITEMS_MAX, Kind
+
+RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
+# Of an estimated time: a processor that others use, too, is 10 % slower in one second than in the next.
+MARGIN = 1.1
+
+
+def per_second(kind: Kind, lanes: Iterable[Lane]) -> float:
+    """What all lanes together make of a kind; 0 where none was measured yet."""
+    measured = [lane.item_s.get(kind) for lane in lanes if kind[0] in lane.keys]
+    return sum(1 / item_s for item_s in measured if item_s)
+
+
+def wait_s(kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:
+    """
+    When a request of this caller would begin, seconds from now: after what the lanes have, and what the caller has
+    waiting, at its share of the lanes' time. 0 where nothing is known yet; the deadline will tell.
+    """
+    able = [lane for lane in lanes if kind[0] in lane.keys]
+    rate = per_second(kind, able)
+    if not rate:
+        return 0.0
+    ahead = min(backlog.waiting(kind), backlog.caller_items(caller) * max(1, backlog.callers))
+    return ahead / rate + sum(max(0.0, lane.busy_until - now) for lane in able) / len(able)
+
+
+def check(
+    kind: Kind, count: int, caller: str, timeout_s: float, backlog: Backlog, lanes: Iterable[Lane], now: float
+) -> None:
+    """
+    What would not be done before its deadline because others are before it is refused at once, and told when to come
+    back: raises `Busy`. What is too long by itself is begun: its answer says how far it came.
+    """
+    if count <= SHORT_ITEMS_MAX:  # it goes before all of that
+        return
+    lanes = list(lanes)
+    wait = wait_s(kind, caller, backlog, lanes, now)
+    if not wait:
+        return
+    own = count / per_second(kind, lanes)
+    if (wait + min(own, timeout_s / 2)) * MARGIN > timeout_s:
+        retry_s = min(RETRY_MOST_S, max(RETRY_LEAST_S, wait - timeout_s / 2))
+        raise Busy("BACKLOG_FULL", retry_s, f"it would be done in {wait + own:.1f} s")
