@@ -120,7 +120,7 @@ class Client:
 
     def __init__(self, profile: Profile) -> None:
         self._channel = profile.channel()
-        self._coalescer = Coalescer()
+        self._coalescer = Coalescer(self._send_digests)
         self.signing: Any = signing_pb2_grpc.SigningStub(self._channel)
         self.operator: Any = operator_pb2_grpc.OperatorStub(self._channel)
 
@@ -176,19 +176,18 @@ class Client:
 
         Raises `ServiceError` for this digest alone; its `reason` is that of the item or of the message.
         """
+        return await self._coalescer.ask((credential, output, digest_algorithm, signature_algorithm), digest)
 
-        async def send(digests: Sequence[bytes]) -> list[bytes | Exception]:
-            answer = await self.sign_digests(
-                credential,
-                digests,
-                output=output,
-                digest_algorithm=digest_algorithm,
-                signature_algorithm=signature_algorithm,
-            )
-            return [_value(item) for item in answer.items]
-
-        kind = (credential, output, digest_algorithm, signature_algorithm)
-        return await self._coalescer.ask(kind, digest, send)
+    async def _send_digests(self, kind: Any, digests: Sequence[bytes]) -> list[bytes | Exception]:
+        credential, output, digest_algorithm, signature_algorithm = kind
+        answer = await self.sign_digests(
+            credential,
+            digests,
+            output=output,
+            digest_algorithm=digest_algorithm,
+            signature_algorithm=signature_algorithm,
+        )
+        return [item.signature if item.status == pb.SIGNED else _item_error(item) for item in answer.items]
 
     async def _patiently(self, method: Any, request: Any, timeout_s: float) -> Any:
         """Call, and call again when the service says that it attempted nothing and when to come back."""
@@ -318,9 +317,7 @@ def umask() -> int:
     return 0o077
 
 
-def _value(item: Any) -> "bytes | Exception":
-    if item.status == pb.SIGNED:
-        return bytes(item.signature)
+def _item_error(item: Any) -> ServiceError:
     return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
 
 

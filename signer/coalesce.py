@@ -7,57 +7,65 @@ is when they pay.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 
 BATCH_MAX = 1_000  # digests in a message: about 0.7 s of one RSA-2048 lane, a fifth of the service's limit
 AWAY_MAX = 2  # messages of a kind under way: one with the token, one on its way there
 
-Send = Callable[[Sequence[bytes]], Awaitable[Sequence["bytes | Exception"]]]
+Send = Callable[[Hashable, Sequence[bytes]], Awaitable[Sequence["bytes | Exception"]]]
 
 
 class Coalescer:
-    """`kind` says what may share a message; `send` takes the digests of one and answers each."""
+    """`send` takes a kind, which says what may share a message, and the digests of one; it answers each."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self._lines: dict[Hashable, _Line] = {}
 
-    async def ask(self, kind: Hashable, digest: bytes, send: Send) -> bytes:
-        """The answer for one digest; raises what it was answered with, or what its whole message failed with."""
+    def ask(self, kind: Hashable, digest: bytes) -> "asyncio.Future[bytes]":
+        """The answer for one digest, or the error it was answered with, or what its whole message failed with."""
         line = self._lines.get(kind)
         if line is None:
-            line = self._lines[kind] = _Line(send)
-        try:
-            return await line.ask(digest)
-        finally:
-            if line.is_empty and self._lines.get(kind) is line:
-                del self._lines[kind]
+            line = self._lines[kind] = _Line(partial(self._send, kind), partial(self._forget, kind))
+        return line.ask(digest)
+
+    def _forget(self, kind: Hashable, line: "_Line") -> None:
+        if self._lines.get(kind) is line:
+            del self._lines[kind]
 
 
 class _Line:
-    def __init__(self, send: Send) -> None:
+    """What waits of one kind; `over` is told when nothing does and nothing is away."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[bytes]], Awaitable[Sequence["bytes | Exception"]]],
+        over: "Callable[[_Line], None]",
+    ) -> None:
         self._send = send
+        self._over = over
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[bytes, asyncio.Future[bytes]]] = []
         self._away: set[asyncio.Task[None]] = set()
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._waiting and not self._away
-
-    async def ask(self, digest: bytes) -> bytes:
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    def ask(self, digest: bytes) -> "asyncio.Future[bytes]":
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting.append((digest, future))
         if len(self._waiting) == 1:
             # After what else is ready in this turn of the loop: calls made together leave together.
-            asyncio.get_running_loop().call_soon(self._leave)
-        return await future
+            self._loop.call_soon(self._leave)
+        return future
 
     def _leave(self) -> None:
         while self._waiting and len(self._away) < AWAY_MAX:
             batch = [entry for entry in self._waiting[:BATCH_MAX] if not entry[1].done()]  # a cancelled call stays home
             del self._waiting[:BATCH_MAX]
             if batch:
-                task = asyncio.create_task(self._carry(batch))
+                task = self._loop.create_task(self._carry(batch))
                 self._away.add(task)
                 task.add_done_callback(self._back)
+        if not self._waiting and not self._away:
+            self._over(self)
 
     def _back(self, task: "asyncio.Task[None]") -> None:
         self._away.discard(task)

@@ -1,7 +1,7 @@
 """What waits while a message is away goes out with the next one; each call has its own answer."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import pytest
 
@@ -16,7 +16,7 @@ class Service:
         self.gate = asyncio.Event()
         self.error: Exception | None = None
 
-    async def send(self, digests: Sequence[bytes]) -> list[bytes | Exception]:
+    async def send(self, _kind: Hashable, digests: Sequence[bytes]) -> list[bytes | Exception]:
         self.messages.append(digests)
         await self.gate.wait()
         if self.error is not None:
@@ -32,8 +32,9 @@ async def turns(count: int = 5) -> None:
 
 async def test_a_lone_call_leaves_at_once() -> None:
     """Nothing waits by the clock: one call is one message, in the next turn of the loop."""
-    service, coalescer = Service(), Coalescer()
-    task = asyncio.create_task(coalescer.ask("k", b"a", service.send))
+    service = Service()
+    coalescer = Coalescer(service.send)
+    task = coalescer.ask("k", b"a")
     await turns()
     assert service.messages == [[b"a"]]
     service.gate.set()
@@ -42,14 +43,15 @@ async def test_a_lone_call_leaves_at_once() -> None:
 
 async def test_calls_made_together_leave_together() -> None:
     """Up to `AWAY_MAX` messages are away; what comes meanwhile waits and shares the next."""
-    service, coalescer = Service(), Coalescer()
-    first = [asyncio.create_task(coalescer.ask("k", b"%d" % i, service.send)) for i in range(10)]
+    service = Service()
+    coalescer = Coalescer(service.send)
+    first = [coalescer.ask("k", b"%d" % i) for i in range(10)]
     await turns()
     assert [len(message) for message in service.messages] == [10]
-    second = [asyncio.create_task(coalescer.ask("k", b"%d" % i, service.send)) for i in range(10, 15)]
+    second = [coalescer.ask("k", b"%d" % i) for i in range(10, 15)]
     await turns()
     assert [len(message) for message in service.messages] == [10, 5]
-    third = [asyncio.create_task(coalescer.ask("k", b"%d" % i, service.send)) for i in range(15, 40)]
+    third = [coalescer.ask("k", b"%d" % i) for i in range(15, 40)]
     await turns()
     assert len(service.messages) == AWAY_MAX
     service.gate.set()
@@ -59,27 +61,30 @@ async def test_calls_made_together_leave_together() -> None:
 
 async def test_a_message_has_a_limit() -> None:
     """More than `BATCH_MAX` digests are several messages."""
-    service, coalescer = Service(), Coalescer()
+    service = Service()
+    coalescer = Coalescer(service.send)
     service.gate.set()
     count = 2 * BATCH_MAX + 1
-    answers = await asyncio.gather(*(coalescer.ask("k", b"%d" % i, service.send) for i in range(count)))
+    answers = await asyncio.gather(*(coalescer.ask("k", b"%d" % i) for i in range(count)))
     assert answers == [b"%d!" % i for i in range(count)]
     assert [len(message) for message in service.messages] == [BATCH_MAX, BATCH_MAX, 1]
 
 
 async def test_kinds_do_not_mix() -> None:
     """Another credential or algorithm is another message."""
-    service, coalescer = Service(), Coalescer()
+    service = Service()
+    coalescer = Coalescer(service.send)
     service.gate.set()
-    await asyncio.gather(*(coalescer.ask(kind, kind.encode(), service.send) for kind in ("a", "b", "a")))
+    await asyncio.gather(*(coalescer.ask(kind, kind.encode()) for kind in ("a", "b", "a")))
     assert sorted(map(list, service.messages)) == [[b"a", b"a"], [b"b"]]
 
 
 async def test_one_bad_digest_fails_alone() -> None:
     """The others of its message have their answers."""
-    service, coalescer = Service(), Coalescer()
+    service = Service()
+    coalescer = Coalescer(service.send)
     service.gate.set()
-    asked = (coalescer.ask("k", digest, service.send) for digest in (b"a", b"bad", b"b"))
+    asked = (coalescer.ask("k", digest) for digest in (b"a", b"bad", b"b"))
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert answers[0] == b"a!"
     assert isinstance(answers[1], ValueError)
@@ -88,25 +93,25 @@ async def test_one_bad_digest_fails_alone() -> None:
 
 async def test_a_failed_message_fails_its_calls_and_the_next_goes_on() -> None:
     """Every call of it is told; the line is not stuck."""
-    service, coalescer = Service(), Coalescer()
+    service = Service()
+    coalescer = Coalescer(service.send)
     service.gate.set()
     service.error = ConnectionError("gone")
-    for answer in await asyncio.gather(
-        *(coalescer.ask("k", b"x", service.send) for _ in range(3)), return_exceptions=True
-    ):
+    for answer in await asyncio.gather(*(coalescer.ask("k", b"x") for _ in range(3)), return_exceptions=True):
         assert isinstance(answer, ConnectionError)
     service.error = None
-    assert await coalescer.ask("k", b"y", service.send) == b"y!"
+    assert await coalescer.ask("k", b"y") == b"y!"
 
 
 async def test_a_cancelled_call_stays_home() -> None:
     """What was cancelled before it left is not sent; what was cancelled later harms nobody."""
-    service, coalescer = Service(), Coalescer()
-    tasks = [asyncio.create_task(coalescer.ask("k", b"%d" % i, service.send)) for i in range(2)]
+    service = Service()
+    coalescer = Coalescer(service.send)
+    tasks = [coalescer.ask("k", b"%d" % i) for i in range(2)]
     await turns()
-    waiting = [asyncio.create_task(coalescer.ask("k", b"%d" % i, service.send)) for i in range(2, 4)]
+    waiting = [coalescer.ask("k", b"%d" % i) for i in range(2, 4)]
     await turns()
-    late = asyncio.create_task(coalescer.ask("k", b"late", service.send))
+    late = coalescer.ask("k", b"late")
     await turns()
     late.cancel()
     tasks[0].cancel()
@@ -120,9 +125,10 @@ async def test_a_cancelled_call_stays_home() -> None:
 
 async def test_nothing_is_kept() -> None:
     """A line that has carried its last call is forgotten."""
-    service, coalescer = Service(), Coalescer()
+    service = Service()
+    coalescer = Coalescer(service.send)
     service.gate.set()
-    await asyncio.gather(*(coalescer.ask(i, b"a", service.send) for i in range(50)))
+    await asyncio.gather(*(coalescer.ask(i, b"a") for i in range(50)))
     await turns()
-    await coalescer.ask("last", b"a", service.send)
+    await coalescer.ask("last", b"a")
     assert len(coalescer._lines) <= 51
