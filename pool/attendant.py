@@ -11,13 +11,16 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
+from pool.record import Intent, Unrecorded
 from pool.settle import Reading, reason_for
 from pool.start import find_keys, log_in, open_token
 from pool.token import Event as TokenEvent
@@ -58,7 +61,7 @@ class Attendant:
         self._changed = changed
         self._child: Child | None = None
         self._pages: Pages | None = None
-        self._out: dict[int, tuple[Frame, int]] = {}  # frame number -> the frame and its page, oldest first
+        self._out: dict[int, _Out] = {}  # what the lane has, by number, oldest first
         self._number = 0
         self._killed_for = ""
         self._end_by = math.inf  # when a lane whose session is lost is killed
@@ -174,8 +177,11 @@ class Attendant:
         """Kill the lane when an item has been under C_Sign too long, or past its deadline."""
         assert self._pages is not None
         now = time.monotonic()
-        number, (frame, page) = next(iter(self._out.items()))
-        slot = self._pages[page].under
+        number, out = next(((number, out) for number, out in self._out.items() if out.is_sent), (0, None))
+        if out is None:
+            return
+        frame = out.frame
+        slot = self._pages[out.page].under
         under = None if slot is None else (number, slot)
         if under != self._under:
             self._under, self._under_since = under, now
@@ -208,25 +214,53 @@ class Attendant:
             await child.stop(LOGOUT_S)
 
     def send(self, frame: Frame) -> None:
-        """Give the lane a frame; one that cannot be sent comes back as lost when the process's end is seen."""
+        """
+        Give the lane a frame, as soon as that is in writing where somebody wants it so. The lane has it from now on:
+        it can be cut, withdrawn from and lost; one that cannot be sent comes back when the process's end is seen.
+        """
         assert self._pages is not None
-        assert self._child is not None
-        used = {page for _, page in self._out.values()}
+        used = {out.page for out in self._out.values()}
         page = next(number for number in range(FRAMES_IN_FLIGHT) if number not in used)
         self._pages[page].clear(frame.count)
         self._number += 1
-        self._out[self._number] = (frame, page)
+        token = self.token.config.name
+        intents = [
+            None if (r := run.work.record) is None else r.intend(run.start, run.stop, token) for run in frame.runs
+        ]
+        out = self._out[self._number] = _Out(frame, page, intents)
         self.lane.in_flight += 1
         now = time.monotonic()
         self.lane.busy_until = max(self.lane.busy_until, now) + frame.count * frame.seconds
         self.lane.on(Event.SENT)
+        waiting = {intent.durable for intent in intents if intent is not None and not intent.durable.done()}
+        out.waits = len(waiting)
+        for future in waiting:
+            future.add_done_callback(partial(self._durable, self._number, out))
+        if not waiting:
+            self._transmit(self._number, out)
+
+    def _durable(self, number: int, out: "_Out", _: asyncio.Future[None]) -> None:
+        out.waits -= 1
+        if not out.waits and self._out.get(number) is out:  # otherwise its process has ended meanwhile
+            self._transmit(number, out)
+
+    def _transmit(self, number: int, out: "_Out") -> None:
+        """Send a frame whose intents are all decided; where one could not be written nothing of the frame is signed."""
+        assert self._child is not None
+        for intent in out.intents:
+            error = None if intent is None else intent.durable.exception()
+            if error is not None:
+                self._abandon(number, out, error)
+                return
+        out.is_sent = True
+        frame = out.frame
         items: list[bytes] = []
         for run in frame.runs:
             items += run.work.items[run.start : run.stop]
         message = {
             "t": "frame",
-            "n": self._number,
-            "page": page,
+            "n": number,
+            "page": out.page,
             "key": frame.key,
             "scheme": frame.algorithm.scheme.value,
             "hash": frame.algorithm.hash.value if frame.algorithm.hash else "",
@@ -239,48 +273,77 @@ class Attendant:
         except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen
             self._kill(self._child, lost.how)
 
+    def _abandon(self, number: int, out: "_Out", error: BaseException) -> None:
+        """Take back a frame that was not sent: its requests are answered why."""
+        self._take_back(number)
+        self._now_empty()
+        if isinstance(error, Unrecorded):
+            outcome = Outcome(Status.NOT_ATTEMPTED, reason=error.reason, detail=error.detail)
+        else:
+            log.error("an intent could not be written", exc_info=error)
+            outcome = Outcome(Status.NOT_ATTEMPTED, reason="INTERNAL")
+        for run, intent in zip(out.frame.runs, out.intents, strict=True):
+            if intent is not None and intent.durable.exception() is None:
+                intent.settled([None] * (run.stop - run.start), {})
+            for index in range(run.start, run.stop):
+                run.work.settle(index, outcome)
+            run.work.answer()
+        self._changed()
+
+    def _take_back(self, number: int) -> "_Out":
+        """The lane has this frame no more."""
+        out = self._out.pop(number)
+        self.lane.in_flight -= 1
+        return out
+
+    def _now_empty(self) -> None:
+        if not self._out:
+            self.lane.on(Event.EMPTY)
+            self.lane.busy_until, self.lane.is_cut = 0.0, False
+
     @property
     def frames(self) -> list[Frame]:
         """What the lane has, oldest first."""
-        return [frame for frame, _ in self._out.values()]
+        return [out.frame for out in self._out.values()]
 
     def cut(self) -> None:
         """Have what was not started back at once: somebody is more urgent."""
         assert self._pages is not None
         now = self.lane.cut_at = time.monotonic()
         self.lane.is_cut = True
-        oldest, _ = next(iter(self._out.values()))
+        oldest = next(iter(self._out.values())).frame
         self.lane.busy_until = now + oldest.seconds  # the item under C_Sign
-        for frame, page in self._out.values():
-            self._pages[page].cut(frame.count)
+        for out in self._out.values():
+            self._pages[out.page].cut(out.frame.count)
 
     def _frame_done(self, message: dict[str, Any]) -> None:
         """The lane has answered a frame: settle its items, and note why if its session is lost."""
         if message["n"] not in self._out:
             return
-        frame, page = self._out.pop(message["n"])
-        self.lane.in_flight -= 1
+        out = self._take_back(message["n"])
+        frame = out.frame
         if message["signed"]:
             self.lane.measured(frame.key, frame.algorithm, message["ns"] / 1e9, message["signed"])
         self.lane.problem = message["lost"]
         if message["lost"]:
             self.ask_to_stop()
             self._end_by = time.monotonic() + LOGOUT_S
-        elif not self._out:
-            self.lane.on(Event.EMPTY)
-            self.lane.busy_until, self.lane.is_cut = 0.0, False
-        self._settle(frame, page, lost=message["lost"])
+        else:
+            self._now_empty()
+        self._settle(out, lost=message["lost"])
         if self.lane.state is State.STOPPING:
             self._wake.set()
         self._changed()
 
-    def _settle(self, frame: Frame, page: int, *, lost: str = "", ended: str = "") -> None:
+    def _settle(self, out: "_Out", *, lost: str = "", ended: str = "") -> None:
         """Every item of the frame gets its outcome, or goes back to the line if no token saw it."""
         assert self._pages is not None
-        reading = Reading(frame, self._pages[page], self.token.config.name, ended)
+        frame = out.frame
+        reading = Reading(frame, self._pages[out.page], self.token.config.name, ended)
         untouched: dict[Run, list[int]] = {}
-        signed, others = reading.settle_signed(lambda slots: self._doubted(frame, slots, ended))
-        self.lane.tally.signed += signed
+        signatures, others = reading.settle_signed(lambda slots: self._doubted(frame, slots, ended))
+        self.lane.tally.signed += len(signatures) - len(others)
+        problems: dict[Run, dict[int, Outcome]] = {}
         for run, index, slot in others:
             outcome = reading.outcome(run, index, slot)
             if outcome is None:
@@ -288,6 +351,8 @@ class Attendant:
             else:
                 self._count(outcome)
                 run.work.settle(index, outcome)
+                problems.setdefault(run, {})[index] = outcome
+        out.tell(signatures, problems)
         for run, indexes in untouched.items():
             if ended or lost:  # otherwise the frame was cut short
                 run.work.last_problem = (reason_for(ended or lost), ended or lost)
@@ -338,10 +403,10 @@ class Attendant:
         """
         known: list[tuple[int, Outcome]] = []
         nobody_waits = work.done.cancelled()  # then nothing is looked at: it would be verified for nobody
-        for frame, number in self._out.values():
+        for out in self._out.values():
             assert self._pages is not None
-            page = self._pages[number]
-            reading = Reading(frame, page, self.token.config.name, first_look=True)
+            page = self._pages[out.page]
+            reading = Reading(out.frame, page, self.token.config.name, first_look=True)
             mine = [entry for entry in reading.items() if entry[0].work is work]
             for _, _, slot in mine:
                 page.skip(slot)
@@ -350,12 +415,15 @@ class Attendant:
             with FENCE:
                 pass
             under = page.under  # read after the skips were written: see wire.py
+            seen: dict[int, Outcome] = {}
             for run, index, slot in mine:
                 outcome = reading.outcome(run, index, slot)
                 if outcome is None and slot == under:
                     outcome = Outcome(Status.INDETERMINATE, reason="TOKEN_TIMEOUT", token=self.token.config.name)
                 if outcome is not None:
-                    known.append((index, outcome))
+                    seen[index] = outcome
+            out.tell_early(work, seen)
+            known += seen.items()
         if any(outcome.reason == "SIGNATURE_INVALID" for _, outcome in known):
             self._quarantine()
         return known
@@ -367,8 +435,8 @@ class Attendant:
             await child.close()
             ended = self._killed_for or child.ended.result()
             out, self._out = self._out, {}
-            for frame, page in out.values():
-                self._settle(frame, page, ended=ended)
+            for each in out.values():
+                self._settle(each, ended=ended)
         if self._pages is not None:
             self._pages.close()
             self._pages = None
@@ -398,6 +466,40 @@ class Attendant:
                     self.token.on(TokenEvent.BREAKER, detail)
         if not stopped:
             await asyncio.sleep(self.lane.rest_s(time.monotonic()))
+
+
+@dataclass(slots=True, eq=False)
+class _Out:
+    """A frame that the lane has, or will have as soon as its intents are in writing."""
+
+    frame: Frame
+    page: int
+    intents: list[Intent | None]  # one for each run
+    waits: int = 0  # for so many writes
+    is_sent: bool = False
+
+    def tell(self, signatures: list[bytes | None], problems: Mapping[Run, Mapping[int, Outcome]]) -> None:
+        """Tell those who wanted it in writing what became of everything."""
+        slot = 0
+        for run, intent in zip(self.frame.runs, self.intents, strict=True):
+            count = run.stop - run.start
+            if intent is not None:
+                part = signatures if count == len(signatures) else signatures[slot : slot + count]
+                found = dict(problems.get(run, {}))
+                signed = {index: each.signature for index, each in found.items() if each.signature}
+                if signed:  # seen at a second look only
+                    part = [signed.get(run.start + place, one) for place, one in enumerate(part)]
+                intent.settled(part, {index: each for index, each in found.items() if index not in signed})
+            slot += count
+
+    def tell_early(self, work: Work, seen: Mapping[int, Outcome]) -> None:
+        """A request is answered while the lane has still some of it: what it is answered is told first."""
+        for run, intent in zip(self.frame.runs, self.intents, strict=True):
+            if run.work is work and intent is not None:
+                places = range(run.start, run.stop)
+                part = [seen[index].signature or None if index in seen else None for index in places]
+                problems = {index: seen[index] for index in places if index in seen and not seen[index].signature}
+                intent.settled(part, problems, is_last=False)
 
 
 def _ranges(indexes: list[int]) -> list[tuple[int, int]]:

@@ -30,6 +30,7 @@ from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm
 from pool.module import Module
 from pool.pressure import Pressure
 from pool.public import algorithms
+from pool.record import Record
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
 from pool.work import Outcome, Outcomes, Status, Work
@@ -145,10 +146,18 @@ class Pool:
             lane.ask_to_stop()
 
     async def sign(
-        self, key: str, algorithm: Algorithm, items: Sequence[bytes], *, caller: str = "", timeout_s: float = TIMEOUT_S
+        self,
+        key: str,
+        algorithm: Algorithm,
+        items: Sequence[bytes],
+        *,
+        caller: str = "",
+        timeout_s: float = TIMEOUT_S,
+        record: Record | None = None,
     ) -> Outcomes:
         """
-        One outcome for each item (a digest; for Ed25519 a message), in order.
+        One outcome for each item (a digest; for Ed25519 a message), in order. `record` has in writing what a lane gets
+        before the lane does.
 
         `key` is a `Key.ref`. Raises `BadRequest`, `Busy` or `Unavailable` when nothing was attempted. On cancellation
         at most one more item is signed, and its signature goes nowhere.
@@ -158,7 +167,7 @@ class Pool:
         kind, now = (key, algorithm), time.monotonic()
         forecast.check(kind, len(items), caller, timeout_s, self._backlog, self._bare_lanes(), now)
         loop = asyncio.get_running_loop()
-        work = Work(caller, key, self._spki(key), algorithm, items, now + timeout_s, loop.create_future())
+        work = Work(caller, key, self._spki(key), algorithm, items, now + timeout_s, loop.create_future(), record)
         try:
             self._backlog.add(work)
         except BacklogFull as full:

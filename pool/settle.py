@@ -37,10 +37,10 @@ class Reading:
 
     def settle_signed(
         self, doubted: Callable[[Sequence[int]], Sequence[int]]
-    ) -> tuple[int, list[tuple[Run, int, int]]]:
+    ) -> tuple[list[bytes | None], list[tuple[Run, int, int]]]:
         """
-        Give every signature to its request; answers how many, and the items that have none. `doubted` picks, of the slots
-        with a signature, those that are verified once more.
+        Give every signature to its request; answers them, slot by slot, and the items that have none. `doubted` picks, of
+        the slots with a signature, those that are verified once more.
 
         This is each signature's whole way through the parent, and therefore does nothing else.
         """
@@ -51,18 +51,16 @@ class Reading:
             signature = signatures[slot]
             if signature and not _verifies(frame, slot, signature):
                 signatures[slot] = None
-        signed, others, slot = 0, [], 0
+        others, slot = [], 0
         for run in frame.runs:
             count = run.stop - run.start
             part = signatures[slot : slot + count]
             if None in part:
                 others += self._piecemeal(run, slot, part)
-                signed += count - part.count(None)
             else:
                 run.work.signed(run.start, cast("list[bytes]", part), self.token)
-                signed += count
             slot += count
-        return signed, others
+        return signatures, others
 
     def _piecemeal(self, run: Run, slot: int, signatures: list[bytes | None]) -> list[tuple[Run, int, int]]:
         others = []

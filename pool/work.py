@@ -5,9 +5,12 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from pool.mechanism import Algorithm
+
+if TYPE_CHECKING:
+    from pool.record import Record
 
 SHORT_ITEMS_MAX = 16  # a person's documents; more is bulk
 
@@ -96,6 +99,7 @@ class Work:
     items: Sequence[bytes]
     deadline: float
     done: asyncio.Future[Outcomes]
+    record: "Record | None" = None
     outcomes: Outcomes = field(init=False)
     waiting: deque[tuple[int, int]] = field(init=False)
     left: int = field(init=False)

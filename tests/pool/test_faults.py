@@ -737,7 +737,9 @@ async def test_a_hang_on_the_way_out(make_pool: MakePool, shim: Shim) -> None:
         (pid,) = pids(pool)
         shim.script("C_Finalize * hang 60")
         pool.drain("card")
+        began = time.monotonic()
         await until(lambda: gone(pid), 2.5)
+        assert time.monotonic() - began >= 0.9, "it did not hang, or had no second to end by itself"
         shim.clear()
 
 
@@ -764,9 +766,12 @@ async def test_noise_and_forks_of_a_module(make_pool: MakePool, keys: Keys, shim
 async def test_what_is_no_module_at_all(store: Store, tmp_path: Path) -> None:
     """F10: a path without a module, or with something else: no PIN, the breaker, and the pool closes as ever."""
     (tmp_path / "text.so").write_text("not a library")
-    configs = [config(store, name=name, module=tmp_path / f"{name}.so", environment={}) for name in ("missing", "text")]
+    pins: list[str] = []
+    no_module: dict[str, Any] = {"environment": {}, "pin": lambda: pins.append("read")}
+    configs = [config(store, name=name, module=tmp_path / f"{name}.so", **no_module) for name in ("missing", "text")]
     async with pool_over(*configs, state=tmp_path / "state", wait=False) as pool:
         await until(lambda: {state(pool, "missing"), state(pool, "text")} == {"TRIPPED"}, 10)
+    assert pins == [], "a PIN was read for no module"
 
 
 # ---- the lives of processes, and secrets

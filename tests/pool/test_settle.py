@@ -135,7 +135,9 @@ def test_a_whole_frame_is_given_to_its_requests(page: Page) -> None:
     one = reading(page)
     first, second = fill(page, one)
     put(page, 1, wrong := sign(first.items[2]))
-    assert one.settle_signed(nothing) == (3, [])
+    signatures, others = one.settle_signed(nothing)
+    assert (signatures[1:], others) == ([der(wrong), second.outcomes.signatures[0]], [])
+    assert signatures[0] == first.outcomes.signatures[2] != b""
     assert first.outcomes.signatures[:2] == [b"", b""]
     assert first.outcomes.signatures[3] == der(wrong)
     assert second.outcomes[0] == Outcome(Status.SIGNED, second.outcomes.signatures[0], token="card")
@@ -147,8 +149,8 @@ def test_a_doubted_signature_is_verified_and_its_neighbours_keep_theirs(page: Pa
     one = reading(page)
     first, second = fill(page, one)
     put(page, 1, sign(first.items[2]))
-    signed, [(run, index, slot)] = one.settle_signed(lambda slots: slots)
-    assert (signed, index, slot) == (2, 3, 1)
+    signatures, [(run, index, slot)] = one.settle_signed(lambda slots: slots)
+    assert (signatures.count(None), index, slot) == (1, 3, 1)
     assert (first.left, second.left) == (3, 0)
     assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
 
@@ -158,8 +160,8 @@ def test_what_is_no_signature_is_left_over_without_doubt(page: Page) -> None:
     one = reading(page)
     first, _ = fill(page, one)
     put(page, 0, bytes(32) + b"s" * 32)
-    signed, [(run, index, slot)] = one.settle_signed(nothing)
-    assert (signed, index, slot) == (2, 2, 0)
+    signatures, [(run, index, slot)] = one.settle_signed(nothing)
+    assert (signatures.count(None), index, slot) == (1, 2, 0)
     assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
     assert first.outcomes.signatures[3]
 

@@ -1,0 +1,153 @@
+"""What must be in writing before a token sees it, and what is told of what came of it; the shim's log is the oracle."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pool import Outcome, Status
+from pool.record import Unrecorded
+from tests.conftest import Keys, MakePool
+from tests.pool.rig import RSA, digests, inputs, pids, statuses, token_input, until, warm
+from tests.shim import Shim
+
+
+@dataclass
+class Told:
+    """One intent, and what was told of it."""
+
+    start: int
+    stop: int
+    durable: asyncio.Future[None]
+    signed: dict[int, bytes] = field(default_factory=dict)
+    problems: dict[int, Outcome] = field(default_factory=dict)
+    last: int = 0
+
+    def settled(
+        self, signatures: Sequence[bytes | None], problems: Mapping[int, Outcome], *, is_last: bool = True
+    ) -> None:
+        assert len(signatures) == self.stop - self.start
+        self.signed |= {self.start + place: one for place, one in enumerate(signatures) if one}
+        self.problems |= problems
+        self.last += is_last
+
+
+class Writing:
+    """A record that writes at once, when it is told to (`held`), or not at all (`error`)."""
+
+    def __init__(self, *, held: bool = False, error: Exception | None = None) -> None:
+        self.intents: list[Told] = []
+        self.held = held
+        self.error = error
+
+    def intend(self, start: int, stop: int, token: str) -> Told:
+        assert token == "card"
+        told = Told(start, stop, asyncio.get_running_loop().create_future())
+        self.intents.append(told)
+        if self.error is not None:
+            told.durable.set_exception(self.error)
+        elif not self.held:
+            told.durable.set_result(None)
+        return told
+
+    def write(self) -> None:
+        self.held = False
+        for told in self.intents:
+            if not told.durable.done():
+                told.durable.set_result(None)
+
+    @property
+    def signed(self) -> dict[int, bytes]:
+        return {index: one for told in self.intents for index, one in told.signed.items()}
+
+
+async def test_no_token_sees_what_is_not_in_writing(make_pool: MakePool, shim: Shim) -> None:
+    """Row 4.1: the intent is on the disk before a worker sees the digest, and what was signed is told before the answer."""
+    async with make_pool(shim=shim, lanes=2) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        before = len(shim.signs())
+        writing = Writing(held=True)
+        asked = asyncio.create_task(pool.sign(key, RSA, digests(200), record=writing))
+        await until(lambda: len(writing.intents) >= 2)
+        await asyncio.sleep(0.1)  # thirty signatures' time
+        assert len(shim.signs()) == before, "C_Sign was called without an intent"
+        writing.write()
+        outcomes = await asked
+        assert statuses(outcomes) == {("SIGNED", ""): 200}
+        assert writing.signed == dict(enumerate(outcomes.signatures))
+        assert all(told.last == 1 for told in writing.intents)
+        assert sorted(i for told in writing.intents for i in range(told.start, told.stop)) == list(range(200))
+
+
+async def test_what_cannot_be_written_is_not_signed(make_pool: MakePool, shim: Shim) -> None:
+    """Row 4.3: where the intent cannot be written the request is answered why, and the lane goes on with others."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        before = len(shim.signs())
+        writing = Writing(error=Unrecorded("AUDIT_UNWRITABLE", "no space left"))
+        assert statuses(await pool.sign(key, RSA, digests(40), record=writing)) == {
+            ("NOT_ATTEMPTED", "AUDIT_UNWRITABLE"): 40
+        }
+        assert len(shim.signs()) == before
+        assert statuses(await pool.sign(key, RSA, digests(40))) == {("SIGNED", ""): 40}
+
+
+async def test_a_disk_that_hangs_costs_no_lane(make_pool: MakePool, shim: Shim) -> None:
+    """A frame that waits to be written is no lane that hangs: its request ends at its deadline, the lane lives on."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        lane, before = pids(pool), len(shim.signs())
+        writing = Writing(held=True)
+        began = time.monotonic()
+        outcomes = await pool.sign(key, RSA, digests(2), record=writing, timeout_s=0.3)
+        assert time.monotonic() - began < 0.5
+        assert statuses(outcomes) == {("NOT_ATTEMPTED", "DEADLINE_EXCEEDED"): 2}
+        await asyncio.sleep(1.0)  # twice the time after which an item under C_Sign ends its lane
+        writing.write()
+        await until(lambda: all(told.last for told in writing.intents))
+        assert statuses(await pool.sign(key, RSA, digests(5, 50))) == {("SIGNED", ""): 5}
+        assert (pids(pool), len(shim.signs())) == (lane, before + 5)
+
+
+async def test_what_is_answered_at_the_deadline_was_told(make_pool: MakePool, shim: Shim, keys: Keys) -> None:
+    """A lane hangs over the third item: the two finished ones are told before they are delivered, the third as it is."""
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 3} hang 60")
+        writing = Writing()
+        outcomes = await pool.sign(key, RSA, digests(5), record=writing, timeout_s=0.5)
+        assert [outcome.status for outcome in outcomes] == [
+            Status.SIGNED, Status.SIGNED, Status.INDETERMINATE, Status.NOT_ATTEMPTED, Status.NOT_ATTEMPTED,
+        ]  # fmt: skip
+        assert writing.signed == {0: outcomes.signatures[0], 1: outcomes.signatures[1]}
+        [told] = writing.intents
+        assert told.problems[2].status is Status.INDETERMINATE
+        assert told.last == 0
+        await until(lambda: told.last == 1)
+        shim.clear()
+
+
+async def test_a_lost_lane_is_told_of(make_pool: MakePool, shim: Shim, keys: Keys) -> None:
+    """Kill -9 of a lane: what it had is told item by item, and what it never came to is intended anew."""
+    async with make_pool(shim=shim) as pool:
+        key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
+        await warm(pool, key)
+        shim.script(f"C_Sign {shim.number('C_Sign') + 4} hang 60")
+        writing, items = Writing(), digests(8)
+        asked = asyncio.create_task(pool.sign(key, RSA, items, record=writing))
+        await until(lambda: token_input(RSA, spki, items[3]).hex() in inputs(shim))
+        shim.clear()
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        outcomes = await asked
+        assert [i for i, outcome in enumerate(outcomes) if outcome.status is not Status.SIGNED] == [3]
+        assert writing.signed == {i: one for i, one in enumerate(outcomes.signatures) if one}
+        first = writing.intents[0]
+        assert first.problems[3].status is Status.INDETERMINATE
+        assert (first.last, sorted(first.signed)) == (1, [0, 1, 2])
+        assert sum(told.start <= 5 < told.stop for told in writing.intents) == 2, "given back, and intended again"
