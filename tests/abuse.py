@@ -242,29 +242,16 @@ def hasty_reset(rig: Rig, streams: int) -> Counter[str]:
         return Counter(abuser.end())
 
 
-def idle_connections(rig: Rig, portal: Caller, connections: int) -> Outcome:
-    """So many connections on which nothing happens, opened and closed in each round."""
+def standing(rig: Rig, portal: Caller, kind: str, connections: int) -> Outcome:
+    """
+    So many connections that only stand there, opened and closed in each round: on those of kind "idle" nothing happens,
+    those of kind "half_open" begin TLS and stop.
+    """
 
     @contextlib.contextmanager
     def held() -> Iterator[None]:
-        with Abuser(rig, "idle", connections=connections) as abuser:
-            seen.update(abuser.said(120))
-            yield
-        until(lambda: descriptors(rig) < CALM, 20, "the end of the connections")
-
-    seen: Counter[str] = Counter()
-    outcome = compare(rig, portal, held)
-    outcome.seen = seen
-    return outcome
-
-
-def half_open(rig: Rig, portal: Caller, connections: int) -> Outcome:
-    """So many connections that begin TLS and stop, opened and closed in each round."""
-
-    @contextlib.contextmanager
-    def held() -> Iterator[None]:
-        with Abuser(rig, "half_open", connections=connections, again=False) as abuser:
-            seen.update(abuser.said())
+        with Abuser(rig, kind, connections=connections, again=False) as abuser:  # `again` is for half-open ones
+            seen.update(abuser.said(120))  # idle ones complete TLS, each of them: that takes its time
             yield
         until(lambda: descriptors(rig) < CALM, 20, "the end of the connections")
 
@@ -275,7 +262,7 @@ def half_open(rig: Rig, portal: Caller, connections: int) -> Outcome:
 
 
 def lasting(rig: Rig, connections: int, port: int | None = None) -> Counter[str]:
-    """So many of these left until they are hung up on."""
+    """So many half-open connections left until they are hung up on."""
     with Abuser(rig, "half_open", port, connections=connections, again=False) as abuser:
         abuser.said()
         return Counter(abuser.said())
@@ -307,7 +294,7 @@ def more_than_fit(rig: Rig, portal: Caller, connections: int) -> Outcome:
     replaced, even while whoever is hung up on comes again at once. (That alone, ten thousand connections a second, makes
     the good client's p99 about twice as long: it is no part of what is compared.)
     """
-    outcome = half_open(rig, portal, connections)
+    outcome = standing(rig, portal, "half_open", connections)
     with Abuser(rig, "half_open", connections=connections, again=True) as abuser:
         abuser.said()
         assert signs_document(portal) == "SIGNED"

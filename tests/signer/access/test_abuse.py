@@ -61,7 +61,7 @@ def hasty(rig: Rig) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def idle(rig: Rig, portal: Caller) -> Outcome:
-    return abuse.idle_connections(rig, portal, CONNECTIONS)
+    return abuse.standing(rig, portal, "idle", CONNECTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ async def test_row_5_6(
     the handshake's in full.
     """
     slow = abuse.slow_reader(rig, portal, streams=100)
-    half = abuse.half_open(rig, portal, CONNECTIONS)
+    half = abuse.standing(rig, portal, "half_open", CONNECTIONS)
     for outcome in (pinged, reset, idle, slow, half, exhausted, crowded):
         print(outcome.check())
     assert reset["streams"] >= 10_000
