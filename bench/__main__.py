@@ -22,6 +22,7 @@ from bench.rig.softhsm import NotInstalled
 
 QUESTIONS = (
     "limit", "digests", "single", "coalesce", "pades", "cades", "latency", "fairness", "cards", "memory", "overload",
+    "ledger",
 )  # fmt: skip
 
 

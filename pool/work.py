@@ -77,6 +77,20 @@ class Outcomes(Sequence[Outcome]):
         counts[Status.SIGNED] = len(self) - len(self.problems)
         return +counts
 
+    def completed(self, places: Sequence[int], others: "Outcomes") -> "Outcomes":
+        """These outcomes with those of another attempt at some of their places."""
+        whole = Outcomes(len(self))
+        whole.signatures = list(self.signatures)
+        whole.problems = dict(self.problems)
+        whole._tokens = list(self._tokens)
+        for place, outcome in zip(places, others, strict=True):
+            whole.problems.pop(place, None)
+            if outcome.status is Status.SIGNED:
+                whole.signed(place, [outcome.signature], outcome.token)
+            else:
+                whole.problems[place] = outcome
+        return whole
+
     def with_values(self, values: Sequence[bytes]) -> "Outcomes":
         """The same outcomes with something else in the place of each signature that there is."""
         other = Outcomes(len(self))

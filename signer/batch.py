@@ -2,41 +2,74 @@
 From what a caller asked to what the token signed: the one call site for callers' work.
 
 A digest goes in, a signature or a CMS comes out. With CADES_B_B and PADES_B_B the digest is the document's, and what
-the key signs are the signed attributes that are built here.
+the key signs are the signed attributes that are built here. All of it is in the ledger before it happens, and what was
+signed before it is answered.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pool import Algorithm, Outcome, Outcomes, Pool, Status
+from signer.chain import items_hash
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output
 from signer.errors import Refusal
+from signer.ledger import DIGESTS, Asked, Ledger, Record
 from signer.limits import DIGESTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for signatures, checked as far as it can be without a token."""
+    """One request for signatures, or one document of one, checked as far as it can be without a token."""
 
     caller: Caller
     request_id: str
     credential: Credential
     output: Output
     algorithm: Algorithm
-    digests: Sequence[bytes]  # for Ed25519 with RAW the messages
+    digests: Sequence[bytes]  # for Ed25519 with RAW the messages; of a document not known before it is prepared
     deadline: float  # of the monotonic clock, seconds
     accepted: datetime
+    item: int = DIGESTS  # a document's index
+    document: bytes = b""  # its SHA-256 as it came
+    more: tuple[str, ...] = field(default=())  # what else makes the answer what it is: reason, location, form
+
+    def asked(self) -> Asked:
+        """What the ledger knows it by: the same request again is equal to it."""
+        what = (self.credential.name, self.output, self.algorithm, *self.more)
+        body = hashlib.sha256("\0".join(map(str, what)).encode())
+        if self.item == DIGESTS:
+            body.update(b"\0digests\0" + items_hash(self.digests).encode())
+        else:
+            body.update(b"\0document\0" + self.document)
+        scheme, hash_ = self.algorithm.scheme.value, self.algorithm.hash.value if self.algorithm.hash else ""
+        digests = [] if self.output is Output.RAW else self.digests
+        return Asked(
+            id=bytes.fromhex(self.request_id.replace("-", "")),
+            item=self.item,
+            caller=self.caller.name,
+            credential=self.credential.name,
+            key=self.credential.key.ref,
+            output=self.output.value,
+            algorithm=str(self.algorithm),
+            body=body.digest(),
+            certificates=self.credential.chain,
+            chain=self.credential.chain_hash,
+            detail=[scheme, hash_, digests],
+            count=len(self.digests) if self.item == DIGESTS else 1,
+        )
 
 
 class Batches:
     """Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted."""
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock) -> None:
         self._pool = pool
+        self._ledger = ledger
         self._clock = clock
 
     def check(self, ask: Ask) -> None:
@@ -59,31 +92,62 @@ class Batches:
                 detail = f"item {index} has {len(digest)} bytes, {template.digest} has {template.digest_bytes}"
                 raise Refusal("DIGEST_LENGTH", detail)
 
-    async def sign(self, ask: Ask) -> Outcomes:
-        """One outcome for each digest, in order; with CADES_B_B and PADES_B_B its `signature` is the CMS."""
-        self.check(ask)
-        if ask.output is Output.RAW:
-            return await self._to_pool(ask, ask.digests)
-        template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
-        attributes = [template.attributes(digest, ask.accepted) for digest in ask.digests]
-        outcomes = await self._to_pool(ask, [template.signed_digest(each) for each in attributes])
-        pairs = zip(attributes, outcomes.signatures, strict=True)
-        return outcomes.with_values([signature and template.detached(each, signature) for each, signature in pairs])
+    async def enter(self, ask: Ask) -> Record:
+        """The ledger's record of it; the caller of this leaves it. Raises `Refusal`."""
+        return await self._ledger.enter(ask.asked(), ask.deadline)
 
-    async def sign_document(self, ask: Ask) -> tuple[Outcome, Template, Attributes]:
+    async def sign(self, ask: Ask) -> tuple[Outcomes, Record]:
+        """
+        One outcome for each digest, in order, all of them on the disk; with CADES_B_B and PADES_B_B its `signature` is
+        the CMS. And the record, which wants to know whether the answer was taken.
+        """
+        self.check(ask)
+        record = await self.enter(ask)
+        try:
+            if ask.output is Output.RAW:
+                return await self._to_pool(ask, record, ask.digests), record
+            template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
+            attributes = [template.attributes(digest, record.accepted) for digest in ask.digests]
+            outcomes = await self._to_pool(ask, record, [template.signed_digest(each) for each in attributes])
+            pairs = zip(attributes, outcomes.signatures, strict=True)
+            return outcomes.with_values(
+                [signature and template.detached(each, signature) for each, signature in pairs]
+            ), record
+        except BaseException:
+            record.release(delivered=False)
+            raise
+        finally:
+            record.leave()
+
+    async def sign_document(self, ask: Ask, record: Record) -> tuple[Outcome, Template, Attributes]:
         """The same for one document, whose CMS the caller of this puts together: `signature` is the bare one."""
         self.check(ask)
         template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
-        attributes = template.attributes(ask.digests[0], ask.accepted)
-        [outcome] = await self._to_pool(ask, [template.signed_digest(attributes)])
+        attributes = template.attributes(ask.digests[0], record.accepted)
+        record.prepared(list(ask.digests))
+        [outcome] = await self._to_pool(ask, record, [template.signed_digest(attributes)])
         return outcome, template, attributes
 
-    async def _to_pool(self, ask: Ask, digests: Sequence[bytes]) -> Outcomes:
+    async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes]) -> Outcomes:
+        """What was signed before is not signed again: only what is still to be done goes to the pool."""
+        known, todo = record.known, record.todo
+        content: Sequence[bytes] = () if ask.output is Output.RAW else ask.digests
+        if known is not None and todo is not None:
+            if not todo:
+                return known
+            signed = [signed[place] for place in todo]
+            content = [content[place] for place in todo] if content else ()
+        record.signed, record.content = signed, content
+        record.input = [ask.document] if ask.document else ()
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
         key = ask.credential.key.ref
-        return await self._pool.sign(key, ask.algorithm, digests, caller=ask.caller.name, timeout_s=left_s)
+        outcomes = await self._pool.sign(
+            key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=left_s, record=record
+        )
+        await record.finish(ask.deadline)
+        return outcomes if known is None or todo is None else known.completed(todo, outcomes)
 
 
 def whole_call(outcomes: Outcomes) -> None:

@@ -45,8 +45,15 @@ class Kind(StrEnum):
     GAP = "GAP"  # a backup was restored: what is lost, and why
 
 
+_KINDS = frozenset(Kind)
+
+
 class ChainError(ValueError):
     """A line is no row, or no header; the message says where and why."""
+
+    def __init__(self, line: int, said: str) -> None:
+        self.line, self.said = line, said
+        super().__init__(f"line {line}: {said}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +114,29 @@ def read(lines: Iterable[str]) -> Iterator[Row]:
 
     Raises `ChainError` at the first line that is none.
     """
-    instance, previous = "", GENESIS
-    for number, line in enumerate(lines, 1):
-        if number == 1:
-            words = line.rstrip("\n").split(" ")
-            if (
-                len(words) != 3
-                or words[0] != MAGIC
-                or not _INSTANCE.fullmatch(words[1])
-                or not _HASH.fullmatch(words[2])
-            ):
-                raise ChainError(f"line 1: a segment begins with {MAGIC}, an instance and a hash")
-            instance, previous = words[1], bytes.fromhex(words[2])
-            continue
+    source = iter(lines)
+    instance, previous = _header(next(source, ""))
+    number = 1
+    for number, line in enumerate(source, 2):
         if not line.endswith("\n"):
-            raise ChainError(f"line {number}: it ends in the middle")
+            raise ChainError(number, "it ends in the middle")
         words = line[:-1].split(" ", 4)
         if len(words) != 5 or not _NUMBER.fullmatch(words[0]) or not _NUMBER.fullmatch(words[1]):
-            raise ChainError(f"line {number}: no row")
-        if words[2] not in set(Kind) or not _HASH.fullmatch(words[3]):
-            raise ChainError(f"line {number}: no kind of row that this program knows, or no hash")
+            raise ChainError(number, "no row")
+        if words[2] not in _KINDS or not _HASH.fullmatch(words[3]):
+            raise ChainError(number, "no kind of row that this program knows, or no hash")
         row = Row(instance, int(words[0]), int(words[1]), words[2], words[4], previous, bytes.fromhex(words[3]))
         yield row
         previous = row.hash
-    if not instance:
-        raise ChainError("line 1: the file is empty")
+    if number == 1:
+        raise ChainError(2, "a segment has at least one row")
+
+
+def _header(line: str) -> tuple[str, bytes]:
+    """The instance, and the hash before the first row."""
+    words = line.removesuffix("\n").split(" ")
+    if not line:
+        raise ChainError(1, "the file is empty")
+    if len(words) != 3 or words[0] != MAGIC or not _INSTANCE.fullmatch(words[1]) or not _HASH.fullmatch(words[2]):
+        raise ChainError(1, f"a segment begins with {MAGIC}, an instance and a hash")
+    return words[1], bytes.fromhex(words[2])

@@ -9,9 +9,11 @@ import hashlib
 import ipaddress
 import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -19,12 +21,32 @@ from pool import PinFile, TokenConfig
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # a name in LoadCredential=
 Role = Literal["submit", "operator"]
+
+PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
+DATA_KEY_BYTES = 32  # AES-256
+_SOCKET_BYTES_MAX = 107  # of a Unix socket's path: unix(7)
+_MAKE_KEYS = "`paraph audit keys DIRECTORY` makes both keys"
+# What is missing, and what to do about it; other keys explain themselves.
+_ADVICE: dict[tuple[int | str, ...], str] = {
+    (
+        "ledger",
+    ): f"is missing: the daemon signs nothing without a ledger. {_MAKE_KEYS}, deploy/paraph.toml shows the rest",
+    (
+        "ledger",
+        "anchor",
+    ): "is missing: give at least one [[ledger.anchor]] (file, syslog or webhook), best outside this "
+    "host, else whoever has the host can rewrite the ledger and nobody sees it",
+}
 
 # What a role may be allowed at all; the caller's own list says which of these it has.
 ROLES: dict[str, frozenset[str]] = {
     "submit": frozenset(
-        {"ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"}
+        {
+            *("ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"),
+            "GetResult",
+        }
     ),
     "operator": frozenset(
         {
@@ -47,6 +69,10 @@ class ConfigError(Exception):
         self.path = path
         self.mistakes = mistakes
         super().__init__(f"{path}: " + "; ".join(mistakes))
+
+
+class NoCredentials(ConfigError):
+    """A systemd credential is to be read where systemd gives none: in a command beside the daemon."""
 
 
 class _Section(BaseModel):
@@ -112,7 +138,7 @@ class Token(_Section):
     label: Annotated[str, StringConstraints(min_length=1, max_length=32)]
     serial: str | None = None
     pin_file: Path | None = None
-    pin_credential: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    pin_credential: Credential | None = None
     lanes: Annotated[int, Field(ge=1, le=64)] = 1
     verify: bool = True
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
@@ -185,12 +211,103 @@ class Trust(_Section):
     denied_certificates: Path | None = None
 
 
+class LedgerAnchor(_Section):
+    """A place that takes checkpoints: one of the three."""
+
+    file: Path | None = None
+    syslog: str | None = None
+    webhook: str | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _file(cls, path: Path | None) -> Path | None:
+        return None if path is None else _absolute(path)
+
+    @field_validator("syslog")
+    @classmethod
+    def _syslog(cls, address: str | None) -> str | None:
+        return None if address is None else _syslog_address(address)
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook(cls, url: str | None) -> str | None:
+        return None if url is None else _webhook_url(url)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(place is not None for place in (self.file, self.syslog, self.webhook)) != 1:
+            raise ValueError(
+                "give one of file, syslog and webhook; each further place is an [[ledger.anchor]] of its own"
+            )
+        return self
+
+
+class Ledger(_Section):
+    """
+    Keys of the ledger, and where its checkpoints go. `database`: None is SQLite in the state directory.
+
+    `checkpoint_pem` and `data_key` are for the daemon, and for the check: they read the files, which are its user's.
+    """
+
+    checkpoint_key: Path | None = None
+    checkpoint_key_credential: Credential | None = None
+    data_key_file: Path | None = None
+    data_key_credential: Credential | None = None
+    database: str | None = None
+    anchor: tuple[LedgerAnchor, ...] = Field(min_length=1)
+
+    @field_validator("checkpoint_key", "data_key_file")
+    @classmethod
+    def _key_file(cls, path: Path | None) -> Path | None:
+        return None if path is None else _absolute(path)
+
+    @field_validator("database")
+    @classmethod
+    def _database(cls, url: str | None) -> str | None:
+        return None if url is None else _postgresql_url(url)
+
+    @model_validator(mode="after")
+    def _one_of_each_key(self) -> Self:
+        mistakes = []
+        for file, credential in (
+            ("checkpoint_key", "checkpoint_key_credential"),
+            ("data_key_file", "data_key_credential"),
+        ):
+            given = sum(getattr(self, name) is not None for name in (file, credential))
+            if given == 2:
+                mistakes.append(f"give {file} or {credential}, not both")
+            elif not given:
+                mistakes.append(f"give {file} or {credential}; {_MAKE_KEYS}")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        places = [(each.file, each.syslog, each.webhook) for each in self.anchor]
+        for index, place in enumerate(places):
+            if place in places[:index]:  # a webhook's URL may be a secret, so none is repeated here
+                raise ValueError(f"anchor[{index}]: is the same place as anchor[{places.index(place)}]")
+        return self
+
+    def checkpoint_pem(self) -> bytes:
+        """The file with the checkpoint key. Raises `ConfigError`, or `NoCredentials` where systemd gives none."""
+        return _secret("checkpoint_key", self.checkpoint_key, self.checkpoint_key_credential, PEM_BYTES_MAX)
+
+    def data_key(self) -> bytes:
+        """The key (AES-256-GCM) of results that are kept: 32 bytes. Raises as `checkpoint_pem` does."""
+        key = _secret("data_key", self.data_key_file, self.data_key_credential, DATA_KEY_BYTES)
+        if len(key) != DATA_KEY_BYTES:
+            named = _named("data_key", self.data_key_file, self.data_key_credential)
+            raise ConfigError(
+                Path("ledger"), [f"{named} does not have {DATA_KEY_BYTES} bytes, random and nothing else; {_MAKE_KEYS}"]
+            )
+        return key
+
+
 class Config(_Section):
     server: Server
     listener: tuple[Listener, ...] = Field(min_length=1)
     token: tuple[Token, ...] = Field(min_length=1)
     caller: tuple[Caller, ...] = ()
     trust: Trust = Trust()
+    ledger: Ledger
     sha256: bytes = b""
 
     @model_validator(mode="after")
@@ -213,6 +330,12 @@ class Config(_Section):
         for index, caller in enumerate(self.caller):
             if caller.uri is None and caller.name not in reached:
                 raise ValueError(f"caller[{index}]: has no uri and no socket, so that nobody can be it")
+        for index, anchor in enumerate(self.ledger.anchor):
+            if anchor.file is not None and _lies_in(anchor.file, self.server.state):
+                raise ValueError(
+                    f"ledger.anchor[{index}].file: lies inside server.state: who can change the ledger could change it, "
+                    "too; give a file on another mount"
+                )
         return self
 
 
@@ -250,6 +373,8 @@ def _mistake(detail: dict[str, object]) -> str:
     said = "unknown key" if detail["type"] == "extra_forbidden" else str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "missing":
         said = "is missing"
+    if detail["type"] in {"missing", "too_short"}:
+        said = _ADVICE.get(detail["loc"] if isinstance(detail["loc"], tuple) else (), said)
     return f"{location.lstrip('.') or 'file'}: {said}"
 
 
@@ -269,3 +394,94 @@ def _host_and_port(address: str) -> str:
     if not valid:
         raise ValueError("an address is an IP address and a port, as 127.0.0.1:7443 or [::1]:7443")
     return address
+
+
+def _syslog_address(address: str) -> str:
+    """A Unix socket's path, or HOST:PORT for UDP, the host as a name or an address."""
+    if address.startswith("/"):
+        valid = "\0" not in address and len(os.fsencode(address)) <= _SOCKET_BYTES_MAX
+    else:
+        host, _, port = address.rpartition(":")
+        valid = re.fullmatch(r"[0-9A-Za-z.-]{1,253}|\[[0-9a-fA-F:.]+\]", host) is not None
+        valid = valid and re.fullmatch("[0-9]{1,5}", port) is not None and 1 <= int(port) <= 65535
+    if not valid:
+        raise ValueError(
+            "syslog is a Unix socket as /dev/log, or a host and UDP port as 192.0.2.1:514 or [2001:db8::1]:514"
+        )
+    return address
+
+
+def _webhook_url(url: str) -> str:
+    """What is wrong is said without the URL, which may have a secret in its path."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
+    except ValueError:
+        raise ValueError("the webhook is no URL; write it as https://host/path") from None
+    if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"https", "http"}:
+        raise ValueError("a webhook is a URL as https://host/path, without spaces")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("a webhook's URL has no user, password or fragment; put a secret into its path")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # 'localhost', too: names lead wherever a resolver says
+
+
+def _postgresql_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        raise ValueError("the database is no URL; write it as postgresql://user@host/name") from None
+    if re.fullmatch("[!-~]+", url) is None or parts.scheme != "postgresql" or not parts.path.strip("/"):
+        raise ValueError(
+            "a database is a URL as postgresql://user@host/name; without the key it is SQLite in the state"
+        )
+    if password is not None or "password=" in parts.query:
+        raise ValueError("no secret stands in this file: put the password into the daemon user's ~/.pgpass (mode 0600)")
+    return url
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    """Links and '..' followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
+
+
+def _named(key: str, path: Path | None, credential: str | None) -> str:
+    return f"{key}: the file {path}" if path is not None else f"{key}: the credential {credential}"
+
+
+def _secret(key: str, path: Path | None, credential: str | None, bytes_max: int) -> bytes:
+    """The content of a secret file, or of the credential that systemd made one of: at most one byte over the limit."""
+    named = _named(key, path, credential)
+    # A credential may carry an ACL for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
+    forbidden = 0o077
+    if path is None:
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory is None:
+            said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
+            raise NoCredentials(Path("ledger"), [f"{named} {said}"])
+        path, forbidden = Path(directory) / str(credential), 0o037
+    try:
+        # Not to block on a pipe; of a regular file it means nothing.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        advice = f"; {_MAKE_KEYS}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(Path("ledger"), [f"{named}: {error.strerror}{advice}"]) from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(Path("ledger"), [f"{named} is not a regular file"])
+        if status.st_mode & forbidden:
+            said = f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); give it mode 0400"
+            raise ConfigError(Path("ledger"), [f"{named} {said}, or make a new key if others may have read it"])
+        return os.read(fd, bytes_max + 1)
+    finally:
+        os.close(fd)

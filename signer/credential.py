@@ -5,6 +5,7 @@ Rows in the store, changed only by commands and operators' calls; each change is
 """
 
 import getpass
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,15 @@ class Credential:
     @cached_property
     def x509(self) -> x509.Certificate:
         return x509.load_der_x509_certificate(self.certificates[0])
+
+    @cached_property
+    def chain(self) -> bytes:
+        """All certificates, one behind the other."""
+        return b"".join(self.certificates)
+
+    @cached_property
+    def chain_hash(self) -> bytes:
+        return hashlib.sha256(self.chain).digest()
 
     @property
     def key_type(self) -> str:
@@ -223,6 +233,17 @@ def _chain(pem: bytes) -> tuple[bytes, ...]:
         return tuple(c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(pem))
     except ValueError as error:
         raise CredentialError(f"not a chain of PEM certificates: {error}") from None
+
+
+def certificates_of(chain: bytes) -> list[bytes]:
+    """The certificates that stand one behind the other: each says its own length (X.690, 8.1.3.5)."""
+    found, start = [], 0
+    while start < len(chain):
+        octets = chain[start + 1] & 0x7F  # a certificate is longer than 127 bytes
+        length = 2 + octets + int.from_bytes(chain[start + 2 : start + 2 + octets], "big")
+        found.append(chain[start : start + length])
+        start += length
+    return found
 
 
 def _spki(der: bytes) -> bytes:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import grpc
@@ -25,6 +25,7 @@ from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
 from signer.handlers import Call, Unread
+from signer.ledger import Record
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
@@ -138,6 +139,7 @@ class DocumentStream:
             raise
 
     async def _answer(self, job: "_Job") -> None:
+        delivered = False
         try:
             result, chunks = await self._sign(job)
             self._count(self._order.output, Status(pb.ItemStatus.Name(result.status)))
@@ -145,7 +147,10 @@ class DocumentStream:
                 await self._context.write(pb.SignDocumentsResponse(result=result))
                 for chunk in chunks:
                     await self._context.write(pb.SignDocumentsResponse(chunk=chunk))
+            delivered = True
         finally:
+            if job.record is not None:
+                job.record.release(delivered=delivered)
             job.close()
             self._room.release()
 
@@ -170,9 +175,33 @@ class DocumentStream:
             return result, iter(())
 
     async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Iterator[bytes]]:
-        order, accepted = self._order, self._clock.wall()
+        order, now = self._order, self._clock.wall()
         credential = order.current()
-        credential.check(accepted)
+        credential.check(now)
+        deadline = min(self._call.deadline, asyncio.get_running_loop().time() + BATCH_CALL_S)
+        ask = Ask(
+            self._call.caller,
+            order.request_id,
+            credential,
+            order.output,
+            order.algorithm,
+            (),
+            deadline,
+            now,
+            job.index,
+            upload.sha256,
+            ("enveloping" if order.enveloping else "", job.reason, job.location),
+        )
+        record = job.record = await self._batches.enter(ask)
+        try:
+            return await self._sign_recorded(job, upload, result, ask, record)
+        finally:
+            record.leave()
+
+    async def _sign_recorded(
+        self, job: "_Job", upload: Upload, result: Any, ask: Ask, record: Record
+    ) -> tuple[Any, Iterator[bytes]]:
+        order, credential = self._order, ask.credential
         template = credential.template(order.algorithm, Profile(order.output.value))
         prepared = None
         if order.output is Output.PADES_B_B:
@@ -180,7 +209,7 @@ class DocumentStream:
                 "certificate": credential.certificates[0],
                 "digest": template.digest.value.lower(),
                 "cms_bytes_max": template.bytes_max,
-                "time": int(accepted.timestamp()),
+                "time": int(record.accepted.timestamp()),
                 "file_id": gap.file_id(self._call.caller.name, order.request_id, str(job.index)),
                 "reason": job.reason,
                 "location": job.location,
@@ -189,18 +218,8 @@ class DocumentStream:
             content_digest = prepared.content_digest
         else:
             content_digest = await _digest(upload.file, template.digest.value)
-        deadline = min(self._call.deadline, asyncio.get_running_loop().time() + BATCH_CALL_S)
-        ask = Ask(
-            self._call.caller,
-            order.request_id,
-            credential,
-            order.output,
-            order.algorithm,
-            [content_digest],
-            deadline,
-            accepted,
-        )
-        outcome, template, attributes = await self._batches.sign_document(ask)
+        ask = replace(ask, digests=[content_digest])
+        outcome, template, attributes = await self._batches.sign_document(ask, record)
         if outcome.status is not Status.SIGNED:
             job.attempted = outcome.status
             raise Refusal(outcome.reason)
@@ -222,7 +241,7 @@ class DocumentStream:
             result.sha256, chunks = await _digest(output, "SHA256"), _chunks(output)
         result.certificate = credential.certificates[0]
         result.token = outcome.token
-        result.signing_time = rfc3339(accepted)
+        result.signing_time = rfc3339(record.accepted)
         return result, chunks
 
 
@@ -238,6 +257,7 @@ class _Job:
         self.output: Any = None
         self.refusal: Refusal | None = None
         self.attempted: Status | None = None
+        self.record: Record | None = None
 
     def write(self, chunk: bytes) -> None:
         """A refused document's bytes are read and dropped."""

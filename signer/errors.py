@@ -36,6 +36,15 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
     "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),
     "ALGORITHM_MISSING": (Code.INVALID_ARGUMENT, "Name the digest and the signature algorithm; neither is defaulted."),
+    "REQUEST_UNKNOWN": (Code.NOT_FOUND, "There is no such request of this caller."),
+    "IDEMPOTENCY_MISMATCH": (
+        Code.INVALID_ARGUMENT,
+        "The request_id was used for another request; send the same, or take a new one.",
+    ),
+    "NOT_THE_SAME": (
+        Code.FAILED_PRECONDITION,
+        "The document is not prepared as it was when it was signed; send it with a new request_id.",
+    ),
     "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
     "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),
     "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, "A message has at most 1 MiB; use StreamDigests for more."),
@@ -53,6 +62,16 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "SPOOL_FULL": (Code.RESOURCE_EXHAUSTED, "The space for documents in work is used up; try again."),
     "STREAM_OVER": (Code.UNAVAILABLE, "The stream has reached its age; open another and go on there."),
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
+    "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
+    "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "CHECKPOINT_OVERDUE": (
+        Code.UNAVAILABLE,
+        "No checkpoint of the ledger could be anchored for a day, so nothing is signed; ask the operator.",
+    ),
+    "INTERRUPTED": (
+        Code.UNAVAILABLE,
+        "The service ended while it was at it; send the same with the same request_id within 120 s to go on.",
+    ),
     "DRAINING": (Code.UNAVAILABLE, "The service is stopping; try another instance."),
     "CONFIG_REJECTED": (Code.FAILED_PRECONDITION, "The configuration has mistakes; the old one stays in force."),
     "TOKEN_STATE": (Code.FAILED_PRECONDITION, "The token's state does not allow this."),

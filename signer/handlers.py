@@ -120,10 +120,13 @@ class Admission:
         self._callers[caller.name] += 1
         self.calls += 1
         # Not when the method returns: an answer that nobody reads is in work, too.
-        context.add_done_callback(lambda _context: self._leave(caller, place))
+        context.add_done_callback(lambda done: self._leave(caller, place, answered=not done.cancelled()))
         await self.starts.turn(caller.name, size)
 
-    def _leave(self, caller: Caller, place: "Place") -> None:
+    def _leave(self, caller: Caller, place: "Place", *, answered: bool) -> None:
+        for callback in place.at_end:
+            callback(delivered=answered)
+        place.at_end.clear()
         if place.promised:
             self.promises.keep(caller.name, place.promised)
         self._callers[caller.name] -= 1
@@ -156,10 +159,11 @@ class Admission:
 class Place:
     """What a call holds until its answer was taken; apart from the call, which would keep its connection alive."""
 
-    __slots__ = ("promised",)
+    __slots__ = ("at_end", "promised")
 
     def __init__(self) -> None:
         self.promised = 0  # bytes of answers
+        self.at_end: list[Callable[..., None]] = []  # told whether the answer was `delivered`
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ Calls are counted as they end; tokens and lanes are read from the pool when some
 a caller can choose.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
@@ -83,10 +83,32 @@ def _buckets(counts: list[int]) -> list[tuple[str, float]]:
     return buckets
 
 
+class AnchorCollector(Collector):
+    """What waits for anchors, as the checkpoints tell it now."""
+
+    def __init__(self, queues: Callable[[], Mapping[str, int]]) -> None:
+        self._queues = queues
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        queue = GaugeMetricFamily("paraph_anchor_queue", "Checkpoints waiting for the anchor.", labels=["anchor"])
+        for name, waiting in self._queues().items():
+            queue.add_metric([name], waiting)
+        yield queue
+
+
 class Metrics:
     """`count_*` find the series that a call belongs to in a dictionary of their own: each lookup is made four times a call."""
 
-    def __init__(self, snapshot: Callable[[], list[TokenView]], calls_in_work: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], list[TokenView]],
+        calls_in_work: Callable[[], int],
+        checkpoint_age_s: Callable[[], float] | None = None,
+        anchor_queues: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(PoolCollector(snapshot))
         self.calls = Counter(
@@ -103,6 +125,13 @@ class Metrics:
         )
         in_work = Gauge("paraph_calls_in_work", "Calls whose answer was not taken yet.", registry=self.registry)
         in_work.set_function(calls_in_work)
+        if checkpoint_age_s is not None:
+            age = Gauge(
+                "paraph_checkpoint_age_seconds", "Since an anchor has last taken a checkpoint.", registry=self.registry
+            )
+            age.set_function(checkpoint_age_s)
+        if anchor_queues is not None:
+            self.registry.register(AnchorCollector(anchor_queues))
         self.spool_bytes = Gauge("paraph_spool_bytes", "Bytes of documents in work.", registry=self.registry)
         self._server: Any = None
         self._series: dict[tuple[str, ...], Any] = {}

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidSignature
 
 from pool import Algorithm, Hash, Scheme
-from pool.public import verify
+from pool.public import algorithms, verify
 from signer.clock import rfc3339
 
 MAGIC = "paraph-checkpoint-v1"
@@ -39,6 +39,8 @@ ALGORITHMS = {
     "ECDSA-SHA512": Algorithm(Scheme.ECDSA, Hash.SHA512),
     "RSA-SHA256": Algorithm(Scheme.RSA_PKCS1_V15, Hash.SHA256),
 }
+_KEY = re.compile("[0-9a-f]{16}")
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
 _HEAD = re.compile("([0-9a-f]{32}) ([1-9][0-9]{0,17}) ([1-9][0-9]{0,17}) ([0-9a-f]{64})")
 
 
@@ -93,6 +95,8 @@ class Note:
         if self.key != key_id(spki):
             raise NoteError(f"checkpoint {self.checkpoint.number} is signed by key {self.key}, not {key_id(spki)}")
         algorithm, text = ALGORITHMS[self.algorithm], self.checkpoint.text.encode()
+        if algorithm not in algorithms(spki):
+            raise NoteError(f"checkpoint {self.checkpoint.number} says {self.algorithm}, which its key cannot make")
         message = text if algorithm.hash is None else hashlib.new(algorithm.hash.value, text).digest()
         try:
             verify(algorithm, spki, message, self.signature)
@@ -124,7 +128,10 @@ def parse(text: str) -> Iterator[Note]:
             signature = base64.b64decode(words[2], validate=True)
         except ValueError:
             raise NoteError("a checkpoint's signature is not base64") from None
-        yield Note(_checkpoint(body.split("\n")), words[0], words[1], signature)
+        note = Note(_checkpoint(body.split("\n")), words[0], words[1], signature)
+        if not _KEY.fullmatch(note.key) or str(note) != f"{body}\n\n{seal}\n\n":
+            raise NoteError(f"the signature of checkpoint {note.checkpoint.number} is not in its one form")
+        yield note
 
 
 def _checkpoint(lines: Sequence[str]) -> Checkpoint:
@@ -141,6 +148,8 @@ def _checkpoint(lines: Sequence[str]) -> Checkpoint:
         found = Checkpoint(int(lines[1]), time, bytes.fromhex(lines[3]), tuple(heads))
     except ValueError:
         raise NoteError("a checkpoint's number, time or previous hash is none") from None
-    if found.text != "\n".join(lines) + "\n":
+    is_one_each = len({head.instance for head in heads}) == len(heads)
+    is_in_form = _NUMBER.fullmatch(lines[1]) and len(found.previous) == len(NOTHING) and is_one_each
+    if not is_in_form or found.text != "\n".join(lines) + "\n":
         raise NoteError("a checkpoint is not in its one form")
     return found

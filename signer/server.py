@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from pool import Pool, TokenView
+from signer import books
 from signer import config as configs
 from signer import credential as rows
 from signer.assembly import Assembly
@@ -48,10 +49,11 @@ log = logging.getLogger("signer")
 DATABASE = "paraph.sqlite"
 METRICS_S = 5.0  # the loop is never that late; if it is, the scrape fails and says so
 HEALTH_PAUSE_S = 0.05  # a pool under load changes a hundred times a second, its health hardly ever
+LEDGER_LOOK_S = 0.25  # health says within a second that the disk fails
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
-_FIXED = ("server", "token", "listener")
+_FIXED = ("server", "token", "listener", "ledger")
 
 
 class AlreadyRunning(Exception):
@@ -70,6 +72,8 @@ class Daemon:
         self._health = HealthServicer()
         self._stopping = asyncio.Event()
         self._reloading_lock = asyncio.Lock()
+        self._ready = False  # whether a token can sign
+        self._status: object = None  # what health says
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning` before anything is served."""
@@ -81,6 +85,9 @@ class Daemon:
             stack.callback(self._engine.dispose)
             self._credentials = rows.read(self._engine)
             keys = [credential.key for credential in self._credentials.values()]
+            self._books = await stack.enter_async_context(
+                books.opened(self._config.ledger, state / DATABASE, self._clock)
+            )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
             metrics = Metrics(self._snapshot_from_outside(asyncio.get_running_loop()), lambda: self._admission.calls)
@@ -90,8 +97,8 @@ class Daemon:
             assembly = await stack.enter_async_context(Assembly(self._config.server.assembly_processes))
             await self._open_doors(stack, metrics, assembly)
             self._on_signals()
-            watcher = asyncio.create_task(self._watch_health(), name="health")
-            stack.callback(watcher.cancel)
+            for watch in (self._watch_tokens(), self._watch_ledger()):
+                stack.callback(asyncio.create_task(watch, name="health").cancel)
             trimmer = asyncio.create_task(keep_trimmed(), name="memory")
             stack.callback(trimmer.cancel)
             self._announce(metrics)
@@ -110,10 +117,11 @@ class Daemon:
 
     async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
-        batches = Batches(self._pool, self._clock)
+        batches = Batches(self._pool, self._books.ledger, self._clock)
         signing = SigningService(
             self._pool,
             batches,
+            self._books.ledger,
             assembly,
             spool,
             lambda: self._policy,
@@ -201,17 +209,26 @@ class Daemon:
             self._pool.set_keys(list(keys))
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
 
-    async def _watch_health(self) -> None:
-        """SERVING while at least one token can sign."""
-        status = None
+    async def _watch_tokens(self) -> None:
         async for ready in self._pool.changes():
-            able = ready and not self._stopping.is_set()
-            new = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
-            if new != status:
-                status = new
-                for service in ("", *SERVICES):
-                    await self._health.set(service, status)
+            self._ready = ready
+            await self._set_health()
             await asyncio.sleep(HEALTH_PAUSE_S)
+
+    async def _watch_ledger(self) -> None:
+        """A disk that hangs tells nobody: it is looked at."""
+        while True:
+            await self._set_health()
+            await asyncio.sleep(LEDGER_LOOK_S)
+
+    async def _set_health(self) -> None:
+        """SERVING while at least one token can sign and the ledger can be written."""
+        able = self._ready and not self._stopping.is_set() and not self._books.ledger.trouble
+        new = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
+        if new != self._status:
+            self._status = new
+            for service in ("", *SERVICES):
+                await self._health.set(service, new)
 
     async def _drain(self) -> None:
         """New calls are refused, those in work get their time; then everything is closed in the order it was opened."""

@@ -6,21 +6,24 @@ Unary methods take (request, call); methods with a stream take (context, call) a
 
 import asyncio
 import functools
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from pool import Hash, Outcomes, Pool, Scheme
+from signer import found
 from signer import requests as read
 from signer.answer import encoded
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
-from signer.credential import Credential, Output, Purpose
+from signer.credential import Credential, Output, Purpose, certificates_of
 from signer.documents import DocumentStream, Order, next_message
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
+from signer.ledger import Ledger, Record
 from signer.limits import (
     BATCH_CALL_S,
     CALL_S,
@@ -41,6 +44,7 @@ class SigningService:
         self,
         pool: Pool,
         batches: Batches,
+        ledger: Ledger,
         assembly: Assembly,
         spool: Spool,
         policy: Callable[[], Policy],
@@ -50,6 +54,7 @@ class SigningService:
     ) -> None:
         self._pool = pool
         self._batches = batches
+        self._ledger = ledger
         self._assembly = assembly
         self._spool = spool
         self._policy = policy
@@ -68,14 +73,22 @@ class SigningService:
     async def sign_digests(self, request: Any, call: Call) -> Any:
         ask = self._ask(request, call, call.deadline, call.accepted)
         call.promise(ask.credential.answer_bytes_max(ask.output, len(ask.digests)))
-        outcomes = await self._batches.sign(ask)
+        outcomes, record = await self._batches.sign(ask)
+        call.place.at_end.append(record.release)
         self._count(ask, outcomes)
         whole_call(outcomes)
         return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
 
+    async def get_result(self, request: Any, call: Call) -> Any:
+        call.request_id = read.request_id(request.request_id)
+        id_ = uuid.UUID(call.request_id).bytes
+        return found.result(self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of)
+
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
-        answers: asyncio.Queue[tuple[asyncio.Task[Any], int, int] | Refusal | None] = asyncio.Queue()
+        answers: asyncio.Queue[tuple[asyncio.Task[tuple[Any, Record | None]], int, int] | Refusal | None] = (
+            asyncio.Queue()
+        )
         room = _Room(call.caller.name, call.admission.promises)
 
         async def read_all(tasks: asyncio.TaskGroup) -> None:
@@ -98,7 +111,14 @@ class SigningService:
         async def write_all() -> None:
             while isinstance(entry := await answers.get(), tuple):
                 task, count, size = entry
-                await context.write(await task)
+                answer, record = await task
+                written = False
+                try:
+                    await context.write(answer)
+                    written = True
+                finally:
+                    if record is not None:
+                        record.release(delivered=written)
                 room.give_back(count, size)
             if entry is not None:
                 raise entry
@@ -114,6 +134,10 @@ class SigningService:
                     await tasks.create_task(write_all())
         finally:
             room.close()
+            while not answers.empty():
+                entry = answers.get_nowait()
+                if isinstance(entry, tuple):
+                    _not_delivered(entry[0])
 
     def _answer_bytes_max(self, message: Any, count: int) -> int:
         """For a request of a stream that was not looked into yet; little, where it will be refused."""
@@ -122,20 +146,20 @@ class SigningService:
             return _PROBLEM_BYTES
         return credential.answer_bytes_max(read.output(message.output), count)
 
-    async def _one_of_stream(self, message: Any, call: Call) -> Any:
-        """The answer to one request of a stream, its refusal included."""
+    async def _one_of_stream(self, message: Any, call: Call) -> tuple[Any, Record | None]:
+        """The answer to one request of a stream, its refusal included, and the ledger's record of it."""
         timeout_s = min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
         try:
             deadline = min(call.deadline, self._clock.monotonic() + timeout_s)
             ask = self._ask(message, call, deadline, self._clock.wall())
-            outcomes = await self._batches.sign(ask)
+            outcomes, record = await self._batches.sign(ask)
         except Exception as error:
             refusal = refusal_from(error)
             if refusal is None:
                 raise
-            return pb.SignDigestsResponse(request_id=message.request_id, error=pb.Problem(**problem_of(refusal)))
+            return pb.SignDigestsResponse(request_id=message.request_id, error=pb.Problem(**problem_of(refusal))), None
         self._count(ask, outcomes)
-        return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
+        return encoded(ask.request_id, outcomes, ask.credential.certificates[0]), record
 
     async def sign_documents(self, context: Any, call: Call) -> None:
         caller = call.caller.name
@@ -163,6 +187,7 @@ class SigningService:
 
     def _order(self, message: Any, call: Call) -> Order:
         call.request_id = read.request_id(message.request_id)
+        self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
         credential = self._credential(message.credential, call)
         output = read.output(message.output)
         if output is Output.RAW:
@@ -232,6 +257,12 @@ class SigningService:
             key_id=bytes.fromhex(credential.key.ref),
             cms_bytes_max=credential.cms_bytes_max if credential.purpose is Purpose.SIGNATURE else 0,
         )
+
+
+def _not_delivered(task: asyncio.Task[tuple[Any, Record | None]]) -> None:
+    """An answer of a stream that has ended before it."""
+    if task.done() and not task.cancelled() and task.exception() is None and (record := task.result()[1]) is not None:
+        record.release(delivered=False)
 
 
 class _Room:

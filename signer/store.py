@@ -1,15 +1,19 @@
 """
 The daemon's database: engine, schema, and the steps from one schema to the next.
 
-SQLite, write-ahead log, every commit synced. Calls block for about a millisecond and are made at start-up, by
-commands, and in threads; none is on a signature's path.
+SQLite, write-ahead log, every commit synced; PostgreSQL by one setting. What is not on a signature's path goes through
+SQLAlchemy; the ledger's few statements are the driver's own (`connect`).
 """
 
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Engine,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -19,11 +23,14 @@ from sqlalchemy import (
     event,
     inspect,
     select,
+    update,
 )
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-VERSION = 1
+VERSION = 2
 METADATA = MetaData()
+BUSY_S = 5.0  # a command and the daemon write at one time
 
 schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
 credentials = Table(
@@ -46,6 +53,63 @@ changes = Table(
     Column("who", String, nullable=False),
     Column("what", String, nullable=False),
 )
+# The ledger (chain.py), a chain for each instance. `closes` says of an OUTCOME which INTENT has nothing open any more,
+# as its body does, too: for whoever looks for those that have.
+rows = Table(
+    "ledger_rows",
+    METADATA,
+    Column("instance", String, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("closes", BigInteger),
+    sqlite_with_rowid=False,
+)
+# Requests of the last day: `item` is the document's index, -1 for a request for digests.
+requests = Table(
+    "ledger_requests",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True),
+    Column("item", BigInteger, primary_key=True),
+    Column("caller", String, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # SHA-256 of what was asked
+    Column("accepted", BigInteger, nullable=False),  # seconds since the epoch
+    Column("count", Integer, nullable=False),
+    Column("output", String, nullable=False),
+    Column("chain", LargeBinary, nullable=False),  # SHA-256 of the certificates
+    Column("detail", LargeBinary, nullable=False),  # what is needed to make the answer again, encrypted
+    sqlite_with_rowid=False,
+)
+Index("ledger_requests_accepted", requests.c.accepted)
+# What became of their items, encrypted: erased with the request.
+results = Table(
+    "ledger_results",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True),
+    Column("item", BigInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True),  # in the order of writing
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+# Certificates that answers were made with, the signer's first, by the SHA-256 of them all.
+chains = Table(
+    "ledger_chains",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("certificates", LargeBinary, nullable=False),
+)
+# Where each instance's ledger stands: its epoch, and the last signed checkpoint.
+instances = Table(
+    "ledger_instances",
+    METADATA,
+    Column("instance", String, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("note", String, nullable=False),
+    Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
+)
+_LEDGER = (rows, requests, results, chains, instances)
 
 
 class StoreError(Exception):
@@ -54,29 +118,57 @@ class StoreError(Exception):
 
 def open_store(path: Path) -> Engine:
     """
-    The database in a file that only its owner can read; made when missing.
+    The database in a file that only its owner can read; made when missing, and taken to this program's schema.
 
     Raises `StoreError` if it is newer, or no database, or cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
 
     @event.listens_for(engine, "connect")
-    def _pragmas(connection: object, _record: object) -> None:
+    def _pragmas(connection: Any, _record: object) -> None:
+        # The driver's own transactions begin too late for tables to be made within one.
+        connection.isolation_level = None
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+            connection.execute(f"PRAGMA {pragma}")
 
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return _ready(engine, str(path))
+
+
+def _ready(engine: Engine, name: str) -> Engine:
     try:
         with engine.begin() as connection:
-            if not inspect(connection).has_table("schema_version"):
-                METADATA.create_all(connection)
-                connection.execute(schema.insert().values(version=VERSION))
-            version = connection.execute(select(schema.c.version)).scalar_one()
+            version = _migrated(connection)
     except DBAPIError as error:
         engine.dispose()
-        raise StoreError(f"{path}: {error.orig}") from None
+        raise StoreError(f"{name}: {error.orig}") from None
     if version != VERSION:
         engine.dispose()
-        raise StoreError(f"{path} has schema {version}, this program knows {VERSION}: use the program that wrote it")
+        raise StoreError(f"{name} has schema {version}, this program knows {VERSION}: use the program that wrote it")
     return engine
+
+
+def _migrated(connection: Connection) -> int:
+    """The schema's version after every step that this program knows, all of them within one transaction."""
+    if not inspect(connection).has_table("schema_version"):
+        METADATA.create_all(connection)
+        connection.execute(schema.insert().values(version=VERSION))
+    version: int = connection.execute(select(schema.c.version)).scalar_one()
+    if version == 1:  # the ledger is new
+        METADATA.create_all(connection, tables=_LEDGER)
+        connection.execute(update(schema).values(version=2))
+        version = 2
+    return version
+
+
+def connect(path: Path, timeout_s: float = 0.2) -> sqlite3.Connection:
+    """A connection of the driver itself, for one thread, without transactions of its own; `open_store` comes first."""
+    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    for pragma in ("synchronous = FULL", "journal_size_limit = 67108864"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from pool import Pool, TokenConfig
 from tests.pool.rig import config, pool_over
+from tests.postgres import Postgres
 from tests.shim import Shim
 from tests.softhsm import KINDS, MODULE, Store
 
@@ -40,6 +41,13 @@ def keys(store: Store) -> Keys:
 def own_store(tmp_path: Path) -> Store:
     """An empty store for one test, which may do with it what it likes."""
     return Store(tmp_path / "softhsm")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, started for the first test that wants it. A test makes a database of its own on it."""
+    with Postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from signer.client import Client, Profile
@@ -32,6 +34,7 @@ from tests.softhsm import MODULE, PIN, Store
 USER = "paraph-test"
 REPOSITORY = Path(__file__).parent.parent
 SUBMIT = ["ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"]
+SUBMIT += ["GetResult"]
 OPERATOR = ["GetServerInfo", "ReloadConfig", "ListTokens", "WatchTokens", "UnlockToken", "DrainToken", "ResumeToken"]
 
 
@@ -124,6 +127,9 @@ class Rig:
         self.sockets: dict[str, tuple[str, str]] = {}  # caller -> (file name, mode)
         self.denied = self.directory / "denied"
         self.denied.write_text("")
+        self.keys = _ledger_keys(self.directory / "keys")
+        self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
+        self.anchor.parent.mkdir()
         self.environment: dict[str, str] = {}
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.port = 0
@@ -158,6 +164,11 @@ class Rig:
             "[trust]",
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',
+            "[ledger]",
+            f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
+            f'data_key_file = "{self.keys / "data.key"}"',
+            "[[ledger.anchor]]",
+            f'file = "{self.anchor}"',
             "[[listener]]",
             f'address = "127.0.0.1:{self.port}"',
             f'certificate = "{certificate}"',
@@ -298,6 +309,19 @@ def running(rig: Rig) -> Iterator[Rig]:
         raise
     finally:
         rig.close()
+
+
+def _ledger_keys(directory: Path) -> Path:
+    """A directory with checkpoint.key, checkpoint.pub and data.key."""
+    directory.mkdir()
+    key = Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for name, content in (("checkpoint.pub", public), ("checkpoint.key", private), ("data.key", os.urandom(32))):
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o400)
+    return directory
 
 
 def _free_port() -> int:

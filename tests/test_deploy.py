@@ -25,7 +25,15 @@ DEPLOY = ROOT / "deploy"
 EXAMPLE = DEPLOY / "paraph.toml"
 UNIT = DEPLOY / "paraph.service"
 EXPOSURE_MAX = 15  # tenths, as systemd-analyze counts: 1.5
-SECTIONS = (configs.Server, configs.Listener, configs.Token, configs.Caller, configs.Trust)
+SECTIONS = {
+    "server": configs.Server,
+    "listener": configs.Listener,
+    "token": configs.Token,
+    "caller": configs.Caller,
+    "trust": configs.Trust,
+    "ledger": configs.Ledger,
+    "ledger.anchor": configs.LedgerAnchor,
+}
 
 
 # --- The example configuration ---------------------------------------------------------------------------------------
@@ -46,14 +54,15 @@ def test_the_example_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {caller.role for caller in config.caller} == {"submit", "operator"}
     assert [listener.socket is None for listener in config.listener] == [True, False]
     assert config.trust.roots
+    assert [anchor.syslog for anchor in config.ledger.anchor] == [None, "/dev/log"]
     with pytest.raises(configs.ConfigError, match=r"trust\.roots"):
         Policy.of(config)  # an empty file is no anchor, and is not taken for one
 
 
 def keys_of_the_example() -> dict[tuple[str, str], str]:
-    """(section, key) -> the comment above it, where it stands for the first time."""
+    """(section, key) -> the comment above it, where it stands for the first time; '#key =' is a key that is not given."""
     section, comment, found = "", "", {}
-    for line in EXAMPLE.read_text().splitlines():
+    for line in re.sub(r"^#(?=[a-z_]+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE).splitlines():
         if line.startswith("#"):
             comment += line.removeprefix("#") + "\n"
         elif line.startswith("["):
@@ -68,18 +77,20 @@ def keys_of_the_example() -> dict[tuple[str, str], str]:
 def test_every_key_is_explained() -> None:
     """Each field of the configuration's models stands in the example, with a comment above it."""
     explained = keys_of_the_example()
-    assert {section.__name__.lower() for section in SECTIONS} == Config.model_fields.keys() - {"sha256"}
-    for section in SECTIONS:
-        for key in section.model_fields:
-            assert explained.get((section.__name__.lower(), key)), f"{section.__name__.lower()}.{key}"
+    assert {name for name in SECTIONS if "." not in name} == Config.model_fields.keys() - {"sha256"}
+    for name, section in SECTIONS.items():
+        for key in section.model_fields.keys() - ({"anchor"} if name == "ledger" else set()):  # a section of its own
+            assert explained.get((name, key)), f"{name}.{key}"
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_defaults_are_told_as_they_are(section: Any) -> None:
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_defaults_are_told_as_they_are(name: str) -> None:
     """Where a key may be left out, the comment says what holds then; where it may not, it says 'Required'."""
-    explained = keys_of_the_example()
+    explained, section = keys_of_the_example(), SECTIONS[name]
     for key, field in section.model_fields.items():
-        comment = explained[section.__name__.lower(), key]
+        if (name, key) == ("ledger", "anchor"):  # a section of its own
+            continue
+        comment = explained[name, key]
         if field.is_required():
             assert "Required." in comment, key
         elif isinstance(field.default, bool | int | float | str):
@@ -124,7 +135,9 @@ def test_the_unit_fits_the_program() -> None:
     assert unit["RestartPreventExitStatus"] == str(CONFIG)
     assert f'state = "/var/lib/{unit["StateDirectory"]}"' in example
     assert f'socket = "/run/{unit["RuntimeDirectory"]}/' in example
-    assert f'pin_credential = "{unit["LoadCredential"].partition(":")[0]}"' in example
+    credentials = re.findall(r"^LoadCredential=([^:]+):", UNIT.read_text(), re.MULTILINE)
+    assert credentials == re.findall(r'^\w+_credential = "([^"]+)"', example, re.MULTILINE)
+    assert f'file = "/var/log/{unit["LogsDirectory"]}/' in example
 
 
 def test_the_unit_is_shut_in() -> None:
@@ -182,10 +195,10 @@ def shown_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dic
 
 
 def kept(directory: Path) -> dict[str, bytes]:
-    """What a second run must not touch: tokens' objects, PINs, keys, certificates. A token object counts its logins."""
+    """What a second run must not touch: objects, PINs, keys, certificates. A token object counts its logins."""
     return {
         str(path.relative_to(directory)): b"" if path.name == "token.object" else path.read_bytes()
-        for part in ("softhsm", "pins", "pki")
+        for part in ("softhsm", "pins", "pki", "ledger")
         for path in (directory / part).rglob("*")
         if path.is_file()
     }

@@ -9,7 +9,7 @@ import grpc
 
 from bench.load.digests import fresh
 from bench.load.interactive import quantiles
-from bench.load.target import Target, request
+from bench.load.target import Target, again, request
 from signer.v1 import signing_pb2 as pb
 
 _BACK_OFF_S = 0.05  # a flooder that does not care about RetryInfo, and does not spin either
@@ -35,7 +35,7 @@ async def flood(
         nonlocal count
         while (left_s := end - time.monotonic()) > 0:
             try:
-                answer = await call(message, timeout=min(timeout_s, left_s))
+                answer = await call(again(message), timeout=min(timeout_s, left_s))
             except grpc.aio.AioRpcError as error:
                 refused[error.code().name] += 1
                 await asyncio.sleep(_BACK_OFF_S)
@@ -71,7 +71,7 @@ async def offer(
     async def one(call: Any, due: float) -> None:
         nonlocal goods
         try:
-            answer = await call(message, timeout=timeout_s)
+            answer = await call(again(message), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             codes[error.code().name] += 1
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -44,9 +44,10 @@ class Bed:
     def close(self) -> None:
         self._stack.close()
 
-    def daemon(self, *services: Service) -> Daemon:
+    def daemon(self, *services: Service, recorded: bool = True) -> Daemon:
         self._daemons += 1
-        return self._stack.enter_context(Daemon(self.directory / f"daemon{self._daemons}", services))
+        directory = self.directory / f"daemon{self._daemons}"
+        return self._stack.enter_context(Daemon(directory, services, recorded=recorded))
 
     def client(self, daemon: Daemon, caller: str = "portal", *, target: str | None = None) -> Child:
         return self._stack.enter_context(daemon.client(caller, target=target))

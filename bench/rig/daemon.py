@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bench.rig.child import Child, start
 from bench.rig.pki import Pki
@@ -32,7 +34,7 @@ from signer.v1 import operator_pb2_grpc
 
 REPOSITORY = Path(__file__).parent.parent.parent
 CALLERS = ("portal", "other")
-_SUBMIT = '["ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"]'
+_SUBMIT = '["ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument", "GetResult"]'
 _OPERATOR = '["GetServerInfo", "ListTokens"]'
 _START_S = 90.0  # 64 lanes over one store are logged in one after the other
 _STOP_S = 20.0
@@ -56,11 +58,14 @@ class Service:
 
 
 class Daemon:
-    def __init__(self, directory: Path, services: Sequence[Service], *, pki: Pki | None = None) -> None:
+    def __init__(
+        self, directory: Path, services: Sequence[Service], *, pki: Pki | None = None, recorded: bool = True
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.pki = pki or Pki(directory / "pki")
         self._services = services
+        self._program = "signer" if recorded else "bench.rig.unrecorded"
         self.port, self.metrics_port = free_port(), free_port()
         self._files = {name: self.pki.caller(name) for name in (*CALLERS, "operator")}
         self._log = directory / "daemon.log"
@@ -100,6 +105,7 @@ class Daemon:
         lines = [
             f'[server]\nstate = "{self.directory}/state"\nmetrics = "127.0.0.1:{self.metrics_port}"',
             f'[trust]\nroots = ["{self.pki.root}"]',
+            self._ledger(),
             f'[[listener]]\naddress = "127.0.0.1:{self.port}"\ncertificate = "{certificate}"\nkey = "{key}"',
             f'client_ca = "{self.pki.ca}"',
             f'[[caller]]\nname = "operator"\nuri = "urn:bench:operator"\nrole = "operator"\nrpcs = {_OPERATOR}',
@@ -125,11 +131,24 @@ class Daemon:
             if done.returncode:
                 raise DaemonError(done.stderr.decode())
 
+    def _ledger(self) -> str:
+        """The section of the ledger, with keys and an anchor of this daemon's own: on this disk, which is the nearest."""
+        place, anchor = self.directory / "ledger", self.directory / "anchor"
+        for directory in (place, anchor):
+            directory.mkdir(exist_ok=True)
+        private = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for name, content in (("checkpoint.key", private), ("data.key", os.urandom(32))):
+            (place / name).unlink(missing_ok=True)
+            (place / name).write_bytes(content)
+            (place / name).chmod(0o400)
+        keys = f'checkpoint_key = "{place}/checkpoint.key"\ndata_key_file = "{place}/data.key"'
+        return f'[ledger]\n{keys}\n[[ledger.anchor]]\nfile = "{anchor}/checkpoints"'
+
     def start(self) -> None:
         """Start the process and wait until every token is READY."""
         with self._log.open("ab") as log:
             self._process = start(
-                _paraph("serve", "--config", self.config),
+                [sys.executable, "-m", self._program, "serve", "--config", str(self.config)],
                 environment=_environment(), cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.wait_ready()
@@ -178,7 +197,8 @@ class Daemon:
 
     def close(self) -> None:
         self.stop()
-        shutil.rmtree(self.directory / "state", ignore_errors=True)
+        for name in ("state", "anchor"):  # a new state's checkpoints are not those that the file has
+            shutil.rmtree(self.directory / name, ignore_errors=True)
 
     def stop(self) -> None:
         """As an operator would: calls in work get their time, then it ends."""

@@ -1,8 +1,9 @@
-"""What the demo's daemon needs: tokens, certificates, a configuration, credentials. What is there is kept."""
+"""What the demo's daemon needs: tokens, certificates, keys, a configuration, credentials. What is there is kept."""
 
 import contextlib
 import fcntl
 import json
+import os
 import socket
 import string
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from signer.cli.demo_steps import SCRIPTS, DemoFailed, Steps, script
 
 
 async def prepare(steps: Steps, directory: Path) -> None:
-    """Tokens, certificates, the daemon's configuration and credentials; what is there is kept."""
+    """Tokens, certificates, the ledger's keys, the daemon's configuration and credentials; what is there is kept."""
     with contextlib.ExitStack() as stack:
         (directory / "state").mkdir(exist_ok=True)
         lock(stack, directory / "state" / "lock", "a daemon still runs with the demo's state; stop it first")
@@ -22,6 +23,8 @@ async def prepare(steps: Steps, directory: Path) -> None:
     with steps("certificates") as advance:
         await script("pki.py", directory / "pki", text=json.dumps(keys), advance=advance)
     with steps("configuration"):
+        _make_ledger_keys(directory / "ledger")
+        _make_anchor(directory / "anchor" / "checkpoints")
         labels = [key["label"] for key in keys["keys"]]
         _write_configuration(directory, keys["module"], [label for label in labels if not label.endswith("-login")])
         _store_credentials(directory, keys["keys"])
@@ -29,6 +32,37 @@ async def prepare(steps: Steps, directory: Path) -> None:
     if not big.exists():
         with steps("a document of 6 MB") as advance:
             await script("big.py", big, advance=advance)
+
+
+def _make_ledger_keys(directory: Path) -> None:
+    """What `paraph audit keys` makes, in this process; a key that is there is the ledger's, and is kept."""
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    directory.mkdir(exist_ok=True)
+    if not (directory / "checkpoint.key").exists():
+        key = Ed25519PrivateKey.generate()
+        public = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+        (directory / "checkpoint.pub").write_bytes(public)
+        private = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+        _write_secret(directory / "checkpoint.key", private)
+    if not (directory / "data.key").exists():
+        _write_secret(directory / "data.key", os.urandom(32))
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """In one step, so that a demo that was stopped leaves none that is half there."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.write_bytes(content)  # the demo's umask lets nobody else in
+    part.chmod(0o400)
+    part.rename(path)
+
+
+def _make_anchor(file: Path) -> None:
+    """The file is there before the daemon makes it, so that nobody else may read it, as nothing in the demo."""
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
 
 
 def _write_configuration(directory: Path, module: str, credentials: Sequence[str]) -> None:

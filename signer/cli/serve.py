@@ -31,12 +31,16 @@ def run(options: argparse.Namespace) -> int:
     # Late imports: the client's installation has none of them.
     import uvloop
 
+    from signer import anchor
     from signer import config as configs
-    from signer.config import ConfigError
+    from signer.checkpoint import KeyFile
+    from signer.config import ConfigError, NoCredentials
     from signer.listener import TlsFiles
     from signer.policy import Policy
+    from signer.recovery import Broken
     from signer.server import AlreadyRunning, Daemon
     from signer.store import StoreError
+    from signer.writer import Failed
 
     logging.basicConfig(
         level=options.log_level,
@@ -51,10 +55,18 @@ def run(options: argparse.Namespace) -> int:
     listeners = [listener for listener in config.listener if listener.address is not None]
     reads: list[Callable[[], object]] = [partial(Policy.of, config)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
-    errors = []
+    reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
+    if options.check:  # at a start, an anchor that is away is no reason not to sign
+        reads.append(partial(anchor.check, config.ledger))
+    errors: list[ConfigError] = []
     for read in reads:
         try:
             read()
+        except NoCredentials as error:
+            if not options.check:
+                errors.append(error)
+                continue
+            print(f"paraph serve: not looked at, it is the service's alone: {error}", file=sys.stderr)
         except ConfigError as error:
             errors.append(error)
     if errors:
@@ -75,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     except AlreadyRunning as error:
         print(f"paraph serve: {error}", file=sys.stderr)
         return TEMPORARY
-    except (StoreError, OSError) as error:  # OSError: a directory or a port that cannot be had
+    except (StoreError, Broken, Failed, OSError) as error:  # OSError: a directory or a port that cannot be had
         print(f"paraph serve: {error}", file=sys.stderr)
         return CONFIG
     return OK

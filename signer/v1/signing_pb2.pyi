@@ -151,6 +151,38 @@ class SignedItem(_message.Message):
     reason: str
     def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., signature: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class GetResultRequest(_message.Message):
+    __slots__ = ("request_id", "first")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    first: int
+    def __init__(self, request_id: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
+
+class GetResultResponse(_message.Message):
+    __slots__ = ("request_id", "output", "items", "certificate", "next")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    output: Output
+    items: _containers.RepeatedCompositeFieldContainer[ResultItem]
+    certificate: bytes
+    next: int
+    def __init__(self, request_id: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., items: _Optional[_Iterable[_Union[ResultItem, _Mapping]]] = ..., certificate: _Optional[bytes] = ..., next: _Optional[int] = ...) -> None: ...
+
+class ResultItem(_message.Message):
+    __slots__ = ("index", "item", "accepted")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    item: SignedItem
+    accepted: str
+    def __init__(self, index: _Optional[int] = ..., item: _Optional[_Union[SignedItem, _Mapping]] = ..., accepted: _Optional[str] = ...) -> None: ...
+
 class Problem(_message.Message):
     __slots__ = ("reason", "message", "code", "retry_after_s")
     REASON_FIELD_NUMBER: _ClassVar[int]

@@ -59,6 +59,11 @@ class SigningStub:
                 request_serializer=signer_dot_v1_dot_signing__pb2.SignDocumentsRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_signing__pb2.SignDocumentsResponse.FromString,
                 _registered_method=True)
+        self.GetResult = channel.unary_unary(
+                '/signer.v1.Signing/GetResult',
+                request_serializer=signer_dot_v1_dot_signing__pb2.GetResultRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.GetResultResponse.FromString,
+                _registered_method=True)
         self.VerifyDocument = channel.stream_unary(
                 '/signer.v1.Signing/VerifyDocument',
                 request_serializer=signer_dot_v1_dot_signing__pb2.VerifyDocumentRequest.SerializeToString,
@@ -106,6 +111,15 @@ class SigningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetResult(self, request, context):
+        """What became of a request of the last 24 hours: the same bytes that its answer had, or would have had. For documents
+        the CMS: send the document again, with the same request_id and index, to have it put in.
+        NOT_FOUND/REQUEST_UNKNOWN for one that there is not, that is older, or that is another caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyDocument(self, request_iterator, context):
         """Look into a PDF or a CMS: what it is, who signed it, and what was changed since. See VerifyDocumentRequest.
         """
@@ -140,6 +154,11 @@ def add_SigningServicer_to_server(servicer, server):
                     servicer.SignDocuments,
                     request_deserializer=signer_dot_v1_dot_signing__pb2.SignDocumentsRequest.FromString,
                     response_serializer=signer_dot_v1_dot_signing__pb2.SignDocumentsResponse.SerializeToString,
+            ),
+            'GetResult': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResult,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.GetResultRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.GetResultResponse.SerializeToString,
             ),
             'VerifyDocument': grpc.stream_unary_rpc_method_handler(
                     servicer.VerifyDocument,
@@ -282,6 +301,33 @@ class Signing:
             '/signer.v1.Signing/SignDocuments',
             signer_dot_v1_dot_signing__pb2.SignDocumentsRequest.SerializeToString,
             signer_dot_v1_dot_signing__pb2.SignDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/GetResult',
+            signer_dot_v1_dot_signing__pb2.GetResultRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.GetResultResponse.FromString,
             options,
             channel_credentials,
             insecure,

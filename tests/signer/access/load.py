@@ -12,7 +12,9 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -100,7 +102,7 @@ class Client:
         what was signed after `warm` seconds and within the time, and how calls ended.
         """
         stubs = self.stubs(channels)
-        message = ask(digests=digests(batch), output=output, credential=credential)
+        messages = forever(ask(digests=digests(batch), output=output, credential=credential))
         begin = time.monotonic() + warm
         end = begin + seconds
         count, ends = 0, Counter()  # type: ignore[var-annotated]
@@ -109,6 +111,7 @@ class Client:
             nonlocal count
             while (left := end - time.monotonic()) > 0:
                 try:
+                    message = next(messages)
                     if stream:
                         answers = [each async for each in stub.StreamDigests(iter([message]), timeout=left + LATE_S)]
                     else:
@@ -140,7 +143,7 @@ class Client:
         how calls ended, and how fast those that were refused.
         """
         stubs = self.stubs(channels)
-        message = ask(digests=digests(batch))
+        messages = forever(ask(digests=digests(batch)))
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
         ends: Counter[str] = Counter()
@@ -150,7 +153,7 @@ class Client:
         async def one(stub: Any, due: float) -> None:
             nonlocal pushed
             try:
-                await stub.SignDigests(message, timeout=patience)
+                await stub.SignDigests(next(messages), timeout=patience)
             except grpc.aio.AioRpcError as error:
                 ends[f"{error.code().name} {reason_of(error)}"] += 1
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -173,6 +176,15 @@ class Client:
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
+
+
+def forever(message: Any) -> Iterator[Any]:
+    """The same request again and again, each with an id of its own."""
+    while True:
+        another = pb.SignDigestsRequest()
+        another.CopyFrom(message)
+        another.request_id = str(uuid.uuid4())
+        yield another
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:

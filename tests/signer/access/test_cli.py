@@ -133,7 +133,7 @@ def test_bad_configuration(paraph: Paraph, tmp_path: Path, words: list[str]) -> 
     """A configuration with mistakes ends every command that reads it with 78, a line for each mistake."""
     bad = tmp_path / "bad.toml"
     bad.write_text('[server]\nstate = "x"\nlove = 1\n')
-    for config, lines in ((bad, 4), (tmp_path / "missing.toml", 1)):
+    for config, lines in ((bad, 5), (tmp_path / "missing.toml", 1)):
         done = paraph(words[0], "--config", config, *words[1:])
         assert done.code == 78
         assert len(done.err.splitlines()) == lines, done.err

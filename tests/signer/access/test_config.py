@@ -1,11 +1,21 @@
 """The configuration file: every mistake is named with its path, all at once, and no secret is repeated."""
 
+import asyncio
+import os
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from signer.config import ConfigError, load
+from signer import anchor
+from signer.checkpoint import KeyFile
+from signer.config import ConfigError, Ledger, NoCredentials, load
+from signer.note import NOTHING, Checkpoint, sign
 from signer.policy import Policy
 from tests.pki import Pki
 from tests.softhsm import MODULE
@@ -51,7 +61,25 @@ credentials = ["clerk"]
 name = "desk"
 role = "operator"
 rpcs = ["ListTokens"]
+
+[ledger]
+checkpoint_key = "/etc/paraph/ledger/checkpoint.key"
+data_key_credential = "data-key"
+database = "postgresql://paraph@db.example/paraph"
+
+[[ledger.anchor]]
+file = "/var/log/paraph/checkpoints"
+
+[[ledger.anchor]]
+syslog = "/dev/log"
+
+[[ledger.anchor]]
+webhook = "https://auditor.example/notes"
 """
+CHECKPOINT_KEY = 'checkpoint_key = "/etc/paraph/ledger/checkpoint.key"\n'
+DATABASE = '"postgresql://paraph@db.example/paraph"'
+WEBHOOK = '"https://auditor.example/notes"'
+LONG_SOCKET = f'"/run/{"x" * 103}"'  # 108 bytes: one more than unix(7) has room for
 
 
 def mistakes(tmp_path: Path, text: str) -> list[str]:
@@ -140,6 +168,45 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "no listener": ("[[listener]]", "[[listeners]]", "listener: is missing"),
     "no token": ("[[token]]", "[[tokens]]", "token: is missing"),
     "not TOML": ("[server]", "[server", "not TOML: "),
+    "ledger left out": (GOOD[GOOD.index("[ledger]") :], "", "ledger: is missing: the daemon signs nothing without a ledger. `paraph audit keys DIRECTORY` makes both keys"),
+    "anchor left out": (GOOD[GOOD.index("[[ledger.anchor]]") :], "", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
+    "anchor empty": (GOOD[GOOD.index("[[ledger.anchor]]") :], "anchor = []", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
+    "unknown key of the ledger": ("database =", "databases =", "ledger.databases: unknown key"),
+    "checkpoint key left out": (CHECKPOINT_KEY, "", "ledger: give checkpoint_key or checkpoint_key_credential; `paraph audit keys DIRECTORY`"),
+    "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key or checkpoint_key_credential, not both"),
+    "data key left out": ('data_key_credential = "data-key"\n', "", "ledger: give data_key_file or data_key_credential; `paraph audit keys DIRECTORY`"),
+    "two data keys": ("data_key_credential", 'data_key_file = "/k"\ndata_key_credential', "ledger: give data_key_file or data_key_credential, not both"),
+    "relative checkpoint key": ('"/etc/paraph/ledger/checkpoint.key"', '"checkpoint.key"', "ledger.checkpoint_key: the path must be absolute"),
+    "relative data key": ('data_key_credential = "data-key"', 'data_key_file = "data.key"', "ledger.data_key_file: the path must be absolute"),
+    "credential as a path": ('"data-key"', '"../data-key"', "ledger.data_key_credential: "),
+    "database of another kind": ("postgresql:", "mysql:", "ledger.database: a database is a URL as postgresql://"),
+    "database without a name": ("example/paraph", "example/", "ledger.database: a database is a URL as postgresql://"),
+    "database with a space": ("example/paraph", "example/par aph", "ledger.database: a database is a URL as postgresql://"),
+    "database with a password": ("paraph@", "paraph:canary@", "ledger.database: no secret stands in this file"),
+    "database with a password behind it": ("db.example/paraph", "db.example/paraph?password=canary", "ledger.database: no secret stands in this file"),
+    "database no URL": (DATABASE, '"postgresql://[::1/paraph"', "ledger.database: the database is no URL"),
+    "anchor of no kind": ('syslog = "/dev/log"', "", "ledger.anchor[1]: give one of file, syslog and webhook"),
+    "anchor of two kinds": ('syslog = "/dev/log"', 'syslog = "/dev/log"\nfile = "/a"', "ledger.anchor[1]: give one of file, syslog and webhook"),
+    "anchor twice": ('syslog = "/dev/log"', f"webhook = {WEBHOOK}", "ledger: anchor[2]: is the same place as anchor[1]"),
+    "relative anchor": ('"/var/log/paraph/checkpoints"', '"checkpoints"', "ledger.anchor[0].file: the path must be absolute"),
+    "anchor in the state": ("/var/log/paraph/", "/var/lib/paraph/", "ledger.anchor[0].file: lies inside server.state"),
+    "anchor in the state by a detour": ("/var/log/paraph/", "/var/log/../lib/paraph/a/", "ledger.anchor[0].file: lies inside server.state"),
+    "syslog without a port": ('"/dev/log"', '"192.0.2.1"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "syslog's port too high": ('"/dev/log"', '"192.0.2.1:65536"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "syslog's port nought": ('"/dev/log"', '"192.0.2.1:0"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "syslog's port no number": ('"/dev/log"', '"192.0.2.1:syslog"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "syslog's host": ('"/dev/log"', '"a host:514"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "syslog's socket too long": ('"/dev/log"', LONG_SOCKET, "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "webhook in the clear": ("https://auditor", "http://auditor", "ledger.anchor[2].webhook: http goes only to a loopback address"),
+    "webhook in the clear to a name": ("https://auditor.example", "http://localhost", "ledger.anchor[2].webhook: http goes only to a loopback address"),
+    "webhook in the clear to all addresses": ("https://auditor.example", "http://0.0.0.0", "ledger.anchor[2].webhook: http goes only to a loopback address"),
+    "webhook of another kind": ("https://auditor", "ftp://auditor", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
+    "webhook without a host": (WEBHOOK, '"https:///notes"', "ledger.anchor[2].webhook: a webhook is a URL as https://"),
+    "webhook with a space": ("example/notes", "example/no tes", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
+    "webhook with a line": ("example/notes", "example/no\\ntes", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
+    "webhook with a password": ("https://auditor", "https://me:canary@auditor", "ledger.anchor[2].webhook: a webhook's URL has no user"),
+    "webhook with a fragment": ("example/notes", "example/notes#1", "ledger.anchor[2].webhook: a webhook's URL has no user"),
+    "webhook's port": ("auditor.example", "auditor.example:70000", "ledger.anchor[2].webhook: the webhook is no URL"),
 }  # fmt: skip
 
 
@@ -177,6 +244,15 @@ SECRETS: list[Callable[[str], str]] = [
     lambda text: text.replace('pin_file = "/etc/paraph/card.pin"', 'pin_file = ["canary-4711"]'),
     lambda text: text.replace('pin_file = "/etc/paraph/card.pin"', 'pin_credential = "canary 4711"'),
     lambda text: text.replace('pin_file = "/etc/paraph/card.pin"', "pin_file = canary-4711"),
+    lambda text: text.replace("paraph@db", "paraph:canary-4711@db"),
+    lambda text: text.replace("https://auditor.example", "http://auditor.example/canary-4711"),
+    lambda text: text.replace("https://auditor.example", "https://auditor.example:canary-4711"),
+    lambda text: text.replace(
+        'syslog = "/dev/log"',
+        'webhook = "https://a.example/canary-4711"\n[[ledger.anchor]]\nwebhook = "https://a.example/canary-4711"',
+    ),
+    lambda text: text.replace('checkpoint_key = "/etc', 'checkpoint_pem = "canary-4711"\ncheckpoint_key = "/etc'),
+    lambda text: text.replace('"data-key"', '"canary 4711"'),
 ]
 
 
@@ -248,3 +324,191 @@ def test_trust_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert len(error.value.mistakes) == 3
     for name, mistake in zip(("junk.pem", "missing.pem", "missing"), error.value.mistakes, strict=True):
         assert name in mistake
+
+
+# ---- the ledger's files
+
+
+def loaded(tmp_path: Path, *changes: tuple[str, str]) -> Ledger:
+    text = GOOD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "paraph.toml"
+    path.write_text(text)
+    return load(path).ledger
+
+
+def test_the_good_ledger(tmp_path: Path) -> None:
+    """What the section says arrives; a database in the state directory is none, and loopback takes http."""
+    ledger = loaded(tmp_path, (WEBHOOK, '"http://[::1]:8080/notes?for=me"'), ('"/dev/log"', '"[2001:db8::1]:514"'))
+    assert ledger.checkpoint_key == Path("/etc/paraph/ledger/checkpoint.key")
+    assert (ledger.data_key_file, ledger.data_key_credential) == (None, "data-key")
+    assert ledger.database == "postgresql://paraph@db.example/paraph"
+    assert [(each.file, each.syslog, each.webhook) for each in ledger.anchor] == [
+        (Path("/var/log/paraph/checkpoints"), None, None),
+        (None, "[2001:db8::1]:514", None),
+        (None, None, "http://[::1]:8080/notes?for=me"),
+    ]
+    assert loaded(tmp_path, (f"database = {DATABASE}\n", "")).database is None
+    for address in ("log.example:514", "127.0.0.1:1514"):
+        assert loaded(tmp_path, ('"/dev/log"', f'"{address}"')).anchor[1].syslog == address
+
+
+def test_an_anchor_that_leads_into_the_state(tmp_path: Path) -> None:
+    """A link from elsewhere is followed; a neighbour whose name begins alike is none."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "elsewhere").symlink_to(state)
+    text = GOOD.replace("/var/lib/paraph", str(state))
+    for place, inside in (("elsewhere/a", True), ("state", True), ("state-of-others/a", False), ("state/../a", False)):
+        path = tmp_path / "paraph.toml"
+        path.write_text(text.replace("/var/log/paraph/checkpoints", f"{tmp_path}/{place}"))
+        if inside:
+            with pytest.raises(ConfigError, match=r"lies inside server\.state"):
+                load(path)
+        else:
+            load(path)
+
+
+def pem(key: Any, password: bytes | None = None) -> bytes:
+    forms = serialization
+    secret = forms.BestAvailableEncryption(password) if password else forms.NoEncryption()
+    content: bytes = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, secret)
+    return content
+
+
+KEYS = {
+    "ED25519": ed25519.Ed25519PrivateKey.generate,
+    "ECDSA-SHA256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "ECDSA-SHA384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ECDSA-SHA512": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "RSA-SHA256": lambda: rsa.generate_private_key(65537, 2048),
+}
+NO_KEYS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "junk": (lambda: b"junk", "holds no private key in PEM; `paraph audit keys DIRECTORY` makes one"),
+    "empty": (lambda: b"", "holds no private key in PEM"),
+    "public": (
+        lambda: ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ),
+        "holds no private key in PEM",
+    ),
+    "encrypted": (lambda: pem(ed25519.Ed25519PrivateKey.generate(), b"canary-4711"), "is encrypted; store it as it is"),
+    "short": (lambda: pem(rsa.generate_private_key(65537, 1024)), "is of a kind that is not taken: keys are RSA of at least"),
+    "curve": (lambda: pem(ec.generate_private_key(ec.SECP256K1())), "is of a kind that is not taken"),
+    "agreement": (lambda: pem(x25519.X25519PrivateKey.generate()), "is of a kind that is not taken"),
+    "dsa": (lambda: pem(dsa.generate_private_key(2048)), "is of a kind that is not taken"),
+    "too long": (lambda: pem(ed25519.Ed25519PrivateKey.generate()).rjust(70_000, b"\n"), "holds no private key in PEM"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_kinds_of_checkpoint_keys(tmp_path: Path, algorithm: str) -> None:
+    """Each kind has its algorithm, and what it makes is verified with its public half by the note's own check."""
+    file = tmp_path / "key"
+    file.write_bytes(pem(KEYS[algorithm]()))
+    file.chmod(0o400)
+    key = KeyFile.of(loaded(tmp_path, ("/etc/paraph/ledger/checkpoint.key", str(file))))
+    assert key.algorithm == algorithm
+    assert "PRIVATE" not in f"{key!r}"
+    checkpoint = Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, ())
+    note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)))
+    note.check(key.spki)
+
+
+@pytest.mark.parametrize("case", NO_KEYS)
+def test_checkpoint_key_that_is_none(tmp_path: Path, case: str) -> None:
+    """A file that holds no key, or one that checkpoints are not signed with, is named, and nothing of it is repeated."""
+    content, said = NO_KEYS[case]
+    file = tmp_path / "key"
+    file.write_bytes(content())
+    file.chmod(0o400)
+    with pytest.raises(ConfigError) as error:
+        KeyFile.of(loaded(tmp_path, ("/etc/paraph/ledger/checkpoint.key", str(file))))
+    assert len(error.value.mistakes) == 1
+    assert error.value.mistakes[0].startswith(f"checkpoint_key: {file} {said}")
+    assert "canary" not in str(error.value)
+    assert "PRIVATE" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "said"),
+    [
+        (32, 0o400, None),
+        (32, 0o600, None),
+        (32, 0o440, "can be read by others (mode 0440); give it mode 0400"),
+        (32, 0o404, "can be read by others (mode 0404); give it mode 0400"),
+        (32, 0o420, "can be read by others (mode 0420); give it mode 0400"),
+        (31, 0o400, "does not have 32 bytes"),
+        (33, 0o400, "does not have 32 bytes"),
+        (0, 0o400, "does not have 32 bytes"),
+        (None, 0, "No such file or directory; `paraph audit keys DIRECTORY` makes both keys"),
+    ],
+)
+@pytest.mark.parametrize("credential", [False, True])
+def test_secret_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None, mode: int, said: str | None, credential: bool
+) -> None:
+    """A key file is its owner's alone; of a systemd credential the group's read bit is an ACL's mask, and no more."""
+    file = tmp_path / "data-key"
+    if size is not None:
+        file.write_bytes(b"x" * size)
+        file.chmod(mode)
+    if credential:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        ledger = loaded(tmp_path)
+    else:
+        ledger = loaded(tmp_path, ('data_key_credential = "data-key"', f'data_key_file = "{file}"'))
+    if said is None or (credential and mode == 0o440):
+        assert ledger.data_key() == b"x" * 32
+    else:
+        with pytest.raises(ConfigError, match=re.escape(said)) as error:
+            ledger.data_key()
+        assert error.value.mistakes[0].startswith("data_key: the ")
+        assert "xxx" not in str(error.value)
+
+
+def test_a_secret_is_a_regular_file(tmp_path: Path) -> None:
+    """A pipe does not hold up the start; a directory is none either."""
+    os.mkfifo(tmp_path / "pipe", 0o400)
+    (tmp_path / "directory").mkdir(mode=0o500)
+    for name in ("pipe", "directory"):
+        ledger = loaded(tmp_path, ('data_key_credential = "data-key"', f'data_key_file = "{tmp_path / name}"'))
+        with pytest.raises(ConfigError, match="is not a regular file"):
+            ledger.data_key()
+
+
+def test_keys_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd gives no credentials, that is said, and told apart from a mistake in the file."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    ledger = loaded(tmp_path, (CHECKPOINT_KEY, 'checkpoint_key_credential = "checkpoint-key"\n'))
+    for read in (lambda: KeyFile.of(ledger), ledger.data_key):
+        with pytest.raises(NoCredentials, match="LoadCredential"):
+            read()
+    key = ed25519.Ed25519PrivateKey.generate()
+    (tmp_path / "checkpoint-key").write_bytes(pem(key))
+    (tmp_path / "checkpoint-key").chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert KeyFile.of(ledger).algorithm == "ED25519"
+
+
+def test_check_of_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose directory is missing, or where this user may not write, is named; all at once."""
+    locked, there = tmp_path / "locked", tmp_path / "there"
+    locked.mkdir()
+    there.touch()
+    refused = {locked, there}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in refused)  # as root, modes prove nothing
+    anchors = "".join(f'[[ledger.anchor]]\nfile = "{tmp_path}/{name}"\n' for name in ("a/b", "locked/a", "there"))
+    ledger = loaded(tmp_path, (GOOD[GOOD.index("[[ledger.anchor]]") :], anchors))
+    with pytest.raises(ConfigError) as error:
+        anchor.check(ledger)
+    assert error.value.mistakes == [
+        f"anchor[0].file: there is no directory {tmp_path}/a; make it, and let the daemon's user write there",
+        f"anchor[1].file: this user cannot make a file in {locked}",
+        f"anchor[2].file: {there} cannot be read and written by this user",
+    ]
+    refused.clear()
+    (tmp_path / "a").mkdir()
+    anchor.check(ledger)

@@ -1,0 +1,375 @@
+"""
+Checkpoints: every minute the heads of all chains are signed, recorded in the ledger and put to every anchor.
+
+Signing goes on while anchors are away: each has a queue, and is tried again until it is back. But a ledger that nobody
+else has seen for a day protects nothing:
+
+    60 s after a checkpoint was due and no anchor has taken it      an alarm: log, `problem`, metric
+    24 h after an anchor has last taken one                         `may_sign` is false, until one takes one again
+
+All of it belongs to one event loop; only what metrics read (`age_s`, `queued`) is read from other threads.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from pool.public import KeyRefused, load_public_key
+from signer.anchor import Anchor, AnchorChanged, AnchorError
+from signer.clock import Clock
+from signer.config import ConfigError, Ledger
+from signer.note import NOTHING, Checkpoint, Head, Note, NoteError, sign
+
+log = logging.getLogger("signer.checkpoint")
+
+PERIOD_S = 60.0  # how much of the ledger somebody with this host could rewrite
+CHUNKS_MAX = 1_000  # ... and how many of its rows at the most, when many are signed
+ALARM_S = 60.0  # after a checkpoint was due: two were missed
+STOP_S = 24 * 3600.0  # a night and a morning for a person to see to it
+QUEUE_NOTES_MAX = 1_500  # of an anchor: a day of one a minute, 1 kB each; then nothing is signed any more
+RETRY_FIRST_S = 1.0  # after a failure; twice as long each time ...
+RETRY_MAX_S = 60.0  # ... up to this: an anchor that is back gets its notes within a minute
+KEY_S = 30.0  # for one signature: a token that is busy or comes up
+
+Heads = Callable[[], Awaitable[Sequence[Head]]]
+Record = Callable[[Note], Awaitable[None]]
+Pause = Callable[[asyncio.Event, float], Awaitable[None]]
+
+
+class CheckpointError(Exception):
+    """No checkpoint could be made; the message says why and what to do."""
+
+
+class Key(Protocol):
+    """What signs checkpoints: a file's key, or one on a token."""
+
+    @property
+    def spki(self) -> bytes:
+        """DER SubjectPublicKeyInfo."""
+
+    @property
+    def algorithm(self) -> str:
+        """One of signer.note.ALGORITHMS."""
+
+    async def make(self, message: bytes) -> bytes:
+        """A signature over a digest, or for Ed25519 over the text itself. May raise whatever it likes."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyFile:
+    """A private key in a PEM file, used in this process: once a minute, 5 ms for RSA-4096, 50 us for the others."""
+
+    spki: bytes
+    algorithm: str
+    _sign: Callable[[bytes], bytes]
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> "KeyFile":
+        """Read the configured key; raises `ConfigError`."""
+        where = ledger.checkpoint_key or f"the credential {ledger.checkpoint_key_credential}"
+        try:
+            key = load_pem_private_key(ledger.checkpoint_pem(), None)
+            spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            load_public_key(spki)  # of a kind and length that notes are verified with
+        except TypeError:
+            said = "is encrypted; store it as it is, in a file of mode 0400 or a systemd credential"
+        except KeyRefused as error:
+            said = f"is of a kind that is not taken: {error}; `paraph audit keys DIRECTORY` makes one"
+        except (ValueError, UnsupportedAlgorithm):
+            said = "holds no private key in PEM; `paraph audit keys DIRECTORY` makes one"
+        else:
+            algorithm, make = _signer(key)
+            return cls(spki, algorithm, make)
+        raise ConfigError(Path("ledger"), [f"checkpoint_key: {where} {said}"])
+
+    async def make(self, message: bytes) -> bytes:
+        return self._sign(message)
+
+
+def _signer(key: object) -> tuple[str, Callable[[bytes], bytes]]:
+    """The algorithm that belongs to a kind of key, and how to sign with it."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        sha256 = utils.Prehashed(hashes.SHA256())
+        return "RSA-SHA256", lambda digest: key.sign(digest, padding.PKCS1v15(), sha256)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        hash_ = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[key.key_size]
+        ecdsa = ec.ECDSA(utils.Prehashed(hash_))
+        return f"ECDSA-{hash_.name.upper()}", lambda digest: key.sign(digest, ecdsa)
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    return "ED25519", key.sign
+
+
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+class Checkpoints:
+    """
+    `async with Checkpoints(...) as checkpoints:` makes them until the end; the first one at once.
+
+    heads       the last rows of all chains now
+    record      puts the signed checkpoint into the ledger: what it raises means that it is not there
+    last        the last one in the ledger; it is put again, since nobody knows whether it arrived
+    anchored    when an anchor last took one, as `anchored_at` was before the daemon ended: else each start would begin
+                the 24 h anew. None: now
+    pause       waits for an event or a time, by the clock
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        heads: Heads,
+        record: Record,
+        anchors: Sequence[Anchor],
+        *,
+        last: Note | None,
+        anchored: datetime | None = None,
+        clock: Clock | None = None,
+        pause: Pause = pause,
+    ) -> None:
+        self._key = key
+        self._heads = heads
+        self._record = record
+        self._clock = clock or Clock()
+        self._pause = pause
+        self._last = last
+        self._lines = [_Line(anchor, pause, self._taken) for anchor in anchors]
+        now = self._clock.monotonic()
+        self._due = now  # when the next one is to be made
+        self._chunks = 0  # recorded since the last one
+        self._untaken: deque[tuple[int, float]] = deque()  # (number, when it was due) of those that no anchor has
+        self.anchored_at = anchored
+        self._anchored = now
+        if anchored is not None:
+            self._anchored -= max(0.0, (self._clock.wall() - anchored).total_seconds())
+        self._wake, self._changed = asyncio.Event(), asyncio.Event()
+        self._failure = ""  # why the last one could not be made
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        for line in self._lines:
+            if self._last is not None:
+                line.add(self._last)
+        loops = [self._keep_making(), self._keep_watch(), *(line.keep_putting() for line in self._lines)]
+        self._tasks = [asyncio.create_task(each, name="checkpoints") for each in loops]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """What waits in queues is in the ledger, too: the next start goes on from there."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def chunk_recorded(self, count: int = 1) -> None:
+        """So many more chunks are in the ledger."""
+        self._chunks += count
+        now = self._clock.monotonic()
+        if self._chunks >= CHUNKS_MAX and now < self._due:
+            self._due = now
+            self._wake.set()
+
+    @property
+    def may_sign(self) -> bool:
+        """Whether an anchor has taken a checkpoint within the last 24 h."""
+        return self.age_s < STOP_S
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since an anchor has last taken a checkpoint; before the first one, since the start."""
+        return self._clock.monotonic() - self._anchored
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last checkpoint in the ledger, 0 before the first."""
+        return self._last.checkpoint.number if self._last is not None else 0
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """How many notes wait for each anchor, by its name."""
+        return {line.anchor.name: len(line.waiting) for line in self._lines}
+
+    @property
+    def problem(self) -> str:
+        """What a person must see to, in sentences; empty if nothing."""
+        return " ".join(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        if self._failure:
+            yield f"{self._failure}."
+        yield from (f"{line.problem}." for line in self._lines if line.changed)
+        others = [line.problem for line in self._lines if line.problem and not line.changed]
+        why = f" ({'; '.join(others)})" if others else ""
+        if not self.may_sign:
+            yield f"No anchor has taken a checkpoint for {self.age_s / 3600:.0f} h{why}: nothing is signed until one does."
+        elif self._is_late():
+            late_s, limit_h = self._clock.monotonic() - self._due_since(), STOP_S / 3600
+            yield f"No anchor has the checkpoint that was due {late_s:.0f} s ago{why}."
+            yield f"Nothing is signed once none was taken for {limit_h:.0f} h."
+
+    def _due_since(self) -> float:
+        """When the oldest checkpoint that no anchor has was due, or the next one will be."""
+        return self._untaken[0][1] if self._untaken else self._due
+
+    def _is_late(self) -> bool:
+        return self._clock.monotonic() - self._due_since() >= ALARM_S
+
+    async def _keep_making(self) -> None:
+        retry_s = RETRY_FIRST_S
+        while True:
+            await self._until_due()
+            try:
+                await self._make()
+            except Exception as error:  # noqa: BLE001 -- ledger and key are others' code, and it must go on
+                self._fails(error)
+                await self._pause(asyncio.Event(), retry_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+            else:
+                retry_s = RETRY_FIRST_S
+                if self._failure:
+                    self._failure = ""
+                    log.info("checkpoints are made again")
+
+    async def _until_due(self) -> None:
+        while (wait_s := self._due - self._clock.monotonic()) > 0:
+            self._wake.clear()
+            await self._pause(self._wake, wait_s)
+
+    async def _make(self) -> None:
+        began, due = self._clock.monotonic(), self._due
+        self._chunks = 0
+        number, previous = self.last_number + 1, self._last.checkpoint.hash if self._last is not None else NOTHING
+        checkpoint = Checkpoint(number, self._clock.wall(), previous, tuple(sorted(await self._heads())))
+        note = await self._signed(checkpoint)
+        await self._record(note)
+        self._last = note
+        if len(self._untaken) < QUEUE_NOTES_MAX:
+            self._untaken.append((number, due))
+        # Chunks that came while it was made are perhaps not in it: they count for the next.
+        self._due = began + PERIOD_S if self._chunks < CHUNKS_MAX else self._clock.monotonic()
+        self._changed.set()
+        for line in self._lines:
+            line.add(note)
+
+    async def _signed(self, checkpoint: Checkpoint) -> Note:
+        """Verified as well: a wrong signature at an anchor could never be put right."""
+        key, asked = self._key, [b""]
+
+        def ask(message: bytes) -> bytes:
+            asked[0] = message
+            return b""
+
+        sign(checkpoint, key.spki, key.algorithm, ask)
+        try:
+            async with asyncio.timeout(KEY_S):
+                signature = await key.make(asked[0])
+            note = sign(checkpoint, key.spki, key.algorithm, lambda _: signature)
+            note.check(key.spki)
+        except TimeoutError:
+            raise CheckpointError(f"The checkpoint key has not signed within {KEY_S:g} s; look at its token") from None
+        except NoteError as error:
+            raise CheckpointError(f"The checkpoint key makes wrong signatures ({error}); replace it") from None
+        except Exception as error:
+            raise CheckpointError(f"The checkpoint key does not sign ({error!r}); look at its token or file") from error
+        return note
+
+    def _fails(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, CheckpointError) else f"The ledger takes no checkpoint ({error!r})"
+        if not self._failure:
+            log.error("no checkpoint: %s; it is tried again", said)
+        self._failure = said
+
+    def _taken(self, note: Note) -> None:
+        """An anchor has it, and with it what all before it cover."""
+        self._anchored, self.anchored_at = self._clock.monotonic(), self._clock.wall()
+        while self._untaken and self._untaken[0][0] <= note.checkpoint.number:
+            self._untaken.popleft()
+        self._changed.set()
+
+    async def _keep_watch(self) -> None:
+        """Say once when it begins to be late, when nothing is signed any more, and when that is over."""
+        late, stopped = False, False
+        while True:
+            self._changed.clear()
+            was_late, was_stopped = late, stopped
+            late, stopped = self._is_late(), not self.may_sign
+            if late > was_late or stopped > was_stopped:
+                log.error("%s", self.problem)
+            elif was_stopped > stopped:
+                log.info("an anchor takes checkpoints again: signing goes on")
+            elif was_late > late:
+                log.info("checkpoints are anchored again, up to number %d", self.last_number)
+            now = self._clock.monotonic()
+            ahead = [at - now for at in (self._due_since() + ALARM_S, self._anchored + STOP_S) if at > now]
+            await self._pause(self._changed, min(ahead, default=PERIOD_S))
+
+
+class _Line:
+    """What waits for one anchor, in its order."""
+
+    def __init__(self, anchor: Anchor, pause: Pause, taken: Callable[[Note], None]) -> None:
+        self.anchor = anchor
+        self.waiting: deque[Note] = deque()
+        self.problem = ""  # why the last attempt failed
+        self.changed = False  # whether what the anchor held was changed by somebody
+        self._pause = pause
+        self._taken = taken
+        self._come = asyncio.Event()
+        self._full = False
+
+    def add(self, note: Note) -> None:
+        """When it is full, this note is left out: the old ones fix the most, and a later one covers it."""
+        if len(self.waiting) >= QUEUE_NOTES_MAX:
+            if not self._full:
+                log.error("%s: %d checkpoints wait, later ones are left out", self.anchor.name, QUEUE_NOTES_MAX)
+            self._full = True
+            return
+        self.waiting.append(note)
+        self._come.set()
+
+    async def keep_putting(self) -> None:
+        retry_s = RETRY_FIRST_S
+        while True:
+            while not self.waiting:
+                self._come.clear()
+                await self._come.wait()
+            try:
+                await self.anchor.put(str(self.waiting[0]))
+            except Exception as error:  # noqa: BLE001 -- whatever it is, this note waits and is put again
+                self._fails(error)
+                await self._pause(asyncio.Event(), retry_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+            else:
+                retry_s = RETRY_FIRST_S
+                self._works()
+                self._taken(self.waiting.popleft())
+
+    def _fails(self, error: Exception) -> None:
+        changed = isinstance(error, AnchorChanged)
+        said = str(error) if isinstance(error, AnchorError) else f"{self.anchor.name}: {error!r}"
+        if changed and not self.changed:
+            log.error("%s", said)
+        elif not self.problem:
+            log.warning("%s; its checkpoints wait", said)
+        self.problem, self.changed = said, changed
+
+    def _works(self) -> None:
+        if self.problem:
+            log.info("%s takes checkpoints again; %d wait", self.anchor.name, len(self.waiting) - 1)
+        self.problem, self.changed, self._full = "", False, False

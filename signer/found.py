@@ -1,0 +1,72 @@
+"""What GetResult answers: a request's items as they were, or would have been, answered."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pool import Algorithm, Hash, Outcomes, Scheme
+from signer.clock import rfc3339
+from signer.cms import Profile, Template
+from signer.errors import Refusal
+from signer.ledger import DIGESTS, Ledger, Stored
+from signer.limits import ANSWER_BYTES_MAX
+from signer.results import outcomes
+from signer.v1 import signing_pb2 as pb
+
+DOCUMENTS_MOST = 1_000  # a stream's
+_ITEM_BYTES = 64  # of an item, besides its signature
+_ROOM_BYTES = 64 * 1024  # of an answer, besides its items: certificate and names
+
+
+def result(
+    ledger: Ledger, id_: bytes, name: str, caller: str, first: int, chain_of: Callable[[bytes], Sequence[bytes]]
+) -> Any:
+    """
+    The GetResultResponse; `chain_of` takes certificates that stand one behind the other apart.
+
+    Raises `Refusal` REQUEST_UNKNOWN.
+    """
+    stored = ledger.stored(id_, caller, min(first, 2**31) if _is_documents(ledger, id_) else DIGESTS, DOCUMENTS_MOST)
+    certificates = chain_of(ledger.certificates(stored[0].chain))
+    answer = pb.GetResultResponse(request_id=name, output=stored[0].output, certificate=certificates[0])
+    size = _ROOM_BYTES
+    for each in stored:
+        known = outcomes(each.count, ledger.parts(id_, each.item))
+        values = _values(ledger.detail(id_, each), each, known, chain_of(ledger.certificates(each.chain)))
+        accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
+        start = first if each.item == DIGESTS else 0
+        for place in range(start, each.count):
+            index = place if each.item == DIGESTS else each.item
+            size += len(values[place]) + _ITEM_BYTES
+            if size > ANSWER_BYTES_MAX:
+                answer.next = index
+                return answer
+            problem = known.problems.get(place)
+            item = pb.SignedItem(status=pb.SIGNED, signature=values[place])
+            if problem is not None:
+                item = pb.SignedItem(status=problem.status.value, reason=problem.reason)
+            answer.items.append(pb.ResultItem(index=index, item=item, accepted=accepted))
+    if len(stored) == DOCUMENTS_MOST:
+        answer.next = stored[-1].item + 1
+    return answer
+
+
+def _is_documents(ledger: Ledger, id_: bytes) -> bool:
+    stored = ledger.any_of(id_)
+    if stored is None:
+        raise Refusal("REQUEST_UNKNOWN")
+    return stored.item != DIGESTS
+
+
+def _values(detail: Any, stored: Stored, known: Outcomes, certificates: Sequence[bytes]) -> Sequence[bytes]:
+    """The signatures, or the CMS made with them: the same bytes as the first time."""
+    if stored.output == "RAW":
+        return known.signatures
+    scheme, hash_, digests = detail
+    algorithm = Algorithm(Scheme(scheme), Hash(hash_) if hash_ else None)
+    template = Template(tuple(certificates), algorithm, Profile(stored.output))
+    accepted = datetime.fromtimestamp(stored.accepted, UTC)
+    return [
+        signature and template.detached(template.attributes(digest, accepted), signature)
+        for digest, signature in zip(digests, known.signatures, strict=True)
+    ]

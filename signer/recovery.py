@@ -1,0 +1,174 @@
+"""
+Before anything is served: is the ledger whole, what did a crash leave open, and which epoch begins?
+
+Every row of this instance's chain is hashed again. An INTENT that no OUTCOME closes was with a lane when the daemon
+ended: it may have been signed, and nothing of it was released. Its items are INDETERMINATE from now on, and a row says
+so. The same for an INTENT to which the token was never asked: on the disk there is no difference.
+"""
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from signer.chain import GENESIS, Kind, Row, after
+from signer.clock import rfc3339
+from signer.note import NOTHING, Head, parse
+from signer.results import Cipher, Part, Range
+from signer.sqlite import Sqlite
+from signer.store import connect
+from signer.writer import Entry
+
+REASON = "INTERRUPTED"
+_AFTER_ALL = 1 << 31  # behind the results that an attempt itself has written
+
+
+class Broken(Exception):
+    """The ledger is not what was written: nothing is signed with it. The message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the ledger stands: the last row of all, and the last checkpoint's note, empty if there was none."""
+
+    instance: str
+    epoch: int
+    sequence: int
+    hash: bytes
+    note: str
+    open_intents: tuple[Row, ...]
+
+    @property
+    def head(self) -> Head | None:
+        return Head(self.instance, self.epoch, self.sequence, self.hash) if self.epoch else None
+
+
+def look(path: Path) -> Found:
+    """Read the whole chain of the instance that this database belongs to; raises `Broken`."""
+    db = connect(path, timeout_s=5.0)
+    try:
+        with_instance = db.execute("SELECT instance, epoch, note FROM ledger_instances").fetchone()
+        if with_instance is None:
+            instance = uuid.uuid4().hex
+            db.execute("INSERT INTO ledger_instances VALUES (?, 0, '', 0)", (instance,))
+            return Found(instance, 0, 0, GENESIS, "", ())
+        instance, epoch, note = with_instance
+        last, open_ = _walk(db, instance)
+        if last is None:
+            if epoch:
+                raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
+            return Found(instance, 0, 0, GENESIS, note, ())
+        if last.epoch != epoch:
+            raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
+        return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_))
+    except sqlite3.DatabaseError as error:
+        raise Broken(f"{path}: {error}") from None
+    finally:
+        db.close()
+
+
+def rows(db: sqlite3.Connection, instance: str) -> Iterator[tuple[Row, int | None]]:
+    """The chain in its order, as it stands there, each with the INTENT that it closes; the first kept row says what was before."""
+    previous = GENESIS
+    for epoch, sequence, kind, body, hash_, closes in db.execute(
+        "SELECT epoch, sequence, kind, body, hash, closes FROM ledger_rows WHERE instance = ? ORDER BY epoch, sequence",
+        (instance,),
+    ):
+        yield Row(instance, epoch, sequence, kind, body, previous, hash_), closes
+        previous = hash_
+
+
+def _walk(db: sqlite3.Connection, instance: str) -> tuple[Row | None, list[Row]]:
+    last: Row | None = None
+    open_: dict[tuple[int, int], Row] = {}
+    for row, closes in rows(db, instance):
+        follows = (1, 1) if last is None else (last.epoch, last.sequence + 1)
+        begins = last is not None and row.kind == Kind.EPOCH and (row.epoch, row.sequence) == (last.epoch + 1, 1)
+        if not begins and (row.epoch, row.sequence) != follows:
+            raise Broken(f"row {row.epoch}/{row.sequence} does not follow the one before it: rows are missing")
+        if not row.is_whole():
+            raise Broken(f"row {row.epoch}/{row.sequence} is not what was written")
+        if row.kind == Kind.INTENT:
+            open_[row.epoch, row.sequence] = row
+        elif closes is not None:
+            open_.pop((row.epoch, closes), None)
+        elif row.kind == Kind.POSSIBLE:
+            open_.pop(tuple(row.fields["intent"]), None)
+        last = row
+    return last, list(open_.values())
+
+
+def has_row(path: Path, head: Head) -> bool:
+    """Whether the chain has this row."""
+    db = connect(path)
+    try:
+        where = "instance = ? AND epoch = ? AND sequence = ?"
+        place = (head.instance, head.epoch, head.sequence)
+        row = db.execute(f"SELECT hash FROM ledger_rows WHERE {where}", place).fetchone()  # noqa: S608
+        return row is not None and row[0] == head.hash
+    finally:
+        db.close()
+
+
+def begin(path: Path, found: Found, cipher: Cipher, version: str) -> tuple[int, int, bytes]:
+    """
+    Begin the next epoch, and write down what the last one left open, in one commit; answers the epoch, and its last row's
+    place and hash.
+
+    Raises `writer.Failed`.
+    """
+    now = rfc3339(datetime.now(UTC))
+    epoch = found.epoch + 1
+    checkpoint = _checkpoint_hash(found.note)
+    entries = [Entry(Kind.EPOCH, {"time": now, "version": version, "checkpoint": checkpoint})]
+    db = connect(path, timeout_s=5.0)
+    try:
+        for intent in found.open_intents:
+            entries.append(_possible(db, intent, len(entries), cipher, now))
+    finally:
+        db.close()
+    written: list[Row] = []
+    for sequence, entry in enumerate(entries, 1):
+        previous = written[-1].hash if written else found.hash
+        written.append(after(found.instance, epoch, sequence, previous, entry.kind, entry.fields))
+    backend = Sqlite(path)
+    try:
+        backend.begin_epoch(found.instance, epoch, entries, [(row, None) for row in written])
+    finally:
+        backend.close()
+    return epoch, len(written), written[-1].hash
+
+
+def _possible(db: sqlite3.Connection, intent: Row, number: int, cipher: Cipher, now: str) -> Entry:
+    """The row for one INTENT, and the results of its items that have none."""
+    fields = intent.fields
+    name, _, index = fields["request"].partition("/")
+    id_, item = uuid.UUID(name).bytes, int(index) if index else -1
+    sealed = b"%s %d" % (id_, item)
+    places: list[int] = [place for start, stop in fields["items"] for place in range(start, stop)]
+    known = db.execute("SELECT data FROM ledger_results WHERE id = ? AND item = ? ORDER BY number", (id_, item))
+    for (data,) in known.fetchall():
+        part = Part.of(cipher.open(sealed, data))
+        places = [place for place in places if place not in _decided(part, fields["attempt"])]
+    said = {"intent": [intent.epoch, intent.sequence], "request": fields["request"], "items": places, "time": now}
+    entry = Entry(Kind.POSSIBLE, said, must=True)
+    if places:
+        ranges: list[Range] = [(place, place + 1) for place in places]
+        problems = dict.fromkeys(places, ("INDETERMINATE", REASON))
+        part = Part(fields["attempt"], fields["token"], ranges, [None] * len(places), problems)
+        place_of_result = (fields["attempt"] << 32) + _AFTER_ALL + number
+        entry.result = (id_, item, place_of_result, cipher.seal(sealed, part.value()))
+    return entry
+
+
+def _decided(part: Part, attempt: int) -> set[int]:
+    """The places that have a signature, or were told of in this attempt already."""
+    all_places = [place for start, stop in part.ranges for place in range(start, stop)]
+    signed = {place for place, one in zip(all_places, part.signatures, strict=True) if one}
+    return signed | (part.problems.keys() if part.attempt == attempt else set())
+
+
+def _checkpoint_hash(note: str) -> str:
+    return next(parse(note)).checkpoint.hash.hex() if note else NOTHING.hex()

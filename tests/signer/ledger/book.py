@@ -1,0 +1,85 @@
+"""What the tests of the ledger share: its rows as they stand in the database, requests by id, and documents."""
+
+import sqlite3
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from signer.chain import Kind, Row
+from signer.recovery import rows
+from signer.v1 import signing_pb2 as pb
+from tests.daemon import Rig
+from tests.signer.access.calls import Answer, Caller, ask, said
+
+
+def book(state: Path) -> list[Row]:
+    """Every row of the chain."""
+    db = sqlite3.connect(f"file:{state / 'paraph.sqlite'}?mode=ro", uri=True)
+    try:
+        [(instance,)] = db.execute("SELECT instance FROM ledger_instances").fetchall()
+        return [row for row, _ in rows(db, instance)]
+    finally:
+        db.close()
+
+
+def kinds(rig: Rig, request: str = "") -> Counter[str]:
+    """How many rows of each kind name this request."""
+    return Counter(row.kind for row in book(rig.state) if request in row.body)
+
+
+def of(rig: Rig, request: str, kind: Kind) -> list[dict[str, Any]]:
+    """What the rows of a kind say that name this request."""
+    return [row.fields for row in book(rig.state) if row.kind == kind and request in row.body]
+
+
+def result(caller: Caller, request: str, first: int = 0) -> Answer:
+    return said(lambda: caller.signing.GetResult(pb.GetResultRequest(request_id=request, first=first), timeout=10))
+
+
+def request(**changes: Any) -> Any:
+    return ask(request_id=str(uuid.uuid4()), **changes)
+
+
+def signatures(answer: Answer) -> list[bytes]:
+    """Of SignDigests or of GetResult: empty where there is none."""
+    assert answer.code == "OK", answer
+    items = answer.value.items
+    return [each.item.signature if isinstance(each, pb.ResultItem) else each.signature for each in items]
+
+
+def statuses_of(answer: Answer) -> list[str]:
+    assert answer.code == "OK", answer
+    return [pb.ItemStatus.Name(each.item.status) for each in answer.value.items]
+
+
+def documents(caller: Caller, request: str, contents: dict[int, bytes], output: str = "PADES_B_B") -> Any:
+    """Sign documents by their indexes; answers index -> (result, the signed bytes), or the call's answer if it failed."""
+    opening = pb.OpenDocuments(
+        request_id=request,
+        credential="p-256",
+        output=output,
+        digest_algorithm="SHA256",
+        signature_algorithm="ECDSA",
+    )
+    messages = [pb.SignDocumentsRequest(open=opening)]
+    for index, content in contents.items():
+        messages += [
+            pb.SignDocumentsRequest(begin=pb.BeginDocument(index=index, name="a.pdf", size=len(content))),
+            pb.SignDocumentsRequest(chunk=content),
+            pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=google_crc32c.value(content))),
+        ]
+    answer = said(lambda: list(caller.signing.SignDocuments(iter(messages), timeout=30)))
+    if answer.code != "OK":
+        return answer
+    found: dict[int, tuple[Any, bytes]] = {}
+    index = -1
+    for message in answer.value:
+        if message.WhichOneof("message") == "result":
+            index = message.result.index
+            found[index] = (message.result, b"")
+        else:
+            found[index] = (found[index][0], found[index][1] + message.chunk)
+    return found

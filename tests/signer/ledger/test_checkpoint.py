@@ -1,0 +1,620 @@
+"""Checkpoints: when they are made, where they go, and what happens while nobody takes them. No test waits for real."""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client import generate_latest
+
+from signer import checkpoint as checkpoints
+from signer.anchor import Anchor, AnchorChanged, AnchorError, FileAnchor
+from signer.checkpoint import ALARM_S, CHUNKS_MAX, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
+from signer.clock import Clock
+from signer.metrics import Metrics
+from signer.note import NOTHING, Head, Note, parse
+
+BEGIN = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+QUIET_TURNS = 40  # turns of the loop in which everything that can go on without time has
+
+
+@dataclass
+class Now:
+    s: float = 5_000.0
+    sleepers: list[tuple[float, asyncio.Event]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Time(Clock):
+    """A clock that stands still until `passes`, and the pauses that follow it."""
+
+    _now: Now = field(default_factory=Now)
+
+    @property
+    def now(self) -> float:
+        return self._now.s
+
+    def wall(self) -> datetime:
+        return BEGIN + timedelta(seconds=int(self.now - 5_000))
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def pause(self, event: asyncio.Event, seconds: float) -> None:
+        assert seconds > 0
+        over = asyncio.Event()
+        entry = (self.now + seconds, over)
+        self._now.sleepers.append(entry)
+        waits = [asyncio.ensure_future(each.wait()) for each in (event, over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            self._now.sleepers.remove(entry)
+
+    async def passes(self, seconds: float) -> None:
+        """Everybody wakes in the order of time, and does what is to be done before it goes on."""
+        end = self.now + seconds
+        await quiet()
+        while due := [at for at, _ in self._now.sleepers if at <= end]:
+            self._now.s = max(self.now, min(due))
+            for at, over in self._now.sleepers:
+                if at <= self.now:
+                    over.set()
+            await quiet()
+        self._now.s = end
+        await quiet()
+
+
+async def quiet() -> None:
+    """Until nothing more happens without time; real files are written in threads."""
+    for _ in range(QUIET_TURNS):
+        await asyncio.sleep(0)
+    while any(thread.name.startswith("anchor ") for thread in threading.enumerate()):
+        await asyncio.sleep(0.0005)
+        for _ in range(QUIET_TURNS):
+            await asyncio.sleep(0)
+
+
+class Desk:
+    """An anchor in memory; `away` is what it says instead of taking a note."""
+
+    def __init__(self, name: str = "desk") -> None:
+        self._name = name
+        self.notes: list[Note] = []
+        self.away: Exception | None = None
+        self.asked = 0
+        self.slow: asyncio.Event | None = None
+        self.room = 10**6
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def put(self, note_text: str) -> None:
+        self.asked += 1
+        if self.slow is not None:
+            await self.slow.wait()
+        if self.away is not None:
+            raise self.away
+        if not self.room:
+            raise AnchorError(f"{self.name}: full")
+        self.room -= 1
+        self.notes += parse(note_text)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [note.checkpoint.number for note in self.notes]
+
+
+class Key:
+    """A checkpoint key as a token's would be: asked asynchronously, and away now and then."""
+
+    algorithm = "ED25519"
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self.spki = self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.away: Exception | None = None
+        self.makes_junk = False
+
+    async def make(self, message: bytes) -> bytes:
+        await asyncio.sleep(0)
+        if self.away is not None:
+            raise self.away
+        return bytes(64) if self.makes_junk else self._key.sign(message)
+
+
+@dataclass
+class Ledger:
+    """Heads of two chains, the first of which grows by what is recorded."""
+
+    records: list[Note] = field(default_factory=list)
+    broken: Exception | None = None
+
+    async def heads(self) -> Sequence[Head]:
+        row = 1 + len(self.records)
+        return [
+            Head(f"{2:032x}", 7, 1, bytes(32)),
+            Head(f"{1:032x}", 3, row, hashlib.sha256(bytes([row % 256])).digest()),
+        ]
+
+    async def record(self, note: Note) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.records.append(note)
+
+
+class Setting:
+    def __init__(self, anchors: Sequence[Anchor], **more: Any) -> None:
+        self.time, self.key, self.ledger = Time(), Key(), Ledger()
+        self.made = Checkpoints(
+            self.key,
+            self.ledger.heads,
+            self.ledger.record,
+            anchors,
+            clock=self.time,
+            pause=self.time.pause,
+            **{"last": None} | more,
+        )
+
+    @asynccontextmanager
+    async def runs(self) -> AsyncIterator[Checkpoints]:
+        async with self.made:
+            await quiet()
+            yield self.made
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# ---- when they are made
+
+
+async def test_one_each_minute() -> None:
+    """
+    Row 4.5: a signed checkpoint every 60 s or 1 000 chunks at the latest, listing the head of every daemon's own chain,
+    exported to an append-only file on another mount, syslog or a webhook.
+
+    The first comes with the start. Each is signed, names the one before and all chains, and is in the ledger before it
+    is anywhere else.
+    """
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        assert desk.numbers == [1]
+        await setting.time.passes(PERIOD_S - 0.001)
+        assert desk.numbers == [1]
+        await setting.time.passes(0.001)
+        assert desk.numbers == [1, 2]
+        await setting.time.passes(5 * PERIOD_S)
+        assert desk.numbers == [1, 2, 3, 4, 5, 6, 7]
+        assert made.last_number == 7
+    previous = NOTHING
+    for row, note in enumerate(desk.notes, 1):
+        note.check(setting.key.spki)
+        assert note.checkpoint.previous == previous
+        previous = note.checkpoint.hash
+        assert [(head.instance[-1], head.epoch, head.sequence) for head in note.checkpoint.heads] == [
+            ("1", 3, row),
+            ("2", 7, 1),
+        ]
+    assert desk.notes[1].checkpoint.time == BEGIN + timedelta(minutes=1)
+    assert setting.ledger.records == desk.notes
+
+
+async def test_one_each_thousand_chunks() -> None:
+    """The thousandth chunk since the last one brings the next at once, and begins both counts anew."""
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        await setting.time.passes(30)
+        made.chunk_recorded(CHUNKS_MAX - 1)
+        await setting.time.passes(1)
+        assert desk.numbers == [1]
+        made.chunk_recorded(1)
+        await quiet()
+        assert desk.numbers == [1, 2]
+        made.chunk_recorded(CHUNKS_MAX - 1)
+        await setting.time.passes(PERIOD_S - 0.001)
+        assert desk.numbers == [1, 2]
+        await setting.time.passes(0.001)
+        assert desk.numbers == [1, 2, 3], "counted from the last one"
+        made.chunk_recorded(CHUNKS_MAX - 1)
+        await quiet()
+        assert desk.numbers == [1, 2, 3], "the minute's checkpoint covers the chunks before it"
+        made.chunk_recorded(5 * CHUNKS_MAX)
+        await quiet()
+        assert desk.numbers == [1, 2, 3, 4]
+
+
+async def test_chunks_while_one_is_made() -> None:
+    """They are perhaps not in it: a thousand of them bring the next."""
+    desk = Desk()
+    setting = Setting([desk])
+    real = setting.ledger.record
+
+    async def record(note: Note) -> None:
+        if note.checkpoint.number == 1:
+            setting.made.chunk_recorded(CHUNKS_MAX)
+        await real(note)
+
+    setting.made._record = record
+    async with setting.runs():
+        assert desk.numbers == [1, 2]
+
+
+async def test_it_goes_on_from_the_last() -> None:
+    """After a start the numbers go on; the last one is put again, since nobody knows whether it arrived."""
+    before = Desk()
+    first = Setting([before])
+    async with first.runs():
+        await first.time.passes(PERIOD_S)
+    after = Desk()
+    second = Setting([after], last=before.notes[-1])
+    async with second.runs() as made:
+        assert made.last_number == 3
+        assert after.numbers == [2, 3]
+        assert after.notes[0] == before.notes[-1]
+        assert after.notes[1].checkpoint.previous == before.notes[-1].checkpoint.hash
+        assert second.ledger.records == after.notes[1:], "it is in the ledger already"
+
+
+# ---- anchors that are away
+
+
+async def test_f56_anchors_down_for_a_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    F56: the remote log or anchor target is down: signing goes on while the local durable ledger works; alarm; notes queue;
+    after 24 h (policy) nothing is signed and health is NOT_SERVING.
+
+    With a real file whose directory goes away and comes back. Tested here: the alarm, the queue, and that `may_sign` is
+    false after 24 h and true when a note is anchored again. What the daemon's health makes of it is tested elsewhere.
+    """
+    place = tmp_path / "mount"
+    place.mkdir()
+    file = place / "checkpoints"
+    setting = Setting([FileAnchor(file)])
+    async with setting.runs() as made:
+        await setting.time.passes(PERIOD_S)
+        assert len(list(parse(file.read_text()))) == 2
+        assert (made.may_sign, made.problem, made.age_s, made.queued) == (True, "", 0, {f"file:{file}": 0})
+        place.rename(tmp_path / "away")
+        # The next one is due in 60 s, and the alarm 60 s later: not before, and once.
+        await setting.time.passes(PERIOD_S + ALARM_S - 0.001)
+        late = [message for message in errors(caplog) if "No anchor" in message]
+        assert (made.may_sign, late) == (True, [])
+        await setting.time.passes(0.001)
+        assert made.may_sign
+        assert "No anchor has the checkpoint that was due 60 s ago" in made.problem
+        assert str(file) in made.problem
+        late = [message for message in errors(caplog) if "No anchor" in message]
+        assert late == [made.problem]
+        assert made.age_s == PERIOD_S + ALARM_S
+        # The ledger still gets every one of them, and the queue holds them.
+        await setting.time.passes(STOP_S - PERIOD_S - ALARM_S - 0.001)
+        assert made.may_sign
+        assert made.last_number == len(setting.ledger.records) == 2 + 24 * 60 - 1
+        assert made.queued == {f"file:{file}": 24 * 60 - 1}
+        assert [message for message in errors(caplog) if "No anchor" in message] == late
+        await setting.time.passes(0.001)
+        assert not made.may_sign
+        assert "nothing is signed until one does" in made.problem
+        assert errors(caplog)[-1] == made.problem
+        # It is back: all of them go there in their order, and then it signs again.
+        (tmp_path / "away").rename(place)
+        await setting.time.passes(PERIOD_S)
+        assert (made.may_sign, made.problem, made.queued) == (True, "", {f"file:{file}": 0})
+        assert made.age_s < PERIOD_S
+        notes = list(parse(file.read_text()))
+        assert [note.checkpoint.number for note in notes] == list(range(1, made.last_number + 1))
+        for before, note in itertools.pairwise(notes):
+            note.check(setting.key.spki)
+            assert note.checkpoint.previous == before.checkpoint.hash
+        alarms = len(errors(caplog))
+        await setting.time.passes(10 * PERIOD_S)
+        assert len(errors(caplog)) == alarms
+
+
+async def test_one_anchor_is_enough(caplog: pytest.LogCaptureFixture) -> None:
+    """One of two is away for days: no alarm, signing goes on, and its own notes wait for it."""
+    desk, gone = Desk("desk"), Desk("gone")
+    gone.away = AnchorError("gone: is being painted")
+    setting = Setting([gone, desk])
+    async with setting.runs() as made:
+        await setting.time.passes(2 * 3600)
+        assert (made.may_sign, made.problem, errors(caplog)) == (True, "", [])
+        assert made.queued == {"gone": 121, "desk": 0}
+        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert warnings == ["gone: is being painted; its checkpoints wait"], "once"
+        gone.away = None
+        await setting.time.passes(PERIOD_S)
+        assert gone.numbers == desk.numbers
+
+
+async def test_retries_back_off() -> None:
+    """After 1, 2, 4, ... s, and then once a minute; what was first comes first, and is not overtaken."""
+    desk = Desk()
+    desk.away = AnchorError("desk: closed")
+    setting = Setting([desk])
+    async with setting.runs():
+        asked = []
+        for _ in range(130):
+            asked.append(desk.asked)
+            await setting.time.passes(1)
+        at = [second for second in range(1, 130) if asked[second] > asked[second - 1]]
+        assert at == [1, 3, 7, 15, 31, 63, 123]
+        desk.away = OSError("an anchor that raises what it should not")
+        await setting.time.passes(PERIOD_S)
+        desk.away = None
+        await setting.time.passes(PERIOD_S)
+        assert desk.numbers == list(range(1, setting.made.last_number + 1))
+        # And after a success it begins with 1 s again.
+        desk.away, asked_before = AnchorError("desk: closed"), desk.asked
+        await setting.time.passes(PERIOD_S)
+        assert desk.asked >= asked_before + 2
+
+
+async def test_a_queue_has_an_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The oldest are kept; what is left out is covered by a later one, and said once."""
+    assert QUEUE_NOTES_MAX >= STOP_S / PERIOD_S, "a day of them"
+    monkeypatch.setattr(checkpoints, "QUEUE_NOTES_MAX", 5)
+    desk = Desk()
+    desk.away = AnchorError("desk: closed")
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        await setting.time.passes(9 * PERIOD_S)
+        assert made.queued == {"desk": 5}
+        assert len([message for message in errors(caplog) if "left out" in message]) == 1
+        desk.away = None
+        await setting.time.passes(PERIOD_S)
+        numbers = desk.numbers
+        assert numbers[:5] == [1, 2, 3, 4, 5]
+        await setting.time.passes(PERIOD_S)
+        assert desk.numbers[-1] == made.last_number
+        assert made.problem == ""
+
+
+async def test_the_alarm_counts_from_the_oldest(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand chunks make one due at once: the alarm is 60 s after that, not after the minute."""
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        await setting.time.passes(10)
+        desk.away = AnchorError("desk: closed")
+        made.chunk_recorded(CHUNKS_MAX)
+        await setting.time.passes(ALARM_S - 0.001)
+        assert (made.problem, errors(caplog)) == ("", [])
+        await setting.time.passes(0.001)
+        assert "was due 60 s ago (desk: closed)" in made.problem
+        assert errors(caplog) == [made.problem]
+
+
+async def test_an_anchor_that_is_back_for_a_moment(caplog: pytest.LogCaptureFixture) -> None:
+    """It takes the oldest and no more: what is left is still late, but the day begins anew. It is no new alarm."""
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        desk.away = AnchorError("desk: closed")
+        await setting.time.passes(STOP_S + PERIOD_S)
+        assert not made.may_sign
+        assert len(errors(caplog)) == 2
+        desk.away, desk.room = None, 1
+        await setting.time.passes(PERIOD_S)
+        assert desk.numbers == [1, 2]
+        assert made.may_sign
+        assert f"was due {STOP_S:.0f} s ago (desk: full)" in made.problem
+        assert len(errors(caplog)) == 2
+        desk.room = 10**6
+        await setting.time.passes(PERIOD_S)
+        assert made.problem == ""
+
+
+async def test_an_anchor_that_hangs_without_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it does, the others get theirs, and the alarm comes."""
+    hung, desk = Desk("hung"), Desk("desk")
+    hung.slow = asyncio.Event()
+    setting = Setting([hung, desk])
+    async with setting.runs() as made:
+        await setting.time.passes(3 * PERIOD_S)
+        assert desk.numbers == [1, 2, 3, 4]
+        assert made.problem == ""
+        desk.away = AnchorError("desk: closed")
+        await setting.time.passes(3 * PERIOD_S)
+        assert errors(caplog) == [made.problem.replace("120 s ago", "60 s ago")]
+
+
+async def test_a_start_does_not_begin_the_day_anew(caplog: pytest.LogCaptureFixture) -> None:
+    """Who says when an anchor last took one is held to it: after 24 h, restarts or not, nothing is signed."""
+    desk = Desk()
+    desk.away = AnchorError("desk: closed")
+    setting = Setting([desk], anchored=BEGIN - timedelta(hours=23))
+    async with setting.runs() as made:
+        assert (made.may_sign, made.age_s) == (True, 23 * 3600)
+        await setting.time.passes(3600)
+        assert not made.may_sign
+    late = Setting([desk], anchored=BEGIN - timedelta(hours=30))
+    caplog.clear()
+    async with late.runs() as made:
+        assert not made.may_sign
+        assert made.problem == (
+            "No anchor has taken a checkpoint for 30 h (desk: closed): nothing is signed until one does."
+        )
+        assert [message for message in errors(caplog) if "No anchor" in message]
+        desk.away = None
+        await late.time.passes(1)
+        assert (made.may_sign, made.problem) == (True, "")
+        assert made.anchored_at == late.time.wall()
+    ahead = Setting([desk], anchored=BEGIN + timedelta(days=400))
+    assert ahead.made.age_s == 0, "a clock that was set back is no reason to sign for a year"
+
+
+async def test_without_a_first_note_the_alarm_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was anchored since the start: the first one was due then."""
+    desk = Desk()
+    desk.away = AnchorError("desk: closed")
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        await setting.time.passes(ALARM_S - 0.001)
+        assert errors(caplog) == []
+        await setting.time.passes(0.001)
+        assert errors(caplog) == [made.problem]
+
+
+# ---- anchors that were changed
+
+
+async def test_a_changed_anchor_is_an_alarm_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However well the others are: once in the log, and in `problem` until it is put back."""
+    file, desk = tmp_path / "checkpoints", Desk()
+    setting = Setting([FileAnchor(file), desk])
+    async with setting.runs() as made:
+        await setting.time.passes(2 * PERIOD_S)
+        good = file.read_text()
+        file.write_text("".join(str(note) for note in list(parse(good))[:2]))
+        await setting.time.passes(10 * PERIOD_S)
+        assert (made.may_sign, desk.numbers) == (True, list(range(1, 14)))
+        assert len(errors(caplog)) == 1
+        assert "somebody changed it" in errors(caplog)[0]
+        assert made.problem.count("somebody changed it") == 1
+        file.write_text(good)
+        await setting.time.passes(PERIOD_S)
+        assert made.problem == ""
+        assert [note.checkpoint.number for note in parse(file.read_text())] == desk.numbers
+
+
+async def test_a_changed_anchor_after_one_that_was_away(caplog: pytest.LogCaptureFixture) -> None:
+    """The alarm is not swallowed because it failed before for another reason."""
+    desk = Desk()
+    desk.away = AnchorError("desk: closed")
+    setting = Setting([desk, Desk("other")])
+    async with setting.runs() as made:
+        await setting.time.passes(10)
+        assert made.problem == ""
+        desk.away = AnchorChanged("desk: somebody was here")
+        await setting.time.passes(10)
+        assert errors(caplog) == ["desk: somebody was here"]
+        assert made.problem == "desk: somebody was here."
+
+
+# ---- a key or a ledger that fails
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda s: setattr(s.key, "away", OSError("no such token")),
+            "The checkpoint key does not sign (OSError('no such",
+        ),
+        (lambda s: setattr(s.key, "makes_junk", True), "The checkpoint key makes wrong signatures (the signature of"),
+        (lambda s: setattr(s.key, "away", TimeoutError()), "The checkpoint key has not signed within 30 s"),
+        (lambda s: setattr(s.ledger, "broken", OSError("full")), "The ledger takes no checkpoint (OSError('full'))"),
+    ],
+)
+async def test_none_can_be_made(spoil: Any, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An alarm at once, one; later that of the anchors, which get nothing; when it works again no number is missing."""
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        spoil(setting)
+        await setting.time.passes(PERIOD_S)
+        assert len(errors(caplog)) == 1
+        assert said in errors(caplog)[0]
+        assert made.problem.startswith(said)
+        await setting.time.passes(ALARM_S)
+        assert len(errors(caplog)) == 2
+        assert "No anchor has the checkpoint that was due 60 s ago" in made.problem
+        assert made.may_sign
+        assert desk.numbers == [1]
+        await setting.time.passes(STOP_S - ALARM_S - PERIOD_S)
+        assert not made.may_sign
+        setting.key.away, setting.key.makes_junk, setting.ledger.broken = None, False, None
+        await setting.time.passes(PERIOD_S)
+        assert desk.numbers[:2] == [1, 2]
+        assert desk.notes[1].checkpoint.previous == desk.notes[0].checkpoint.hash
+        assert (made.may_sign, made.problem) == (True, "")
+
+
+async def test_a_key_that_fails_is_not_asked_all_the_time() -> None:
+    """However many chunks come: after 1, 2, 4, ... s, and then once a minute."""
+    setting = Setting([Desk()])
+    async with setting.runs() as made:
+        asked: list[float] = []
+
+        async def make(_: bytes) -> bytes:
+            asked.append(setting.time.now)
+            raise OSError("no such token")
+
+        setting.key.make = make  # type: ignore[method-assign]
+        for _ in range(200):
+            made.chunk_recorded(CHUNKS_MAX)
+            await setting.time.passes(1)
+        assert [round(b - a) for a, b in itertools.pairwise(asked)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_a_key_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a limit of its own, in real seconds: here a short one."""
+    monkeypatch.setattr(checkpoints, "KEY_S", 0.02)
+    setting = Setting([Desk()])
+
+    async def make(_: bytes) -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    setting.key.make = make  # type: ignore[method-assign]
+    async with setting.runs() as made:
+        await asyncio.sleep(0.1)
+        assert "has not signed within 0.02 s" in made.problem
+
+
+# ---- the rest
+
+
+async def test_real_time() -> None:
+    """`pause` ends at its time, and earlier with its event."""
+    event = asyncio.Event()
+    async with asyncio.timeout(5):
+        await checkpoints.pause(event, 0.01)
+        asyncio.get_running_loop().call_later(0.01, event.set)
+        await checkpoints.pause(event, 60)
+        assert event.is_set()
+
+
+async def test_the_end() -> None:
+    """It ends at once, whatever hangs, and nothing is made afterwards."""
+    desk = Desk()
+    desk.slow = asyncio.Event()
+    setting = Setting([desk])
+    async with asyncio.timeout(5):
+        async with setting.runs():
+            pass
+    await setting.time.passes(PERIOD_S)
+    assert len(setting.ledger.records) == 1
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "checkpoints"] == []
+
+
+async def test_metrics() -> None:
+    """The age and each queue are asked for when somebody scrapes; without checkpoints neither is there."""
+    desk, gone = Desk("desk"), Desk("gone")
+    gone.away = AnchorError("gone: is being painted")
+    setting = Setting([desk, gone])
+    async with setting.runs() as made:
+        metrics = Metrics(list, int, lambda: made.age_s, lambda: made.queued)
+        await setting.time.passes(PERIOD_S + 7)
+        text = generate_latest(metrics.registry).decode()
+    assert "\nparaph_checkpoint_age_seconds 7.0\n" in text
+    assert '\nparaph_anchor_queue{anchor="desk"} 0.0\nparaph_anchor_queue{anchor="gone"} 2.0\n' in text
+    assert "paraph_checkpoint" not in generate_latest(Metrics(list, int).registry).decode()
