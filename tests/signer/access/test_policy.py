@@ -67,6 +67,7 @@ CALLS: dict[str, Callable[[Caller, str], Any]] = {
     "SignDigests": lambda c, name: c.signing.SignDigests(ask(credential=name), timeout=10),
     "StreamDigests": lambda c, name: _first(c.signing.StreamDigests(iter([ask(credential=name)]), timeout=10)),
     "SignDocuments": lambda c, name: _first(c.signing.SignDocuments(_document(name), timeout=10)),
+    "GetResult": lambda c, _: c.signing.GetResult(pb.GetResultRequest(request_id=str(uuid.uuid4())), timeout=10),
     "VerifyDocument": lambda c, name: c.signing.VerifyDocument(_look(name), timeout=20),
     "GetServerInfo": lambda c, _: c.operator.GetServerInfo(op.GetServerInfoRequest(), timeout=10),
     "ReloadConfig": lambda c, _: c.operator.ReloadConfig(op.ReloadConfigRequest(), timeout=10),
@@ -91,6 +92,8 @@ def expected(rpc: str, caller: str, credential: str) -> tuple[str, str]:
         return "PERMISSION_DENIED", "RPC_NOT_ALLOWED"
     if rpc in NAMES_A_CREDENTIAL and credential != "p-256":
         return "NOT_FOUND", "CREDENTIAL_UNKNOWN"
+    if rpc == "GetResult":
+        return "NOT_FOUND", "REQUEST_UNKNOWN"
     if rpc in NAMES_A_TOKEN:
         return "NOT_FOUND", "TOKEN_UNKNOWN"
     return "OK", ""

@@ -31,6 +31,7 @@ from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output, Purpose, algorithm_of
 from signer.errors import Refusal
+from signer.ledger import Asked, Record
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -72,6 +73,16 @@ class MemoryPool:
             hash_ = HASHES[algorithm.hash]
             return self.key.sign(item, padding.PSS(padding.MGF1(hash_), hash_.digest_size), hashed)
         return self.key.sign(item, padding.PKCS1v15(), hashed)
+
+
+class Unwritten:
+    """A ledger that knows nothing, and in which nothing is written: the pool here tells no record."""
+
+    async def enter(self, asked: Asked, _deadline: float) -> Record:
+        return Record(self, asked, ACCEPTED, 1)  # type: ignore[arg-type]
+
+    def over(self, record: Record) -> None:
+        pass
 
 
 @dataclass
@@ -130,15 +141,17 @@ async def make(
             prepared = pades.prepare(file, wishes)
             digest = prepared.content_digest
             assert digest == gap.content_digest(file, prepared, template.digest.value)
-        ask = Ask(caller, "", credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
-        item, _, attributes = await Batches(pool, clock).sign_document(ask)
+        name = "00000000-0000-4000-8000-000000000000"
+        ask = Ask(caller, name, credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
+        batches = Batches(pool, Unwritten(), clock)
+        item, _, attributes = await batches.sign_document(ask, await batches.enter(ask))
         signature = template.detached(attributes, item.signature)
         if prepared is not None:
             gap.finish(prepared, signature, file)
         (signed_digest,) = pool.given
         # The same through the call for digests.
         pool.given.clear()
-        (again,) = await Batches(pool, clock).sign(ask)
+        [again], _ = await batches.sign(ask)
         assert again.status is Status.SIGNED
         assert pool.given == [signed_digest]
         file.seek(0)
