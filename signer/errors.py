@@ -97,13 +97,17 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 }
 
 
+# What passes by itself, wherever it is noticed.
+_RETRIES_S: Mapping[str, float] = {"AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+
+
 class Refusal(Exception):
     """`reason` is a key of `TABLE` or of `pool.REASONS`; `detail` names the case; `retry_s` where waiting helps."""
 
     def __init__(self, reason: str, detail: str = "", *, retry_s: float | None = None) -> None:
         self.reason = reason
         self.detail = detail
-        self.retry_s = retry_s
+        self.retry_s = _RETRIES_S.get(reason) if retry_s is None else retry_s
         self.code = TABLE[reason][0] if reason in TABLE else _POOL_CODES.get(reason, Code.UNAVAILABLE)
         sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
         self.message = f"{sentence} ({detail})" if detail else sentence

@@ -30,7 +30,6 @@ RESUME_S = 120  # from its acceptance on a request may go on with what came to n
 KEEP_S = 24 * 3600  # results, for who asks again
 FLUSH_S = 1.0  # a note that an answer was taken waits so long for a commit to go with
 ANSWER_LATE_S = 0.5  # after its deadline a request whose outcome is not on the disk is told so
-RETRY_S = 1.0  # what a caller is told while the disk fails
 DIGESTS = -1  # the item of a request for digests
 
 
@@ -118,7 +117,7 @@ class Ledger:
             await self._wait(twin.closed, deadline)
         self._check_owner(asked)
         if self.trouble:
-            raise Refusal(self.trouble, retry_s=RETRY_S)
+            raise Refusal(self.trouble)
         stored = self._reader.any_of(asked.id) if asked.item == DIGESTS else self._reader.request(asked.id, asked.item)
         if stored is None:
             record = Record(self, asked, self._clock.wall(), 1)
@@ -367,11 +366,11 @@ class Record:
             left_s = max(0.0, deadline - time.monotonic()) + ANSWER_LATE_S
             _, late = await asyncio.wait(waiting, timeout=left_s)
             if late:
-                raise Refusal("STORE_BUSY", retry_s=RETRY_S)
+                raise Refusal("STORE_BUSY")
         for future in self._written:
             error = future.exception()
             if isinstance(error, Unrecorded):
-                raise Refusal(error.reason, error.detail, retry_s=RETRY_S)
+                raise Refusal(error.reason, error.detail)
 
     def leave(self) -> None:
         """The call is over; what lanes still have is still written down."""

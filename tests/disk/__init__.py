@@ -1,0 +1,78 @@
+"""
+A disk that fails by script, and one whose power is cut: for a daemon that is started with `Disk.environment`.
+
+    disk = Disk(directory, "paraph.sqlite", undo=True)
+    disk.script("write 28")          ENOSPC for each write from now on; "sync 5": EIO; "sync sleep 3"; nothing: it works
+    disk.power_cut()                 after kill -9: what was written and not synced is taken back
+"""
+
+import hashlib
+import os
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+__all__ = ["Disk"]
+
+SOURCE = Path(__file__).with_name("faultdisk.c")
+COMPILER = ("gcc", "-std=gnu11", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
+UNDO = struct.Struct("=QQQ")
+
+
+def build() -> Path:
+    """The compiled library; once per source, in a directory that other users can read."""
+    digest = hashlib.sha256(SOURCE.read_bytes() + repr(COMPILER).encode()).hexdigest()
+    directory = Path(tempfile.gettempdir()) / f"paraph-disk-{digest}-{os.geteuid()}"
+    directory.mkdir(exist_ok=True, mode=0o755)
+    library = directory / "faultdisk.so"
+    if not library.exists():
+        made = directory / f"{os.getpid()}.so"
+        subprocess.run([*COMPILER, "-o", made, SOURCE, "-ldl"], check=True)
+        made.chmod(0o755)
+        made.replace(library)
+    return library
+
+
+class Disk:
+    """`files`: a part of the paths that are meant."""
+
+    def __init__(self, directory: Path, files: str, *, undo: bool = False) -> None:
+        directory.mkdir(exist_ok=True)
+        self._script = directory / "disk-script"
+        self.script()
+        self.environment = {
+            "LD_PRELOAD": str(build()),
+            "FAULTDISK_FILES": files,
+            "FAULTDISK_SCRIPT": str(self._script),
+        }
+        if undo:
+            self.environment["FAULTDISK_UNDO"] = "1"
+
+    def script(self, *lines: str) -> None:
+        new = self._script.with_suffix(".new")
+        new.write_text("".join(f"{line}\n" for line in lines))
+        new.chmod(0o644)
+        new.replace(self._script)
+
+    @staticmethod
+    def power_cut(directory: Path) -> int:
+        """Take back what was not synced in the files of a directory, whose program is dead; answers how many writes."""
+        count = 0
+        for path in directory.glob("*.undo"):
+            data, records, place = path.read_bytes(), [], 0
+            while place + UNDO.size <= len(data):
+                offset, size, length = UNDO.unpack_from(data, place)
+                place += UNDO.size
+                records.append((offset, size, data[place : place + length]))
+                place += length
+            file = path.with_suffix("")
+            if file.exists():
+                with file.open("r+b") as opened:
+                    for offset, size, old in reversed(records):
+                        opened.seek(offset)
+                        opened.write(old)
+                        opened.truncate(size)
+            count += len(records)
+            path.unlink()
+        return count

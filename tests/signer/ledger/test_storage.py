@@ -1,0 +1,212 @@
+"""The ledger's disk is full, read-only, slow, broken or gone: nothing is signed that is not in writing."""
+
+import errno
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from signer.writer import EX_IOERR
+from tests.daemon import Rig, running, until
+from tests.disk import Disk
+from tests.signer.access.calls import Caller, ask, card_rig, digest, gone, shim_of, signed, statuses
+from tests.signer.ledger.book import book, kinds, request, result, signatures
+
+SERVING, NOT_SERVING = 1, 2
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = card_rig("P-256")
+    made.disk = Disk(made.directory / "disk", "paraph.sqlite")  # type: ignore[attr-defined]
+    made.environment = disk(made).environment
+    with running(made):
+        yield made
+
+
+def disk(rig: Rig) -> Disk:
+    found: Disk = rig.disk  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=["full", "read-only", "EIO"])
+def test_f23_nothing_can_be_written(rig: Rig, error: int) -> None:
+    """
+    F23: the disk is full: UNAVAILABLE/AUDIT_UNWRITABLE, health NOT_SERVING within a second, and it heals by itself.
+    Row 4.3: full, read-only or failing: no signature, and signing goes on when there is room again.
+    """
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(rig)
+        disk(rig).script(f"write {error}")
+        failed = time.monotonic()
+        message = request(digests=[digest(2)])
+        answer = portal.sign(message)
+        assert (answer.code, answer.reason) == ("UNAVAILABLE", "AUDIT_UNWRITABLE")
+        assert answer.retry_s is not None
+        until(lambda: rig.health() == NOT_SERVING, 1.0, "NOT_SERVING")
+        assert time.monotonic() - failed < 1.5
+        assert portal.sign().reason == "AUDIT_UNWRITABLE"
+        assert signed(rig) == before, "it was signed without an intent"
+        disk(rig).script()
+        until(lambda: rig.health() == SERVING, 5.0, "SERVING again")
+        assert statuses(portal.sign(message)) == ["SIGNED"], "the same request, which left nothing behind"
+    assert signed(rig) == before + 1
+
+
+def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
+    """
+    F23: the room ends while the token signs: the signature is made and not released; when there is room again it is
+    written by itself, and who asks again gets it.
+    """
+    message = request(digests=[digest(3)])
+    shim_of(rig).script("C_Sign * delay 0.5")
+    with Caller(rig) as portal:
+        call = portal.signing.SignDigests.future(message, timeout=10)
+        until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
+        disk(rig).script(f"write {errno.ENOSPC}")
+        assert call.exception() is not None
+        assert "AUDIT_UNWRITABLE" in str(call.trailing_metadata())
+        made = signed(rig)
+        disk(rig).script()
+        until(lambda: rig.health() == SERVING, 5.0, "SERVING again")
+        until(
+            lambda: (
+                result(portal, message.request_id).code == "OK" and any(signatures(result(portal, message.request_id)))
+            ),
+            5,
+        )
+        kept = signatures(result(portal, message.request_id))
+        assert signatures(portal.sign(message)) == kept
+        assert signed(rig) == made, "it was signed again"
+    until(lambda: kinds(rig, message.request_id)["SIGNED_NOT_DELIVERED"], 5, "SIGNED_NOT_DELIVERED")
+
+
+def test_f24_fsync_fails(rig: Rig) -> None:
+    """
+    F24: fsync returns EIO: the process exits with another code than 0; the next start looks through the chain before it is
+    SERVING.
+    """
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(rig)
+        disk(rig).script(f"sync {errno.EIO}")
+        assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
+    assert rig.process is not None
+    assert rig.process.wait(5) == EX_IOERR
+    assert signed(rig) == before
+    disk(rig).script()
+    rig.launch()
+    rig.wait_serving()
+    assert [row.sequence for row in book(rig.state) if row.kind == "EPOCH"] == [1, 1]
+
+
+def test_f22_the_store_is_locked(rig: Rig) -> None:
+    """F22: another process holds the database's lock: UNAVAILABLE/STORE_BUSY and RetryInfo, before any C_Sign."""
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(rig)
+        other = sqlite3.connect(rig.state / "paraph.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            answer = portal.sign(timeout_s=5)
+            assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_BUSY")
+            assert answer.retry_s is not None
+            until(lambda: rig.health() == NOT_SERVING, 1.0, "NOT_SERVING")
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+        assert signed(rig) == before
+        until(lambda: rig.health() == SERVING, 5.0, "SERVING again")
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+def test_row_4_3_a_disk_that_hangs(rig: Rig) -> None:
+    """
+    Row 4.3: the disk does not answer for seconds: no signature, NOT_SERVING within a second, and each call is answered at
+    its deadline (row 4.7: every request ends in a result or a reason within its deadline and a second).
+    """
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(rig)
+        disk(rig).script("sync sleep 4")
+        began = time.monotonic()
+        calls = [portal.signing.SignDigests.future(ask(digests=[digest(i)]), timeout=1.5) for i in range(3)]
+        until(lambda: rig.health() == NOT_SERVING, 2.0, "NOT_SERVING")
+        assert time.monotonic() - began < 1.6
+        assert all(call.exception() is not None for call in calls)
+        assert time.monotonic() - began < 2.5
+        assert portal.sign().reason == "STORE_BUSY", "refused at once while it hangs"
+        assert signed(rig) == before
+        disk(rig).script()
+        until(lambda: rig.health() == SERVING, 8.0, "SERVING again")
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+@pytest.mark.parametrize(
+    "harm", ["a row was changed", "a row is missing", "an older state was put back", "no database"]
+)
+def test_f25_the_ledger_is_not_what_was_written(rig: Rig, harm: str) -> None:
+    """
+    F25: the database was changed, or an older one put back: the start is refused with exit code 78, nothing is signed, and
+    nothing in it is touched, for evidence.
+    """
+    database = rig.state / "paraph.sqlite"
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        until(lambda: rig.anchor.exists() and rig.anchor.stat().st_size, 5, "a checkpoint")
+    rig.stop()
+    old = database.read_bytes()
+    if harm == "an older state was put back":
+        first = rig.anchor.stat().st_size
+        rig.launch()
+        rig.wait_serving()
+        until(lambda: rig.anchor.stat().st_size > first, 5, "a checkpoint of the second start")
+        rig.stop()
+        _replace(rig, old)
+    elif harm == "no database":
+        _replace(rig, os.urandom(len(old)))
+    else:
+        db = sqlite3.connect(database)
+        [sequence] = db.execute("SELECT sequence FROM ledger_rows WHERE kind = 'INTENT'").fetchone()
+        change = "body = replace(body, 'portal', 'nobody')"
+        db.execute(
+            f"UPDATE ledger_rows SET {change} WHERE sequence = ?"
+            if harm == "a row was changed"
+            else "DELETE FROM ledger_rows WHERE sequence = ?",
+            (sequence,),
+        )
+        db.commit()
+        db.close()
+    made = signed(rig)
+    before = database.read_bytes()
+    rig.launch()
+    assert rig.process is not None
+    assert rig.process.wait(20) == 78
+    assert "paraph serve:" in rig.log.read_text().splitlines()[-1]
+    assert signed(rig) == made
+    assert database.read_bytes() == before
+
+
+def _replace(rig: Rig, content: bytes) -> None:
+    for path in rig.state.glob("paraph.sqlite-*"):
+        path.unlink()
+    (rig.state / "paraph.sqlite").write_bytes(content)
+
+
+def test_f51_the_front_is_killed(rig: Rig) -> None:
+    """F51: the gRPC process is killed while its workers live: they die within a second, and none keeps the token."""
+    assert rig.process is not None
+    workers = psutil.Process(rig.process.pid).children(recursive=True)
+    assert workers
+    rig.process.send_signal(signal.SIGKILL)
+    rig.process.wait()
+    until(lambda: all(gone(worker) for worker in workers), 1.0, "the end of the workers")
+    rig.launch()
+    rig.wait_serving()
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
