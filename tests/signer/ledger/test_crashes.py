@@ -1,0 +1,32 @@
+"""Kill -9 of daemon and lanes, and power cuts, under load; the full figure is `make soak PART=crashes`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.daemon import Rig, running
+from tests.disk import Disk
+from tests.signer.access.calls import card_rig
+from tests.signer.ledger.crashes import run
+
+
+def crashing_rig() -> Rig:
+    made = card_rig("P-256", lanes=2)
+    made.environment = Disk(made.directory / "disk", "paraph.sqlite", undo=True).environment
+    return made
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with running(crashing_rig()) as made:
+        yield made
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_row_4_1_intent_before_record_after(rig: Rig, seed: int) -> None:
+    """
+    Row 4.1: kill -9 and power cuts at every step: nothing is released without INTENT and SIGNED, nothing acknowledged is
+    lost, no C_Sign is without a record. F29: the power goes, and with it what was not synced: as F26 to F28. Row 4.7:
+    every request has its result or a reason within its deadline and a second.
+    """
+    print(run(rig, crashes=6, seed=seed))
