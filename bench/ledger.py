@@ -5,6 +5,7 @@ The disk is this machine's own: what an fsync costs is in the answer. An unloade
 """
 
 import statistics
+from collections.abc import Callable
 from functools import partial
 
 from bench.rig.bed import Bed, sample
@@ -27,29 +28,34 @@ def ask(*, quick: bool) -> Report:
     rounds, seconds = (5, 0.5) if quick else (11, 1.2)
     rows: list[Row] = []
     with Bed() as bed:
-        checked, unchecked = bed.store.tokens("verified", "unverified")
-        services = Service(checked, bed.lanes), Service(unchecked, bed.lanes, verify=False)
-        daemon, bare = bed.daemon(*services), bed.daemon(*services, recorded=False)
+        checked, unchecked, *others = bed.store.tokens("verified", "unverified", "bare-verified", "bare-unverified")
+        daemon = bed.daemon(Service(checked, bed.lanes), Service(unchecked, bed.lanes, verify=False))
+        # On tokens of its own: two daemons do not share one.
+        bare = bed.daemon(Service(others[0], bed.lanes), Service(others[1], bed.lanes, verify=False), recorded=False)
         ours, without, raw = bed.client(daemon), bed.client(bare), bed.raw(checked, 1)
         for (kind, verify), goal in BATCHES.items():
-            credential = (checked if verify else unchecked).keys[kind].label
+            token, other = (checked, others[0]) if verify else (unchecked, others[1])
             for batch in (256,) if quick else (256, 1_000):
-                order = {"do": "flood", "credential": credential, "batch": batch, "in_flight": max(4, 2048 // batch)}
-                order |= {"channels": 1, "seconds": seconds}
+                order = {"do": "flood", "batch": batch, "in_flight": max(4, 2048 // batch), "channels": 1}
                 words = f"{kind}, verify {'on' if verify else 'off'}, batches of {batch}"
-                rows.append(_compared(words, ours, without, order, rounds, goal))
-        order = {"do": "single", "seconds": seconds, "in_flight": IN_FLIGHT, "channels": CHANNELS}
+                both = _turns(ours, without, token.keys[kind].label, other.keys[kind].label, order, seconds)
+                rows.append(compare(words, play(both, rounds), "with", "without", goal=goal))
+        order = {"do": "single", "in_flight": IN_FLIGHT, "channels": CHANNELS}
         for kind in ("P-256",) if quick else ("P-256", "RSA-2048"):
             words = f"{kind}, verify on, single calls, {IN_FLIGHT} in flight"
-            credential = checked.keys[kind].label
-            rows.append(_compared(words, ours, without, {**order, "credential": credential}, rounds, ">= 0.75"))
+            both = _turns(ours, without, checked.keys[kind].label, others[0].keys[kind].label, order, seconds)
+            rows.append(compare(words, play(both, rounds), "with", "without", goal=">= 0.75"))
         rows.append(_alone(ours, raw, checked.keys["P-256"].label, rounds))
     return Report("ledger", rows, rounds)
 
 
-def _compared(words: str, ours: Child, without: Child, order: dict[str, object], rounds: int, goal: str) -> Row:
-    series = play({"with": partial(sample, ours, **order), "without": partial(sample, without, **order)}, rounds)
-    return compare(words, series, "with", "without", goal=goal)
+def _turns(
+    ours: Child, without: Child, credential: str, other: str, order: dict[str, object], seconds: float
+) -> dict[str, Callable[[], Sample]]:
+    return {
+        "with": partial(sample, ours, credential=credential, seconds=seconds, **order),
+        "without": partial(sample, without, credential=other, seconds=seconds, **order),
+    }
 
 
 def _alone(ours: Child, raw: Raw, credential: str, rounds: int) -> Row:

@@ -189,8 +189,8 @@ class FileAnchor:
             if self._last is not None:
                 # A mount that is away looks the same, so it is tried again; but a new file would hide what is lost.
                 raise AnchorChanged(
-                    f"{self.name}: the file is gone; put it back, or find out who took it and restart the daemon, which "
-                    "begins another"
+                    f"{self.name}: the file is gone; put it back, or find out who took it and restart the daemon, "
+                    "which begins another"
                 ) from None
             fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)
             os.fchmod(fd, FILE_MODE)  # whatever the umask says
@@ -202,16 +202,15 @@ class FileAnchor:
 
     def _missing(self, fd: int, last: bytes, note: bytes) -> bytes:
         """What of the note is not in the file yet; raises `AnchorChanged` when it does not end as we left it."""
-        size = os.fstat(fd).st_size
         begin = self._size - len(last)
         # One byte more than could be ours: what is longer is another's. (Put again, the note itself is there already.)
         end = os.pread(fd, len(last) + len(note) + 1, begin)
         there = end[len(last) :]
-        if size < self._size or not end.startswith(last) or not note.startswith(there):
+        if not end.startswith(last) or not note.startswith(there):
             raise AnchorChanged(
-                f"{self.name}: does not end with the checkpoint that was put there last ({self._size} bytes then, {size} "
-                "now): somebody changed it. Keep it as evidence, put back what was there, or move it away and restart "
-                "the daemon"
+                f"{self.name}: does not end with the checkpoint that was put there last ({self._size} bytes then, "
+                f"{os.fstat(fd).st_size} now): somebody changed it. Keep it as evidence, put back what was there, or "
+                "move it away and restart the daemon"
             )
         return b"" if note == last else note[len(there) :]
 
@@ -220,8 +219,9 @@ class FileAnchor:
         size = os.fstat(fd).st_size
         begin = max(0, size - LAST_NOTE_BYTES_MAX)
         end = os.pread(fd, size - begin, begin)
-        # Where a note of which only a part is there may begin: at the file's start, or behind one of the last empty lines.
-        cuts = [*([0] if not begin else []), *(found.end() for found in re.finditer(b"\n\n", end))][-4:]
+        # Where a note of which only a part is there may begin: at the file's start, or behind one of the last empty
+        # lines, of which a note has two.
+        cuts = [0, *(found.end() for found in re.finditer(b"\n\n", end))][-4:]
         cut = next((cut for cut in cuts if note.startswith(end[cut:])), None)
         if cut is None:
             raise self._not_whole()
@@ -245,8 +245,8 @@ class FileAnchor:
         if theirs.number >= ours.number or (theirs.number == ours.number - 1 and theirs.hash != ours.previous):
             raise AnchorChanged(
                 f"{self.name}: its last checkpoint, {theirs.number}, is none that this ledger has, whose next is "
-                f"{ours.number}. Either another daemon writes there: give each its own file. Or the ledger is older than "
-                "the file: keep the file as evidence of what was lost, and move it away"
+                f"{ours.number}. Either another daemon writes there: give each its own file. Or the ledger is older "
+                "than the file: keep the file as evidence of what was lost, and move it away"
             )
         if theirs.number < ours.number - 1:
             log.warning("%s lacks the checkpoints %d to %d", self.name, theirs.number + 1, ours.number - 1)

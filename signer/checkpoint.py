@@ -217,7 +217,8 @@ class Checkpoints:
         others = [line.problem for line in self._lines if line.problem and not line.changed]
         why = f" ({'; '.join(others)})" if others else ""
         if not self.may_sign:
-            yield f"No anchor has taken a checkpoint for {self.age_s / 3600:.0f} h{why}: nothing is signed until one does."
+            age_h = self.age_s / 3600
+            yield f"No anchor has taken a checkpoint for {age_h:.0f} h{why}: nothing is signed until one does."
         elif self._is_late():
             late_s, limit_h = self._clock.monotonic() - self._due_since(), STOP_S / 3600
             yield f"No anchor has the checkpoint that was due {late_s:.0f} s ago{why}."

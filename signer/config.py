@@ -333,8 +333,8 @@ class Config(_Section):
         for index, anchor in enumerate(self.ledger.anchor):
             if anchor.file is not None and _lies_in(anchor.file, self.server.state):
                 raise ValueError(
-                    f"ledger.anchor[{index}].file: lies inside server.state: who can change the ledger could change it, "
-                    "too; give a file on another mount"
+                    f"ledger.anchor[{index}].file: lies inside server.state: who can change the ledger could change "
+                    "it, too; give a file on another mount"
                 )
         return self
 

@@ -124,9 +124,7 @@ class Admission:
         await self.starts.turn(caller.name, size)
 
     def _leave(self, caller: Caller, place: "Place", *, answered: bool) -> None:
-        for callback in place.at_end:
-            callback(delivered=answered)
-        place.at_end.clear()
+        place.end(delivered=answered)
         if place.promised:
             self.promises.keep(caller.name, place.promised)
         self._callers[caller.name] -= 1
@@ -159,11 +157,25 @@ class Admission:
 class Place:
     """What a call holds until its answer was taken; apart from the call, which would keep its connection alive."""
 
-    __slots__ = ("at_end", "promised")
+    __slots__ = ("_at_end", "_is_over", "promised")
 
     def __init__(self) -> None:
         self.promised = 0  # bytes of answers
-        self.at_end: list[Callable[..., None]] = []  # told whether the answer was `delivered`
+        self._at_end: list[Callable[..., None]] = []
+        self._is_over = False
+
+    def at_end(self, callback: Callable[..., None]) -> None:
+        """To be told whether the answer was `delivered`."""
+        if self._is_over:  # the caller has gone while its answer was made
+            callback(delivered=False)
+        else:
+            self._at_end.append(callback)
+
+    def end(self, *, delivered: bool) -> None:
+        self._is_over = True
+        for callback in self._at_end:
+            callback(delivered=delivered)
+        self._at_end.clear()
 
 
 @dataclass(slots=True)

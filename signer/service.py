@@ -74,7 +74,7 @@ class SigningService:
         ask = self._ask(request, call, call.deadline, call.accepted)
         call.promise(ask.credential.answer_bytes_max(ask.output, len(ask.digests)))
         outcomes, record = await self._batches.sign(ask)
-        call.place.at_end.append(record.release)
+        call.place.at_end(record.release)
         self._count(ask, outcomes)
         whole_call(outcomes)
         return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
@@ -82,7 +82,7 @@ class SigningService:
     async def get_result(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
         id_ = uuid.UUID(call.request_id).bytes
-        return found.result(self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of)
+        return await found.result(self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of)
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""
@@ -170,7 +170,7 @@ class SigningService:
             message = await next_message(context)
             if message is None or message.WhichOneof("message") != "open":
                 raise Refusal("STREAM_ORDER", "the first message is open")
-            order = self._order(message.open, call)
+            order = await self._order(message.open, call)
             stream = DocumentStream(
                 context,
                 call,
@@ -185,9 +185,9 @@ class SigningService:
         finally:
             self._document_streams[caller] -= 1
 
-    def _order(self, message: Any, call: Call) -> Order:
+    async def _order(self, message: Any, call: Call) -> Order:
         call.request_id = read.request_id(message.request_id)
-        self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
+        await self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
         credential = self._credential(message.credential, call)
         output = read.output(message.output)
         if output is Output.RAW:

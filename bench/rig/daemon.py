@@ -132,7 +132,7 @@ class Daemon:
                 raise DaemonError(done.stderr.decode())
 
     def _ledger(self) -> str:
-        """The section of the ledger, with keys and an anchor of this daemon's own: on this disk, which is the nearest."""
+        """The section of the ledger, with keys of its own, and an anchor on this disk, which is the nearest."""
         place, anchor = self.directory / "ledger", self.directory / "anchor"
         for directory in (place, anchor):
             directory.mkdir(exist_ok=True)

@@ -17,7 +17,9 @@ from signer.checkpoint import KeyFile
 from signer.config import ConfigError, Ledger, NoCredentials, load
 from signer.note import NOTHING, Checkpoint, sign
 from signer.policy import Policy
+from signer.server import Daemon
 from tests.pki import Pki
+from tests.signer.access.calls import Paraph
 from tests.softhsm import MODULE
 
 GOOD = f"""
@@ -512,3 +514,64 @@ def test_check_of_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     refused.clear()
     (tmp_path / "a").mkdir()
     anchor.check(ledger)
+
+
+SERVABLE = GOOD.replace(
+    GOOD[GOOD.index("[[listener]]") : GOOD.index('[[listener]]\nsocket = "')], ""
+)  # needs no TLS files
+
+
+def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `paraph serve --check` names every mistake of keys and anchors at once, and `serve` does not start with those of keys.
+
+    A systemd credential, which such a command cannot read, is said not to have been looked at; without --check it is
+    a mistake. An anchor that is away is none then: signing goes on without.
+    """
+    config, key, data = tmp_path / "paraph.toml", tmp_path / "checkpoint.key", tmp_path / "data.key"
+    text = SERVABLE.replace("/etc/paraph/ledger/checkpoint.key", str(key)).replace("/var/log", f"{tmp_path}/log")
+    text = text.replace("/var/lib/paraph", f"{tmp_path}/state")
+    config.write_text(text.replace('data_key_credential = "data-key"', f'data_key_file = "{data}"'))
+    key.write_bytes(b"junk")
+    key.chmod(0o400)
+    data.write_bytes(b"x" * 32)
+    data.chmod(0o644)
+    junk, open_ = (
+        f"ledger: checkpoint_key: {key} holds no private key",
+        f"ledger: data_key: the file {data} can be read",
+    )
+    away = f"ledger: anchor[0].file: there is no directory {tmp_path}/log/paraph"
+    for words, mistakes in ((["--check"], [junk, open_, away]), ([], [junk, open_])):
+        done = paraph("serve", "--config", config, *words)
+        assert done.code == 78
+        found = done.err.splitlines()
+        assert [line.startswith(mistake) for line, mistake in zip(found, mistakes, strict=True)] == [True] * len(
+            mistakes
+        )
+    key.chmod(0o600)
+    key.write_bytes(pem(KEYS["ED25519"]()))
+    data.chmod(0o400)
+    (tmp_path / "log" / "paraph").mkdir(parents=True)
+    assert paraph("serve", "--config", config, "--check").code == 0
+    config.write_text(text)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    done = paraph("serve", "--config", config, "--check")
+    assert (done.code, done.err.count("not looked at")) == (0, 1)
+    assert "data_key: the credential data-key" in done.err
+    done = paraph("serve", "--config", config)
+    assert (done.code, "data_key: the credential data-key" in done.err, "not looked at" in done.err) == (
+        78,
+        True,
+        False,
+    )
+
+
+async def test_the_ledger_needs_a_restart(tmp_path: Path) -> None:
+    """As with tokens and listeners, a reload with another key or anchor is refused."""
+    path = tmp_path / "paraph.toml"
+    for old, new in (("/dev/log", "/run/log"), ("checkpoint.key", "other.key"), ("paraph@db", "other@db")):
+        path.write_text(GOOD)
+        daemon = Daemon(path, load(path))
+        path.write_text(GOOD.replace(old, new))
+        with pytest.raises(ConfigError, match="ledger: changed, and needs a restart"):
+            await daemon.reload()

@@ -225,6 +225,25 @@ def test_f52_second_daemon(rig: Rig) -> None:
     assert rig.health() == SERVING
 
 
+def test_f52_two_daemons_on_one_pool(rig: Rig) -> None:
+    """
+    F52: a second daemon with a state of its own on the same tokens refuses before it touches one of them, names the first,
+    and ends with 75.
+    """
+    assert rig.process is not None
+    text = rig.config.read_text().replace(f'state = "{rig.state}"', f'state = "{rig.directory}/second"')
+    second = rig.directory / "second.toml"
+    second.write_text(text.replace(f"127.0.0.1:{rig.port}", "127.0.0.1:0").replace(f":{rig.metrics_port}", ":0"))
+    logins = len(shim_of(rig).logins())
+    done = rig.command("serve", "--config", second)
+    assert done.returncode == 75, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert "token card" in said
+    assert said.endswith(f"is used by the daemon with process id {rig.process.pid}")
+    assert len(shim_of(rig).logins()) == logins
+    assert rig.health() == SERVING
+
+
 def test_check(rig: Rig, paraph: Paraph) -> None:
     """`serve --check` reads what a start would read and starts nothing: 0, or 78 with all mistakes at once."""
     done = paraph("serve", "--check", "--config", rig.config)

@@ -277,8 +277,8 @@ async def test_it_goes_on_from_the_last() -> None:
 
 async def test_f56_anchors_down_for_a_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """
-    F56: the remote log or anchor target is down: signing goes on while the local durable ledger works; alarm; notes queue;
-    after 24 h (policy) nothing is signed and health is NOT_SERVING.
+    F56: the remote log or anchor target is down: signing goes on while the local durable ledger works; alarm; notes
+    queue; after 24 h (policy) nothing is signed and health is NOT_SERVING.
 
     With a real file whose directory goes away and comes back. Tested here: the alarm, the queue, and that `may_sign` is
     false after 24 h and true when a note is anchored again. What the daemon's health makes of it is tested elsewhere.
@@ -562,6 +562,7 @@ async def test_a_key_that_fails_is_not_asked_all_the_time() -> None:
         for _ in range(200):
             made.chunk_recorded(CHUNKS_MAX)
             await setting.time.passes(1)
+        assert "was due 200 s ago" in made.problem, "the chunks do not put it off"
         assert [round(b - a) for a, b in itertools.pairwise(asked)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
