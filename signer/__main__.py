@@ -6,7 +6,7 @@ import sys
 
 from signer.cli.exits import MEANINGS
 
-COMMANDS = ("serve", "sign", "verify", "credential", "tokens", "demo")
+COMMANDS = ("serve", "sign", "verify", "credential", "tokens", "audit", "demo")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,11 +13,13 @@ from signer import anchor, recovery
 from signer.checkpoint import Checkpoints, KeyFile
 from signer.clock import Clock
 from signer.config import Ledger as LedgerConfig
+from signer.database import Database, Epochs, Past
 from signer.ledger import KEEP_S, Ledger
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.results import Cipher
-from signer.sqlite import Sqlite, SqliteReader
+from signer.sqlite import SqliteDatabase
+from signer.store import Where
 from signer.writer import Entry, Failed, Writer
 
 log = logging.getLogger("signer.ledger")
@@ -25,6 +27,7 @@ log = logging.getLogger("signer.ledger")
 ERASE_EVERY_S = 60.0
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
+INSTANCE = "instance"  # in the state directory: whose chain in PostgreSQL this daemon's is
 TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB and 0.1 more for each chain
 
 
@@ -34,15 +37,29 @@ class Books:
     checkpoints: Checkpoints
 
 
+def database(where: Where, state: Path) -> Database:
+    """The one that `open_store` has made ready; `state` is the daemon's directory."""
+    if isinstance(where, Path):
+        return SqliteDatabase(where)
+    from signer.postgresql import PostgresqlDatabase  # late: the driver is an extra of the installation
+
+    return PostgresqlDatabase(where, state / INSTANCE)
+
+
 @contextlib.asynccontextmanager
-async def opened(config: LedgerConfig, path: Path, clock: Clock) -> AsyncIterator[Books]:
-    """Raises `ConfigError` for the keys, `Broken` for what stands in the database, `Failed` where it cannot be written."""
+async def opened(config: LedgerConfig, database: Database, clock: Clock) -> AsyncIterator[Books]:
+    """
+    Raises `ConfigError` for the keys, `Broken` or `StoreError` for what stands in the database, `Failed` where it cannot
+    be written.
+    """
     key, cipher, anchors = KeyFile.of(config), Cipher(config.data_key()), anchor.of(config)
-    found = await asyncio.to_thread(recovery.look, path)
-    for each in config.anchor:
-        if each.file is not None:
-            _check_anchor(path, found, each.file)
-    epoch, sequence, hash_ = await asyncio.to_thread(recovery.begin, path, found, cipher, version("paraph"))
+    files = [each.file for each in config.anchor if each.file is not None]
+    backend = database.backend()
+    try:
+        found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, backend, files, cipher)
+    except BaseException:
+        backend.close()
+        raise
     if found.open_intents:
         log.warning(
             "%d chunks may have been signed and were not released: POSSIBLE_UNRELEASED_SIGNATURE",
@@ -50,14 +67,14 @@ async def opened(config: LedgerConfig, path: Path, clock: Clock) -> AsyncIterato
         )
 
     def writer(flushed: Callable[[], Iterable[Entry]]) -> Writer:
-        return Writer(Sqlite(path), found.instance, epoch, hash_, sequence, flushed)
+        return Writer(backend, found.instance, epoch, hash_, sequence, flushed)
 
-    reader = SqliteReader(path)
+    reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
     last = next(parse(found.note)) if found.note else None
     checkpoints = Checkpoints(key, ledger.heads, ledger.record_checkpoint, anchors, last=last, clock=clock)
     ledger.recorded = checkpoints.chunk_recorded
-    eraser = asyncio.create_task(_keep_erasing(path, clock), name="ledger erasing")
+    eraser = asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")
     try:
         async with checkpoints:
             ledger.may_sign = lambda: checkpoints.may_sign
@@ -65,17 +82,32 @@ async def opened(config: LedgerConfig, path: Path, clock: Clock) -> AsyncIterato
     finally:
         eraser.cancel()
         await asyncio.gather(eraser, return_exceptions=True)
+        backend.ending()
         await ledger.writer.close()
-        reader.close()
+        await reader.close()
 
 
-def _check_anchor(path: Path, found: Found, file: Path) -> None:
+def _begun(
+    database: Database, backend: Epochs, anchors: Sequence[Path], cipher: Cipher
+) -> tuple[Found, tuple[int, int, bytes]]:
+    """What was there, and where the epoch stands that has been begun."""
+    past = database.past()
+    try:
+        found = recovery.look(past)
+        for file in anchors:
+            _check_anchor(past, found, file)
+        return found, recovery.begin(past, backend, found, cipher, version("paraph"))
+    finally:
+        past.close()
+
+
+def _check_anchor(past: Past, found: Found, file: Path) -> None:
     """Raise `Broken` where an anchor knows more of this chain than the database does: that was rolled back."""
     note = _last_note(file)
     if note is None:
         return
     for head in note.checkpoint.heads:
-        if head.instance == found.instance and not recovery.has_row(path, head):
+        if head.instance == found.instance and not recovery.has_row(past, head):
             raise Broken(
                 f"checkpoint {note.checkpoint.number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
                 "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"
@@ -101,16 +133,16 @@ def _last_note(file: Path) -> Note | None:
         return None  # its last note is torn: the anchor itself will say so
 
 
-async def _keep_erasing(path: Path, clock: Clock) -> None:
-    backend = await asyncio.to_thread(Sqlite, path)
+async def _keep_erasing(database: Database, clock: Clock) -> None:
+    eraser = await asyncio.to_thread(database.eraser)
     try:
         while True:
             before = int(clock.wall().timestamp()) - KEEP_S
             try:
-                more = await asyncio.to_thread(partial(backend.erase, before, ERASE_MOST)) == ERASE_MOST
+                more = await asyncio.to_thread(partial(eraser.erase, before, ERASE_MOST)) == ERASE_MOST
             except Failed as failed:
                 more = False
                 log.warning("results a day old are not erased yet: %s", failed)
             await asyncio.sleep(ERASE_PAUSE_S if more else ERASE_EVERY_S)
     finally:
-        backend.close()
+        eraser.close()

@@ -18,7 +18,7 @@ _ITEM_BYTES = 64  # of an item, besides its signature
 _ROOM_BYTES = 64 * 1024  # of an answer, besides its items: certificate and names
 
 
-def result(
+async def result(
     ledger: Ledger, id_: bytes, name: str, caller: str, first: int, chain_of: Callable[[bytes], Sequence[bytes]]
 ) -> Any:
     """
@@ -26,13 +26,14 @@ def result(
 
     Raises `Refusal` REQUEST_UNKNOWN.
     """
-    stored = ledger.stored(id_, caller, min(first, 2**31) if _is_documents(ledger, id_) else DIGESTS, DOCUMENTS_MOST)
-    certificates = chain_of(ledger.certificates(stored[0].chain))
-    answer = pb.GetResultResponse(request_id=name, output=stored[0].output, certificate=certificates[0])
+    is_documents = await _is_documents(ledger, id_)
+    stored = await ledger.stored(id_, caller, min(first, 2**31) if is_documents else DIGESTS, DOCUMENTS_MOST)
+    chains = {chain: chain_of(await ledger.certificates(chain)) for chain in {each.chain for each in stored}}
+    answer = pb.GetResultResponse(request_id=name, output=stored[0].output, certificate=chains[stored[0].chain][0])
     size = _ROOM_BYTES
     for each in stored:
-        known = outcomes(each.count, ledger.parts(id_, each.item))
-        values = _values(ledger.detail(id_, each), each, known, chain_of(ledger.certificates(each.chain)))
+        known = outcomes(each.count, await ledger.parts(id_, each.item))
+        values = _values(ledger.detail(id_, each), each, known, chains[each.chain])
         accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
         start = first if each.item == DIGESTS else 0
         for place in range(start, each.count):
@@ -51,8 +52,8 @@ def result(
     return answer
 
 
-def _is_documents(ledger: Ledger, id_: bytes) -> bool:
-    stored = ledger.any_of(id_)
+async def _is_documents(ledger: Ledger, id_: bytes) -> bool:
+    stored = await ledger.any_of(id_)
     if stored is None:
         raise Refusal("REQUEST_UNKNOWN")
     return stored.item != DIGESTS

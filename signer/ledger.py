@@ -22,6 +22,7 @@ from pool.record import Unrecorded
 from signer.chain import Kind, items_hash
 from signer.clock import Clock, rfc3339
 from signer.errors import Refusal
+from signer.limits import BATCH_CALL_S
 from signer.note import Head, Note
 from signer.results import Cipher, Part, Range, outcomes
 from signer.writer import Entry, Writer
@@ -77,16 +78,18 @@ class Stored:
     output: str
     chain: bytes
     detail: bytes
+    instance: str  # the daemon that has it
 
 
 class Reader(Protocol):
-    """Looks at what is committed. Quick enough for the loop, or it would not be there."""
+    """Looks at what is committed; raises `Refusal` STORE_BUSY where the database does not answer."""
 
-    def request(self, id_: bytes, item: int) -> Stored | None: ...
-    def any_of(self, id_: bytes) -> Stored | None: ...
-    def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...
-    def results(self, id_: bytes, item: int) -> list[bytes]: ...
-    def certificates(self, chain: bytes) -> bytes: ...
+    async def request(self, id_: bytes, item: int) -> Stored | None: ...
+    async def any_of(self, id_: bytes) -> Stored | None: ...
+    async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...
+    async def results(self, id_: bytes, item: int) -> list[bytes]: ...
+    async def certificates(self, chain: bytes) -> bytes: ...
+    async def close(self) -> None: ...
 
 
 class Ledger:
@@ -97,6 +100,7 @@ class Ledger:
         self._clock = clock
         self._live: dict[tuple[bytes, int], Record] = {}
         self._owners: dict[bytes, list[Any]] = {}  # caller of a live request id, and how many items are live
+        self._looking: dict[bytes, asyncio.Future[None]] = {}  # request ids that are being looked up: one at a time
         self._known_chains: set[bytes] = set()
         self._ended: dict[Kind, list[str]] = {Kind.RELEASED: [], Kind.NOT_DELIVERED: []}
         self._flush: asyncio.TimerHandle | None = None
@@ -112,21 +116,38 @@ class Ledger:
         Raises `Refusal`: REQUEST_UNKNOWN (another caller's), IDEMPOTENCY_MISMATCH, AUDIT_UNWRITABLE, STORE_BUSY,
         DEADLINE_EXCEEDED.
         """
-        while (twin := self._live.get((asked.id, asked.item))) is not None:
-            self._check_same(asked, twin.asked.caller, twin.asked.body, asked.item)
-            await self._wait(twin.closed, deadline)
+        while True:
+            if (twin := self._live.get((asked.id, asked.item))) is not None:
+                self._check_same(asked, twin.asked.caller, twin.asked.body, asked.item)
+                await self._wait(twin.closed, deadline)
+            elif (looked := self._looking.get(asked.id)) is not None:
+                await self._wait(looked, deadline)
+            else:
+                break
         self._check_owner(asked)
         if self.trouble:
             raise Refusal(self.trouble)
-        stored = self._reader.any_of(asked.id) if asked.item == DIGESTS else self._reader.request(asked.id, asked.item)
-        if stored is None:
-            record = Record(self, asked, self._clock.wall(), 1)
-        else:
-            self._check_same(asked, stored.caller, stored.body, stored.item)
-            record = self._again(asked, stored)
-        self._live[asked.id, asked.item] = record
-        self._owners.setdefault(asked.id, [asked.caller, 0])[1] += 1
+        # From here until the record is live nobody else gets past the loop above with this id.
+        looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
+        try:
+            record = await self._look(asked)
+            self._live[asked.id, asked.item] = record
+            self._owners.setdefault(asked.id, [asked.caller, 0])[1] += 1
+        finally:
+            del self._looking[asked.id]
+            looked.set_result(None)
         return record
+
+    async def _look(self, asked: Asked) -> "Record":
+        """The record of what is stored, or of a new request."""
+        if asked.item == DIGESTS:
+            stored = await self._reader.any_of(asked.id)
+        else:
+            stored = await self._reader.request(asked.id, asked.item)
+        if stored is None:
+            return Record(self, asked, self._clock.wall(), 1)
+        self._check_same(asked, stored.caller, stored.body, stored.item)
+        return await self._again(asked, stored)
 
     @property
     def trouble(self) -> str:
@@ -144,9 +165,9 @@ class Ledger:
         fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
         await self.writer.add(Entry(Kind.CHECKPOINT, fields, note=str(note)))
 
-    def check_owner(self, id_: bytes, caller: str) -> None:
+    async def check_owner(self, id_: bytes, caller: str) -> None:
         """Raises `Refusal` REQUEST_UNKNOWN where the request id is another caller's; for a stream, once."""
-        stored = self._reader.any_of(id_)
+        stored = await self._reader.any_of(id_)
         live = self._owners.get(id_)
         if (stored is not None and stored.caller != caller) or (live is not None and live[0] != caller):
             raise Refusal("REQUEST_UNKNOWN")
@@ -170,38 +191,41 @@ class Ledger:
         if waiting:
             raise Refusal("DEADLINE_EXCEEDED")
 
-    def _again(self, asked: Asked, stored: Stored) -> "Record":
-        parts = self.parts(asked.id, asked.item)
+    async def _again(self, asked: Asked, stored: Stored) -> "Record":
+        parts = await self.parts(asked.id, asked.item)
         known = outcomes(stored.count, parts)
         accepted = datetime.fromtimestamp(stored.accepted, UTC)
         record = Record(self, asked, accepted, 1 + max((part.attempt for part in parts), default=1))
         record.known = known
         record.before = self.detail(asked.id, stored)
         record.has_row = True
-        may_resume = (self._clock.wall() - accepted).total_seconds() <= RESUME_S
+        age_s = (self._clock.wall() - accepted).total_seconds()
         open_ = {Status.NOT_ATTEMPTED, Status.INDETERMINATE}
-        record.todo = sorted(i for i, one in known.problems.items() if one.status in open_) if may_resume else []
+        places = sorted(i for i, one in known.problems.items() if one.status in open_)
+        if places and stored.instance != self.writer.instance and age_s <= BATCH_CALL_S:  # that one may be at it
+            raise Refusal("STORE_BUSY", "another daemon has this request")
+        record.todo = places if age_s <= RESUME_S else []
         return record
 
-    def parts(self, id_: bytes, item: int) -> list[Part]:
+    async def parts(self, id_: bytes, item: int) -> list[Part]:
         name = b"%s %d" % (id_, item)
-        return [Part.of(self._cipher.open(name, data)) for data in self._reader.results(id_, item)]
+        return [Part.of(self._cipher.open(name, data)) for data in await self._reader.results(id_, item)]
 
-    def stored(self, id_: bytes, caller: str, first: int, most: int) -> list[Stored]:
+    async def stored(self, id_: bytes, caller: str, first: int, most: int) -> list[Stored]:
         """The items of a caller's request from `first` on; raises `Refusal` REQUEST_UNKNOWN."""
-        found = self._reader.all_of(id_, first, most)
+        found = await self._reader.all_of(id_, first, most)
         if not found or found[0].caller != caller:
             raise Refusal("REQUEST_UNKNOWN")
         return found
 
-    def any_of(self, id_: bytes) -> Stored | None:
-        return self._reader.any_of(id_)
+    async def any_of(self, id_: bytes) -> Stored | None:
+        return await self._reader.any_of(id_)
 
     def detail(self, id_: bytes, stored: Stored) -> Any:
         return self._cipher.open(b"%s %d" % (id_, stored.item), stored.detail)
 
-    def certificates(self, chain: bytes) -> bytes:
-        return self._reader.certificates(chain)
+    async def certificates(self, chain: bytes) -> bytes:
+        return await self._reader.certificates(chain)
 
     def now(self) -> str:
         """The time for rows; written anew once a second."""
@@ -221,7 +245,7 @@ class Ledger:
         accepted = int(record.accepted.timestamp())
         row = (
             *(asked.id, asked.item, asked.caller, asked.body, accepted),
-            *(asked.count, asked.output, asked.chain, detail),
+            *(asked.count, asked.output, asked.chain, detail, self.writer.instance),
         )
         chain = None if asked.chain in self._known_chains else (asked.chain, asked.certificates)
         return row, chain

@@ -6,19 +6,17 @@ ended: it may have been signed, and nothing of it was released. Its items are IN
 so. The same for an INTENT to which the token was never asked: on the disk there is no difference.
 """
 
-import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from signer.chain import GENESIS, Kind, Row, after
 from signer.clock import rfc3339
+from signer.database import Epochs, Past
 from signer.note import NOTHING, Head, parse
 from signer.results import Cipher, Part, Range
-from signer.sqlite import Sqlite
-from signer.store import connect
 from signer.writer import Entry
 
 REASON = "INTERRUPTED"
@@ -45,45 +43,37 @@ class Found:
         return Head(self.instance, self.epoch, self.sequence, self.hash) if self.epoch else None
 
 
-def look(path: Path) -> Found:
-    """Read the whole chain of the instance that this database belongs to; raises `Broken`."""
-    db = connect(path, timeout_s=5.0)
-    try:
-        with_instance = db.execute("SELECT instance, epoch, note FROM ledger_instances").fetchone()
-        if with_instance is None:
-            instance = uuid.uuid4().hex
-            db.execute("INSERT INTO ledger_instances VALUES (?, 0, '', 0)", (instance,))
-            return Found(instance, 0, 0, GENESIS, "", ())
-        instance, epoch, note = with_instance
-        last, open_ = _walk(db, instance)
-        if last is None:
-            if epoch:
-                raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
-            return Found(instance, 0, 0, GENESIS, note, ())
-        if last.epoch != epoch:
-            raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
-        return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_))
-    except sqlite3.DatabaseError as error:
-        raise Broken(f"{path}: {error}") from None
-    finally:
-        db.close()
+def look(past: Past) -> Found:
+    """Read the whole chain of this daemon's instance; raises `Broken`, and what `Past` raises."""
+    instance, epoch, note = past.instance()
+    last, open_ = _walk(past, instance)
+    if last is None:
+        if epoch:
+            raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
+        return Found(instance, 0, 0, GENESIS, note, ())
+    if last.epoch != epoch:
+        raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
+    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_))
 
 
-def rows(db: sqlite3.Connection, instance: str) -> Iterator[tuple[Row, int | None]]:
+def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
     """The chain in its order, as it stands there, each with the INTENT that it closes; the first kept row says what was before."""
     previous = GENESIS
-    for epoch, sequence, kind, body, hash_, closes in db.execute(
-        "SELECT epoch, sequence, kind, body, hash, closes FROM ledger_rows WHERE instance = ? ORDER BY epoch, sequence",
-        (instance,),
-    ):
+    for epoch, sequence, kind, body, hash_, closes in past.rows(instance):
         yield Row(instance, epoch, sequence, kind, body, previous, hash_), closes
         previous = hash_
 
 
-def _walk(db: sqlite3.Connection, instance: str) -> tuple[Row | None, list[Row]]:
+def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row]]:
+    """The last row, and the intents that are open."""
+    with closing(rows(past, instance)) as chain:
+        return _followed(chain)
+
+
+def _followed(chain: Iterable[tuple[Row, int | None]]) -> tuple[Row | None, list[Row]]:
     last: Row | None = None
     open_: dict[tuple[int, int], Row] = {}
-    for row, closes in rows(db, instance):
+    for row, closes in chain:
         follows = (1, 1) if last is None else (last.epoch, last.sequence + 1)
         begins = last is not None and row.kind == Kind.EPOCH and (row.epoch, row.sequence) == (last.epoch + 1, 1)
         if not begins and (row.epoch, row.sequence) != follows:
@@ -100,22 +90,15 @@ def _walk(db: sqlite3.Connection, instance: str) -> tuple[Row | None, list[Row]]
     return last, list(open_.values())
 
 
-def has_row(path: Path, head: Head) -> bool:
+def has_row(past: Past, head: Head) -> bool:
     """Whether the chain has this row."""
-    db = connect(path)
-    try:
-        where = "instance = ? AND epoch = ? AND sequence = ?"
-        place = (head.instance, head.epoch, head.sequence)
-        row = db.execute(f"SELECT hash FROM ledger_rows WHERE {where}", place).fetchone()  # noqa: S608
-        return row is not None and row[0] == head.hash
-    finally:
-        db.close()
+    return past.hash_of(head.instance, head.epoch, head.sequence) == head.hash
 
 
-def begin(path: Path, found: Found, cipher: Cipher, version: str) -> tuple[int, int, bytes]:
+def begin(past: Past, backend: Epochs, found: Found, cipher: Cipher, version: str) -> tuple[int, int, bytes]:
     """
     Begin the next epoch, and write down what the last one left open, in one commit; answers the epoch, and its last row's
-    place and hash.
+    place and hash. `backend` writes in that epoch from now on.
 
     Raises `writer.Failed`.
     """
@@ -123,33 +106,24 @@ def begin(path: Path, found: Found, cipher: Cipher, version: str) -> tuple[int, 
     epoch = found.epoch + 1
     checkpoint = _checkpoint_hash(found.note)
     entries = [Entry(Kind.EPOCH, {"time": now, "version": version, "checkpoint": checkpoint})]
-    db = connect(path, timeout_s=5.0)
-    try:
-        for intent in found.open_intents:
-            entries.append(_possible(db, intent, len(entries), cipher, now))
-    finally:
-        db.close()
+    for intent in found.open_intents:
+        entries.append(_possible(past, intent, len(entries), cipher, now))
     written: list[Row] = []
     for sequence, entry in enumerate(entries, 1):
         previous = written[-1].hash if written else found.hash
         written.append(after(found.instance, epoch, sequence, previous, entry.kind, entry.fields))
-    backend = Sqlite(path)
-    try:
-        backend.begin_epoch(found.instance, epoch, entries, [(row, None) for row in written])
-    finally:
-        backend.close()
+    backend.begin_epoch(found.instance, epoch, entries, written)
     return epoch, len(written), written[-1].hash
 
 
-def _possible(db: sqlite3.Connection, intent: Row, number: int, cipher: Cipher, now: str) -> Entry:
+def _possible(past: Past, intent: Row, number: int, cipher: Cipher, now: str) -> Entry:
     """The row for one INTENT, and the results of its items that have none."""
     fields = intent.fields
     name, _, index = fields["request"].partition("/")
     id_, item = uuid.UUID(name).bytes, int(index) if index else -1
     sealed = b"%s %d" % (id_, item)
     places: list[int] = [place for start, stop in fields["items"] for place in range(start, stop)]
-    known = db.execute("SELECT data FROM ledger_results WHERE id = ? AND item = ? ORDER BY number", (id_, item))
-    for (data,) in known.fetchall():
+    for data in past.results(id_, item):
         part = Part.of(cipher.open(sealed, data))
         places = [place for place in places if place not in _decided(part, fields["attempt"])]
     said = {"intent": [intent.epoch, intent.sequence], "request": fields["request"], "items": places, "time": now}

@@ -7,9 +7,7 @@ The daemon: start-up, service, drain, stop. It wires the rooms together and hold
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
@@ -31,6 +29,7 @@ from signer.batch import Batches
 from signer.clock import Clock
 from signer.config import Config, ConfigError
 from signer.credential import Credential
+from signer.exclusive import hold_state, hold_tokens
 from signer.handlers import Admission, Gatekeeper, build
 from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
 from signer.listener import Door, TlsFiles, connections_max
@@ -41,12 +40,11 @@ from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.policy import Policy
 from signer.service import SigningService
 from signer.spool import Spool
-from signer.store import open_store
+from signer.store import open_store, where
 from signer.v1 import operator_pb2, signing_pb2
 
 log = logging.getLogger("signer")
 
-DATABASE = "paraph.sqlite"
 METRICS_S = 5.0  # the loop is never that late; if it is, the scrape fails and says so
 HEALTH_PAUSE_S = 0.05  # a pool under load changes a hundred times a second, its health hardly ever
 LEDGER_LOOK_S = 0.25  # health says within a second that the disk fails
@@ -54,10 +52,6 @@ SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
 _FIXED = ("server", "token", "listener", "ledger")
-
-
-class AlreadyRunning(Exception):
-    """Another daemon uses this state directory; the message names its process."""
 
 
 class Daemon:
@@ -79,14 +73,15 @@ class Daemon:
         """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning` before anything is served."""
         state = self._config.server.state
         async with AsyncExitStack() as stack:
-            stack.callback(os.close, _lock(state))
+            stack.callback(hold_state(state))
+            stack.callback(hold_tokens(self._config.token))
             self._descriptors = _descriptors()
-            self._engine = open_store(state / DATABASE)
+            self._engine = await asyncio.to_thread(open_store, where(self._config))
             stack.callback(self._engine.dispose)
             self._credentials = rows.read(self._engine)
             keys = [credential.key for credential in self._credentials.values()]
             self._books = await stack.enter_async_context(
-                books.opened(self._config.ledger, state / DATABASE, self._clock)
+                books.opened(self._config.ledger, books.database(where(self._config), state), self._clock)
             )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
@@ -252,21 +247,3 @@ def _descriptors() -> int:
     if max(soft, may) < DESCRIPTORS_WANTED:
         log.warning("only %d descriptors (LimitNOFILE); %d are wanted", max(soft, may), DESCRIPTORS_WANTED)
     return max(soft, may)
-
-
-def _lock(state: Path) -> int:
-    """The state directory is one daemon's: two would each count PIN tries and sign without the other's knowledge."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode().strip()
-        os.close(fd)
-        raise AlreadyRunning(f"{state} is used by the daemon with process id {holder}") from None
-    os.truncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
-    return fd
-
-
-__all__ = ["AlreadyRunning", "Daemon"]

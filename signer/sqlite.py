@@ -4,17 +4,21 @@ The ledger's statements for SQLite, as the driver takes them.
 Several rows go with one statement: each statement lets other threads run, and takes its turn among them again.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from signer.chain import Row
+from signer.chain import GENESIS, Row
+from signer.database import RawRow
 from signer.ledger import Stored
-from signer.store import connect
+from signer.store import BUSY_S, StoreError
 from signer.writer import Entry, Failed
 
-_COLUMNS = {"ledger_rows": 7, "ledger_requests": 9, "ledger_results": 4}
+WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
+_COLUMNS = {"ledger_rows": 7, "ledger_requests": 10, "ledger_results": 4}
 _SIZES = (64, 8, 1)  # rows in a statement: three statements for each table, prepared once
 _INSERTS = {
     (table, size): f"INSERT INTO {table} VALUES " + ", ".join(["(" + ", ".join("?" * columns) + ")"] * size)  # noqa: S608
@@ -27,43 +31,63 @@ _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
+class SqliteDatabase:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def past(self) -> "SqlitePast":
+        return SqlitePast(self._path)
+
+    def backend(self) -> "Sqlite":
+        return Sqlite(self._path)
+
+    eraser = backend
+
+    def reader(self) -> "SqliteReader":
+        return SqliteReader(self._path)
+
+
+def _connect(path: Path, timeout_s: float = WRITE_BUSY_S) -> sqlite3.Connection:
+    """Without transactions of the driver's own; `open_store` comes first."""
+    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    for pragma in ("synchronous = FULL", "journal_size_limit = 67108864"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
 class Sqlite:
-    """For the writer's thread."""
+    """For the writer's thread, and for the eraser."""
 
     def __init__(self, path: Path) -> None:
-        self._db = connect(path)
+        self._db = _connect(path)
+        self._epoch = ("", 0)  # the instance, and the epoch of it that was begun here
 
-    def begin_epoch(
-        self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]
-    ) -> None:
-        """Write the first rows of an epoch, unless somebody else has begun it; raises `Failed`."""
+    def begin_epoch(self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
         step = "UPDATE ledger_instances SET epoch = ? WHERE instance = ? AND epoch = ?"
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        last = "SELECT hash FROM ledger_rows WHERE instance = ? ORDER BY epoch DESC, sequence DESC LIMIT 1"
+        with self._transaction():
             if self._db.execute(step, (epoch, instance, epoch - 1)).rowcount != 1:
-                self._db.execute("ROLLBACK")
                 raise Failed("STORE_BUSY", f"another daemon has begun epoch {epoch}")
-            self._insert_all(entries, rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise _failed(error) from None
+            (hash_,) = self._db.execute(last, (instance,)).fetchone() or (GENESIS,)
+            if hash_ != rows[0].previous:
+                raise Failed("STORE_BUSY", "the ledger has grown since it was read: another daemon writes it")
+            self._insert_all(instance, entries, [(row, None) for row in rows])
+        self._epoch = (instance, epoch)
 
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._insert_all(entries, rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise _failed(error) from None
+        with self._transaction():
+            if not self._db.execute(
+                "SELECT 1 FROM ledger_instances WHERE instance = ? AND epoch = ?", self._epoch
+            ).fetchone():
+                raise self._fenced()
+            self._insert_all(self._epoch[0], entries, rows)
 
-    def _insert_all(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
+    def _insert_all(self, instance: str, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
         for entry in entries:
             if entry.chain is not None:
                 self._db.execute("INSERT INTO ledger_chains VALUES (?, ?) ON CONFLICT DO NOTHING", entry.chain)
             if entry.note:
-                self._db.execute("UPDATE ledger_instances SET note = ?", (entry.note,))
+                self._db.execute("UPDATE ledger_instances SET note = ? WHERE instance = ?", (entry.note, instance))
         self._insert("ledger_requests", [entry.request for entry in entries if entry.request is not None])
         self._insert("ledger_results", [entry.result for entry in entries if entry.result is not None])
         self._insert(
@@ -80,27 +104,39 @@ class Sqlite:
                 start += size
 
     def erase(self, before: int, most: int) -> int:
-        """Forget what is kept of so many requests, accepted before this second; answers of how many. Raises `Failed`."""
         old = "SELECT id, item FROM ledger_requests WHERE accepted < ? ORDER BY accepted LIMIT ?"
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             gone = self._db.execute(old, (before, most)).fetchall()
             for table in ("ledger_results", "ledger_requests"):
                 self._db.executemany(f"DELETE FROM {table} WHERE id = ? AND item = ?", gone)  # noqa: S608
+        return len(gone)
+
+    def pulse(self) -> None:
+        beat = "UPDATE ledger_instances SET pulse = pulse + 1 WHERE instance = ? AND epoch = ?"
+        try:
+            if self._db.execute(beat, self._epoch).rowcount != 1:
+                raise self._fenced()
+        except sqlite3.Error as error:
+            raise _failed(error) from None
+
+    def ending(self) -> None:
+        """It always answers, or nothing does."""
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             raise _failed(error) from None
-        return len(gone)
-
-    def pulse(self) -> None:
-        try:
-            self._db.execute("UPDATE ledger_instances SET pulse = pulse + 1")
-        except sqlite3.Error as error:
-            raise _failed(error) from None
-
-    def close(self) -> None:
-        self._db.close()
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -109,41 +145,100 @@ class Sqlite:
             except sqlite3.Error as error:
                 raise Failed("AUDIT_UNWRITABLE", f"not even taken back: {error}", is_fatal=True) from None
 
+    def _fenced(self) -> Failed:
+        said = f"epoch {self._epoch[1]} of this ledger is over: another daemon writes it now"
+        return Failed("STORE_BUSY", said, is_fatal=True)
+
 
 class SqliteReader:
     """What is committed; for the event loop's thread. A look-up takes some ten microseconds."""
 
-    _REQUEST = "SELECT item, caller, body, accepted, count, output, chain, detail FROM ledger_requests WHERE id = ?"
+    _REQUEST = (
+        "SELECT item, caller, body, accepted, count, output, chain, detail, instance FROM ledger_requests WHERE id = ?"
+    )
 
     def __init__(self, path: Path) -> None:
-        self._db = connect(path)
+        self._db = _connect(path)
 
-    def request(self, id_: bytes, item: int) -> Stored | None:
+    async def request(self, id_: bytes, item: int) -> Stored | None:
         row = self._db.execute(f"{self._REQUEST} AND item = ?", (id_, item)).fetchone()
         return None if row is None else Stored(*row)
 
-    def any_of(self, id_: bytes) -> Stored | None:
+    async def any_of(self, id_: bytes) -> Stored | None:
         row = self._db.execute(f"{self._REQUEST} LIMIT 1", (id_,)).fetchone()
         return None if row is None else Stored(*row)
 
-    def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]:
+    async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]:
         rows = self._db.execute(f"{self._REQUEST} AND item >= ? ORDER BY item LIMIT ?", (id_, first, most))
         return [Stored(*row) for row in rows]
 
-    def results(self, id_: bytes, item: int) -> list[bytes]:
-        rows = self._db.execute(
-            "SELECT data FROM ledger_results WHERE id = ? AND item = ? ORDER BY number", (id_, item)
-        )
-        return [data for (data,) in rows]
+    async def results(self, id_: bytes, item: int) -> list[bytes]:
+        return _results(self._db, id_, item)
 
-    def certificates(self, chain: bytes) -> bytes:
+    async def certificates(self, chain: bytes) -> bytes:
         certificates: bytes = self._db.execute(
             "SELECT certificates FROM ledger_chains WHERE hash = ?", (chain,)
         ).fetchone()[0]
         return certificates
 
+    async def close(self) -> None:
+        self._db.close()
+
+
+class SqlitePast:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = _connect(path, BUSY_S)
+
+    def instance(self) -> tuple[str, int, str]:
+        """The only row's; the first daemon makes it."""
+        with self._told():
+            found = self._db.execute("SELECT instance, epoch, note FROM ledger_instances").fetchone()
+            if found is None:
+                found = (uuid.uuid4().hex, 0, "")
+                self._db.execute("INSERT INTO ledger_instances VALUES (?, ?, ?, 0)", found)
+        instance, epoch, note = found
+        return instance, epoch, note
+
+    def rows(self, instance: str) -> Iterator[RawRow]:
+        columns = "epoch, sequence, kind, body, hash, closes"
+        with self._told():
+            yield from self._db.execute(
+                f"SELECT {columns} FROM ledger_rows WHERE instance = ? ORDER BY epoch, sequence",  # noqa: S608
+                (instance,),
+            )
+
+    def hash_of(self, instance: str, epoch: int, sequence: int) -> bytes | None:
+        place = "instance = ? AND epoch = ? AND sequence = ?"
+        with self._told():
+            found = self._db.execute(
+                f"SELECT hash FROM ledger_rows WHERE {place}",  # noqa: S608
+                (instance, epoch, sequence),
+            ).fetchone()
+        return None if found is None else found[0]
+
+    def results(self, id_: bytes, item: int) -> list[bytes]:
+        with self._told():
+            return _results(self._db, id_, item)
+
     def close(self) -> None:
         self._db.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Of a file that is damaged, and of a lock that somebody holds, by the file's name."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            failed = _failed(error)
+            if failed.reason == "STORE_BUSY":
+                raise failed from None
+            raise StoreError(f"{self._path}: {error}") from None
+
+
+def _results(db: sqlite3.Connection, id_: bytes, item: int) -> list[bytes]:
+    rows = db.execute("SELECT data FROM ledger_results WHERE id = ? AND item = ? ORDER BY number", (id_, item))
+    return [data for (data,) in rows]
 
 
 def _failed(error: sqlite3.Error) -> Failed:

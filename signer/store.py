@@ -2,10 +2,9 @@
 The daemon's database: engine, schema, and the steps from one schema to the next.
 
 SQLite, write-ahead log, every commit synced; PostgreSQL by one setting. What is not on a signature's path goes through
-SQLAlchemy; the ledger's few statements are the driver's own (`connect`).
+SQLAlchemy; the ledger's few statements are the driver's own (`sqlite.py`, `postgresql.py`).
 """
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,25 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     inspect,
     select,
     update,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
 
+from signer.config import Config
+
+Where = Path | str  # SQLite's file, or PostgreSQL's URL
+
+DATABASE = "paraph.sqlite"
 VERSION = 2
 METADATA = MetaData()
 BUSY_S = 5.0  # a command and the daemon write at one time
+# Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
+_LOCK = int.from_bytes(b"paraph")
 
 schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
 credentials = Table(
@@ -80,6 +88,7 @@ requests = Table(
     Column("output", String, nullable=False),
     Column("chain", LargeBinary, nullable=False),  # SHA-256 of the certificates
     Column("detail", LargeBinary, nullable=False),  # what is needed to make the answer again, encrypted
+    Column("instance", String, nullable=False),  # whose it is to sign what is not signed yet
     sqlite_with_rowid=False,
 )
 Index("ledger_requests_accepted", requests.c.accepted)
@@ -113,15 +122,27 @@ _LEDGER = (rows, requests, results, chains, instances)
 
 
 class StoreError(Exception):
-    """The database cannot be used; the message says why."""
+    """The database cannot be used; the message says why. `is_temporary`: now, and perhaps in a moment."""
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        self.is_temporary = is_temporary
+        super().__init__(message)
 
 
-def open_store(path: Path) -> Engine:
+def where(config: Config) -> Where:
+    return config.ledger.database or config.server.state / DATABASE
+
+
+def open_store(where: Where) -> Engine:
     """
-    The database in a file that only its owner can read; made when missing, and taken to this program's schema.
+    The database, taken to this program's schema. SQLite's file is made when missing, and only its owner can read it.
 
     Raises `StoreError` if it is newer, or no database, or cannot be opened.
     """
+    return _sqlite(where) if isinstance(where, Path) else _postgresql(where)
+
+
+def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
@@ -140,13 +161,34 @@ def open_store(path: Path) -> Engine:
     return _ready(engine, str(path))
 
 
+def _postgresql(url: str) -> Engine:
+    try:
+        from signer.postgresql import connect  # late: the driver is an extra of the installation
+    except ImportError as error:
+        raise StoreError(
+            f"{url} wants PostgreSQL's driver: install paraph[daemon,postgresql] or psycopg ({error})"
+        ) from None
+    # Used for a moment now and then: a connection kept meanwhile would be one that a restart of the server has ended.
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(url, autocommit=False),
+        poolclass=NullPool,
+        use_native_hstore=False,
+    )
+    return _ready(engine, url)
+
+
 def _ready(engine: Engine, name: str) -> Engine:
     try:
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
+                connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             version = _migrated(connection)
     except DBAPIError as error:
         engine.dispose()
-        raise StoreError(f"{name}: {error.orig}") from None
+        # Of SQLite the same class says of a file that it is none of its own or that there is no room.
+        is_temporary = isinstance(error, OperationalError) and engine.dialect.name == "postgresql"
+        raise StoreError(f"{name}: {' '.join(str(error.orig).split())}", is_temporary=is_temporary) from None
     if version != VERSION:
         engine.dispose()
         raise StoreError(f"{name} has schema {version}, this program knows {VERSION}: use the program that wrote it")
@@ -164,11 +206,3 @@ def _migrated(connection: Connection) -> int:
         connection.execute(update(schema).values(version=2))
         version = 2
     return version
-
-
-def connect(path: Path, timeout_s: float = 0.2) -> sqlite3.Connection:
-    """A connection of the driver itself, for one thread, without transactions of its own; `open_store` comes first."""
-    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-    for pragma in ("synchronous = FULL", "journal_size_limit = 67108864"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection

@@ -40,6 +40,17 @@ class Failed(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
+class Taken(Exception):
+    """
+    Another daemon has the requests that these entries bring: nothing of the commit was written. Without them, and what
+    else is intended for those requests, it can be.
+    """
+
+    def __init__(self, entries: "Sequence[Entry]") -> None:
+        self.names = {entry.fields["request"] for entry in entries}
+        super().__init__(f"another daemon has {', '.join(sorted(self.names))}")
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """
@@ -58,13 +69,14 @@ class Entry:
     must: bool = False  # it is not forgotten when a commit fails
     then: Callable[[], None] | None = None  # called when it is durable
     sequence: int = 0  # its place, once it is written
+    durable: asyncio.Future[None] | None = None  # of its own, unless it must be written
 
 
 class Backend(Protocol):
     """A database, used by the writer's thread alone."""
 
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
-        """Put everything into one transaction and make it durable; raises `Failed`."""
+        """Put everything into one transaction and make it durable; raises `Failed`, or `Taken`."""
 
     def pulse(self) -> None:
         """Write something that means nothing, durably; raises `Failed`."""
@@ -75,10 +87,14 @@ class Backend(Protocol):
 @dataclass(eq=False, slots=True)
 class _Group:
     entries: list[Entry]
-    intents: asyncio.Future[None]
-    others: asyncio.Future[None]
+    others: asyncio.Future[None]  # of what must be written
     problem: Failed | None = None
-    kept: list[Entry] = field(default_factory=list)
+    taken: list[Entry] = field(default_factory=list)  # intents for requests that are another daemon's
+
+    def fail(self, error: Unrecorded) -> list[Entry]:
+        """What is left of it: it must be written."""
+        self.others.set_exception(error)
+        return _without(self.entries, [entry for entry in self.entries if not entry.must], error)
 
 
 class Writer:
@@ -118,7 +134,10 @@ class Writer:
         """The future of its commit; fails with `Unrecorded`, after which only what must be is still tried."""
         self._next.entries.append(entry)
         self._go_soon()
-        return self._next.others if entry.must else self._next.intents
+        if entry.must:
+            return self._next.others
+        entry.durable = self._loop.create_future()
+        return entry.durable
 
     def flush(self) -> None:
         """Write what waits for a commit to go with."""
@@ -145,9 +164,8 @@ class Writer:
         self._thread.join()
 
     def _group(self, entries: list[Entry]) -> _Group:
-        group = _Group(entries, self._loop.create_future(), self._loop.create_future())
-        for future in (group.intents, group.others):
-            future.add_done_callback(lambda done: done.exception())  # nobody may be waiting
+        group = _Group(entries, self._loop.create_future())
+        group.others.add_done_callback(lambda done: done.exception())  # nobody may be waiting
         return group
 
     def _go_soon(self) -> None:
@@ -183,20 +201,21 @@ class Writer:
         before, self.problem = self.problem, group.problem
         if group.problem is None:
             self.written += len(group.entries)
-            group.intents.set_result(None)
+            if group.taken:
+                self._refuse(group.taken)
             group.others.set_result(None)
             for entry in group.entries:
+                if entry.durable is not None and not entry.durable.done():  # whoever waited may have gone
+                    entry.durable.set_result(None)
                 if entry.then is not None:
                     entry.then()
             self._go_soon()
         else:
             # What came meanwhile may count upon what was lost: no intent of it is written either.
             came, self._next = self._next, self._group([])
-            for each in (group, came):
-                error = Unrecorded(group.problem.reason, group.problem.detail)
-                each.intents.set_exception(error)
-                each.others.set_exception(error)
-                self._next.entries += [entry for entry in each.entries if entry.must]
+            group.entries += group.taken
+            error = Unrecorded(group.problem.reason, group.problem.detail)
+            self._next.entries = group.fail(error) + came.fail(error)
             if self._closing:
                 log.critical("%d rows could not be written before the end", len(self._next.entries))
                 self._closed.set()
@@ -211,6 +230,13 @@ class Writer:
             for callback in self._changed:
                 callback()
 
+    def _refuse(self, taken: Sequence[Entry]) -> None:
+        """These, and what came meanwhile and counts upon them."""
+        error = Unrecorded("STORE_BUSY", "another daemon has this request")
+        names = {entry.fields["request"] for entry in taken}
+        _without(taken, taken, error)
+        self._next.entries = _without(self._next.entries, _intents(self._next.entries, names), error)
+
     # ---- the thread
 
     def _run(self) -> None:
@@ -221,7 +247,7 @@ class Writer:
                 except Failed as failed:
                     group.problem = failed
                     if failed.is_fatal:
-                        log.critical("the disk has failed, the process ends: %s", failed.detail)
+                        log.critical("the ledger's storage has failed, the process ends: %s", failed.detail)
                         os._exit(EX_IOERR)
                 except Exception as error:
                     log.exception("the ledger's writer failed")
@@ -233,10 +259,24 @@ class Writer:
     def _write(self, group: _Group) -> None:
         if not group.entries:
             self._backend.pulse()
-            return
+        while group.entries:
+            rows = self._placed(group.entries)
+            try:
+                self._backend.write(group.entries, rows)
+            except Taken as taken:
+                others = _intents(group.entries, taken.names)
+                group.taken += others
+                group.entries = [entry for entry in group.entries if entry not in others]
+            else:
+                last = rows[-1][0]
+                self.head = (last.sequence, last.hash)
+                return
+
+    def _placed(self, entries: Sequence[Entry]) -> list[tuple[Row, int | None]]:
+        """The rows that these make behind the last one, each with the INTENT that it closes."""
         sequence, previous = self.head
         rows: list[tuple[Row, int | None]] = []
-        for entry in group.entries:
+        for entry in entries:
             sequence += 1
             fields: Mapping[str, Any] = entry.fields
             if entry.refers is not None:
@@ -244,5 +284,17 @@ class Writer:
             row = after(self.instance, self.epoch, sequence, previous, entry.kind, dict(fields))
             entry.sequence, previous = sequence, row.hash
             rows.append((row, entry.refers.sequence if entry.closes and entry.refers is not None else None))
-        self._backend.write(group.entries, rows)
-        self.head = (sequence, previous)
+        return rows
+
+
+def _intents(entries: Sequence[Entry], requests: set[str]) -> list[Entry]:
+    return [entry for entry in entries if entry.kind is Kind.INTENT and entry.fields["request"] in requests]
+
+
+def _without(entries: Sequence[Entry], failed: Sequence[Entry], error: Unrecorded) -> list[Entry]:
+    """The entries but for those that have failed, which are told."""
+    for entry in failed:
+        if entry.durable is not None and not entry.durable.done():
+            entry.durable.set_exception(error)
+    gone = set(map(id, failed))
+    return [entry for entry in entries if id(entry) not in gone]

@@ -7,8 +7,10 @@ The tests run the same functions in a smaller size.
 
 import argparse
 import contextlib
+import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -31,6 +33,8 @@ from tests.signer.access.calls import (
     statuses,
 )
 from tests.signer.access.test_fairness import FLOODS, SHARE, flooded_rig, overload, share
+from tests.signer.ledger.tampering import POSITIONS, TAMPERS
+from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
 HEAD = """\
@@ -171,8 +175,8 @@ def abuse(connections: int = 5_000, streams: int = 100_000) -> str:
         hasty = abuses.hasty_reset(rig, streams)
         assert hasty["RST_STREAM ENHANCE_YOUR_CALM"] >= 0.97 * streams
         said.append(f"{streams:,} in haste: {hasty['RST_STREAM ENHANCE_YOUR_CALM']:,} ENHANCE_YOUR_CALM")
-        for name, held in (("idle", abuses.idle_connections), ("half-open", abuses.half_open)):
-            outcome = held(rig, portal, connections)
+        for name, kind in (("idle", "idle"), ("half-open", "half_open")):
+            outcome = abuses.standing(rig, portal, kind, connections)
             assert outcome.descriptors > connections
             said.append(f"{connections:,} {name}: {outcome.check()}")
         slow = abuses.slow_reader(rig, portal, streams=100)
@@ -196,6 +200,31 @@ def abuse(connections: int = 5_000, streams: int = 100_000) -> str:
     return "; ".join(said)
 
 
+def histories(correct: int = 100_000, done: int = 10_000) -> str:
+    """Random ledgers, whole and tampered with, before the offline verifier; the figures, or AssertionError."""
+    began, rows, gaps = time.monotonic(), 0, 0
+    for seed in range(correct):
+        report = check_history(f"soak {seed}")
+        rows += sum(report.rows.values())
+        gaps += bool(report.gaps)
+    places = [(kind, position) for kind in TAMPERS for position in POSITIONS if (kind, position) not in NO_TRACE]
+    kinds: Counter[str] = Counter()
+    seeds = itertools.count()
+    while kinds.total() < done:
+        seed = next(seeds)
+        for kind, position in places:
+            report = tampered(kind, position, f"soak {seed}")
+            if report is not None:
+                assert report.findings, (kind, position, seed)
+                kinds[report.findings[0].kind] += 1
+    took_s = time.monotonic() - began
+    first = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return (
+        f"{correct:,} correct histories ({rows:,} rows, {gaps:,} with a declared gap), none accused; {kinds.total():,} "
+        f"tampered with in {len(TAMPERS)} ways at {len(POSITIONS)} kinds of place, all found, as {first}; {took_s:.0f} s"
+    )
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -217,6 +246,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         abuse,
         "100 000 streams reset, 5 000 connections",
         "a good client's p99 beside ping floods, 100 000 resets and 5 000 connections is at most twice its baseline",
+    ),
+    "histories": (
+        histories,
+        "100 000 correct histories, 10 000 tampered ones",
+        "row 4.4: the offline verifier accuses no correct ledger, and finds whatever was done without the key",
     ),
 }
 

@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from signer.cli import session
 from signer.cli.exits import CONFIG, FAILED, OK
+
+if TYPE_CHECKING:
+    from signer.config import Config
 
 HELP = "list, add, remove, suspend or resume credentials"
 EXAMPLE = "paraph credential add clerk --certificate clerk.pem --key-label clerk-2026 --output PADES_B_B"
@@ -48,25 +51,24 @@ def run(options: argparse.Namespace) -> int:
     from signer.store import StoreError
 
     try:
-        state = configs.load(options.config).server.state
+        config = configs.load(options.config)
     except ConfigError as error:
         for mistake in error.mistakes:
             print(f"{error.path}: {mistake}", file=sys.stderr)
         return CONFIG
     try:
-        return _list(options, state) if options.action == "list" else _change(options, state)
+        return _list(options, config) if options.action == "list" else _change(options, config)
     except (CredentialError, StoreError, OSError) as error:
         print(f"paraph credential: {error}", file=sys.stderr)
         return FAILED
 
 
-def _list(options: argparse.Namespace, state: Path) -> int:
+def _list(options: argparse.Namespace, config: "Config") -> int:
     from signer import credential as rows
     from signer.clock import rfc3339
-    from signer.server import DATABASE
-    from signer.store import open_store
+    from signer.store import open_store, where
 
-    found = rows.read(open_store(state / DATABASE)).values()
+    found = rows.read(open_store(where(config))).values()
     records: list[dict[str, Any]] = [
         {
             "name": c.name,
@@ -92,13 +94,12 @@ def _list(options: argparse.Namespace, state: Path) -> int:
     return OK
 
 
-def _change(options: argparse.Namespace, state: Path) -> int:
+def _change(options: argparse.Namespace, config: "Config") -> int:
     from signer import credential as rows
     from signer.clock import Clock
-    from signer.server import DATABASE
-    from signer.store import open_store
+    from signer.store import open_store, where
 
-    engine, clock = open_store(state / DATABASE), Clock()
+    engine, clock = open_store(where(config)), Clock()
     if options.action == "add":
         cka_id = None
         if options.key_id is not None:
@@ -121,7 +122,7 @@ def _change(options: argparse.Namespace, state: Path) -> int:
     else:
         wanted = rows.State.SUSPENDED if options.action == "suspend" else rows.State.ACTIVE
         rows.set_state(engine, options.name, wanted, clock)
-    _tell_daemon(state)
+    _tell_daemon(config.server.state)
     return OK
 
 

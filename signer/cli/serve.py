@@ -35,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
     from signer import config as configs
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
+    from signer.exclusive import AlreadyRunning
     from signer.listener import TlsFiles
     from signer.policy import Policy
     from signer.recovery import Broken
-    from signer.server import AlreadyRunning, Daemon
+    from signer.server import Daemon
     from signer.store import StoreError
     from signer.writer import Failed
 
@@ -89,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
         return TEMPORARY
     except (StoreError, Broken, Failed, OSError) as error:  # OSError: a directory or a port that cannot be had
         print(f"paraph serve: {error}", file=sys.stderr)
-        return CONFIG
+        is_temporary = isinstance(error, StoreError) and error.is_temporary
+        return TEMPORARY if is_temporary or (isinstance(error, Failed) and error.reason == "STORE_BUSY") else CONFIG
     return OK
 
 

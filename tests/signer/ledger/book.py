@@ -1,28 +1,43 @@
 """What the tests of the ledger share: its rows as they stand in the database, requests by id, and documents."""
 
-import sqlite3
+import contextlib
+import tomllib
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
+from signer.books import database
 from signer.chain import Kind, Row
-from signer.recovery import rows
+from signer.database import Past
+from signer.recovery import Found, look, rows
+from signer.store import DATABASE
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig
 from tests.signer.access.calls import Answer, Caller, ask, said
 
 
+@contextlib.contextmanager
+def past(state: Path) -> Iterator[Past]:
+    """The database of the rig whose state this is, as a start reads it."""
+    ledger = tomllib.loads((state.parent / "paraph.toml").read_text())["ledger"]
+    with contextlib.closing(database(ledger.get("database") or state / DATABASE, state).past()) as opened:
+        yield opened
+
+
 def book(state: Path) -> list[Row]:
     """Every row of the chain."""
-    db = sqlite3.connect(f"file:{state / 'paraph.sqlite'}?mode=ro", uri=True)
-    try:
-        [(instance,)] = db.execute("SELECT instance FROM ledger_instances").fetchall()
-        return [row for row, _ in rows(db, instance)]
-    finally:
-        db.close()
+    with past(state) as there:
+        return [row for row, _ in rows(there, there.instance()[0])]
+
+
+def found(state: Path) -> Found:
+    """What a start would find: raises what it would raise."""
+    with past(state) as there:
+        return look(there)
 
 
 def kinds(rig: Rig, request: str = "") -> Counter[str]:

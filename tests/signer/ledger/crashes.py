@@ -18,13 +18,12 @@ from typing import Any
 
 from pool import Algorithm, Hash, Scheme
 from signer.chain import Kind, items_hash
-from signer.recovery import look
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig
 from tests.disk import Disk
 from tests.pool.rig import token_input
 from tests.signer.access.calls import Answer, Caller, ask, digest, lane_pids, shim_of
-from tests.signer.ledger.book import book, result, signatures
+from tests.signer.ledger.book import book, found, result, signatures
 
 ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
 ITEMS = (1, 1, 2, 7, 40)  # of a request: mostly few, as people send them
@@ -142,7 +141,7 @@ def judge(rig: Rig, caller: Caller, history: History) -> None:
     """The three witnesses, one against the other."""
     _released_once(caller, history)
     _covered_by_intents(rig, history)
-    assert look(rig.state / "paraph.sqlite").epoch >= 1, "the chain is whole: looking through it raises nothing"
+    assert found(rig.state).epoch >= 1, "the chain is whole: looking through it raises nothing"
 
 
 def _released_once(caller: Caller, history: History) -> None:

@@ -1,0 +1,485 @@
+"""
+paraph audit: whether a ledger is whole, what stands in it, and the keys that it needs.
+
+`verify` and `show` need files only: they run where the daemon is not, best at an auditor's.
+"""
+
+import argparse
+import heapq
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from signer.chain import ChainError, Kind, Row, read
+from signer.cli import session
+from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
+
+if TYPE_CHECKING:
+    from signer.audit import ChainState, Report
+    from signer.note import Note
+
+HELP = "check a ledger's files offline, read them, make a ledger's keys"
+EXAMPLE = "paraph audit verify ledger-1 ledger-2 --key checkpoint.pub --anchor checkpoints"
+
+Arguments = Callable[[argparse.ArgumentParser], None]
+Run = Callable[[argparse.Namespace], int]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, (text, give, _) in SUBCOMMANDS.items():
+        give(actions.add_parser(name, help=text, description=text))
+
+
+def run(options: argparse.Namespace) -> int:
+    return SUBCOMMANDS[options.action][2](options)
+
+
+class _Unreadable(Exception):
+    """A key or an anchor cannot be read; the message says why and what to do."""
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Exactly those of the file: no line end is translated, and bytes that are no UTF-8 stay what they are."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        yield from file
+
+
+# ---- verify
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="the ledger's files, in any order")
+    parser.add_argument("--key", required=True, type=Path, metavar="PEM", help="the public key of the checkpoints")
+    parser.add_argument(
+        "--anchor",
+        required=True,
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="checkpoints as an anchor has kept them, or a log with such lines; again for each further file",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    # Late imports: the client's installation has none of what these need.
+    from signer.audit import Verdict, examine
+
+    try:
+        spki = _public_key(options.key)
+        anchors = [_notes(path) for path in options.anchor]
+    except _Unreadable as error:
+        print(f"paraph audit: {error}", file=sys.stderr)
+        return CONFIG
+    # In the order of their numbers: what one anchor has missed another may have.
+    notes = heapq.merge(*anchors, key=lambda note: note.checkpoint.number)
+    try:
+        with Console(stderr=True).status("reading the ledger"):
+            report = examine((_lines(path) for path in options.files), notes, spki)
+    except OSError as error:
+        print(f"paraph audit: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    if options.json:
+        print(json.dumps(_report(report, options.files), indent=2, default=_plain_value))
+    else:
+        _print_report(_console(), report, options)
+    return {Verdict.WHOLE: OK, Verdict.GAP: GAP, Verdict.TAMPERED: FAILED}[report.verdict]
+
+
+def _public_key(path: Path) -> bytes:
+    """The DER SubjectPublicKeyInfo of a PEM file."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    from pool.public import KeyRefused, load_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        load_public_key(spki)
+    except OSError as error:
+        raise _Unreadable(f"the key {path}: {error.strerror}") from None
+    except KeyRefused as error:
+        raise _Unreadable(f"the key {path} is none that signs checkpoints: {error}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _Unreadable(f"the key {path} is no public key in PEM; give the checkpoint.pub of the daemon") from None
+    return spki
+
+
+def _notes(path: Path) -> "list[Note]":
+    from signer.anchor import note_of
+    from signer.note import MAGIC, NoteError, parse
+
+    try:
+        text = path.read_bytes().decode()
+        if text and not text.startswith(f"{MAGIC}\n"):
+            lines = [line for line in text.split("\n") if f"{MAGIC}\\n" in line]
+            text = "".join(map(note_of, lines))
+            if not lines:
+                raise NoteError(f"it has no checkpoint: those begin with {MAGIC}")
+        return list(parse(text))
+    except OSError as error:
+        raise _Unreadable(f"the anchor {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _Unreadable(f"the anchor {path} is no text; give the file that the daemon's anchor has written") from None
+    except NoteError as error:
+        raise _Unreadable(f"the anchor {path} cannot be read: {error}; fetch it anew from where it is kept") from None
+
+
+def _report(report: "Report", files: list[Path]) -> dict[str, Any]:
+    found = asdict(report)
+    for finding in found["findings"]:
+        segment = finding.pop("segment")
+        finding["file"] = None if segment is None else str(files[segment])
+    totals = {"epochs": report.epochs, "unanchored": report.unanchored}
+    return {"verdict": report.verdict, "files": [str(path) for path in files], **found, **totals}
+
+
+def _plain_value(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else _time(value)
+
+
+def _time(moment: datetime) -> str:
+    from signer.clock import rfc3339
+
+    return rfc3339(moment)
+
+
+def _console() -> Console:
+    """As `session.console`, without colours of its own for numbers and paths: here a colour says something."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else session.PIPED_COLUMNS)
+
+
+def _print_report(console: Console, report: "Report", options: argparse.Namespace) -> None:
+    _print_verdict(console, report)
+    _print_findings(console, report, options.files)
+    for gap in report.gaps:
+        console.print(
+            f"[yellow]lost[/]  rows {gap.first} to {gap.last} of epoch {gap.epoch} of chain {_printable(gap.instance)}, "
+            f"says row {gap.declared_by} {gap.declared_at[0]}/{gap.declared_at[1]} ({_printable(gap.time)}): "
+            f"{_printable(gap.reason)}"
+        )
+        if not gap.is_anchored:
+            console.print(
+                "      [yellow]No checkpoint covers this row: whoever can write the files may have added it.[/]"
+            )
+    if report.chains:
+        console.print(_chains(report))
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.rows.items() if count)
+    total = sum(report.rows.values())
+    console.print(f"checked  {_count(total, 'row')} in {_count(len(options.files), 'file')}: {kinds or 'nothing'}")
+    if report.first_time:
+        console.print(f"         from {_printable(report.first_time)} to {_printable(report.last_time)}")
+    more = f", and {report.absent:,} more that only the ledger tells of" if report.absent else ""
+    console.print(
+        f"beside   {_count(report.checkpoints, 'checkpoint')} signed by the key {escape(str(options.key))}{more}"
+    )
+    _print_limits(console, report)
+
+
+def _print_verdict(console: Console, report: "Report") -> None:
+    from signer.audit import Verdict
+
+    found = len(report.findings) + report.more
+    said = {
+        Verdict.WHOLE: "[bold green]WHOLE[/]",
+        Verdict.GAP: "[bold yellow]WHOLE[/], but for rows that were declared as lost when a backup was restored",
+        Verdict.TAMPERED: f"[bold red]NOT WHOLE[/]: {_count(found, 'finding')}",
+    }
+    console.print(said[report.verdict])
+
+
+def _print_findings(console: Console, report: "Report", files: list[Path]) -> None:
+    if not report.findings:
+        return
+    table = Table("what", "where", "row or checkpoint", "why", box=None, pad_edge=False)
+    for finding in report.findings:
+        where = "" if finding.segment is None else f"{files[finding.segment]}:{finding.line}"
+        table.add_row(f"[red]{finding.kind}[/]", escape(where), escape(finding.place), _printable(finding.sentence))
+    console.print(table)
+    if report.more:
+        console.print(f"and {_count(report.more, 'finding')} more, which are not listed")
+    if len(files) > 1 and any("segment " in finding.sentence for finding in report.findings):
+        console.print(f"segments: {', '.join(f'{n} {escape(str(path))}' for n, path in enumerate(files, 1))}")
+
+
+def _chains(report: "Report") -> Table:
+    table = Table("chain", box=None, pad_edge=False)
+    for column in ("rows", "epochs", "first", "last", "anchored", "not yet"):
+        table.add_column(column, justify="right")
+    table.add_column("checkpoint")
+    table.add_column("begins")
+    for chain in report.chains:
+        table.add_row(
+            chain.instance,
+            f"{chain.rows:,}",
+            f"{chain.epochs:,}",
+            f"{chain.first[0]}/{chain.first[1]}",
+            f"{chain.last[0]}/{chain.last[1]}",
+            "-" if chain.anchored is None else f"{chain.anchored.epoch}/{chain.anchored.sequence}",
+            f"[yellow]{chain.unanchored:,}[/]" if chain.unanchored else "0",
+            "-" if chain.anchored_time is None else f"{chain.anchored_by} of {_time(chain.anchored_time)}",
+            _beginning(chain),
+        )
+    return table
+
+
+def _beginning(chain: "ChainState") -> str:
+    if not chain.from_middle:
+        return "with its first row"
+    if chain.attached_by is not None:
+        return f"in the middle, where checkpoint {chain.attached_by} ends"
+    return "in the middle" if chain.anchored else "[yellow]in the middle, and nothing says that this is right[/]"
+
+
+def _print_limits(console: Console, report: "Report") -> None:
+    if report.unanchored:
+        count = _count(report.unanchored, "row")
+        console.print(
+            f"[yellow]{count} newer than the newest checkpoint[/]: these are not anchored yet. Whoever can write the "
+            "files may have cut off others behind them, or put them in the place of others."
+        )
+    elif report.chains:
+        console.print("Every row is anchored. Whether there were more after the newest checkpoint, nobody can say.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+# ---- show
+
+
+_COLOURS: dict[str, str] = {
+    Kind.EPOCH: "bold",
+    Kind.INTENT: "cyan",
+    Kind.OUTCOME: "green",
+    Kind.RELEASED: "green",
+    Kind.NOT_DELIVERED: "yellow",
+    Kind.POSSIBLE: "bold red",
+    Kind.MISMATCH: "red",
+    Kind.CHECKPOINT: "blue",
+    Kind.GAP: "bold red",
+}
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="one of the ledger's files")
+    parser.add_argument("--request", type=_request, metavar="UUID", help="only what is about this request")
+    parser.add_argument("--json", action="store_true", help="print each row as JSON, one a line")
+
+
+def _request(text: str) -> str:
+    """A request's UUID as rows have it; argparse tells of the ValueError."""
+    return str(uuid.UUID(text))
+
+
+def _show(options: argparse.Namespace) -> int:
+    broken = 0
+    try:
+        for row, request, fields in _with_requests(read(_lines(options.file))):
+            if options.request and not _is_about(options.request, request, fields):
+                continue
+            is_whole = _is_whole(row)
+            broken += not is_whole
+            if options.json:
+                print(json.dumps(_row(row, fields, is_whole=is_whole)))
+            else:
+                _print_row(row, request, fields, is_whole=is_whole)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"paraph audit: {options.file}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    except ChainError as error:
+        print(f"paraph audit: {options.file}: {error}; `paraph audit verify` says what is wrong", file=sys.stderr)
+        return FAILED
+    if broken:
+        print(
+            f"paraph audit: {_count(broken, 'row')} not whole; `paraph audit verify` says what is wrong",
+            file=sys.stderr,
+        )
+    return FAILED if broken else OK
+
+
+def _with_requests(rows: Iterable[Row]) -> Iterator[tuple[Row, str, dict[str, Any]]]:
+    """Each with the request that it is about: an OUTCOME has that of its INTENT, if the file has this."""
+    intents: dict[Any, str] = {}
+    epoch = 0
+    for row in rows:
+        if row.epoch != epoch:
+            epoch, intents = row.epoch, {}
+        fields = _fields(row)
+        request = fields.get("request")
+        if row.kind == Kind.INTENT and isinstance(request, str):
+            intents[row.sequence] = request
+        elif row.kind == Kind.OUTCOME:
+            intent = fields.get("intent")
+            known = intents if isinstance(intent, int) else {}
+            request = known.get(intent) if fields.get("closed") is False else known.pop(intent, None)
+        if request is None:
+            request = next(iter(_named(fields)), "")
+        yield row, request if isinstance(request, str) else "", fields
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    try:
+        found = row.fields
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_about(wanted: str, request: str, fields: dict[str, Any]) -> bool:
+    """A document of a request is named UUID/INDEX."""
+    return any(name.partition("/")[0] == wanted for name in (request, *_named(fields)))
+
+
+def _named(fields: dict[str, Any]) -> list[str]:
+    """The requests of a row that has several."""
+    found = fields.get("requests")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _is_whole(row: Row) -> bool:
+    try:
+        return row.is_whole()
+    except UnicodeEncodeError:
+        return False
+
+
+def _row(row: Row, fields: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
+    place = {"instance": row.instance, "epoch": row.epoch, "sequence": row.sequence}
+    return {**place, "kind": row.kind, "hash": row.hash.hex(), "whole": is_whole, "fields": fields}
+
+
+def _print_row(row: Row, request: str, fields: dict[str, Any], *, is_whole: bool) -> None:
+    caller, credential = (_text(fields.get(name)) for name in ("caller", "credential"))
+    who = f"{caller} ({credential})" if credential else caller
+    place = f"{row.epoch}/{row.sequence}"
+    start = f"{_text(fields.get('time')) or '-':20} {place:>9} "
+    rest = f" {who:26} {_text(request):38} {_what(row, fields)}".rstrip()
+    mark = "" if is_whole else " NOT WHOLE"
+    if not sys.stdout.isatty():  # a file of a million rows goes through a pipe as fast as it is read
+        print(f"{start}{row.kind:29}{rest}{mark}")
+        return
+    line = Text.assemble(start, (f"{row.kind:29}", _COLOURS[row.kind]), rest, (mark, "bold red"))
+    Console().print(line, soft_wrap=True)
+
+
+def _what(row: Row, fields: dict[str, Any]) -> str:
+    """What happened, and to how many."""
+    text = {name: _text(fields.get(name)) for name in ("version", "token", "number", "epoch", "from", "to", "reason")}
+    items = _how_many(fields.get("items"))
+    if row.kind == Kind.EPOCH:
+        return f"the daemon started, version {text['version']}"
+    if row.kind == Kind.INTENT:
+        return f"{items} to token {text['token']}"
+    if row.kind == Kind.OUTCOME:
+        counts = {"signed": fields.get("signed")} | {
+            word: len(fields[word]) for word in ("failed", "indeterminate") if isinstance(fields.get(word), list)
+        }
+        said = ", ".join(f"{count} {word}" for word, count in counts.items() if isinstance(count, int))
+        return said if fields.get("closed") is not False else f"{said}, more to come"
+    if row.kind in {Kind.RELEASED, Kind.NOT_DELIVERED}:
+        said = "the answer was taken" if row.kind == Kind.RELEASED else "nobody was there to take the answer"
+        others = len(_named(fields)) - 1
+        return f"{said}, and so with {others:,} more" if others > 0 else said
+    if row.kind == Kind.POSSIBLE:
+        return f"{items} may have been signed; nothing was released"
+    if row.kind == Kind.MISMATCH:
+        return "the request id came again with another body, or from another caller"
+    if row.kind == Kind.CHECKPOINT:
+        return f"checkpoint {text['number']}"
+    return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"
+
+
+def _how_many(items: Any) -> str:
+    """Items as ranges of places, or as places."""
+    if not isinstance(items, list):
+        return "? items"
+    try:
+        return _count(sum(each[1] - each[0] if isinstance(each, list) else 1 for each in items), "item")
+    except (TypeError, IndexError):
+        return "? items"
+
+
+def _text(value: Any) -> str:
+    """For a terminal: a row may hold anything, escape sequences, too."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _printable(text: str) -> str:
+    return escape(_text(text))
+
+
+# ---- keys
+
+_KEYS = ("checkpoint.key", "checkpoint.pub", "data.key")
+_KEY_BYTES = 32  # of data.key: AES-256
+_KEYS_SAID = """\
+{directory}/checkpoint.key  signs checkpoints. For the daemon alone: checkpoint_key or checkpoint_key_credential in [ledger]
+{directory}/checkpoint.pub  what auditors check them with: give it to them now, on a way of its own
+{directory}/data.key        encrypts what is kept for a day. For the daemon alone: data_key_file or data_key_credential
+Keep a copy of both keys where backups of the database are not. Who has checkpoint.key can write the ledger anew."""
+
+
+def _keys_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="where to put them; made if it is not there")
+
+
+def _keys(options: argparse.Namespace) -> int:
+    # Late imports: the client's installation has none of them.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    directory: Path = options.directory
+    there = [directory / name for name in _KEYS if os.path.lexists(directory / name)]
+    if there:
+        print(f"paraph audit: {there[0]} exists and is not written over; give another directory", file=sys.stderr)
+        return USAGE
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, content, mode in zip(
+            _KEYS, (private, public, os.urandom(_KEY_BYTES)), (0o400, 0o444, 0o400), strict=True
+        ):
+            _write_new(directory / name, content, mode)
+    except OSError as error:
+        print(f"paraph audit: {error.filename or directory}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    print(_KEYS_SAID.format(directory=directory))
+    return OK
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """On the disk, readable by nobody else at any moment, and never over another file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)  # whatever the umask says
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+
+
+# name -> what it does, its arguments, how it is run
+SUBCOMMANDS: dict[str, tuple[str, Arguments, Run]] = {
+    "verify": ("whether a ledger is whole: its files beside checkpoints and a public key", _verify_arguments, _verify),
+    "show": ("what stands in a ledger's file, one line a row", _show_arguments, _show),
+    "keys": ("make the keys that a ledger needs", _keys_arguments, _keys),
+}

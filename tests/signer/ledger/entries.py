@@ -1,0 +1,101 @@
+"""Entries as the ledger makes them, and what tests do with a database that holds them."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, text
+
+from signer import store
+from signer.chain import Kind, Row, after
+from signer.database import Database, Epochs
+from signer.recovery import Found, begin, look, rows
+from signer.results import Cipher, Part
+from signer.store import Where, open_store
+from signer.writer import Entry
+
+CIPHER = Cipher(bytes(32))
+INSTANCE = "0123456789abcdef" * 2
+
+
+def started(db: Database) -> tuple[Found, Epochs, tuple[int, int, bytes]]:
+    """What was there, the backend in the epoch after it, and where that stands."""
+    backend = db.backend()
+    with contextlib.closing(db.past()) as past:
+        found = look(past)
+        return found, backend, begin(past, backend, found, CIPHER, "1")
+
+
+def found(db: Database) -> Found:
+    with contextlib.closing(db.past()) as past:
+        return look(past)
+
+
+def chain(db: Database) -> list[Row]:
+    with contextlib.closing(db.past()) as past:
+        return [row for row, _ in rows(past, past.instance()[0])]
+
+
+def counted(where: Where, table: str) -> int:
+    engine = open_store(where)
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+    finally:
+        engine.dispose()
+
+
+def executed(where: Where, *statements: str) -> None:
+    engine = open_store(where)
+    try:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    finally:
+        engine.dispose()
+
+
+def name_of(id_: bytes) -> str:
+    return str(uuid.UUID(bytes=id_))
+
+
+def intent(id_: bytes, instance: str = INSTANCE, *, count: int = 2, accepted: int = 1_000_000_000) -> Entry:
+    """The first of a request for digests: it brings the request's row."""
+    fields = {"request": name_of(id_), "items": [[0, count]], "attempt": 1, "token": "card"}
+    detail = CIPHER.seal(b"%s -1" % id_, ["ECDSA", "SHA256", []])
+    row = (id_, -1, "portal", bytes(32), accepted, count, "RAW", b"c" * 32, detail, instance)
+    return Entry(Kind.INTENT, fields, request=row, chain=(b"c" * 32, b"certificates"))
+
+
+def outcome(of: Entry, number: int = 1, signatures: list[bytes | None] | None = None) -> Entry:
+    assert of.request is not None
+    id_ = of.request[0]
+    part = Part(1, "card", [(0, 2)], signatures or [b"one", b"two"], {})
+    result = (id_, -1, (1 << 32) + number, CIPHER.seal(b"%s -1" % id_, part.value()))
+    return Entry(Kind.OUTCOME, {"closed": True}, result=result, refers=of, closes=True, must=True)
+
+
+def placed(at: tuple[int, int, bytes], instance: str, *entries: Entry) -> list[tuple[Row, int | None]]:
+    """The rows that the writer would make of them."""
+    epoch, sequence, previous = at
+    made: list[tuple[Row, int | None]] = []
+    for entry in entries:
+        sequence += 1
+        row = after(instance, epoch, sequence, previous, entry.kind, entry.fields)
+        entry.sequence, previous = sequence, row.hash
+        made.append((row, entry.refers.sequence if entry.closes and entry.refers is not None else None))
+    return made
+
+
+@contextlib.contextmanager
+def as_it_is(where: Where) -> Iterator[Connection]:
+    """The database without any step of the schema, in one transaction."""
+    ready = store._ready
+    try:
+        store._ready = lambda engine, _name: engine
+        engine = open_store(where)
+    finally:
+        store._ready = ready
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()

@@ -1,0 +1,203 @@
+"""
+A request is executed once, with the ledger on PostgreSQL: the tests of SQLite's, and a server that is killed under load.
+
+`f28`, `f27` and `documents_again` end the daemon with kill -9; here it is the database that goes, too.
+"""
+
+import contextlib
+import itertools
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.daemon import Rig, running, until
+from tests.postgres import Postgres
+from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
+from tests.signer.ledger import test_exactly_once as sqlite
+from tests.signer.ledger.book import found, request, result, signatures
+from tests.signer.ledger.crashes import LATE_S, TIMEOUT_S, Clients, History, judge
+from tests.signer.ledger.test_exactly_once import (  # noqa: F401 -- collected here once more
+    test_a_refused_request_leaves_nothing,
+    test_a_stream_again,
+    test_documents_again,
+    test_f27_under_c_sign,
+    test_f28_after_the_answer,
+    test_f30_twins,
+    test_f30_who_waits_has_a_deadline_of_his_own,
+    test_f31_another_body,
+    test_f43_the_caller_has_gone,
+    test_released_is_written,
+    test_row_4_2_the_same_again,
+)
+
+SERVING, NOT_SERVING = 1, 2
+CREDENTIALS = ["p-256", "rsa-2048"]
+_databases = itertools.count()
+
+
+def on(server: Postgres, rig: Rig) -> Rig:
+    """The rig with a database of its own on this server."""
+    rig.database = server.create(f"exactly once {next(_databases)}")
+    return rig
+
+
+@pytest.fixture(scope="module")
+def rig(postgres: Postgres) -> Iterator[Rig]:
+    with running(on(postgres, sqlite.two_callers())) as made:
+        yield made
+
+
+@pytest.fixture
+def own(postgres: Postgres) -> Iterator[Rig]:
+    """For a test that ends the daemon, or its database."""
+    with running(on(postgres, sqlite.two_callers())) as made:
+        yield made
+
+
+@pytest.fixture
+def portal(rig: Rig) -> Iterator[Caller]:
+    with Caller(rig) as caller:
+        yield caller
+
+
+def test_it_is_really_there(rig: Rig, portal: Caller) -> None:
+    """Credentials, rows and results are in PostgreSQL, the results encrypted; in the state there is only this one's id."""
+    answer = portal.sign(request(digests=[digest(600)]))
+    assert not list(rig.state.glob("paraph.sqlite*"))
+    with psycopg.connect(rig.database) as connection:
+        names = connection.execute("SELECT name FROM credentials ORDER BY name").fetchall()
+        [(instance,)] = connection.execute("SELECT instance FROM ledger_instances").fetchall()
+        results = b"".join(data for (data,) in connection.execute("SELECT data FROM ledger_results").fetchall())
+    assert [name for (name,) in names] == CREDENTIALS
+    assert (rig.state / "instance").read_text() == instance
+    assert results
+    assert answer.value.items[0].signature not in results
+
+
+def test_credentials_are_changed_there(own: Rig) -> None:
+    """`paraph credential` works on the configured store, and the daemon takes it up."""
+    done = own.command("credential", "--config", own.config, "suspend", "p-256")
+    assert done.returncode == 0, done.stderr
+    with Caller(own) as portal:
+        until(lambda: portal.sign().reason == "CREDENTIAL_SUSPENDED", 5, "the daemon has read it")
+        done = own.command("credential", "--config", own.config, "resume", "p-256")
+        assert done.returncode == 0, done.stderr
+        until(lambda: portal.sign().code == "OK", 5, "the daemon has read it")
+
+
+def test_the_server_is_away_and_comes_back(own: Rig, postgres: Postgres) -> None:
+    """
+    F23, row 4.3: no signature while there is no database, NOT_SERVING within a second, a reason at once, and it heals by
+    itself; what was answered before is answered with the same bytes.
+    """
+    message = request(digests=[digest(1)])
+    with Caller(own) as portal:
+        first = signatures(portal.sign(message))
+        before = signed(own)
+        postgres.kill()
+        refused = portal.sign(digests=[digest(2)])
+        assert (refused.code, refused.reason) == ("UNAVAILABLE", "STORE_BUSY")
+        assert refused.retry_s is not None
+        assert result(portal, message.request_id).reason == "STORE_BUSY"
+        assert signed(own) == before
+        postgres.start()
+        until(lambda: own.health() == SERVING, 5, "SERVING again")
+        until(lambda: portal.sign(message).code == "OK", 5)
+        assert signatures(portal.sign(message)) == signatures(result(portal, message.request_id)) == first
+        assert signed(own) == before
+
+
+def test_a_server_that_hangs(own: Rig, postgres: Postgres) -> None:
+    """Row 4.3, 4.7: it does not answer: NOT_SERVING within a second, each call answered at its deadline, none signed."""
+    with Caller(own) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(own)
+        stopped = postgres.processes()
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            calls = [
+                portal.signing.SignDigests.future(request(digests=[digest(700 + i)]), timeout=1.5) for i in range(3)
+            ]
+            assert all(call.exception() is not None for call in calls)
+            assert time.monotonic() - began < 2.5
+            assert signed(own) == before
+        finally:
+            for process in stopped:
+                process.send_signal(signal.SIGCONT)
+        until(lambda: own.health() == SERVING, 8, "SERVING again")
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+def test_started_without_a_server(postgres: Postgres) -> None:
+    """The start ends with 75, which the service manager tries again, and one line that names the database."""
+    with contextlib.closing(on(postgres, card_rig("P-256"))) as rig:
+        rig.prepare()
+        postgres.kill()
+        try:
+            done = rig.command("serve", "--config", rig.config)
+        finally:
+            postgres.start()
+        assert done.returncode == 75
+        assert done.stderr.splitlines()[-1].startswith("paraph serve: postgresql://")
+
+
+def test_two_daemons_with_one_id(own: Rig, postgres: Postgres, tmp_path: Path) -> None:
+    """A copy of the state directory takes the chain over: who had it before ends, and writes nothing more."""
+    twin = on(postgres, card_rig("P-256"))
+    twin.database = own.database
+    twin.keys, twin.anchor = own.keys, own.anchor
+    with Caller(own) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        twin.state.mkdir()
+        (twin.state / "instance").write_text((own.state / "instance").read_text())
+        twin.credentials = {}
+        with running(twin):
+            assert own.process is not None
+            assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
+            assert own.process.wait(5) == 74
+            assert "another daemon writes it now" in own.log.read_text()
+            twin.stop()
+            now = found(own.state)
+            assert now.epoch == 2
+
+
+def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
+    """
+    Kill -9 of the server under load, now and then of the daemon as well: no signature is released twice, none that was
+    acknowledged is lost, C_Sign is never called without an INTENT, and every call is answered in time.
+    """
+    chance, history = random.Random(11), History()
+    load = Clients(own, 6, history)
+    try:
+        for number in range(6):
+            time.sleep(chance.uniform(0.2, 1.0))
+            postgres.kill()
+            time.sleep(chance.uniform(0.0, 1.2))
+            if number % 3 == 2:
+                own.stop(signal.SIGKILL)
+            postgres.start()
+            if number % 3 == 2:
+                own.launch()
+            own.wait_serving()
+        time.sleep(1.0)
+    finally:
+        load.stop()
+    with Caller(own) as caller:
+        until(lambda: statuses_or_none(caller) == ["SIGNED"], 5)
+        judge(own, caller, history)
+    assert history.latest_s <= TIMEOUT_S + LATE_S
+    answered = sum(bool(told.given) for told in history.requests.values())
+    assert answered > 50, history.codes
+    print(answered, history.codes)
+
+
+def statuses_or_none(caller: Caller) -> list[str] | None:
+    answer = caller.sign()
+    return statuses(answer) if answer.code == "OK" else None
