@@ -788,8 +788,6 @@ class _Losses:
             return True
         if chain is None:
             return False
-        if gap.first == chain.last_in(gap.epoch) + 1:
-            return True
         before = chain.hash_at((gap.epoch, gap.first - 1))
         later = [s for s in chain.stretches if s.epoch > gap.epoch and s.first == 1]
         is_end = all((s.instance, s.epoch) in self._lost_epochs for s in later)

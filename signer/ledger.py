@@ -163,7 +163,7 @@ class Ledger:
         """Put a signed checkpoint into the chain; raises `Unrecorded`."""
         number, time_ = note.checkpoint.number, rfc3339(note.checkpoint.time)
         fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
-        await self.writer.add(Entry(Kind.CHECKPOINT, fields, note=str(note)))
+        await self.writer.intend(Entry(Kind.CHECKPOINT, fields, note=str(note)))
 
     async def check_owner(self, id_: bytes, caller: str) -> None:
         """Raises `Refusal` REQUEST_UNKNOWN where the request id is another caller's; for a stream, once."""
@@ -299,9 +299,11 @@ class Record:
         self.signed: Sequence[bytes] = ()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ledger = ledger
-        self._open = 0  # intents of which more may come, and outcomes that are not written
+        self._open = 0  # intents of which more may come
+        self._unwritten = 0  # outcomes that are not on the disk
+        self._stuck: Unrecorded | None = None  # why not yet
+        self._waiter: asyncio.Future[None] | None = None
         self._left = False
-        self._written: list[asyncio.Future[None]] = []
         self._number = attempt << 32
         self._has_signed = self._is_lost = False
 
@@ -351,10 +353,8 @@ class Record:
             if entry.chain is not None:
                 ledger.chain_is_known(asked.chain)
         self._open += 1
-        intent = _Intent(self, entry, start, stop, token)
-        intent.durable = ledger.writer.add(entry)
-        intent.durable.add_done_callback(intent.is_decided)
-        return intent
+        entry.then = self._intent_decided
+        return _Intent(self, entry, start, stop, token, ledger.writer.intend(entry))
 
     def tell(self, entry: Entry, part: Part | None) -> None:
         """An outcome is written, with what is kept of it."""
@@ -362,39 +362,56 @@ class Record:
             self._number += 1
             entry.result = self._ledger.result_row(self.asked, self._number, part)
             self._has_signed = self._has_signed or any(part.signatures)
-        self._open += 1
-        entry.then = self._less
-        self._written.append(self._ledger.writer.add(entry))
+        self._unwritten += 1
+        entry.then = self._outcome_decided
+        self._ledger.writer.add(entry)
         self._ledger.recorded(1)
 
     def now(self) -> str:
         return self._ledger.now()
 
-    def not_written(self) -> None:
-        """An intent failed: if the request's row was to go with it, the next one brings it."""
-        self.has_row = self.known is not None
-        self._ledger.forget_chain(self.asked.chain)
-        self._less()
+    def _intent_decided(self, error: Unrecorded | None) -> None:
+        if error is not None:  # if the request's row was to go with it, the next one brings it
+            self.has_row = self.known is not None
+            self._ledger.forget_chain(self.asked.chain)
+            self.intent_is_over()
 
-    def _less(self) -> None:
-        self._open -= 1
+    def _outcome_decided(self, error: Unrecorded | None) -> None:
+        """It is on the disk; or not yet, and it is tried again."""
+        self._stuck = error
+        if error is None:
+            self._unwritten -= 1
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            if error is not None:
+                waiter.set_exception(error)
+            elif not self._unwritten:
+                waiter.set_result(None)
+            else:
+                self._waiter = waiter
         self._close()
 
     def intent_is_over(self) -> None:
-        self._less()
+        self._open -= 1
+        self._close()
 
     async def finish(self, deadline: float) -> None:
         """Returns when everything that was told is on the disk; raises `Refusal` where it is not."""
-        waiting = {future for future in self._written if not future.done()}
-        if waiting:
+        if not self._unwritten:
+            return
+        try:
+            if self._stuck is not None:
+                raise self._stuck
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
             left_s = max(0.0, deadline - time.monotonic()) + ANSWER_LATE_S
-            _, late = await asyncio.wait(waiting, timeout=left_s)
-            if late:
-                raise Refusal("STORE_BUSY")
-        for future in self._written:
-            error = future.exception()
-            if isinstance(error, Unrecorded):
-                raise Refusal(error.reason, error.detail)
+            timer = loop.call_later(left_s, _late, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        except Unrecorded as error:
+            raise Refusal(error.reason, error.detail) from None
 
     def leave(self) -> None:
         """The call is over; what lanes still have is still written down."""
@@ -413,11 +430,16 @@ class Record:
             self._ledger.ended(self.asked.name, delivered=delivered)
 
     def _close(self) -> None:
-        if self._left and not self._open and not self.closed.done():
+        if self._left and not self._open and not self._unwritten and not self.closed.done():
             self.closed.set_result(None)
             self._ledger.over(self)
             if self._is_lost:
                 self._end(delivered=False)
+
+
+def _late(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(Unrecorded("STORE_BUSY"))
 
 
 class _Intent:
@@ -425,18 +447,15 @@ class _Intent:
 
     __slots__ = ("_done", "_entry", "_record", "_start", "_stop", "_token", "durable")
 
-    durable: asyncio.Future[None]
-
-    def __init__(self, record: Record, entry: Entry, start: int, stop: int, token: str) -> None:
+    def __init__(
+        self, record: Record, entry: Entry, start: int, stop: int, token: str, durable: asyncio.Future[None]
+    ) -> None:
+        self.durable = durable
         self._record = record
         self._entry = entry
         self._start, self._stop = start, stop
         self._token = token
         self._done: set[int] | None = None  # places told before the end
-
-    def is_decided(self, durable: asyncio.Future[None]) -> None:
-        if durable.exception() is not None:
-            self._record.not_written()
 
     def settled(
         self, signatures: Sequence[bytes | None], problems: Mapping[int, Outcome], *, is_last: bool = True

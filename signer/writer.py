@@ -24,7 +24,8 @@ from signer.chain import Kind, Row, after
 log = logging.getLogger("signer.ledger")
 
 STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says so within a second
-# On a busy loop a commit waits so long for company: each costs 0.1 ms of processor, and a turn of the loop's thread.
+# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor, and a turn of the loop's thread. And
+# after a commit the next one waits as long as that took, at most so long: who signs alone has not come back by then.
 GATHER_S = 0.002
 RETRY_S = 0.25  # after a failed commit
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)
@@ -67,9 +68,10 @@ class Entry:
     refers: "Entry | None" = None
     closes: bool = False
     must: bool = False  # it is not forgotten when a commit fails
-    then: Callable[[], None] | None = None  # called when it is durable
+    # Told None when it is durable; and why not yet, or not at all, for each commit that failed.
+    then: Callable[[Unrecorded | None], None] | None = None
     sequence: int = 0  # its place, once it is written
-    durable: asyncio.Future[None] | None = None  # of its own, unless it must be written
+    durable: asyncio.Future[None] | None = None  # unless it must be written
 
 
 class Backend(Protocol):
@@ -86,15 +88,11 @@ class Backend(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    entries: list[Entry]
-    others: asyncio.Future[None]  # of what must be written
+    """What goes with one commit."""
+
+    entries: list[Entry] = field(default_factory=list)
     problem: Failed | None = None
     taken: list[Entry] = field(default_factory=list)  # intents for requests that are another daemon's
-
-    def fail(self, error: Unrecorded) -> list[Entry]:
-        """What is left of it: it must be written."""
-        self.others.set_exception(error)
-        return _without(self.entries, [entry for entry in self.entries if not entry.must], error)
 
 
 class Writer:
@@ -119,8 +117,9 @@ class Writer:
         self._backend = backend
         self._flushed = flushed
         self._loop = asyncio.get_running_loop()
-        self._next = self._group([])
+        self._next = _Group()
         self._pressure = Pressure()
+        self._rested = 0.0  # when the next commit may begin
         self._began = 0.0  # when the thread was given what it has; 0: it has nothing
         self._soon = self._flushing = False
         self._closed = asyncio.Event()
@@ -130,13 +129,15 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def add(self, entry: Entry) -> asyncio.Future[None]:
-        """The future of its commit; fails with `Unrecorded`, after which only what must be is still tried."""
+    def add(self, entry: Entry) -> None:
+        """Write it, of those that must be again and again; what becomes of it is told by `then`."""
         self._next.entries.append(entry)
         self._go_soon()
-        if entry.must:
-            return self._next.others
+
+    def intend(self, entry: Entry) -> asyncio.Future[None]:
+        """The same for one that is written or not; the future of its commit fails with `Unrecorded`."""
         entry.durable = self._loop.create_future()
+        self.add(entry)
         return entry.durable
 
     def flush(self) -> None:
@@ -163,23 +164,19 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
-    def _group(self, entries: list[Entry]) -> _Group:
-        group = _Group(entries, self._loop.create_future())
-        group.others.add_done_callback(lambda done: done.exception())  # nobody may be waiting
-        return group
-
     def _go_soon(self) -> None:
         """
         With what else comes in this turn of the loop and the next, so that what a lane has done and what it gets instead
-        share a commit; on a busy loop with what comes a little later, too.
+        share a commit; under load with what comes a little later, too.
         """
         if self._soon or self._began:
             return
         self._soon = True
-        if self._pressure.is_high and not self._closing:
-            self._loop.call_later(GATHER_S, self._go)
-        else:
+        rest_s = self._rested - time.monotonic()
+        if self._closing or (rest_s <= 0 and not self._pressure.is_high):
             self._loop.call_soon(self._loop.call_soon, self._go)
+        else:
+            self._loop.call_later(max(rest_s, GATHER_S if self._pressure.is_high else 0.0), self._go)
 
     def _go(self) -> None:
         self._soon = False
@@ -192,30 +189,33 @@ class Writer:
             if self._closing:
                 self._closed.set()
             return
-        group, self._next = self._next, self._group([])
+        group, self._next = self._next, _Group()
         self._began = time.monotonic()
         self._queue.put(group)
 
     def _done(self, group: _Group) -> None:
+        now = time.monotonic()
+        self._rested = now + min(now - self._began, GATHER_S)
         self._began = 0.0
         before, self.problem = self.problem, group.problem
         if group.problem is None:
             self.written += len(group.entries)
             if group.taken:
                 self._refuse(group.taken)
-            group.others.set_result(None)
             for entry in group.entries:
                 if entry.durable is not None and not entry.durable.done():  # whoever waited may have gone
                     entry.durable.set_result(None)
                 if entry.then is not None:
-                    entry.then()
+                    entry.then(None)
             self._go_soon()
         else:
             # What came meanwhile may count upon what was lost: no intent of it is written either.
-            came, self._next = self._next, self._group([])
-            group.entries += group.taken
+            came, self._next = self._next, _Group()
+            entries = [*group.entries, *group.taken, *came.entries]
             error = Unrecorded(group.problem.reason, group.problem.detail)
-            self._next.entries = group.fail(error) + came.fail(error)
+            kept = [entry for entry in entries if entry.must]
+            self._next.entries[:0] = kept
+            _fail(entries, error)
             if self._closing:
                 log.critical("%d rows could not be written before the end", len(self._next.entries))
                 self._closed.set()
@@ -234,8 +234,9 @@ class Writer:
         """These, and what came meanwhile and counts upon them."""
         error = Unrecorded("STORE_BUSY", "another daemon has this request")
         names = {entry.fields["request"] for entry in taken}
-        _without(taken, taken, error)
-        self._next.entries = _without(self._next.entries, _intents(self._next.entries, names), error)
+        came = _intents(self._next.entries, names)
+        self._next.entries = [entry for entry in self._next.entries if entry not in came]
+        _fail([*taken, *came], error)
 
     # ---- the thread
 
@@ -291,10 +292,10 @@ def _intents(entries: Sequence[Entry], requests: set[str]) -> list[Entry]:
     return [entry for entry in entries if entry.kind is Kind.INTENT and entry.fields["request"] in requests]
 
 
-def _without(entries: Sequence[Entry], failed: Sequence[Entry], error: Unrecorded) -> list[Entry]:
-    """The entries but for those that have failed, which are told."""
-    for entry in failed:
+def _fail(entries: Sequence[Entry], error: Unrecorded) -> None:
+    for entry in entries:
         if entry.durable is not None and not entry.durable.done():
             entry.durable.set_exception(error)
-    gone = set(map(id, failed))
-    return [entry for entry in entries if id(entry) not in gone]
+            entry.durable.exception()  # nobody may be waiting
+        if entry.then is not None:
+            entry.then(error)

@@ -130,6 +130,7 @@ class Rig:
         self.keys = _ledger_keys(self.directory / "keys")
         self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
         self.anchor.parent.mkdir()
+        self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.port = 0
@@ -167,6 +168,7 @@ class Rig:
             "[ledger]",
             f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
             f'data_key_file = "{self.keys / "data.key"}"',
+            *([f'database = "{self.database}"'] if self.database else []),
             "[[ledger.anchor]]",
             f'file = "{self.anchor}"',
             "[[listener]]",

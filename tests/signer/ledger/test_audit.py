@@ -337,6 +337,9 @@ def test_segments_join(book: Book) -> None:
     other.story = None
     Story.start(book.story, other)
     assert found(book.report(rows[:4], other.rows[4:]), Flaw.MISSING, "does not go on from row 1/4")
+    third = Chain(A, [*rows[:4]])
+    Story.start(book.story, third, 3)
+    assert found(book.report(rows, third.rows[4:]), Flaw.ROLLED_BACK, "goes on from an older row than 2/4")
     early = Chain(A, [*rows[:2]])
     Story.start(book.story, early)
     assert found(book.report(rows[:4], early.rows[2:]), Flaw.ROLLED_BACK, "goes on from an older row than 1/4")
@@ -494,6 +497,11 @@ def test_a_checkpoint_row_names_what_was_anchored(book: Book) -> None:
     book.it.add(Kind.CHECKPOINT, number=1, note="ab" * 32)
     report = book.report()
     assert [(each.kind, each.place) for each in report.findings] == [(Flaw.FORK, f"{A} 1/4")]
+    other = Book()
+    other.checkpoint()
+    other.rows.pop()
+    other.it.add(Kind.CHECKPOINT, number=1, note="ab" * 32)
+    assert found(other.report(), Flaw.FORK, "it names another checkpoint 1")
     other = Book()
     other.checkpoint(is_anchored=False)
     other.it.add(Kind.CHECKPOINT, number=1, note="ab" * 32)
@@ -661,6 +669,9 @@ def test_nothing_ties_it() -> None:
     book.fill(2)
     for start in (7, 8):
         assert found(book.report(book.rows[start:]), Flaw.MISSING, "nothing ties it to the first row given"), start
+    back = anchored(3)
+    back.restore(3)
+    assert found(back.report(back.rows[3:]), Flaw.MISSING, "nothing ties it"), "it goes on from an older head"
     last = book.notes[1].checkpoint
     other = replace(last.heads[0], sequence=5, hash=book.rows[7].hash)  # the key has signed what is not so
     report = book.report(book.rows[8:], notes=[book.notes[0], _signed_again(book.notes[1], heads=(other,))])
@@ -711,6 +722,14 @@ def test_a_declared_loss(restored: Restored) -> None:
     assert gap.is_anchored
 
 
+def test_a_declared_loss_whose_beginning_is_elsewhere(restored: Restored) -> None:
+    """The rows before what is lost may be on another disk."""
+    book, head, _ = restored
+    book.declare(head, 5)
+    report = book.report(book.rows[4:])
+    assert (report.verdict, report.chains[0].from_middle) == (Verdict.GAP, True), said(report)
+
+
 @pytest.mark.parametrize(
     ("first", "changed", "words"),
     [
@@ -719,6 +738,7 @@ def test_a_declared_loss(restored: Restored) -> None:
         (5, {"to": 8}, "the last of them that was anchored is row 9"),
         (5, {"hash": "ab" * 32}, "was anchored with another hash"),
         (5, {"instance": B}, ""),
+        (1, {"instance": B}, ""),
         (5, {"epoch": 2}, "come after it"),
         (1, {"epoch": 3}, "come after it"),
         (5, {"to": 4}, "does not say which rows"),
@@ -780,6 +800,9 @@ def test_lost_rows_that_are_found_again(restored: Restored) -> None:
     report = book.report(book.rows, lost)
     assert report.verdict is Verdict.GAP, said(report)
     assert report.unanchored == before + len([row for row in lost if row.sequence > head.sequence])
+    book.it.told = book.notes[-1].checkpoint
+    book.checkpoint()
+    assert book.report(book.rows, lost).unanchored == 1 + 1, "row 1/10, and the newest CHECKPOINT row"
     part = book.report(book.rows, lost[:3])
     assert part.verdict is Verdict.GAP, said(part)
     other = Chain(A, book.rows[:4])
@@ -790,10 +813,40 @@ def test_lost_rows_that_are_found_again(restored: Restored) -> None:
     assert found(report, Flaw.RECOMPUTED)
 
 
+def test_lost_rows_that_do_not_fit(restored: Restored) -> None:
+    """Lost rows that are found again are a chain, too: one that goes on from before what is lost is none of them."""
+    book, head, lost = restored
+    book.declare(head, 5)
+    forged = chain.after(A, 1, 6, book.rows[3].hash, Kind.RELEASED, {})
+    assert found(book.report(book.rows, lost[:1], [forged]), Flaw.FORK, "it names another row before it than 1/5")
+
+
+def test_an_epoch_goes_on_from_what_is_declared_as_lost() -> None:
+    """A loss of all of an epoch, and the next one goes on from within: it was not all."""
+    book = anchored(2)
+    book.story.start(book.it)
+    book.fill(4)
+    book.checkpoint()
+    head, lost = book.notes[-1].checkpoint.heads[0], book.rows[10:]
+    book.restore(10)
+    book.declare(head, 1)
+    assert found(book.report(book.rows[:10], lost, book.rows[10:]), Flaw.ROLLED_BACK)
+
+
 def test_lost_rows_without_a_declaration(restored: Restored) -> None:
     """Two branches of a chain, and no row that tells of it: an older state was gone on from."""
     book, _, lost = restored
     assert found(book.report(book.rows, lost), Flaw.ROLLED_BACK, "no GAP row declares that")
+
+
+def test_a_loss_excuses_no_other() -> None:
+    """A row that is missing elsewhere in the same epoch is not what was declared."""
+    book = anchored(3)
+    book.story.start(book.it)
+    book.declare(Head(A, 1, 12, b"\1" * 32), 11)
+    report = book.report(book.rows[:2], book.rows[3:], notes=book.notes[:1])
+    assert len(report.gaps) == 1
+    assert found(report, Flaw.MISSING, "checkpoint 1 has it as the head, and it is not between its neighbours")
 
 
 def test_a_loss_that_is_none() -> None:
@@ -833,6 +886,19 @@ def test_a_loss_that_another_chain_declares(restored: Restored) -> None:
         report = book.report(*pieces)
         assert report.verdict is Verdict.GAP, said(report)
         assert report.gaps[0].declared_by == B
+    late = Book(B)
+    late.declare(head, 6)
+    assert found(book.report(book.rows, late.rows), Flaw.UNFOUNDED, "row 6 is not the first")
+    both = anchored(3)
+    both.story.start(both.it)
+    both.fill(2)
+    both.checkpoint()
+    heads = [note.checkpoint.heads[0] for note in both.notes]
+    two = Book(B)
+    two.declare(heads[2], 5)
+    two.declare(heads[3], 1)
+    report = both.report(both.rows, two.rows)
+    assert report.verdict is Verdict.GAP, said(report)
     gone = Book(B)
     gone.declare(head, 1)
     assert book.report(gone.rows).verdict is Verdict.GAP

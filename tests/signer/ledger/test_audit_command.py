@@ -1,6 +1,7 @@
 """`paraph audit` as an auditor meets it: exit codes, what it says and in which order, and the keys that it makes."""
 
 import json
+import os
 import random
 import stat
 import sys
@@ -229,6 +230,18 @@ def test_bytes_are_bytes(audit: Audit, place: Place, change: Callable[[bytes], b
     assert audit(*place.words).code == 1
 
 
+def test_a_byte_that_reads_the_same(audit: Audit, place: Place) -> None:
+    """What a reader shows for bytes that are no text may have stood there: it is not the same."""
+    body = '{"requests":["\ufffd"]}'
+    last = place.it.rows[-1]
+    hash_ = chain.row_hash(A, 1, 9, last.hash, Kind.RELEASED, body)
+    place.it.rows.append(chain.Row(A, 1, 9, str(Kind.RELEASED), body, last.hash, hash_))
+    place.write()
+    assert audit(*place.words).code == 0
+    place.files[1].write_bytes(place.files[1].read_bytes().replace("\ufffd".encode(), b"\xff"))
+    assert audit(*place.words).code == 1
+
+
 def test_several_anchors(audit: Audit, place: Place) -> None:
     """Older parts, copies, and a log server's file go together, in any order; what one has missed another has."""
     for _ in range(3):
@@ -436,7 +449,13 @@ def test_keys(audit: Audit, place: Place) -> None:
     assert public.public_bytes_raw() == private.public_key().public_bytes_raw()
     assert len((directory / "data.key").read_bytes()) == 32
     other = place.directory / "other"
-    audit("keys", other)
+    other.mkdir()
+    before = os.umask(0o777)
+    try:
+        audit("keys", other)
+    finally:
+        os.umask(before)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in other.iterdir()} == names
     assert (other / "data.key").read_bytes() != (directory / "data.key").read_bytes()
     assert (other / "checkpoint.pub").read_bytes() != (directory / "checkpoint.pub").read_bytes()
 

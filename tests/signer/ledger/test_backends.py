@@ -283,8 +283,9 @@ async def test_the_writer_on_it(db: Database) -> None:
     for size in (1, 7, 64, 65, 200, 3):
         entries = [intent(os.urandom(16), before.instance) for _ in range(size)]
         names += [entry.fields["request"] for entry in entries]
-        await asyncio.gather(*[writer.add(entry) for entry in entries])
-        await asyncio.gather(*[writer.add(outcome(entry)) for entry in entries])
+        await asyncio.gather(*[writer.intend(entry) for entry in entries])
+        for entry in entries:
+            writer.add(outcome(entry))
     await writer.close()
     stored = await asyncio.to_thread(chain, db)
     assert [row.fields["request"] for row in stored if row.kind == Kind.INTENT] == names

@@ -10,17 +10,20 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from signer.books import database
+from signer.chain import Kind
+from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
 from tests.signer.ledger import test_exactly_once as sqlite
-from tests.signer.ledger.book import found, request, result, signatures
+from tests.signer.ledger.book import book, request, result, signatures
 from tests.signer.ledger.crashes import LATE_S, TIMEOUT_S, Clients, History, judge
+from tests.signer.ledger.entries import started
 from tests.signer.ledger.test_exactly_once import (  # noqa: F401 -- collected here once more
     test_a_refused_request_leaves_nothing,
     test_a_stream_again,
@@ -148,24 +151,20 @@ def test_started_without_a_server(postgres: Postgres) -> None:
         assert done.stderr.splitlines()[-1].startswith("paraph serve: postgresql://")
 
 
-def test_two_daemons_with_one_id(own: Rig, postgres: Postgres, tmp_path: Path) -> None:
+def test_two_daemons_with_one_id(own: Rig) -> None:
     """A copy of the state directory takes the chain over: who had it before ends, and writes nothing more."""
-    twin = on(postgres, card_rig("P-256"))
-    twin.database = own.database
-    twin.keys, twin.anchor = own.keys, own.anchor
     with Caller(own) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
-        twin.state.mkdir()
-        (twin.state / "instance").write_text((own.state / "instance").read_text())
-        twin.credentials = {}
-        with running(twin):
-            assert own.process is not None
-            assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
-            assert own.process.wait(5) == 74
-            assert "another daemon writes it now" in own.log.read_text()
-            twin.stop()
-            now = found(own.state)
-            assert now.epoch == 2
+        before = signed(own)
+        _, copy, _ = started(database(own.database, own.state))
+        assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
+        assert own.process is not None
+        assert own.process.wait(5) == EX_IOERR
+    assert "another daemon writes it now" in own.log.read_text()
+    assert signed(own) == before
+    last = book(own.state)[-1]
+    assert (last.epoch, last.kind) == (2, Kind.EPOCH)
+    copy.close()
 
 
 def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
@@ -195,9 +194,8 @@ def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     assert history.latest_s <= TIMEOUT_S + LATE_S
     answered = sum(bool(told.given) for told in history.requests.values())
     assert answered > 50, history.codes
-    print(answered, history.codes)
 
 
 def statuses_or_none(caller: Caller) -> list[str] | None:
-    answer = caller.sign()
+    answer = caller.sign(digests=[digest(-1)])
     return statuses(answer) if answer.code == "OK" else None

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from signer.database import Database
 from signer.errors import Refusal
 from signer.ledger import DIGESTS, Asked, Ledger
 from signer.postgresql import LOCK_S, LOOK_S
+from signer.recovery import begin
 from signer.store import StoreError, open_store
 from signer.writer import RETRY_S, Entry, Failed, Writer
 from tests.daemon import until
@@ -114,7 +116,7 @@ def test_lost_before_the_commit(way: Way, name: str, tmp_path: Path) -> None:
     entries, made, _ = one_more(at, before.instance)
     backend.write(entries, made)
     backend.close()
-    assert [row for row in chain(db)][1:] == [row for row, _ in made]
+    assert chain(db)[1:] == [row for row, _ in made]
 
 
 def test_lost_in_a_commit_and_nobody_to_ask(way: Way, name: str, tmp_path: Path) -> None:
@@ -154,9 +156,12 @@ def test_a_daemon_that_ends_does_not_wait_for_it(way: Way, name: str, tmp_path: 
 
 def test_an_epoch_begun_by_a_commit_that_was_lost(way: Way, name: str, tmp_path: Path) -> None:
     db = database(way.url(name), tmp_path)
-    way.cut = "after"
-    before, backend, at = started(db)
-    entries, made, _ = one_more(at, before.instance)
+    seen, backend = found(db), db.backend()
+    with contextlib.closing(db.past()) as past:
+        way.cut = "after"
+        at = begin(past, backend, seen, CIPHER, "1")
+    assert way.cuts == 1
+    entries, made, _ = one_more(at, seen.instance)
     backend.write(entries, made)
     backend.close()
     assert [(row.epoch, row.sequence) for row in chain(db)] == [(1, 1), (1, 2)]
@@ -212,6 +217,10 @@ def test_a_daemon_that_was_killed_in_a_commit(db: Database, url: str) -> None:
     assert found(db).epoch == 2
 
 
+def goes_on(writer: Writer, written: int) -> bool:
+    return writer.written > written and not writer.trouble
+
+
 async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, postgres: Postgres) -> None:
     """
     The server is killed and started again, some times, while entries are written: what was acknowledged is there, what
@@ -229,7 +238,7 @@ async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, po
         while not stopping.is_set():
             entry = intent(os.urandom(16), before.instance)
             try:
-                await writer.add(entry)
+                await writer.intend(entry)
             except Unrecorded as error:
                 assert error.reason == "STORE_BUSY"
                 refused.append(entry.fields["request"])
@@ -237,8 +246,8 @@ async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, po
                 continue
             written.append(entry.fields["request"])
             closing.append(outcome(entry))
-            with contextlib.suppress(Unrecorded):  # it must be: the writer goes on with it
-                await writer.add(closing[-1])
+            writer.add(closing[-1])  # it must be: the writer goes on with it
+            await asyncio.sleep(chance.uniform(0.0, 0.005))
 
     clients = [asyncio.create_task(client()) for _ in range(8)]
     for _ in range(4):
@@ -247,9 +256,7 @@ async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, po
         await asyncio.sleep(chance.uniform(0.1, 0.5))
         seen = writer.written
         await asyncio.to_thread(postgres.start)
-        async with asyncio.timeout(10):
-            while writer.written == seen or writer.trouble:
-                await asyncio.sleep(0.02)
+        await asyncio.to_thread(until, partial(goes_on, writer, seen), 10)
     stopping.set()
     await asyncio.gather(*clients)
     await writer.close()
@@ -268,13 +275,10 @@ async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, po
 # ---- a server that answers with trouble
 
 DISK_FULL = [
-    "CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$".replace(
-        "full()", '"full"()'
-    ),
-    'CREATE TRIGGER "full" BEFORE INSERT ON ledger_rows FOR EACH ROW EXECUTE FUNCTION "full"()',
+    """CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$""",
+    "CREATE TRIGGER no_room BEFORE INSERT ON ledger_rows FOR EACH ROW EXECUTE FUNCTION no_room()",
 ]
-READ_ONLY = ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]
 
 
 @contextlib.contextmanager
@@ -310,7 +314,7 @@ def test_a_full_disk(db: Database, url: str) -> None:
             backend.write(entries, made)
         assert not failed.value.is_fatal
     assert counted(url, "ledger_requests") == 0
-    executed(url, 'DROP TRIGGER "full" ON ledger_rows')
+    executed(url, "DROP TRIGGER no_room ON ledger_rows")
     backend.write(entries, made)
     backend.close()
     assert len(chain(db)) == 2
@@ -367,7 +371,7 @@ def test_too_many_connections(postgres: Postgres, url: str, name: str, tmp_path:
         backend = database(limited, tmp_path).backend()
         assert isinstance(backend, postgresql.Postgresql)
         backend._epoch = (before.instance, 1)
-        with psycopg.connect(limited), pytest.raises(Failed, match="STORE_BUSY: .*too many connections"):
+        with psycopg.connect(limited), pytest.raises(Failed, match=r"STORE_BUSY: .*too many connections"):
             backend.write(entries, made)
         until(lambda: failure(backend, entries, made) is None, 5)
         backend.close()
@@ -385,7 +389,7 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
     assert await reader.any_of(bytes(16)) is None
     stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
     try:
-        waiting = writer.add(intent(os.urandom(16), before.instance))
+        waiting = writer.intend(intent(os.urandom(16), before.instance))
         looks = [asyncio.create_task(reader.any_of(os.urandom(16))) for _ in range(3)]
         looks.append(asyncio.create_task(reader.results(bytes(16), 0)))  # type: ignore[arg-type]
         longest, began = 0.0, time.monotonic()
@@ -434,7 +438,7 @@ def test_a_server_that_keeps_nothing_is_refused(db: Database, url: str, postgres
             with pytest.raises(StoreError, match=r"fsync=off, .*; set fsync = on") as refused:
                 use()
             assert not refused.value.is_temporary
-        with pytest.raises(Failed, match="AUDIT_UNWRITABLE: .*fsync=off"):
+        with pytest.raises(Failed, match=r"AUDIT_UNWRITABLE: .*fsync=off"):
             backend.write(entries, made)
 
 
@@ -504,11 +508,12 @@ async def test_one_request_at_two_daemons(url: str, tmp_path: Path) -> None:
     lost = [intent(taken.request[0], mine.instance), Entry(Kind.INTENT, dict(taken.fields))]
     mismatch = Entry(Kind.MISMATCH, {"request": taken.fields["request"]}, must=True)
     group = [ours[0], lost[0], ours[1], lost[1], mismatch, ours[2]]
-    done = asyncio.gather(*[writer.add(entry) for entry in group], return_exceptions=True)
-    while not writer._began:
+    done = asyncio.gather(*[writer.intend(entry) for entry in group], return_exceptions=True)
+    for _ in range(3):
         await asyncio.sleep(0)
+    assert writer._began, "the commit is under way"
     late = [intent(os.urandom(16), mine.instance), Entry(Kind.INTENT, dict(taken.fields))]
-    later = asyncio.gather(*[writer.add(entry) for entry in late], return_exceptions=True)
+    later = asyncio.gather(*[writer.intend(entry) for entry in late], return_exceptions=True)
     answers = [isinstance(one, Unrecorded) for one in await done]
     assert answers == [False, True, False, True, False, False]
     assert [isinstance(one, Unrecorded) for one in await later] == [False, True]
@@ -548,7 +553,7 @@ async def test_what_another_daemon_has(url: str, tmp_path: Path) -> None:
     assert list(record.known.signatures) == [b"one", b"two"]
     assert record.todo == []
     record.leave()
-    with pytest.raises(Refusal, match="STORE_BUSY: .*another daemon has this request"):
+    with pytest.raises(Refusal, match=r"STORE_BUSY: .*another daemon has this request"):
         await ledger.enter(asked_for(open_.request[0]), time.monotonic() + 5)
     await ledger.writer.close()
     await reader.close()
