@@ -72,7 +72,10 @@ async def opened(config: LedgerConfig, database: Database, clock: Clock) -> Asyn
     reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
     last = next(parse(found.note)) if found.note else None
-    checkpoints = Checkpoints(key, ledger.heads, ledger.record_checkpoint, anchors, last=last, clock=clock)
+    checkpoints = Checkpoints(
+        key, ledger.heads, ledger.record_checkpoint, anchors, last=last, anchored=found.anchored, clock=clock
+    )
+    ledger.anchored_at = lambda: checkpoints.anchored_at
     ledger.recorded = checkpoints.chunk_recorded
     eraser = asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")
     try:

@@ -108,6 +108,7 @@ class Ledger:
         self.writer = writer(self._to_flush)
         self.recorded: Callable[[int], None] = lambda _count: None  # told of chunks, for checkpoints
         self.may_sign: Callable[[], bool] = lambda: True  # whether checkpoints are anchored
+        self.anchored_at: Callable[[], datetime | None] = lambda: None  # when one was last
 
     async def enter(self, asked: Asked, deadline: float) -> "Record":
         """
@@ -162,7 +163,9 @@ class Ledger:
     async def record_checkpoint(self, note: Note) -> None:
         """Put a signed checkpoint into the chain; raises `Unrecorded`."""
         number, time_ = note.checkpoint.number, rfc3339(note.checkpoint.time)
+        anchored = self.anchored_at()  # the next start goes on counting from there
         fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
+        fields["anchored"] = "" if anchored is None else rfc3339(anchored)
         await self.writer.intend(Entry(Kind.CHECKPOINT, fields, note=str(note)))
 
     async def check_owner(self, id_: bytes, caller: str) -> None:

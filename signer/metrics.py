@@ -136,6 +136,10 @@ class Metrics:
         self._server: Any = None
         self._series: dict[tuple[str, ...], Any] = {}
 
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A number that is read when somebody asks."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
     def count_call(self, caller: str, rpc: str, code: str, seconds: float) -> None:
         """One more call has ended."""
         self._of(self.calls, caller, rpc, code).inc()

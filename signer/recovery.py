@@ -37,6 +37,7 @@ class Found:
     hash: bytes
     note: str
     open_intents: tuple[Row, ...]
+    anchored: datetime | None = None  # when an anchor had last taken a checkpoint, as far as the chain knows
 
     @property
     def head(self) -> Head | None:
@@ -46,14 +47,16 @@ class Found:
 def look(past: Past) -> Found:
     """Read the whole chain of this daemon's instance; raises `Broken`, and what `Past` raises."""
     instance, epoch, note = past.instance()
-    last, open_ = _walk(past, instance)
+    last, open_, checkpoint = _walk(past, instance)
     if last is None:
         if epoch:
             raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
         return Found(instance, 0, 0, GENESIS, note, ())
     if last.epoch != epoch:
         raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
-    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_))
+    said = checkpoint.fields.get("anchored") if checkpoint is not None else ""
+    anchored = datetime.fromisoformat(said) if said else None
+    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored)
 
 
 def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
@@ -64,14 +67,14 @@ def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
         previous = hash_
 
 
-def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row]]:
-    """The last row, and the intents that are open."""
+def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None]:
+    """The last row, the intents that are open, and the last checkpoint's row."""
     with closing(rows(past, instance)) as chain:
         return _followed(chain)
 
 
-def _followed(chain: Iterable[tuple[Row, int | None]]) -> tuple[Row | None, list[Row]]:
-    last: Row | None = None
+def _followed(chain: Iterable[tuple[Row, int | None]]) -> tuple[Row | None, list[Row], Row | None]:
+    last = checkpoint = None
     open_: dict[tuple[int, int], Row] = {}
     for row, closes in chain:
         follows = (1, 1) if last is None else (last.epoch, last.sequence + 1)
@@ -86,8 +89,10 @@ def _followed(chain: Iterable[tuple[Row, int | None]]) -> tuple[Row | None, list
             open_.pop((row.epoch, closes), None)
         elif row.kind == Kind.POSSIBLE:
             open_.pop(tuple(row.fields["intent"]), None)
+        elif row.kind == Kind.CHECKPOINT:
+            checkpoint = row
         last = row
-    return last, list(open_.values())
+    return last, list(open_.values()), checkpoint
 
 
 def has_row(past: Past, head: Head) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import resource
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -30,6 +31,7 @@ from signer.clock import Clock
 from signer.config import Config, ConfigError
 from signer.credential import Credential
 from signer.exclusive import hold_state, hold_tokens
+from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
 from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
 from signer.listener import Door, TlsFiles, connections_max
@@ -85,7 +87,7 @@ class Daemon:
             )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
-            metrics = Metrics(self._snapshot_from_outside(asyncio.get_running_loop()), lambda: self._admission.calls)
+            metrics = self._measured()
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
                 metrics.serve(self._config.server.metrics)
@@ -101,6 +103,32 @@ class Daemon:
                 ready.set()
             await self._stopping.wait()
             await self._drain()
+
+    def _measured(self) -> Metrics:
+        ledger, checkpoints = self._books.ledger, self._books.checkpoints
+        metrics = Metrics(
+            self._snapshot_from_outside(asyncio.get_running_loop()),
+            lambda: self._admission.calls,
+            lambda: checkpoints.age_s,
+            lambda: checkpoints.queued,
+        )
+        metrics.gauge(
+            "paraph_ledger_rows", "Rows of the ledger written since the start.", lambda: ledger.writer.written
+        )
+        metrics.gauge(
+            "paraph_ledger_stopped",
+            "1 while nothing is signed because the ledger cannot be written or anchored.",
+            lambda: float(bool(ledger.trouble)),
+        )
+        path = where(self._config)
+        if isinstance(path, Path):
+            growth = Growth(path)
+            metrics.gauge(
+                "paraph_ledger_days_to_full",
+                "Until the disk is full, as fast as the ledger has grown; +Inf while that is not known.",
+                lambda: growth.sample(time.monotonic()),
+            )
+        return metrics
 
     def _snapshot_from_outside(self, loop: asyncio.AbstractEventLoop) -> Callable[[], list[TokenView]]:
         """The pool belongs to the loop; /metrics is answered on another thread, and asks the loop."""

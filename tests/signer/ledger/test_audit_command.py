@@ -28,7 +28,11 @@ from signer.anchor import syslog_message
 from signer.chain import Kind
 from signer.clock import Clock
 from signer.note import parse
+from tests.daemon import running
+from tests.signer.ledger import crashes
+from tests.signer.ledger.book import book
 from tests.signer.ledger.histories import KEY, Chain, Story
+from tests.signer.ledger.test_crashes import crashing_rig
 
 A = "aa" * 16
 REQUEST = "0b9c7e6a-1111-4222-8333-444455556666"
@@ -475,3 +479,30 @@ def test_keys_are_never_written_over(audit: Audit, place: Place, name: str) -> N
     done = audit("keys", place.anchor)
     assert (done.code, done.out) == (1, "")
     assert len(done.err.splitlines()) == 1
+
+
+# ---- a real one
+
+
+def test_a_ledger_of_a_daemon_that_was_killed(audit: Audit, tmp_path: Path) -> None:
+    """A daemon under load, killed again and again, the power cut: its ledger is whole, and its rows can be read."""
+    with running(crashing_rig()) as rig:
+        crashes.run(rig, crashes=3, seed=3)
+        rows = book(rig.state)
+        middle = len(rows) // 2
+        files = [tmp_path / "one", tmp_path / "two"]
+        for path, part in zip(files, (rows[middle:], rows[:middle]), strict=True):
+            path.write_text("".join(chain.write(part)))
+        words = ["verify", *files, "--key", rig.keys / "checkpoint.pub", "--anchor", rig.anchor]
+        done = audit(*words)
+        assert done.code == 0, done
+        report = json.loads(audit(*words, "--json").out)
+        assert report["rows"]["INTENT"] > 10
+        assert report["epochs"] > 1
+        assert report["checkpoints"] > 0
+        shown = audit("show", files[0])
+        assert (shown.code, shown.err) == (0, "")
+        assert len(shown.out.splitlines()) == len(rows) - middle
+        assert "? items" not in shown.out
+        files[1].write_text(files[1].read_text().replace('"caller":"portal"', '"caller":"Portal"', 1))
+        assert audit(*words).code == 1

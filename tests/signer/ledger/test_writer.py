@@ -1,0 +1,110 @@
+"""How many commits a request costs, and what the ledger can take in a second."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pool import Hash, Scheme
+from signer import recovery
+from signer.chain import Row
+from signer.clock import Clock
+from signer.database import Epochs
+from signer.ledger import DIGESTS, Asked, Ledger, Record
+from signer.results import Cipher
+from signer.sqlite import SqliteDatabase
+from signer.store import open_store
+from signer.writer import Entry, Writer
+
+CHUNK = 256
+
+
+class Counting:
+    """A backend that counts its commits."""
+
+    def __init__(self, backend: Epochs) -> None:
+        self._backend = backend
+        self.commits = 0
+
+    def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
+        self.commits += 1
+        self._backend.write(entries, rows)
+
+    def pulse(self) -> None:
+        self._backend.pulse()
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Counting]]:
+    path = tmp_path / "paraph.sqlite"
+    open_store(path).dispose()
+    database = SqliteDatabase(path)
+    past, backend, cipher = database.past(), database.backend(), Cipher(os.urandom(32))
+    found = recovery.look(past)
+    epoch, sequence, hash_ = recovery.begin(past, backend, found, cipher, "1")
+    past.close()
+    counting, reader = Counting(backend), database.reader()
+    made = Ledger(
+        lambda flushed: Writer(counting, found.instance, epoch, hash_, sequence, flushed), reader, cipher, Clock()
+    )
+    yield made, counting
+    await made.writer.close()
+    await reader.close()
+
+
+def asked(count: int) -> Asked:
+    id_ = os.urandom(16)
+    return Asked(
+        id_, DIGESTS, "portal", "seal", "ab" * 32, "RAW", "ECDSA with SHA-256", hashlib.sha256(id_).digest(), b"chain",
+        hashlib.sha256(b"chain").digest(), [Scheme.ECDSA.value, Hash.SHA256.value, []], count,
+    )  # fmt: skip
+
+
+async def chunk(record: Record, start: int) -> None:
+    intent = record.intend(start, start + CHUNK, "card")
+    await intent.durable
+    intent.settled([os.urandom(70) for _ in range(CHUNK)], {})
+
+
+async def test_row_4_6_two_commits_a_chunk(ledger: tuple[Ledger, Counting]) -> None:
+    """
+    Row 4.6: what durability costs is known: two fsyncs for a chunk of a batch and not for a digest, and at least 2 000
+    digests a second can be recorded.
+    """
+    book, counting = ledger
+    chunks = 40
+    record = await book.enter(asked(chunks * CHUNK), time.monotonic() + 60)
+    record.signed = [os.urandom(32) for _ in range(chunks * CHUNK)]
+    before, began = counting.commits, time.monotonic()
+    for number in range(chunks):
+        await chunk(record, number * CHUNK)
+    await record.finish(time.monotonic() + 60)
+    took = time.monotonic() - began
+    record.leave()
+    assert counting.commits - before <= 2 * chunks
+    assert chunks * CHUNK / took >= 2_000
+
+
+async def test_requests_at_one_time_share_commits(ledger: tuple[Ledger, Counting]) -> None:
+    """Of 300 single requests at one time each has its INTENT and OUTCOME on the disk, with far fewer commits."""
+    book, counting = ledger
+
+    async def one() -> None:
+        record = await book.enter(asked(1), time.monotonic() + 60)
+        record.signed = [os.urandom(32)]
+        intent = record.intend(0, 1, "card")
+        await intent.durable
+        intent.settled([os.urandom(70)], {})
+        await record.finish(time.monotonic() + 60)
+        record.leave()
+
+    await asyncio.gather(*(one() for _ in range(300)))
+    assert counting.commits < 60
+    assert book.writer.written >= 600
