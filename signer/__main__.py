@@ -6,7 +6,7 @@ import sys
 
 from signer.cli.exits import MEANINGS
 
-COMMANDS = ("serve", "sign", "verify", "credential", "tokens", "audit", "demo")
+COMMANDS = ("serve", "sign", "verify", "credential", "tokens", "audit", "backup", "restore", "demo")
 
 
 def parser() -> argparse.ArgumentParser:

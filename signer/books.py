@@ -17,6 +17,7 @@ from signer.database import Database, Epochs, Past
 from signer.ledger import KEEP_S, Ledger
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
+from signer.restore import is_declared
 from signer.results import Cipher
 from signer.sqlite import SqliteDatabase
 from signer.store import Where
@@ -110,7 +111,8 @@ def _check_anchor(past: Past, found: Found, file: Path) -> None:
     if note is None:
         return
     for head in note.checkpoint.heads:
-        if head.instance == found.instance and not recovery.has_row(past, head):
+        is_there = head.instance != found.instance or recovery.has_row(past, head) or is_declared(found, head)
+        if not is_there:
             raise Broken(
                 f"checkpoint {note.checkpoint.number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
                 "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"

@@ -24,12 +24,14 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 MAGIC = "paraph-ledger-v1"
 GENESIS = bytes(32)  # what stands before the first row of all
 _INSTANCE = re.compile("[0-9a-f]{32}")
 _HASH = re.compile("[0-9a-f]{64}")
+_NUMBERS = struct.Struct(">QQ")
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 
@@ -83,9 +85,13 @@ class Row:
 
 
 def row_hash(instance: str, epoch: int, sequence: int, previous: bytes, kind: str, body: str) -> bytes:
-    numbers = epoch.to_bytes(8, "big") + sequence.to_bytes(8, "big")
-    place = b"%s\0%s%s%s" % (MAGIC.encode(), bytes.fromhex(instance), numbers, previous)
-    return hashlib.sha256(b"%s%s\0%s" % (place, kind.encode(), body.encode())).digest()
+    place = _head(instance) + _NUMBERS.pack(epoch, sequence) + previous
+    return hashlib.sha256(place + f"{kind}\0{body}".encode()).digest()
+
+
+@lru_cache(maxsize=64)  # instances: a verifier may meet several
+def _head(instance: str) -> bytes:
+    return MAGIC.encode() + b"\0" + bytes.fromhex(instance)
 
 
 def after(instance: str, epoch: int, sequence: int, previous: bytes, kind: Kind, fields: dict[str, Any]) -> Row:

@@ -6,7 +6,7 @@ more. With SQLite the chain is the only one of its file; in PostgreSQL each daem
 state directory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from signer.chain import Row
@@ -24,7 +24,7 @@ class Past(Protocol):
     def instance(self) -> tuple[str, int, str]:
         """The id of this daemon, made at the first start; the epoch that was begun last, 0 for none; the last checkpoint."""
 
-    def rows(self, instance: str) -> Iterator[RawRow]:
+    def rows(self, instance: str) -> Generator[RawRow]:
         """Its chain, in order."""
 
     def hash_of(self, instance: str, epoch: int, sequence: int) -> bytes | None:

@@ -19,7 +19,7 @@ import re
 import select
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -468,7 +468,7 @@ class PostgresqlPast:
             raise StoreError(f"{self._file} holds no id of a ledger: put it back from a backup")
         return found
 
-    def rows(self, instance: str) -> Iterator[RawRow]:
+    def rows(self, instance: str) -> Generator[RawRow]:
         with _told(), self._db.transaction(), self._db.cursor("rows", binary=True) as cursor:
             cursor.itersize = FETCH_ROWS
             cursor.execute(_ROWS, (instance,))

@@ -6,13 +6,14 @@ ended: it may have been signed, and nothing of it was released. Its items are IN
 so. The same for an INTENT to which the token was never asked: on the disk there is no difference.
 """
 
+import json
 import uuid
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from signer.chain import GENESIS, Kind, Row, after
+from signer.chain import GENESIS, Kind, Row, after, row_hash
 from signer.clock import rfc3339
 from signer.database import Epochs, Past
 from signer.note import NOTHING, Head, parse
@@ -20,6 +21,8 @@ from signer.results import Cipher, Part, Range
 from signer.writer import Entry
 
 REASON = "INTERRUPTED"
+# The place of what is no row of the chain: it says which row was archived last, and has that one's hash (archive.py).
+ARCHIVED = (0, 0)
 _AFTER_ALL = 1 << 31  # behind the results that an attempt itself has written
 
 
@@ -38,6 +41,7 @@ class Found:
     note: str
     open_intents: tuple[Row, ...]
     anchored: datetime | None = None  # when an anchor had last taken a checkpoint, as far as the chain knows
+    gaps: tuple[Row, ...] = ()  # what restores have declared as lost
 
     @property
     def head(self) -> Head | None:
@@ -47,7 +51,7 @@ class Found:
 def look(past: Past) -> Found:
     """Read the whole chain of this daemon's instance; raises `Broken`, and what `Past` raises."""
     instance, epoch, note = past.instance()
-    last, open_, checkpoint = _walk(past, instance)
+    last, open_, checkpoint, gaps = _walk(past, instance)
     if last is None:
         if epoch:
             raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
@@ -56,43 +60,60 @@ def look(past: Past) -> Found:
         raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
     said = checkpoint.fields.get("anchored") if checkpoint is not None else ""
     anchored = datetime.fromisoformat(said) if said else None
-    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored)
+    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, tuple(gaps))
 
 
 def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
     """The chain in its order, as it stands there, each with the INTENT that it closes; the first kept row says what was before."""
     previous = GENESIS
     for epoch, sequence, kind, body, hash_, closes in past.rows(instance):
-        yield Row(instance, epoch, sequence, kind, body, previous, hash_), closes
+        if (epoch, sequence) != ARCHIVED:
+            yield Row(instance, epoch, sequence, kind, body, previous, hash_), closes
         previous = hash_
 
 
-def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None]:
-    """The last row, the intents that are open, and the last checkpoint's row."""
-    with closing(rows(past, instance)) as chain:
-        return _followed(chain)
+def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None, list[Row]]:
+    """
+    The last row, the intents that are open, the last checkpoint's row, and the gaps.
+
+    A million chunks are two million rows, and somebody waits for the daemon: an object is made only of what is answered.
+    """
+    last_epoch = last_sequence = 0
+    kind, body, previous, hash_ = "", "", GENESIS, GENESIS
+    checkpoint, gaps = None, []
+    intents: dict[tuple[int, int], tuple[str, bytes, bytes]] = {}
+    with closing(past.rows(instance)) as chain:
+        for epoch, sequence, kind, body, now, closes in chain:
+            if (epoch, sequence) == ARCHIVED:
+                (last_epoch, last_sequence), hash_ = json.loads(body)["last"], now
+                continue
+            if (epoch, sequence) != (last_epoch, last_sequence + 1) and not (
+                kind == Kind.EPOCH and sequence == 1 and _may_begin(epoch, last_epoch, body)
+            ):
+                raise Broken(f"row {epoch}/{sequence} does not follow the one before it: rows are missing")
+            previous, hash_ = hash_, now
+            if row_hash(instance, epoch, sequence, previous, kind, body) != hash_:
+                raise Broken(f"row {epoch}/{sequence} is not what was written")
+            last_epoch, last_sequence = epoch, sequence
+            if closes is not None:
+                intents.pop((epoch, closes), None)
+            elif kind == Kind.INTENT:
+                intents[epoch, sequence] = (body, previous, hash_)
+            elif kind == Kind.POSSIBLE:
+                intents.pop(tuple(json.loads(body)["intent"]), None)
+            elif kind == Kind.CHECKPOINT:
+                checkpoint = Row(instance, epoch, sequence, kind, body, previous, hash_)
+            elif kind == Kind.GAP:
+                gaps.append(Row(instance, epoch, sequence, kind, body, previous, hash_))
+    if not last_epoch:
+        return None, [], None, []
+    open_ = [Row(instance, *place, Kind.INTENT, text, before, made) for place, (text, before, made) in intents.items()]
+    return Row(instance, last_epoch, last_sequence, kind, body, previous, hash_), open_, checkpoint, gaps
 
 
-def _followed(chain: Iterable[tuple[Row, int | None]]) -> tuple[Row | None, list[Row], Row | None]:
-    last = checkpoint = None
-    open_: dict[tuple[int, int], Row] = {}
-    for row, closes in chain:
-        follows = (1, 1) if last is None else (last.epoch, last.sequence + 1)
-        begins = last is not None and row.kind == Kind.EPOCH and (row.epoch, row.sequence) == (last.epoch + 1, 1)
-        if not begins and (row.epoch, row.sequence) != follows:
-            raise Broken(f"row {row.epoch}/{row.sequence} does not follow the one before it: rows are missing")
-        if not row.is_whole():
-            raise Broken(f"row {row.epoch}/{row.sequence} is not what was written")
-        if row.kind == Kind.INTENT:
-            open_[row.epoch, row.sequence] = row
-        elif closes is not None:
-            open_.pop((row.epoch, closes), None)
-        elif row.kind == Kind.POSSIBLE:
-            open_.pop(tuple(row.fields["intent"]), None)
-        elif row.kind == Kind.CHECKPOINT:
-            checkpoint = row
-        last = row
-    return last, list(open_.values()), checkpoint
+def _may_begin(epoch: int, last: int, body: str) -> bool:
+    """Whether this epoch may follow that one: only a restore leaves some out, those that had begun in what is lost."""
+    return epoch == last + 1 or (epoch > last and '"restored":{' in body)
 
 
 def has_row(past: Past, head: Head) -> bool:

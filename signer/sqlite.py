@@ -7,7 +7,7 @@ Several rows go with one statement: each statement lets other threads run, and t
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ class SqlitePast:
         instance, epoch, note = found
         return instance, epoch, note
 
-    def rows(self, instance: str) -> Iterator[RawRow]:
+    def rows(self, instance: str) -> Generator[RawRow]:
         columns = "epoch, sequence, kind, body, hash, closes"
         with self._told():
             yield from self._db.execute(

@@ -8,6 +8,7 @@ The tests run the same functions in a smaller size.
 import argparse
 import contextlib
 import itertools
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,8 +34,11 @@ from tests.signer.access.calls import (
     statuses,
 )
 from tests.signer.access.test_fairness import FLOODS, SHARE, flooded_rig, overload, share
+from tests.signer.ledger.crashes import run as crash_run
+from tests.signer.ledger.fill import fill
 from tests.signer.ledger.tampering import POSITIONS, TAMPERS
 from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
+from tests.signer.ledger.test_crashes import crashing_rig
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
 HEAD = """\
@@ -225,6 +229,36 @@ def histories(correct: int = 100_000, done: int = 10_000) -> str:
     )
 
 
+def crashes(each: int = 50, rigs: int = 10) -> str:
+    """Kill -9 and power cuts under load; every judgement of crashes.py, or AssertionError."""
+    said = []
+    for seed in range(rigs):
+        with running(crashing_rig()) as rig:
+            said.append(crash_run(rig, each, seed=1_000 + seed))
+        print(said[-1], flush=True)
+    return f"{each * rigs} crashes; the last {each}: {said[-1]}"
+
+
+def restart(chunks: int = 1_000_000) -> str:
+    """Kill -9, and the next start with so many chunks in the ledger."""
+    with running(card_rig("P-256")) as rig:
+        with Caller(rig) as portal:
+            assert statuses(portal.sign()) == ["SIGNED"]
+        rig.stop(signal.SIGKILL)
+        began = time.monotonic()
+        fill(rig.state / "paraph.sqlite", chunks)
+        filled_s = time.monotonic() - began
+        began = time.monotonic()
+        rig.launch()
+        rig.wait_serving(60)
+        took_s = time.monotonic() - began
+        front_mb = rss_mb(rig)
+        with Caller(rig) as portal:
+            assert statuses(portal.sign()) == ["SIGNED"]
+    assert took_s <= 10.0, f"SERVING after {took_s:.1f} s"
+    return f"SERVING {took_s:.1f} s after its start, with {chunks:,} chunks (written in {filled_s:.0f} s); front {front_mb:.0f} MB"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -246,6 +280,16 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         abuse,
         "100 000 streams reset, 5 000 connections",
         "a good client's p99 beside ping floods, 100 000 resets and 5 000 connections is at most twice its baseline",
+    ),
+    "crashes": (
+        crashes,
+        "500 crashes of daemon, lanes and power",
+        "row 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
+    ),
+    "restart": (
+        restart,
+        "1 000 000 chunks",
+        "a restart after kill -9 looks through the whole ledger and is SERVING within 10 s",
     ),
     "histories": (
         histories,

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.chain import ChainError, Kind, Row, read
-from signer.cli import session
+from signer.cli import export, session
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
 
 if TYPE_CHECKING:
@@ -482,4 +482,5 @@ SUBCOMMANDS: dict[str, tuple[str, Arguments, Run]] = {
     "verify": ("whether a ledger is whole: its files beside checkpoints and a public key", _verify_arguments, _verify),
     "show": ("what stands in a ledger's file, one line a row", _show_arguments, _show),
     "keys": ("make the keys that a ledger needs", _keys_arguments, _keys),
+    "export": (export.HELP, export.arguments, export.run),
 }
