@@ -18,8 +18,9 @@ from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output
 from signer.errors import Refusal
-from signer.ledger import DIGESTS, Asked, Ledger, Record
+from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
+from signer.record import DIGESTS, Asked, Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
 from signer.handlers import Call, Unread
-from signer.ledger import Record
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
@@ -35,6 +34,7 @@ from signer.limits import (
     DOCUMENTS_MAX,
     NO_ROOM,
 )
+from signer.record import Record
 from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
 

@@ -8,8 +8,9 @@ from pool import Algorithm, Hash, Outcomes, Scheme
 from signer.clock import rfc3339
 from signer.cms import Profile, Template
 from signer.errors import Refusal
-from signer.ledger import DIGESTS, Ledger, Stored
+from signer.ledger import Ledger, Stored
 from signer.limits import ANSWER_BYTES_MAX
+from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.v1 import signing_pb2 as pb
 

@@ -23,7 +23,7 @@ from signer.credential import Credential, Output, Purpose, certificates_of
 from signer.documents import DocumentStream, Order, next_message
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
-from signer.ledger import Ledger, Record
+from signer.ledger import Ledger
 from signer.limits import (
     BATCH_CALL_S,
     CALL_S,
@@ -33,6 +33,7 @@ from signer.limits import (
 from signer.metrics import Metrics
 from signer.policy import Policy
 from signer.promises import Promises
+from signer.record import Record
 from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
 

@@ -14,7 +14,8 @@ from signer import recovery
 from signer.chain import Row
 from signer.clock import Clock
 from signer.database import Epochs
-from signer.ledger import DIGESTS, Asked, Ledger, Record
+from signer.ledger import Ledger
+from signer.record import DIGESTS, Asked, Record
 from signer.results import Cipher
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store

@@ -31,7 +31,7 @@ from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output, Purpose, algorithm_of
 from signer.errors import Refusal
-from signer.ledger import Asked, Record
+from signer.record import Asked, Record
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
