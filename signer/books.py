@@ -28,6 +28,7 @@ log = logging.getLogger("signer.ledger")
 ERASE_EVERY_S = 60.0
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
+SETTLE_S = 2.0  # at the daemon's end, for what waits for a commit
 INSTANCE = "instance"  # in the state directory: whose chain in PostgreSQL this daemon's is
 TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB and 0.1 more for each chain
 
@@ -83,6 +84,9 @@ async def opened(config: LedgerConfig, database: Database, clock: Clock) -> Asyn
         async with checkpoints:
             ledger.may_sign = lambda: checkpoints.may_sign
             yield Books(ledger, checkpoints)
+            with contextlib.suppress(TimeoutError):  # before the last checkpoint, which then covers it
+                async with asyncio.timeout(SETTLE_S):
+                    await ledger.writer.settled()
     finally:
         eraser.cancel()
         await asyncio.gather(eraser, return_exceptions=True)

@@ -41,6 +41,7 @@ STOP_S = 24 * 3600.0  # a night and a morning for a person to see to it
 QUEUE_NOTES_MAX = 1_500  # of an anchor: a day of one a minute, 1 kB each; then nothing is signed any more
 RETRY_FIRST_S = 1.0  # after a failure; twice as long each time ...
 RETRY_MAX_S = 60.0  # ... up to this: an anchor that is back gets its notes within a minute
+LAST_S, LAST_LOOK_S = 2.0, 0.01  # for the one at the daemon's end: its anchors may be away
 KEY_S = 30.0  # for one signature: a token that is busy or comes up
 
 Heads = Callable[[], Awaitable[Sequence[Head]]]
@@ -172,7 +173,15 @@ class Checkpoints:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """What waits in queues is in the ledger, too: the next start goes on from there."""
+        """The last one, so that nothing is left that no anchor has; what waits in queues is put by the next start."""
+        maker, *_ = self._tasks
+        maker.cancel()
+        await asyncio.gather(maker, return_exceptions=True)
+        with contextlib.suppress(Exception):  # it could not be made before either, and was said
+            async with asyncio.timeout(LAST_S):
+                await self._make()
+                while any(line.waiting for line in self._lines):  # noqa: ASYNC110 -- at most two seconds, once
+                    await asyncio.sleep(LAST_LOOK_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -145,6 +145,12 @@ class Writer:
         self._flushing = True
         self._go_soon()
 
+    async def settled(self) -> None:
+        """Returns when everything is written that there is; not while nothing can be written."""
+        self.flush()
+        while self._next.entries or self._began or self._flushing:  # noqa: ASYNC110 -- a commit or two, once
+            await asyncio.sleep(GATHER_S)
+
     @property
     def trouble(self) -> str:
         """Why nothing can be written now: a reason, empty if it can."""

@@ -265,11 +265,21 @@ async def test_it_goes_on_from_the_last() -> None:
     after = Desk()
     second = Setting([after], last=before.notes[-1])
     async with second.runs() as made:
-        assert made.last_number == 3
-        assert after.numbers == [2, 3]
+        assert made.last_number == 4
+        assert after.numbers == [3, 4]
         assert after.notes[0] == before.notes[-1]
         assert after.notes[1].checkpoint.previous == before.notes[-1].checkpoint.hash
         assert second.ledger.records == after.notes[1:], "it is in the ledger already"
+
+
+async def test_a_clean_end_leaves_nothing_without_an_anchor() -> None:
+    """What was recorded since the last checkpoint is in the one that is made at the end, and the anchor has it."""
+    desk = Desk()
+    setting = Setting([desk])
+    async with setting.runs() as made:
+        assert desk.numbers == [1]
+        made.chunk_recorded(3)
+    assert desk.numbers == [1, 2]
 
 
 # ---- anchors that are away
@@ -595,7 +605,7 @@ async def test_real_time() -> None:
 
 
 async def test_the_end() -> None:
-    """It ends at once, whatever hangs, and nothing is made afterwards."""
+    """The last one is made at the end; it ends soon, whatever hangs, and nothing is made afterwards."""
     desk = Desk()
     desk.slow = asyncio.Event()
     setting = Setting([desk])
@@ -603,7 +613,7 @@ async def test_the_end() -> None:
         async with setting.runs():
             pass
     await setting.time.passes(PERIOD_S)
-    assert len(setting.ledger.records) == 1
+    assert len(setting.ledger.records) == 2
     assert [task for task in asyncio.all_tasks() if task.get_name() == "checkpoints"] == []
 
 

@@ -14,6 +14,7 @@ from signer import recovery
 from signer.chain import Row
 from signer.clock import Clock
 from signer.database import Epochs
+from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.record import DIGESTS, Asked, Record
 from signer.results import Cipher
@@ -109,3 +110,18 @@ async def test_requests_at_one_time_share_commits(ledger: tuple[Ledger, Counting
     await asyncio.gather(*(one() for _ in range(300)))
     assert counting.commits < 60
     assert book.writer.written >= 600
+
+
+async def test_f56_no_anchor_for_a_day(ledger: tuple[Ledger, Counting]) -> None:
+    """
+    F56: after 24 h without an anchor nothing is signed: a request is refused before anything of it is written, and the
+    ledger is in trouble, which health makes NOT_SERVING (test_storage.py has health following that).
+    """
+    book, counting = ledger
+    book.may_sign = lambda: False
+    with pytest.raises(Refusal) as refused:
+        await book.enter(asked(1), time.monotonic() + 5)
+    assert refused.value.reason == book.trouble == "CHECKPOINT_OVERDUE"
+    book.may_sign = lambda: True
+    (await book.enter(asked(1), time.monotonic() + 5)).leave()
+    assert (book.trouble, counting.commits) == ("", 0)
