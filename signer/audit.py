@@ -775,8 +775,9 @@ class _Losses:
         if lost is not None:
             if lost.head.sequence == gap.last and lost.head.hash != gap.hash:
                 return f"row {gap.last} was anchored with another hash"
-            # A declaration that is newer than these checkpoints may know of newer ones.
-            if lost.head.sequence > gap.last or (gap.is_anchored and lost.head.sequence < gap.last):
+            # A declaration may know of checkpoints that these lack: newer ones, and those that an anchor has missed.
+            is_all = gap.is_anchored and not self._anchor.absent
+            if lost.head.sequence > gap.last or (is_all and lost.head.sequence < gap.last):
                 return f"the last of them that was anchored is row {lost.head.sequence}"
         if not self._begins_right(gap, chain):
             return f"row {gap.first} is not the first of them"

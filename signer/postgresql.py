@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import select
+import socket
 import threading
 import uuid
 from collections.abc import Generator, Iterator, Sequence
@@ -42,6 +43,7 @@ Answer = TypeVar("Answer")
 
 LOCK_S = 2  # a lock that somebody holds so long is trouble
 STATEMENT_S = 10  # a server that computes so long is, too
+END_S = 2.0  # a daemon that ends waits so long for a server that hangs
 LOOK_S = 1.0  # who looks something up is told then that the database does not answer
 FETCH_ROWS = 5_000  # of the chain at a time, when it is walked
 # Where the URL does not say otherwise. A host that has gone is noticed after 11 s (5 + 3 times 2); of several in the
@@ -265,6 +267,17 @@ class Postgresql:
 
     def ending(self) -> None:
         self._ending.set()
+        cut = threading.Timer(END_S, self._cut)
+        cut.daemon = True
+        cut.start()
+
+    def _cut(self) -> None:
+        """End the connection under a statement that hangs: for its thread it is one that was lost."""
+        db = self._db
+        with contextlib.suppress(OSError, psycopg.Error):
+            if db is not None:
+                with socket.socket(fileno=os.dup(db.fileno())) as end:
+                    end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._drop()
@@ -367,9 +380,10 @@ class PostgresqlReader:
 
     async def close(self) -> None:
         tasks = [*self._asking, *([self._looking] if self._looking is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(2 if tasks else 0):  # first the server is asked to break off; then nobody waits for it
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=LOOK_S)
         if self._db is not None:
             await self._db.close()
 

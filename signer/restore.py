@@ -2,11 +2,12 @@
 A backup is put in the place of a ledger, and what it lacks is declared as lost: by rows of the chain, for good.
 
 What is lost is what anchors know and the backup does not: of each epoch from the first row that is not there to the last
-one that a checkpoint names. Rows behind that nobody can name. The chain goes on with an epoch that is higher than any
+one that a checkpoint names. Of an epoch of which no lost row was anchored, it is what the old database has, if that can
+still be read. Other rows nobody can name. The chain goes on with an epoch that is higher than any
 that is known to have begun, so that no place in it is used twice, and with the number after the newest checkpoint.
 
     EPOCH   "restored": the reason, the time of the backup's newest row, and what is known of the requests in between
-    GAP     one for each epoch of which an anchored row is lost
+    GAP     one for each epoch of which rows are lost
 
 All of it is written into a copy of the backup, in one commit, before the copy takes the old database's place. The old
 one is kept beside it.
@@ -24,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from signer import recovery
+from signer.anchor import note_of
 from signer.appearing import sync_directory
 from signer.chain import Kind, Row, after
 from signer.clock import rfc3339
 from signer.evidence import fields, instance_of, read_only
-from signer.note import NOTHING, Head, Note, NoteError, parse
+from signer.note import MAGIC, NOTHING, Head, Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.sqlite import SqliteDatabase, SqlitePast
 from signer.store import StoreError, open_store
@@ -74,19 +76,20 @@ def _covers(gap: dict[str, Any], head: Head) -> bool:
 
 
 def notes_of(files: Iterable[Path]) -> list[Note]:
-    """Every whole checkpoint in these files, of those that are there; a last one that is torn is left out."""
+    """
+    Every whole checkpoint in these files, of those that are there: as an anchor has kept them (a last one that is torn is
+    left out), or a log with such lines. Raises `Broken`.
+    """
     found: list[Note] = []
     for file in files:
         try:
             text = file.read_bytes().decode()
+            if text and not text.startswith(f"{MAGIC}\n"):
+                text = "".join(note_of(line) for line in text.split("\n") if f"{MAGIC}\\n" in line)
+            found += parse(_whole(text))
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise Broken(f"the anchor {file} cannot be read: {error}") from None
-        notes = parse(_whole(text))
-        try:
-            found += notes
-        except NoteError as error:
+        except (OSError, UnicodeDecodeError, NoteError) as error:
             raise Broken(f"the anchor {file} cannot be read: {error}") from None
     return found
 
@@ -139,7 +142,7 @@ def _declare(
         ours = [note for note in notes if any(head.instance == found.instance for head in note.checkpoint.heads)]
         _check_owner(found, database, notes, ours)
         newest = _newest(found, ours, spki)
-        lost = _losses(past, found, ours)
+        lost = _losses(past, found, ours, database)
     finally:
         past.close()
     began = max([found.epoch, *(loss.epoch for loss in lost), _begun(database, found.instance), *_epochs(found, ours)])
@@ -185,8 +188,8 @@ def _newest(found: Found, ours: Sequence[Note], spki: bytes | None) -> Note | No
     return newest
 
 
-def _losses(past: SqlitePast, found: Found, ours: Sequence[Note]) -> list[Loss]:
-    """Of each epoch: what is behind the backup's last row, and was anchored."""
+def _losses(past: SqlitePast, found: Found, ours: Sequence[Note], database: Path) -> list[Loss]:
+    """Of each epoch: what is behind the backup's last row, and was anchored, or is in the old database."""
     last: dict[int, Head] = {}
     for note in ours:
         for head in note.checkpoint.heads:
@@ -196,10 +199,26 @@ def _losses(past: SqlitePast, found: Found, ours: Sequence[Note]) -> list[Loss]:
                 _check_same(past, head, note)
             elif head.epoch not in last or head.sequence > last[head.epoch].sequence:
                 last[head.epoch] = head
+    for head in _ends(database, found):
+        last.setdefault(head.epoch, head)
     return [
         Loss(epoch, found.sequence + 1 if epoch == found.epoch else 1, head.sequence, head.hash)
         for epoch, head in sorted(last.items())
     ]
+
+
+def _ends(database: Path, found: Found) -> Iterator[Head]:
+    """The last row of each epoch in the old database that the backup lacks, as far as it can be read."""
+    query = "SELECT epoch, max(sequence), hash FROM ledger_rows WHERE instance = ? GROUP BY epoch"
+    with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
+        for epoch, sequence, hash_ in old.execute(query, (found.instance,)):
+            if (
+                isinstance(hash_, bytes)
+                and len(hash_) == len(NOTHING)
+                and epoch < _EPOCH_MAX
+                and ((epoch, sequence) > (found.epoch, found.sequence))
+            ):
+                yield Head(found.instance, epoch, sequence, hash_)
 
 
 def _check_same(past: SqlitePast, head: Head, note: Note) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.chain import ChainError, Kind, Row, read
-from signer.cli import export, session
+from signer.cli import archive, export, session, trace
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
 
 if TYPE_CHECKING:
@@ -483,4 +483,6 @@ SUBCOMMANDS: dict[str, tuple[str, Arguments, Run]] = {
     "show": ("what stands in a ledger's file, one line a row", _show_arguments, _show),
     "keys": ("make the keys that a ledger needs", _keys_arguments, _keys),
     "export": (export.HELP, export.arguments, export.run),
+    "archive": (archive.HELP, archive.arguments, archive.run),
+    "trace": (trace.HELP, trace.arguments, trace.run),
 }

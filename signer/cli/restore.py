@@ -1,6 +1,7 @@
 """paraph restore: a backup in the place of the daemon's database, and what it lacks declared as lost."""
 
 import argparse
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from signer.restore import Restored
 
 HELP = "put a backup in the place of a stopped daemon's database, and declare what is lost"
-EXAMPLE = "paraph restore --reason 'disk failed on Monday' /mnt/backups/paraph-monday.sqlite"
+EXAMPLE = "paraph restore --reason disk-failed-on-Monday /mnt/backups/paraph-monday.sqlite"
 _POSTGRESQL = """\
 paraph restore: this daemon's ledger is in PostgreSQL, and this version restores SQLite's only. Recover the server to its
 last commit (write-ahead log archive, or a standby): nothing is lost then, and the daemon starts."""
@@ -54,8 +55,12 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         print(f"paraph restore: there is no file {missing[0]}", file=sys.stderr)
         return USAGE
+    state = config.server.state
+    if state.exists() and state.stat().st_uid != os.geteuid():  # else the daemon could not read what is put there
+        print(f"paraph restore: {state} is not this user's; run it as {state.owner()}", file=sys.stderr)
+        return USAGE
     try:
-        let_go = [hold_state(config.server.state), hold_tokens(config.token)]
+        let_go = [hold_state(state), hold_tokens(config.token)]
     except AlreadyRunning as error:
         print(f"paraph restore: {error}; stop it first", file=sys.stderr)
         return TEMPORARY
@@ -100,7 +105,7 @@ def _tell(done: "Restored", database: Path, unread: list[Path]) -> None:
     for loss in done.losses:
         print(f"declared as lost: rows {loss.first} to {loss.last} of epoch {loss.epoch}")
     if not done.losses:
-        print("no checkpoint names a row that the backup lacks: nothing is declared as lost")
+        print("nobody knows of a row that the backup lacks: nothing is declared as lost")
     if done.aside is not None:
         print(f"the old database is kept as evidence: {done.aside}")
     if done.carried is None:

@@ -770,6 +770,15 @@ def test_a_declaration_knows_at_least_what_its_checkpoints_know(restored: Restor
     assert found(report, Flaw.UNFOUNDED, "the last of them that was anchored is row 9")
 
 
+def test_a_declaration_by_a_checkpoint_that_an_anchor_has_missed(restored: Restored) -> None:
+    """The daemon knew what was lost by another anchor than this one: that is no finding."""
+    book, head, _ = restored
+    book.declare(head, 5)
+    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, heads=(book.it.head,))
+    report = book.report(notes=[*book.notes[:2], KEY.sign(made)])
+    assert (report.verdict, report.absent, report.gaps[0].is_anchored) == (Verdict.GAP, 1, True), said(report)
+
+
 def test_a_loss_of_whole_epochs() -> None:
     """Each epoch of which something was anchored is declared for itself; one that is not is a finding."""
     book = anchored(2)

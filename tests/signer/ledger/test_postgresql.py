@@ -24,8 +24,9 @@ from signer.chain import Kind
 from signer.clock import Clock
 from signer.database import Database
 from signer.errors import Refusal
-from signer.ledger import DIGESTS, Asked, Ledger
-from signer.postgresql import LOCK_S, LOOK_S
+from signer.ledger import Ledger
+from signer.postgresql import END_S, LOCK_S, LOOK_S
+from signer.record import DIGESTS, Asked
 from signer.recovery import begin
 from signer.store import StoreError, open_store
 from signer.writer import RETRY_S, Entry, Failed, Writer
@@ -409,6 +410,29 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
     assert await reader.any_of(bytes(16)) is None
     await writer.close()
     await reader.close()
+
+
+async def test_a_daemon_that_ends_while_the_server_hangs(db: Database, postgres: Postgres) -> None:
+    """It ends within a few seconds; and what was in doubt then is for the next start to find out."""
+    before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
+    writer, reader = Writer(backend, before.instance, epoch, hash_, sequence), db.reader()
+    assert await reader.any_of(bytes(16)) is None
+    stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
+    try:
+        waiting = writer.intend(intent(os.urandom(16), before.instance))
+        looking = asyncio.create_task(reader.any_of(bytes(16)))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        backend.ending()
+        await writer.close()
+        await reader.close()
+        assert time.monotonic() - began < END_S + 8
+        assert isinstance(waiting.exception(), Unrecorded)
+        assert isinstance((await asyncio.gather(looking, return_exceptions=True))[0], Refusal)
+    finally:
+        for process in stopped:
+            process.send_signal(signal.SIGCONT)
+    assert len(await asyncio.to_thread(chain, db)) in {1, 2}
 
 
 async def test_the_reader_after_a_restart(db: Database, postgres: Postgres) -> None:

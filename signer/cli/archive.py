@@ -1,0 +1,87 @@
+"""paraph audit archive: old rows of a ledger go into a file, and out of the database."""
+
+import argparse
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from signer.cli import configured
+from signer.cli.exits import CONFIG, FAILED, OK, TEMPORARY, USAGE
+
+HELP = "write a ledger's old rows to a file, check it, and delete them from the database, also while the daemon runs"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    configured.arguments(parser)
+    parser.add_argument("--key", type=Path, metavar="PEM", help="checkpoint.pub, where this user cannot read the key")
+    parser.add_argument(
+        "--anchor",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="checkpoints that a log server or a webhook has kept, beside the configuration's files",
+    )
+    parser.add_argument(
+        "--keep-days", type=int, default=1, metavar="N", help="what is younger stays, one day at least (default: 1)"
+    )
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="where the file goes")
+
+
+def run(options: argparse.Namespace) -> int:
+    # Late imports: the client's installation has none of what these need.
+    config = configured.loaded(options.config)
+    if config is None:
+        return CONFIG
+    from signer.archive import NotWhole, archive
+    from signer.books import database
+    from signer.checkpoint import KeyFile
+    from signer.config import ConfigError
+    from signer.recovery import Broken
+    from signer.restore import notes_of
+    from signer.store import StoreError, open_store, where
+    from signer.writer import Failed
+
+    if options.keep_days < 1 or not options.directory.is_dir():
+        wrong = "--keep-days is 1 at least" if options.keep_days < 1 else f"there is no directory {options.directory}"
+        print(f"paraph audit: {wrong}", file=sys.stderr)
+        return USAGE
+    try:
+        spki = _public(options.key) if options.key else KeyFile.of(config.ledger).spki
+    except (ConfigError, OSError, ValueError) as error:
+        print(f"paraph audit: {error}; --key takes checkpoint.pub", file=sys.stderr)
+        return CONFIG
+    files = [each.file for each in config.ledger.anchor if each.file is not None]
+    now = datetime.now(UTC) - timedelta(days=options.keep_days - 1)
+    try:
+        notes = sorted(notes_of([*files, *options.anchor]), key=lambda note: note.checkpoint.number)
+        place = where(config)
+        if isinstance(place, Path) and not place.is_file():
+            raise StoreError(f"there is no database {place}; look at server.state in the configuration")
+        engine, past = open_store(place), database(place, config.server.state).past()
+        try:
+            done = archive(past, engine, notes, spki, options.directory, now=now)
+        finally:
+            past.close()
+            engine.dispose()
+    except (NotWhole, Broken) as error:
+        print(f"paraph audit: nothing was deleted: {error}. `paraph audit export` gives it as it is", file=sys.stderr)
+        return FAILED
+    except Failed as error:
+        print(f"paraph audit: {error}; try again", file=sys.stderr)
+        return TEMPORARY
+    except (StoreError, OSError) as error:
+        print(f"paraph audit: {error}", file=sys.stderr)
+        return FAILED
+    if done is None:
+        print("nothing to archive: no checkpoint of an anchor covers rows that are old enough")
+        return OK
+    print(f"{done.file}: rows {done.first[0]}/{done.first[1]} to {done.last[0]}/{done.last[1]}, {done.rows:,} in all")
+    print(f"{done.deleted:,} of them were deleted from the database; keep the file, and a copy elsewhere")
+    return OK
+
+
+def _public(path: Path) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    return load_pem_public_key(path.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,173 @@
+"""Old rows leave the database for a file, and the ledger is as whole as before: to the daemon, and to an auditor."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from signer import archive as archives
+from signer import config
+from signer.archive import Archived, NotWhole, archive
+from signer.books import database
+from signer.chain import Kind
+from signer.recovery import Broken
+from signer.restore import notes_of
+from signer.store import DATABASE, open_store, where
+from tests.daemon import Rig, running, until
+from tests.postgres import Postgres
+from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
+from tests.signer.ledger.book import book, found, request, result
+from tests.signer.ledger.test_export import change, export, verify
+from tests.signer.ledger.test_restore import again, new_checkpoint
+
+LATER = timedelta(days=2)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with running(card_rig("P-256")) as made:
+        yield made
+
+
+def archived(rig: Rig, later: timedelta = LATER) -> Archived | None:
+    """As the command does it, so much later."""
+    directory = rig.directory / "archive"
+    directory.mkdir(exist_ok=True)
+    public = load_pem_public_key((rig.keys / "checkpoint.pub").read_bytes())
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    place = where(config.load(rig.config))
+    engine = open_store(place)
+    with closing(database(place, rig.state).past()) as past:
+        done = archive(
+            past, engine, notes_of([rig.anchor]), spki, directory, now=datetime.now(UTC) + later, pause=lambda _: None
+        )
+    engine.dispose()
+    return done
+
+
+def sign(rig: Rig, times: int = 3) -> None:
+    with Caller(rig) as portal:
+        for number in range(times):
+            assert statuses(portal.sign(digests=[digest(number)])) == ["SIGNED"]
+
+
+def check_life(rig: Rig) -> None:
+    """Archived twice, while the daemon runs and after a start; every time all files together are whole."""
+    files: list[Path] = []
+    for _ in range(2):
+        sign(rig)
+        new_checkpoint(rig)
+        sign(rig)
+        everything = book(rig.state)
+        done = archived(rig)
+        assert done is not None
+        files.append(done.file)
+        assert done.deleted == done.rows - 1 > 0, "the row that the checkpoint names stays"
+        assert book(rig.state)[0].hash == everything[done.deleted].hash
+        sign(rig)
+        again_started = found(rig.state)
+        assert again_started.epoch
+        rig._hand_over()
+        done_verify = verify(rig, *files, export(rig, f"rest {len(files)}"))
+        assert done_verify.returncode == 0, done_verify.stdout
+        assert "with its first row" in done_verify.stdout
+        assert verify(rig, rig.directory / f"rest {len(files)}").returncode == 0, "the rest by itself is whole, too"
+    rig.stop()
+    again(rig)
+    sign(rig)
+
+
+def test_archived_while_it_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows at a time; the daemon signs on, and starts again, with a chain that begins in the middle."""
+    monkeypatch.setattr(archives, "DELETE_ROWS", 3)
+    check_life(rig)
+
+
+def test_archived_in_postgresql(postgres: Postgres) -> None:
+    made = card_rig("P-256")
+    made.database = postgres.create("archive")
+    with running(made):
+        check_life(made)
+
+
+def test_nothing_young_is_archived(rig: Rig) -> None:
+    """Rows of the last 24 h stay: their requests may come again. The command says that there is nothing."""
+    sign(rig)
+    new_checkpoint(rig)
+    before = book(rig.state)
+    directory = rig.directory / "files"
+    directory.mkdir()
+    rig._hand_over()
+    done = rig.command("audit", "archive", "--config", rig.config, directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to archive" in done.stdout
+    assert archived(rig, timedelta(hours=23)) is None
+    assert [row.hash for row in book(rig.state)][: len(before)] == [row.hash for row in before]
+
+
+def test_what_is_open_stays(rig: Rig) -> None:
+    """An INTENT without OUTCOME, and all after it, is not archived; its request ends as if nothing had been."""
+    message = request(digests=[digest(1)])
+    sign(rig)
+    new_checkpoint(rig)
+    shim_of(rig).script("C_Sign * delay 4")
+    with Caller(rig) as portal:
+        call = portal.signing.SignDigests.future(message, timeout=20)
+        until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
+        done = archived(rig)
+        assert done is not None
+        assert [row.kind for row in book(rig.state) if message.request_id in row.body] == [Kind.INTENT]
+        assert call.result().items[0].signature
+        assert result(portal, message.request_id).code == "OK"
+
+
+def test_a_broken_ledger_is_not_archived(rig: Rig) -> None:
+    """Evidence stays where it is: edited rows, and rows that were made anew without the key."""
+    sign(rig)
+    new_checkpoint(rig)
+    rig.stop()
+    change(rig, "UPDATE ledger_rows SET body = replace(body, 'portal', 'nobody') WHERE kind = 'INTENT'")
+    with pytest.raises(Broken):
+        archived(rig)
+    done = rig.command("audit", "archive", "--config", rig.config, rig.directory)
+    assert done.returncode == 1
+    assert "nothing was deleted" in done.stderr
+    assert not list((rig.directory / "archive").iterdir())
+
+
+def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written is judged as it is read back; if that says no, nothing is deleted and no file is left."""
+    sign(rig)
+    new_checkpoint(rig)
+    count = len(book(rig.state))
+    segment = archives._segment
+    monkeypatch.setattr(archives, "_segment", lambda rows: (line.replace("portal", "nobody") for line in segment(rows)))
+    with pytest.raises(NotWhole, match="EDITED"):
+        archived(rig)
+    assert len(book(rig.state)) >= count
+    assert not list((rig.directory / "archive").iterdir())
+
+
+def test_what_is_missing_after_the_mark_is_seen(rig: Rig) -> None:
+    """The mark says which row was the last: the first one behind it may not be taken away."""
+    sign(rig)
+    new_checkpoint(rig)
+    sign(rig)
+    assert archived(rig) is not None
+    rig.stop()
+    with closing(sqlite3.connect(rig.state / DATABASE)) as db:
+        [(body,)] = db.execute("SELECT body FROM ledger_rows WHERE epoch = 0 AND sequence = 0").fetchall()
+        assert list(json.loads(body)) == ["last"]
+    change(rig, f"DELETE FROM ledger_rows WHERE {_FIRST}")
+    with pytest.raises(Broken, match="rows are missing"):
+        found(rig.state)
+
+
+_FIRST = (
+    "(epoch, sequence) = (SELECT epoch, sequence FROM ledger_rows WHERE epoch > 0 ORDER BY epoch, sequence LIMIT 1)"
+)

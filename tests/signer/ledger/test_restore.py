@@ -1,0 +1,279 @@
+"""A backup of a running daemon, and what becomes of a ledger when it is put back."""
+
+import shutil
+import signal
+import sqlite3
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from signer.chain import Kind
+from signer.note import parse
+from tests.daemon import Rig, running, until
+from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
+from tests.signer.ledger.book import book, request, result, signatures
+from tests.signer.ledger.test_export import checkpoints, export, verify
+
+REASON = "the disk failed on Monday"
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with running(card_rig("P-256")) as made:
+        yield made
+
+
+def backup(rig: Rig, name: str = "monday.sqlite") -> Path:
+    file = rig.directory / name
+    done = rig.command("backup", "--config", rig.config, file)
+    assert done.returncode == 0, done.stderr
+    return file
+
+
+def restore(rig: Rig, file: Path, *words: str) -> CompletedProcess[str]:
+    return rig.command("restore", "--config", rig.config, "--reason", REASON, *words, file)
+
+
+def again(rig: Rig) -> None:
+    rig.launch()
+    rig.wait_serving()
+
+
+def new_checkpoint(rig: Rig) -> None:
+    """A start makes one at once, which covers everything before it."""
+    before = checkpoints(rig)
+    rig.stop()
+    again(rig)
+    until(lambda: checkpoints(rig) > before, 5, "a checkpoint")
+
+
+def lose_rows(rig: Rig) -> tuple[Path, str]:
+    """A backup, and a request after it that checkpoints cover; the daemon is stopped then."""
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        file = backup(rig)
+        message = request(digests=[digest(7)])
+        assert statuses(portal.sign(message)) == ["SIGNED"]
+    new_checkpoint(rig)
+    rig.stop()
+    return file, message.request_id
+
+
+def test_a_backup_while_it_runs(rig: Rig) -> None:
+    """One file, whole, its owner's alone, with every row that was there; the daemon signs on; nothing is written over."""
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        until(lambda: checkpoints(rig), 5, "a checkpoint")
+        count = len(book(rig.state))
+        file = backup(rig)
+        assert statuses(portal.sign()) == ["SIGNED"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM ledger_rows").fetchone()[0] >= count
+    assert sorted(path.name for path in rig.directory.glob("*monday*")) == ["monday.sqlite"]
+    content = file.read_bytes()
+    done = rig.command("backup", "--config", rig.config, file)
+    assert (done.returncode, file.read_bytes()) == (2, content)
+
+
+def test_restore_declares_what_is_lost(rig: Rig) -> None:
+    """
+    After a restore the daemon starts and signs; the verifier says that the ledger is whole but for a declared gap (exit
+    3); an epoch that had begun in what is lost is not used again; and the old database is kept.
+    """
+    file, name = lose_rows(rig)
+    old = {(row.epoch, row.sequence): row.hash for row in book(rig.state)}
+    heads = [note.checkpoint.heads[0] for note in parse(rig.anchor.read_text())]
+    done = restore(rig, file)
+    assert done.returncode == 0, done.stderr
+    rows = book(rig.state)
+    gaps = [row for row in rows if row.kind == Kind.GAP]
+    begin = next(row for row in rows if row.epoch == gaps[0].epoch)
+    assert [row.kind for row in rows if row.epoch == begin.epoch] == [Kind.EPOCH] + [Kind.GAP] * len(gaps)
+    assert begin.epoch > max(epoch for epoch, _ in old)
+    assert begin.fields["restored"]["reason"] == REASON
+    kept = [row for row in rows if row.epoch < begin.epoch]
+    for gap in gaps:
+        said = gap.fields
+        assert set(said) >= {"instance", "epoch", "from", "to", "hash", "reason", "time", "kept"}
+        assert said["hash"] == old[said["epoch"], said["to"]].hex()
+        assert said["from"] == (kept[-1].sequence + 1 if said["epoch"] == kept[-1].epoch else 1)
+        anchored = [head.sequence for head in heads if head.epoch == said["epoch"] and head.sequence >= said["from"]]
+        unanchored = max(sequence for epoch, sequence in old if epoch == said["epoch"])
+        assert said["to"] == (anchored[-1] if anchored else unanchored)
+    newest = heads[-1]
+    assert (newest.epoch, newest.sequence) == (gaps[-1].fields["epoch"], gaps[-1].fields["to"])
+    [aside] = rig.state.glob("paraph.sqlite.before-*Z")
+    with closing(sqlite3.connect(aside)) as db:
+        assert db.execute("SELECT count(*) FROM ledger_rows").fetchone() == (len(old),)
+    again(rig)
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        before = signed(rig)
+        told = portal.sign(request_id=name, digests=[digest(7)])
+        assert signatures(told) == signatures(result(portal, name)), "carried over from the old database"
+        assert signed(rig) == before, "a request of the lost range was signed again"
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == 3, done.stdout
+    assert REASON in done.stdout
+    new_checkpoint(rig)
+    rig.stop()
+    assert not rig.log.read_text().count("somebody changed it")
+    done = verify(rig, export(rig, "much later"))
+    assert done.returncode == 3, done.stdout
+    for path in (rig.state / "paraph.sqlite", *rig.state.glob("paraph.sqlite-*")):
+        path.unlink()
+    shutil.move(aside, rig.state / "paraph.sqlite")
+    done = verify(rig, export(rig, "found again"), rig.directory / "much later")
+    assert done.returncode == 3, "both branches, as they were: " + done.stdout
+
+
+def test_a_backup_under_c_sign(rig: Rig) -> None:
+    """
+    The backup has an INTENT whose OUTCOME came later: the restored ledger knows nothing of that, and says so; the signature
+    comes over from the old database, and is not made again.
+    """
+    message = request(digests=[digest(7)])
+    with Caller(rig) as portal:
+        shim_of(rig).script("C_Sign * delay 3")
+        call = portal.signing.SignDigests.future(message, timeout=20)
+        until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
+        file = backup(rig)
+        made = [item.signature for item in call.result().items]
+    shim_of(rig).clear()
+    new_checkpoint(rig)
+    rig.stop()
+    assert restore(rig, file).returncode == 0
+    before = signed(rig)
+    again(rig)
+    assert [row.fields["items"] for row in book(rig.state) if row.kind == Kind.POSSIBLE] == [[]]
+    with Caller(rig) as portal:
+        assert signatures(portal.sign(message)) == made
+    assert signed(rig) == before
+    new_checkpoint(rig)
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == 3, done.stdout
+
+
+def test_restored_twice(rig: Rig) -> None:
+    """The same backup is put back once more: what came after the first time is declared, too."""
+    file, _ = lose_rows(rig)
+    assert restore(rig, file).returncode == 0
+    again(rig)
+    new_checkpoint(rig)
+    rig.stop()
+    used = {(row.epoch, row.sequence) for row in book(rig.state)}
+    assert restore(rig, file).returncode == 0
+    fresh = [row for row in book(rig.state) if row.epoch > max(epoch for epoch, _ in used)]
+    assert fresh[0].kind == Kind.EPOCH
+    again(rig)
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == 3, done.stdout
+
+
+@pytest.mark.parametrize("old", ["there", "gone"])
+def test_nothing_anchored_is_lost(rig: Rig, old: str) -> None:
+    """
+    A backup that has all that was anchored: a new epoch all the same. What only the old database knows of is declared by
+    it; without that nobody knows, and the verifier says whole.
+    """
+    until(lambda: checkpoints(rig), 5, "a checkpoint")
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+        file = backup(rig)
+        assert statuses(portal.sign()) == ["SIGNED"]
+    rig.stop(signal.SIGKILL)  # a daemon that ends in order makes a last checkpoint
+    if old == "gone":
+        for path in rig.state.glob("paraph.sqlite*"):
+            path.unlink()
+    done = restore(rig, file)
+    assert done.returncode == 0, done.stderr
+    assert ("nothing is declared as lost" in done.stdout) == (old == "gone")
+    again(rig)
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == (0 if old == "gone" else 3), done.stdout
+
+
+def test_the_disk_is_new(rig: Rig) -> None:
+    """Without the old database nobody knows the requests since the backup: that is said, in words and in the chain."""
+    file, _ = lose_rows(rig)
+    for path in rig.state.glob("paraph.sqlite*"):
+        path.unlink()
+    done = restore(rig, file)
+    assert done.returncode == 0, done.stderr
+    assert "REQUESTS SINCE THE BACKUP ARE NOT KNOWN" in done.stdout
+    begin = [row for row in book(rig.state) if row.kind == Kind.EPOCH][-1]
+    assert begin.fields["restored"]["requests"] == "unknown"
+    again(rig)
+    with Caller(rig) as portal:
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+def test_while_it_runs(rig: Rig) -> None:
+    """Never under a daemon that runs: exit 75, and nothing is touched."""
+    file = backup(rig)
+    done = restore(rig, file)
+    assert done.returncode == 75
+    assert "stop it first" in done.stderr
+    assert not list(rig.state.glob("paraph.sqlite.*"))
+
+
+@pytest.mark.parametrize("harm", ["no database", "edited", "another daemon's", "empty"])
+def test_no_backup_of_this_ledger(rig: Rig, harm: str) -> None:
+    """What is not a whole ledger of this daemon is not put in its place: exit 1, and the old one still works."""
+    until(lambda: checkpoints(rig), 5, "a checkpoint")
+    file = backup(rig)
+    rig.stop()
+    if harm == "no database":
+        file.write_bytes(b"no database " * 999)
+    else:
+        with closing(sqlite3.connect(file)) as db, db:
+            if harm == "edited":
+                db.execute("UPDATE ledger_rows SET body = replace(body, '0', '1') WHERE sequence = 1")
+            else:
+                db.execute("DELETE FROM ledger_rows")
+                other, epoch = uuid.uuid4().hex, 0
+                db.execute("UPDATE ledger_instances SET instance = ?, epoch = ?", (other, epoch))
+    before = (rig.state / "paraph.sqlite").read_bytes()
+    done = restore(rig, file)
+    assert done.returncode == 1, done.stdout
+    assert "The daemon's database is as it was" in done.stderr
+    assert (rig.state / "paraph.sqlite").read_bytes() == before
+    assert not list(rig.state.glob("paraph.sqlite.*"))
+    again(rig)
+
+
+def test_an_older_backup_by_hand_is_still_refused(rig: Rig) -> None:
+    """F25: a database that was put back without the command does not start."""
+    file, _ = lose_rows(rig)
+    for path in rig.state.glob("paraph.sqlite*"):
+        path.unlink()
+    content = file.read_bytes()
+    (rig.state / "paraph.sqlite").write_bytes(content)
+    file.chmod(0o644)
+    rig._hand_over()
+    rig.launch()
+    assert rig.process is not None
+    assert rig.process.wait(20) == 78
+    assert "paraph restore --reason" in rig.log.read_text()
+
+
+def test_postgresql_has_its_own_tools(rig: Rig) -> None:
+    """Both commands say what to do instead, and with what: exit 2."""
+    rig.stop()
+    rig.database = "postgresql://nowhere/paraph"
+    rig.write_config()
+    done = rig.command("backup", "--config", rig.config, rig.directory / "copy")
+    assert done.returncode == 2
+    assert "pg_dump" in done.stderr
+    assert str(rig.state / "instance") in done.stderr
+    done = restore(rig, rig.config)
+    assert done.returncode == 2
+    assert "PostgreSQL" in done.stderr
+    assert not (rig.directory / "copy").exists()

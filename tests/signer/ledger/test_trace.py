@@ -1,0 +1,118 @@
+"""The life of a request: its lines and its picture, over a real daemon's ledger."""
+
+import json
+import signal
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from signer.chain import Kind
+from tests.daemon import Rig, running, until
+from tests.hostile import minimal_pdf
+from tests.postgres import Postgres
+from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
+from tests.signer.ledger.book import documents, kinds, request
+from tests.signer.ledger.test_export import change
+from tests.signer.ledger.test_restore import again, new_checkpoint
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with running(card_rig("P-256")) as made:
+        yield made
+
+
+def trace(rig: Rig, name: str) -> list[dict[str, Any]]:
+    done = rig.command("audit", "trace", "--config", rig.config, name, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_life(rig: Rig) -> None:
+    """Accepted, intended, signed, released, and covered by a checkpoint: in this order, no row of another request."""
+    message, other = request(digests=[digest(3)]), request(digests=[digest(5)])
+    with Caller(rig) as portal:
+        portal.sign(message)
+        portal.sign(other)
+    until(lambda: kinds(rig, message.request_id)[Kind.RELEASED], 5, "RELEASED")
+    before = trace(rig, message.request_id)
+    assert [each["kind"] for each in before] == ["ACCEPTED", "INTENT", "OUTCOME", "RELEASED"]
+    assert "no checkpoint covers 3" in rig.command("audit", "trace", "--config", rig.config, message.request_id).stdout
+    new_checkpoint(rig)
+    file = rig.directory / "life.svg"
+    done = rig.command("audit", "trace", "--config", rig.config, message.request_id.upper(), "-o", file)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines()][1:3] == ["card", "signed"]
+    assert done.stdout.splitlines()[-1].split()[3] == "CHECKPOINT"
+    root = ET.fromstring(file.read_text())
+    assert root.find(f"{SVG}title").text == f"Request {message.request_id}"  # type: ignore[union-attr]
+    said = [element.text for element in root.iter(f"{SVG}text")]
+    for words in ("1 item about to go to token card", "1 signed", "the answer was taken"):
+        assert words in said
+    assert any(text and "distances are no durations" in text for text in said)
+    assert "prefers-color-scheme: dark" in file.read_text()
+    assert rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o", file).returncode == 2
+
+
+def test_after_a_crash(rig: Rig) -> None:
+    """What may have been signed is a lane of its own, beside the INTENT that it belongs to."""
+    message = request(digests=[digest(1)])
+    shim_of(rig).script("C_Sign * hang 60")
+    with Caller(rig) as portal:
+        call = portal.signing.SignDigests.future(message, timeout=30)
+        until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
+        shim_of(rig).clear()
+        rig.stop(signal.SIGKILL)
+        again(rig)
+        assert call.exception() is not None
+        assert statuses(portal.sign(message)) == ["SIGNED"]
+    lives = trace(rig, message.request_id)
+    assert [each["kind"] for each in lives if each["kind"] not in {"CHECKPOINT", "RELEASED"}] == [
+        *("ACCEPTED", "INTENT", "POSSIBLE_UNRELEASED_SIGNATURE", "INTENT", "OUTCOME")
+    ]
+    assert "attempt 2" in next(each["what"] for each in lives[3:] if each["kind"] == "INTENT")
+
+
+def test_one_document(rig: Rig) -> None:
+    """A document is one of its request, and has a life of its own."""
+    name = str(uuid.uuid4())
+    with Caller(rig) as portal:
+        documents(portal, name, {0: minimal_pdf(text="One."), 7: minimal_pdf(text="Two.")})
+    assert sum(each["kind"] == "INTENT" for each in trace(rig, name)) == 2
+    assert sum(each["kind"] == "INTENT" for each in trace(rig, f"{name}/7")) == 1
+
+
+@pytest.mark.parametrize(("name", "code"), [(str(uuid.uuid4()), 1), ("nothing", 2)])
+def test_no_such_request(rig: Rig, name: str, code: int) -> None:
+    done = rig.command("audit", "trace", "--config", rig.config, name)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert name in done.stderr
+
+
+def test_in_postgresql(postgres: Postgres) -> None:
+    """The same over PostgreSQL."""
+    made = card_rig("P-256")
+    made.database = postgres.create("trace")
+    message = request(digests=[digest(3)])
+    with running(made), Caller(made) as portal:
+        portal.sign(message)
+        until(lambda: kinds(made, message.request_id)[Kind.RELEASED], 5, "RELEASED")
+        assert [each["kind"] for each in trace(made, message.request_id)][:4] == [
+            *("ACCEPTED", "INTENT", "OUTCOME", "RELEASED")
+        ]
+
+
+def test_an_edited_row(rig: Rig) -> None:
+    """What somebody has changed is shown, and that it was changed."""
+    message = request(digests=[digest(3)])
+    with Caller(rig) as portal:
+        portal.sign(message)
+    rig.stop()
+    change(rig, "UPDATE ledger_rows SET body = replace(body, '\"items\":[[0,1]]', '\"items\":7') WHERE kind = 'INTENT'")
+    edited = next(each for each in trace(rig, message.request_id) if each["kind"] == "INTENT")
+    assert edited["what"] == "? items about to go to token card -- this row is NOT WHOLE"
