@@ -20,13 +20,14 @@ from sqlalchemy import Engine, and_, delete, or_
 
 from signer import recovery, store
 from signer.appearing import appearing
-from signer.audit import Finding, Verdict, examine
+from signer.audit import examine
 from signer.chain import Row, read, write
 from signer.database import Past
 from signer.evidence import fields
 from signer.ledger import KEEP_S
 from signer.note import Note
 from signer.recovery import ARCHIVED
+from signer.verdict import Finding, Verdict
 
 KIND = "ARCHIVED"  # of no row of a chain
 DELETE_ROWS = 500  # in a transaction: the daemon waits some milliseconds for its own

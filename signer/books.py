@@ -115,8 +115,8 @@ def _check_anchor(past: Past, found: Found, file: Path) -> None:
     if note is None:
         return
     for head in note.checkpoint.heads:
-        is_there = head.instance != found.instance or recovery.has_row(past, head) or is_declared(found, head)
-        if not is_there:
+        is_there = head.instance != found.instance or recovery.has_row(past, head)
+        if not (is_there or is_declared(found, head) or recovery.was_archived(past, head)):
             raise Broken(
                 f"checkpoint {note.checkpoint.number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
                 "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"

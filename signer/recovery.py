@@ -121,6 +121,16 @@ def has_row(past: Past, head: Head) -> bool:
     return past.hash_of(head.instance, head.epoch, head.sequence) == head.hash
 
 
+def was_archived(past: Past, head: Head) -> bool:
+    """Whether this row's place is before the first one that is still in the database."""
+    with closing(past.rows(head.instance)) as raw:
+        first = next(raw, None)
+    if first is None or first[:2] != ARCHIVED:
+        return False
+    last: list[int] = json.loads(first[3])["last"]
+    return [head.epoch, head.sequence] <= last
+
+
 def begin(past: Past, backend: Epochs, found: Found, cipher: Cipher, version: str) -> tuple[int, int, bytes]:
     """
     Begin the next epoch, and write down what the last one left open, in one commit; answers the epoch, and its last row's

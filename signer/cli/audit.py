@@ -26,8 +26,8 @@ from signer.cli import archive, export, session, trace
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
 
 if TYPE_CHECKING:
-    from signer.audit import ChainState, Report
     from signer.note import Note
+    from signer.verdict import ChainState, Report
 
 HELP = "check a ledger's files offline, read them, make a ledger's keys"
 EXAMPLE = "paraph audit verify ledger-1 ledger-2 --key checkpoint.pub --anchor checkpoints"
@@ -75,7 +75,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     # Late imports: the client's installation has none of what these need.
-    from signer.audit import Verdict, examine
+    from signer.audit import examine
+    from signer.verdict import Verdict
 
     try:
         spki = _public_key(options.key)
@@ -190,7 +191,7 @@ def _print_report(console: Console, report: "Report", options: argparse.Namespac
 
 
 def _print_verdict(console: Console, report: "Report") -> None:
-    from signer.audit import Verdict
+    from signer.verdict import Verdict
 
     found = len(report.findings) + report.more
     said = {

@@ -22,7 +22,7 @@ from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
 from tests.signer.ledger.book import book, found, request, result
-from tests.signer.ledger.test_export import change, export, verify
+from tests.signer.ledger.test_export import change, checkpoints, export, verify
 from tests.signer.ledger.test_restore import again, new_checkpoint
 
 LATER = timedelta(days=2)
@@ -151,6 +151,19 @@ def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
         archived(rig)
     assert len(book(rig.state)) >= count
     assert not list((rig.directory / "archive").iterdir())
+
+
+def test_an_anchor_that_is_behind(rig: Rig) -> None:
+    """An anchor that was away knows only a row that has left the database: that is no reason to refuse a start."""
+    until(lambda: checkpoints(rig), 5, "a checkpoint")
+    first = "".join(map(str, notes_of([rig.anchor])[:1]))
+    sign(rig)
+    new_checkpoint(rig)
+    assert archived(rig) is not None
+    rig.stop()
+    rig.anchor.write_text(first)
+    again(rig)
+    sign(rig)
 
 
 def test_what_is_missing_after_the_mark_is_seen(rig: Rig) -> None:

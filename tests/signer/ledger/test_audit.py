@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from signer import audit, chain
-from signer.audit import Flaw, Report, Verdict, examine
+from signer import chain, verdict
+from signer.audit import examine
 from signer.chain import GENESIS, Kind, Row
 from signer.note import NOTHING, Head, Note
+from signer.verdict import Flaw, Report, Verdict
 from tests.signer.ledger.histories import (
     KEY,
     Chain,
@@ -245,7 +246,7 @@ def test_place_of_a_finding(book: Book) -> None:
 
 def test_many_findings_are_counted(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found beyond a limit is counted only: a file may be broken in every row."""
-    monkeypatch.setattr(audit, "FINDINGS_MAX", 3)
+    monkeypatch.setattr(verdict, "FINDINGS_MAX", 3)
     book.fill(20)
     report = examine(
         [[line.replace("requests", "request5") if n % 2 else line for n, line in enumerate(chain.write(book.rows))]],
