@@ -200,7 +200,7 @@ def test_nothing_is_left_out() -> None:
     """The section has the commands and blocks that the tests above run, and no others."""
     words = [shlex.split(line) for line in SHELL]
     assert [command for program, command, *_ in words if program == ".venv/bin/paraph"] == [
-        *("serve", "sign", "verify", "credential", "tokens")
+        *("serve", "sign", "verify", "credential", "tokens", "audit", "audit")
     ]
     assert [program for program, *_ in words if program != ".venv/bin/paraph"] == ["export"]
     assert len(PYTHON) == 2
