@@ -241,7 +241,8 @@ class Attendant:
 
     def _durable(self, number: int, out: "_Out", _: asyncio.Future[None]) -> None:
         out.waits -= 1
-        if not out.waits and self._out.get(number) is out:  # otherwise its process has ended meanwhile
+        # Otherwise its process has ended meanwhile, or is just being cleared up.
+        if not out.waits and self._out.get(number) is out and self._child is not None:
             self._transmit(number, out)
 
     def _transmit(self, number: int, out: "_Out") -> None:
@@ -252,8 +253,16 @@ class Attendant:
             if error is not None:
                 self._abandon(number, out, error)
                 return
-        out.is_sent = True
         frame = out.frame
+        if all(
+            run.work.done.done() for run in frame.runs
+        ):  # nobody waits any more, and the lane would look as if it hung
+            self._take_back(number)
+            self._now_empty()
+            out.tell([None] * frame.count, {})
+            self._changed()
+            return
+        out.is_sent = True
         items: list[bytes] = []
         for run in frame.runs:
             items += run.work.items[run.start : run.stop]

@@ -84,6 +84,8 @@ class Outcomes(Sequence[Outcome]):
         whole.problems = dict(self.problems)
         whole._tokens = list(self._tokens)
         for place, outcome in zip(places, others, strict=True):
+            if hides(whole.problems.get(place), outcome.status):
+                continue
             whole.problems.pop(place, None)
             if outcome.status is Status.SIGNED:
                 whole.signed(place, [outcome.signature], outcome.token)
@@ -97,6 +99,11 @@ class Outcomes(Sequence[Outcome]):
         other.signatures = list(values)
         other.problems, other._tokens = self.problems, self._tokens
         return other
+
+
+def hides(before: Outcome | None, now: Status) -> bool:
+    """An item that may have been signed is not one that no token saw, however the next attempt ends."""
+    return before is not None and before.status is Status.INDETERMINATE and now is Status.NOT_ATTEMPTED
 
 
 @dataclass(eq=False, slots=True)

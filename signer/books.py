@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,12 @@ from signer.restore import is_declared
 from signer.results import Cipher
 from signer.sqlite import SqliteDatabase
 from signer.store import Where
-from signer.writer import Entry, Failed, Writer
+from signer.writer import EX_IOERR, Entry, Failed, Writer
 
 log = logging.getLogger("signer.ledger")
 
 ERASE_EVERY_S = 60.0
+CLOCK_S = 60.0  # by so much the time may be put right while the daemon runs
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
 SETTLE_S = 2.0  # at the daemon's end, for what waits for a commit
@@ -143,15 +145,24 @@ def _last_note(file: Path) -> Note | None:
 
 
 async def _keep_erasing(database: Database, clock: Clock) -> None:
-    eraser = await asyncio.to_thread(database.eraser)
-    try:
-        while True:
-            before = int(clock.wall().timestamp()) - KEEP_S
+    """By a clock that does not jump: what a wrong one calls a day old would be signed again."""
+    began, since = clock.wall().timestamp(), clock.monotonic()
+    while True:
+        try:
+            eraser = await asyncio.to_thread(database.eraser)
             try:
-                more = await asyncio.to_thread(partial(eraser.erase, before, ERASE_MOST)) == ERASE_MOST
-            except Failed as failed:
-                more = False
-                log.warning("results a day old are not erased yet: %s", failed)
-            await asyncio.sleep(ERASE_PAUSE_S if more else ERASE_EVERY_S)
-    finally:
-        eraser.close()
+                while True:
+                    now = min(clock.wall().timestamp(), began + clock.monotonic() - since + CLOCK_S)
+                    erase = partial(eraser.erase, int(now) - KEEP_S, ERASE_MOST)
+                    more = await asyncio.to_thread(erase) == ERASE_MOST
+                    await asyncio.sleep(ERASE_PAUSE_S if more else ERASE_EVERY_S)
+            finally:
+                eraser.close()
+        except Failed as failed:
+            if failed.is_fatal:
+                log.critical("the ledger's storage has failed, the process ends: %s", failed.detail)
+                os._exit(EX_IOERR)
+            log.warning("results a day old are not erased yet: %s", failed)
+        except Exception:
+            log.exception("results a day old are not erased yet")
+        await asyncio.sleep(ERASE_EVERY_S)

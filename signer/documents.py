@@ -219,10 +219,15 @@ class DocumentStream:
         else:
             content_digest = await _digest(upload.file, template.digest.value)
         ask = replace(ask, digests=[content_digest])
-        outcome, template, attributes = await self._batches.sign_document(ask, record)
+        try:
+            outcome, template, attributes = await self._batches.sign_document(ask, record)
+        except Refusal:
+            job.attempted = Status.INDETERMINATE if record.has_signed else None  # signed, and not in writing yet
+            raise
         if outcome.status is not Status.SIGNED:
             job.attempted = outcome.status
             raise Refusal(outcome.reason)
+        job.attempted = Status.INDETERMINATE  # until its answer is put together: who asks again gets it
         output = upload.file
         if prepared is not None:
             gap.finish(prepared, template.detached(attributes, outcome.signature), output)

@@ -41,6 +41,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         Code.INVALID_ARGUMENT,
         "The request_id was used for another request; send the same, or take a new one.",
     ),
+    "CREDENTIAL_CHANGED": (
+        Code.FAILED_PRECONDITION,
+        "The credential has another certificate than when this request was signed; GetResult has its answer.",
+    ),
     "NOT_THE_SAME": (
         Code.FAILED_PRECONDITION,
         "The document is not prepared as it was when it was signed; send it with a new request_id.",

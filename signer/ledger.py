@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from pool import Status
 from signer.chain import Kind
@@ -65,7 +65,7 @@ class Ledger:
         self._cipher = cipher
         self._clock = clock
         self._live: dict[tuple[bytes, int], Record] = {}
-        self._owners: dict[bytes, list[Any]] = {}  # caller of a live request id, and how many items are live
+        self._owners: dict[bytes, list[Any]] = {}  # of a live request id: caller, how many live items, digests or not
         self._looking: dict[bytes, asyncio.Future[None]] = {}  # request ids that are being looked up: one at a time
         self._known_chains: set[bytes] = set()
         self._ended: dict[Kind, list[str]] = {Kind.RELEASED: [], Kind.NOT_DELIVERED: []}
@@ -99,7 +99,7 @@ class Ledger:
         try:
             record = await self._look(asked)
             self._live[asked.id, asked.item] = record
-            self._owners.setdefault(asked.id, [asked.caller, 0])[1] += 1
+            self._owners.setdefault(asked.id, [asked.caller, 0, asked.item == DIGESTS])[1] += 1
         finally:
             del self._looking[asked.id]
             looked.set_result(None)
@@ -107,9 +107,10 @@ class Ledger:
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
-        if asked.item == DIGESTS:
-            stored = await self._reader.any_of(asked.id)
-        else:
+        stored = await self._reader.any_of(asked.id)
+        if stored is not None and asked.item != DIGESTS:
+            if (stored.caller, stored.item == DIGESTS) != (asked.caller, False):
+                self._refuse(asked, stored.caller)
             stored = await self._reader.request(asked.id, asked.item)
         if stored is None:
             return Record(self, asked, self._clock.wall(), 1)
@@ -143,14 +144,18 @@ class Ledger:
 
     def _check_owner(self, asked: Asked) -> None:
         live = self._owners.get(asked.id)
-        if live is not None:
-            self._check_same(asked, live[0], asked.body, asked.item if asked.item != DIGESTS else 0)
+        if live is not None and (live[0], live[2]) != (asked.caller, asked.item == DIGESTS):
+            self._refuse(asked, live[0])
 
     def _check_same(self, asked: Asked, caller: str, body: bytes, item: int) -> None:
-        if (caller, body, item) == (asked.caller, asked.body, asked.item):
-            return
-        fields = {"request": asked.name, "caller": asked.caller, "time": self.now()}
-        self.writer.add(Entry(Kind.MISMATCH, fields, must=True))
+        if (caller, body, item) != (asked.caller, asked.body, asked.item):
+            self._refuse(asked, caller)
+
+    def _refuse(self, asked: Asked, caller: str) -> NoReturn:
+        """The id is another request's, of this caller or another one; not kept for later where it cannot be written now."""
+        if not self.trouble:
+            fields = {"request": asked.name, "caller": asked.caller, "time": self.now()}
+            self.writer.add(Entry(Kind.MISMATCH, fields))
         raise Refusal("REQUEST_UNKNOWN" if caller != asked.caller else "IDEMPOTENCY_MISMATCH")
 
     async def _wait(self, closed: asyncio.Future[None], deadline: float) -> None:
@@ -161,6 +166,8 @@ class Ledger:
             raise Refusal("DEADLINE_EXCEEDED")
 
     async def _again(self, asked: Asked, stored: Stored) -> Record:
+        if stored.chain != asked.chain:  # another certificate would be put round a signature that is not its key's
+            raise Refusal("CREDENTIAL_CHANGED")
         parts = await self.parts(asked.id, asked.item)
         known = outcomes(stored.count, parts)
         accepted = datetime.fromtimestamp(stored.accepted, UTC)
@@ -182,8 +189,8 @@ class Ledger:
 
     async def stored(self, id_: bytes, caller: str, first: int, most: int) -> list[Stored]:
         """The items of a caller's request from `first` on; raises `Refusal` REQUEST_UNKNOWN."""
-        found = await self._reader.all_of(id_, first, most)
-        if not found or found[0].caller != caller:
+        found = [one for one in await self._reader.all_of(id_, first, most) if one.caller == caller]
+        if not found:
             raise Refusal("REQUEST_UNKNOWN")
         return found
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pool import Outcome, Outcomes, Status
@@ -126,7 +127,7 @@ class Record:
             if entry.chain is not None:
                 ledger.chain_is_known(asked.chain)
         self._open += 1
-        entry.then = self._intent_decided
+        entry.then = partial(self._intent_decided, entry)
         return _Intent(self, entry, start, stop, token, ledger.writer.intend(entry))
 
     def tell(self, entry: Entry, part: Part | None) -> None:
@@ -143,11 +144,13 @@ class Record:
     def now(self) -> str:
         return self._ledger.now()
 
-    def _intent_decided(self, error: Unrecorded | None) -> None:
-        if error is not None:  # if the request's row was to go with it, the next one brings it
-            self.has_row = self.known is not None
+    def _intent_decided(self, entry: Entry, error: Unrecorded | None) -> None:
+        if error is None:
+            return
+        if entry.request is not None:  # the next one brings it
+            self.has_row = False
             self._ledger.forget_chain(self.asked.chain)
-            self.intent_is_over()
+        self.intent_is_over()
 
     def _outcome_decided(self, error: Unrecorded | None) -> None:
         """It is on the disk; or not yet, and it is tried again."""
@@ -191,6 +194,11 @@ class Record:
         self._left = True
         self._close()
 
+    @property
+    def has_signed(self) -> bool:
+        """Whether a signature was made for it, now or before."""
+        return self._has_signed or (self.known is not None and any(self.known.signatures))
+
     def release(self, *, delivered: bool) -> None:
         """The answer was taken; or nobody was there, and what was, or still will be, signed for it is kept."""
         if delivered or self.closed.done():
@@ -199,7 +207,7 @@ class Record:
             self._is_lost = True
 
     def _end(self, *, delivered: bool) -> None:
-        if self._has_signed or (self.known is not None and any(self.known.signatures)):
+        if self.has_signed:
             self._ledger.ended(self.asked.name, delivered=delivered)
 
     def _close(self) -> None:
@@ -233,7 +241,16 @@ class _Intent:
     def settled(
         self, signatures: Sequence[bytes | None], problems: Mapping[int, Outcome], *, is_last: bool = True
     ) -> None:
-        """Only what is new is written; an OUTCOME that closes its INTENT is, even with nothing new in it."""
+        """
+        Only what is new is written; an OUTCOME that closes its INTENT is, even with nothing new in it. Where the INTENT is
+        not decided yet, because its lane was lost before, it is waited for: an OUTCOME names a place in the chain.
+        """
+        if not self.durable.done():
+            later = partial(self.settled, list(signatures), dict(problems), is_last=is_last)
+            self.durable.add_done_callback(lambda _: later())
+            return
+        if self.durable.exception() is not None:  # it was never in the chain
+            return
         record = self._record
         done = self._done
         if done is None:

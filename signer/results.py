@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pool import Outcome, Outcomes, Status
+from pool.work import hides
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
@@ -75,7 +76,7 @@ def outcomes(count: int, parts: Sequence[Part]) -> Outcomes:
                 found.signed(place, [signature], part.token)
                 found.problems.pop(place, None)
         for place, (status, reason) in part.problems.items():
-            if not found.signatures[place]:
+            if not found.signatures[place] and not hides(found.problems.get(place), Status(status)):
                 found.problems[place] = Outcome(Status(status), reason=reason, token=part.token)
     for place, signature in enumerate(found.signatures):
         if not signature:

@@ -28,6 +28,7 @@ STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says s
 # after a commit the next one waits as long as that took, at most so long: who signs alone has not come back by then.
 GATHER_S = 0.002
 RETRY_S = 0.25  # after a failed commit
+CLOSE_S = 10.0  # for the last commit, at the daemon's end
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)
 
 
@@ -166,7 +167,12 @@ class Writer:
         """Write what there is, once more if it must be, and end the thread."""
         self._closing = True
         self._go_soon()
-        await self._closed.wait()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._closed.wait()
+        except TimeoutError:
+            log.critical("the ledger's disk does not answer: the process ends, and the next start sees what is missing")
+            os._exit(EX_IOERR)
         self._queue.put(None)
         self._thread.join()
 

@@ -28,7 +28,7 @@ from tests.daemon import REPOSITORY, Rig
 from tests.signer.access.calls import ask, digests
 
 PAUSE_S = 0.02  # of who heeds no refusal, and does not spin either: its processor is the service's, too
-LATE_S = 0.5  # what is unanswered so long after the end is given up
+LATE_S = 3.0  # what is unanswered so long after the end is given up; less, and its last calls would be refused early
 
 
 class Load:
