@@ -77,7 +77,7 @@ class Caller:
     def __init__(self, rig: Rig, name: str = "portal", files: tuple[Path, Path] | None = None) -> None:
         # A daemon that is started again is found again at once.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100)]
-        options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+        options += [("grpc.max_reconnect_backoff_ms", 200)]
         self.channel = grpc.secure_channel(f"127.0.0.1:{rig.port}", rig.tls(name, files), options)
         self.signing: Any = signing_pb2_grpc.SigningStub(self.channel)
         self.operator: Any = operator_pb2_grpc.OperatorStub(self.channel)

@@ -14,7 +14,7 @@ FORMATS = {
     "text/plain": prometheus.text_string_to_metric_families,
     "application/openmetrics-text": openmetrics.text_string_to_metric_families,
 }
-LABELS = {"caller", "rpc", "code", "reason", "output", "status", "token", "lane", "state", "le"}
+LABELS = {"caller", "rpc", "code", "reason", "output", "status", "token", "lane", "state", "le", "anchor"}
 
 
 @pytest.fixture(scope="module")

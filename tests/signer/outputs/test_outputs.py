@@ -295,11 +295,18 @@ async def test_one_stream_has_many_documents(client: Client, verifiers: Verifier
 # --- streams of digests ------------------------------------------------------------------------------------
 
 
+RUN = uuid.uuid4().int >> 32 << 32  # an id is used for one request, and tests share a daemon
+
+
+def name(number: int, start: int = 0) -> str:
+    return str(uuid.UUID(int=RUN + start + number))
+
+
 def request(number: int, count: int = 500, **more: Any) -> pb.SignDigestsRequest:
     digests = [sha256(f"{number} {each}".encode()) for each in range(count)]
     return pb.SignDigestsRequest(
         **{
-            "request_id": str(uuid.UUID(int=number)),
+            "request_id": name(number),
             "credential": "p-256",
             "output": "RAW",
             "digest_algorithm": "SHA256",
@@ -323,7 +330,7 @@ async def test_stream_of_digests(client: Client) -> None:
             yield request(number) if number != bad else request(number, crc32c=1)
 
     answers = [answer async for answer in client.signing.StreamDigests(requests(), timeout=60)]
-    assert [answer.request_id for answer in answers] == [str(uuid.UUID(int=number)) for number in range(40)]
+    assert [answer.request_id for answer in answers] == [name(number) for number in range(40)]
     failed = answers.pop(bad)
     assert not failed.items
     assert (failed.error.reason, failed.error.code) == ("CRC_MISMATCH", grpc.StatusCode.INVALID_ARGUMENT.value[0])
@@ -345,6 +352,7 @@ async def test_requests_of_a_stream_may_differ(client: Client, verifiers: Verifi
     wanted = [("rsa-2048", "RSA_PSS"), ("p-521", "ECDSA"), ("rsa-4096", "RSA_PKCS1_V15"), ("nobody", "ECDSA")]
     for number, (credential, scheme) in enumerate(wanted):
         changed = {"credential": credential, "output": "CADES_B_B", "signature_algorithm": scheme}
+        changed["request_id"] = name(number, 1_000)
         await call.write(request(number, **shared, **changed))
     await call.done_writing()
     answers = [answer async for answer in call]
