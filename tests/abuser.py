@@ -154,10 +154,9 @@ class Connection:
         """The frames of a call on the next stream, which is returned; without a message it stays open."""
         stream, self.stream = self.stream, self.stream + 2
         self.out += HeadersFrame(stream, data=headers(path), flags=["END_HEADERS"]).serialize()
-        if (
-            message is not None
-        ):  # a SignDigestsRequest, whose first field is the request id: each call has one of its own
-            message = message[:2] + str(uuid.uuid4()).encode() + message[38:]
+        if message is not None:
+            if message[:2] == b"\x0a\x24":  # a request to sign: its id, 36 characters, is its first field
+                message = message[:2] + str(uuid.uuid4()).encode() + message[38:]
             self.out += DataFrame(stream, data=framed(message), flags=["END_STREAM"]).serialize()
         return stream
 
