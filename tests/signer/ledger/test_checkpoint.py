@@ -326,6 +326,9 @@ async def test_f56_anchors_down_for_a_day(tmp_path: Path, caplog: pytest.LogCapt
         # It is back: all of them go there in their order, and then it signs again.
         (tmp_path / "away").rename(place)
         await setting.time.passes(PERIOD_S)
+        async with asyncio.timeout(30):  # a day of notes, each with its fsync
+            while made.queued[f"file:{file}"]:
+                await quiet()
         assert (made.may_sign, made.problem, made.queued) == (True, "", {f"file:{file}": 0})
         assert made.age_s < PERIOD_S
         notes = list(parse(file.read_text()))
