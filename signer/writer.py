@@ -24,8 +24,7 @@ from signer.chain import Kind, Row, after
 log = logging.getLogger("signer.ledger")
 
 STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says so within a second
-# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor, and a turn of the loop's thread. And
-# after a commit the next one waits as long as that took, at most so long: who signs alone has not come back by then.
+# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor, and a turn of the loop's thread.
 GATHER_S = 0.002
 RETRY_S = 0.25  # after a failed commit
 CLOSE_S = 10.0  # for the last commit, at the daemon's end
@@ -120,7 +119,6 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._next = _Group()
         self._pressure = Pressure()
-        self._rested = 0.0  # when the next commit may begin
         self._began = 0.0  # when the thread was given what it has; 0: it has nothing
         self._soon = self._flushing = False
         self._closed = asyncio.Event()
@@ -184,11 +182,10 @@ class Writer:
         if self._soon or self._began:
             return
         self._soon = True
-        rest_s = self._rested - time.monotonic()
-        if self._closing or (rest_s <= 0 and not self._pressure.is_high):
+        if self._closing or not self._pressure.is_high:
             self._loop.call_soon(self._loop.call_soon, self._go)
         else:
-            self._loop.call_later(max(rest_s, GATHER_S if self._pressure.is_high else 0.0), self._go)
+            self._loop.call_later(GATHER_S, self._go)
 
     def _go(self) -> None:
         self._soon = False
@@ -206,8 +203,6 @@ class Writer:
         self._queue.put(group)
 
     def _done(self, group: _Group) -> None:
-        now = time.monotonic()
-        self._rested = now + min(now - self._began, GATHER_S)
         self._began = 0.0
         before, self.problem = self.problem, group.problem
         if group.problem is None:
