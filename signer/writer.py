@@ -123,7 +123,6 @@ class Writer:
         self._soon = self._flushing = False
         self._closed = asyncio.Event()
         self._closing = False
-        self._changed: set[Callable[[], None]] = set()
         self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -156,10 +155,6 @@ class Writer:
         if self.problem is not None:
             return self.problem.reason
         return "STORE_BUSY" if self._began and time.monotonic() - self._began > STALL_S else ""
-
-    def when_changed(self, callback: Callable[[], None]) -> None:
-        """After each commit that failed, and the first that did not."""
-        self._changed.add(callback)
 
     async def close(self) -> None:
         """Write what there is, once more if it must be, and end the thread."""
@@ -233,9 +228,6 @@ class Writer:
                 log.error("the ledger cannot be written, nothing is signed: %s", self.problem)
             else:
                 log.info("the ledger can be written again")
-        if before is not None or self.problem is not None:
-            for callback in self._changed:
-                callback()
 
     def _refuse(self, taken: Sequence[Entry]) -> None:
         """These, and what came meanwhile and counts upon them."""

@@ -14,14 +14,7 @@ HELP = "write a ledger's old rows to a file, check it, and delete them from the 
 def arguments(parser: argparse.ArgumentParser) -> None:
     configured.arguments(parser)
     parser.add_argument("--key", type=Path, metavar="PEM", help="checkpoint.pub, where this user cannot read the key")
-    parser.add_argument(
-        "--anchor",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="checkpoints that a log server or a webhook has kept, beside the configuration's files",
-    )
+    configured.more_anchors(parser)
     parser.add_argument(
         "--keep-days", type=int, default=1, metavar="N", help="what is younger stays, one day at least (default: 1)"
     )

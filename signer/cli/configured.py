@@ -13,6 +13,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("/etc/paraph/paraph.toml"), help="(default: %(default)s)")
 
 
+def more_anchors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--anchor",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="checkpoints that a log server or a webhook has kept, beside the configuration's files",
+    )
+
+
 def loaded(path: Path) -> "Config | None":
     """None after each mistake was printed: the exit code is CONFIG then."""
     from signer import config as configs  # late: the client's installation does not have what it needs

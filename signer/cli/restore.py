@@ -24,14 +24,7 @@ last commit (write-ahead log archive, or a standby): nothing is lost then, and t
 def arguments(parser: argparse.ArgumentParser) -> None:
     configured.arguments(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why rows are lost; it stays in the ledger")
-    parser.add_argument(
-        "--anchor",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="checkpoints that a log server or a webhook has kept, beside the configuration's files",
-    )
+    configured.more_anchors(parser)
     parser.add_argument("file", metavar="FILE", type=Path, help="what `paraph backup` has written")
 
 
