@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import hashlib
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from pool.mechanism import from_token, to_token
 from pool.public import order_bytes
 from pool.wire import FENCE, SLOT_BYTES, Page
 from pool.work import Work
+from tests import processes
 from tests.shim import Call, Shim
 from tests.softhsm import MODULE, PIN, Store
 
@@ -122,12 +124,7 @@ def gone(pid: int) -> bool:
 
 def children() -> list[psutil.Process]:
     """The lanes and probes of this process that still run."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and {"pool.worker", "pool.probe"} & set(child.cmdline()):
-                found.append(child)
-    return found
+    return processes.children(os.getpid(), "pool.worker", "pool.probe")
 
 
 def open_tries(directory: Path) -> int:

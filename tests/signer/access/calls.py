@@ -27,6 +27,7 @@ from signer.store import open_store
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, Token, until
+from tests.processes import children
 from tests.shim import Shim
 from tests.softhsm import MODULE
 
@@ -208,15 +209,8 @@ def processes(rig: Rig) -> list[psutil.Process]:
 
 
 def lane_pids(rig: Rig) -> list[int]:
-    return [p.pid for p in processes(rig)[1:] if "pool.worker" in p.cmdline()]
-
-
-def gone(process: psutil.Process) -> bool:
-    """It runs no more; one that only waits to be reaped does not count."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    assert rig.process is not None
+    return [lane.pid for lane in children(rig.process.pid, "pool.worker")]
 
 
 def rss_mb(rig: Rig) -> float:

@@ -19,6 +19,7 @@ from signer import limits
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, Token, running, until
+from tests.processes import gone
 from tests.signer.access.calls import (
     Answer,
     Caller,
@@ -28,7 +29,6 @@ from tests.signer.access.calls import (
     card_rig,
     digest,
     digests,
-    gone,
     lane_pids,
     processes,
     reload,

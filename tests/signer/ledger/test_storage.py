@@ -13,7 +13,8 @@ import pytest
 from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.disk import Disk
-from tests.signer.access.calls import Caller, ask, card_rig, digest, gone, shim_of, signed, statuses
+from tests.processes import gone
+from tests.signer.access.calls import Caller, ask, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, kinds, request, result, signatures
 
 SERVING, NOT_SERVING = 1, 2

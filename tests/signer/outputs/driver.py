@@ -27,6 +27,7 @@ from pyhanko_certvalidator import ValidationContext
 from signer.client import Client, error_from
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig
+from tests.processes import children
 from tests.softhsm import Store
 
 CHUNK = 256 * 1024
@@ -217,12 +218,7 @@ def front(rig: Rig) -> psutil.Process:
 
 def assemblers(rig: Rig) -> list[psutil.Process]:
     """The assembly processes that live now."""
-    found = []
-    for child in front(rig).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "signer.assembler" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child)
-    return found
+    return children(front(rig).pid, "signer.assembler")
 
 
 # --- verifiers ---------------------------------------------------------------------------------------------
