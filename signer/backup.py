@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 from signer.appearing import appearing
+from signer.database import StoreError
 from signer.evidence import read_only
-from signer.store import StoreError
 
 
 def copy(database: Path, file: Path) -> int:

@@ -4,25 +4,26 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from pool.process import Child, ChildLost
 from signer import anchor, recovery
 from signer.checkpoint import Checkpoints, KeyFile
 from signer.clock import Clock
 from signer.config import Ledger as LedgerConfig
-from signer.database import Database, Epochs, Past
+from signer.database import Database, Past, Where, database_at
+from signer.entry import Entry, Failed
 from signer.ledger import KEEP_S, Ledger
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.restore import is_declared
 from signer.results import Cipher
-from signer.sqlite import SqliteDatabase
-from signer.store import Where
-from signer.writer import EX_IOERR, Entry, Failed, Writer
+from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")
 
@@ -31,7 +32,8 @@ CLOCK_S = 60.0  # by so much the time may be put right while the daemon runs
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
 SETTLE_S = 2.0  # at the daemon's end, for what waits for a commit
-INSTANCE = "instance"  # in the state directory: whose chain in PostgreSQL this daemon's is
+END_S = 5.0  # for its end: SQLite tidies its file
+COMMITTER_S = 30.0  # until the process that commits is there, on a busy machine
 TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB and 0.1 more for each chain
 
 
@@ -41,41 +43,32 @@ class Books:
     checkpoints: Checkpoints
 
 
-def database(where: Where, state: Path) -> Database:
-    """The one that `open_store` has made ready; `state` is the daemon's directory."""
-    if isinstance(where, Path):
-        return SqliteDatabase(where)
-    from signer.postgresql import PostgresqlDatabase  # late: the driver is an extra of the installation
-
-    return PostgresqlDatabase(where, state / INSTANCE)
-
-
 @contextlib.asynccontextmanager
-async def opened(config: LedgerConfig, database: Database, clock: Clock) -> AsyncIterator[Books]:
+async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) -> AsyncIterator[Books]:
     """
+    The ledger in the database that `open_store` has made ready; `state` is the daemon's directory.
+
     Raises `ConfigError` for the keys, `Broken` or `StoreError` for what stands in the database, `Failed` where it cannot
     be written.
     """
     key, cipher, anchors = KeyFile.of(config), Cipher(config.data_key()), anchor.of(config)
     files = [each.file for each in config.anchor if each.file is not None]
-    backend = database.backend()
-    try:
-        found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, backend, files, cipher)
-    except BaseException:
-        backend.close()
-        raise
+    database = database_at(where, state)
+    found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher)
     if found.open_intents:
         log.warning(
             "%d chunks may have been signed and were not released: POSSIBLE_UNRELEASED_SIGNATURE",
             len(found.open_intents),
         )
 
+    last = next(parse(found.note)) if found.note else None
+    child, stream = await _committing(where, state, found.instance, epoch, sequence, hash_)
+
     def writer(flushed: Callable[[], Iterable[Entry]]) -> Writer:
-        return Writer(backend, found.instance, epoch, hash_, sequence, flushed)
+        return Writer(stream, found.instance, epoch, hash_, sequence, flushed)
 
     reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
-    last = next(parse(found.note)) if found.note else None
     checkpoints = Checkpoints(
         key, ledger.heads, ledger.record_checkpoint, anchors, last=last, anchored=found.anchored, clock=clock
     )
@@ -92,16 +85,41 @@ async def opened(config: LedgerConfig, database: Database, clock: Clock) -> Asyn
     finally:
         eraser.cancel()
         await asyncio.gather(eraser, return_exceptions=True)
-        backend.ending()
+        with contextlib.suppress(ChildLost):  # the writer knows
+            child.send({"t": "ending"})
         await ledger.writer.close()
+        await child.stop(END_S)
         await reader.close()
 
 
-def _begun(
-    database: Database, backend: Epochs, anchors: Sequence[Path], cipher: Cipher
-) -> tuple[Found, tuple[int, int, bytes]]:
+async def _committing(
+    where: Where, state: Path, instance: str, epoch: int, sequence: int, hash_: bytes
+) -> tuple[Child, socket.socket]:
+    """The committer in this epoch, and the stream that leads to it; raises `Failed`."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            number = theirs.fileno()
+            child = await Child.start("signer.committer", str(number), environment=os.environ, fds=(number,))
+        order = {"t": "begin", "state": str(state), "instance": instance, "epoch": epoch, "sequence": sequence}
+        place = {"file": str(where), "url": ""} if isinstance(where, Path) else {"file": "", "url": where}
+        try:
+            await child.ask({**order, **place, "hash": hash_}, COMMITTER_S)
+        except BaseException:
+            await child.close()
+            raise
+    except (OSError, ChildLost, TimeoutError) as error:
+        ours.close()
+        raise Failed("AUDIT_UNWRITABLE", f"the process that writes the ledger does not start: {error}") from None
+    except BaseException:
+        ours.close()
+        raise
+    return child, ours
+
+
+def _begun(database: Database, anchors: Sequence[Path], cipher: Cipher) -> tuple[Found, tuple[int, int, bytes]]:
     """What was there, and where the epoch stands that has been begun."""
-    past = database.past()
+    past, backend = database.past(), database.backend()
     try:
         found = recovery.look(past)
         for file in anchors:
@@ -109,6 +127,7 @@ def _begun(
         return found, recovery.begin(past, backend, found, cipher, version("paraph"))
     finally:
         past.close()
+        backend.close()
 
 
 def _check_anchor(past: Past, found: Found, file: Path) -> None:

@@ -7,19 +7,59 @@ state directory.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from signer.chain import Row
-from signer.ledger import Reader
-from signer.writer import Backend, Entry
+from signer.entry import Backend, Entry
 
 RawRow = tuple[
     int, int, str, str, bytes, int | None
 ]  # epoch, sequence, kind, body, hash, and the INTENT that it closes
 
+INSTANCE = "instance"  # in the state directory: whose chain in PostgreSQL this daemon's is
+Where = Path | str  # SQLite's file, or PostgreSQL's URL
+
+BUSY_S = 5.0  # a command and the daemon write at one time
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message says why. `is_temporary`: now, and perhaps in a moment."""
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        self.is_temporary = is_temporary
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of ledger_requests."""
+
+    item: int
+    caller: str
+    body: bytes
+    accepted: int
+    count: int
+    output: str
+    chain: bytes
+    detail: bytes
+    instance: str  # the daemon that has it
+
+
+class Reader(Protocol):
+    """Looks at what is committed; raises `Refusal` STORE_BUSY where the database does not answer."""
+
+    async def request(self, id_: bytes, item: int) -> Stored | None: ...
+    async def any_of(self, id_: bytes) -> Stored | None: ...
+    async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...
+    async def results(self, id_: bytes, item: int) -> list[bytes]: ...
+    async def certificates(self, chain: bytes) -> bytes: ...
+    async def close(self) -> None: ...
+
 
 class Past(Protocol):
-    """What is there when the daemon starts. Every method raises `writer.Failed`, or `StoreError` for what no retry mends."""
+    """What is there when the daemon starts. Every method raises `entry.Failed`, or `StoreError` for what no retry mends."""
 
     def instance(self) -> tuple[str, int, str]:
         """The id of this daemon, made at the first start; the epoch that was begun last, 0 for none; the last checkpoint."""
@@ -37,13 +77,16 @@ class Past(Protocol):
 
 
 class Epochs(Backend, Protocol):
-    """The writer's backend, once it has begun an epoch: that is what it writes in."""
+    """The committer's backend, once it has an epoch: that is what it writes in."""
 
     def begin_epoch(self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
         """
         Write the first rows of an epoch, unless somebody else has begun it, or the chain's last row is another than the
-        first of these says. Raises `writer.Failed`.
+        first of these says. Raises `entry.Failed`.
         """
+
+    def go_on(self, instance: str, epoch: int) -> None:
+        """Write in an epoch that this daemon has begun with another connection, which is closed."""
 
     def ending(self) -> None:
         """The daemon ends: what the database does not say at once is left to the next start. For any thread."""
@@ -63,3 +106,14 @@ class Database(Protocol):
     def backend(self) -> Epochs: ...
     def eraser(self) -> Eraser: ...
     def reader(self) -> Reader: ...
+
+
+def database_at(where: Where, state: Path) -> Database:
+    """The one that `open_store` has made ready; `state` is the daemon's directory."""
+    if isinstance(where, Path):
+        from signer.sqlite import SqliteDatabase  # late: it is written in terms of this file
+
+        return SqliteDatabase(where)
+    from signer.postgresql import PostgresqlDatabase  # late, too: the driver is an extra of the installation
+
+    return PostgresqlDatabase(where, state / INSTANCE)

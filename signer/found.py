@@ -7,8 +7,9 @@ from typing import Any
 from pool import Algorithm, Hash, Outcomes, Scheme
 from signer.clock import rfc3339
 from signer.cms import Profile, Template
+from signer.database import Stored
 from signer.errors import Refusal
-from signer.ledger import Ledger, Stored
+from signer.ledger import Ledger
 from signer.limits import ANSWER_BYTES_MAX
 from signer.record import DIGESTS
 from signer.results import outcomes

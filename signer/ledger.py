@@ -13,49 +13,24 @@ nothing behind, and may be asked again. While a request is in work it is `live`,
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from pool import Status
 from signer.chain import Kind
 from signer.clock import Clock, rfc3339
+from signer.database import Reader, Stored
+from signer.entry import Entry
 from signer.errors import Refusal
 from signer.limits import BATCH_CALL_S
 from signer.note import Head, Note
 from signer.record import DIGESTS, Asked, Record
 from signer.results import Cipher, Part, outcomes
-from signer.writer import Entry, Writer
+from signer.writer import Writer
 
 RESUME_S = 120  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 KEEP_S = 24 * 3600  # results, for who asks again
 FLUSH_S = 1.0  # a note that an answer was taken waits so long for a commit to go with
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A row of ledger_requests."""
-
-    item: int
-    caller: str
-    body: bytes
-    accepted: int
-    count: int
-    output: str
-    chain: bytes
-    detail: bytes
-    instance: str  # the daemon that has it
-
-
-class Reader(Protocol):
-    """Looks at what is committed; raises `Refusal` STORE_BUSY where the database does not answer."""
-
-    async def request(self, id_: bytes, item: int) -> Stored | None: ...
-    async def any_of(self, id_: bytes) -> Stored | None: ...
-    async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...
-    async def results(self, id_: bytes, item: int) -> list[bytes]: ...
-    async def certificates(self, chain: bytes) -> bytes: ...
-    async def close(self) -> None: ...
 
 
 class Ledger:

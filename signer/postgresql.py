@@ -11,7 +11,6 @@ was written; if it is lost after, whoever gets the lock next sees what became of
 said.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -22,7 +21,7 @@ import threading
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -30,21 +29,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
 from signer.chain import GENESIS, Row
-from signer.database import RawRow
-from signer.errors import Refusal
-from signer.ledger import Stored
-from signer.store import StoreError
-from signer.writer import RETRY_S, Entry, Failed, Taken
+from signer.database import RawRow, Reader, StoreError
+from signer.entry import Entry, Failed, Taken
+from signer.writer import RETRY_S
 
 log = logging.getLogger("signer.ledger")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Answer = TypeVar("Answer")
 
 LOCK_S = 2  # a lock that somebody holds so long is trouble
 STATEMENT_S = 10  # a server that computes so long is, too
 END_S = 2.0  # a daemon that ends waits so long for a server that hangs
-LOOK_S = 1.0  # who looks something up is told then that the database does not answer
 FETCH_ROWS = 5_000  # of the chain at a time, when it is walked
 # Where the URL does not say otherwise. A host that has gone is noticed after 11 s (5 + 3 times 2); of several in the
 # URL the one that can be written is taken.
@@ -92,23 +87,12 @@ WITH old AS (SELECT id, item FROM ledger_requests WHERE accepted < %b ORDER BY a
 results AS (DELETE FROM ledger_results AS r USING old WHERE r.id = old.id AND r.item = old.item)
 DELETE FROM ledger_requests AS r USING old WHERE r.id = old.id AND r.item = old.item
 """
-_COLUMNS = "r.item, r.caller, r.body, r.accepted, r.count, r.output, r.chain, r.detail, r.instance"
-# The first row of each of several requests, or of each's items from one to another. LATERAL: each by the index.
-_LOOK = f"""
-SELECT asked.number, {_COLUMNS}
-FROM unnest(%b::int8[], %b::bytea[], %b::int8[], %b::int8[]) AS asked (number, id, first, last), LATERAL (
-    SELECT * FROM ledger_requests WHERE id = asked.id AND item BETWEEN asked.first AND asked.last ORDER BY item LIMIT 1
-) AS r
-"""  # noqa: S608
 _TAKEN = """
 SELECT asked.number FROM unnest(%b::int8[], %b::bytea[], %b::int8[]) AS asked (number, id, item)
 JOIN ledger_requests USING (id, item)
 """
-_ALL_OF = f"SELECT {_COLUMNS} FROM ledger_requests AS r WHERE id = %b AND item >= %b ORDER BY item LIMIT %b"  # noqa: S608
-_RESULTS = "SELECT data FROM ledger_results WHERE id = %b AND item = %b ORDER BY number"
-_CERTIFICATES = "SELECT certificates FROM ledger_chains WHERE hash = %b"
+RESULTS = "SELECT data FROM ledger_results WHERE id = %b AND item = %b ORDER BY number"
 _ROWS = "SELECT epoch, sequence, kind, body, hash, closes FROM ledger_rows WHERE instance = %b ORDER BY epoch, sequence"
-_ANY = (-(2**63), 2**63 - 1)
 
 
 class PostgresqlDatabase:
@@ -125,7 +109,9 @@ class PostgresqlDatabase:
 
     eraser = backend
 
-    def reader(self) -> "PostgresqlReader":
+    def reader(self) -> Reader:
+        from signer.postgresql_reader import PostgresqlReader  # late: the committer has no use for it
+
         return PostgresqlReader(self._url)
 
 
@@ -135,11 +121,11 @@ def connect(url: str, *, autocommit: bool, statement_s: int = 0, lock_s: int = S
 
     Raises `StoreError` for a server that keeps nothing, and the driver's errors.
     """
-    connection = psycopg.connect(_conninfo(url), autocommit=True)
+    connection = psycopg.connect(conninfo(url), autocommit=True)
     try:
         connection.adapters.register_dumper(int, Int8BinaryDumper)  # one type, so that one statement is prepared
-        statement, values = _session(statement_s, lock_s)
-        _check_durable(url, connection.execute(statement, values).fetchone())
+        statement, values = session_settings(statement_s, lock_s)
+        check_durable(url, connection.execute(statement, values).fetchone())
         connection.autocommit = autocommit
     except BaseException:
         connection.close()
@@ -147,18 +133,18 @@ def connect(url: str, *, autocommit: bool, statement_s: int = 0, lock_s: int = S
     return connection
 
 
-def _conninfo(url: str) -> str:
+def conninfo(url: str) -> str:
     return make_conninfo(**(_CONNECTION | conninfo_to_dict(url)))
 
 
-def _session(statement_s: int, lock_s: int) -> tuple[str, list[str]]:
+def session_settings(statement_s: int, lock_s: int) -> tuple[str, list[str]]:
     settings = _SESSION | {"statement_timeout": f"{statement_s}s", "lock_timeout": f"{lock_s}s"}
     said = ", ".join(["set_config(%s, %s, false)"] * len(settings))
     values = [word for setting in settings.items() for word in setting]
     return f"SELECT current_setting('fsync'), {said}", values
 
 
-def _check_durable(url: str, answer: tuple[Any, ...] | None) -> None:
+def check_durable(url: str, answer: tuple[Any, ...] | None) -> None:
     if answer is None or answer[0] != "on":
         raise StoreError(
             f"{url}: the server runs with fsync=off, so a crash of its host loses what was signed; set fsync = on in its "
@@ -167,7 +153,7 @@ def _check_durable(url: str, answer: tuple[Any, ...] | None) -> None:
 
 
 class Postgresql:
-    """For the writer's thread, and for the eraser. After an error it connects anew, at the next call."""
+    """For the committer, and for the eraser. After an error it connects anew, at the next call."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -187,6 +173,9 @@ class Postgresql:
             self._insert(db, entries, [(row, None) for row in rows])
             self._commit(db, rows[-1])
 
+    def go_on(self, instance: str, epoch: int) -> None:
+        self._epoch = (instance, epoch)
+
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
         with self._told():
             db = self._ready() or self._connected_again(rows[0][0])
@@ -197,7 +186,7 @@ class Postgresql:
                 self._tell_taken(db, entries)
                 # Rows are there that are ours and that we know nothing of: what is on the disk is not what we think.
                 is_fatal = error.diag.table_name != "ledger_requests"
-                raise Failed("AUDIT_UNWRITABLE", _said(error), is_fatal=is_fatal) from None
+                raise Failed("AUDIT_UNWRITABLE", said_by(error), is_fatal=is_fatal) from None
             self._commit(db, rows[-1][0])
 
     def _insert(
@@ -208,10 +197,10 @@ class Postgresql:
     ) -> None:
         notes = [entry.note for entry in entries if entry.note]
         values: list[Any] = [*self._epoch, notes[-1:], self._epoch[0]]
-        values += _columns([entry.chain for entry in entries if entry.chain is not None], 2)
-        values += _columns([entry.request for entry in entries if entry.request is not None], 10)
-        values += _columns([entry.result for entry in entries if entry.result is not None], 4)
-        values += _columns(  # the driver writes the name of an enum's member, where we want its value
+        values += columns([entry.chain for entry in entries if entry.chain is not None], 2)
+        values += columns([entry.request for entry in entries if entry.request is not None], 10)
+        values += columns([entry.result for entry in entries if entry.result is not None], 4)
+        values += columns(  # the driver writes the name of an enum's member, where we want its value
             [(r.instance, r.epoch, r.sequence, str(r.kind), r.body, r.hash, closes) for r, closes in rows], 7
         )
         with db.pipeline():  # BEGIN goes with it
@@ -226,7 +215,7 @@ class Postgresql:
         except psycopg.Error as error:
             if not db.broken:
                 raise
-            log.warning("the connection to the database was lost in a commit: %s", _said(error))
+            log.warning("the connection to the database was lost in a commit: %s", said_by(error))
             self._find_out(last)
 
     def _find_out(self, last: Row) -> None:
@@ -333,7 +322,7 @@ class Postgresql:
         """Raises `Taken` where another daemon has written requests of these first."""
         brought = [entry for entry in entries if entry.request is not None]
         keys = [(number, *entry.request[:2]) for number, entry in enumerate(brought) if entry.request is not None]
-        there = db.execute(_TAKEN, _columns(keys, 3)).fetchall()
+        there = db.execute(_TAKEN, columns(keys, 3)).fetchall()
         db.rollback()
         if there:
             raise Taken([brought[number] for (number,) in there])
@@ -345,113 +334,6 @@ class Postgresql:
             f"one: remove the file `instance` ({instance}) from the copy"
         )
         return Failed("STORE_BUSY", said, is_fatal=True)
-
-
-class PostgresqlReader:
-    """
-    What is committed; for the event loop. Look-ups that come while one is under way share the next round trip.
-
-    Every method raises `Refusal` STORE_BUSY where the database does not answer within `LOOK_S`.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._db: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._connecting = asyncio.Lock()
-        self._asked: list[tuple[bytes, int, int, asyncio.Future[Stored | None]]] = []
-        self._looking: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[Any]] = set()
-
-    async def request(self, id_: bytes, item: int) -> Stored | None:
-        return await self._look(id_, item, item)
-
-    async def any_of(self, id_: bytes) -> Stored | None:
-        return await self._look(id_, *_ANY)
-
-    async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]:
-        return [Stored(*row) for row in await self._ask(_ALL_OF, (id_, first, most))]
-
-    async def results(self, id_: bytes, item: int) -> list[bytes]:
-        return [data for (data,) in await self._ask(_RESULTS, (id_, item))]
-
-    async def certificates(self, chain: bytes) -> bytes:
-        [(certificates,)] = await self._ask(_CERTIFICATES, (chain,))
-        return bytes(certificates)
-
-    async def close(self) -> None:
-        tasks = [*self._asking, *([self._looking] if self._looking is not None else [])]
-        for _ in range(2 if tasks else 0):  # first the server is asked to break off; then nobody waits for it
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=LOOK_S)
-        if self._db is not None:
-            await self._db.close()
-
-    async def _look(self, id_: bytes, first: int, last: int) -> Stored | None:
-        future: asyncio.Future[Stored | None] = asyncio.get_running_loop().create_future()
-        self._asked.append((id_, first, last, future))
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look_all(), name="ledger look-ups")
-        return await _within(future)
-
-    async def _look_all(self) -> None:
-        try:
-            while self._asked:
-                asked, self._asked = self._asked, []
-                keys = [(number, id_, first, last) for number, (id_, first, last, _) in enumerate(asked)]
-                try:
-                    rows = await self._rows(_LOOK, _columns(keys, 4))
-                except Exception as error:  # noqa: BLE001 -- whatever it was, each who waits is told
-                    for *_, future in asked:
-                        if not future.done():
-                            future.set_exception(error)
-                    continue
-                found = {number: Stored(*row) for number, *row in rows}
-                for number, (*_, future) in enumerate(asked):
-                    if not future.done():
-                        future.set_result(found.get(number))
-        finally:
-            self._looking = None
-
-    async def _ask(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """In a task of its own: a caller who goes away does not break off what the connection is at."""
-        task = asyncio.create_task(self._rows(statement, values), name="ledger look-up")
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
-        return await _within(asyncio.shield(task))
-
-    async def _rows(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Once more where the connection has been lost meanwhile: the server was restarted."""
-        try:
-            for is_last in (False, True):
-                db = await self._connected()
-                try:
-                    cursor = await db.execute(statement, values, prepare=True)
-                    return await cursor.fetchall()
-                except psycopg.OperationalError:
-                    if is_last or not db.broken:
-                        raise
-        except psycopg.Error as error:
-            log.warning("a look-up in the ledger failed: %s", _said(error))
-        except StoreError as error:
-            log.warning("a look-up in the ledger failed: %s", error)
-        raise Refusal("STORE_BUSY", "the ledger's database does not answer")
-
-    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        async with self._connecting:
-            if self._db is None or self._db.closed:
-                self._db = None
-                db = await psycopg.AsyncConnection.connect(_conninfo(self._url), autocommit=True)
-                try:
-                    db.adapters.register_dumper(int, Int8BinaryDumper)
-                    cursor = await db.execute(*_session(STATEMENT_S, LOCK_S))
-                    _check_durable(self._url, await cursor.fetchone())
-                except BaseException:
-                    await db.close()
-                    raise
-                self._db = db
-            return self._db
 
 
 class PostgresqlPast:
@@ -495,7 +377,7 @@ class PostgresqlPast:
 
     def results(self, id_: bytes, item: int) -> list[bytes]:
         with _told():
-            return [data for (data,) in self._db.execute(_RESULTS, (id_, item))]
+            return [data for (data,) in self._db.execute(RESULTS, (id_, item))]
 
     def close(self) -> None:
         self._db.close()
@@ -517,16 +399,8 @@ def _put(file: Path, text: str) -> None:
         os.close(directory)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+def columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
-
-
-async def _within(future: asyncio.Future[Answer]) -> Answer:
-    try:
-        async with asyncio.timeout(LOOK_S):
-            return await future
-    except TimeoutError:
-        raise Refusal("STORE_BUSY", "the ledger's database does not answer") from None
 
 
 @contextlib.contextmanager
@@ -540,8 +414,8 @@ def _told() -> Iterator[None]:
 def _failed(error: psycopg.Error) -> Failed:
     """Without an SQLSTATE it is the connection's, and passes."""
     is_busy = error.sqlstate is None or error.sqlstate.startswith(_BUSY)
-    return Failed("STORE_BUSY" if is_busy else "AUDIT_UNWRITABLE", _said(error))
+    return Failed("STORE_BUSY" if is_busy else "AUDIT_UNWRITABLE", said_by(error))
 
 
-def _said(error: psycopg.Error) -> str:
+def said_by(error: psycopg.Error) -> str:
     return " ".join(str(error).split()) or type(error).__name__

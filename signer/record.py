@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pool import Outcome, Outcomes, Status
 from pool.record import Unrecorded
 from signer.chain import Kind, items_hash
+from signer.entry import Entry
 from signer.errors import Refusal
 from signer.results import Part, Range
-from signer.writer import Entry
 
 if TYPE_CHECKING:
     from signer.ledger import Ledger

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from signer.chain import GENESIS, Kind, Row, after, row_hash
 from signer.clock import rfc3339
 from signer.database import Epochs, Past
+from signer.entry import Entry
 from signer.note import NOTHING, Head, parse
 from signer.results import Cipher, Part, Range
-from signer.writer import Entry
 
 REASON = "INTERRUPTED"
 # The place of what is no row of the chain: it says which row was archived last, and has that one's hash (archive.py).
@@ -136,7 +136,7 @@ def begin(past: Past, backend: Epochs, found: Found, cipher: Cipher, version: st
     Begin the next epoch, and write down what the last one left open, in one commit; answers the epoch, and its last row's
     place and hash. `backend` writes in that epoch from now on.
 
-    Raises `writer.Failed`.
+    Raises `entry.Failed`.
     """
     now = rfc3339(datetime.now(UTC))
     epoch = found.epoch + 1

@@ -29,12 +29,13 @@ from signer.anchor import note_of
 from signer.appearing import sync_directory
 from signer.chain import Kind, Row, after
 from signer.clock import rfc3339
+from signer.database import StoreError
+from signer.entry import Entry
 from signer.evidence import fields, instance_of, read_only
 from signer.note import MAGIC, NOTHING, Head, Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.sqlite import SqliteDatabase, SqlitePast
-from signer.store import StoreError, open_store
-from signer.writer import Entry
+from signer.store import open_store
 
 _EPOCH_MAX = 10**17  # an old database that says more was tampered with: numbers have at most 18 digits
 _SIDES = ("-wal", "-shm")  # what SQLite keeps beside a database, by the end of its name

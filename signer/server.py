@@ -83,7 +83,7 @@ class Daemon:
             self._credentials = rows.read(self._engine)
             keys = [credential.key for credential in self._credentials.values()]
             self._books = await stack.enter_async_context(
-                books.opened(self._config.ledger, books.database(where(self._config), state), self._clock)
+                books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from signer.chain import GENESIS, Row
-from signer.database import RawRow
-from signer.ledger import Stored
-from signer.store import BUSY_S, StoreError
-from signer.writer import Entry, Failed
+from signer.database import BUSY_S, RawRow, Stored, StoreError
+from signer.entry import Entry, Failed
 
 WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
 _COLUMNS = {"ledger_rows": 7, "ledger_requests": 10, "ledger_results": 4}
@@ -56,7 +54,7 @@ def _connect(path: Path, timeout_s: float = WRITE_BUSY_S) -> sqlite3.Connection:
 
 
 class Sqlite:
-    """For the writer's thread, and for the eraser."""
+    """For the committer, and for the eraser."""
 
     def __init__(self, path: Path) -> None:
         self._db = _connect(path)
@@ -72,6 +70,9 @@ class Sqlite:
             if hash_ != rows[0].previous:
                 raise Failed("STORE_BUSY", "the ledger has grown since it was read: another daemon writes it")
             self._insert_all(instance, entries, [(row, None) for row in rows])
+        self._epoch = (instance, epoch)
+
+    def go_on(self, instance: str, epoch: int) -> None:
         self._epoch = (instance, epoch)
 
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:

@@ -30,13 +30,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from signer.config import Config
-
-Where = Path | str  # SQLite's file, or PostgreSQL's URL
+from signer.database import BUSY_S, StoreError, Where
 
 DATABASE = "paraph.sqlite"
 VERSION = 2
 METADATA = MetaData()
-BUSY_S = 5.0  # a command and the daemon write at one time
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
 _LOCK = int.from_bytes(b"paraph")
 
@@ -119,14 +117,6 @@ instances = Table(
     Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
 )
 _LEDGER = (rows, requests, results, chains, instances)
-
-
-class StoreError(Exception):
-    """The database cannot be used; the message says why. `is_temporary`: now, and perhaps in a moment."""
-
-    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
-        self.is_temporary = is_temporary
-        super().__init__(message)
 
 
 def where(config: Config) -> Where:

@@ -1,109 +1,45 @@
 """
-The one thread that writes the ledger: what comes while a commit is under way shares the next one.
+The loop's end of writing the ledger: what comes while a commit is under way shares the next one.
 
-Entries are written in the order they came in. Their places in the chain are given here, because only what is really
-written has one. A commit that fails leaves nothing behind: intents are told, and are not acted upon; what must not be
-forgotten stays in front of the line and is tried again. A failed fsync ends the process: what is on the disk then is not
-known, and a second fsync would not tell (the kernel forgets the error with the first).
+Entries are written in the order they came in, by a process of its own (`committer.py`); it gives them their places in
+the chain, because only what is really written has one. A commit that fails leaves nothing behind: intents are told, and
+are not acted upon; what must not be forgotten stays in front of the line and is tried again. A failed fsync ends the
+process: what is on the disk then is not known, and a second fsync would not tell (the kernel forgets the error with the
+first).
 """
 
 import asyncio
 import logging
 import os
-import queue
-import threading
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 from pool.pressure import Pressure
 from pool.record import Unrecorded
-from signer.chain import Kind, Row, after
+from signer.entry import Entry, Failed, Unpacker, packed
 
 log = logging.getLogger("signer.ledger")
 
 STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says so within a second
-# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor, and a turn of the loop's thread.
+# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor.
 GATHER_S = 0.002
 RETRY_S = 0.25  # after a failed commit
 CLOSE_S = 10.0  # for the last commit, at the daemon's end
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)
-
-
-class Failed(Exception):
-    """A commit failed and left nothing. `reason` is what requests are answered; `is_fatal`: what is on the disk is unknown."""
-
-    def __init__(self, reason: str, detail: str, *, is_fatal: bool = False) -> None:
-        self.reason = reason
-        self.detail = detail
-        self.is_fatal = is_fatal
-        super().__init__(f"{reason}: {detail}")
-
-
-class Taken(Exception):
-    """
-    Another daemon has the requests that these entries bring: nothing of the commit was written. Without them, and what
-    else is intended for those requests, it can be.
-    """
-
-    def __init__(self, entries: "Sequence[Entry]") -> None:
-        self.names = {entry.fields["request"] for entry in entries}
-        super().__init__(f"another daemon has {', '.join(sorted(self.names))}")
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """
-    A row of the chain, and what is written with it in one transaction. `fields` is completed at the time of writing: an
-    OUTCOME names the place of the INTENT it `refers` to, and `closes` says that nothing of that is open any more.
-    """
-
-    kind: Kind
-    fields: dict[str, Any]
-    request: tuple[Any, ...] | None = None  # a row of ledger_requests
-    result: tuple[Any, ...] | None = None  # a row of ledger_results
-    chain: tuple[bytes, bytes] | None = None  # a row of ledger_chains, where there is none yet
-    note: str = ""  # the checkpoint that this instance goes on from
-    refers: "Entry | None" = None
-    closes: bool = False
-    must: bool = False  # it is not forgotten when a commit fails
-    # Told None when it is durable; and why not yet, or not at all, for each commit that failed.
-    then: Callable[[Unrecorded | None], None] | None = None
-    sequence: int = 0  # its place, once it is written
-    durable: asyncio.Future[None] | None = None  # unless it must be written
-
-
-class Backend(Protocol):
-    """A database, used by the writer's thread alone."""
-
-    def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
-        """Put everything into one transaction and make it durable; raises `Failed`, or `Taken`."""
-
-    def pulse(self) -> None:
-        """Write something that means nothing, durably; raises `Failed`."""
-
-    def close(self) -> None: ...
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """What goes with one commit."""
-
-    entries: list[Entry] = field(default_factory=list)
-    problem: Failed | None = None
-    taken: list[Entry] = field(default_factory=list)  # intents for requests that are another daemon's
+_READ_BYTES = 1 << 16
 
 
 class Writer:
     """
-    Entries of one chain, in its epoch, from `previous` and `sequence` on. Belongs to one event loop; `flushed` is asked
-    for what is to be written with the next commit although it starts none.
+    Entries of one chain, in its epoch, from `previous` and `sequence` on; `stream` leads to its committer. Belongs to one
+    event loop; `flushed` is asked for what is to be written with the next commit although it starts none.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        stream: socket.socket,
         instance: str,
         epoch: int,
         previous: bytes,
@@ -114,22 +50,24 @@ class Writer:
         self.problem: Failed | None = None  # of the last commit
         self.written = 0  # entries, ever
         self.head = (sequence, previous)  # of what is durable
-        self._backend = backend
         self._flushed = flushed
         self._loop = asyncio.get_running_loop()
-        self._next = _Group()
+        self._next: list[Entry] = []
+        self._under_way: list[Entry] = []
         self._pressure = Pressure()
-        self._began = 0.0  # when the thread was given what it has; 0: it has nothing
+        self._began = 0.0  # when the committer was given what it has; 0: it has nothing
         self._soon = self._flushing = False
         self._closed = asyncio.Event()
         self._closing = False
-        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
+        self._unpacker = Unpacker()
+        self._unsent = memoryview(b"")
+        self._stream = stream
+        stream.setblocking(False)
+        self._loop.add_reader(stream, self._readable)
 
     def add(self, entry: Entry) -> None:
         """Write it, of those that must be again and again; what becomes of it is told by `then`."""
-        self._next.entries.append(entry)
+        self._next.append(entry)
         self._go_soon()
 
     def intend(self, entry: Entry) -> asyncio.Future[None]:
@@ -146,7 +84,7 @@ class Writer:
     async def settled(self) -> None:
         """Returns when everything is written that there is; not while nothing can be written."""
         self.flush()
-        while self._next.entries or self._began or self._flushing:  # noqa: ASYNC110 -- a commit or two, once
+        while self._next or self._began or self._flushing:  # noqa: ASYNC110 -- a commit or two, once
             await asyncio.sleep(GATHER_S)
 
     @property
@@ -157,7 +95,7 @@ class Writer:
         return "STORE_BUSY" if self._began and time.monotonic() - self._began > STALL_S else ""
 
     async def close(self) -> None:
-        """Write what there is, once more if it must be, and end the thread."""
+        """Write what there is, once more if it must be; the committer ends with its stream."""
         self._closing = True
         self._go_soon()
         try:
@@ -166,8 +104,8 @@ class Writer:
         except TimeoutError:
             log.critical("the ledger's disk does not answer: the process ends, and the next start sees what is missing")
             os._exit(EX_IOERR)
-        self._queue.put(None)
-        self._thread.join()
+        self._loop.remove_reader(self._stream)
+        self._stream.close()
 
     def _go_soon(self) -> None:
         """
@@ -186,109 +124,91 @@ class Writer:
         self._soon = False
         if self._began:
             return
-        if self.problem is None and (self._next.entries or self._flushing or self._closing):
+        if self.problem is None and (self._next or self._flushing or self._closing):
             self._flushing = False
-            self._next.entries += self._flushed()
-        if not self._next.entries and self.problem is None:
+            self._next += self._flushed()
+        if not self._next and self.problem is None:
             if self._closing:
                 self._closed.set()
             return
-        group, self._next = self._next, _Group()
+        self._under_way, self._next = self._next, []
         self._began = time.monotonic()
-        self._queue.put(group)
+        self._unsent = memoryview(packed([entry.sent() for entry in self._under_way]))
+        self._send()
 
-    def _done(self, group: _Group) -> None:
-        self._began = 0.0
-        before, self.problem = self.problem, group.problem
-        if group.problem is None:
-            self.written += len(group.entries)
-            if group.taken:
-                self._refuse(group.taken)
-            for entry in group.entries:
-                if entry.durable is not None and not entry.durable.done():  # whoever waited may have gone
-                    entry.durable.set_result(None)
-                if entry.then is not None:
-                    entry.then(None)
-            self._go_soon()
+    def _send(self) -> None:
+        """What the committer does not take at once, it takes in pieces."""
+        try:
+            self._unsent = self._unsent[self._stream.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            _end(f"the process that writes it takes nothing more ({error.strerror})")
+        if self._unsent:
+            self._loop.add_writer(self._stream, self._go_on_sending)
+
+    def _go_on_sending(self) -> None:
+        self._loop.remove_writer(self._stream)
+        self._send()
+
+    def _readable(self) -> None:
+        try:
+            data = self._stream.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _end(f"the process that writes it is lost ({error.strerror})")
+        if not data:
+            _end("the process that writes it has ended")
+        for first, hash_, taken, problem in self._unpacker.feed(data):
+            self._began, entries = 0.0, self._under_way
+            self._under_way = []
+            if problem is None:
+                self._written(entries, first, hash_, frozenset(taken))
+            else:
+                reason, detail, is_fatal = problem
+                self._failed(entries, Failed(reason, detail, is_fatal=is_fatal))
+
+    def _written(self, entries: Sequence[Entry], first: int, hash_: bytes, taken: frozenset[int]) -> None:
+        if self.problem is not None:
+            self.problem = None
+            log.info("the ledger can be written again")
+        if taken:
+            self._refuse([entries[number] for number in sorted(taken)])
+            entries = [entry for number, entry in enumerate(entries) if number not in taken]
+        self.written += len(entries)
+        self.head = (first - 1 + len(entries), hash_)
+        for sequence, entry in enumerate(entries, first):
+            entry.sequence = sequence
+            if entry.durable is not None and not entry.durable.done():  # whoever waited may have gone
+                entry.durable.set_result(None)
+            if entry.then is not None:
+                entry.then(None)
+        self._go_soon()
+
+    def _failed(self, entries: Sequence[Entry], problem: Failed) -> None:
+        if problem.is_fatal:
+            _end(problem.detail)
+        if self.problem is None:
+            log.error("the ledger cannot be written, nothing is signed: %s", problem)
+        self.problem = problem
+        # What came meanwhile may count upon what was lost: no intent of it is written either.
+        entries = [*entries, *self._next]
+        self._next = [entry for entry in entries if entry.must]
+        _fail(entries, Unrecorded(problem.reason, problem.detail))
+        if self._closing:
+            log.critical("%d rows could not be written before the end", len(self._next))
+            self._closed.set()
         else:
-            # What came meanwhile may count upon what was lost: no intent of it is written either.
-            came, self._next = self._next, _Group()
-            entries = [*group.entries, *group.taken, *came.entries]
-            error = Unrecorded(group.problem.reason, group.problem.detail)
-            kept = [entry for entry in entries if entry.must]
-            self._next.entries[:0] = kept
-            _fail(entries, error)
-            if self._closing:
-                log.critical("%d rows could not be written before the end", len(self._next.entries))
-                self._closed.set()
-            else:
-                self._loop.call_later(RETRY_S, self._go_soon)
-        if (before is None) != (self.problem is None):
-            if self.problem is not None:
-                log.error("the ledger cannot be written, nothing is signed: %s", self.problem)
-            else:
-                log.info("the ledger can be written again")
+            self._loop.call_later(RETRY_S, self._go_soon)
 
     def _refuse(self, taken: Sequence[Entry]) -> None:
         """These, and what came meanwhile and counts upon them."""
         error = Unrecorded("STORE_BUSY", "another daemon has this request")
         names = {entry.fields["request"] for entry in taken}
-        came = _intents(self._next.entries, names)
-        self._next.entries = [entry for entry in self._next.entries if entry not in came]
+        came = [entry for entry in self._next if entry.is_intent_for(names)]
+        self._next = [entry for entry in self._next if entry not in came]
         _fail([*taken, *came], error)
-
-    # ---- the thread
-
-    def _run(self) -> None:
-        try:
-            while (group := self._queue.get()) is not None:
-                try:
-                    self._write(group)
-                except Failed as failed:
-                    group.problem = failed
-                    if failed.is_fatal:
-                        log.critical("the ledger's storage has failed, the process ends: %s", failed.detail)
-                        os._exit(EX_IOERR)
-                except Exception as error:
-                    log.exception("the ledger's writer failed")
-                    group.problem = Failed("AUDIT_UNWRITABLE", str(error))
-                self._loop.call_soon_threadsafe(self._done, group)
-        finally:
-            self._backend.close()
-
-    def _write(self, group: _Group) -> None:
-        if not group.entries:
-            self._backend.pulse()
-        while group.entries:
-            rows = self._placed(group.entries)
-            try:
-                self._backend.write(group.entries, rows)
-            except Taken as taken:
-                others = _intents(group.entries, taken.names)
-                group.taken += others
-                group.entries = [entry for entry in group.entries if entry not in others]
-            else:
-                last = rows[-1][0]
-                self.head = (last.sequence, last.hash)
-                return
-
-    def _placed(self, entries: Sequence[Entry]) -> list[tuple[Row, int | None]]:
-        """The rows that these make behind the last one, each with the INTENT that it closes."""
-        sequence, previous = self.head
-        rows: list[tuple[Row, int | None]] = []
-        for entry in entries:
-            sequence += 1
-            fields: Mapping[str, Any] = entry.fields
-            if entry.refers is not None:
-                fields = {"intent": entry.refers.sequence, **fields}
-            row = after(self.instance, self.epoch, sequence, previous, entry.kind, dict(fields))
-            entry.sequence, previous = sequence, row.hash
-            rows.append((row, entry.refers.sequence if entry.closes and entry.refers is not None else None))
-        return rows
-
-
-def _intents(entries: Sequence[Entry], requests: set[str]) -> list[Entry]:
-    return [entry for entry in entries if entry.kind is Kind.INTENT and entry.fields["request"] in requests]
 
 
 def _fail(entries: Sequence[Entry], error: Unrecorded) -> None:
@@ -298,3 +218,9 @@ def _fail(entries: Sequence[Entry], error: Unrecorded) -> None:
             entry.durable.exception()  # nobody may be waiting
         if entry.then is not None:
             entry.then(error)
+
+
+def _end(why: str) -> NoReturn:
+    """Nobody knows what is on the disk: the next start looks."""
+    log.critical("the ledger's storage has failed, the process ends: %s", why)
+    os._exit(EX_IOERR)

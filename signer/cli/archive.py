@@ -27,13 +27,13 @@ def run(options: argparse.Namespace) -> int:
     if config is None:
         return CONFIG
     from signer.archive import NotWhole, archive
-    from signer.books import database
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError
+    from signer.database import StoreError, database_at
+    from signer.entry import Failed
     from signer.recovery import Broken
     from signer.restore import notes_of
-    from signer.store import StoreError, open_store, where
-    from signer.writer import Failed
+    from signer.store import open_store, where
 
     if options.keep_days < 1 or not options.directory.is_dir():
         wrong = "--keep-days is 1 at least" if options.keep_days < 1 else f"there is no directory {options.directory}"
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         place = where(config)
         if isinstance(place, Path) and not place.is_file():
             raise StoreError(f"there is no database {place}; look at server.state in the configuration")
-        engine, past = open_store(place), database(place, config.server.state).past()
+        engine, past = open_store(place), database_at(place, config.server.state).past()
         try:
             done = archive(past, engine, notes, spki, options.directory, now=now)
         finally:

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     if config is None:
         return CONFIG
     from signer.backup import copy
-    from signer.store import StoreError, where
+    from signer.database import StoreError
+    from signer.store import where
 
     database = where(config)
     if not isinstance(database, Path):

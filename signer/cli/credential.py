@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from signer import config as configs
     from signer.config import ConfigError
     from signer.credential import CredentialError
-    from signer.store import StoreError
+    from signer.database import StoreError
 
     try:
         config = configs.load(options.config)

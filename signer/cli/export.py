@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
+    from signer.database import StoreError
     from signer.evidence import opened, segment
-    from signer.store import StoreError
 
     count = -1  # the header is no row
     try:

@@ -33,10 +33,11 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
+    from signer.database import StoreError
+    from signer.entry import Failed
     from signer.exclusive import AlreadyRunning, hold_state, hold_tokens
     from signer.recovery import Broken
-    from signer.store import StoreError, where
-    from signer.writer import Failed
+    from signer.store import where
 
     if not isinstance(where(config), Path):
         print(_POSTGRESQL, file=sys.stderr)

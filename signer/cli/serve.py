@@ -35,13 +35,13 @@ def run(options: argparse.Namespace) -> int:
     from signer import config as configs
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
+    from signer.database import StoreError
+    from signer.entry import Failed
     from signer.exclusive import AlreadyRunning
     from signer.listener import TlsFiles
     from signer.policy import Policy
     from signer.recovery import Broken
     from signer.server import Daemon
-    from signer.store import StoreError
-    from signer.writer import Failed
 
     logging.basicConfig(
         level=options.log_level,

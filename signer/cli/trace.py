@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
+    from signer.database import StoreError
     from signer.recovery import Broken
-    from signer.store import StoreError
 
     name, slash, index = options.request.partition("/")
     try:

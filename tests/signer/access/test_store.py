@@ -14,7 +14,8 @@ from sqlalchemy import Engine, select, text
 from signer import credential as rows
 from signer.clock import Clock
 from signer.credential import CredentialError, Output, State
-from signer.store import VERSION, StoreError, changes, open_store
+from signer.database import StoreError
+from signer.store import VERSION, changes, open_store
 from tests.pki import Pki
 
 

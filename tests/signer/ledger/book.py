@@ -10,9 +10,8 @@ from typing import Any
 
 import google_crc32c
 
-from signer.books import database
 from signer.chain import Kind, Row
-from signer.database import Past
+from signer.database import Past, database_at
 from signer.recovery import Found, look, rows
 from signer.store import DATABASE
 from signer.v1 import signing_pb2 as pb
@@ -24,7 +23,7 @@ from tests.signer.access.calls import Answer, Caller, ask, said
 def past(state: Path) -> Iterator[Past]:
     """The database of the rig whose state this is, as a start reads it."""
     ledger = tomllib.loads((state.parent / "paraph.toml").read_text())["ledger"]
-    with contextlib.closing(database(ledger.get("database") or state / DATABASE, state).past()) as opened:
+    with contextlib.closing(database_at(ledger.get("database") or state / DATABASE, state).past()) as opened:
         yield opened
 
 

@@ -19,9 +19,11 @@ from typing import Any
 from pool import Algorithm, Hash, Scheme
 from signer.chain import Kind, items_hash
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import Rig
+from signer.writer import EX_IOERR
+from tests.daemon import Rig, until
 from tests.disk import Disk
 from tests.pool.rig import token_input
+from tests.processes import children, gone
 from tests.signer.access.calls import Answer, Caller, ask, digest, lane_pids, shim_of
 from tests.signer.ledger.book import book, found, result, signatures
 
@@ -101,13 +103,20 @@ class Clients:
 
 
 def crash(rig: Rig, what: str, chance: random.Random) -> None:
-    """Kill -9 of the daemon or of a lane at any moment; with 'power' what was not synced is lost as well."""
+    """Kill -9 of the daemon, of a lane or of what commits, at any moment; with 'power' what was not synced is lost as well."""
     time.sleep(chance.uniform(0.0, 0.8))
     if what == "lane":
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(chance.choice(lane_pids(rig)), signal.SIGKILL)
         return
+    assert rig.process is not None
+    everybody = children(rig.process.pid, "signer.committer")
+    if what == "committer":
+        [committer] = everybody
+        committer.kill()
+        assert rig.process.wait(10) == EX_IOERR, "nobody knows what it wrote"
     rig.stop(signal.SIGKILL)
+    until(lambda: all(map(gone, everybody)), 5, "the end of what writes")
     if what == "power":
         Disk.power_cut(rig.state)
     rig.launch()
@@ -121,7 +130,7 @@ def run(rig: Rig, crashes: int, seed: int, clients: int = 6) -> str:
     kinds: Counter[str] = Counter()
     try:
         for _ in range(crashes):
-            what = chance.choice(["daemon", "daemon", "lane", "power"])
+            what = chance.choice(["daemon", "committer", "lane", "power"])
             kinds[what] += 1
             crash(rig, what, chance)
     finally:

@@ -1,18 +1,22 @@
 """Entries as the ledger makes them, and what tests do with a database that holds them."""
 
 import contextlib
+import socket
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy import Connection, text
 
 from signer import store
 from signer.chain import Kind, Row, after
-from signer.database import Database, Epochs
+from signer.committer import Committer
+from signer.database import Database, Epochs, Where
+from signer.entry import Backend, Entry
 from signer.recovery import Found, begin, look, rows
 from signer.results import Cipher, Part
-from signer.store import Where, open_store
-from signer.writer import Entry
+from signer.store import open_store
+from signer.writer import Writer
 
 CIPHER = Cipher(bytes(32))
 INSTANCE = "0123456789abcdef" * 2
@@ -99,3 +103,18 @@ def as_it_is(where: Where) -> Iterator[Connection]:
     with engine.begin() as connection:
         yield connection
     engine.dispose()
+
+
+def writer_on(
+    backend: Backend,
+    instance: str,
+    epoch: int,
+    previous: bytes,
+    sequence: int = 0,
+    flushed: Callable[[], Iterable[Entry]] = tuple,
+) -> Writer:
+    """A writer whose committer is a thread of this process: the backend may be a test's own."""
+    ours, theirs = socket.socketpair()
+    committer = Committer(backend, instance, epoch, sequence, previous)
+    threading.Thread(target=committer.serve, args=(theirs,), daemon=True).start()
+    return Writer(ours, instance, epoch, previous, sequence, flushed)

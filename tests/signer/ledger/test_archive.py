@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from signer import archive as archives
 from signer import config
 from signer.archive import Archived, NotWhole, archive
-from signer.books import database
 from signer.chain import Kind
+from signer.database import database_at
 from signer.recovery import Broken
 from signer.restore import notes_of
 from signer.store import DATABASE, open_store, where
@@ -42,7 +42,7 @@ def archived(rig: Rig, later: timedelta = LATER) -> Archived | None:
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     place = where(config.load(rig.config))
     engine = open_store(place)
-    with closing(database(place, rig.state).past()) as past:
+    with closing(database_at(place, rig.state).past()) as past:
         done = archive(
             past, engine, notes_of([rig.anchor]), spki, directory, now=datetime.now(UTC) + later, pause=lambda _: None
         )

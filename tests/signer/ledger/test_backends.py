@@ -12,14 +12,12 @@ from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from signer import store
-from signer.books import database
 from signer.chain import GENESIS, Kind
-from signer.database import Database
-from signer.ledger import Stored
+from signer.database import Database, Stored, StoreError, Where, database_at
+from signer.entry import Entry, Failed
 from signer.recovery import Broken, begin, has_row, look
 from signer.results import Part, outcomes
-from signer.store import VERSION, StoreError, Where, open_store
-from signer.writer import Entry, Failed, Writer
+from signer.store import VERSION, open_store
 from tests.postgres import Postgres
 from tests.signer.ledger.entries import (
     CIPHER,
@@ -33,6 +31,7 @@ from tests.signer.ledger.entries import (
     outcome,
     placed,
     started,
+    writer_on,
 )
 
 _databases = itertools.count()
@@ -51,7 +50,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
 def db(where: Where, tmp_path: Path) -> Database:
     open_store(where).dispose()
     (tmp_path / "state").mkdir(exist_ok=True)
-    return database(where, tmp_path / "state")
+    return database_at(where, tmp_path / "state")
 
 
 def test_what_is_written_is_read(db: Database, where: Where) -> None:
@@ -278,7 +277,7 @@ def test_erased_after_a_day(db: Database, where: Where) -> None:
 async def test_the_writer_on_it(db: Database) -> None:
     """Groups of all sizes, in one chain; what was acknowledged is there, in the order it came in."""
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
-    writer = Writer(backend, before.instance, epoch, hash_, sequence)
+    writer = writer_on(backend, before.instance, epoch, hash_, sequence)
     names = []
     for size in (1, 7, 64, 65, 200, 3):
         entries = [intent(os.urandom(16), before.instance) for _ in range(size)]

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from signer.books import database
 from signer.chain import Kind
+from signer.database import database_at
 from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
@@ -156,7 +156,7 @@ def test_two_daemons_with_one_id(own: Rig) -> None:
     with Caller(own) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
         before = signed(own)
-        _, copy, _ = started(database(own.database, own.state))
+        _, copy, _ = started(database_at(own.database, own.state))
         assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
         assert own.process is not None
         assert own.process.wait(5) == EX_IOERR

@@ -19,17 +19,17 @@ import pytest
 
 from pool.record import Unrecorded
 from signer import postgresql
-from signer.books import database
 from signer.chain import Kind
 from signer.clock import Clock
-from signer.database import Database
+from signer.database import Database, StoreError, database_at
+from signer.entry import Entry, Failed
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.postgresql import END_S, LOCK_S, LOOK_S
 from signer.record import DIGESTS, Asked
 from signer.recovery import begin
-from signer.store import StoreError, open_store
-from signer.writer import RETRY_S, Entry, Failed, Writer
+from signer.store import open_store
+from signer.writer import RETRY_S, Writer
 from tests.daemon import until
 from tests.postgres import Postgres
 from tests.signer.ledger.cut import LATE_S, Way
@@ -44,6 +44,7 @@ from tests.signer.ledger.entries import (
     outcome,
     placed,
     started,
+    writer_on,
 )
 
 _databases = itertools.count()
@@ -63,7 +64,7 @@ def url(postgres: Postgres, name: str) -> str:
 
 @pytest.fixture
 def db(url: str, tmp_path: Path) -> Database:
-    return database(url, tmp_path)
+    return database_at(url, tmp_path)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_lost_in_a_commit_that_was_made(way: Way, name: str, tmp_path: Path, how
     The answer to a COMMIT does not arrive, or the COMMIT itself arrives late: it is not said to have failed, and it is
     there once.
     """
-    db = database(way.url(name), tmp_path)
+    db = database_at(way.url(name), tmp_path)
     before, backend, at = started(db)
     entries, made, at = one_more(at, before.instance)
     backend.write(entries, made)
@@ -106,7 +107,7 @@ def test_lost_in_a_commit_that_was_made(way: Way, name: str, tmp_path: Path, how
 
 def test_lost_before_the_commit(way: Way, name: str, tmp_path: Path) -> None:
     """The COMMIT does not arrive: the group has failed, nothing of it is there, and the same places are written next."""
-    db = database(way.url(name), tmp_path)
+    db = database_at(way.url(name), tmp_path)
     before, backend, at = started(db)
     entries, made, _ = one_more(at, before.instance)
     way.cut = "before"
@@ -122,7 +123,7 @@ def test_lost_before_the_commit(way: Way, name: str, tmp_path: Path) -> None:
 
 def test_lost_in_a_commit_and_nobody_to_ask(way: Way, name: str, tmp_path: Path) -> None:
     """As long as the server is away it is neither written nor failed; then it is what it is."""
-    db = database(way.url(name), tmp_path)
+    db = database_at(way.url(name), tmp_path)
     before, backend, at = started(db)
     entries, made, _ = one_more(at, before.instance)
 
@@ -141,7 +142,7 @@ def test_lost_in_a_commit_and_nobody_to_ask(way: Way, name: str, tmp_path: Path)
 
 def test_a_daemon_that_ends_does_not_wait_for_it(way: Way, name: str, tmp_path: Path) -> None:
     """The next start finds out."""
-    db = database(way.url(name), tmp_path)
+    db = database_at(way.url(name), tmp_path)
     before, backend, at = started(db)
     entries, made, _ = one_more(at, before.instance)
     way.cut, way.is_open = "after", False
@@ -156,7 +157,7 @@ def test_a_daemon_that_ends_does_not_wait_for_it(way: Way, name: str, tmp_path: 
 
 
 def test_an_epoch_begun_by_a_commit_that_was_lost(way: Way, name: str, tmp_path: Path) -> None:
-    db = database(way.url(name), tmp_path)
+    db = database_at(way.url(name), tmp_path)
     seen, backend = found(db), db.backend()
     with contextlib.closing(db.past()) as past:
         way.cut = "after"
@@ -229,7 +230,7 @@ async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, po
     """
     chance = random.Random(5)
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
-    writer = Writer(backend, before.instance, epoch, hash_, sequence)
+    writer = writer_on(backend, before.instance, epoch, hash_, sequence)
     written: list[str] = []
     refused: list[str] = []
     closing: list[Entry] = []
@@ -366,10 +367,10 @@ def test_too_many_connections(postgres: Postgres, url: str, name: str, tmp_path:
     )
     limited = url.replace("postgresql://paraph@", "postgresql://few@")
     try:
-        before, backend, at = started(database(url, tmp_path))
+        before, backend, at = started(database_at(url, tmp_path))
         backend.close()
         entries, made, _ = one_more(at, before.instance)
-        backend = database(limited, tmp_path).backend()
+        backend = database_at(limited, tmp_path).backend()
         assert isinstance(backend, postgresql.Postgresql)
         backend._epoch = (before.instance, 1)
         with psycopg.connect(limited), pytest.raises(Failed, match=r"STORE_BUSY: .*too many connections"):
@@ -386,7 +387,7 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
     the server does, what was under way is written.
     """
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
-    writer, reader = Writer(backend, before.instance, epoch, hash_, sequence), db.reader()
+    writer, reader = writer_on(backend, before.instance, epoch, hash_, sequence), db.reader()
     assert await reader.any_of(bytes(16)) is None
     stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
     try:
@@ -415,7 +416,7 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
 async def test_a_daemon_that_ends_while_the_server_hangs(db: Database, postgres: Postgres) -> None:
     """It ends within a few seconds; and what was in doubt then is for the next start to find out."""
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
-    writer, reader = Writer(backend, before.instance, epoch, hash_, sequence), db.reader()
+    writer, reader = writer_on(backend, before.instance, epoch, hash_, sequence), db.reader()
     assert await reader.any_of(bytes(16)) is None
     stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
     try:
@@ -494,7 +495,7 @@ def test_a_server_that_is_away(postgres: Postgres, url: str) -> None:
 
 def test_whose_chain_it_is(url: str, tmp_path: Path) -> None:
     """Each state directory has a chain of its own, by the id in it; only the owner can read that file."""
-    dbs = [database(url, tmp_path / name) for name in ("a", "b")]
+    dbs = [database_at(url, tmp_path / name) for name in ("a", "b")]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     for _ in range(2):
@@ -519,7 +520,7 @@ async def test_one_request_at_two_daemons(url: str, tmp_path: Path) -> None:
     """
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first, second = database(url, tmp_path / "a"), database(url, tmp_path / "b")
+    first, second = database_at(url, tmp_path / "a"), database_at(url, tmp_path / "b")
     before, backend, at = await asyncio.to_thread(started, first)
     taken = intent(os.urandom(16), before.instance)
     backend.write([taken], placed(at, before.instance, taken))
@@ -527,7 +528,7 @@ async def test_one_request_at_two_daemons(url: str, tmp_path: Path) -> None:
     assert taken.request is not None
 
     mine, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, second)
-    writer = Writer(backend, mine.instance, epoch, hash_, sequence)
+    writer = writer_on(backend, mine.instance, epoch, hash_, sequence)
     ours = [intent(os.urandom(16), mine.instance) for _ in range(3)]
     lost = [intent(taken.request[0], mine.instance), Entry(Kind.INTENT, dict(taken.fields))]
     mismatch = Entry(Kind.MISMATCH, {"request": taken.fields["request"]}, must=True)
@@ -558,7 +559,7 @@ async def test_what_another_daemon_has(url: str, tmp_path: Path) -> None:
     """What it has answered is answered; what it may be at is refused, and may be asked again."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first, second = database(url, tmp_path / "a"), database(url, tmp_path / "b")
+    first, second = database_at(url, tmp_path / "a"), database_at(url, tmp_path / "b")
     before, backend, at = await asyncio.to_thread(started, first)
     now = int(time.time())
     over, open_ = (intent(os.urandom(16), before.instance, accepted=now) for _ in range(2))
@@ -568,7 +569,7 @@ async def test_what_another_daemon_has(url: str, tmp_path: Path) -> None:
     mine, other, (epoch, sequence, hash_) = await asyncio.to_thread(started, second)
     reader = second.reader()
     ledger = Ledger(
-        lambda flushed: Writer(other, mine.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
+        lambda flushed: writer_on(other, mine.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
     )
     assert over.request is not None
     assert open_.request is not None
@@ -588,7 +589,7 @@ async def test_between_looking_and_entering_nobody_slips_in(db: Database) -> Non
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
     reader = db.reader()
     ledger = Ledger(
-        lambda flushed: Writer(backend, before.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
+        lambda flushed: writer_on(backend, before.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
     )
     id_ = os.urandom(16)
     at_once = 0

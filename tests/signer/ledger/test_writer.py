@@ -14,13 +14,14 @@ from signer import recovery
 from signer.chain import Row
 from signer.clock import Clock
 from signer.database import Epochs
+from signer.entry import Entry
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.record import DIGESTS, Asked, Record
 from signer.results import Cipher
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store
-from signer.writer import Entry, Writer
+from tests.signer.ledger.entries import writer_on
 
 CHUNK = 256
 
@@ -54,7 +55,7 @@ async def ledger(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Counting]]:
     past.close()
     counting, reader = Counting(backend), database.reader()
     made = Ledger(
-        lambda flushed: Writer(counting, found.instance, epoch, hash_, sequence, flushed), reader, cipher, Clock()
+        lambda flushed: writer_on(counting, found.instance, epoch, hash_, sequence, flushed), reader, cipher, Clock()
     )
     yield made, counting
     await made.writer.close()
