@@ -38,6 +38,7 @@ WATCH_EVERY_S = 0.1
 LATE_S = 0.5  # an item under C_Sign this long after its deadline ends its lane
 PATIENCE = 5  # ... and after so many times what it takes as a rule: a short deadline must not cost a slow card its lane
 UNMEASURED_S = 0.25  # what it is taken to take before it was measured
+INTENT_SHARE = 0.5  # of the time that a lane is busy for: an intent is written well before the lane wants its frame
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
 VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
 # ... and of the others one when so many have gone by: it costs 110 us between all else that the parent does, which at one
@@ -224,12 +225,14 @@ class Attendant:
         self._pages[page].clear(frame.count)
         self._number += 1
         token = self.token.config.name
+        now = time.monotonic()
+        within_s = max(0.0, self.lane.busy_until - now) * INTENT_SHARE if self.lane.in_flight else 0.0
         intents = [
-            None if (r := run.work.record) is None else r.intend(run.start, run.stop, token) for run in frame.runs
+            None if (r := run.work.record) is None else r.intend(run.start, run.stop, token, within_s=within_s)
+            for run in frame.runs
         ]
         out = self._out[self._number] = _Out(frame, page, intents)
         self.lane.in_flight += 1
-        now = time.monotonic()
         self.lane.busy_until = max(self.lane.busy_until, now) + frame.count * frame.seconds
         self.lane.on(Event.SENT)
         waiting = {intent.durable for intent in intents if intent is not None and not intent.durable.done()}

@@ -40,5 +40,8 @@ class Intent(Protocol):
 class Record(Protocol):
     """One request's."""
 
-    def intend(self, start: int, stop: int, token: str) -> Intent:
-        """Items `start` to `stop` of the request are about to be given to this token."""
+    def intend(self, start: int, stop: int, token: str, *, within_s: float = 0.0) -> Intent:
+        """
+        Items `start` to `stop` of the request are about to be given to this token, which has other work for so many
+        seconds: writing may wait that long for company.
+        """

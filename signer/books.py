@@ -14,6 +14,7 @@ from pathlib import Path
 from pool.process import Child, ChildLost
 from signer import anchor, recovery
 from signer.checkpoint import Checkpoints, KeyFile
+from signer.cipher import Cipher
 from signer.clock import Clock
 from signer.config import Ledger as LedgerConfig
 from signer.database import Database, Past, Where, database_at
@@ -22,7 +23,6 @@ from signer.ledger import KEEP_S, Ledger
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.restore import is_declared
-from signer.results import Cipher
 from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")
@@ -62,7 +62,7 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
         )
 
     last = next(parse(found.note)) if found.note else None
-    child, stream = await _committing(where, state, found.instance, epoch, sequence, hash_)
+    child, stream = await _committing(where, state, config.data_key(), found.instance, epoch, sequence, hash_)
 
     def writer(flushed: Callable[[], Iterable[Entry]]) -> Writer:
         return Writer(stream, found.instance, epoch, hash_, sequence, flushed)
@@ -93,7 +93,7 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
 
 
 async def _committing(
-    where: Where, state: Path, instance: str, epoch: int, sequence: int, hash_: bytes
+    where: Where, state: Path, key: bytes, instance: str, epoch: int, sequence: int, hash_: bytes
 ) -> tuple[Child, socket.socket]:
     """The committer in this epoch, and the stream that leads to it; raises `Failed`."""
     ours, theirs = socket.socketpair()
@@ -104,7 +104,7 @@ async def _committing(
         order = {"t": "begin", "state": str(state), "instance": instance, "epoch": epoch, "sequence": sequence}
         place = {"file": str(where), "url": ""} if isinstance(where, Path) else {"file": "", "url": where}
         try:
-            await child.ask({**order, **place, "hash": hash_}, COMMITTER_S)
+            await child.ask({**order, **place, "hash": hash_, "key": key}, COMMITTER_S)
         except BaseException:
             await child.close()
             raise

@@ -1,11 +1,11 @@
 """
-The process that writes the ledger: it gives rows their places in the chain, and commits them.
+The process that writes the ledger: it hashes and encrypts, gives rows their places in the chain, and commits them.
 
 A process of its own, because a thread beside a busy event loop takes the interpreter from it, and waits for it, at each
 statement: measured, that cost more than the statements themselves. There is one group at a time on its way, and its
 answer is awaited before the next; `writer.py` is the other end.
 
-    group    [[kind, fields, request, result, chain, note, intent's place, closes], ...]; none: write something, durably
+    group    [[kind, fields, request, result, items, chain, note, intent's place, closes], ...]; none: write something
     answer   [first place, hash of the last row, indexes of what was another daemon's, problem]
 
 Started as `python -I -m signer.committer CONTROL STREAM PARENT`. Where the database is comes on the control socket: an
@@ -24,8 +24,9 @@ from typing import Any
 from pool import wire
 from pool.child import harden, open_socket
 from signer.chain import Row, after
+from signer.cipher import Cipher
 from signer.database import database_at
-from signer.entry import Backend, Entry, Failed, Taken, Unpacker, packed
+from signer.entry import Backend, Entry, Failed, Seal, Taken, Unpacker, packed
 
 log = logging.getLogger("signer.ledger")
 
@@ -35,8 +36,9 @@ _READ_BYTES = 1 << 18
 class Committer:
     """Writes groups of one chain, in its epoch, from `previous` and `sequence` on."""
 
-    def __init__(self, backend: Backend, instance: str, epoch: int, sequence: int, previous: bytes) -> None:
+    def __init__(self, backend: Backend, seal: Seal, instance: str, epoch: int, sequence: int, previous: bytes) -> None:
         self._backend = backend
+        self._seal = seal
         self._instance, self._epoch = instance, epoch
         self._sequence, self._hash = sequence, previous
 
@@ -59,6 +61,8 @@ class Committer:
         first, taken = self._sequence + 1, []
         problem: tuple[str, str, bool] | None = None
         try:
+            for entry in entries:
+                entry.complete(self._seal)
             taken = self._write(entries)
         except Failed as failed:
             problem = (failed.reason, failed.detail, failed.is_fatal)
@@ -103,7 +107,9 @@ def main() -> None:
     order = wire.unpack(control.recv(wire.PACKET_BYTES_MAX))
     backend = database_at(order["url"] or Path(order["file"]), Path(order["state"])).backend()
     backend.go_on(order["instance"], order["epoch"])
-    committer = Committer(backend, order["instance"], order["epoch"], order["sequence"], order["hash"])
+    committer = Committer(
+        backend, Cipher(order["key"]).seal, order["instance"], order["epoch"], order["sequence"], order["hash"]
+    )
 
     def watch() -> None:
         """The daemon ends: a database that hangs is not waited for."""

@@ -4,18 +4,19 @@ What is written into the ledger, as it goes from the event loop (`writer.py`) to
 """
 
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
 
 from pool.record import Unrecorded
-from signer.chain import Kind, Row
+from signer.chain import Kind, Row, items_hash
 
 if TYPE_CHECKING:
     import asyncio  # not in the committer, which has no loop
 
+_PACKER = msgpack.Packer()  # kept: each has a buffer of a megabyte
 _LENGTH = struct.Struct("=I")  # in front of each message of the stream, in bytes
 
 
@@ -40,17 +41,22 @@ class Taken(Exception):
         super().__init__(f"another daemon has {', '.join(sorted(self.names))}")
 
 
+Seal = Callable[[bytes, int, Any], bytes]  # of a request's item (cipher.py)
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """
-    A row of the chain, and what is written with it in one transaction. `fields` is completed when it is sent: an OUTCOME
-    names the place of the INTENT it `refers` to, and `closes` says that nothing of that is open any more.
+    A row of the chain, and what is written with it in one transaction. `fields` is completed on the way: an OUTCOME names
+    the place of the INTENT it `refers` to, and `closes` says that nothing of that is open any more; `items` are digests
+    whose hash belongs there. `request` and `result` hold what is encrypted before it is written.
     """
 
     kind: Kind
     fields: dict[str, Any]
     request: tuple[Any, ...] | None = None  # a row of ledger_requests
     result: tuple[Any, ...] | None = None  # a row of ledger_results
+    items: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     chain: tuple[bytes, bytes] | None = None  # a row of ledger_chains, where there is none yet
     note: str = ""  # the checkpoint that this instance goes on from
     refers: "Entry | None" = None
@@ -66,7 +72,7 @@ class Entry:
         """As it goes to the committer. What it refers to is on the disk, and has its place."""
         intent = 0 if self.refers is None else self.refers.sequence
         fields = {"intent": intent, **self.fields} if intent else self.fields
-        return (self.kind, fields, self.request, self.result, self.chain, self.note, intent, self.closes)
+        return (self.kind, fields, self.request, self.result, self.items, self.chain, self.note, intent, self.closes)
 
     @classmethod
     def came(
@@ -75,13 +81,28 @@ class Entry:
         fields: dict[str, Any],
         request: tuple[Any, ...] | None,
         result: tuple[Any, ...] | None,
+        items: Mapping[str, Sequence[bytes]],
         chain: tuple[bytes, bytes] | None,
         note: str,
         intent: int,
         closes: bool,
     ) -> "Entry":
         """The reverse of `sent`."""
-        return cls(Kind(kind), fields, request, result, chain, note, closes=closes, intent=intent)
+        return cls(Kind(kind), fields, request, result, items, chain, note, closes=closes, intent=intent)
+
+    def complete(self, seal: Seal) -> None:
+        """What the committer does for the event loop: hash, and encrypt."""
+        for name, items in self.items.items():
+            self.fields[name] = items_hash(items) if items else ""
+        if "signatures" in self.fields:
+            made = [one for one in self.result[3][3] if one] if self.result is not None else []
+            self.fields["signatures"] = items_hash(made)
+        if self.request is not None:
+            id_, item, *_ = self.request
+            self.request = (*self.request[:8], seal(id_, item, self.request[8]), *self.request[9:])
+        if self.result is not None:
+            id_, item, number, value = self.result
+            self.result = (id_, item, number, seal(id_, item, value))
 
     def is_intent_for(self, requests: set[str]) -> bool:
         return self.kind is Kind.INTENT and self.fields["request"] in requests
@@ -101,7 +122,7 @@ class Backend(Protocol):
 
 def packed(message: object) -> bytes:
     """A message as it goes over the stream between writer and committer."""
-    data: bytes = msgpack.packb(message)
+    data: bytes = _PACKER.pack(message)
     return _LENGTH.pack(len(data)) + data
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from pool import Status
 from signer.chain import Kind
+from signer.cipher import Cipher
 from signer.clock import Clock, rfc3339
 from signer.database import Reader, Stored
 from signer.entry import Entry
@@ -25,7 +26,7 @@ from signer.errors import Refusal
 from signer.limits import BATCH_CALL_S
 from signer.note import Head, Note
 from signer.record import DIGESTS, Asked, Record
-from signer.results import Cipher, Part, outcomes
+from signer.results import Part, outcomes
 from signer.writer import Writer
 
 RESUME_S = 120  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
@@ -159,8 +160,7 @@ class Ledger:
         return record
 
     async def parts(self, id_: bytes, item: int) -> list[Part]:
-        name = b"%s %d" % (id_, item)
-        return [Part.of(self._cipher.open(name, data)) for data in await self._reader.results(id_, item)]
+        return [Part.of(self._cipher.open(id_, item, data)) for data in await self._reader.results(id_, item)]
 
     async def stored(self, id_: bytes, caller: str, first: int, most: int) -> list[Stored]:
         """The items of a caller's request from `first` on; raises `Refusal` REQUEST_UNKNOWN."""
@@ -173,7 +173,7 @@ class Ledger:
         return await self._reader.any_of(id_)
 
     def detail(self, id_: bytes, stored: Stored) -> Any:
-        return self._cipher.open(b"%s %d" % (id_, stored.item), stored.detail)
+        return self._cipher.open(id_, stored.item, stored.detail)
 
     async def certificates(self, chain: bytes) -> bytes:
         return await self._reader.certificates(chain)
@@ -192,11 +192,10 @@ class Ledger:
 
     def request_row(self, record: Record) -> tuple[tuple[Any, ...], tuple[bytes, bytes] | None]:
         asked = record.asked
-        detail = self._cipher.seal(asked.key_of_results, asked.detail)
         accepted = int(record.accepted.timestamp())
         row = (
             *(asked.id, asked.item, asked.caller, asked.body, accepted),
-            *(asked.count, asked.output, asked.chain, detail, self.writer.instance),
+            *(asked.count, asked.output, asked.chain, asked.detail, self.writer.instance),
         )
         chain = None if asked.chain in self._known_chains else (asked.chain, asked.certificates)
         return row, chain
@@ -206,9 +205,6 @@ class Ledger:
 
     def forget_chain(self, chain: bytes) -> None:
         self._known_chains.discard(chain)
-
-    def result_row(self, asked: Asked, number: int, part: Part) -> tuple[Any, ...]:
-        return (asked.id, asked.item, number, self._cipher.seal(asked.key_of_results, part.value()))
 
     def over(self, record: Record) -> None:
         asked = record.asked

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool import Outcome, Outcomes, Status
 from pool.record import Unrecorded
-from signer.chain import Kind, items_hash
+from signer.chain import Kind
 from signer.entry import Entry
 from signer.errors import Refusal
 from signer.results import Part, Range
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from signer.ledger import Ledger
 
 DIGESTS = -1  # the item of a request for digests
+OUTCOME_S = 0.004  # while a request goes on, what is signed of it waits so long for a commit to go with
 ANSWER_LATE_S = 0.5  # after its deadline a request whose outcome is not on the disk is told so
 
 
@@ -51,10 +52,6 @@ class Asked:
         text = self.id.hex()
         uuid = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
         return uuid if self.item == DIGESTS else f"{uuid}/{self.item}"
-
-    @property
-    def key_of_results(self) -> bytes:
-        return b"%s %d" % (self.id, self.item)
 
 
 class Record:
@@ -102,7 +99,7 @@ class Record:
                 ranges.append((place, place + 1))
         return ranges
 
-    def intend(self, start: int, stop: int, token: str) -> "_Intent":
+    def intend(self, start: int, stop: int, token: str, *, within_s: float = 0.0) -> "_Intent":
         asked, ledger = self.asked, self._ledger
         fields = {
             "request": asked.name,
@@ -114,13 +111,14 @@ class Record:
             "algorithm": asked.algorithm,
             "attempt": self.attempt,
             "items": self.places(start, stop),
-            "input": items_hash(self.input) if self.input else "",
-            "content": items_hash(self.content[start:stop]) if self.content else "",
-            "signed": items_hash(self.signed[start:stop]),
+            "input": "",  # these three: hashes of the items below
+            "content": "",
+            "signed": "",
             "token": token,
             "time": ledger.now(),
         }
-        entry = Entry(Kind.INTENT, fields)
+        items = {"input": self.input, "content": self.content[start:stop], "signed": self.signed[start:stop]}
+        entry = Entry(Kind.INTENT, fields, items=items)
         if not self.has_row:
             self.has_row = True
             entry.request, entry.chain = ledger.request_row(self)
@@ -128,17 +126,17 @@ class Record:
                 ledger.chain_is_known(asked.chain)
         self._open += 1
         entry.then = partial(self._intent_decided, entry)
-        return _Intent(self, entry, start, stop, token, ledger.writer.intend(entry))
+        return _Intent(self, entry, start, stop, token, ledger.writer.intend(entry, within_s=within_s))
 
     def tell(self, entry: Entry, part: Part | None) -> None:
         """An outcome is written, with what is kept of it."""
         if part is not None:
             self._number += 1
-            entry.result = self._ledger.result_row(self.asked, self._number, part)
+            entry.result = (self.asked.id, self.asked.item, self._number, part.value())
             self._has_signed = self._has_signed or any(part.signatures)
         self._unwritten += 1
         entry.then = self._outcome_decided
-        self._ledger.writer.add(entry)
+        self._ledger.writer.add(entry, within_s=OUTCOME_S)
         self._ledger.recorded(1)
 
     def now(self) -> str:
@@ -175,6 +173,7 @@ class Record:
         """Returns when everything that was told is on the disk; raises `Refusal` where it is not."""
         if not self._unwritten:
             return
+        self._ledger.writer.hurry()
         try:
             if self._stuck is not None:
                 raise self._stuck
@@ -266,7 +265,7 @@ class _Intent:
             # What could not be known yet may still turn out to be signed.
             told -= {place for place, one in problems.items() if one.status is Status.INDETERMINATE}
             self._done = (done or set()) | told
-        fields: dict[str, Any] = {"signed": len(made), "signatures": items_hash(made)}
+        fields: dict[str, Any] = {"signed": len(made), "signatures": ""}  # the hash of those in the result
         for status in (Status.INDETERMINATE, Status.FAILED):
             places = [self._place(place) for place, one in problems.items() if one.status is status]
             if places:

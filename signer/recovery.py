@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from signer.chain import GENESIS, Kind, Row, after, row_hash
+from signer.cipher import Cipher
 from signer.clock import rfc3339
 from signer.database import Epochs, Past
 from signer.entry import Entry
 from signer.note import NOTHING, Head, parse
-from signer.results import Cipher, Part, Range
+from signer.results import Part, Range
 
 REASON = "INTERRUPTED"
 # The place of what is no row of the chain: it says which row was archived last, and has that one's hash (archive.py).
@@ -157,10 +158,9 @@ def _possible(past: Past, intent: Row, number: int, cipher: Cipher, now: str) ->
     fields = intent.fields
     name, _, index = fields["request"].partition("/")
     id_, item = uuid.UUID(name).bytes, int(index) if index else -1
-    sealed = b"%s %d" % (id_, item)
     places: list[int] = [place for start, stop in fields["items"] for place in range(start, stop)]
     for data in past.results(id_, item):
-        part = Part.of(cipher.open(sealed, data))
+        part = Part.of(cipher.open(id_, item, data))
         places = [place for place in places if place not in _decided(part, fields["attempt"])]
     said = {"intent": [intent.epoch, intent.sequence], "request": fields["request"], "items": places, "time": now}
     entry = Entry(Kind.POSSIBLE, said, must=True)
@@ -169,7 +169,8 @@ def _possible(past: Past, intent: Row, number: int, cipher: Cipher, now: str) ->
         problems = dict.fromkeys(places, ("INDETERMINATE", REASON))
         part = Part(fields["attempt"], fields["token"], ranges, [None] * len(places), problems)
         place_of_result = (fields["attempt"] << 32) + _AFTER_ALL + number
-        entry.result = (id_, item, place_of_result, cipher.seal(sealed, part.value()))
+        entry.result = (id_, item, place_of_result, part.value())
+    entry.complete(cipher.seal)
     return entry
 
 

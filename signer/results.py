@@ -1,45 +1,13 @@
-"""
-What is kept of requests for a day, encrypted: what became of their items, and what their answers are made of.
+"""What became of a request's items: as it is kept for a day, and as it is answered."""
 
-AES-256-GCM under a key that is not in the database (NIST SP 800-38D; 96 random bits as nonce, far fewer than 2^32
-messages with one key a day). The associated data is the request and the item, so that nothing can be put in another's
-place.
-"""
-
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from pool import Outcome, Outcomes, Status
 from pool.work import hides
 
-NONCE_BYTES = 12
-KEY_BYTES = 32
 Range = tuple[int, int]
-
-
-class Unreadable(Exception):
-    """It was not written with this key, or not as this request's."""
-
-
-class Cipher:
-    def __init__(self, key: bytes) -> None:
-        self._aes = AESGCM(key)
-
-    def seal(self, name: bytes, value: Any) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._aes.encrypt(nonce, msgpack.packb(value), name)
-
-    def open(self, name: bytes, data: bytes) -> Any:
-        try:
-            return msgpack.unpackb(self._aes.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], name), use_list=True)
-        except (InvalidTag, ValueError):
-            raise Unreadable from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ first).
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -23,8 +24,9 @@ from signer.entry import Entry, Failed, Unpacker, packed
 log = logging.getLogger("signer.ledger")
 
 STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says so within a second
-# On a busy loop a commit waits so long for company: each costs 0.2 ms of processor.
+# On a busy loop a commit waits so long for company, whoever waits for it: each costs 0.3 ms of processor.
 GATHER_S = 0.002
+WITHIN_S = 0.004  # the longest that one waits for company although nobody waits for it: two fifths of a frame
 RETRY_S = 0.25  # after a failed commit
 CLOSE_S = 10.0  # for the last commit, at the daemon's end
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)
@@ -56,7 +58,9 @@ class Writer:
         self._under_way: list[Entry] = []
         self._pressure = Pressure()
         self._began = 0.0  # when the committer was given what it has; 0: it has nothing
-        self._soon = self._flushing = False
+        self._due = math.inf  # when the next commit begins, unless one is under way then
+        self._timer: asyncio.Handle | None = None
+        self._flushing = False
         self._closed = asyncio.Event()
         self._closing = False
         self._unpacker = Unpacker()
@@ -65,21 +69,28 @@ class Writer:
         stream.setblocking(False)
         self._loop.add_reader(stream, self._readable)
 
-    def add(self, entry: Entry) -> None:
-        """Write it, of those that must be again and again; what becomes of it is told by `then`."""
+    def add(self, entry: Entry, *, within_s: float = 0.0) -> None:
+        """
+        Write it, within so many seconds if that gives it company; of those that must be, again and again. What becomes of
+        it is told by `then`.
+        """
         self._next.append(entry)
-        self._go_soon()
+        self._go_within(within_s)
 
-    def intend(self, entry: Entry) -> asyncio.Future[None]:
+    def intend(self, entry: Entry, *, within_s: float = 0.0) -> asyncio.Future[None]:
         """The same for one that is written or not; the future of its commit fails with `Unrecorded`."""
         entry.durable = self._loop.create_future()
-        self.add(entry)
+        self.add(entry, within_s=within_s)
         return entry.durable
+
+    def hurry(self) -> None:
+        """Somebody waits for what was added."""
+        self._go_within(0.0)
 
     def flush(self) -> None:
         """Write what waits for a commit to go with."""
         self._flushing = True
-        self._go_soon()
+        self._go_within(0.0)
 
     async def settled(self) -> None:
         """Returns when everything is written that there is; not while nothing can be written."""
@@ -97,7 +108,7 @@ class Writer:
     async def close(self) -> None:
         """Write what there is, once more if it must be; the committer ends with its stream."""
         self._closing = True
-        self._go_soon()
+        self._go_within(0.0)
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._closed.wait()
@@ -107,23 +118,33 @@ class Writer:
         self._loop.remove_reader(self._stream)
         self._stream.close()
 
-    def _go_soon(self) -> None:
+    def _go_within(self, seconds: float) -> None:
         """
-        With what else comes in this turn of the loop and the next, so that what a lane has done and what it gets instead
-        share a commit; under load with what comes a little later, too.
+        The earliest of what was asked counts. At once is with what else comes in this turn of the loop and the next, so
+        that what a lane has done and what it gets instead share a commit.
         """
-        if self._soon or self._began:
+        wait_s = 0.0 if self._closing else max(min(seconds, WITHIN_S), GATHER_S if self._pressure.is_high else 0.0)
+        due = self._loop.time() + wait_s
+        if due >= self._due:
             return
-        self._soon = True
-        if self._closing or not self._pressure.is_high:
-            self._loop.call_soon(self._loop.call_soon, self._go)
+        self._due = due
+        if not self._began:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        wait_s = self._due - self._loop.time()
+        if wait_s > 0:
+            self._timer = self._loop.call_later(wait_s, self._go)
         else:
-            self._loop.call_later(GATHER_S, self._go)
+            self._timer = self._loop.call_soon(self._loop.call_soon, self._go)
 
     def _go(self) -> None:
-        self._soon = False
+        self._timer = None
         if self._began:
             return
+        self._due = math.inf
         if self.problem is None and (self._next or self._flushing or self._closing):
             self._flushing = False
             self._next += self._flushed()
@@ -184,14 +205,17 @@ class Writer:
                 entry.durable.set_result(None)
             if entry.then is not None:
                 entry.then(None)
-        self._go_soon()
+        if self._closing:
+            self._due = 0.0  # until nothing is left
+        if self._due < math.inf:
+            self._set_timer()
 
     def _failed(self, entries: Sequence[Entry], problem: Failed) -> None:
         if problem.is_fatal:
             _end(problem.detail)
         if self.problem is None:
             log.error("the ledger cannot be written, nothing is signed: %s", problem)
-        self.problem = problem
+        self.problem, self._due = problem, math.inf
         # What came meanwhile may count upon what was lost: no intent of it is written either.
         entries = [*entries, *self._next]
         self._next = [entry for entry in entries if entry.must]
@@ -200,7 +224,7 @@ class Writer:
             log.critical("%d rows could not be written before the end", len(self._next))
             self._closed.set()
         else:
-            self._loop.call_later(RETRY_S, self._go_soon)
+            self._loop.call_later(RETRY_S, self._go_within, 0.0)
 
     def _refuse(self, taken: Sequence[Entry]) -> None:
         """These, and what came meanwhile and counts upon them."""

@@ -42,8 +42,9 @@ class Writing:
         self.held = held
         self.error = error
 
-    def intend(self, start: int, stop: int, token: str) -> Told:
+    def intend(self, start: int, stop: int, token: str, *, within_s: float = 0.0) -> Told:
         assert token == "card"
+        assert within_s >= 0
         told = Told(start, stop, asyncio.get_running_loop().create_future())
         self.intents.append(told)
         if self.error is not None:

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, text
 
 from signer import store
 from signer.chain import Kind, Row, after
+from signer.cipher import Cipher
 from signer.committer import Committer
 from signer.database import Database, Epochs, Where
-from signer.entry import Backend, Entry
+from signer.entry import Backend, Entry, Seal
 from signer.recovery import Found, begin, look, rows
-from signer.results import Cipher, Part
+from signer.results import Part
 from signer.store import open_store
 from signer.writer import Writer
 
@@ -66,7 +67,7 @@ def name_of(id_: bytes) -> str:
 def intent(id_: bytes, instance: str = INSTANCE, *, count: int = 2, accepted: int = 1_000_000_000) -> Entry:
     """The first of a request for digests: it brings the request's row."""
     fields = {"request": name_of(id_), "items": [[0, count]], "attempt": 1, "token": "card"}
-    detail = CIPHER.seal(b"%s -1" % id_, ["ECDSA", "SHA256", []])
+    detail = CIPHER.seal(id_, -1, ["ECDSA", "SHA256", []])
     row = (id_, -1, "portal", bytes(32), accepted, count, "RAW", b"c" * 32, detail, instance)
     return Entry(Kind.INTENT, fields, request=row, chain=(b"c" * 32, b"certificates"))
 
@@ -75,7 +76,7 @@ def outcome(of: Entry, number: int = 1, signatures: list[bytes | None] | None = 
     assert of.request is not None
     id_ = of.request[0]
     part = Part(1, "card", [(0, 2)], signatures or [b"one", b"two"], {})
-    result = (id_, -1, (1 << 32) + number, CIPHER.seal(b"%s -1" % id_, part.value()))
+    result = (id_, -1, (1 << 32) + number, CIPHER.seal(id_, -1, part.value()))
     return Entry(Kind.OUTCOME, {"closed": True}, result=result, refers=of, closes=True, must=True)
 
 
@@ -112,9 +113,13 @@ def writer_on(
     previous: bytes,
     sequence: int = 0,
     flushed: Callable[[], Iterable[Entry]] = tuple,
+    seal: Seal = lambda _request, _item, value: value,
 ) -> Writer:
-    """A writer whose committer is a thread of this process: the backend may be a test's own."""
+    """
+    A writer whose committer is a thread of this process: the backend may be a test's own. Without `seal` the entries are
+    those from here, which are sealed already.
+    """
     ours, theirs = socket.socketpair()
-    committer = Committer(backend, instance, epoch, sequence, previous)
+    committer = Committer(backend, seal, instance, epoch, sequence, previous)
     threading.Thread(target=committer.serve, args=(theirs,), daemon=True).start()
     return Writer(ours, instance, epoch, previous, sequence, flushed)

@@ -91,7 +91,7 @@ def test_what_is_written_is_read(db: Database, where: Where) -> None:
         assert await reader.any_of(id_) == await reader.request(id_, -1) == expected
         assert await reader.all_of(id_, -1, 5) == [expected]
         assert (await reader.any_of(bytes(16)), await reader.request(id_, 0)) == (None, None)
-        parts = [Part.of(CIPHER.open(b"%s -1" % id_, data)) for data in await reader.results(id_, -1)]
+        parts = [Part.of(CIPHER.open(id_, -1, data)) for data in await reader.results(id_, -1)]
         assert [part.signatures for part in parts] == [[b"one", None], [None, b"two"]]
         assert await reader.certificates(b"c" * 32) == b"certificates"
         await reader.close()
@@ -231,9 +231,7 @@ def test_what_a_crash_left_open(db: Database) -> None:
     async def known(of: Entry) -> list[str]:
         assert of.request is not None
         reader = db.reader()
-        parts = [
-            Part.of(CIPHER.open(b"%s -1" % of.request[0], data)) for data in await reader.results(of.request[0], -1)
-        ]
+        parts = [Part.of(CIPHER.open(of.request[0], -1, data)) for data in await reader.results(of.request[0], -1)]
         await reader.close()
         told = outcomes(2, parts)
         return [told.problems[i].status.value if i in told.problems else "SIGNED" for i in range(2)]

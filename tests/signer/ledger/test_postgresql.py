@@ -25,7 +25,8 @@ from signer.database import Database, StoreError, database_at
 from signer.entry import Entry, Failed
 from signer.errors import Refusal
 from signer.ledger import Ledger
-from signer.postgresql import END_S, LOCK_S, LOOK_S
+from signer.postgresql import END_S, LOCK_S
+from signer.postgresql_reader import LOOK_S
 from signer.record import DIGESTS, Asked
 from signer.recovery import begin
 from signer.store import open_store
@@ -569,7 +570,10 @@ async def test_what_another_daemon_has(url: str, tmp_path: Path) -> None:
     mine, other, (epoch, sequence, hash_) = await asyncio.to_thread(started, second)
     reader = second.reader()
     ledger = Ledger(
-        lambda flushed: writer_on(other, mine.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
+        lambda flushed: writer_on(other, mine.instance, epoch, hash_, sequence, flushed, CIPHER.seal),
+        reader,
+        CIPHER,
+        Clock(),
     )
     assert over.request is not None
     assert open_.request is not None
@@ -589,7 +593,10 @@ async def test_between_looking_and_entering_nobody_slips_in(db: Database) -> Non
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
     reader = db.reader()
     ledger = Ledger(
-        lambda flushed: writer_on(backend, before.instance, epoch, hash_, sequence, flushed), reader, CIPHER, Clock()
+        lambda flushed: writer_on(backend, before.instance, epoch, hash_, sequence, flushed, CIPHER.seal),
+        reader,
+        CIPHER,
+        Clock(),
     )
     id_ = os.urandom(16)
     at_once = 0

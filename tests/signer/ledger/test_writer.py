@@ -12,13 +12,13 @@ import pytest
 from pool import Hash, Scheme
 from signer import recovery
 from signer.chain import Row
+from signer.cipher import Cipher
 from signer.clock import Clock
 from signer.database import Epochs
 from signer.entry import Entry
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.record import DIGESTS, Asked, Record
-from signer.results import Cipher
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store
 from tests.signer.ledger.entries import writer_on
@@ -55,7 +55,10 @@ async def ledger(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Counting]]:
     past.close()
     counting, reader = Counting(backend), database.reader()
     made = Ledger(
-        lambda flushed: writer_on(counting, found.instance, epoch, hash_, sequence, flushed), reader, cipher, Clock()
+        lambda flushed: writer_on(counting, found.instance, epoch, hash_, sequence, flushed, cipher.seal),
+        reader,
+        cipher,
+        Clock(),
     )
     yield made, counting
     await made.writer.close()
