@@ -6,7 +6,20 @@ import sys
 
 from signer.cli.exits import MEANINGS
 
-COMMANDS = ("serve", "sign", "verify", "credential", "tokens", "audit", "backup", "restore", "demo")
+COMMANDS = (
+    "serve",
+    "sign",
+    "verify",
+    "enrol",
+    "credential",
+    "subject",
+    "otp",
+    "tokens",
+    "audit",
+    "backup",
+    "restore",
+    "demo",
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from pool import PinFile, TokenConfig
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # a name in LoadCredential=
-Role = Literal["submit", "operator"]
+Role = Literal["submit", "consent", "self", "operator"]
 
 PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
 DATA_KEY_BYTES = 32  # AES-256
@@ -41,13 +41,22 @@ _ADVICE: dict[tuple[int | str, ...], str] = {
 }
 
 # What a role may be allowed at all; the caller's own list says which of these it has.
+_SUBMIT = frozenset(
+    {
+        *("ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"),
+        *("GetResult", "OpenBatch", "GetBatch", "ListBatches", "CancelBatch"),
+    }
+)
+_CONSENT = frozenset(
+    {
+        *("ListCredentials", "GetCredential", "RequestOtp", "Authorize", "Authenticate", "CompleteEnrolment"),
+        *("GetBatch", "ListBatches", "SignBatch", "CancelBatch"),
+    }
+)
 ROLES: dict[str, frozenset[str]] = {
-    "submit": frozenset(
-        {
-            *("ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"),
-            "GetResult",
-        }
-    ),
+    "submit": _SUBMIT,
+    "consent": _CONSENT,  # brings what people type; never in one certificate with 'submit'
+    "self": _SUBMIT | _CONSENT,  # one person's own certificate, for that person alone
     "operator": frozenset(
         {
             "GetServerInfo",
@@ -57,6 +66,7 @@ ROLES: dict[str, frozenset[str]] = {
             "UnlockToken",
             "DrainToken",
             "ResumeToken",
+            *("RegisterCredential", "SetCredentialState", "EnrolSubject", "SuspendSubject", "UnlockSubject"),
         }
     ),
 }
@@ -193,6 +203,13 @@ class Caller(_Section):
     role: Role
     rpcs: frozenset[str]
     credentials: frozenset[Name] = frozenset()
+    subject: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if (self.role == "self") != (self.subject is not None):
+            raise ValueError("the role self, and no other, has a subject: the person whose certificate it is")
+        return self
 
     @model_validator(mode="after")
     def _known_rpcs(self) -> Self:
@@ -202,6 +219,31 @@ class Caller(_Section):
                 f"the role {self.role} has no {', '.join(unknown)}; it has {', '.join(sorted(ROLES[self.role]))}"
             )
         return self
+
+
+class People(_Section):
+    """
+    What people need who sign with codes: the key of their seeds, and how messages reach them.
+
+    `name` is what their apps and messages call the service.
+    """
+
+    seed_key_file: Path | None = None
+    seed_key_credential: Credential | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f]{1,40}$")] = "Paraph"
+    wait_h: Annotated[int, Field(ge=0, le=720)] = 24
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (self.seed_key_file is None) == (self.seed_key_credential is None):
+            raise ValueError("give either seed_key_file or seed_key_credential; `paraph otp key FILE` makes one")
+        return self
+
+    def seed_key(self) -> bytes:
+        """The key (AES-256-GCM) of seeds: 32 bytes. Raises as `Ledger.checkpoint_pem` does."""
+        return _key_of_32_bytes(
+            "people", "seed_key", self.seed_key_file, self.seed_key_credential, "`paraph otp key FILE`"
+        )
 
 
 class Trust(_Section):
@@ -288,17 +330,13 @@ class Ledger(_Section):
 
     def checkpoint_pem(self) -> bytes:
         """The file with the checkpoint key. Raises `ConfigError`, or `NoCredentials` where systemd gives none."""
-        return _secret("checkpoint_key", self.checkpoint_key, self.checkpoint_key_credential, PEM_BYTES_MAX)
+        return _secret(
+            "ledger", "checkpoint_key", self.checkpoint_key, self.checkpoint_key_credential, PEM_BYTES_MAX, _MAKE_KEYS
+        )
 
     def data_key(self) -> bytes:
         """The key (AES-256-GCM) of results that are kept: 32 bytes. Raises as `checkpoint_pem` does."""
-        key = _secret("data_key", self.data_key_file, self.data_key_credential, DATA_KEY_BYTES)
-        if len(key) != DATA_KEY_BYTES:
-            named = _named("data_key", self.data_key_file, self.data_key_credential)
-            raise ConfigError(
-                Path("ledger"), [f"{named} does not have {DATA_KEY_BYTES} bytes, random and nothing else; {_MAKE_KEYS}"]
-            )
-        return key
+        return _key_of_32_bytes("ledger", "data_key", self.data_key_file, self.data_key_credential, _MAKE_KEYS)
 
 
 class Config(_Section):
@@ -307,6 +345,7 @@ class Config(_Section):
     token: tuple[Token, ...] = Field(min_length=1)
     caller: tuple[Caller, ...] = ()
     trust: Trust = Trust()
+    people: People | None = None
     ledger: Ledger
     sha256: bytes = b""
 
@@ -458,7 +497,16 @@ def _named(key: str, path: Path | None, credential: str | None) -> str:
     return f"{key}: the file {path}" if path is not None else f"{key}: the credential {credential}"
 
 
-def _secret(key: str, path: Path | None, credential: str | None, bytes_max: int) -> bytes:
+def _key_of_32_bytes(section: str, key: str, path: Path | None, credential: str | None, advice: str) -> bytes:
+    found = _secret(section, key, path, credential, DATA_KEY_BYTES, advice)
+    if len(found) != DATA_KEY_BYTES:
+        named = _named(key, path, credential)
+        said = f"{named} does not have {DATA_KEY_BYTES} bytes, random and nothing else; {advice}"
+        raise ConfigError(Path(section), [said])
+    return found
+
+
+def _secret(section: str, key: str, path: Path | None, credential: str | None, bytes_max: int, advice: str) -> bytes:
     """The content of a secret file, or of the credential that systemd made one of: at most one byte over the limit."""
     named = _named(key, path, credential)
     # A credential may carry an ACL for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
@@ -467,21 +515,21 @@ def _secret(key: str, path: Path | None, credential: str | None, bytes_max: int)
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
             said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
-            raise NoCredentials(Path("ledger"), [f"{named} {said}"])
+            raise NoCredentials(Path(section), [f"{named} {said}"])
         path, forbidden = Path(directory) / str(credential), 0o037
     try:
         # Not to block on a pipe; of a regular file it means nothing.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
-        advice = f"; {_MAKE_KEYS}" if isinstance(error, FileNotFoundError) else ""
-        raise ConfigError(Path("ledger"), [f"{named}: {error.strerror}{advice}"]) from None
+        said = f"; {advice}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(Path(section), [f"{named}: {error.strerror}{said}"]) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(Path("ledger"), [f"{named} is not a regular file"])
+            raise ConfigError(Path(section), [f"{named} is not a regular file"])
         if status.st_mode & forbidden:
             said = f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); give it mode 0400"
-            raise ConfigError(Path("ledger"), [f"{named} {said}, or make a new key if others may have read it"])
+            raise ConfigError(Path(section), [f"{named} {said}, or make a new key if others may have read it"])
         return os.read(fd, bytes_max + 1)
     finally:
         os.close(fd)

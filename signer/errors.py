@@ -33,6 +33,44 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
+    "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
+    "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
+    "NOT_SEEN": (
+        Code.FAILED_PRECONDITION,
+        "The person's credential signs only documents that the service has seen; send them with OpenBatch.",
+    ),
+    "AUTHZ_MISSING": (Code.PERMISSION_DENIED, "The credential is a person's: it signs with an authorisation only."),
+    "AUTHZ_UNKNOWN": (Code.PERMISSION_DENIED, "There is no such authorisation; ask for a new one."),
+    "AUTHZ_CALLER": (Code.PERMISSION_DENIED, "The authorisation is another caller's to redeem."),
+    "AUTHZ_KEY": (Code.PERMISSION_DENIED, "The authorisation is for another credential or key."),
+    "AUTHZ_OUTPUT": (Code.PERMISSION_DENIED, "The authorisation is for another output or algorithm."),
+    "AUTHZ_COUNT": (Code.PERMISSION_DENIED, "That is not the number of items that was, or may be, authorised."),
+    "AUTHZ_DIGEST": (Code.PERMISSION_DENIED, "What is to be signed is not what was authorised."),
+    "AUTHZ_USED": (Code.PERMISSION_DENIED, "The authorisation was redeemed by another request."),
+    "AUTHZ_EXPIRED": (Code.PERMISSION_DENIED, "The authorisation has expired; ask for a new one."),
+    "OTP_INCORRECT": (Code.PERMISSION_DENIED, "The secret code or the one-time code is not right."),
+    "OTP_USED": (Code.PERMISSION_DENIED, "The one-time code was used before; wait for the next one."),
+    "OTP_EXPIRED": (Code.PERMISSION_DENIED, "The one-time code has expired or was sent for something else."),
+    "OTP_LOCKED": (Code.PERMISSION_DENIED, "Too many wrong codes; try again later, or have the operator unlock it."),
+    "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
+    "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
+    "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 6 to 64 characters, not all the same."),
+    "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
+    "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
+    "BATCH_STATE": (Code.FAILED_PRECONDITION, "The batch is not in a state for this; GetBatch shows it."),
+    "TOO_MANY_BATCHES": (Code.RESOURCE_EXHAUSTED, "The caller has 200 batches open; cancel or finish some."),
+    "SUBJECT_INVALID": (Code.INVALID_ARGUMENT, "The subject cannot be stored so."),
+    "SUBJECT_UNKNOWN": (Code.NOT_FOUND, "There is no such subject."),
+    "SUBJECT_SUSPENDED": (Code.FAILED_PRECONDITION, "The subject is suspended or not enrolled; ask the operator."),
+    "CONTACT_INVALID": (Code.INVALID_ARGUMENT, "The contact cannot be used."),
+    "ENROLMENT_UNKNOWN": (Code.NOT_FOUND, "There is no such enrolment, or its time is over; ask the operator."),
+    "PEOPLE_NOT_SERVED": (Code.FAILED_PRECONDITION, "The configuration has no [people] section."),
+    "GATE_MISMATCH": (Code.FAILED_PRECONDITION, "The credential's gate does not work that way."),
+    "CREDENTIAL_INVALID": (Code.INVALID_ARGUMENT, "The credential cannot be stored."),
+    "CLOCK_UNSAFE": (
+        Code.FAILED_PRECONDITION,
+        "The system's clock has jumped, so nothing new is authorised; the operator confirms it with a reload.",
+    ),
     "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
     "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),
     "ALGORITHM_MISSING": (Code.INVALID_ARGUMENT, "Name the digest and the signature algorithm; neither is defaulted."),
@@ -102,7 +140,7 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 
 
 # What passes by itself, wherever it is noticed.
-_RETRIES_S: Mapping[str, float] = {"AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+_RETRIES_S: Mapping[str, float] = {"CODES_BUSY": 1.0, "AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
 
 
 class Refusal(Exception):

@@ -68,6 +68,8 @@ class Record:
         self.content: Sequence[bytes] = ()
         self.input: Sequence[bytes] = ()
         self.signed: Sequence[bytes] = ()
+        self.subject = asked.caller  # who has allowed it: the caller itself, where no person must
+        self.authorisation = b""  # SHA-256 of its reference
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ledger = ledger
         self._open = 0  # intents of which more may come
@@ -104,7 +106,7 @@ class Record:
         fields = {
             "request": asked.name,
             "caller": asked.caller,
-            "subject": asked.caller,
+            "subject": self.subject,
             "credential": asked.credential,
             "key": asked.key,
             "output": asked.output,
@@ -117,6 +119,8 @@ class Record:
             "token": token,
             "time": ledger.now(),
         }
+        if self.authorisation:
+            fields["authorisation"] = self.authorisation.hex()
         items = {"input": self.input, "content": self.content[start:stop], "signed": self.signed[start:stop]}
         entry = Entry(Kind.INTENT, fields, items=items)
         if not self.has_row:

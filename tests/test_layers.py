@@ -30,7 +30,7 @@ ONLY_IN = {
     },
     "grpc": {
         *("signer/client.py", "signer/errors.py"),
-        *("signer/handlers.py", "signer/listener.py", "signer/documents.py"),
+        *("signer/handlers.py", "signer/listener.py", "signer/arrival.py"),
     },
 }
 # What of ours portal_adapter may import.

@@ -271,6 +271,9 @@ _COLOURS: dict[str, str] = {
     Kind.NOT_DELIVERED: "yellow",
     Kind.POSSIBLE: "bold red",
     Kind.MISMATCH: "red",
+    Kind.AUTHORISED: "magenta",
+    Kind.REFUSED: "red",
+    Kind.REGISTER: "magenta",
     Kind.CHECKPOINT: "blue",
     Kind.GAP: "bold red",
 }
@@ -402,6 +405,13 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
         return f"{items} may have been signed; nothing was released"
     if row.kind == Kind.MISMATCH:
         return "the request id came again with another body, or from another caller"
+    if row.kind == Kind.AUTHORISED:
+        until = _text(fields.get("expires"))
+        return f"{_text(fields.get('subject'))} has allowed {_text(fields.get('for'))} {fields.get('count')} items until {until}"
+    if row.kind == Kind.REFUSED:
+        return f"{_text(fields.get('subject'))}: {text['reason']}"
+    if row.kind == Kind.REGISTER:
+        return f"{_text(fields.get('subject'))}: {_text(fields.get('what'))}, by {_text(fields.get('who'))}"
     if row.kind == Kind.CHECKPOINT:
         return f"checkpoint {text['number']}"
     return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"

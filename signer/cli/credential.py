@@ -16,6 +16,7 @@ from signer.cli.exits import CONFIG, FAILED, OK
 
 if TYPE_CHECKING:
     from signer.config import Config
+    from signer.gate import Gate
 
 HELP = "list, add, remove, suspend or resume credentials"
 EXAMPLE = "paraph credential add clerk --certificate clerk.pem --key-label clerk-2026 --output PADES_B_B"
@@ -34,6 +35,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--output", action="append", default=[], choices=["RAW", "CADES_B_B", "PADES_B_B"], help="what it may make"
     )
+    add.add_argument("--gate", default="caller", help="what a signature needs: caller, token-pin, code+totp, ...")
+    add.add_argument("--subject", default="", metavar="S", help="whose it is; not with the gate caller")
+    add.add_argument("--digests-max", type=int, default=0, metavar="N", help="the most digests of one authorisation")
+    add.add_argument(
+        "--lifetime", type=int, default=120, metavar="S", help="of an authorisation (default: %(default)s)"
+    )
+    add.add_argument("--hours", default="", metavar="HH-HH", help="when it may be used, UTC")
+    add.add_argument("--claimed", action="store_true", help="it signs digests of documents not seen by the daemon, too")
     for name, text in (
         ("remove", "forget one"),
         ("suspend", "refuse to sign with it"),
@@ -97,6 +106,7 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
 def _change(options: argparse.Namespace, config: "Config") -> int:
     from signer import credential as rows
     from signer.clock import Clock
+    from signer.gate import Bounds
     from signer.store import open_store, where
 
     engine, clock = open_store(where(config)), Clock()
@@ -115,6 +125,9 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
             key_label=options.key_label,
             outputs=[rows.Output(output) for output in options.output],
             clock=clock,
+            gate=_gate(options.gate),
+            subject=options.subject,
+            bounds=Bounds(options.digests_max, options.lifetime, options.hours, options.claimed),
         )
         print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}")
     elif options.action == "remove":
@@ -124,6 +137,16 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
         rows.set_state(engine, options.name, wanted, clock)
     _tell_daemon(config.server.state)
     return OK
+
+
+def _gate(name: str) -> "Gate":
+    from signer.credential import CredentialError
+    from signer.gate import Gate
+
+    try:
+        return Gate(name)
+    except ValueError:
+        raise CredentialError(f"there is no gate {name!r}; there are {', '.join(Gate)}") from None
 
 
 def _tell_daemon(state: Path) -> None:
