@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pool import PinFile, TokenConfig
+from signer.webhook import check_url
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
@@ -231,7 +232,7 @@ class LedgerAnchor(_Section):
     @field_validator("webhook")
     @classmethod
     def _webhook(cls, url: str | None) -> str | None:
-        return None if url is None else _webhook_url(url)
+        return None if url is None else check_url(url)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -409,29 +410,6 @@ def _syslog_address(address: str) -> str:
             "syslog is a Unix socket as /dev/log, or a host and UDP port as 192.0.2.1:514 or [2001:db8::1]:514"
         )
     return address
-
-
-def _webhook_url(url: str) -> str:
-    """What is wrong is said without the URL, which may have a secret in its path."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
-    except ValueError:
-        raise ValueError("the webhook is no URL; write it as https://host/path") from None
-    if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"https", "http"}:
-        raise ValueError("a webhook is a URL as https://host/path, without spaces")
-    if parts.username is not None or parts.fragment:
-        raise ValueError("a webhook's URL has no user, password or fragment; put a secret into its path")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # 'localhost', too: names lead wherever a resolver says
 
 
 def _postgresql_url(url: str) -> str:
