@@ -33,7 +33,7 @@ from signer.config import Config
 from signer.database import BUSY_S, StoreError, Where
 
 DATABASE = "paraph.sqlite"
-VERSION = 2
+VERSION = 3
 METADATA = MetaData()
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
 _LOCK = int.from_bytes(b"paraph")
@@ -116,6 +116,25 @@ instances = Table(
     Column("note", String, nullable=False),
     Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
 )
+# Messages to people (notify.py); times are seconds since the epoch. What is secret is sealed, and erased with `contact`
+# once the message is sent or given up.
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", String, primary_key=True),  # a UUID, out of which its Message-ID is made
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # afterwards it is not sent any more
+    Column("kind", String, nullable=False),
+    Column("contact", LargeBinary),  # a keyed hash, to count what waits for one
+    Column("address", LargeBinary),  # sealed
+    Column("template", String, nullable=False),
+    Column("body", LargeBinary),  # sealed
+    Column("tries", Integer, nullable=False),  # begun
+    Column("next", BigInteger, nullable=False),  # when it is looked at again; of one that is settled, when it was
+    Column("state", String, nullable=False),
+    Column("error", String, nullable=False),  # of the last try, without secrets
+)
+Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
 
 
@@ -141,7 +160,8 @@ def _sqlite(path: Path) -> Engine:
     def _pragmas(connection: Any, _record: object) -> None:
         # The driver's own transactions begin too late for tables to be made within one.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        # The last one: what is erased is overwritten in the file, not only left out of it.
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -195,4 +215,8 @@ def _migrated(connection: Connection) -> int:
         METADATA.create_all(connection, tables=_LEDGER)
         connection.execute(update(schema).values(version=2))
         version = 2
+    if version == 2:  # the outbox is new
+        METADATA.create_all(connection, tables=[outbox])
+        connection.execute(update(schema).values(version=3))
+        version = 3
     return version
