@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pool import PinFile, TokenConfig
+from signer.webhook import check_url
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
@@ -25,6 +26,7 @@ Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # 
 Role = Literal["submit", "consent", "self", "operator"]
 
 PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
+LOGIN_BYTES_MAX = 512  # of the file with user and password
 DATA_KEY_BYTES = 32  # AES-256
 _SOCKET_BYTES_MAX = 107  # of a Unix socket's path: unix(7)
 _MAKE_KEYS = "`paraph audit keys DIRECTORY` makes both keys"
@@ -221,12 +223,31 @@ class Caller(_Section):
         return self
 
 
+class Mail(_Section):
+    """The mail server that messages to people go through; `login_*` has the user on one line and the password on the next."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    sender: str
+    login_file: Path | None = None
+    login_credential: Credential | None = None
+
+    def login(self) -> bytes:
+        """Raises `ConfigError`."""
+        return _secret("people.mail", "login", self.login_file, self.login_credential, LOGIN_BYTES_MAX, "two lines")
+
+
 class People(_Section):
     """
     What people need who sign with codes: the key of their seeds, and how messages reach them.
 
-    `name` is what their apps and messages call the service.
+    `name` is what their apps call the service; `tell` is whom a person tells that something is wrong: a name, a place, a
+    telephone number.
     """
+
+    tell: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")]
+    mail: Mail | None = None
 
     seed_key_file: Path | None = None
     seed_key_credential: Credential | None = None
@@ -273,7 +294,7 @@ class LedgerAnchor(_Section):
     @field_validator("webhook")
     @classmethod
     def _webhook(cls, url: str | None) -> str | None:
-        return None if url is None else _webhook_url(url)
+        return None if url is None else check_url(url)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -448,29 +469,6 @@ def _syslog_address(address: str) -> str:
             "syslog is a Unix socket as /dev/log, or a host and UDP port as 192.0.2.1:514 or [2001:db8::1]:514"
         )
     return address
-
-
-def _webhook_url(url: str) -> str:
-    """What is wrong is said without the URL, which may have a secret in its path."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
-    except ValueError:
-        raise ValueError("the webhook is no URL; write it as https://host/path") from None
-    if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"https", "http"}:
-        raise ValueError("a webhook is a URL as https://host/path, without spaces")
-    if parts.username is not None or parts.fragment:
-        raise ValueError("a webhook's URL has no user, password or fragment; put a secret into its path")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # 'localhost', too: names lead wherever a resolver says
 
 
 def _postgresql_url(url: str) -> str:

@@ -20,12 +20,16 @@ from signer import authorisation, guesses, otp, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Code, CodeError, Codes, CodesBusy
+from signer.code import Code, CodeError, Codes, CodesError
+from signer.contact import Contact, ContactError
+from signer.contact import Kind as ContactKind
 from signer.credential import Credential
 from signer.errors import Refusal
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
 from signer.ledger import Ledger
-from signer.notify import Contact, Outbox
+from signer.message import Language, Template, compose
+from signer.notify import Outbox
+from signer.queued import OutboxFull
 from signer.store import sent_codes
 from signer.subject import Subject
 
@@ -81,6 +85,7 @@ class Consent:
         refresh: Callable[[], Awaitable[None]],
         steady: Steady,
         issuer: str,
+        whom: str,
         wait_s: float,
     ) -> None:
         self._engine = engine
@@ -92,6 +97,7 @@ class Consent:
         self._refresh = refresh
         self._steady = steady
         self._issuer = issuer
+        self._whom = whom
         self._wait_s = wait_s
 
     # ---- signing
@@ -110,19 +116,14 @@ class Consent:
             person = _active(connection, credential.subject)
             self._put_sent(connection, person, code, terms.digest(), now)
             contact = _contact(person)
-            what = {
-                "code": code,
-                "document": first,
-                "count": terms.count,
-                "digest": otp.short_digest(terms.digest()),
-                "until": _text(ends),
-            }
-            template = "login-code" if is_login else "sign-code"
-            self._outbox.add(connection, contact, template, what, person.language, ends=ends)
+            if is_login:
+                self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, until=_time(ends))
+                return contact
+            what = {"document": first, "count": terms.count, "digest_code": otp.short_digest(terms.digest())}
+            self._tell(connection, person, Template.SIGN_CODE, ends, code=code, until=_time(ends), **what)
             return contact
 
         contact = await self._do(send)
-        self._outbox.wake()
         return contact, ends
 
     async def authorise(
@@ -200,9 +201,8 @@ class Consent:
             where = (contact.kind, contact.address)
             old, begins = subject.enrol(connection, name, where, language, factor, now, self._wait_s)
             if old is not None and old.code:
-                what = {"subject": name, "begins": _text(begins)}
                 ends = begins + subject.ENROLMENT_S
-                self._outbox.add(connection, _contact(old), "enrolment-revoked", what, old.language, ends=ends)
+                self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
             return begins
 
         begins = await self._do(begin)
@@ -216,11 +216,10 @@ class Consent:
                 subject.resume(connection, name)
                 return
             person = subject.suspend(connection, name)
-            ends = self._steady.now() + subject.ENROLMENT_S
-            self._outbox.add(connection, _contact(person), "suspended", {"subject": name}, person.language, ends=ends)
+            now = self._steady.now()
+            self._tell(connection, person, Template.SUSPENDED, now + subject.ENROLMENT_S, since=_time(now))
 
         await self._do(act)
-        self._outbox.wake()
         await self._changed(name, "resumed" if resume else "suspended", operator)
 
     async def unlock(self, name: str, operator: str) -> None:
@@ -249,13 +248,10 @@ class Consent:
                 return found.subject, otp.uri(otp.Kind[found.factor.name], seed, found.subject, self._issuer), None
             code, contact = otp.new_code(), _contact(person)
             self._put_sent(connection, person, code, _ENROLMENT, now)
-            what = {"code": code, "subject": person.name, "until": _text(now + SENT_S)}
-            self._outbox.add(connection, contact, "login-code", what, person.language, ends=now + SENT_S)
+            self._tell(connection, person, Template.LOGIN_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
             return found.subject, "", contact
 
-        answer = await self._do(look, keep=("ENROLMENT_UNKNOWN",))
-        self._outbox.wake()
-        return answer
+        return await self._do(look, keep=("ENROLMENT_UNKNOWN",))
 
     async def complete(self, enrolment: str, given: Given, only: str | None) -> str:
         """Set the person's code, once a first one-time code is shown; answers the subject. Raises `Refusal`."""
@@ -300,14 +296,12 @@ class Consent:
                 if person.factor is not Factor.SENT:
                     seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
                 code = subject.ticket(connection, name, seed)
-                what = {"code": code, "subject": name, "until": _text(now + subject.ENROLMENT_S)}
                 ends = now + subject.ENROLMENT_S
-                self._outbox.add(connection, _contact(person), "enrolment-code", what, person.language, ends=ends)
+                self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
             for table in (guesses, authorisation):
                 table.erase(connection, now)
 
         await self._do(act)
-        self._outbox.wake()
 
     # ---- the proof
 
@@ -388,14 +382,22 @@ class Consent:
     async def _matches(self, code: Code, stored: str) -> bool:
         try:
             return await self._codes.matches(code, stored)
-        except CodesBusy:
-            raise Refusal("CODES_BUSY") from None
+        except CodesError as error:
+            raise Refusal(error.reason) from None
 
     async def _hashed(self, code: Code) -> str:
         try:
             return await self._codes.hash(code)
-        except CodesBusy:
-            raise Refusal("CODES_BUSY") from None
+        except CodesError as error:
+            raise Refusal(error.reason) from None
+
+    def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:
+        """Queue a message to the person's contact, with what the transaction does otherwise. Raises `Refusal`."""
+        message = compose(template, Language(person.language), tell=self._whom, **fields)
+        try:
+            self._outbox.add(connection, _contact(person), message, _time(ends))
+        except (OutboxFull, ContactError) as error:
+            raise Refusal("CONTACT_UNREACHABLE", str(error)) from None
 
     # ---- what is shared
 
@@ -447,7 +449,11 @@ def _check_only(found: subject.Enrolment, only: str | None) -> None:
 
 
 def _contact(person: Subject) -> Contact:
-    return Contact(person.contact_kind, person.contact)
+    return Contact(ContactKind(person.contact_kind), person.contact)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _text(seconds: float) -> str:

@@ -55,6 +55,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
     "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
     "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 6 to 64 characters, not all the same."),
+    "CODES_FAILED": (Code.UNAVAILABLE, "The process that checks codes was lost; try again."),
     "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
     "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
     "BATCH_STATE": (Code.FAILED_PRECONDITION, "The batch is not in a state for this; GetBatch shows it."),
@@ -63,6 +64,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "SUBJECT_UNKNOWN": (Code.NOT_FOUND, "There is no such subject."),
     "SUBJECT_SUSPENDED": (Code.FAILED_PRECONDITION, "The subject is suspended or not enrolled; ask the operator."),
     "CONTACT_INVALID": (Code.INVALID_ARGUMENT, "The contact cannot be used."),
+    "CONTACT_UNREACHABLE": (Code.UNAVAILABLE, "No message can be sent to the person's contact now; ask the operator."),
     "ENROLMENT_UNKNOWN": (Code.NOT_FOUND, "There is no such enrolment, or its time is over; ask the operator."),
     "PEOPLE_NOT_SERVED": (Code.FAILED_PRECONDITION, "The configuration has no [people] section."),
     "GATE_MISMATCH": (Code.FAILED_PRECONDITION, "The credential's gate does not work that way."),
@@ -140,7 +142,7 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 
 
 # What passes by itself, wherever it is noticed.
-_RETRIES_S: Mapping[str, float] = {"CODES_BUSY": 1.0, "AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+_RETRIES_S: Mapping[str, float] = {"CODES_BUSY": 1.0, "CODES_FAILED": 1.0, "AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
 
 
 class Refusal(Exception):

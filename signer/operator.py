@@ -13,11 +13,13 @@ from signer import limits
 from signer.clock import Clock, rfc3339
 from signer.config import NAME, Config, ConfigError
 from signer.consent import Consent
+from signer.contact import Contact, ContactError
+from signer.contact import Kind as ContactKind
 from signer.credential import Credential, State
 from signer.errors import Refusal
 from signer.gate import Factor
 from signer.handlers import Call, draining
-from signer.notify import Contact, ContactError, Language
+from signer.message import Language
 from signer.register import Register
 from signer.v1 import operator_pb2 as pb
 
@@ -115,7 +117,8 @@ class OperatorService:
         if not re.fullmatch(NAME, request.subject):
             raise Refusal("SUBJECT_UNKNOWN", "a subject's name has small letters, digits, '.', '_' and '-'")
         try:
-            contact, language = Contact(request.contact_kind, request.contact), Language(request.language or "en")
+            kind, language = ContactKind(request.contact_kind), Language(request.language or "en")
+            contact = Contact(kind, request.contact)
             factor = Factor(request.factor)
         except ContactError as error:
             raise Refusal("CONTACT_INVALID", str(error)) from None

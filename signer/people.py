@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import NoReturn
 
 from sqlalchemy import Engine
@@ -11,10 +12,12 @@ from sqlalchemy import Engine
 from signer.batch import Ask
 from signer.clock import Steady
 from signer.code import Codes
-from signer.config import People
+from signer.config import ConfigError, People
 from signer.consent import Consent
+from signer.contact import Contact, Kind
 from signer.errors import Refusal
 from signer.ledger import Ledger
+from signer.mail import MailServer, Tls
 from signer.notify import Outbox
 from signer.otp import Seeds
 
@@ -25,10 +28,10 @@ async def served(
 ) -> AsyncIterator[Consent]:
     """Raises `ConfigError` for its key."""
     key = config.seed_key()
-    async with Codes() as codes, Outbox(config, engine, derived(key, "messages"), steady) as outbox:
+    async with Codes() as codes, Outbox(engine, derived(key, "messages"), mail_server(config)) as outbox:
         consent = Consent(
             engine, ledger, codes, Seeds(derived(key, "seeds")), derived(key, "sent codes"), outbox, refresh, steady,
-            config.name, config.wait_h * 3600.0,
+            config.name, config.tell, config.wait_h * 3600.0,
         )  # fmt: skip
         await consent.look_around()
         looking = asyncio.create_task(consent.keep_looking_around(), name="people")
@@ -37,6 +40,19 @@ async def served(
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
+
+
+def mail_server(config: People) -> MailServer | None:
+    """Raises `ConfigError`."""
+    mail = config.mail
+    if mail is None:
+        return None
+    login = None if mail.login_file is None and mail.login_credential is None else mail.login
+    try:
+        sender = Contact(Kind.EMAIL, mail.sender)
+        return MailServer(mail.host, mail.port, Tls(mail.tls), sender, login)
+    except ValueError as error:
+        raise ConfigError(Path("people.mail"), [str(error)]) from None
 
 
 def derived(key: bytes, use: str) -> bytes:

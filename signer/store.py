@@ -226,8 +226,27 @@ instances = Table(
     Column("note", String, nullable=False),
     Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
 )
+# Messages to people (notify.py); times are seconds since the epoch. What is secret is sealed, and erased with `contact`
+# once the message is sent or given up.
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", String, primary_key=True),  # a UUID, out of which its Message-ID is made
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # afterwards it is not sent any more
+    Column("kind", String, nullable=False),
+    Column("contact", LargeBinary),  # a keyed hash, to count what waits for one
+    Column("address", LargeBinary),  # sealed
+    Column("template", String, nullable=False),
+    Column("body", LargeBinary),  # sealed
+    Column("tries", Integer, nullable=False),  # begun
+    Column("next", BigInteger, nullable=False),  # when it is looked at again; of one that is settled, when it was
+    Column("state", String, nullable=False),
+    Column("error", String, nullable=False),  # of the last try, without secrets
+)
+Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
-_PEOPLE = (subjects, enrolments, sent_codes, guesses, authorisations, batches, batch_items)
+_PEOPLE = (subjects, enrolments, sent_codes, guesses, authorisations, batches, batch_items, outbox)
 
 
 def where(config: Config) -> Where:
@@ -252,7 +271,8 @@ def _sqlite(path: Path) -> Engine:
     def _pragmas(connection: Any, _record: object) -> None:
         # The driver's own transactions begin too late for tables to be made within one.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        # The last one: what is erased is overwritten in the file, not only left out of it.
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
