@@ -158,6 +158,7 @@ class DocumentStream:
             job.index,
             upload.sha256,
             ("enveloping" if order.enveloping else "", job.reason, job.location),
+            order.authorisation,
         )
         record = job.record = await self._batches.enter(ask)
         try:

@@ -124,6 +124,8 @@ class Rig:
             "portal": ("submit", SUBMIT, None),
             "operator": ("operator", OPERATOR, ()),
         }
+        self.subjects: dict[str, str] = {}  # caller of the role self -> whose it is
+        self.sections: list[str] = []  # more of the configuration, as TOML
         self.sockets: dict[str, tuple[str, str]] = {}  # caller -> (file name, mode)
         self.denied = self.directory / "denied"
         self.denied.write_text("")
@@ -193,7 +195,8 @@ class Rig:
             allowed = list(self.credentials) if credentials is None else list(credentials)
             lines += ["[[caller]]", f'name = "{name}"', f'uri = "urn:test:{name}"', f'role = "{role}"']
             lines += [f"rpcs = {json.dumps(list(rpcs))}", f"credentials = {json.dumps(allowed)}"]
-        self.config.write_text("\n".join([*lines, *sections.values()]) + "\n")
+            lines += [f'subject = "{self.subjects[name]}"'] if name in self.subjects else []
+        self.config.write_text("\n".join([*lines, *self.sections, *sections.values()]) + "\n")
 
     def command(self, *words: Any) -> subprocess.CompletedProcess[str]:
         """`paraph WORDS...` as the daemon's user."""
