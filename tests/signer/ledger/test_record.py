@@ -303,9 +303,9 @@ async def test_a_disk_that_fails_is_not_worn(opened: tuple[Ledger, Storage], mon
     for number in range(20):
         await lost(ledger.writer.intend(Entry(Kind.CHECKPOINT, {"number": number})))
         await asyncio.sleep(0.01)  # each is tried at once, and at a time of its own
-    storage.begun = 0
+    storage.begun, began = 0, time.monotonic()
     await asyncio.sleep(0.5)  # ten times RETRY_S
-    assert 1 <= storage.begun <= 11
+    assert 1 <= storage.begun <= 1 + (time.monotonic() - began) / writer.RETRY_S
 
 
 @pytest.fixture(scope="module")
@@ -387,10 +387,10 @@ async def test_what_nobody_waits_for_shares_a_commit(
     assert not patient.done()
     await ledger.writer.intend(Entry(Kind.CHECKPOINT, {"number": 2}))
     assert patient.done()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     monkeypatch.setattr(writer, "WITHIN_S", 0.05)
     await ledger.writer.intend(Entry(Kind.CHECKPOINT, {"number": 3}), within_s=60.0)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert [len(group) for group in storage.commits] == [2, 1]
 
 
