@@ -30,6 +30,7 @@ from signer.batch import Batches
 from signer.clock import Clock
 from signer.config import Config, ConfigError
 from signer.credential import Credential
+from signer.database import where
 from signer.exclusive import hold_state, hold_tokens
 from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
@@ -42,7 +43,7 @@ from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.policy import Policy
 from signer.service import SigningService
 from signer.spool import Spool
-from signer.store import open_store, where
+from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 
 log = logging.getLogger("signer")

@@ -29,10 +29,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from signer.config import Config
 from signer.database import BUSY_S, StoreError, Where
 
-DATABASE = "paraph.sqlite"
 VERSION = 2
 METADATA = MetaData()
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
@@ -117,10 +115,6 @@ instances = Table(
     Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
 )
 _LEDGER = (rows, requests, results, chains, instances)
-
-
-def where(config: Config) -> Where:
-    return config.ledger.database or config.server.state / DATABASE
 
 
 def open_store(where: Where) -> Engine:
