@@ -23,7 +23,7 @@ from typing import Protocol
 from signer import webhook
 from signer.clock import Clock, rfc3339
 from signer.config import ConfigError, Ledger, LedgerAnchor
-from signer.note import MAGIC, NoteError, parse
+from signer.note import MAGIC, NoteError, on_one_line, parse
 from signer.thread import apart
 from signer.webhook import WebhookError
 
@@ -304,16 +304,7 @@ def syslog_message(note_text: str, clock: Clock) -> bytes:
     if re.fullmatch("[!-~]{1,255}", host) is None:
         host = "-"
     header = f"<{_FACILITY * 8 + _SEVERITY}>1 {rfc3339(clock.wall())} {host} paraph {os.getpid()} CHECKPOINT -"
-    escaped = note_text.replace("\\", "\\\\").replace("\n", "\\n")
-    return f"{header} {escaped}".encode()
-
-
-def note_of(message: str) -> str:
-    """The note of a message, or of any line that ends with one, as log files have; raises `NoteError`."""
-    at = message.find(f"{MAGIC}\\n")
-    if at < 0:
-        raise NoteError("the line has no checkpoint")
-    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", message[at:].rstrip("\r\n"))
+    return f"{header} {on_one_line(note_text)}".encode()
 
 
 class WebhookAnchor:

@@ -142,7 +142,13 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 
 
 # What passes by itself, wherever it is noticed.
-_RETRIES_S: Mapping[str, float] = {"CODES_BUSY": 1.0, "CODES_FAILED": 1.0, "AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+_RETRIES_S: Mapping[str, float] = {
+    "CODES_BUSY": 1.0,
+    "CODES_FAILED": 1.0,
+    "AUDIT_UNWRITABLE": 1.0,
+    "STORE_BUSY": 1.0,
+    "INTERRUPTED": 0.1,
+}
 
 
 class Refusal(Exception):

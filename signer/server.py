@@ -33,6 +33,7 @@ from signer.config import Config, ConfigError
 from signer.consent import Consent
 from signer.consenting import ConsentService
 from signer.credential import Credential
+from signer.database import where
 from signer.exclusive import hold_state, hold_tokens
 from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
@@ -48,7 +49,7 @@ from signer.policy import Policy
 from signer.register import Register
 from signer.service import SigningService
 from signer.spool import Spool
-from signer.store import open_store, where
+from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 
 log = logging.getLogger("signer")

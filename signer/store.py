@@ -30,10 +30,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateColumn
 
-from signer.config import Config
 from signer.database import BUSY_S, StoreError, Where
 
-DATABASE = "paraph.sqlite"
 VERSION = 3
 METADATA = MetaData()
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
@@ -247,10 +245,6 @@ outbox = Table(
 Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
 _PEOPLE = (subjects, enrolments, sent_codes, guesses, authorisations, batches, batch_items, outbox)
-
-
-def where(config: Config) -> Where:
-    return config.ledger.database or config.server.state / DATABASE
 
 
 def open_store(where: Where) -> Engine:

@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from signer.cli import session
 from signer.cli.exits import CONFIG, FAILED, OK
 
 if TYPE_CHECKING:
@@ -73,9 +70,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace, config: "Config") -> int:
+    from rich.table import Table  # late: the other actions draw none
+
     from signer import credential as rows
+    from signer.cli.console import for_tables
     from signer.clock import rfc3339
-    from signer.store import open_store, where
+    from signer.database import where
+    from signer.store import open_store
 
     found = rows.read(open_store(where(config))).values()
     records: list[dict[str, Any]] = [
@@ -99,15 +100,16 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
         table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
-    session.console().print(table)
+    for_tables().print(table)
     return OK
 
 
 def _change(options: argparse.Namespace, config: "Config") -> int:
     from signer import credential as rows
     from signer.clock import Clock
+    from signer.database import where
     from signer.gate import Bounds
-    from signer.store import open_store, where
+    from signer.store import open_store
 
     engine, clock = open_store(where(config)), Clock()
     if options.action == "add":

@@ -77,10 +77,11 @@ def _rekey(options: argparse.Namespace) -> int:
 def _changed(config: "Config", old: bytes, new: bytes) -> int:
     """All in one transaction; answers how many."""
     from signer import subject
+    from signer.database import where
     from signer.exclusive import hold_state
     from signer.otp import Seeds
     from signer.people import derived
-    from signer.store import open_store, where
+    from signer.store import open_store
 
     before, after = (Seeds(derived(key, "seeds")) for key in (old, new))
     release = hold_state(config.server.state)
