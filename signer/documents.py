@@ -190,7 +190,7 @@ class DocumentStream:
         try:
             outcome, template, attributes = await self._batches.sign_document(ask, record)
         except Refusal:
-            job.attempted = Status.INDETERMINATE if record.has_signed else None  # signed, and not in writing yet
+            job.attempted = Status.INDETERMINATE if record.may_have_signed else None  # and not in writing yet
             raise
         if outcome.status is not Status.SIGNED:
             job.attempted = outcome.status
