@@ -19,12 +19,12 @@ from signer.phc import OURS, setting_of, written
 log = logging.getLogger("signer.code")
 
 CHARACTERS_MIN = 6  # the fewest that a numeric code has; guesses are few, because tries are counted and limited
-CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-4, 3.1.1.2: at least that much is allowed)
+CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
 GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
 
 HASHERS = 2  # at a time, on a small machine's two cores
 WAITING_MAX = 64  # 1 s of both, as long as a person waits without a word
-ANSWER_S = 10.0  # a question takes 30 ms, a start 0.2 s, on a machine that is not busy
+ANSWER_S = 10.0  # a question takes 25 ms and a start 50 on a machine that is not busy
 TRIES = 2
 
 # reason -> what it means and what to do
@@ -51,9 +51,9 @@ class CodesError(Exception):
 class Code:
     """
     One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
-    full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-4, 3.1.1.2).
+    full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
 
-    `reveal()` is called in one place: where the question to a hasher is made.
+    `reveal()` is called where a question to a hasher is made, and nowhere else.
     """
 
     __slots__ = ("_value",)
@@ -100,7 +100,7 @@ class Codes:
             for hasher in self._hashers:
                 await hasher.start()
         except _LOST as error:
-            log.error("a process that hashes secret codes does not start: %r", error)  # noqa: TRY400 -- no fault of ours
+            log.error("a process that hashes codes does not start: %r", error)  # noqa: TRY400 -- no fault of ours
             await self._close()
             raise CodesError("CODES_FAILED") from None
         except BaseException:
@@ -147,8 +147,6 @@ class Codes:
     def _answered(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._asked.discard(task)
         self._turns.release()
-        if not task.cancelled():
-            task.exception()  # the caller may be gone: then this is where it is looked at
 
     async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         hasher = self._idle.pop()
@@ -159,13 +157,13 @@ class Codes:
                 try:
                     return await hasher.ask(message)
                 except _LOST as error:
-                    log.warning("a process that hashes secret codes was lost: %r", error)
+                    log.warning("a process that hashes codes was lost: %r", error)
             raise CodesError("CODES_FAILED")
         finally:
             self._idle.append(hasher)
 
     async def _close(self) -> None:
-        """What hashers were asked ends with CODES_FAILED, and so does what waits."""
+        """Who waits for an answer is told CODES_FAILED, but for one whose hasher was just being replaced."""
         self._closed = True
         await self._end_hashers()
         if self._asked:

@@ -21,7 +21,7 @@ from pool import wire
 from pool.child import harden, open_socket
 from signer.phc import OURS
 
-MEMORY_BYTES_MAX = 256 * 1024 * 1024  # of addresses: Python's, the most that a stored hash may want, and its threads'
+MEMORY_BYTES_MAX = 512 * 1024 * 1024  # of addresses: a hash of four lanes takes 250 MiB, most of it for threads
 _NOFILE = 8  # it has four
 
 

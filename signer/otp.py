@@ -127,7 +127,7 @@ def binding(purpose: str, subject: str, digest: bytes) -> bytes:
 
 
 def fingerprint(key: bytes, code: str, binding: bytes) -> bytes:
-    """32 bytes to be stored of a sent code: they fit this code with this `binding`, and tell nothing without the key."""
+    """32 bytes to be stored of a sent code: they fit it with this `binding` only, and tell nothing without the key."""
     if len(key) != KEY_BYTES:
         raise ValueError(f"the key of sent codes has {KEY_BYTES} bytes")
     return hmac.digest(key, _joined(_SENT, code.encode(), binding), hashlib.sha256)
@@ -165,8 +165,8 @@ class Sealed:
 
 class Seeds:
     """
-    AES-256-GCM with a random nonce (NIST SP 800-38D, 8.2.2: good for 2^32 seeds under one key). The associated data is
-    whose seed it is, its kind and its id: nobody's row can be put in another's place.
+    AES-256-GCM with a random nonce (NIST SP 800-38D, 8.2.2; 8.3: good for 2^32 seeds under a key). The associated data
+    is whose seed it is, its kind and its id: nobody's row can be put in another's place.
     """
 
     __slots__ = ("_aes",)

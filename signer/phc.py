@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 MEMORY_KIB_MAX = 64 * 1024  # RFC 9106, 4: its setting for little memory (t = 3, p = 4), the most that is verified
-# Of what is verified. The least are those of RFC 9106, 3.1, and its reference program; of hashes, what cannot be guessed.
+# Of what is verified. The least are those of RFC 9106, 3.1, and its program's; of hashes, what cannot be guessed.
 LIMITS = MappingProxyType(
     {
         "memory_kib": range(8, MEMORY_KIB_MAX + 1),
@@ -29,7 +29,7 @@ _FORM = re.compile(rf"\$argon2id\$v=19\$m={_NUMBER},t={_NUMBER},p={_NUMBER}\${_B
 
 
 class PhcError(ValueError):
-    """What is stored is no hash of a secret code that is verified; the message says what it lacks, and shows nothing of it."""
+    """What is stored is no hash that is verified; the message says why and what to do, and shows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)

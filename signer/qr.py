@@ -1,5 +1,5 @@
 """
-A QR code for a terminal (ISO/IEC 18004). A file of its own: a person's command draws it, and needs nothing else of ours.
+A QR code for a terminal (ISO/IEC 18004). In a file of its own: a person's command draws it, and has few libraries.
 
 A terminal's two colours may be either way round, and many cameras read no code that is light on dark. So both colours
 are named, by numbers of the fixed part of the 256 that no theme changes; a character holds two modules, one over the

@@ -135,7 +135,7 @@ def test_twins() -> None:
     "code",
     [
         *("", "12345", "1234567", " 755224", "755224 ", "755224\n", "755 224", "+75522", "-75522", "7552.4", "0x1234"),
-        *("٧٥٥٢٢٤", "７５５２２４", "755²24", "75522a", "\0" * 6, "\ud800" * 6, "755224" * 100_000),
+        *("٧٥٥٢٢٤", "７５５２２４", "755²24", "755224é", "75522a", "\0" * 6, "\ud800" * 6, "755224" * 100_000),
     ],
 )
 def test_what_is_no_code(code: str) -> None:
@@ -162,7 +162,7 @@ def test_what_is_no_seed(seed: bytes) -> None:
 _MOMENTS = st.integers(0, 20 * 30_000_000).map(lambda micro: NOW + timedelta(microseconds=micro))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(_MOMENTS, st.integers(-2, 1)), max_size=40))
 @example([(at(31), -1), (at(31), 0), (at(32), 0), (at(31), -1), (at(61), -1)])
 def test_no_code_counts_twice(schedule: list[tuple[datetime, int]]) -> None:
@@ -183,7 +183,7 @@ def test_no_code_counts_twice(schedule: list[tuple[datetime, int]]) -> None:
             last = found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))
 def test_no_counter_counts_twice(presses: list[tuple[int, bool]]) -> None:
     """However often the button is pressed in vain, and old codes are shown again: each code counts once."""
