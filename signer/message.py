@@ -6,6 +6,7 @@ only in the body, on a line of its own, cut and without what could move or hide 
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,11 +85,25 @@ def _shown(name: str, value: Any) -> str:
 def shown_name(name: str) -> str:
     """
     A document's name for a person to read: of each character that is not printable on its line (control, format as the
-    bidirectional ones, line ends, surrogates, unassigned: `str.isprintable`) U+FFFD is shown, and the end is left out.
+    bidirectional ones, line ends, surrogates, unassigned: `str.isprintable`) U+FFFD is shown, of any space a plain one,
+    and what is too long ends with '…'.
     """
     if len(name) > DOCUMENT_CHARACTERS_MAX:
         name = f"{name[: DOCUMENT_CHARACTERS_MAX - 1]}…"
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+    return "".join(character if character.isprintable() else "\ufffd" for character in _plain_spaces(name))
+
+
+def check_tell(tell: str) -> str:
+    """Whom a person tells that something is wrong, as messages name it: one line. Raises `ValueError`."""
+    tell = _plain_spaces(tell)
+    if not 1 <= len(tell) <= TELL_CHARACTERS_MAX or not tell.isprintable():
+        raise ValueError(f"whom to tell is one line of 1 to {TELL_CHARACTERS_MAX} printable characters")
+    return tell
+
+
+def _plain_spaces(text: str) -> str:
+    """People type others without knowing (U+00A0, U+202F), and `str.isprintable` knows only this one."""
+    return "".join(" " if unicodedata.category(character) == "Zs" else character for character in text)
 
 
 def _exactly(pattern: re.Pattern[str]) -> Callable[[str], str]:
@@ -98,12 +113,6 @@ def _exactly(pattern: re.Pattern[str]) -> Callable[[str], str]:
         return value
 
     return check
-
-
-def _tell(value: str) -> str:
-    if not 1 <= len(value) <= TELL_CHARACTERS_MAX or not value.isprintable():
-        raise ValueError
-    return value
 
 
 def _count(value: int) -> str:
@@ -120,7 +129,7 @@ def _time(value: datetime) -> str:
 
 
 _FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "tell": _tell,
+    "tell": check_tell,
     "code": _exactly(_CODE),
     "document": shown_name,
     "count": _count,
@@ -142,7 +151,8 @@ The first one:
     {document}
 Check code of them all: {digest_code}
 
-Type the code in only where you see the same check code. It is valid until {until}.
+Type the code in only where you see the same check code.
+It is valid until {until}.
 
 If this was not you, do nothing and tell {tell}.
 """,
@@ -157,7 +167,8 @@ Le premier :
     {document}
 Code de contrôle de l'ensemble : {digest_code}
 
-Ne saisissez le code que là où vous voyez le même code de contrôle. Il est valable jusqu'au {until}.
+Ne saisissez le code que là où vous voyez le même code de contrôle.
+Il est valable jusqu'au {until}.
 
 Si ce n'était pas vous, ne faites rien et prévenez {tell}.
 """,
@@ -187,8 +198,9 @@ Si ce n'était pas vous, ne faites rien et prévenez {tell}.
         """\
 Your enrolment code: {code}
 
-Run `paraph enrol` and type the code in when it asks for it. You then choose the secret code with which you sign; never
-tell it to anybody. The enrolment code is valid once, until {until}.
+Run `paraph enrol` and type the code in when it asks for it.
+You then choose the secret code with which you sign; never tell it to anybody.
+The enrolment code is valid once, until {until}.
 
 If you do not expect this, do nothing and tell {tell}.
 """,
@@ -198,34 +210,40 @@ If you do not expect this, do nothing and tell {tell}.
         """\
 Votre code d'inscription : {code}
 
-Lancez `paraph enrol` et saisissez le code quand il vous est demandé. Vous choisirez ensuite le code secret avec lequel
-vous signez ; ne le dites jamais à personne. Le code d'inscription est valable une fois, jusqu'au {until}.
+Lancez `paraph enrol` et saisissez le code quand il vous est demandé.
+Vous choisirez ensuite votre code secret de signature ; ne le dites à personne.
+Le code d'inscription est valable une fois, jusqu'au {until}.
 
 Si vous n'attendiez pas ce message, ne faites rien et prévenez {tell}.
 """,
     ),
     (Template.ENROLMENT_REVOKED, Language.EN): (
-        "Your enrolment for signing is to be replaced",
+        "A new enrolment was asked for",
         """\
-Somebody has asked that you be enrolled anew for signing. Your present enrolment is no longer valid. The new one begins
-on {begins}.
+Somebody has asked that you be enrolled anew for signing.
+Your present enrolment is no longer valid.
+The new one begins on {begins}.
 
-If this was not you, tell {tell} before then: they can stop it.
+If this was not you, tell {tell} before then:
+they can stop it.
 """,
     ),
     (Template.ENROLMENT_REVOKED, Language.FR): (
-        "Votre inscription pour signer va être remplacée",
+        "Nouvelle inscription demandée",
         """\
-Quelqu'un a demandé que vous soyez inscrit de nouveau pour signer. Votre inscription actuelle n'est plus valable. La
-nouvelle commence le {begins}.
+Quelqu'un a demandé que vous soyez inscrit de nouveau pour signer.
+Votre inscription actuelle n'est plus valable.
+La nouvelle commence le {begins}.
 
-Si ce n'était pas vous, prévenez {tell} avant cette date : la demande peut être arrêtée.
+Si ce n'était pas vous, prévenez {tell} avant cette date :
+la demande peut être arrêtée.
 """,
     ),
     (Template.SUSPENDED, Language.EN): (
         "You can no longer sign",
         """\
-Your signing was suspended on {since}. Nothing can be signed in your name until an operator ends this.
+Your signing was suspended on {since}.
+Nothing can be signed in your name until an operator ends this.
 
 If you do not know why, ask {tell}.
 """,
@@ -233,25 +251,28 @@ If you do not know why, ask {tell}.
     (Template.SUSPENDED, Language.FR): (
         "Vous ne pouvez plus signer",
         """\
-Votre signature a été suspendue le {since}. Rien ne peut être signé en votre nom tant qu'un opérateur n'y met pas fin.
+Votre signature a été suspendue le {since}.
+Rien ne peut être signé en votre nom tant qu'un opérateur n'y met pas fin.
 
 Si vous n'en connaissez pas la raison, demandez à {tell}.
 """,
     ),
     (Template.LOCKED, Language.EN): (
-        "Wrong codes: you cannot sign for a while",
+        "Wrong codes: signing is locked",
         """\
-Wrong codes were given in your name too often. Nothing can be signed with your codes until {until}.
+Wrong codes were given in your name too often.
+Nothing can be signed with your codes until {until}.
 
-If this was not you, tell {tell}: somebody may be guessing.
+If this was not you, somebody may be guessing: tell {tell}.
 """,
     ),
     (Template.LOCKED, Language.FR): (
-        "Codes erronés : signature bloquée un moment",
+        "Codes erronés : signature bloquée",
         """\
-Des codes erronés ont été donnés trop souvent en votre nom. Rien ne peut être signé avec vos codes jusqu'au {until}.
+Des codes erronés ont été donnés trop souvent en votre nom.
+Rien ne peut être signé avec vos codes jusqu'au {until}.
 
-Si ce n'était pas vous, prévenez {tell} : quelqu'un essaie peut-être de les deviner.
+Si ce n'était pas vous, quelqu'un essaie peut-être de les deviner : prévenez {tell}.
 """,
     ),
 }

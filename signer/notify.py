@@ -135,7 +135,7 @@ class Outbox:
         self.queued, self._oldest = look.waiting, look.oldest
         if look.given_up:
             self.given_up += look.given_up
-            log.error("%d messages were not taken in time and are given up", look.given_up)
+            log.error("not taken in time, and given up: %d messages", look.given_up)
         for claim in look.claims:
             task = asyncio.create_task(self._deliver(claim), name=f"outbox {claim.id}")
             self._under_way[claim.id] = task
