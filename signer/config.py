@@ -233,6 +233,10 @@ class Mail(_Section):
     login_file: Path | None = None
     login_credential: Credential | None = None
 
+    @property
+    def has_login(self) -> bool:
+        return self.login_file is not None or self.login_credential is not None
+
     def login(self) -> bytes:
         """Raises `ConfigError`."""
         return _secret("people.mail", "login", self.login_file, self.login_credential, LOGIN_BYTES_MAX, "two lines")

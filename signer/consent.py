@@ -335,8 +335,18 @@ class Consent:
                 raise Refusal("OTP_USED")
             guesses.right(connection, number)
 
-        await self._do(finish)
+        try:
+            await self._do(finish)
+        except Refusal:
+            await self._do(lambda connection: self._tell_if_locked(connection, person, now))
+            raise
         return person
+
+    def _tell_if_locked(self, connection: Connection, person: Subject, now: float) -> None:
+        """After the last attempt; those that are refused afterwards are not counted, so it is told once."""
+        until = guesses.locked_until(connection, person.name, now)
+        if until is not None:
+            self._tell(connection, person, Template.LOCKED, until, until=_time(until))
 
     def _last(
         self, connection: Connection, person: Subject, kind: Factor, sealed: bytes, last: int, code: str, binding: bytes,

@@ -46,6 +46,15 @@ def right(connection: Connection, number: int) -> None:
     connection.execute(delete(guesses).where(guesses.c.id == number))
 
 
+def locked_until(connection: Connection, subject: str, now: float) -> float | None:
+    """When a subject that has just used up its attempts has another; None while it has one."""
+    try:
+        _check(connection, LIMITS[0], subject, now)
+    except Refusal as refusal:
+        return now + (refusal.retry_s or 0.0)
+    return None
+
+
 def forgive(connection: Connection, subject: str) -> None:
     """An operator has seen to it."""
     connection.execute(delete(guesses).where(guesses.c.subject == subject))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,10 +23,16 @@ from signer.notify import Outbox
 from signer.otp import Seeds
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    consent: Consent
+    outbox: Outbox
+
+
 @contextlib.asynccontextmanager
 async def served(
     config: People, engine: Engine, ledger: Ledger, refresh: Callable[[], Awaitable[None]], steady: Steady
-) -> AsyncIterator[Consent]:
+) -> AsyncIterator[Served]:
     """Raises `ConfigError` for its key."""
     key = config.seed_key()
     async with Codes() as codes, Outbox(engine, derived(key, "messages"), mail_server(config)) as outbox:
@@ -36,7 +43,7 @@ async def served(
         await consent.look_around()
         looking = asyncio.create_task(consent.keep_looking_around(), name="people")
         try:
-            yield consent
+            yield Served(consent, outbox)
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
@@ -47,7 +54,7 @@ def mail_server(config: People) -> MailServer | None:
     mail = config.mail
     if mail is None:
         return None
-    login = None if mail.login_file is None and mail.login_credential is None else mail.login
+    login = mail.login if mail.has_login else None
     try:
         sender = Contact(Kind.EMAIL, mail.sender)
         return MailServer(mail.host, mail.port, Tls(mail.tls), sender, login)

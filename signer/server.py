@@ -152,7 +152,12 @@ class Daemon:
         people = self._config.people
         consent: Consent | None = None
         if people is not None:
-            consent = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
+            serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
+            consent, outbox = serving.consent, serving.outbox
+            metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
+            metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
+            metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
+            metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
         redeem = consent.redeem if consent is not None else nobody_is_served
         batches = Batches(self._pool, ledger, self._clock, redeem)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))

@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
     from signer.listener import TlsFiles
+    from signer.people import mail_server
     from signer.policy import Policy
 
     logging.basicConfig(
@@ -51,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
     reads: list[Callable[[], object]] = [partial(Policy.of, config)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
     reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
+    if config.people is not None:
+        reads += [config.people.seed_key, partial(mail_server, config.people)]
+        if config.people.mail is not None and config.people.mail.has_login:
+            reads.append(config.people.mail.login)
     if options.check:  # at a start, an anchor that is away is no reason not to sign
         reads.append(partial(anchor.check, config.ledger))
     errors: list[ConfigError] = []

@@ -72,8 +72,10 @@ def test_five_wrong_ones_lock_her_alone(town: Town) -> None:
     ada, wanted = town.people["ada"], terms(digests(1))
     bob = town.people.get("bob") or town.enrol("bob", "sent")
     logins = town.rig.shim.number("C_Login") if town.rig.shim else 0
+    after = len(town.inbox.messages)
     for _ in range(5):
         assert town.authorise(ada, wanted, otp="12345").reason == "OTP_INCORRECT"
+    assert "too often" in town.inbox.next("ada", "locked", after)["text"]
     locked = town.authorise(ada, wanted)
     assert locked.brief == ("PERMISSION_DENIED", "OTP_LOCKED")
     assert locked.retry_s is not None
