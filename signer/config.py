@@ -154,6 +154,8 @@ class Token(_Section):
     lanes: Annotated[int, Field(ge=1, le=64)] = 1
     verify: bool = True
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
+    personal: bool = False
+    reader: str | None = None
     start_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     sign_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     environment: dict[str, str] = Field(default_factory=dict)
@@ -170,6 +172,10 @@ class Token(_Section):
     def _one_pin(self) -> Self:
         if self.pin_file is not None and self.pin_credential is not None:
             raise ValueError("give pin_file or pin_credential, not both")
+        if self.personal and (self.pin_file or self.pin_credential or self.lanes != 1):
+            raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
+        if self.reader is not None and not self.personal:
+            raise ValueError("reader belongs to a personal token, whose card is reset after each use")
         return self
 
     def for_pool(self) -> TokenConfig:
@@ -191,6 +197,8 @@ class Token(_Section):
             lanes=self.lanes,
             verify=self.verify,
             pin_tries=self.pin_tries,
+            personal=self.personal,
+            reader=self.reader,
             start_timeout_s=self.start_timeout_s,
             sign_timeout_s=self.sign_timeout_s,
             environment=self.environment,

@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from pool import REASONS as POOL_REASONS
-from pool import BadRequest, Busy, PoolError, Unavailable
+from pool import BadRequest, Busy, PinRefused, PoolError, Unavailable
 
 DOMAIN = "paraph"
 Code = grpc.StatusCode
@@ -172,6 +172,9 @@ def refusal_from(error: Exception) -> Refusal | None:
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
     if isinstance(error, Unavailable):
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
+    if isinstance(error, PinRefused):
+        left = "unknown" if error.tries_left is None else str(error.tries_left)
+        return Refusal(error.reason, f"{error.detail}; tries left: {left}".removeprefix("; "))
     if isinstance(error, BadRequest | PoolError):
         return Refusal(error.reason, error.detail)
     return None

@@ -162,7 +162,7 @@ class Daemon:
         batches = Batches(self._pool, ledger, self._clock, redeem)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
-            self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
+            self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
             lambda: self._credentials, self._clock, self._steady,
         )  # fmt: skip
         if consent is not None:
