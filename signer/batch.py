@@ -21,6 +21,7 @@ from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, Asked, Record
+from signer.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,16 @@ class Ask:
 class Batches:
     """Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock, revocations: Revocations) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
+        self._revocations = revocations
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
         ask.credential.check(ask.accepted)
+        self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")

@@ -13,7 +13,7 @@ import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -27,6 +27,7 @@ Role = Literal["submit", "operator"]
 PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
 DATA_KEY_BYTES = 32  # AES-256
 _SOCKET_BYTES_MAX = 107  # of a Unix socket's path: unix(7)
+_YEAR_H = 366 * 24.0  # a CRL of an older age than this is no CRL
 _MAKE_KEYS = "`paraph audit keys DIRECTORY` makes both keys"
 # What is missing, and what to do about it; other keys explain themselves.
 _ADVICE: dict[tuple[int | str, ...], str] = {
@@ -204,11 +205,42 @@ class Caller(_Section):
         return self
 
 
+class Crl(_Section):
+    """Where the CRL of one CA is, and when it is too old: None is its nextUpdate, which always holds."""
+
+    issuer: Path
+    file: Path | None = None
+    url: str | None = None
+    max_age_h: Annotated[float, Field(gt=0, le=_YEAR_H)] | None = None
+
+    @field_validator("issuer", "file")
+    @classmethod
+    def _file(cls, path: Path | None) -> Path | None:
+        return None if path is None else _absolute(path)
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str | None) -> str | None:
+        if url is not None:
+            _http_url(url, "CRL")
+        return url
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give one of file and url, where the CRL is")
+        return self
+
+
 class Trust(_Section):
-    """`roots`: PEM files of the anchors that VerifyDocument trusts."""
+    """
+    `roots`: PEM files of the anchors that VerifyDocument trusts. `crl`: of CAs whose certificates are signed with only
+    while they are not revoked.
+    """
 
     roots: tuple[Path, ...] = ()
     denied_certificates: Path | None = None
+    crl: tuple[Crl, ...] = ()
 
 
 class LedgerAnchor(_Section):
@@ -413,18 +445,23 @@ def _syslog_address(address: str) -> str:
 
 def _webhook_url(url: str) -> str:
     """What is wrong is said without the URL, which may have a secret in its path."""
+    parts = _http_url(url, "webhook")
+    if parts.scheme == "http" and not _is_loopback(str(parts.hostname)):
+        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
+    return url
+
+
+def _http_url(url: str, what: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
     except ValueError:
-        raise ValueError("the webhook is no URL; write it as https://host/path") from None
+        raise ValueError(f"the {what} is no URL; write it as https://host/path") from None
     if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"https", "http"}:
-        raise ValueError("a webhook is a URL as https://host/path, without spaces")
+        raise ValueError(f"a {what} is a URL as https://host/path, without spaces")
     if parts.username is not None or parts.fragment:
-        raise ValueError("a webhook's URL has no user, password or fragment; put a secret into its path")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
-    return url
+        raise ValueError(f"a {what}'s URL has no user, password or fragment; put a secret into its path")
+    return parts
 
 
 def _is_loopback(host: str) -> bool:

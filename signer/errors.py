@@ -32,6 +32,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CREDENTIAL_SUSPENDED": (Code.FAILED_PRECONDITION, "The credential is suspended; ask the operator."),
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
+    "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
     "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
     "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),
@@ -68,6 +69,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
     "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
     "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "REVOCATION_UNAVAILABLE": (
+        Code.UNAVAILABLE,
+        "Whether the credential's certificate is revoked is not known now, so nothing is signed; try again.",
+    ),
     "CHECKPOINT_OVERDUE": (
         Code.UNAVAILABLE,
         "No checkpoint of the ledger could be anchored for a day, so nothing is signed; ask the operator.",
@@ -102,7 +107,12 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 
 
 # What passes by itself, wherever it is noticed.
-_RETRIES_S: Mapping[str, float] = {"AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+_RETRIES_S: Mapping[str, float] = {
+    "AUDIT_UNWRITABLE": 1.0,
+    "STORE_BUSY": 1.0,
+    "INTERRUPTED": 0.1,
+    "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
+}
 
 
 class Refusal(Exception):

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from pool import Pool, TokenView
-from signer import books
+from signer import books, revocation
 from signer import config as configs
 from signer import credential as rows
 from signer.assembly import Assembly
@@ -40,6 +40,7 @@ from signer.metrics import Metrics
 from signer.operator import OperatorService
 from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.policy import Policy
+from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
 from signer.store import open_store, where
@@ -85,6 +86,9 @@ class Daemon:
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
+            self._revocations = await stack.enter_async_context(
+                Revocations(revocation.issuers(self._config.trust), self._clock)
+            )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
             metrics = self._measured()
@@ -111,6 +115,7 @@ class Daemon:
             lambda: self._admission.calls,
             lambda: checkpoints.age_s,
             lambda: checkpoints.queued,
+            self._revocations,
         )
         metrics.gauge(
             "paraph_ledger_rows", "Rows of the ledger written since the start.", lambda: ledger.writer.written
@@ -140,7 +145,7 @@ class Daemon:
 
     async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
-        batches = Batches(self._pool, self._books.ledger, self._clock)
+        batches = Batches(self._pool, self._books.ledger, self._clock, self._revocations)
         signing = SigningService(
             self._pool,
             batches,
@@ -214,6 +219,8 @@ class Daemon:
     async def _reload(self) -> None:
         new = await asyncio.to_thread(configs.load, self._path)
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
+        if new.trust.crl != self._config.trust.crl:
+            fixed.append("trust.crl")
         if fixed:
             raise ConfigError(self._path, [f"{', '.join(fixed)}: changed, and needs a restart"])
         policy = Policy.of(new)

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from signer.listener import TlsFiles
     from signer.policy import Policy
     from signer.recovery import Broken
+    from signer.revocation import issuers
     from signer.server import Daemon
 
     logging.basicConfig(
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return _mistakes(options, [error])
     listeners = [listener for listener in config.listener if listener.address is not None]
-    reads: list[Callable[[], object]] = [partial(Policy.of, config)]
+    reads: list[Callable[[], object]] = [partial(Policy.of, config), partial(issuers, config.trust)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
     reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
     if options.check:  # at a start, an anchor that is away is no reason not to sign
