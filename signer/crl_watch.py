@@ -61,11 +61,11 @@ def check_takeable(new: RevocationList, held: RevocationList | None, now: dateti
     if new.this_update > now + AHEAD:
         raise CrlRefused(f"is of {rfc3339(new.this_update)}, which is yet to come; compare this host's clock")
     if held is not None and (new.number < held.number or new.this_update < held.this_update):
-        raise CrlRefused(f"{_of(new)} is older than the one that is held{_of(held)}")
+        raise CrlRefused(f"{_of(new)} is older than the one that is held {_of(held)}")
 
 
 def _of(crl: RevocationList) -> str:
-    return f" (number {crl.number}, of {rfc3339(crl.this_update)})"
+    return f"(number {crl.number}, of {rfc3339(crl.this_update)})"
 
 
 class Watch:
@@ -191,7 +191,7 @@ class Watch:
     def _hold(self, new: RevocationList) -> None:
         if self.held is None or (new.number, new.this_update) != (self.held.number, self.held.this_update):
             end = rfc3339(self._end(new))
-            log.info("the CRL of %s%s has %d entries and ends on %s", self.issuer.name, _of(new), len(new), end)
+            log.info("the CRL of %s %s has %d entries and ends on %s", self.issuer.name, _of(new), len(new), end)
         self.held = new
         self._works()
 

@@ -127,6 +127,7 @@ class Rig:
         self.sockets: dict[str, tuple[str, str]] = {}  # caller -> (file name, mode)
         self.denied = self.directory / "denied"
         self.denied.write_text("")
+        self.crls: list[str] = []  # the TOML of [[trust.crl]]
         self.keys = _ledger_keys(self.directory / "keys")
         self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
         self.anchor.parent.mkdir()
@@ -165,6 +166,7 @@ class Rig:
             "[trust]",
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',
+            *self.crls,
             "[ledger]",
             f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
             f'data_key_file = "{self.keys / "data.key"}"',
