@@ -68,6 +68,11 @@ def _of(crl: RevocationList) -> str:
     return f"(number {crl.number}, of {rfc3339(crl.this_update)})"
 
 
+def pause_s(left: timedelta) -> float:
+    """Until a URL is asked for again whose list ends in so long."""
+    return min(max(left.total_seconds() * LIFE_SHARE, URL_MIN_S), URL_MAX_S)
+
+
 class Watch:
     """One issuer: its list, and how it is kept."""
 
@@ -144,8 +149,7 @@ class Watch:
         await self._try(None)
         if self._problem or self.held is None:
             return URL_MIN_S
-        left_s = (self._end(self.held) - self._clock.wall()).total_seconds()
-        return min(max(left_s * LIFE_SHARE, URL_MIN_S), URL_MAX_S)
+        return pause_s(self._end(self.held) - self._clock.wall())
 
     async def _try(self, fd: int | None) -> None:
         """Read the list of the open file, or of the URL, and hold it if it is good."""

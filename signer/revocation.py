@@ -45,7 +45,8 @@ def issuers(trust: Trust) -> list[Issuer]:
         try:
             certificate, spki = _issuing(section)
         except (OSError, ValueError) as error:
-            mistakes.append(f"crl[{index}].issuer: {section.issuer}: {error}")
+            said = error.strerror if isinstance(error, OSError) else error
+            mistakes.append(f"crl[{index}].issuer: {section.issuer}: {said}")
             continue
         if (certificate.subject, spki) in spkis:
             mistakes.append(f"crl[{index}].issuer: {section.issuer}: is the same CA as another's; give each one list")

@@ -540,6 +540,16 @@ SERVABLE = GOOD.replace(
 )  # needs no files of TLS and of a CA
 
 
+def test_the_check_reads_the_issuers_of_crls(paraph: Paraph, tmp_path: Path) -> None:
+    """`paraph serve`, with and without --check, names the section of a CRL whose issuer's certificate cannot be used."""
+    config = tmp_path / "paraph.toml"
+    config.write_text(GOOD)
+    for words in (["--check"], []):
+        done = paraph("serve", "--config", config, *words)
+        assert done.code == 78
+        assert "trust: crl[0].issuer: /etc/paraph/issuing.pem: No such file or directory\n" in done.err
+
+
 def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     `paraph serve --check` names every mistake of keys and anchors at once, and `serve` does not start with those of keys.

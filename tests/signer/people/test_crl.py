@@ -167,13 +167,16 @@ def test_refused(case: str) -> None:
 
 
 def test_every_cut_and_every_bit() -> None:
-    """No part of a list is taken for one, and none in which a bit was changed."""
+    """No part of a list is taken for one, and none with a bit changed: but in the count of bits behind the signature,
+    which says nothing."""
     for size in range(len(GOOD)):
         with pytest.raises(CrlRefused):
             read(GOOD[:size], CA.certificate)
-    for at in range(len(GOOD)):
-        with pytest.raises(CrlRefused):
-            read(GOOD[:at] + bytes((GOOD[at] ^ 1 << at % 8,)) + GOOD[at + 1 :], CA.certificate)
+    unused_bits = GOOD.rindex(x509.load_der_x509_crl(GOOD).signature) - 1
+    for at in set(range(len(GOOD))) - {unused_bits}:
+        for bit in range(8):
+            with pytest.raises(CrlRefused):
+                read(GOOD[:at] + bytes((GOOD[at] ^ 1 << bit,)) + GOOD[at + 1 :], CA.certificate)
 
 
 # --- looking up -------------------------------------------------------------------------------------------------------
