@@ -7,7 +7,8 @@ signed before it is answered.
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,8 +17,9 @@ from signer.chain import items_hash
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
-from signer.credential import Credential, Output
+from signer.credential import Credential, Output, Purpose
 from signer.errors import Refusal
+from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, Asked, Record
@@ -39,6 +41,13 @@ class Ask:
     item: int = DIGESTS  # a document's index
     document: bytes = b""  # its SHA-256 as it came
     more: tuple[str, ...] = field(default=())  # what else makes the answer what it is: reason, location, form
+    authorisation: bytes = field(default=b"", repr=False)  # the reference of one; a seal has none
+    inputs: Sequence[bytes] = ()  # of documents that were prepared here: each one's SHA-256 as it came
+    login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
+
+    @property
+    def id(self) -> bytes:
+        return bytes.fromhex(self.request_id.replace("-", ""))
 
     def asked(self) -> Asked:
         """What the ledger knows it by: the same request again is equal to it."""
@@ -49,9 +58,9 @@ class Ask:
         else:
             body.update(b"\0document\0" + self.document)
         scheme, hash_ = self.algorithm.scheme.value, self.algorithm.hash.value if self.algorithm.hash else ""
-        digests = [] if self.output is Output.RAW else self.digests
+        digests = [] if self.output.is_bare else self.digests
         return Asked(
-            id=bytes.fromhex(self.request_id.replace("-", "")),
+            id=self.id,
             item=self.item,
             caller=self.caller.name,
             credential=self.credential.name,
@@ -66,26 +75,46 @@ class Ask:
         )
 
 
-class Batches:
-    """Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted."""
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Who has allowed a request, by which authorisation (its SHA-256; empty for a seal), and for how long still."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock, revocations: Revocations) -> None:
+    subject: str
+    authorisation: bytes
+    left_s: float
+
+
+class Batches:
+    """
+    Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted. `redeem` gives an authorisation to
+    the request that asks with it, or raises `Refusal`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        clock: Clock,
+        redeem: Callable[[Ask], Awaitable[Allowed]],
+        revocations: Revocations,
+    ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
+        self._redeem = redeem
         self._revocations = revocations
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
-        ask.credential.check(ask.accepted)
+        ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
         self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")
-        most = DIGESTS_MAX if ask.output is Output.RAW else ask.credential.cms_digests_max()
+        most = DIGESTS_MAX if ask.output.is_bare else ask.credential.cms_digests_max()
         if len(ask.digests) > most:
             raise Refusal("BATCH_TOO_LARGE", f"{len(ask.digests)} digests, at most {most} with {ask.output}")
-        if ask.output is not Output.RAW:
+        if not ask.output.is_bare:
             self._check_lengths(ask)
 
     def _check_lengths(self, ask: Ask) -> None:
@@ -108,7 +137,7 @@ class Batches:
         self.check(ask)
         record = await self.enter(ask)
         try:
-            if ask.output is Output.RAW:
+            if ask.output.is_bare:
                 return await self._to_pool(ask, record, ask.digests), record
             template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
             attributes = [template.attributes(digest, record.accepted) for digest in ask.digests]
@@ -135,23 +164,36 @@ class Batches:
     async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes]) -> Outcomes:
         """What was signed before is not signed again: only what is still to be done goes to the pool."""
         known, todo = record.known, record.todo
-        content: Sequence[bytes] = () if ask.output is Output.RAW else ask.digests
+        content: Sequence[bytes] = () if ask.output.is_bare else ask.digests
         if known is not None and todo is not None:
             if not todo:
                 return known
             signed = [signed[place] for place in todo]
             content = [content[place] for place in todo] if content else ()
         record.signed, record.content = signed, content
-        record.input = [ask.document] if ask.document else ()
+        record.input = ask.inputs or ([ask.document] if ask.document else ())
+        allowed_s = math.inf
+        if FACTORS[ask.credential.gate]:
+            allowed = await self._redeem(ask)
+            record.subject, record.authorisation, allowed_s = allowed.subject, allowed.authorisation, allowed.left_s
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
-        key = ask.credential.key.ref
+        key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s)
         outcomes = await self._pool.sign(
-            key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=left_s, record=record
+            key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
         )
+        if allowed_s < left_s:
+            _expired(outcomes)
         await record.finish(ask.deadline)
         return outcomes if known is None or todo is None else known.completed(todo, outcomes)
+
+
+def _expired(outcomes: Outcomes) -> None:
+    """What the pool's time was over for, it was not the caller's deadline but the authorisation's end."""
+    for index, one in outcomes.problems.items():
+        if (one.status, one.reason) == (Status.NOT_ATTEMPTED, "DEADLINE_EXCEEDED"):
+            outcomes.problems[index] = one._replace(reason="AUTHZ_EXPIRED")
 
 
 def whole_call(outcomes: Outcomes) -> None:

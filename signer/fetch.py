@@ -26,24 +26,35 @@ class Fetched(NamedTuple):
 
 def fetch(url: str, modified: str, bytes_max: int) -> Fetched:
     """The file there, unless it is as it was at `modified` (RFC 9110, 13.1.3; empty: always); raises `FetchFailed`."""
-    parts = _parts("", url)
     for _ in range(REDIRECTS_MAX + 1):
-        answer = _get(parts, modified, bytes_max)
+        answer = _get(check_url(url), modified, bytes_max)
         if isinstance(answer, Fetched):
             return answer
-        parts = _parts(parts.geturl(), answer)
+        url = _redirected(url, answer)
     raise FetchFailed(f"more than {REDIRECTS_MAX} redirects")
 
 
-def _parts(base: str, location: str) -> SplitResult:
+def check_url(url: str) -> SplitResult:
+    """The parts of a URL that can be fetched; raises `ValueError`, which does not repeat it."""
     try:
-        parts = urlsplit(urljoin(base, location))
-        is_good = bool(parts.hostname) and parts.port != 0  # these raise, too
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
     except ValueError:
-        is_good = False
-    if not is_good or parts.scheme not in {"http", "https"} or re.fullmatch("[!-~]+", location) is None:
-        raise FetchFailed("the server redirects to what is no http or https URL")
+        raise ValueError("is no URL; write it as http://host/path") from None
+    if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"http", "https"}:
+        raise ValueError("a URL is http://host/path or https://host/path here, without spaces")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("a URL has no user, password or fragment here: what is fetched is public")
     return parts
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        target = urljoin(url, location).partition("#")[0]
+        check_url(target)
+    except ValueError:
+        raise FetchFailed("the server redirects to what is no http or https URL") from None
+    return target
 
 
 def _get(parts: SplitResult, modified: str, bytes_max: int) -> Fetched | str:

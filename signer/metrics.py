@@ -5,6 +5,7 @@ Calls are counted as they end; tokens and lanes are read from the pool when some
 a caller can choose.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -201,5 +202,7 @@ class Metrics:
 
     def close(self) -> None:
         if self._server is not None:
+            # Its thread looks only twice a second whether it is to end, and whenever something comes to this socket.
+            self._server.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
             self._server.server_close()

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from signer.cli import session
+from signer.cli.console import for_tables
 from signer.cli.exits import OK
 from signer.client import Client
 from signer.v1 import operator_pb2 as pb
@@ -48,7 +49,7 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_dict(token) for token in tokens], indent=2))
     else:
-        session.console().print(_table(tokens))
+        for_tables().print(_table(tokens))
     return OK
 
 

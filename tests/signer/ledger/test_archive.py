@@ -14,10 +14,10 @@ from signer import archive as archives
 from signer import config
 from signer.archive import Archived, NotWhole, archive
 from signer.chain import Kind
-from signer.database import database_at
+from signer.database import DATABASE, database_at, where
 from signer.recovery import Broken
 from signer.restore import notes_of
-from signer.store import DATABASE, open_store, where
+from signer.store import open_store
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses

@@ -54,7 +54,7 @@ class Lists:
         made = Authority(name, self.rig.pki.root)
         issuer = self.directory / f"{name}.pem"
         issuer.write_bytes(pem(made.certificate))
-        self.rig.crls.append(f'[[trust.crl]]\nissuer = "{issuer}"\nfile = "{self.file(name)}"\n{more}')
+        self.rig.sections.append(f'[[trust.crl]]\nissuer = "{issuer}"\nfile = "{self.file(name)}"\n{more}')
         return made
 
     def file(self, name: str) -> Path:

@@ -28,7 +28,7 @@ from signer.revocation import Revocations, issuers
 from tests.pki import Authority, pem
 from tests.processes import children
 from tests.signer.people.crls import BEGIN, HELD, HOUR, crl, long_crl
-from tests.signer.people.servers import MONDAY, Site, site
+from tests.signer.people.sites import MONDAY, Site, site
 from tests.signer.people.test_crl import URI, point, uri
 
 KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
