@@ -23,6 +23,7 @@ from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, Asked, Record
+from signer.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +90,24 @@ class Batches:
     the request that asks with it, or raises `Refusal`.
     """
 
-    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock, redeem: Callable[[Ask], Awaitable[Allowed]]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        clock: Clock,
+        redeem: Callable[[Ask], Awaitable[Allowed]],
+        revocations: Revocations,
+    ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
         self._redeem = redeem
+        self._revocations = revocations
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pool import PinFile, TokenConfig
+from signer.fetch import check_url as check_fetched
 from signer.webhook import check_url
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
@@ -29,6 +30,7 @@ PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
 LOGIN_BYTES_MAX = 512  # of the file with user and password
 DATA_KEY_BYTES = 32  # AES-256
 _SOCKET_BYTES_MAX = 107  # of a Unix socket's path: unix(7)
+_YEAR_H = 366 * 24.0  # a CRL of an older age than this is no CRL
 _MAKE_KEYS = "`paraph audit keys DIRECTORY` makes both keys"
 # What is missing, and what to do about it; other keys explain themselves.
 _ADVICE: dict[tuple[int | str, ...], str] = {
@@ -279,11 +281,42 @@ class People(_Section):
         )
 
 
+class Crl(_Section):
+    """Where the CRL of one CA is, and when it is too old: None is its nextUpdate, which always holds."""
+
+    issuer: Path
+    file: Path | None = None
+    url: str | None = None
+    max_age_h: Annotated[float, Field(gt=0, le=_YEAR_H)] | None = None
+
+    @field_validator("issuer", "file")
+    @classmethod
+    def _file(cls, path: Path | None) -> Path | None:
+        return None if path is None else _absolute(path)
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_fetched(url)
+        return url
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give one of file and url, where the CRL is")
+        return self
+
+
 class Trust(_Section):
-    """`roots`: PEM files of the anchors that VerifyDocument trusts."""
+    """
+    `roots`: PEM files of the anchors that VerifyDocument trusts. `crl`: of CAs whose certificates are signed with only
+    while they are not revoked.
+    """
 
     roots: tuple[Path, ...] = ()
     denied_certificates: Path | None = None
+    crl: tuple[Crl, ...] = ()
 
 
 class LedgerAnchor(_Section):

@@ -32,6 +32,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CREDENTIAL_SUSPENDED": (Code.FAILED_PRECONDITION, "The credential is suspended; ask the operator."),
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
+    "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
     "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
     "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
@@ -108,6 +109,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
     "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
     "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "REVOCATION_UNAVAILABLE": (
+        Code.UNAVAILABLE,
+        "Whether the credential's certificate is revoked is not known now, so nothing is signed; try again.",
+    ),
     "CHECKPOINT_OVERDUE": (
         Code.UNAVAILABLE,
         "No checkpoint of the ledger could be anchored for a day, so nothing is signed; ask the operator.",
@@ -148,6 +153,7 @@ _RETRIES_S: Mapping[str, float] = {
     "AUDIT_UNWRITABLE": 1.0,
     "STORE_BUSY": 1.0,
     "INTERRUPTED": 0.1,
+    "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
 }
 
 

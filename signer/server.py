@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from pool import Pool, TokenView
-from signer import books
+from signer import books, revocation
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
@@ -47,6 +47,7 @@ from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.people import derived, nobody_is_served, served
 from signer.policy import Policy
 from signer.register import Register
+from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
 from signer.store import open_store
@@ -93,6 +94,9 @@ class Daemon:
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
+            self._revocations = await stack.enter_async_context(
+                Revocations(revocation.issuers(self._config.trust), self._clock)
+            )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
             metrics = self._measured()
@@ -119,6 +123,7 @@ class Daemon:
             lambda: self._admission.calls,
             lambda: checkpoints.age_s,
             lambda: checkpoints.queued,
+            self._revocations,
         )
         metrics.gauge(
             "paraph_ledger_rows", "Rows of the ledger written since the start.", lambda: ledger.writer.written
@@ -159,7 +164,7 @@ class Daemon:
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
         redeem = consent.redeem if consent is not None else nobody_is_served
-        batches = Batches(self._pool, ledger, self._clock, redeem)
+        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
             self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
@@ -252,6 +257,8 @@ class Daemon:
     async def _reload(self) -> None:
         new = await asyncio.to_thread(configs.load, self._path)
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
+        if new.trust.crl != self._config.trust.crl:
+            fixed.append("trust.crl")
         if fixed:
             raise ConfigError(self._path, [f"{', '.join(fixed)}: changed, and needs a restart"])
         policy = Policy.of(new)

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from signer.listener import TlsFiles
     from signer.people import mail_server
     from signer.policy import Policy
+    from signer.revocation import issuers
 
     logging.basicConfig(
         level=options.log_level,
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return _mistakes(options, [error])
     listeners = [listener for listener in config.listener if listener.address is not None]
-    reads: list[Callable[[], object]] = [partial(Policy.of, config)]
+    reads: list[Callable[[], object]] = [partial(Policy.of, config), partial(issuers, config.trust)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
     reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
     if config.people is not None:

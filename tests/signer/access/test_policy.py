@@ -290,6 +290,7 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
         pytest.param(_spoil('name = "card"', 'name = "other"'), ["token: changed, and needs a restart"], id="token-name"),
         pytest.param(_spoil('metrics = "127.0.0.1:', 'metrics = "[::1]:'), ["server: changed, and needs a restart"], id="server"),
         pytest.param(_spoil("denied_certificates", "roots2"), ["trust.roots2: unknown key"], id="trust"),
+        pytest.param(lambda text: text + '[[trust.crl]]\nissuer = "/ca"\nfile = "/crl"\n', ["trust.crl: changed, and needs a restart"], id="crl"),
     ],
 )  # fmt: skip
 def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], mistakes: list[str]) -> None:
