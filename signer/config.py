@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pool import PinFile, TokenConfig
 from signer.fetch import check_url as check_fetched
+from signer.message import check_tell
 from signer.webhook import check_url
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
@@ -260,13 +261,18 @@ class People(_Section):
     telephone number.
     """
 
-    tell: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")]
+    tell: str
     mail: Mail | None = None
 
     seed_key_file: Path | None = None
     seed_key_credential: Credential | None = None
     name: Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f]{1,40}$")] = "Paraph"
     wait_h: Annotated[int, Field(ge=0, le=720)] = 24
+
+    @field_validator("tell")
+    @classmethod
+    def _tell(cls, text: str) -> str:
+        return check_tell(text)
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:

@@ -98,7 +98,7 @@ def as_user(command: Sequence[Any], user: pwd.struct_passwd | None) -> list[str]
 
 @dataclass
 class Token:
-    """A token of the daemon's configuration; more keys of the section in `more`."""
+    """A token of the daemon's configuration; more keys of the section in `more`. `pin` empty: none is configured."""
 
     name: str
     label: str
@@ -188,12 +188,12 @@ class Rig:
             lines += ["[[listener]]", f'socket = "{self.directory / name}"', f'mode = "{mode}"', f'caller = "{caller}"']
         for token in self.tokens:
             pin = self.directory / f"{token.name}.pin"
-            if not pin.exists():
+            if token.pin and not pin.exists():
                 pin.write_text(token.pin)
                 pin.chmod(0o400)
             environment = self.store.environment | (self.shim.env if self.shim and token.module != str(MODULE) else {})
             lines += ["[[token]]", f'name = "{token.name}"', f'kind = "{token.kind}"', f'module = "{token.module}"']
-            lines += [f'label = "{token.label}"', f'pin_file = "{pin}"']
+            lines += [f'label = "{token.label}"', *([f'pin_file = "{pin}"'] if token.pin else [])]
             lines += [f"{name} = {json.dumps(value)}" for name, value in token.more.items()]
             lines += ["[token.environment]", *(f'{n} = "{v}"' for n, v in environment.items())]
         for name, (role, rpcs, credentials) in self.callers.items():

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18signer/v1/operator.proto\x12\tsigner.v1\"\x16\n\x14GetServerInfoRequest\"\x95\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07started\x18\x02 \x01(\t\x12\x15\n\rconfig_sha256\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12!\n\x06limits\x18\x06 \x01(\x0b\x32\x11.signer.v1.Limits\"\xca\x01\n\x06Limits\x12\x19\n\x11message_bytes_max\x18\x01 \x01(\r\x12\x18\n\x10\x61nswer_bytes_max\x18\x02 \x01(\r\x12\x13\n\x0b\x64igests_max\x18\x03 \x01(\r\x12%\n\x1dstream_digests_unanswered_max\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocument_bytes_max\x18\x05 \x01(\x04\x12\x15\n\rdocuments_max\x18\x06 \x01(\r\x12\x1c\n\x14\x64ocument_streams_max\x18\x07 \x01(\r\"\x15\n\x13ReloadConfigRequest\"S\n\x14ReloadConfigResponse\x12\x15\n\rconfig_sha256\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61llers\x18\x03 \x01(\r\"\x13\n\x11ListTokensRequest\"6\n\x12ListTokensResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.signer.v1.Token\"\x14\n\x12WatchTokensRequest\"?\n\x12UnlockTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1a\n\x12override_final_try\x18\x02 \x01(\x08\"\"\n\x11\x44rainTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\"#\n\x12ResumeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xf3\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.signer.v1.Token.State\x12\r\n\x05since\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\r\n\x05label\x18\x06 \x01(\t\x12\x0e\n\x06serial\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x0e\n\x06module\x18\t \x01(\t\x12\x13\n\x0b\x63redentials\x18\n \x03(\t\x12\x1e\n\x05lanes\x18\x0b \x03(\x0b\x32\x0f.signer.v1.Lane\x12\x0f\n\x07waiting\x18\x0c \x01(\r\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x42SENT\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\x12\x08\n\x04OPEN\x10\x03\x12\t\n\x05READY\x10\x04\x12\n\n\x06LOCKED\x10\x05\x12\x0f\n\x0bQUARANTINED\x10\x06\x12\x0b\n\x07TRIPPED\x10\x07\x12\x0b\n\x07\x44RAINED\x10\x08\"\xed\x02\n\x04Lane\x12\r\n\x05index\x18\x01 \x01(\r\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.signer.v1.Lane.State\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x12\n\nsignatures\x18\x04 \x01(\x04\x12+\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.signer.v1.Lane.ErrorsEntry\x12\x0e\n\x06starts\x18\x06 \x01(\r\x12\x0e\n\x06losses\x18\x07 \x01(\r\x12\x12\n\nper_second\x18\x08 \x01(\x01\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x0e\n\x06\x64irect\x18\n \x01(\x08\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"^\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x08\n\x04IDLE\x10\x02\x12\x0b\n\x07SIGNING\x10\x03\x12\x0c\n\x08STOPPING\x10\x04\x12\x0b\n\x07RESTING\x10\x05\"\xdb\x01\n\x19RegisterCredentialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x02 \x01(\x0c\x12\x11\n\tkey_label\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12\x0c\n\x04gate\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x13\n\x0b\x64igests_max\x18\x08 \x01(\r\x12\x12\n\nlifetime_s\x18\t \x01(\r\x12\r\n\x05hours\x18\n \x01(\t\x12\x0f\n\x07\x63laimed\x18\x0b \x01(\x08\"+\n\x1aRegisterCredentialResponse\x12\r\n\x05state\x18\x01 \x01(\t\"<\n\x19SetCredentialStateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsuspended\x18\x02 \x01(\x08\"+\n\x1aSetCredentialStateResponse\x12\r\n\x05state\x18\x01 \x01(\t\"o\n\x13\x45nrolSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontact_kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\"&\n\x14\x45nrolSubjectResponse\x12\x0e\n\x06\x62\x65gins\x18\x01 \x01(\t\"8\n\x15SuspendSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\"\x18\n\x16SuspendSubjectResponse\"\'\n\x14UnlockSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"\x17\n\x15UnlockSubjectResponse2\xc9\x07\n\x08Operator\x12R\n\rGetServerInfo\x12\x1f.signer.v1.GetServerInfoRequest\x1a .signer.v1.GetServerInfoResponse\x12O\n\x0cReloadConfig\x12\x1e.signer.v1.ReloadConfigRequest\x1a\x1f.signer.v1.ReloadConfigResponse\x12I\n\nListTokens\x12\x1c.signer.v1.ListTokensRequest\x1a\x1d.signer.v1.ListTokensResponse\x12M\n\x0bWatchTokens\x12\x1d.signer.v1.WatchTokensRequest\x1a\x1d.signer.v1.ListTokensResponse0\x01\x12>\n\x0bUnlockToken\x12\x1d.signer.v1.UnlockTokenRequest\x1a\x10.signer.v1.Token\x12<\n\nDrainToken\x12\x1c.signer.v1.DrainTokenRequest\x1a\x10.signer.v1.Token\x12>\n\x0bResumeToken\x12\x1d.signer.v1.ResumeTokenRequest\x1a\x10.signer.v1.Token\x12\x61\n\x12RegisterCredential\x12$.signer.v1.RegisterCredentialRequest\x1a%.signer.v1.RegisterCredentialResponse\x12\x61\n\x12SetCredentialState\x12$.signer.v1.SetCredentialStateRequest\x1a%.signer.v1.SetCredentialStateResponse\x12O\n\x0c\x45nrolSubject\x12\x1e.signer.v1.EnrolSubjectRequest\x1a\x1f.signer.v1.EnrolSubjectResponse\x12U\n\x0eSuspendSubject\x12 .signer.v1.SuspendSubjectRequest\x1a!.signer.v1.SuspendSubjectResponse\x12R\n\rUnlockSubject\x12\x1f.signer.v1.UnlockSubjectRequest\x1a .signer.v1.UnlockSubjectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18signer/v1/operator.proto\x12\tsigner.v1\"\x16\n\x14GetServerInfoRequest\"\x95\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07started\x18\x02 \x01(\t\x12\x15\n\rconfig_sha256\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12!\n\x06limits\x18\x06 \x01(\x0b\x32\x11.signer.v1.Limits\"\xca\x01\n\x06Limits\x12\x19\n\x11message_bytes_max\x18\x01 \x01(\r\x12\x18\n\x10\x61nswer_bytes_max\x18\x02 \x01(\r\x12\x13\n\x0b\x64igests_max\x18\x03 \x01(\r\x12%\n\x1dstream_digests_unanswered_max\x18\x04 \x01(\r\x12\x1a\n\x12\x64ocument_bytes_max\x18\x05 \x01(\x04\x12\x15\n\rdocuments_max\x18\x06 \x01(\r\x12\x1c\n\x14\x64ocument_streams_max\x18\x07 \x01(\r\"\x15\n\x13ReloadConfigRequest\"S\n\x14ReloadConfigResponse\x12\x15\n\rconfig_sha256\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61llers\x18\x03 \x01(\r\"\x13\n\x11ListTokensRequest\"6\n\x12ListTokensResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.signer.v1.Token\"\x14\n\x12WatchTokensRequest\"?\n\x12UnlockTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1a\n\x12override_final_try\x18\x02 \x01(\x08\"\"\n\x11\x44rainTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\"#\n\x12ResumeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\xff\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.signer.v1.Token.State\x12\r\n\x05since\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\r\n\x05label\x18\x06 \x01(\t\x12\x0e\n\x06serial\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x0e\n\x06module\x18\t \x01(\t\x12\x13\n\x0b\x63redentials\x18\n \x03(\t\x12\x1e\n\x05lanes\x18\x0b \x03(\x0b\x32\x0f.signer.v1.Lane\x12\x0f\n\x07waiting\x18\x0c \x01(\r\"\x8f\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x42SENT\x10\x01\x12\x0b\n\x07\x43HANGED\x10\x02\x12\x08\n\x04OPEN\x10\x03\x12\t\n\x05READY\x10\x04\x12\n\n\x06LOCKED\x10\x05\x12\x0f\n\x0bQUARANTINED\x10\x06\x12\x0b\n\x07TRIPPED\x10\x07\x12\x0b\n\x07\x44RAINED\x10\x08\x12\n\n\x06LEASED\x10\t\"\xf7\x02\n\x04Lane\x12\r\n\x05index\x18\x01 \x01(\r\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.signer.v1.Lane.State\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x12\n\nsignatures\x18\x04 \x01(\x04\x12+\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x1b.signer.v1.Lane.ErrorsEntry\x12\x0e\n\x06starts\x18\x06 \x01(\r\x12\x0e\n\x06losses\x18\x07 \x01(\r\x12\x12\n\nper_second\x18\x08 \x01(\x01\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x0e\n\x06\x64irect\x18\n \x01(\x08\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x08\n\x04IDLE\x10\x02\x12\x0b\n\x07SIGNING\x10\x03\x12\x0c\n\x08STOPPING\x10\x04\x12\x0b\n\x07RESTING\x10\x05\x12\x08\n\x04OPEN\x10\x06\"\xdb\x01\n\x19RegisterCredentialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x02 \x01(\x0c\x12\x11\n\tkey_label\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\t\x12\x0c\n\x04gate\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x13\n\x0b\x64igests_max\x18\x08 \x01(\r\x12\x12\n\nlifetime_s\x18\t \x01(\r\x12\r\n\x05hours\x18\n \x01(\t\x12\x0f\n\x07\x63laimed\x18\x0b \x01(\x08\"+\n\x1aRegisterCredentialResponse\x12\r\n\x05state\x18\x01 \x01(\t\"<\n\x19SetCredentialStateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsuspended\x18\x02 \x01(\x08\"+\n\x1aSetCredentialStateResponse\x12\r\n\x05state\x18\x01 \x01(\t\"o\n\x13\x45nrolSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontact_kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\"&\n\x14\x45nrolSubjectResponse\x12\x0e\n\x06\x62\x65gins\x18\x01 \x01(\t\"8\n\x15SuspendSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\"\x18\n\x16SuspendSubjectResponse\"\'\n\x14UnlockSubjectRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"\x17\n\x15UnlockSubjectResponse2\xc9\x07\n\x08Operator\x12R\n\rGetServerInfo\x12\x1f.signer.v1.GetServerInfoRequest\x1a .signer.v1.GetServerInfoResponse\x12O\n\x0cReloadConfig\x12\x1e.signer.v1.ReloadConfigRequest\x1a\x1f.signer.v1.ReloadConfigResponse\x12I\n\nListTokens\x12\x1c.signer.v1.ListTokensRequest\x1a\x1d.signer.v1.ListTokensResponse\x12M\n\x0bWatchTokens\x12\x1d.signer.v1.WatchTokensRequest\x1a\x1d.signer.v1.ListTokensResponse0\x01\x12>\n\x0bUnlockToken\x12\x1d.signer.v1.UnlockTokenRequest\x1a\x10.signer.v1.Token\x12<\n\nDrainToken\x12\x1c.signer.v1.DrainTokenRequest\x1a\x10.signer.v1.Token\x12>\n\x0bResumeToken\x12\x1d.signer.v1.ResumeTokenRequest\x1a\x10.signer.v1.Token\x12\x61\n\x12RegisterCredential\x12$.signer.v1.RegisterCredentialRequest\x1a%.signer.v1.RegisterCredentialResponse\x12\x61\n\x12SetCredentialState\x12$.signer.v1.SetCredentialStateRequest\x1a%.signer.v1.SetCredentialStateResponse\x12O\n\x0c\x45nrolSubject\x12\x1e.signer.v1.EnrolSubjectRequest\x1a\x1f.signer.v1.EnrolSubjectResponse\x12U\n\x0eSuspendSubject\x12 .signer.v1.SuspendSubjectRequest\x1a!.signer.v1.SuspendSubjectResponse\x12R\n\rUnlockSubject\x12\x1f.signer.v1.UnlockSubjectRequest\x1a .signer.v1.UnlockSubjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,35 +56,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMETOKENREQUEST']._serialized_start=728
   _globals['_RESUMETOKENREQUEST']._serialized_end=763
   _globals['_TOKEN']._serialized_start=766
-  _globals['_TOKEN']._serialized_end=1137
+  _globals['_TOKEN']._serialized_end=1149
   _globals['_TOKEN_STATE']._serialized_start=1006
-  _globals['_TOKEN_STATE']._serialized_end=1137
-  _globals['_LANE']._serialized_start=1140
-  _globals['_LANE']._serialized_end=1505
-  _globals['_LANE_ERRORSENTRY']._serialized_start=1364
-  _globals['_LANE_ERRORSENTRY']._serialized_end=1409
-  _globals['_LANE_STATE']._serialized_start=1411
-  _globals['_LANE_STATE']._serialized_end=1505
-  _globals['_REGISTERCREDENTIALREQUEST']._serialized_start=1508
-  _globals['_REGISTERCREDENTIALREQUEST']._serialized_end=1727
-  _globals['_REGISTERCREDENTIALRESPONSE']._serialized_start=1729
-  _globals['_REGISTERCREDENTIALRESPONSE']._serialized_end=1772
-  _globals['_SETCREDENTIALSTATEREQUEST']._serialized_start=1774
-  _globals['_SETCREDENTIALSTATEREQUEST']._serialized_end=1834
-  _globals['_SETCREDENTIALSTATERESPONSE']._serialized_start=1836
-  _globals['_SETCREDENTIALSTATERESPONSE']._serialized_end=1879
-  _globals['_ENROLSUBJECTREQUEST']._serialized_start=1881
-  _globals['_ENROLSUBJECTREQUEST']._serialized_end=1992
-  _globals['_ENROLSUBJECTRESPONSE']._serialized_start=1994
-  _globals['_ENROLSUBJECTRESPONSE']._serialized_end=2032
-  _globals['_SUSPENDSUBJECTREQUEST']._serialized_start=2034
-  _globals['_SUSPENDSUBJECTREQUEST']._serialized_end=2090
-  _globals['_SUSPENDSUBJECTRESPONSE']._serialized_start=2092
-  _globals['_SUSPENDSUBJECTRESPONSE']._serialized_end=2116
-  _globals['_UNLOCKSUBJECTREQUEST']._serialized_start=2118
-  _globals['_UNLOCKSUBJECTREQUEST']._serialized_end=2157
-  _globals['_UNLOCKSUBJECTRESPONSE']._serialized_start=2159
-  _globals['_UNLOCKSUBJECTRESPONSE']._serialized_end=2182
-  _globals['_OPERATOR']._serialized_start=2185
-  _globals['_OPERATOR']._serialized_end=3154
+  _globals['_TOKEN_STATE']._serialized_end=1149
+  _globals['_LANE']._serialized_start=1152
+  _globals['_LANE']._serialized_end=1527
+  _globals['_LANE_ERRORSENTRY']._serialized_start=1376
+  _globals['_LANE_ERRORSENTRY']._serialized_end=1421
+  _globals['_LANE_STATE']._serialized_start=1423
+  _globals['_LANE_STATE']._serialized_end=1527
+  _globals['_REGISTERCREDENTIALREQUEST']._serialized_start=1530
+  _globals['_REGISTERCREDENTIALREQUEST']._serialized_end=1749
+  _globals['_REGISTERCREDENTIALRESPONSE']._serialized_start=1751
+  _globals['_REGISTERCREDENTIALRESPONSE']._serialized_end=1794
+  _globals['_SETCREDENTIALSTATEREQUEST']._serialized_start=1796
+  _globals['_SETCREDENTIALSTATEREQUEST']._serialized_end=1856
+  _globals['_SETCREDENTIALSTATERESPONSE']._serialized_start=1858
+  _globals['_SETCREDENTIALSTATERESPONSE']._serialized_end=1901
+  _globals['_ENROLSUBJECTREQUEST']._serialized_start=1903
+  _globals['_ENROLSUBJECTREQUEST']._serialized_end=2014
+  _globals['_ENROLSUBJECTRESPONSE']._serialized_start=2016
+  _globals['_ENROLSUBJECTRESPONSE']._serialized_end=2054
+  _globals['_SUSPENDSUBJECTREQUEST']._serialized_start=2056
+  _globals['_SUSPENDSUBJECTREQUEST']._serialized_end=2112
+  _globals['_SUSPENDSUBJECTRESPONSE']._serialized_start=2114
+  _globals['_SUSPENDSUBJECTRESPONSE']._serialized_end=2138
+  _globals['_UNLOCKSUBJECTREQUEST']._serialized_start=2140
+  _globals['_UNLOCKSUBJECTREQUEST']._serialized_end=2179
+  _globals['_UNLOCKSUBJECTRESPONSE']._serialized_start=2181
+  _globals['_UNLOCKSUBJECTRESPONSE']._serialized_end=2204
+  _globals['_OPERATOR']._serialized_start=2207
+  _globals['_OPERATOR']._serialized_end=3176
 # @@protoc_insertion_point(module_scope)

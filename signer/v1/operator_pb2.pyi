@@ -106,6 +106,7 @@ class Token(_message.Message):
         QUARANTINED: _ClassVar[Token.State]
         TRIPPED: _ClassVar[Token.State]
         DRAINED: _ClassVar[Token.State]
+        LEASED: _ClassVar[Token.State]
     STATE_UNSPECIFIED: Token.State
     ABSENT: Token.State
     CHANGED: Token.State
@@ -115,6 +116,7 @@ class Token(_message.Message):
     QUARANTINED: Token.State
     TRIPPED: Token.State
     DRAINED: Token.State
+    LEASED: Token.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -151,12 +153,14 @@ class Lane(_message.Message):
         SIGNING: _ClassVar[Lane.State]
         STOPPING: _ClassVar[Lane.State]
         RESTING: _ClassVar[Lane.State]
+        OPEN: _ClassVar[Lane.State]
     STATE_UNSPECIFIED: Lane.State
     STARTING: Lane.State
     IDLE: Lane.State
     SIGNING: Lane.State
     STOPPING: Lane.State
     RESTING: Lane.State
+    OPEN: Lane.State
     class ErrorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
