@@ -127,14 +127,22 @@ authorisations = Table(
     Column("key", String, nullable=False),
     Column("output", String, nullable=False),
     Column("algorithm", String, nullable=False),
-    Column("inputs", LargeBinary, nullable=False),  # each item's document, SHA-256, one behind the other
-    Column("digests", LargeBinary, nullable=False),  # each item's digest, one behind the other
+    Column("inputs", String, nullable=False),  # hash of the documents' SHA-256 in order; empty: none is named
+    Column("digests", String, nullable=False),  # hash of the digests in order; empty: none is named
     Column("count", Integer, nullable=False),
     Column("issued", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
     Column("request", LargeBinary),  # the one that has redeemed it
 )
 Index("authorisations_expires", authorisations.c.expires)
+# Of authorisations for documents that come one by one: which each of them is. Apart, because the row above is written
+# again when it is redeemed.
+authorised_documents = Table(
+    "authorised_documents",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("inputs", LargeBinary, nullable=False),  # 32 bytes each
+)
 # What waits for a person (pending.py): batches, and the documents or digests of each.
 batches = Table(
     "batches",
@@ -244,7 +252,9 @@ outbox = Table(
 )
 Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
-_PEOPLE = (subjects, enrolments, sent_codes, guesses, authorisations, batches, batch_items, outbox)
+_PEOPLE = (
+    *(subjects, enrolments, sent_codes, guesses, authorisations, authorised_documents, batches, batch_items, outbox),
+)
 
 
 def open_store(where: Where) -> Engine:
