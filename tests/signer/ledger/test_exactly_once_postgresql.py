@@ -183,9 +183,9 @@ def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     load = Clients(own, 6, history)
     try:
         for number in range(6):
-            time.sleep(chance.uniform(0.2, 1.0))
+            time.sleep(chance.uniform(0.1, 0.5))  # many requests long
             postgres.kill()
-            time.sleep(chance.uniform(0.0, 1.2))
+            time.sleep(chance.uniform(0.0, 0.6))
             if number % 3 == 2:
                 own.stop(signal.SIGKILL)
             postgres.start()
