@@ -173,12 +173,12 @@ def test_a_backup_under_c_sign(rig: Rig) -> None:
     """
     message = request(digests=[digest(7)])
     with Caller(rig) as portal:
-        shim_of(rig).script("C_Sign * delay 3")
+        shim_of(rig).script("C_Sign * hold 60")
         call = portal.signing.SignDigests.future(message, timeout=20)
         until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
         file = backup(rig)
+        shim_of(rig).clear()
         made = [item.signature for item in call.result().items]
-    shim_of(rig).clear()
     new_checkpoint(rig)
     rig.stop()
     assert restore(rig, file).returncode == 0
