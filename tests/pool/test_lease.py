@@ -1,34 +1,25 @@
 """
 A person's token: it waits, is leased by its own PIN, and is clean again before anybody else has it.
 
-The shim's log says what the token was really asked. Each person's PIN has another length, so that the log tells whose
-login it was without holding a PIN.
+The shim's log says what the token was really asked; resets are recorded instead of made.
 """
 
 import asyncio
-import contextlib
-import sqlite3
+import os
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pool import (
-    BadRequest,
-    Key,
-    Lease,
-    Outcomes,
-    Pin,
-    Pool,
-    PoolError,
-    TokenConfig,
-    Unavailable,
-)
+from pool import BadRequest, Key, Lease, Outcomes, Pin, Pool, Unavailable
 from pool.assign import Frame, Run
-from pool.reader import ResetFailed
+from pool.start import open_token
 from pool.work import Work
+from tests.pool.conftest import MakePersonal
+from tests.pool.persons import CKU_USER, END_S, WRONG, Resets, count, leased, log_of, refused, spki, waits
 from tests.pool.rig import (
     ECDSA,
     audit,
@@ -36,6 +27,7 @@ from tests.pool.rig import (
     config,
     digests,
     gone,
+    lanes_up,
     pids,
     pool_over,
     state,
@@ -46,88 +38,16 @@ from tests.pool.rig import (
 from tests.shim import Shim
 from tests.softhsm import PIN, Store
 
-END_S = 1.0  # after a lease, its worker is gone
-WRONG = "99999"
-CKR_GENERAL_ERROR, CKR_DEVICE_REMOVED, CKR_PIN_INCORRECT = "0x5", "0x32", "0xA0"
-CKR_PIN_LOCKED, CKR_SESSION_HANDLE_INVALID, CKR_USER_ALREADY_LOGGED_IN = "0xA4", "0xB3", "0x100"
-CKU_USER, CKU_CONTEXT_SPECIFIC = 1, 2
+CKR_DEVICE_REMOVED, CKR_SESSION_HANDLE_INVALID, CKR_USER_ALREADY_LOGGED_IN = "0x32", "0xB3", "0x100"
 
 
-class Resets:
-    """Stands for the readers: when which token's card was reset."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[int, str]] = []  # CLOCK_MONOTONIC in ns, as in the shim's log
-        self.failures = 0
-
-    async def __call__(self, token: TokenConfig) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise ResetFailed("SCardConnect: 0x8010000b")
-        self.made.append((time.monotonic_ns(), token.name))
-
-
-@pytest.fixture
-def resets() -> Resets:
-    return Resets()
-
-
-@pytest.fixture
-def people(own_store: Store) -> Store:
-    """The token "card" with one P-256 key."""
-    own_store.token("card")
-    own_store.keys("card", ["P-256"])
-    return own_store
-
-
-MakePersonal = Callable[..., contextlib.AbstractAsyncContextManager[Pool]]
-
-
-@pytest.fixture
-def make_personal(people: Store, shim: Shim, resets: Resets, tmp_path: Path) -> MakePersonal:
-    """`async with make_personal() as pool:` a pool over the card behind the shim, which waits for its person."""
-
-    @contextlib.asynccontextmanager
-    async def made(*, wait: bool = True, keys: Any = None, **token: Any) -> AsyncIterator[Pool]:
-        one = config(people, shim=shim, pin=None, personal=True, **token)
-        async with pool_over(one, state=tmp_path / "state", wait=wait, keys=keys, reset=resets) as pool:
-            yield pool
-
-    return made
-
-
-def leased(pool: Pool, pin: str = PIN, *, caller: str = "ann", timeout_s: float = 10.0, **more: Any) -> Any:
-    return pool.lease("card", caller=caller, pin=Pin(pin), timeout_s=timeout_s, **more)
-
-
-async def refused(pool: Pool, pin: str = PIN, **more: Any) -> Any:
-    """The error that a lease is refused with."""
-    with pytest.raises(PoolError) as error:
-        async with leased(pool, pin, **more):
-            pytest.fail("the lease was given")
-    return error.value
-
-
-async def waits(pool: Pool, name: str = "card") -> None:
-    await until(lambda: state(pool, name) == "OPEN" and view(pool, name).lanes[0][0].state == "OPEN", 10)
-
-
-def spki(store: Store, label: str = "card") -> bytes:
-    return store.made[label]["P-256"][1]
-
-
-def calls(shim: Shim, pid: int) -> list[str]:
-    """What a process has called, each function once entered."""
-    return [call.fn for call in shim.log() if call.pid == pid and call.ev == "enter"]
-
-
-def count(tmp_path: Path) -> tuple[int, int]:
-    """(refused, open) of the only token, as they are on disk."""
-    database = sqlite3.connect(tmp_path / "state" / "tries.sqlite")
-    try:
-        return database.execute("SELECT refused, open FROM tries").fetchone() or (0, 0)
-    finally:
-        database.close()
+@pytest.fixture(autouse=True)
+async def the_loop_is_quiet() -> AsyncIterator[None]:
+    """Nothing of the pool fails in a callback or a task where nobody looks."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    yield
+    assert heard == []
 
 
 # ---- the way of a lease
@@ -279,7 +199,7 @@ async def test_b_beside_a(make_personal: MakePersonal, shim: Shim, tmp_path: Pat
             await asyncio.sleep(0)
         assert (await late).reason == "PIN_INCORRECT"
         assert len(shim.signs()) == 1
-        assert count(tmp_path) == (1, 0)
+        assert count(tmp_path / "state") == (1, 0)
 
 
 async def test_a_login_that_is_already_there_is_none(
@@ -296,7 +216,7 @@ async def test_a_login_that_is_already_there_is_none(
         assert (error.reason, type(error)) == ("TOKEN_BUSY", Unavailable)
         assert "CKR_USER_ALREADY_LOGGED_IN" in str(error)
         await until(lambda: gone(pid), END_S)
-        assert count(tmp_path) == (0, 0)
+        assert count(tmp_path / "state") == (0, 0)
         await waits(pool)
         assert len(resets.made) == 2
         async with leased(pool) as lease:
@@ -324,3 +244,352 @@ async def test_another_lease_s_frame_is_refused_by_the_worker(make_personal: Mak
             await waits(pool)
             assert view(pool).lanes[0][0].tally.losses == number + 1
         assert shim.signs() == []
+
+
+# ---- the end
+
+
+async def _done(pool: Pool, pid: int, shim: Shim) -> None:
+    """The block is left."""
+    async with leased(pool) as lease:
+        await lease.sign(ECDSA, digests(2))
+
+
+async def _error(pool: Pool, pid: int, shim: Shim) -> None:
+    """An error leaves it."""
+    with pytest.raises(ZeroDivisionError):
+        async with leased(pool) as lease:
+            await lease.sign(ECDSA, digests(2))
+            raise ZeroDivisionError
+
+
+async def _cancelled(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its task is cancelled in the middle of a batch."""
+
+    async def sign() -> None:
+        async with leased(pool) as lease:
+            await lease.sign(ECDSA, digests(500))
+
+    shim.script("C_Sign * delay 0.01")
+    task = asyncio.create_task(sign())
+    await until(lambda: len(shim.signs()) > 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    asked = len(shim.signs())
+    await until(lambda: gone(pid), END_S)
+    assert len(shim.signs()) <= asked + 1
+
+
+async def _deadline(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its time is over while its block still lasts."""
+    async with leased(pool, timeout_s=0.4) as lease:
+        assert statuses(await lease.sign(ECDSA, digests(2))) == {("SIGNED", ""): 2}
+        await until(lambda: lease.over == "DEADLINE_EXCEEDED", 1)
+        await until(lambda: gone(pid), END_S)
+        with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
+            await lease.sign(ECDSA, digests(2))
+
+
+async def _drained(pool: Pool, pid: int, shim: Shim) -> None:
+    """An operator takes the token out of service: what the lane has is finished, the rest is told so."""
+    async with leased(pool) as lease:
+        shim.script("C_Sign * delay 0.01")
+        batch = asyncio.create_task(lease.sign(ECDSA, items := digests(300, 0, ECDSA)))
+        await until(lambda: len(shim.signs()) > 3)
+        pool.drain("card")
+        outcomes = await batch
+        assert len(outcomes) == len(items)
+        assert set(statuses(outcomes)) == {("SIGNED", ""), ("NOT_ATTEMPTED", "TOKEN_DRAINED")}
+        assert lease.over == "TOKEN_DRAINED"
+    await until(lambda: gone(pid), END_S)
+    assert (await refused(pool)).reason == "TOKEN_DRAINED"
+    pool.resume("card")
+
+
+async def _killed(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its process is killed: nobody logs out."""
+    async with leased(pool) as lease:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: lease.over == "MODULE_CRASH")
+
+
+async def _crashed(pool: Pool, pid: int, shim: Shim) -> None:
+    """The module dies in C_Sign: the item is INDETERMINATE, what was signed is kept, and nothing is signed anew."""
+    async with leased(pool) as lease:
+        await lease.sign(ECDSA, digests(30, 900, ECDSA))
+        shim.script(f"C_Sign {shim.number('C_Sign') + 3} crash")
+        outcomes = await lease.sign(ECDSA, digests(30, 0, ECDSA))
+        assert [outcome.status for outcome in outcomes[:4]] == ["SIGNED", "SIGNED", "INDETERMINATE", "NOT_ATTEMPTED"]
+        assert statuses(outcomes) == {
+            ("SIGNED", ""): 2, ("INDETERMINATE", "MODULE_CRASH"): 1, ("NOT_ATTEMPTED", "MODULE_CRASH"): 27,
+        }  # fmt: skip
+
+
+async def _removed(pool: Pool, pid: int, shim: Shim) -> None:
+    """The card goes while it signs: TOKEN_REMOVED, what was signed is kept."""
+    async with leased(pool) as lease:
+        await lease.sign(ECDSA, digests(30, 900, ECDSA))
+        shim.script(f"C_Sign {shim.number('C_Sign') + 3} return {CKR_DEVICE_REMOVED}")
+        outcomes = await lease.sign(ECDSA, digests(30, 0, ECDSA))
+        assert statuses(outcomes) == {
+            ("SIGNED", ""): 2, ("INDETERMINATE", "TOKEN_REMOVED"): 1, ("NOT_ATTEMPTED", "TOKEN_REMOVED"): 27,
+        }  # fmt: skip
+        assert lease.over == "TOKEN_REMOVED"
+
+
+async def _session_lost(pool: Pool, pid: int, shim: Shim) -> None:
+    """F5: the session is gone: no new login without the person, who is told LOGIN_REQUIRED."""
+    async with leased(pool) as lease:
+        shim.script(f"C_Sign 1 return {CKR_SESSION_HANDLE_INVALID}")
+        outcomes = await lease.sign(ECDSA, digests(5))
+        assert statuses(outcomes) == {("NOT_ATTEMPTED", "LOGIN_REQUIRED"): 5}
+    assert len(shim.logins()) == 1
+
+
+async def _wrong_signature(pool: Pool, pid: int, shim: Shim) -> None:
+    """F14: it signs wrongly: withheld, and the token is QUARANTINED until an operator has seen to it."""
+    async with leased(pool) as lease:
+        shim.script("C_Sign 2 corrupt")
+        outcomes = await lease.sign(ECDSA, digests(5))
+        assert statuses(outcomes) == {
+            ("SIGNED", ""): 1, ("FAILED", "SIGNATURE_INVALID"): 1, ("NOT_ATTEMPTED", "TOKEN_QUARANTINED"): 3,
+        }  # fmt: skip
+    assert (await refused(pool)).reason == "TOKEN_QUARANTINED"
+    await until(lambda: gone(pid), END_S)
+    pool.unlock("card")
+
+
+async def _wrong_pin(pool: Pool, pid: int, shim: Shim) -> None:
+    """It never began, because the PIN was wrong."""
+    assert (await refused(pool, WRONG)).reason == "PIN_INCORRECT"
+
+
+async def _hang_on_the_way_out(pool: Pool, pid: int, shim: Shim) -> None:
+    """The module hangs in C_Finalize."""
+    async with leased(pool):
+        shim.script("C_Finalize * hang 60")
+    await until(lambda: gone(pid), END_S + 0.2)
+    shim.clear()
+
+
+async def _hang_in_a_signature(pool: Pool, pid: int, shim: Shim) -> None:
+    """The module hangs in C_Sign at the lease's deadline: answered then, and the process killed a second later."""
+    async with leased(pool, timeout_s=1.0) as lease:
+        shim.script(f"C_Sign {shim.number('C_Sign') + 2} hang 60")
+        outcomes = await lease.sign(ECDSA, digests(4))
+        assert statuses(outcomes) == {
+            ("SIGNED", ""): 1, ("INDETERMINATE", "TOKEN_TIMEOUT"): 1, ("NOT_ATTEMPTED", "DEADLINE_EXCEEDED"): 2,
+        }  # fmt: skip
+        await until(lambda: gone(pid), END_S + 0.2)
+    shim.clear()
+
+
+ORDERLY = {_done, _error, _cancelled, _deadline, _drained, _removed, _session_lost, _wrong_signature}
+SUDDEN = {_killed, _crashed, _wrong_pin, _hang_on_the_way_out, _hang_in_a_signature}
+
+
+@pytest.mark.parametrize("end", sorted(ORDERLY | SUDDEN, key=lambda end: end.__name__), ids=lambda end: end.__name__)
+async def test_however_a_lease_ends(make_personal: MakePersonal, shim: Shim, resets: Resets, end: Any) -> None:
+    """
+    Logout and C_Finalize, the process gone within a second, the card reset, in this order; and only then is the token
+    opened again, for the next one, who is signed for by a process of that lease alone.
+    """
+    async with make_personal() as pool:
+        assert len(resets.made) == 1, "what a daemon before left behind"
+        (pid,) = pids(pool)
+        await end(pool, pid, shim)
+        await until(lambda: gone(pid), END_S)
+        shim.clear()
+        await waits(pool)
+        _, (reset, name) = resets.made
+        assert name == "card"
+        assert resets.beside[1] == set(), "a lane ran while the card was reset"
+        mine = log_of(shim, pid)
+        if end in ORDERLY:
+            assert [call.fn for call in mine if call.ev == "leave"][-3:] == ["C_Logout", "C_CloseSession", "C_Finalize"]
+            assert mine[-1].rv == 0
+        assert mine[-1].t < reset
+        assert reset < min(call.t for call in shim.log() if call.pid != pid)
+        async with leased(pool, caller="bob") as lease:
+            assert statuses(await lease.sign(ECDSA, digests(1, 9_000))) == {("SIGNED", ""): 1}
+            assert shim.signs()[-1].pid in pids(pool)
+            assert pids(pool) != [pid]
+
+
+async def test_the_pool_s_end_is_a_lease_s_end(make_personal: MakePersonal, shim: Shim, resets: Resets) -> None:
+    """A stop in the middle of a batch: told POOL_CLOSED, logged out, reset before close returns; who waits is told so."""
+    async with make_personal() as pool:
+        (pid,) = pids(pool)
+        async with leased(pool) as lease:
+            shim.script("C_Sign * delay 0.01")
+            batch = asyncio.create_task(lease.sign(ECDSA, digests(300, 0, ECDSA)))
+            waiting = asyncio.create_task(refused(pool, caller="bob"))
+            await until(lambda: len(shim.signs()) > 3)
+            began = time.monotonic()
+            await pool.close()
+            assert time.monotonic() - began < 2.5
+            assert gone(pid)
+            assert {call.fn for call in log_of(shim, pid)} >= {"C_Logout", "C_Finalize"}
+            assert log_of(shim, pid)[-1].t < resets.made[1][0]
+            assert set(statuses(await batch)) == {("SIGNED", ""), ("NOT_ATTEMPTED", "POOL_CLOSED")}
+            assert (lease.over, (await waiting).reason) == ("POOL_CLOSED", "POOL_CLOSED")
+        assert (await refused(pool)).reason == "POOL_CLOSED"
+
+
+async def test_nobody_has_a_card_that_could_not_be_reset(
+    make_personal: MakePersonal, shim: Shim, resets: Resets
+) -> None:
+    """While the reader refuses, nothing is opened and no PIN sent, and the token says why; when it obeys, all is well."""
+    async with make_personal() as pool:
+        resets.failures = 3
+        async with leased(pool):
+            pass
+        await until(lambda: resets.failures == 1)
+        assert "cannot be reset: SCardConnect" in view(pool).lanes[0][0].problem
+        assert (shim.count("C_Initialize"), len(shim.logins())) == (1, 1)
+        assert pool.problem(pool.key("P-256")) == "TOKEN_STARTING"
+        async with leased(pool):
+            assert shim.count("C_Initialize") == 2
+        assert resets.failures == 0
+
+
+async def test_what_an_earlier_daemon_left_is_reset_first(
+    make_personal: MakePersonal, shim: Shim, resets: Resets
+) -> None:
+    """A daemon that was killed may have left a card logged in: it is reset before it is looked at."""
+    async with make_personal():
+        ((reset, _),) = resets.made
+        assert reset < shim.log()[0].t
+
+
+# ---- what happens to a token that waits, or is had
+
+
+async def test_a_lane_that_dies_while_it_waits(make_personal: MakePersonal, shim: Shim, resets: Resets) -> None:
+    """Nobody was logged in: a new one, no PIN, no reset."""
+    async with make_personal() as pool:
+        (pid,) = pids(pool)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: pids(pool) not in ([pid], [0]))
+        await waits(pool)
+        assert (shim.logins(), len(resets.made)) == ([], 1)
+
+
+async def test_a_card_that_is_pulled(
+    make_personal: MakePersonal, people: Store, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    F2: it goes while it waits, and while a person has it and signs nothing: noticed by a ping, told at once, and it waits
+    again when it is back; the PIN is not sent again.
+    """
+    for name in ("pool.attendant.PING_EVERY_S", "pool.personal.PING_EVERY_S", "pool.keeper.LOOK_EVERY_S"):
+        monkeypatch.setattr(name, 0.1)
+
+    async def pull() -> None:
+        shim.script("C_GetTokenInfo * return 0xE0")  # SoftHSM itself does not notice
+        await until(lambda: shim.count("C_Finalize") > ended)
+        people.take_out("card")
+        shim.clear()
+
+    async with make_personal() as pool:
+        key = pool.key("P-256")
+        ended = shim.count("C_Finalize")
+        await pull()
+        await until(lambda: state(pool) == "ABSENT")
+        assert (pool.problem(key), (await refused(pool)).reason) == ("TOKEN_ABSENT", "TOKEN_ABSENT")
+        people.put_in("card")
+        await waits(pool)
+        async with leased(pool) as lease:
+            await lease.sign(ECDSA, digests(1))
+            ended = shim.count("C_Finalize")
+            await pull()
+            await until(lambda: lease.over == "TOKEN_REMOVED")
+        await until(lambda: state(pool) == "ABSENT")
+        people.put_in("card")
+        await waits(pool)
+        assert len(shim.logins()) == 1
+
+
+async def test_another_card_in_its_place(make_personal: MakePersonal, people: Store, shim: Shim) -> None:
+    """F3: it was changed for another of the same label while the lane waited: CHANGED, and the PIN is not sent to it."""
+    async with make_personal() as pool:
+        # SoftHSM does not see a card change hands: so what was seen at the opening is made another's.
+        vars(vars(pool)["_personal_lanes"][0])["_opened"]["serial"] = "0001"
+        error = await refused(pool)
+        assert (error.reason, error.retry_s) == ("TOKEN_CHANGED", None)
+        assert shim.logins() == []
+        await waits(pool)  # a look finds the right one
+
+
+async def test_other_keys_do_not_end_a_lease(make_personal: MakePersonal, people: Store) -> None:
+    """`set_keys` opens a lane anew that waits; one that somebody has is left alone until the lease is over."""
+    first = Key(*reversed(people.made["card"]["P-256"]))
+    second = Key(*reversed(people.keys("card", ["P-384"])["P-384"]))
+    async with make_personal(keys=[first]) as pool:
+        async with leased(pool) as lease:
+            pool.set_keys([second])
+            assert statuses(await lease.sign(ECDSA, digests(1))) == {("SIGNED", ""): 1}
+        await waits(pool)
+        async with pool.lease(second.ref, caller="ann", pin=Pin(PIN), timeout_s=5) as lease:
+            assert statuses(await lease.sign(ECDSA, digests(1))) == {("SIGNED", ""): 1}
+        await waits(pool)
+        (pid,) = pids(pool)
+        pool.set_keys([first])
+        await until(lambda: pids(pool) not in ([pid], [0]))
+        await waits(pool)
+
+
+async def test_who_waits_is_told_when_it_is_in_vain(make_personal: MakePersonal, shim: Shim) -> None:
+    """A drain turns away those in the line at once, not at their deadlines; a token being opened is told as that."""
+    async with make_personal() as pool:
+        async with leased(pool):
+            waiting = [asyncio.create_task(refused(pool, caller=name)) for name in "bc"]
+            await asyncio.sleep(0)
+            pool.drain("card")
+            assert [(await each).reason for each in waiting] == ["TOKEN_DRAINED"] * 2
+        shim.script("C_Initialize * delay 0.5")
+        await until(lambda: pids(pool) == [0])
+        pool.resume("card")
+        error = await refused(pool, timeout_s=0.1)
+        assert (error.reason, type(error)) == ("TOKEN_STARTING", Unavailable)
+
+
+async def test_a_service_s_token_beside_it(
+    people: Store, own_store: Store, shim: Shim, resets: Resets, tmp_path: Path
+) -> None:
+    """Leases come and go, wrong PINs too; a token with a service PIN in the same store signs all the while."""
+    people.token("seal")
+    people.keys("seal", ["P-256"])
+    configs = [config(people, shim=shim, pin=None, personal=True), config(people, "seal", shim=shim)]
+    async with pool_over(*configs, state=tmp_path / "state", reset=resets) as pool:
+        key = Key(*reversed(people.made["seal"]["P-256"])).ref
+        batch = asyncio.create_task(pool.sign(key, ECDSA, items := digests(3_000, 0, ECDSA), caller="seal"))
+        for pin in (PIN, WRONG, PIN):
+            if pin == WRONG:
+                assert (await refused(pool, pin)).reason == "PIN_INCORRECT"
+                continue
+            async with leased(pool, pin) as lease:
+                assert statuses(await lease.sign(ECDSA, digests(5, 50_000, ECDSA))) == {("SIGNED", ""): 5}
+        outcomes = await batch
+        assert statuses(outcomes) == {("SIGNED", ""): 3_000}
+        for item, outcome in zip(items[::100], outcomes[::100], strict=True):
+            check(ECDSA, spki(people, "seal"), item, outcome.signature)
+        assert {name for _, name in resets.made} == {"card"}
+        assert lanes_up(view(pool, "seal"))
+
+
+async def test_a_card_without_a_pin_is_nobody_s(
+    make_personal: MakePersonal, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that asks for no PIN would sign for whoever comes: it is not served as a person's."""
+
+    async def asks_for_none(child: Any, token: Any) -> dict[str, Any]:
+        return await open_token(child, token) | {"login": False}
+
+    monkeypatch.setattr("pool.personal.open_token", asks_for_none)
+    async with make_personal() as pool:
+        assert state(pool) == "LOCKED"
+        assert "asks for no PIN" in view(pool).detail
+        assert (await refused(pool)).reason == "PIN_LOCKED"
+    assert shim.logins() == []
