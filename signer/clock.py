@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 class Clock:
     """Wall time for what is written into signatures and logs, monotonic seconds for what is measured."""
 
+    def epoch(self) -> float:
+        """Now, in seconds since the epoch, as exact as the system has it: a one-time code's step has an edge."""
+        return time.time()
+
     def wall(self) -> datetime:
         """Now, UTC, in whole seconds: what signing-time and /M can hold."""
         return datetime.now(UTC).replace(microsecond=0)
@@ -30,7 +34,7 @@ class Steady:
 
     def confirm(self) -> None:
         """The system's clock is right as it is now."""
-        self._base = self._clock.wall().timestamp() - self._clock.monotonic()
+        self._base = self._clock.epoch() - self._clock.monotonic()
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -39,7 +43,7 @@ class Steady:
     @property
     def jump_s(self) -> float:
         """How far the system's clock has been moved since."""
-        return self._clock.wall().timestamp() - self.now()
+        return self._clock.epoch() - self.now()
 
 
 def rfc3339(moment: datetime) -> str:

@@ -189,8 +189,11 @@ class DocumentStream:
         ask = replace(ask, digests=[content_digest])
         try:
             outcome, template, attributes = await self._batches.sign_document(ask, record)
-        except Refusal:
-            job.attempted = Status.INDETERMINATE if record.may_have_signed else None  # and not in writing yet
+        except Refusal as refusal:
+            if record.may_have_signed:
+                job.attempted = Status.INDETERMINATE  # and not in writing yet
+            elif refusal.reason == "AUTHZ_EXPIRED":
+                job.attempted = Status.NOT_ATTEMPTED  # who allows it again may have it signed
             raise
         if outcome.status is not Status.SIGNED:
             job.attempted = outcome.status

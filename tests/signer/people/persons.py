@@ -123,6 +123,9 @@ class Town:
             "ada": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "ada-seen": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(), "content_commitment"),
             "ada-login": (Gate.CODE_HOTP, "ada", (), Bounds(), "digital_signature"),
+            "ada-brief": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(claimed=True, lifetime_s=2), "content_commitment"),
+            "dan": (Gate.CODE_SENT, "dan", OUTPUTS, Bounds(claimed=True), "content_commitment"),
+            "dan-login": (Gate.CODE_SENT, "dan", (), Bounds(), "digital_signature"),
             "bob": (Gate.CODE_SENT, "bob", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "dora": (Gate.TOKEN_PIN, "dora", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "cleo": (Gate.CODE_TOTP, "cleo", OUTPUTS, Bounds(claimed=True), "content_commitment"),
@@ -193,6 +196,12 @@ class Town:
             terms=terms, secret_code=person.code if code is None else code, otp=otp, source="192.0.2.7"
         )
         return said(lambda: self[caller].signing.Authorize(request, timeout=10))
+
+    def unlock(self, name: str) -> None:
+        answer = said(
+            lambda: self["operator"].operator.UnlockSubject(op.UnlockSubjectRequest(subject=name), timeout=10)
+        )
+        assert answer.code == "OK", answer
 
     def sent(self, person: Person, terms: Any, caller: str = "window") -> str:
         after = len(self.inbox.messages)
