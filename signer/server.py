@@ -164,7 +164,7 @@ class Daemon:
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
         redeem = consent.redeem if consent is not None else nobody_is_served
-        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations)
+        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
             self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
