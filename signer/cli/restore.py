@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _restore(options: argparse.Namespace, config: "Config") -> int:
-    from signer.checkpoint import KeyFile
+    from signer.checkpoint_key import spki_of
     from signer.config import ConfigError, NoCredentials
     from signer.restore import notes_of, restore
     from signer.store import where
@@ -77,7 +77,7 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
     database = where(config)
     assert isinstance(database, Path)
     try:
-        spki = KeyFile.of(config.ledger).spki
+        spki: bytes | None = spki_of(config.ledger)
     except NoCredentials:
         spki = None
         print("paraph restore: the checkpoint key is the service's alone: signatures of the anchors are not checked",

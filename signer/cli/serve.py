@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from signer.cli.exits import CONFIG, OK, TEMPORARY
 
 if TYPE_CHECKING:
-    from signer.config import ConfigError
+    from signer.config import Config, ConfigError
 
 HELP = "run the daemon"
 EXAMPLE = "paraph serve --config /etc/paraph/paraph.toml"
@@ -33,7 +33,6 @@ def run(options: argparse.Namespace) -> int:
 
     from signer import anchor
     from signer import config as configs
-    from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
     from signer.database import StoreError
     from signer.entry import Failed
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     listeners = [listener for listener in config.listener if listener.address is not None]
     reads: list[Callable[[], object]] = [partial(Policy.of, config)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
-    reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
+    reads += [partial(_checkpoint_key, config, look=options.check), config.ledger.data_key]
     if options.check:  # at a start, an anchor that is away is no reason not to sign
         reads.append(partial(anchor.check, config.ledger))
     errors: list[ConfigError] = []
@@ -93,6 +92,27 @@ def run(options: argparse.Namespace) -> int:
         is_temporary = isinstance(error, StoreError) and error.is_temporary
         return TEMPORARY if is_temporary or (isinstance(error, Failed) and error.reason == "STORE_BUSY") else CONFIG
     return OK
+
+
+def _checkpoint_key(config: "Config", *, look: bool) -> None:
+    """
+    Whether it can be read, or what is known of one on a token; with `look` also whether a credential has the same, as
+    a start finds out by itself. Raises `ConfigError`.
+    """
+    from signer import checkpoint_key
+    from signer import credential as rows
+    from signer.database import StoreError
+    from signer.store import where
+
+    spki = checkpoint_key.spki_of(config.ledger)
+    if not look or config.ledger.checkpoint_token is None:  # what is in a file is nobody's to name
+        return
+    try:
+        credentials = rows.look(where(config))
+    except StoreError as error:
+        print(f"paraph serve: not looked at, whether a credential has the checkpoints' key: {error}", file=sys.stderr)
+    else:
+        checkpoint_key.check_apart(spki, credentials.values())
 
 
 def _mistakes(options: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:
