@@ -22,9 +22,9 @@ from signer.config import Ledger as LedgerConfig
 from signer.database import Database, Past, Where, database_at
 from signer.entry import Entry, Failed
 from signer.ledger import KEEP_S, Ledger
+from signer.lost import is_declared
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
-from signer.restore import is_declared
 from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")

@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     from signer.config import ConfigError
     from signer.database import StoreError, database_at
     from signer.entry import Failed
+    from signer.lost import notes_of
     from signer.recovery import Broken
-    from signer.restore import notes_of
     from signer.store import open_store, where
 
     if options.keep_days < 1 or not options.directory.is_dir():

@@ -204,7 +204,7 @@ def test_two_begin_at_one_time(db: Database) -> None:
         assert (failed.value.reason, failed.value.is_fatal) == ("STORE_BUSY", False)
         seen = look(past)
         begin(past, backend, seen, CIPHER, "1")
-        with pytest.raises(Failed, match="another daemon has begun epoch 2"):
+        with pytest.raises(Failed, match="another daemon has begun an epoch after 1"):
             begin(past, db.backend(), seen, CIPHER, "1")
     old.close()
     backend.close()
