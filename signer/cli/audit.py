@@ -381,7 +381,7 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
     if row.kind == Kind.EPOCH:
         restored = fields.get("restored")
         if isinstance(restored, dict):
-            return f"an older state was put back, and rows after {_text(restored.get('kept'))} are lost"
+            return f"an older state was put back: what came after {_text(restored.get('kept'))} is not in it"
         return f"the daemon started, version {text['version']}"
     if row.kind == Kind.INTENT:
         return f"{items} to token {text['token']}"

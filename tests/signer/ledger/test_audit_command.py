@@ -377,7 +377,7 @@ def test_show_of_every_kind(audit: Audit, place: Place) -> None:
     places = [line.partition("checkpoint 9")[2] for line in out.splitlines() if "checkpoint 9" in line]
     by = ", signed by key 0123456789abcdef"
     assert places == [f"{by} in a file", f"{by} on token rack-hsm", ""]
-    assert "an older state was put back, and rows after Monday are lost" in out
+    assert "an older state was put back: what came after Monday is not in it" in out
 
 
 def test_show_one_request(audit: Audit, place: Place) -> None:
