@@ -16,13 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from signer.anchor import note_of
 from signer.chain import Kind, Row, after
 from signer.clock import rfc3339
 from signer.database import Epochs, Past
 from signer.entry import Entry
 from signer.evidence import fields
-from signer.note import MAGIC, NOTHING, Head, Note, NoteError, parse
+from signer.note import MAGIC, NOTHING, Head, Note, NoteError, note_of, parse
 from signer.recovery import Broken, Found
 
 

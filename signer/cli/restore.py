@@ -33,8 +33,8 @@ _KNOWN = """\
 requests since {since} that were taken over from the old database: {carried:,}. The same request id
 again gets the answer of then, and is not signed again."""
 _CREDENTIALS = """\
-credentials are as they were at {since}: what was suspended or removed since may be active again. Look
-at `paraph credential list` before you start the daemon."""
+credentials and people are as they were at {since}: what was suspended, locked or removed since may be
+active again. Look at `paraph credential list` before you start the daemon."""
 _OTHERS = "each other daemon on this database has lost rows, too: run this with its configuration, on its host"
 
 
@@ -82,8 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _wrong(options: argparse.Namespace, config: "Config") -> str:
     """What is wrong with the command line here; empty if nothing."""
-    from signer.database import INSTANCE
-    from signer.store import where
+    from signer.database import INSTANCE, where
 
     state, is_sqlite = config.server.state, isinstance(where(config), Path)
     if is_sqlite and options.file is None:
@@ -107,10 +106,10 @@ def _wrong(options: argparse.Namespace, config: "Config") -> str:
 def _restore(options: argparse.Namespace, config: "Config") -> int:
     from signer.checkpoint_key import spki_of
     from signer.config import ConfigError, NoCredentials
-    from signer.database import database_at
+    from signer.database import database_at, where
     from signer.lost import notes_of
     from signer.restore import declare_in_place, restore
-    from signer.store import open_store, where
+    from signer.store import open_store
 
     place = where(config)
     try:
