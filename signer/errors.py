@@ -170,6 +170,10 @@ class Refusal(Exception):
         self.message = f"{sentence} ({detail})" if detail else sentence
         super().__init__(f"{reason}: {self.message}")
 
+    def bare(self) -> "Refusal":
+        """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
+        return Refusal(self.reason, self.detail, retry_s=self.retry_s)
+
 
 def refusal_from(error: Exception) -> Refusal | None:
     """What an error means to the caller; None for one that is ours."""
