@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from signer.errors import Refusal
-from signer.gate import Authorised, Redemption, Terms, check
+from signer.gate import SKEW_S, Authorised, Redemption, Terms, check
 from signer.store import authorisations
 
 REFERENCE_BYTES = 32
@@ -74,8 +74,16 @@ def revoke(connection: Connection, subject: str) -> None:
     connection.execute(delete(table).where(table.c.subject == subject, table.c.request.is_(None)))
 
 
+def end_all(connection: Connection) -> None:
+    """The clock that their times were taken from was wrong."""
+    connection.execute(update(authorisations).values(expires=authorisations.c.issued))
+
+
 def erase(connection: Connection, now: float) -> None:
-    connection.execute(delete(authorisations).where(authorisations.c.expires < int(now) - KEEP_S))
+    """What is long over, and what is from a time to come: the clock was put back, and it must not live again then."""
+    table = authorisations
+    old = or_(table.c.expires < int(now) - KEEP_S, table.c.issued > now + SKEW_S)
+    connection.execute(delete(table).where(old))
 
 
 def _joined(parts: Sequence[bytes]) -> bytes:
