@@ -7,7 +7,6 @@ takes that back, so each program says it for itself; the limit is inherited.
 """
 
 import ctypes
-import os
 import resource
 
 _PR_SET_DUMPABLE = 4
