@@ -19,7 +19,13 @@ import sys
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
-from argon2.low_level import ARGON2_VERSION, Type, error_to_str, ffi, lib
+from argon2.low_level import (
+    ARGON2_VERSION,
+    Type,
+    error_to_str,
+    ffi,
+    lib,  # type: ignore[attr-defined] -- documented, and not in its list of exports
+)
 
 from pool import wire
 from pool.child import harden, open_socket
