@@ -24,7 +24,7 @@ from argon2.low_level import (
     Type,
     error_to_str,
     ffi,
-    lib,  # type: ignore[attr-defined] -- documented, and not in its list of exports
+    lib,  # type: ignore[attr-defined]  # not in its list of exports, and documented
 )
 
 from pool import wire
