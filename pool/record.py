@@ -5,11 +5,13 @@ The pool signs without a record, too. With one, a lane is not told of an item be
 request is answered has been told to the record before.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pool.work import Outcome
+if TYPE_CHECKING:  # who only writes, in a process of its own, has no loop
+    import asyncio
+
+    from pool.work import Outcome
 
 
 class Unrecorded(Exception):
@@ -25,11 +27,11 @@ class Intent(Protocol):
     """Some items of a request, about to be given to a token."""
 
     @property
-    def durable(self) -> asyncio.Future[None]:
+    def durable(self) -> "asyncio.Future[None]":
         """Done when it may be acted upon; fails with `Unrecorded`."""
 
     def settled(
-        self, signatures: Sequence[bytes | None], problems: Mapping[int, Outcome], *, is_last: bool = True
+        self, signatures: Sequence[bytes | None], problems: Mapping[int, "Outcome"], *, is_last: bool = True
     ) -> None:
         """
         What became of its items, in order: their signatures, None where there is none; why, by the item's place in the

@@ -9,25 +9,23 @@ Each may hang (a mount, a resolver, a server that says nothing), so each works i
 than its limit. A note that was put may be put again, where nobody knows whether it arrived.
 """
 
-import asyncio
 import contextlib
-import http.client
 import logging
 import os
 import re
 import socket
-import ssl
 import stat
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
+from signer import webhook
 from signer.clock import Clock, rfc3339
 from signer.config import ConfigError, Ledger, LedgerAnchor
-from signer.note import MAGIC, NoteError, parse
+from signer.note import MAGIC, NoteError, on_one_line, parse
+from signer.thread import apart
+from signer.webhook import WebhookError
 
 log = logging.getLogger("signer.anchor")
 
@@ -118,38 +116,22 @@ class _Thread:
         if self._busy:
             raise AnchorError(f"{self._name}: the last attempt has not come back; look at the mount or the host")
         self._busy = True
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
 
         def run() -> None:
-            error: Exception | None = None
             try:
                 work()
-            except AnchorError as raised:
-                error = raised
-            except Exception as raised:  # noqa: BLE001 -- it crosses to another thread
+            except AnchorError:
+                raise
+            except Exception as raised:
                 why = raised.strerror if isinstance(raised, OSError) else None
-                error = AnchorError(f"{self._name}: {why or repr(raised)}")
-                error.__cause__ = raised
-            self._busy = False
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_settle, ended, error)
+                raise AnchorError(f"{self._name}: {why or repr(raised)}") from raised
+            finally:
+                self._busy = False
 
-        threading.Thread(target=run, name=f"anchor {self._name}", daemon=True).start()
         try:
-            async with asyncio.timeout(self._limit_s):
-                await ended
+            await apart(run, f"anchor {self._name}", self._limit_s)
         except TimeoutError:
             raise AnchorError(f"{self._name}: no answer within {self._limit_s:g} s") from None
-
-
-def _settle(ended: "asyncio.Future[None]", error: Exception | None) -> None:
-    if ended.done():  # nobody waits any more
-        return
-    if error is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(error)
 
 
 class FileAnchor:
@@ -322,52 +304,22 @@ def syslog_message(note_text: str, clock: Clock) -> bytes:
     if re.fullmatch("[!-~]{1,255}", host) is None:
         host = "-"
     header = f"<{_FACILITY * 8 + _SEVERITY}>1 {rfc3339(clock.wall())} {host} paraph {os.getpid()} CHECKPOINT -"
-    escaped = note_text.replace("\\", "\\\\").replace("\n", "\\n")
-    return f"{header} {escaped}".encode()
-
-
-def note_of(message: str) -> str:
-    """The note of a message, or of any line that ends with one, as log files have; raises `NoteError`."""
-    at = message.find(f"{MAGIC}\\n")
-    if at < 0:
-        raise NoteError("the line has no checkpoint")
-    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", message[at:].rstrip("\r\n"))
+    return f"{header} {on_one_line(note_text)}".encode()
 
 
 class WebhookAnchor:
-    """
-    An HTTP server that takes a note by POST: 2xx means that it has it. Redirects are not followed.
-
-    Certificates are checked against the system's CAs, or those of $SSL_CERT_FILE; proxies are not used.
-    """
+    """An HTTP server that takes a note by POST, as signer/webhook.py does it: 2xx means that it has it."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.name = f"webhook:{parts.scheme}://{parts.netloc}"  # the path may be a secret
-        self._host, self._port = str(parts.hostname), parts.port
-        self._tls = parts.scheme == "https"
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.name = f"webhook:{webhook.origin(url)}"
+        self._url = url
         self._thread = _Thread(self.name, WEBHOOK_S)
 
     async def put(self, note_text: str) -> None:
         await self._thread.do(lambda: self._post(note_text.encode()))
 
     def _post(self, note: bytes) -> None:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=WEBHOOK_S)
-        if self._tls:
-            context = ssl.create_default_context()  # each time: CAs may have been renewed
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=WEBHOOK_S, context=context)
         try:
-            headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "paraph"}
-            connection.request("POST", self._target, note, headers)
-            status = connection.getresponse().status
-        except ssl.SSLCertVerificationError as error:
-            raise AnchorError(f"{self.name}: its certificate is not good: {error.verify_message}") from error
-        except http.client.HTTPException as error:
-            raise AnchorError(f"{self.name}: does not answer in HTTP ({error!r})") from error
-        finally:
-            connection.close()
-        if 300 <= status < 400:
-            raise AnchorError(f"{self.name}: answered {status}; give the URL that it redirects to")
-        if not 200 <= status < 300:
-            raise AnchorError(f"{self.name}: answered {status}; look at its log")
+            webhook.post(self._url, note, "text/plain; charset=utf-8", WEBHOOK_S)
+        except WebhookError as error:
+            raise AnchorError(f"{self.name}: {error}") from error

@@ -9,19 +9,11 @@ import os
 import resource
 import socket
 import sys
-from datetime import UTC, datetime
-from typing import Any
-
-import msgpack
 
 from pool import wire
 from pool.child import harden, open_socket
-from signer import pades
-from signer.examine import examine
-from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX, NO_ROOM
-from signer.trust import PdfProblem
+from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX
 
-_FDS_MAX = 3
 _NOFILE = 32
 _OUTPUT_BYTES_MAX = 2 * DOCUMENT_BYTES_MAX
 
@@ -40,55 +32,22 @@ def limit_cpu() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def prepare(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    wishes = pades.Wishes(
-        certificate=message["certificate"],
-        digest=message["digest"],
-        cms_bytes_max=message["cms_bytes_max"],
-        time=datetime.fromtimestamp(message["time"], UTC),
-        file_id=message["file_id"],
-        reason=message["reason"],
-        location=message["location"],
-    )
-    with os.fdopen(fds[0], "r+b", closefd=False) as document:
-        try:
-            prepared = pades.prepare(document, wishes)
-        except PdfProblem as problem:
-            if isinstance(problem.__cause__, OSError) and problem.__cause__.errno in NO_ROOM:
-                return {"t": "no-room"}
-            return {"t": "rejected", "kind": problem.kind}
-    return {
-        "t": "prepared",
-        "digest": prepared.content_digest,
-        "start": prepared.gap_start,
-        "end": prepared.gap_end,
-    }
-
-
-def verify(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """The report goes into the last descriptor: with all its certificates it may be longer than a packet."""
-    with os.fdopen(fds[0], "rb", closefd=False) as document, os.fdopen(fds[-1], "wb", closefd=False) as output:
-        now = datetime.fromtimestamp(message["time"], UTC)
-        content = os.fdopen(fds[1], "rb", closefd=False) if len(fds) == _FDS_MAX else None
-        report = examine(document, message["roots"], now, content)
-        output.write(msgpack.packb(report.to_dict()))
-    return {"t": "report"}
-
-
 def main() -> None:
     sock = open_socket(int(sys.argv[1]))
     harden()
     limit()
-    actions = {"prepare": prepare, "verify": verify}
+    # Late: it takes half a second, in which the parent may die, and what has not said so yet would outlive it.
+    from signer.parsing import ACTIONS, FDS_MAX
+
     sock.send(wire.pack({"t": "ready"}))
     while True:
-        packet, fds, _, _ = socket.recv_fds(sock, wire.PACKET_BYTES_MAX, _FDS_MAX)
+        packet, fds, _, _ = socket.recv_fds(sock, wire.PACKET_BYTES_MAX, FDS_MAX)
         if not packet:
             return
         message = wire.unpack(packet)
         limit_cpu()
         try:
-            answer = actions[message["t"]](message, fds)
+            answer = ACTIONS[message["t"]](message, fds)
         except MemoryError:
             answer = {"t": "rejected", "kind": "needs-too-much-memory", "worn": True}
         finally:

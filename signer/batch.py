@@ -7,20 +7,23 @@ signed before it is answered.
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pool import Algorithm, Outcome, Outcomes, Pool, Status
+from pool import Algorithm, Lease, Outcome, Outcomes, Pool, Status
 from signer.chain import items_hash
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
-from signer.credential import Credential, Output
+from signer.credential import Credential, Output, Purpose
 from signer.errors import Refusal
+from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, Asked, Record
+from signer.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,13 @@ class Ask:
     item: int = DIGESTS  # a document's index
     document: bytes = b""  # its SHA-256 as it came
     more: tuple[str, ...] = field(default=())  # what else makes the answer what it is: reason, location, form
+    authorisation: bytes = field(default=b"", repr=False)  # the reference of one; a seal has none
+    inputs: Sequence[bytes] = ()  # of documents that were prepared here: each one's SHA-256 as it came
+    login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
+
+    @property
+    def id(self) -> bytes:
+        return bytes.fromhex(self.request_id.replace("-", ""))
 
     def asked(self) -> Asked:
         """What the ledger knows it by: the same request again is equal to it."""
@@ -48,9 +58,9 @@ class Ask:
         else:
             body.update(b"\0document\0" + self.document)
         scheme, hash_ = self.algorithm.scheme.value, self.algorithm.hash.value if self.algorithm.hash else ""
-        digests = [] if self.output is Output.RAW else self.digests
+        digests = [] if self.output.is_bare else self.digests
         return Asked(
-            id=bytes.fromhex(self.request_id.replace("-", "")),
+            id=self.id,
             item=self.item,
             caller=self.caller.name,
             credential=self.credential.name,
@@ -65,24 +75,46 @@ class Ask:
         )
 
 
-class Batches:
-    """Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted."""
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Who has allowed a request, by which authorisation (its SHA-256; empty for a seal), and for how long still."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock) -> None:
+    subject: str
+    authorisation: bytes
+    left_s: float
+
+
+class Batches:
+    """
+    Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted. `redeem` gives an authorisation to
+    the request that asks with it, or raises `Refusal`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        clock: Clock,
+        redeem: Callable[[Ask], Awaitable[Allowed]],
+        revocations: Revocations,
+    ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
+        self._redeem = redeem
+        self._revocations = revocations
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
-        ask.credential.check(ask.accepted)
+        ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")
-        most = DIGESTS_MAX if ask.output is Output.RAW else ask.credential.cms_digests_max()
+        most = DIGESTS_MAX if ask.output.is_bare else ask.credential.cms_digests_max()
         if len(ask.digests) > most:
             raise Refusal("BATCH_TOO_LARGE", f"{len(ask.digests)} digests, at most {most} with {ask.output}")
-        if ask.output is not Output.RAW:
+        if not ask.output.is_bare:
             self._check_lengths(ask)
 
     def _check_lengths(self, ask: Ask) -> None:
@@ -97,19 +129,22 @@ class Batches:
         """The ledger's record of it; the caller of this leaves it. Raises `Refusal`."""
         return await self._ledger.enter(ask.asked(), ask.deadline)
 
-    async def sign(self, ask: Ask) -> tuple[Outcomes, Record]:
+    async def sign(self, ask: Ask, lease: Lease | None = None) -> tuple[Outcomes, Record]:
         """
+        With a `lease` on the person's own token, else on whatever token has the key.
+
         One outcome for each digest, in order, all of them on the disk; with CADES_B_B and PADES_B_B its `signature` is
         the CMS. And the record, which wants to know whether the answer was taken.
         """
         self.check(ask)
         record = await self.enter(ask)
         try:
-            if ask.output is Output.RAW:
-                return await self._to_pool(ask, record, ask.digests), record
+            if ask.output.is_bare:
+                return await self._to_pool(ask, record, ask.digests, lease), record
             template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
             attributes = [template.attributes(digest, record.accepted) for digest in ask.digests]
-            outcomes = await self._to_pool(ask, record, [template.signed_digest(each) for each in attributes])
+            signed = [template.signed_digest(each) for each in attributes]
+            outcomes = await self._to_pool(ask, record, signed, lease)
             pairs = zip(attributes, outcomes.signatures, strict=True)
             return outcomes.with_values(
                 [signature and template.detached(each, signature) for each, signature in pairs]
@@ -129,26 +164,42 @@ class Batches:
         [outcome] = await self._to_pool(ask, record, [template.signed_digest(attributes)])
         return outcome, template, attributes
 
-    async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes]) -> Outcomes:
+    async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes], lease: Lease | None = None) -> Outcomes:
         """What was signed before is not signed again: only what is still to be done goes to the pool."""
         known, todo = record.known, record.todo
-        content: Sequence[bytes] = () if ask.output is Output.RAW else ask.digests
+        content: Sequence[bytes] = () if ask.output.is_bare else ask.digests
         if known is not None and todo is not None:
             if not todo:
                 return known
             signed = [signed[place] for place in todo]
             content = [content[place] for place in todo] if content else ()
         record.signed, record.content = signed, content
-        record.input = [ask.document] if ask.document else ()
+        record.input = ask.inputs or ([ask.document] if ask.document else ())
+        allowed_s = math.inf
+        if FACTORS[ask.credential.gate]:
+            allowed = await self._redeem(ask)
+            record.subject, record.authorisation, allowed_s = allowed.subject, allowed.authorisation, allowed.left_s
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
-        key = ask.credential.key.ref
-        outcomes = await self._pool.sign(
-            key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=left_s, record=record
-        )
+        key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s)
+        if lease is not None:
+            outcomes = await lease.sign(ask.algorithm, signed, timeout_s=timeout_s, record=record)
+        else:
+            outcomes = await self._pool.sign(
+                key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
+            )
+        if allowed_s < left_s:
+            _expired(outcomes)
         await record.finish(ask.deadline)
         return outcomes if known is None or todo is None else known.completed(todo, outcomes)
+
+
+def _expired(outcomes: Outcomes) -> None:
+    """What the pool's time was over for, it was not the caller's deadline but the authorisation's end."""
+    for index, one in outcomes.problems.items():
+        if (one.status, one.reason) == (Status.NOT_ATTEMPTED, "DEADLINE_EXCEEDED"):
+            outcomes.problems[index] = one._replace(reason="AUTHZ_EXPIRED")
 
 
 def whole_call(outcomes: Outcomes) -> None:

@@ -140,11 +140,11 @@ class Client:
         await self._channel.close()
 
     async def credentials(self) -> list[Any]:
-        answer = await _called(self.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=CALL_S))
+        answer = await called(self.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=CALL_S))
         return list(answer.credentials)
 
     async def credential(self, name: str) -> Any:
-        return await _called(self.signing.GetCredential(pb.GetCredentialRequest(credential=name), timeout=CALL_S))
+        return await called(self.signing.GetCredential(pb.GetCredentialRequest(credential=name), timeout=CALL_S))
 
     async def sign_digests(
         self,
@@ -194,7 +194,7 @@ class Client:
         end = time.monotonic() + timeout_s
         while True:
             try:
-                return await _called(method(request, timeout=max(0.001, end - time.monotonic())))
+                return await called(method(request, timeout=max(0.001, end - time.monotonic())))
             except ServiceError as error:
                 # A reason means that the service itself answered; a lost connection says nothing of what was signed.
                 if not error.reason or error.retry_s is None or time.monotonic() + error.retry_s >= end:
@@ -213,12 +213,19 @@ class Client:
         enveloping: bool = False,
         reason: str = "",
         location: str = "",
+        authorisation: bytes = b"",
+        request_id: str = "",
+        index: int = 0,
         progress: Progress | None = None,
         timeout_s: float = DOCUMENTS_S,
     ) -> Signed:
-        """Sign one file. `target` appears whole or not at all; what comes back is compared with its SHA-256."""
+        """
+        Sign one file. `target` appears whole or not at all; what comes back is compared with its SHA-256. With an
+        `authorisation` all its files have one `request_id`, and their places as `index`.
+        """
         opening = pb.OpenDocuments(
-            request_id=str(uuid.uuid4()),
+            request_id=request_id or str(uuid.uuid4()),
+            authorisation=authorisation,
             credential=credential,
             output=output,
             digest_algorithm=digest_algorithm,
@@ -226,12 +233,12 @@ class Client:
             enveloping=enveloping,
         )
         begin = pb.BeginDocument(
-            index=0, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
+            index=index, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
         )
         call = self.signing.SignDocuments(_upload(opening, begin, source, progress), timeout=timeout_s)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".paraph-", delete=False) as file:
             try:
-                result = await _called(_download(call, file))
+                result = await called(_download(call, file))
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).chmod(0o666 & ~umask())  # a temporary file is 0600, whatever the user wants
@@ -251,10 +258,10 @@ class Client:
             for chunk in _chunks(content) if content is not None else ():
                 yield pb.VerifyDocumentRequest(content=chunk)
 
-        return await _called(self.signing.VerifyDocument(messages(), timeout=timeout_s))
+        return await called(self.signing.VerifyDocument(messages(), timeout=timeout_s))
 
     async def tokens(self) -> list[Any]:
-        answer = await _called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
+        answer = await called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
         return list(answer.tokens)
 
     async def watch_tokens(self) -> AsyncIterator[list[Any]]:
@@ -278,7 +285,7 @@ class Client:
             "drain": (self.operator.DrainToken, op.DrainTokenRequest(token=token)),
             "resume": (self.operator.ResumeToken, op.ResumeTokenRequest(token=token)),
         }[what]
-        return await _called(call(request, timeout=CALL_S))
+        return await called(call(request, timeout=CALL_S))
 
 
 def algorithms_for(credential: Any, *, pss: bool = False) -> tuple[str, str]:
@@ -321,7 +328,8 @@ def _item_error(item: Any) -> ServiceError:
     return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
 
 
-async def _called(call: Any) -> Any:
+async def called(call: Any) -> Any:
+    """The answer of a call; raises `ServiceError`."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:

@@ -18,15 +18,20 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pool import PinFile, TokenConfig
+from signer.fetch import check_url as check_fetched
+from signer.message import check_tell
+from signer.webhook import check_url
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # a name in LoadCredential=
-Role = Literal["submit", "operator"]
+Role = Literal["submit", "consent", "self", "operator"]
 
 PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
+LOGIN_BYTES_MAX = 512  # of the file with user and password
 DATA_KEY_BYTES = 32  # AES-256
 _SOCKET_BYTES_MAX = 107  # of a Unix socket's path: unix(7)
+_YEAR_H = 366 * 24.0  # a CRL of an older age than this is no CRL
 _MAKE_KEYS = "`paraph audit keys DIRECTORY` makes both keys"
 # What is missing, and what to do about it; other keys explain themselves.
 _ADVICE: dict[tuple[int | str, ...], str] = {
@@ -41,13 +46,22 @@ _ADVICE: dict[tuple[int | str, ...], str] = {
 }
 
 # What a role may be allowed at all; the caller's own list says which of these it has.
+_SUBMIT = frozenset(
+    {
+        *("ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"),
+        *("GetResult", "OpenBatch", "GetBatch", "ListBatches", "CancelBatch"),
+    }
+)
+_CONSENT = frozenset(
+    {
+        *("ListCredentials", "GetCredential", "RequestOtp", "Authorize", "Authenticate", "CompleteEnrolment"),
+        *("GetBatch", "ListBatches", "SignBatch", "CancelBatch"),
+    }
+)
 ROLES: dict[str, frozenset[str]] = {
-    "submit": frozenset(
-        {
-            *("ListCredentials", "GetCredential", "SignDigests", "StreamDigests", "SignDocuments", "VerifyDocument"),
-            "GetResult",
-        }
-    ),
+    "submit": _SUBMIT,
+    "consent": _CONSENT,  # brings what people type; never in one certificate with 'submit'
+    "self": _SUBMIT | _CONSENT,  # one person's own certificate, for that person alone
     "operator": frozenset(
         {
             "GetServerInfo",
@@ -57,6 +71,7 @@ ROLES: dict[str, frozenset[str]] = {
             "UnlockToken",
             "DrainToken",
             "ResumeToken",
+            *("RegisterCredential", "SetCredentialState", "EnrolSubject", "SuspendSubject", "UnlockSubject"),
         }
     ),
 }
@@ -142,6 +157,8 @@ class Token(_Section):
     lanes: Annotated[int, Field(ge=1, le=64)] = 1
     verify: bool = True
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
+    personal: bool = False
+    reader: str | None = None
     start_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     sign_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     environment: dict[str, str] = Field(default_factory=dict)
@@ -158,6 +175,10 @@ class Token(_Section):
     def _one_pin(self) -> Self:
         if self.pin_file is not None and self.pin_credential is not None:
             raise ValueError("give pin_file or pin_credential, not both")
+        if self.personal and (self.pin_file or self.pin_credential or self.lanes != 1):
+            raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
+        if self.reader is not None and not self.personal:
+            raise ValueError("reader belongs to a personal token, whose card is reset after each use")
         return self
 
     def for_pool(self) -> TokenConfig:
@@ -179,6 +200,8 @@ class Token(_Section):
             lanes=self.lanes,
             verify=self.verify,
             pin_tries=self.pin_tries,
+            personal=self.personal,
+            reader=self.reader,
             start_timeout_s=self.start_timeout_s,
             sign_timeout_s=self.sign_timeout_s,
             environment=self.environment,
@@ -193,6 +216,13 @@ class Caller(_Section):
     role: Role
     rpcs: frozenset[str]
     credentials: frozenset[Name] = frozenset()
+    subject: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if (self.role == "self") != (self.subject is not None):
+            raise ValueError("the role self, and no other, has a subject: the person whose certificate it is")
+        return self
 
     @model_validator(mode="after")
     def _known_rpcs(self) -> Self:
@@ -204,11 +234,95 @@ class Caller(_Section):
         return self
 
 
+class Mail(_Section):
+    """The mail server that messages to people go through; `login_*` has the user on one line and the password on the next."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    sender: str
+    login_file: Path | None = None
+    login_credential: Credential | None = None
+
+    @property
+    def has_login(self) -> bool:
+        return self.login_file is not None or self.login_credential is not None
+
+    def login(self) -> bytes:
+        """Raises `ConfigError`."""
+        return _secret("people.mail", "login", self.login_file, self.login_credential, LOGIN_BYTES_MAX, "two lines")
+
+
+class People(_Section):
+    """
+    What people need who sign with codes: the key of their seeds, and how messages reach them.
+
+    `name` is what their apps call the service; `tell` is whom a person tells that something is wrong: a name, a place, a
+    telephone number.
+    """
+
+    tell: str
+    mail: Mail | None = None
+
+    seed_key_file: Path | None = None
+    seed_key_credential: Credential | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[^:\x00-\x1f]{1,40}$")] = "Paraph"
+    wait_h: Annotated[int, Field(ge=0, le=720)] = 24
+
+    @field_validator("tell")
+    @classmethod
+    def _tell(cls, text: str) -> str:
+        return check_tell(text)
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (self.seed_key_file is None) == (self.seed_key_credential is None):
+            raise ValueError("give either seed_key_file or seed_key_credential; `paraph otp key FILE` makes one")
+        return self
+
+    def seed_key(self) -> bytes:
+        """The key (AES-256-GCM) of seeds: 32 bytes. Raises as `Ledger.checkpoint_pem` does."""
+        return _key_of_32_bytes(
+            "people", "seed_key", self.seed_key_file, self.seed_key_credential, "`paraph otp key FILE`"
+        )
+
+
+class Crl(_Section):
+    """Where the CRL of one CA is, and when it is too old: None is its nextUpdate, which always holds."""
+
+    issuer: Path
+    file: Path | None = None
+    url: str | None = None
+    max_age_h: Annotated[float, Field(gt=0, le=_YEAR_H)] | None = None
+
+    @field_validator("issuer", "file")
+    @classmethod
+    def _file(cls, path: Path | None) -> Path | None:
+        return None if path is None else _absolute(path)
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_fetched(url)
+        return url
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give one of file and url, where the CRL is")
+        return self
+
+
 class Trust(_Section):
-    """`roots`: PEM files of the anchors that VerifyDocument trusts."""
+    """
+    `roots`: PEM files of the anchors that VerifyDocument trusts. `crl`: of CAs whose certificates are signed with only
+    while they are not revoked.
+    """
 
     roots: tuple[Path, ...] = ()
     denied_certificates: Path | None = None
+    crl: tuple[Crl, ...] = ()
 
 
 class LedgerAnchor(_Section):
@@ -231,7 +345,7 @@ class LedgerAnchor(_Section):
     @field_validator("webhook")
     @classmethod
     def _webhook(cls, url: str | None) -> str | None:
-        return None if url is None else _webhook_url(url)
+        return None if url is None else check_url(url)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -288,17 +402,13 @@ class Ledger(_Section):
 
     def checkpoint_pem(self) -> bytes:
         """The file with the checkpoint key. Raises `ConfigError`, or `NoCredentials` where systemd gives none."""
-        return _secret("checkpoint_key", self.checkpoint_key, self.checkpoint_key_credential, PEM_BYTES_MAX)
+        return _secret(
+            "ledger", "checkpoint_key", self.checkpoint_key, self.checkpoint_key_credential, PEM_BYTES_MAX, _MAKE_KEYS
+        )
 
     def data_key(self) -> bytes:
         """The key (AES-256-GCM) of results that are kept: 32 bytes. Raises as `checkpoint_pem` does."""
-        key = _secret("data_key", self.data_key_file, self.data_key_credential, DATA_KEY_BYTES)
-        if len(key) != DATA_KEY_BYTES:
-            named = _named("data_key", self.data_key_file, self.data_key_credential)
-            raise ConfigError(
-                Path("ledger"), [f"{named} does not have {DATA_KEY_BYTES} bytes, random and nothing else; {_MAKE_KEYS}"]
-            )
-        return key
+        return _key_of_32_bytes("ledger", "data_key", self.data_key_file, self.data_key_credential, _MAKE_KEYS)
 
 
 class Config(_Section):
@@ -307,6 +417,7 @@ class Config(_Section):
     token: tuple[Token, ...] = Field(min_length=1)
     caller: tuple[Caller, ...] = ()
     trust: Trust = Trust()
+    people: People | None = None
     ledger: Ledger
     sha256: bytes = b""
 
@@ -411,29 +522,6 @@ def _syslog_address(address: str) -> str:
     return address
 
 
-def _webhook_url(url: str) -> str:
-    """What is wrong is said without the URL, which may have a secret in its path."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # both raise for some that are wrong
-    except ValueError:
-        raise ValueError("the webhook is no URL; write it as https://host/path") from None
-    if re.fullmatch("[!-~]+", url) is None or not host or parts.scheme not in {"https", "http"}:
-        raise ValueError("a webhook is a URL as https://host/path, without spaces")
-    if parts.username is not None or parts.fragment:
-        raise ValueError("a webhook's URL has no user, password or fragment; put a secret into its path")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("http goes only to a loopback address, as http://127.0.0.1:8080/; use https")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # 'localhost', too: names lead wherever a resolver says
-
-
 def _postgresql_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -458,7 +546,16 @@ def _named(key: str, path: Path | None, credential: str | None) -> str:
     return f"{key}: the file {path}" if path is not None else f"{key}: the credential {credential}"
 
 
-def _secret(key: str, path: Path | None, credential: str | None, bytes_max: int) -> bytes:
+def _key_of_32_bytes(section: str, key: str, path: Path | None, credential: str | None, advice: str) -> bytes:
+    found = _secret(section, key, path, credential, DATA_KEY_BYTES, advice)
+    if len(found) != DATA_KEY_BYTES:
+        named = _named(key, path, credential)
+        said = f"{named} does not have {DATA_KEY_BYTES} bytes, random and nothing else; {advice}"
+        raise ConfigError(Path(section), [said])
+    return found
+
+
+def _secret(section: str, key: str, path: Path | None, credential: str | None, bytes_max: int, advice: str) -> bytes:
     """The content of a secret file, or of the credential that systemd made one of: at most one byte over the limit."""
     named = _named(key, path, credential)
     # A credential may carry an ACL for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
@@ -467,21 +564,21 @@ def _secret(key: str, path: Path | None, credential: str | None, bytes_max: int)
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
             said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
-            raise NoCredentials(Path("ledger"), [f"{named} {said}"])
+            raise NoCredentials(Path(section), [f"{named} {said}"])
         path, forbidden = Path(directory) / str(credential), 0o037
     try:
         # Not to block on a pipe; of a regular file it means nothing.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
-        advice = f"; {_MAKE_KEYS}" if isinstance(error, FileNotFoundError) else ""
-        raise ConfigError(Path("ledger"), [f"{named}: {error.strerror}{advice}"]) from None
+        said = f"; {advice}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(Path(section), [f"{named}: {error.strerror}{said}"]) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(Path("ledger"), [f"{named} is not a regular file"])
+            raise ConfigError(Path(section), [f"{named} is not a regular file"])
         if status.st_mode & forbidden:
             said = f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); give it mode 0400"
-            raise ConfigError(Path("ledger"), [f"{named} {said}, or make a new key if others may have read it"])
+            raise ConfigError(Path(section), [f"{named} {said}, or make a new key if others may have read it"])
         return os.read(fd, bytes_max + 1)
     finally:
         os.close(fd)

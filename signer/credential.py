@@ -15,7 +15,7 @@ from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from pool import Algorithm, Hash, Key, Scheme
 from pool.public import algorithms, key_type, signature_bytes_max
@@ -23,8 +23,9 @@ from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import NAME
 from signer.errors import Refusal
+from signer.gate import FACTORS, LIFETIME_S_MAX, Bounds, Factor, Gate
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
-from signer.store import changes, credentials
+from signer.store import changes, credentials, subjects
 
 _ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
 
@@ -38,9 +39,16 @@ class Output(StrEnum):
     RAW = "RAW"
     CADES_B_B = "CADES_B_B"
     PADES_B_B = "PADES_B_B"
+    LOGIN = "LOGIN"  # a statement of the daemon's own (Authenticate); no request can name it
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the digest is what the key signs."""
+        return self in {Output.RAW, Output.LOGIN}
 
 
 class State(StrEnum):
+    PENDING = "PENDING"  # a person's, who is not enrolled yet
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
 
@@ -57,6 +65,9 @@ class Credential:
     key: Key
     outputs: frozenset[Output]
     state: State = State.ACTIVE
+    gate: Gate = Gate.CALLER
+    subject: str = ""  # whose it is
+    bounds: Bounds = field(default_factory=Bounds)
     _templates: dict[tuple[Algorithm, Profile], Template] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -79,11 +90,13 @@ class Credential:
     def algorithms(self) -> tuple[Algorithm, ...]:
         return algorithms(self.key.spki)
 
-    def check(self, now: datetime) -> None:
-        """Raise `Refusal` unless the certificate may be signed with now: state, usage, validity."""
+    def check(self, now: datetime, purpose: Purpose = Purpose.SIGNATURE) -> None:
+        """Raise `Refusal` unless the certificate may be used for this purpose now: state, usage, validity."""
         for_signatures, begin, end = self._limits
-        if self.purpose is not Purpose.SIGNATURE or not for_signatures:
+        if self.purpose is not purpose or for_signatures is not (purpose is Purpose.SIGNATURE):
             raise Refusal("CERT_USAGE")
+        if self.state is State.PENDING:
+            raise Refusal("CREDENTIAL_PENDING")
         if self.state is not State.ACTIVE:
             raise Refusal("CREDENTIAL_SUSPENDED")
         if now < begin:
@@ -98,7 +111,7 @@ class Credential:
         return _for_signatures(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
     def check_request(self, output: Output, algorithm: Algorithm) -> None:
-        if output not in self.outputs:
+        if output not in self.outputs and (output, self.purpose) != (Output.LOGIN, Purpose.AUTHENTICATION):
             raise Refusal("OUTPUT_NOT_ALLOWED", output)
         if algorithm not in self.algorithms():
             raise Refusal("ALGORITHM_NOT_ALLOWED", f"a {self.key_type} key makes no {algorithm}")
@@ -117,7 +130,7 @@ class Credential:
 
     def answer_bytes_max(self, output: Output, count: int) -> int:
         """The longest answer with so many signatures or CMS of this credential."""
-        item = signature_bytes_max(self.key.spki) if output is Output.RAW else self.cms_bytes_max
+        item = signature_bytes_max(self.key.spki) if output.is_bare else self.cms_bytes_max
         return count * (item + _ITEM_OVERHEAD_BYTES) + len(self.certificates[0])
 
     def cms_digests_max(self) -> int:
@@ -156,6 +169,9 @@ def read(engine: Engine) -> dict[str, Credential]:
             Key(_spki(chain[0]), row.cka_id, row.key_label),
             frozenset(Output(word) for word in row.outputs.split()),
             State(row.state),
+            Gate(row.gate),
+            row.subject,
+            Bounds(row.digests_max, row.lifetime_s, row.hours, bool(row.claimed)),
         )
     return found
 
@@ -169,11 +185,17 @@ def add(
     key_label: str | None,
     outputs: Sequence[Output],
     clock: Clock,
+    gate: Gate = Gate.CALLER,
+    subject: str = "",
+    bounds: Bounds | None = None,
+    who: str = "",
 ) -> Credential:
     """
     Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates.
 
-    The same name with the same certificate and key changes only its outputs, not its state; with others it is refused.
+    The same name with the same certificate, key, gate and subject changes only its outputs and bounds, not its state;
+    with others it is refused. A person's begins PENDING, unless the person is enrolled. `who` is the operator; empty: the
+    user who runs the command.
     """
     if not re.fullmatch(NAME, name):
         raise CredentialError(f"{name!r} cannot be a name: small letters, digits, '.', '_' and '-', at most 63")
@@ -186,10 +208,17 @@ def add(
         Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)
     except ValueError as error:
         raise CredentialError(str(error)) from None
+    if bool(FACTORS[gate]) != bool(subject):
+        raise CredentialError(f"the gate {gate} goes {'with' if FACTORS[gate] else 'without'} a subject")
+    bounds = bounds or Bounds()
+    _check_bounds(bounds)
     old = read(engine).get(name)
-    new = Credential(name, purpose, chain, key, frozenset(outputs), old.state if old else State.ACTIVE)
+    state = old.state if old else _first_state(engine, gate, subject)
+    new = Credential(name, purpose, chain, key, frozenset(outputs), state, gate, subject, bounds)
     if old is not None and (old.certificates, old.key) != (new.certificates, new.key):
         raise CredentialError(f"{name} exists with another certificate or key; remove it first, or choose another name")
+    if old is not None and (old.gate, old.subject) != (gate, subject):
+        raise CredentialError(f"{name} exists with another gate or subject; remove it first, or choose another name")
     values = {
         "purpose": purpose.value,
         "certificates": pem.decode("ascii"),
@@ -197,15 +226,51 @@ def add(
         "key_label": key_label,
         "outputs": " ".join(sorted(outputs)),
         "state": new.state.value,
+        "gate": gate.value,
+        "subject": subject,
+        "digests_max": bounds.digests_max,
+        "lifetime_s": bounds.lifetime_s,
+        "hours": bounds.hours,
+        "claimed": int(bounds.claimed),
     }
     if new != old:
         statement = update(credentials).where(credentials.c.name == name) if old else insert(credentials)
         with engine.begin() as connection:
             connection.execute(statement.values(name=name, **values))
-            _record(
-                connection, clock, f"credential {name} {'changed' if old else 'added'}: {' '.join(sorted(outputs))}"
-            )
+            said = f"credential {name} {'changed' if old else 'added'}: {' '.join(sorted(outputs))}"
+            _record(connection, clock, said, who)
     return new
+
+
+def _first_state(engine: Engine, gate: Gate, subject: str) -> State:
+    """Of a new credential: a card's PIN is the card's own, everybody else's code is set by the person first."""
+    if Factor.CODE not in FACTORS[gate]:
+        return State.ACTIVE
+    with engine.connect() as connection:
+        found = connection.execute(select(subjects.c.state).where(subjects.c.name == subject)).scalar_one_or_none()
+    return State.ACTIVE if found == "ACTIVE" else State.PENDING
+
+
+def _check_bounds(bounds: Bounds) -> None:
+    if not 1 <= bounds.lifetime_s <= LIFETIME_S_MAX:
+        raise CredentialError(f"an authorisation lives 1 to {LIFETIME_S_MAX} s")
+    if not 0 <= bounds.digests_max <= DIGESTS_MAX:
+        raise CredentialError(f"an authorisation is for at most {DIGESTS_MAX} digests")
+    if bounds.hours and not re.fullmatch("([01][0-9]|2[0-3])-([01][0-9]|2[0-3])", bounds.hours):
+        raise CredentialError("hours are two hours of the day, UTC, as 08-18: the second one is not included")
+
+
+def activate(connection: Connection, subject: str) -> None:
+    """The person is enrolled."""
+    mine = (credentials.c.subject == subject) & (credentials.c.state == State.PENDING.value)
+    connection.execute(update(credentials).where(mine).values(state=State.ACTIVE.value))
+
+
+def hold(connection: Connection, subject: str) -> None:
+    """The person is to be enrolled again."""
+    mine = (credentials.c.subject == subject) & (credentials.c.state == State.ACTIVE.value)
+    mine &= credentials.c.gate != Gate.TOKEN_PIN.value
+    connection.execute(update(credentials).where(mine).values(state=State.PENDING.value))
 
 
 def remove(engine: Engine, name: str, clock: Clock) -> None:
@@ -215,17 +280,20 @@ def remove(engine: Engine, name: str, clock: Clock) -> None:
         _record(connection, clock, f"credential {name} removed")
 
 
-def set_state(engine: Engine, name: str, state: State, clock: Clock) -> None:
+def set_state(engine: Engine, name: str, state: State, clock: Clock, who: str = "") -> None:
+    """Suspend it, or take that back (ACTIVE): a person's is PENDING then, unless she is enrolled."""
+    found = read(engine).get(name)
+    if found is None:
+        raise CredentialError(f"there is no credential {name}")
+    if state is not State.SUSPENDED:
+        state = _first_state(engine, found.gate, found.subject)
     with engine.begin() as connection:
-        statement = update(credentials).where(credentials.c.name == name).values(state=state.value)
-        if not connection.execute(statement).rowcount:
-            raise CredentialError(f"there is no credential {name}")
-        _record(connection, clock, f"credential {name} {state.value}")
+        connection.execute(update(credentials).where(credentials.c.name == name).values(state=state.value))
+        _record(connection, clock, f"credential {name} {state.value}", who)
 
 
-def _record(connection: object, clock: Clock, what: str) -> None:
-    statement = insert(changes).values(time=rfc3339(clock.wall()), who=getpass.getuser(), what=what)
-    connection.execute(statement)  # type: ignore[attr-defined]
+def _record(connection: Connection, clock: Clock, what: str, who: str = "") -> None:
+    connection.execute(insert(changes).values(time=rfc3339(clock.wall()), who=who or getpass.getuser(), what=what))
 
 
 def _chain(pem: bytes) -> tuple[bytes, ...]:

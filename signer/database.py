@@ -9,15 +9,19 @@ state directory.
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from signer.chain import Row
 from signer.entry import Backend, Entry
+
+if TYPE_CHECKING:
+    from signer.config import Config  # large, and the committer does without
 
 RawRow = tuple[
     int, int, str, str, bytes, int | None
 ]  # epoch, sequence, kind, body, hash, and the INTENT that it closes
 
+DATABASE = "paraph.sqlite"  # SQLite's file in the state directory
 INSTANCE = "instance"  # in the state directory: whose chain in PostgreSQL this daemon's is
 Where = Path | str  # SQLite's file, or PostgreSQL's URL
 
@@ -106,6 +110,10 @@ class Database(Protocol):
     def backend(self) -> Epochs: ...
     def eraser(self) -> Eraser: ...
     def reader(self) -> Reader: ...
+
+
+def where(config: "Config") -> Where:
+    return config.ledger.database or config.server.state / DATABASE
 
 
 def database_at(where: Where, state: Path) -> Database:

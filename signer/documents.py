@@ -10,26 +10,22 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
-
-import grpc
 
 from pool import Algorithm, Status
 from signer import cades, gap
-from signer import requests as read
+from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
-from signer.handlers import Call, Unread
+from signer.handlers import Call
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
-    DOCUMENT_BYTES_MAX,
-    DOCUMENT_IDLE_S,
     DOCUMENTS_IN_WORK_MAX,
     DOCUMENTS_MAX,
     NO_ROOM,
@@ -51,20 +47,7 @@ class Order:
     output: Output
     algorithm: Algorithm
     enveloping: bool
-
-
-async def next_message(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Any:
-    """The stream's next message, None at its end; raises `Refusal` for one that is too large, or none for too long."""
-    try:
-        async with asyncio.timeout(idle_s):
-            message = await context.read()
-    except TimeoutError:
-        raise Refusal("STREAM_OVER", f"nothing came for {idle_s:g} s") from None
-    if message is grpc.aio.EOF:
-        return None
-    if isinstance(message, Unread):
-        raise message.refusal()
-    return message
+    authorisation: bytes = field(default=b"", repr=False)
 
 
 class DocumentStream:
@@ -116,27 +99,11 @@ class DocumentStream:
         try:
             if len(self._seen) > DOCUMENTS_MAX:
                 raise Refusal("TOO_MANY_DOCUMENTS")
-            for field in ("name", "reason", "location"):
-                read.text(getattr(begin, field), field)
-            if begin.size > DOCUMENT_BYTES_MAX:
-                raise Refusal("DOCUMENT_TOO_LARGE", f"{begin.size} bytes")
-            job.upload = self._spool.open(self._call.caller.name, begin.size)
+            job.open(self._spool, self._call.caller.name)
         except Refusal as refusal:
             job.refusal = refusal
-        try:
-            while True:
-                message = await next_message(self._context)
-                kind = message.WhichOneof("message") if message is not None else None
-                if kind == "chunk":
-                    job.write(message.chunk)
-                elif kind == "end":
-                    job.end(message.end.crc32c)
-                    return job
-                else:
-                    raise Refusal("STREAM_ORDER", "after begin come chunks and end")
-        except BaseException:
-            job.close()
-            raise
+        await job.receive(self._context)
+        return job
 
     async def _answer(self, job: "_Job") -> None:
         delivered = False
@@ -191,6 +158,7 @@ class DocumentStream:
             job.index,
             upload.sha256,
             ("enveloping" if order.enveloping else "", job.reason, job.location),
+            order.authorisation,
         )
         record = job.record = await self._batches.enter(ask)
         try:
@@ -221,8 +189,11 @@ class DocumentStream:
         ask = replace(ask, digests=[content_digest])
         try:
             outcome, template, attributes = await self._batches.sign_document(ask, record)
-        except Refusal:
-            job.attempted = Status.INDETERMINATE if record.has_signed else None  # signed, and not in writing yet
+        except Refusal as refusal:
+            if record.may_have_signed:
+                job.attempted = Status.INDETERMINATE  # and not in writing yet
+            elif refusal.reason == "AUTHZ_EXPIRED":
+                job.attempted = Status.NOT_ATTEMPTED  # who allows it again may have it signed
             raise
         if outcome.status is not Status.SIGNED:
             job.attempted = outcome.status
@@ -250,49 +221,17 @@ class DocumentStream:
         return result, chunks
 
 
-class _Job:
+class _Job(Arrival):
     """One document on its way through."""
 
     def __init__(self, begin: Any) -> None:
-        self.index: int = begin.index
-        self.announced: int = begin.size  # bytes; 0: not known
-        self.reason: str = begin.reason
-        self.location: str = begin.location
-        self.upload: Upload | None = None
+        super().__init__(begin)
         self.output: Any = None
-        self.refusal: Refusal | None = None
         self.attempted: Status | None = None
         self.record: Record | None = None
 
-    def write(self, chunk: bytes) -> None:
-        """A refused document's bytes are read and dropped."""
-        if self.refusal is not None or self.upload is None:
-            return
-        try:
-            if len(chunk) > CHUNK_BYTES_MAX:
-                raise Refusal("MESSAGE_TOO_LARGE", f"a chunk has at most {CHUNK_BYTES_MAX} bytes")
-            if self.announced and self.upload.size + len(chunk) > self.announced:
-                raise Refusal("SIZE_MISMATCH", f"more than the {self.announced} bytes announced")
-            self.upload.write(chunk)
-        except Refusal as refusal:
-            self.refusal = refusal
-            self.upload.close()
-            self.upload = None
-
-    def end(self, crc32c: int) -> None:
-        if self.refusal is None and self.upload is not None:
-            if not self.upload.size:
-                self.refusal = Refusal("DOCUMENT_EMPTY")
-            elif self.announced and self.upload.size != self.announced:
-                detail = f"{self.upload.size} bytes of the {self.announced} announced"
-                self.refusal = Refusal("SIZE_MISMATCH", detail)
-            elif self.upload.crc32c != crc32c:
-                self.refusal = Refusal("CRC_MISMATCH")
-
     def close(self) -> None:
-        if self.upload is not None:
-            self.upload.close()
-            self.upload = None
+        super().close()
         if self.output is not None:
             self.output.close()
 

@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from pool import REASONS as POOL_REASONS
-from pool import BadRequest, Busy, PoolError, Unavailable
+from pool import BadRequest, Busy, PinRefused, PoolError, Unavailable
 
 DOMAIN = "paraph"
 Code = grpc.StatusCode
@@ -32,7 +32,48 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CREDENTIAL_SUSPENDED": (Code.FAILED_PRECONDITION, "The credential is suspended; ask the operator."),
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
+    "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
+    "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
+    "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
+    "NOT_SEEN": (
+        Code.FAILED_PRECONDITION,
+        "The person's credential signs only documents that the service has seen; send them with OpenBatch.",
+    ),
+    "AUTHZ_MISSING": (Code.PERMISSION_DENIED, "The credential is a person's: it signs with an authorisation only."),
+    "AUTHZ_UNKNOWN": (Code.PERMISSION_DENIED, "There is no such authorisation; ask for a new one."),
+    "AUTHZ_CALLER": (Code.PERMISSION_DENIED, "The authorisation is another caller's to redeem."),
+    "AUTHZ_KEY": (Code.PERMISSION_DENIED, "The authorisation is for another credential or key."),
+    "AUTHZ_OUTPUT": (Code.PERMISSION_DENIED, "The authorisation is for another output or algorithm."),
+    "AUTHZ_COUNT": (Code.PERMISSION_DENIED, "That is not the number of items that was, or may be, authorised."),
+    "AUTHZ_DIGEST": (Code.PERMISSION_DENIED, "What is to be signed is not what was authorised."),
+    "AUTHZ_USED": (Code.PERMISSION_DENIED, "The authorisation was redeemed by another request."),
+    "AUTHZ_EXPIRED": (Code.PERMISSION_DENIED, "The authorisation has expired; ask for a new one."),
+    "OTP_INCORRECT": (Code.PERMISSION_DENIED, "The secret code or the one-time code is not right."),
+    "OTP_USED": (Code.PERMISSION_DENIED, "The one-time code was used before; wait for the next one."),
+    "OTP_EXPIRED": (Code.PERMISSION_DENIED, "The one-time code has expired or was sent for something else."),
+    "OTP_LOCKED": (Code.PERMISSION_DENIED, "Too many wrong codes; try again later, or have the operator unlock it."),
+    "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
+    "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
+    "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 6 to 64 characters, not all the same."),
+    "CODES_FAILED": (Code.UNAVAILABLE, "The process that checks codes was lost; try again."),
+    "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
+    "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
+    "BATCH_STATE": (Code.FAILED_PRECONDITION, "The batch is not in a state for this; GetBatch shows it."),
+    "TOO_MANY_BATCHES": (Code.RESOURCE_EXHAUSTED, "The caller has 200 batches open; cancel or finish some."),
+    "SUBJECT_INVALID": (Code.INVALID_ARGUMENT, "The subject cannot be stored so."),
+    "SUBJECT_UNKNOWN": (Code.NOT_FOUND, "There is no such subject."),
+    "SUBJECT_SUSPENDED": (Code.FAILED_PRECONDITION, "The subject is suspended or not enrolled; ask the operator."),
+    "CONTACT_INVALID": (Code.INVALID_ARGUMENT, "The contact cannot be used."),
+    "CONTACT_UNREACHABLE": (Code.UNAVAILABLE, "No message can be sent to the person's contact now; ask the operator."),
+    "ENROLMENT_UNKNOWN": (Code.NOT_FOUND, "There is no such enrolment, or its time is over; ask the operator."),
+    "PEOPLE_NOT_SERVED": (Code.FAILED_PRECONDITION, "The configuration has no [people] section."),
+    "GATE_MISMATCH": (Code.FAILED_PRECONDITION, "The credential's gate does not work that way."),
+    "CREDENTIAL_INVALID": (Code.INVALID_ARGUMENT, "The credential cannot be stored."),
+    "CLOCK_UNSAFE": (
+        Code.FAILED_PRECONDITION,
+        "The system's clock has jumped, so nothing new is authorised; the operator confirms it with a reload.",
+    ),
     "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
     "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),
     "ALGORITHM_MISSING": (Code.INVALID_ARGUMENT, "Name the digest and the signature algorithm; neither is defaulted."),
@@ -68,6 +109,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
     "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
     "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "REVOCATION_UNAVAILABLE": (
+        Code.UNAVAILABLE,
+        "Whether the credential's certificate is revoked is not known now, so nothing is signed; try again.",
+    ),
     "CHECKPOINT_OVERDUE": (
         Code.UNAVAILABLE,
         "No checkpoint of the ledger could be anchored for a day, so nothing is signed; ask the operator.",
@@ -102,7 +147,14 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
 
 
 # What passes by itself, wherever it is noticed.
-_RETRIES_S: Mapping[str, float] = {"AUDIT_UNWRITABLE": 1.0, "STORE_BUSY": 1.0, "INTERRUPTED": 0.1}
+_RETRIES_S: Mapping[str, float] = {
+    "CODES_BUSY": 1.0,
+    "CODES_FAILED": 1.0,
+    "AUDIT_UNWRITABLE": 1.0,
+    "STORE_BUSY": 1.0,
+    "INTERRUPTED": 0.1,
+    "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
+}
 
 
 class Refusal(Exception):
@@ -126,6 +178,9 @@ def refusal_from(error: Exception) -> Refusal | None:
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
     if isinstance(error, Unavailable):
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
+    if isinstance(error, PinRefused):
+        left = "unknown" if error.tries_left is None else str(error.tries_left)
+        return Refusal(error.reason, f"{error.detail}; tries left: {left}".removeprefix("; "))
     if isinstance(error, BadRequest | PoolError):
         return Refusal(error.reason, error.detail)
     return None

@@ -17,9 +17,8 @@ from typing import Any, Protocol, Self
 from signer.chain import GENESIS, Row
 from signer.chain import write as written
 from signer.config import Config
-from signer.database import BUSY_S, StoreError
+from signer.database import BUSY_S, StoreError, where
 from signer.recovery import ARCHIVED
-from signer.store import where
 
 INSTANCE = "instance"  # as signer/books.py: the file with a PostgreSQL daemon's id
 _INSTANCE = "SELECT instance FROM ledger_instances UNION ALL SELECT instance FROM ledger_rows LIMIT 1"

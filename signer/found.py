@@ -35,17 +35,17 @@ async def result(
     size = _ROOM_BYTES
     for each in stored:
         known = outcomes(each.count, await ledger.parts(id_, each.item))
-        values = _values(ledger.detail(id_, each), each, known, chains[each.chain])
+        made = values(ledger.detail(id_, each), each, known, chains[each.chain])
         accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
         start = first if each.item == DIGESTS else 0
         for place in range(start, each.count):
             index = place if each.item == DIGESTS else each.item
-            size += len(values[place]) + _ITEM_BYTES
+            size += len(made[place]) + _ITEM_BYTES
             if size > ANSWER_BYTES_MAX:
                 answer.next = index
                 return answer
             problem = known.problems.get(place)
-            item = pb.SignedItem(status=pb.SIGNED, signature=values[place])
+            item = pb.SignedItem(status=pb.SIGNED, signature=made[place])
             if problem is not None:
                 item = pb.SignedItem(status=problem.status.value, reason=problem.reason)
             answer.items.append(pb.ResultItem(index=index, item=item, accepted=accepted))
@@ -61,7 +61,7 @@ async def _is_documents(ledger: Ledger, id_: bytes) -> bool:
     return stored.item != DIGESTS
 
 
-def _values(detail: Any, stored: Stored, known: Outcomes, certificates: Sequence[bytes]) -> Sequence[bytes]:
+def values(detail: Any, stored: Stored, known: Outcomes, certificates: Sequence[bytes]) -> Sequence[bytes]:
     """The signatures, or the CMS made with them: the same bytes as the first time."""
     if stored.output == "RAW":
         return known.signatures

@@ -325,14 +325,15 @@ class _Outcome:
         return f"{self.rpc} caller={caller}{request}"
 
 
-def build(descriptor: Any, messages: Any, servicer: Any, keeper: Gatekeeper) -> grpc.GenericRpcHandler:
+def build(descriptor: Any, messages: Any, keeper: Gatekeeper, *servicers: Any) -> grpc.GenericRpcHandler:
     """
-    The handlers of one service. `messages` is the module with the generated classes; `servicer` has one method for each
-    RPC, named as it: (request, call) -> answer for unary calls, (context, call) for those with a stream.
+    The handlers of one service. `messages` is the module with the generated classes; one of `servicers` has a method for
+    each RPC, named as it: (request, call) -> answer for unary calls, (context, call) for those with a stream.
     """
     handlers = {}
     for method in descriptor.methods:
-        function = getattr(servicer, _snake(method.name))
+        name = _snake(method.name)
+        [function] = [getattr(servicer, name) for servicer in servicers if hasattr(servicer, name)]
         handlers[method.name] = _handler(method, function, getattr(messages, method.input_type.name), keeper)
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from pool import Status
+from pool.record import Unrecorded
 from signer.chain import Kind
 from signer.cipher import Cipher
 from signer.clock import Clock, rfc3339
@@ -110,6 +111,20 @@ class Ledger:
         fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
         fields["anchored"] = "" if anchored is None else rfc3339(anchored)
         await self.writer.intend(Entry(Kind.CHECKPOINT, fields, note=str(note)))
+
+    async def note(self, kind: Kind, fields: dict[str, Any]) -> None:
+        """Write down what is no request's; returns when it is durable. Raises `Refusal`."""
+        if self.trouble:
+            raise Refusal(self.trouble)
+        try:
+            await self.writer.intend(Entry(kind, {**fields, "time": self.now()}))
+        except Unrecorded as error:
+            raise Refusal(error.reason, error.detail) from None
+
+    def note_soon(self, kind: Kind, fields: dict[str, Any]) -> None:
+        """The same without waiting; not kept for later where it cannot be written now."""
+        if not self.trouble:
+            self.writer.add(Entry(kind, {**fields, "time": self.now()}))
 
     async def check_owner(self, id_: bytes, caller: str) -> None:
         """Raises `Refusal` REQUEST_UNKNOWN where the request id is another caller's; for a stream, once."""

@@ -153,3 +153,16 @@ def _checkpoint(lines: Sequence[str]) -> Checkpoint:
     if not is_in_form or found.text != "\n".join(lines) + "\n":
         raise NoteError("a checkpoint is not in its one form")
     return found
+
+
+def on_one_line(text: str) -> str:
+    """As it goes to a log; `note_of` gives it back."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def note_of(message: str) -> str:
+    """The note of a message, or of any line that ends with one, as log files have; raises `NoteError`."""
+    at = message.find(f"{MAGIC}\\n")
+    if at < 0:
+        raise NoteError("the line has no checkpoint")
+    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", message[at:].rstrip("\r\n"))

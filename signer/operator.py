@@ -1,6 +1,7 @@
 """The Operator service: tokens and the daemon itself, for the people who run it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,10 +11,16 @@ from pool import Pool, TokenView, TryRefused, WrongEvent
 from pool.lane import Lane
 from signer import limits
 from signer.clock import Clock, rfc3339
-from signer.config import Config, ConfigError
-from signer.credential import Credential
+from signer.config import NAME, Config, ConfigError
+from signer.consent import Consent
+from signer.contact import Contact, ContactError
+from signer.contact import Kind as ContactKind
+from signer.credential import Credential, State
 from signer.errors import Refusal
+from signer.gate import Factor
 from signer.handlers import Call, draining
+from signer.message import Language
+from signer.register import Register
 from signer.v1 import operator_pb2 as pb
 
 PROTOCOL = 1
@@ -27,12 +34,16 @@ class OperatorService:
         config: Callable[[], Config],
         credentials: Callable[[], Mapping[str, Credential]],
         reload: Callable[[], Awaitable[None]],
+        register: Register,
+        consent: Consent | None,
         clock: Clock,
     ) -> None:
         self._pool = pool
         self._config = config
         self._credentials = credentials
         self._reload = reload
+        self._register = register
+        self._consent = consent
         self._started = clock.wall()
 
     async def get_server_info(self, _request: Any, call: Call) -> Any:
@@ -92,6 +103,44 @@ class OperatorService:
 
     async def resume_token(self, request: Any, _call: Call) -> Any:
         return self._step(self._pool.resume, request.token)
+
+    async def register_credential(self, request: Any, call: Call) -> Any:
+        found = await self._register.store(request, call.caller.name)
+        return pb.RegisterCredentialResponse(state=found.state.value)
+
+    async def set_credential_state(self, request: Any, call: Call) -> Any:
+        state = State.SUSPENDED if request.suspended else State.ACTIVE
+        found = await self._register.set_state(request.name, state, call.caller.name)
+        return pb.SetCredentialStateResponse(state=found.state.value)
+
+    async def enrol_subject(self, request: Any, call: Call) -> Any:
+        if not re.fullmatch(NAME, request.subject):
+            raise Refusal("SUBJECT_UNKNOWN", "a subject's name has small letters, digits, '.', '_' and '-'")
+        try:
+            kind, language = ContactKind(request.contact_kind), Language(request.language or "en")
+            contact = Contact(kind, request.contact)
+            factor = Factor(request.factor)
+        except ContactError as error:
+            raise Refusal("CONTACT_INVALID", str(error)) from None
+        except ValueError as error:
+            raise Refusal("SUBJECT_INVALID", str(error)) from None
+        if factor not in {Factor.TOTP, Factor.HOTP, Factor.SENT}:
+            raise Refusal("SUBJECT_INVALID", "the factor is totp, hotp or sent")
+        begins = await self._people().enrol(request.subject, contact, language.value, factor, call.caller.name)
+        return pb.EnrolSubjectResponse(begins=rfc3339(datetime.fromtimestamp(begins, UTC)))
+
+    async def suspend_subject(self, request: Any, call: Call) -> Any:
+        await self._people().suspend(request.subject, call.caller.name, resume=request.resume)
+        return pb.SuspendSubjectResponse()
+
+    async def unlock_subject(self, request: Any, call: Call) -> Any:
+        await self._people().unlock(request.subject, call.caller.name)
+        return pb.UnlockSubjectResponse()
+
+    def _people(self) -> Consent:
+        if self._consent is None:
+            raise Refusal("PEOPLE_NOT_SERVED")
+        return self._consent
 
     def _step(self, step: Callable[[str], None], token: str) -> Any:
         try:

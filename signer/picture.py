@@ -41,6 +41,9 @@ _CLASSES = {
     Kind.NOT_DELIVERED: "bad",
     Kind.POSSIBLE: "bad",
     Kind.MISMATCH: "bad",
+    Kind.AUTHORISED: "good",
+    Kind.REFUSED: "bad",
+    Kind.REGISTER: "plain",
 }
 
 

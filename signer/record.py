@@ -68,6 +68,8 @@ class Record:
         self.content: Sequence[bytes] = ()
         self.input: Sequence[bytes] = ()
         self.signed: Sequence[bytes] = ()
+        self.subject = asked.caller  # who has allowed it: the caller itself, where no person must
+        self.authorisation = b""  # SHA-256 of its reference
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ledger = ledger
         self._open = 0  # intents of which more may come
@@ -76,7 +78,7 @@ class Record:
         self._waiter: asyncio.Future[None] | None = None
         self._left = False
         self._number = attempt << 32
-        self._has_signed = self._is_lost = False
+        self._has_signed = self._is_in_doubt = self._is_lost = False
 
     def prepared(self, content: list[bytes]) -> None:
         """
@@ -104,7 +106,7 @@ class Record:
         fields = {
             "request": asked.name,
             "caller": asked.caller,
-            "subject": asked.caller,
+            "subject": self.subject,
             "credential": asked.credential,
             "key": asked.key,
             "output": asked.output,
@@ -117,6 +119,8 @@ class Record:
             "token": token,
             "time": ledger.now(),
         }
+        if self.authorisation:
+            fields["authorisation"] = self.authorisation.hex()
         items = {"input": self.input, "content": self.content[start:stop], "signed": self.signed[start:stop]}
         entry = Entry(Kind.INTENT, fields, items=items)
         if not self.has_row:
@@ -134,6 +138,8 @@ class Record:
             self._number += 1
             entry.result = (self.asked.id, self.asked.item, self._number, part.value())
             self._has_signed = self._has_signed or any(part.signatures)
+            in_doubt = Status.INDETERMINATE.value
+            self._is_in_doubt = self._is_in_doubt or any(status == in_doubt for status, _ in part.problems.values())
         self._unwritten += 1
         entry.then = self._outcome_decided
         self._ledger.writer.add(entry, within_s=OUTCOME_S)
@@ -197,6 +203,11 @@ class Record:
     def has_signed(self) -> bool:
         """Whether a signature was made for it, now or before."""
         return self._has_signed or (self.known is not None and any(self.known.signatures))
+
+    @property
+    def may_have_signed(self) -> bool:
+        """The same, or a token had it when the token or the time was lost."""
+        return self.has_signed or self._is_in_doubt
 
     def release(self, *, delivered: bool) -> None:
         """The answer was taken; or nobody was there, and what was, or still will be, signed for it is kept."""

@@ -78,8 +78,12 @@ def text(value: str, field: str) -> str:
 
 
 def credential_of(name: str, caller: Any, policy: Policy, credentials: Mapping[str, Credential]) -> Credential:
-    """One answer for a credential that is not there and one that is not this caller's."""
+    """
+    One answer for a credential that is not there and one that is not this caller's; a person's own certificate has only
+    that person's.
+    """
     policy.check_credential(caller, name)
-    if name not in credentials:
+    found = credentials.get(name)
+    if found is None or (caller.subject is not None and caller.subject != found.subject):
         raise Refusal("CREDENTIAL_UNKNOWN")
-    return credentials[name]
+    return found

@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from signer import recovery
-from signer.anchor import note_of
 from signer.appearing import sync_directory
 from signer.chain import Kind, Row, after
 from signer.clock import rfc3339
 from signer.database import StoreError
 from signer.entry import Entry
 from signer.evidence import fields, instance_of, read_only
-from signer.note import MAGIC, NOTHING, Head, Note, NoteError, parse
+from signer.note import MAGIC, NOTHING, Head, Note, NoteError, note_of, parse
 from signer.recovery import Broken, Found
 from signer.sqlite import SqliteDatabase, SqlitePast
 from signer.store import open_store

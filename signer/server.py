@@ -22,27 +22,35 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from pool import Pool, TokenView
-from signer import books
+from signer import books, revocation
 from signer import config as configs
 from signer import credential as rows
+from signer.approving import ApprovingService
 from signer.assembly import Assembly
 from signer.batch import Batches
-from signer.clock import Clock
+from signer.clock import Clock, Steady
 from signer.config import Config, ConfigError
+from signer.consent import Consent
+from signer.consenting import ConsentService
 from signer.credential import Credential
+from signer.database import where
 from signer.exclusive import hold_state, hold_tokens
 from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
+from signer.kept import Kept
 from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
 from signer.listener import Door, TlsFiles, connections_max
 from signer.memory import keep_trimmed
 from signer.metrics import Metrics
 from signer.operator import OperatorService
 from signer.peer import CertificatePeer, Peers, SocketPeer
+from signer.people import derived, nobody_is_served, served
 from signer.policy import Policy
+from signer.register import Register
+from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
-from signer.store import open_store, where
+from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 
 log = logging.getLogger("signer")
@@ -62,6 +70,7 @@ class Daemon:
         self._config = config
         self._policy = Policy.of(config)
         self._clock = Clock()
+        self._steady = Steady(self._clock)
         self._credentials: Mapping[str, Credential] = {}
         self._admission = Admission()
         self._doors: list[Door] = []
@@ -84,6 +93,9 @@ class Daemon:
             keys = [credential.key for credential in self._credentials.values()]
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
+            )
+            self._revocations = await stack.enter_async_context(
+                Revocations(revocation.issuers(self._config.trust), self._clock)
             )
             tokens = [token.for_pool() for token in self._config.token]
             self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
@@ -111,6 +123,7 @@ class Daemon:
             lambda: self._admission.calls,
             lambda: checkpoints.age_s,
             lambda: checkpoints.queued,
+            self._revocations,
         )
         metrics.gauge(
             "paraph_ledger_rows", "Rows of the ledger written since the start.", lambda: ledger.writer.written
@@ -140,11 +153,34 @@ class Daemon:
 
     async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
-        batches = Batches(self._pool, self._books.ledger, self._clock)
+        ledger = self._books.ledger
+        people = self._config.people
+        consent: Consent | None = None
+        if people is not None:
+            serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
+            consent, outbox = serving.consent, serving.outbox
+            metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
+            metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
+            metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
+            metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
+        redeem = consent.redeem if consent is not None else nobody_is_served
+        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations)
+        kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
+        approving = ApprovingService(
+            self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
+            lambda: self._credentials, self._clock, self._steady,
+        )  # fmt: skip
+        if consent is not None:
+            await approving.erase_left_over()
+            stack.callback(asyncio.create_task(approving.keep_erasing(), name="kept documents").cancel)
+        consenting = ConsentService(
+            consent, batches, approving, lambda: self._policy, lambda: self._credentials, self._clock
+        )
+        register = Register(self._engine, ledger, lambda: self._credentials, self._refresh, self._clock)
         signing = SigningService(
             self._pool,
             batches,
-            self._books.ledger,
+            ledger,
             assembly,
             spool,
             lambda: self._policy,
@@ -153,7 +189,7 @@ class Daemon:
             metrics,
         )
         operator = OperatorService(
-            self._pool, lambda: self._config, lambda: self._credentials, self.reload, self._clock
+            self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, self._clock
         )
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
@@ -162,8 +198,15 @@ class Daemon:
                 peers = SocketPeer(listener.caller, lambda: self._policy)
             keeper = Gatekeeper(peers, lambda: self._policy, self._clock, self._admission, metrics)
             handlers = (
-                build(signing_pb2.DESCRIPTOR.services_by_name["Signing"], signing_pb2, signing, keeper),
-                build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, operator, keeper),
+                build(
+                    signing_pb2.DESCRIPTOR.services_by_name["Signing"],
+                    signing_pb2,
+                    keeper,
+                    signing,
+                    consenting,
+                    approving,
+                ),
+                build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, keeper, operator),
             )
             door = Door(listener, handlers, connections)
             door.add_health(self._health, SERVICES)
@@ -214,23 +257,36 @@ class Daemon:
     async def _reload(self) -> None:
         new = await asyncio.to_thread(configs.load, self._path)
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
+        if new.trust.crl != self._config.trust.crl:
+            fixed.append("trust.crl")
         if fixed:
             raise ConfigError(self._path, [f"{', '.join(fixed)}: changed, and needs a restart"])
         policy = Policy.of(new)
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
-        credentials = await asyncio.to_thread(rows.read, self._engine)
-        # One that did not change keeps its templates, which took milliseconds to make.
-        old = self._credentials
-        credentials = {name: old[name] if old.get(name) == row else row for name, row in credentials.items()}
+        credentials = await self._read_credentials()
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
+        self._use(credentials)
+        self._steady.confirm()  # whoever reloads has looked at the machine
+        log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
+
+    async def _read_credentials(self) -> dict[str, Credential]:
+        """As they are stored now. One that did not change keeps its templates, which took milliseconds to make."""
+        old, stored = self._credentials, await asyncio.to_thread(rows.read, self._engine)
+        return {name: old[name] if old.get(name) == row else row for name, row in stored.items()}
+
+    def _use(self, credentials: Mapping[str, Credential]) -> None:
         before = {credential.key for credential in self._credentials.values()}
         self._credentials = credentials
         keys = {credential.key for credential in credentials.values()}
         if keys != before:
             self._pool.set_keys(list(keys))
-        log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
+
+    async def _refresh(self) -> None:
+        """A credential or a person was changed."""
+        async with self._reloading_lock:
+            self._use(await self._read_credentials())
 
     async def _watch_tokens(self) -> None:
         async for ready in self._pool.changes():

@@ -16,11 +16,12 @@ from pool import Hash, Outcomes, Pool, Scheme
 from signer import found
 from signer import requests as read
 from signer.answer import encoded
+from signer.arrival import next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
 from signer.credential import Credential, Output, Purpose, certificates_of
-from signer.documents import DocumentStream, Order, next_message
+from signer.documents import DocumentStream, Order
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
 from signer.ledger import Ledger
@@ -65,8 +66,10 @@ class SigningService:
         self._document_streams: Counter[str] = Counter()
 
     async def list_credentials(self, _request: Any, call: Call) -> Any:
-        names = sorted(call.caller.credentials & self._credentials().keys())
-        return pb.ListCredentialsResponse(credentials=[self._describe(self._credentials()[name]) for name in names])
+        found = [self._credentials()[name] for name in sorted(call.caller.credentials & self._credentials().keys())]
+        mine = call.caller.subject
+        shown = [self._describe(one) for one in found if mine is None or one.subject == mine]
+        return pb.ListCredentialsResponse(credentials=shown)
 
     async def get_credential(self, request: Any, call: Call) -> Any:
         return self._describe(self._credential(request.credential, call))
@@ -198,7 +201,7 @@ class SigningService:
         credential.check_request(output, algorithm)
         name = message.credential
         current = functools.partial(self._credential, name, call)
-        return Order(call.request_id, current, output, algorithm, message.enveloping)
+        return Order(call.request_id, current, output, algorithm, message.enveloping, message.authorisation)
 
     async def verify_document(self, context: Any, call: Call) -> Any:
         message = await next_message(context)
@@ -234,7 +237,10 @@ class SigningService:
         credential = self._credential(request.credential, call)
         output = read.output(request.output)
         algorithm, items = read.items(request, output)
-        return Ask(call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted)
+        return Ask(
+            call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted,
+            authorisation=request.authorisation,
+        )  # fmt: skip
 
     def _count(self, ask: Ask, outcomes: Outcomes) -> None:
         for status, count in outcomes.statuses().items():
@@ -257,6 +263,9 @@ class SigningService:
             unavailable_reason=problem,
             key_id=bytes.fromhex(credential.key.ref),
             cms_bytes_max=credential.cms_bytes_max if credential.purpose is Purpose.SIGNATURE else 0,
+            gate=credential.gate.value,
+            subject=credential.subject,
+            state=credential.state.value,
         )
 
 

@@ -28,17 +28,25 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateColumn
 
-from signer.config import Config
 from signer.database import BUSY_S, StoreError, Where
 
-DATABASE = "paraph.sqlite"
-VERSION = 2
+VERSION = 3
 METADATA = MetaData()
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
 _LOCK = int.from_bytes(b"paraph")
 
 schema = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
+# Who must allow a signature, and within what bounds: of every credential since version 3.
+_TERMS = (
+    Column("gate", String, nullable=False, server_default="caller"),
+    Column("subject", String, nullable=False, server_default=""),  # whose it is; empty: nobody's
+    Column("digests_max", Integer, nullable=False, server_default="0"),  # of one authorisation; 0: no bound of its own
+    Column("lifetime_s", Integer, nullable=False, server_default="120"),  # of one authorisation
+    Column("hours", String, nullable=False, server_default=""),  # '08-18', UTC; empty: always
+    Column("claimed", Integer, nullable=False, server_default="0"),  # 1: also digests of documents not seen here
+)
 credentials = Table(
     "credentials",
     METADATA,
@@ -49,6 +57,7 @@ credentials = Table(
     Column("key_label", String),
     Column("outputs", String, nullable=False),  # separated by spaces
     Column("state", String, nullable=False),
+    *_TERMS,
 )
 # Every change of a row above: who, when, what. Only ever added to.
 changes = Table(
@@ -58,6 +67,113 @@ changes = Table(
     Column("time", String, nullable=False),  # RFC 3339, UTC
     Column("who", String, nullable=False),
     Column("what", String, nullable=False),
+)
+# People (subject.py). Codes are argon2id hashes, seeds are encrypted.
+subjects = Table(
+    "subjects",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("contact_kind", String, nullable=False),
+    Column("contact", String, nullable=False),
+    Column("language", String, nullable=False),
+    Column("code", String, nullable=False),  # PHC string; empty until enrolled
+    Column("factor", String, nullable=False),  # totp, hotp or sent
+    Column("seed", LargeBinary, nullable=False),  # empty for sent codes
+    Column("last", BigInteger, nullable=False),  # TOTP: the last step used; HOTP: the next counter
+)
+# What a person is to prove with once, sent to the contact.
+enrolments = Table(
+    "enrolments",
+    METADATA,
+    Column("subject", String, primary_key=True),
+    Column("code", LargeBinary, nullable=False),  # SHA-256 of the enrolment code
+    Column("begins", BigInteger, nullable=False),  # seconds since the epoch, as all times here
+    Column("ends", BigInteger, nullable=False),
+    Column("factor", String, nullable=False),
+    Column("seed", LargeBinary, nullable=False),
+    Column("is_sent", Integer, nullable=False),  # 0: it waits for `begins`
+)
+# One-time codes that were sent and not used: what they are is not written, only that a code is one.
+sent_codes = Table(
+    "sent_codes",
+    METADATA,
+    Column("subject", String, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("binding", LargeBinary, nullable=False),  # SHA-256 of what it was sent for
+    Column("ends", BigInteger, nullable=False),
+)
+# Each attempt to give a code or a one-time code, from before it is looked at until it proves right.
+guesses = Table(
+    "guesses",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("credential", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)
+for _what in ("subject", "credential", "source"):
+    Index(f"guesses_{_what}", guesses.c[_what], guesses.c.time)
+# What somebody has allowed (authorisation.py): the key is the SHA-256 of the reference, which is nowhere.
+authorisations = Table(
+    "authorisations",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("authorised_by", String, nullable=False),  # the caller that brought the codes
+    Column("caller", String, nullable=False),  # who may redeem it
+    Column("credential", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("output", String, nullable=False),
+    Column("algorithm", String, nullable=False),
+    Column("inputs", String, nullable=False),  # hash of the documents' SHA-256 in order; empty: none is named
+    Column("digests", String, nullable=False),  # hash of the digests in order; empty: none is named
+    Column("count", Integer, nullable=False),
+    Column("issued", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("request", LargeBinary),  # the one that has redeemed it
+)
+Index("authorisations_expires", authorisations.c.expires)
+# Of authorisations for documents that come one by one: which each of them is. Apart, because the row above is written
+# again when it is redeemed.
+authorised_documents = Table(
+    "authorised_documents",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("inputs", LargeBinary, nullable=False),  # 32 bytes each
+)
+# What waits for a person (pending.py): batches, and the documents or digests of each.
+batches = Table(
+    "batches",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True),  # the request id
+    Column("caller", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("credential", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("output", String, nullable=False),
+    Column("scheme", String, nullable=False),
+    Column("hash", String, nullable=False),
+    Column("claimed", Integer, nullable=False),  # 1: digests of documents not seen here
+    Column("opened", BigInteger, nullable=False),
+    Column("ends", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("link", LargeBinary, nullable=False),  # SHA-256 of it; empty: it was used
+    Column("consent", String, nullable=False),  # the caller that has used it
+)
+Index("batches_ends", batches.c.ends)
+batch_items = Table(
+    "batch_items",
+    METADATA,
+    Column("batch", LargeBinary, primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("size", BigInteger, nullable=False),  # in bytes, as it was sent
+    Column("input", LargeBinary, nullable=False),  # SHA-256 of it as it was sent; empty: not seen
+    Column("digest", LargeBinary, nullable=False),  # what messageDigest will hold; with RAW what the key will sign
+    Column("gap_start", BigInteger, nullable=False),
+    Column("gap_end", BigInteger, nullable=False),
 )
 # The ledger (chain.py), a chain for each instance. `closes` says of an OUTCOME which INTENT has nothing open any more,
 # as its body does, too: for whoever looks for those that have.
@@ -116,11 +232,29 @@ instances = Table(
     Column("note", String, nullable=False),
     Column("pulse", BigInteger, nullable=False),  # written to see whether writing works
 )
+# Messages to people (notify.py); times are seconds since the epoch. What is secret is sealed, and erased with `contact`
+# once the message is sent or given up.
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", String, primary_key=True),  # a UUID, out of which its Message-ID is made
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # afterwards it is not sent any more
+    Column("kind", String, nullable=False),
+    Column("contact", LargeBinary),  # a keyed hash, to count what waits for one
+    Column("address", LargeBinary),  # sealed
+    Column("template", String, nullable=False),
+    Column("body", LargeBinary),  # sealed
+    Column("tries", Integer, nullable=False),  # begun
+    Column("next", BigInteger, nullable=False),  # when it is looked at again; of one that is settled, when it was
+    Column("state", String, nullable=False),
+    Column("error", String, nullable=False),  # of the last try, without secrets
+)
+Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
-
-
-def where(config: Config) -> Where:
-    return config.ledger.database or config.server.state / DATABASE
+_PEOPLE = (
+    *(subjects, enrolments, sent_codes, guesses, authorisations, authorised_documents, batches, batch_items, outbox),
+)
 
 
 def open_store(where: Where) -> Engine:
@@ -141,7 +275,8 @@ def _sqlite(path: Path) -> Engine:
     def _pragmas(connection: Any, _record: object) -> None:
         # The driver's own transactions begin too late for tables to be made within one.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        # The last one: what is erased is overwritten in the file, not only left out of it.
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -190,9 +325,17 @@ def _migrated(connection: Connection) -> int:
     if not inspect(connection).has_table("schema_version"):
         METADATA.create_all(connection)
         connection.execute(schema.insert().values(version=VERSION))
-    version: int = connection.execute(select(schema.c.version)).scalar_one()
+    before: int = connection.execute(select(schema.c.version)).scalar_one()
+    version = before
     if version == 1:  # the ledger is new
         METADATA.create_all(connection, tables=_LEDGER)
-        connection.execute(update(schema).values(version=2))
         version = 2
+    if version == 2:  # people are new
+        METADATA.create_all(connection, tables=_PEOPLE)
+        for column in _TERMS:
+            said = CreateColumn(credentials.c[column.name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE credentials ADD COLUMN {said}")
+        version = 3
+    if version != before:
+        connection.execute(update(schema).values(version=version))
     return version

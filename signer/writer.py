@@ -142,7 +142,7 @@ class Writer:
 
     def _go(self) -> None:
         self._timer = None
-        if self._began:
+        if self._began or self._closed.is_set():
             return
         self._due = math.inf
         if self.problem is None and (self._next or self._flushing or self._closing):
@@ -215,7 +215,7 @@ class Writer:
             _end(problem.detail)
         if self.problem is None:
             log.error("the ledger cannot be written, nothing is signed: %s", problem)
-        self.problem, self._due = problem, math.inf
+        self.problem, self._due = problem, self._loop.time() + RETRY_S
         # What came meanwhile may count upon what was lost: no intent of it is written either.
         entries = [*entries, *self._next]
         self._next = [entry for entry in entries if entry.must]
@@ -224,7 +224,7 @@ class Writer:
             log.critical("%d rows could not be written before the end", len(self._next))
             self._closed.set()
         else:
-            self._loop.call_later(RETRY_S, self._go_within, 0.0)
+            self._set_timer()
 
     def _refuse(self, taken: Sequence[Entry]) -> None:
         """These, and what came meanwhile and counts upon them."""

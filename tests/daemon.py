@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from signer.client import Client, Profile
+from signer.clock import Clock
+from signer.database import DATABASE
 from tests.pki import Pki
 from tests.shim import Shim
 from tests.softhsm import MODULE, PIN, Store
@@ -70,9 +73,11 @@ def staged() -> tuple[str, pwd.struct_passwd | None]:
         shutil.copytree(source, stage / "venv" / site)
     for pointer in (stage / "venv" / site).glob("*paraph*.pth"):
         pointer.unlink()
+    python = str(stage / "venv" / "bin" / "python")
     for package in ("pool", "signer"):
         shutil.copytree(REPOSITORY / package, stage / "venv" / site / package)
-    python = str(stage / "venv" / "bin" / "python")
+        # The daemon's user cannot write there, and each start would compile again what was never imported before.
+        subprocess.run([python, "-m", "compileall", "-q", stage / "venv" / site / package], check=True)
     import atexit
 
     atexit.register(shutil.rmtree, stage, ignore_errors=True)
@@ -93,7 +98,7 @@ def as_user(command: Sequence[Any], user: pwd.struct_passwd | None) -> list[str]
 
 @dataclass
 class Token:
-    """A token of the daemon's configuration; more keys of the section in `more`."""
+    """A token of the daemon's configuration; more keys of the section in `more`. `pin` empty: none is configured."""
 
     name: str
     label: str
@@ -124,6 +129,8 @@ class Rig:
             "portal": ("submit", SUBMIT, None),
             "operator": ("operator", OPERATOR, ()),
         }
+        self.subjects: dict[str, str] = {}  # caller of the role self -> whose it is
+        self.sections: list[str] = []  # more of the configuration, as TOML
         self.sockets: dict[str, tuple[str, str]] = {}  # caller -> (file name, mode)
         self.denied = self.directory / "denied"
         self.denied.write_text("")
@@ -181,19 +188,20 @@ class Rig:
             lines += ["[[listener]]", f'socket = "{self.directory / name}"', f'mode = "{mode}"', f'caller = "{caller}"']
         for token in self.tokens:
             pin = self.directory / f"{token.name}.pin"
-            if not pin.exists():
+            if token.pin and not pin.exists():
                 pin.write_text(token.pin)
                 pin.chmod(0o400)
             environment = self.store.environment | (self.shim.env if self.shim and token.module != str(MODULE) else {})
             lines += ["[[token]]", f'name = "{token.name}"', f'kind = "{token.kind}"', f'module = "{token.module}"']
-            lines += [f'label = "{token.label}"', f'pin_file = "{pin}"']
+            lines += [f'label = "{token.label}"', *([f'pin_file = "{pin}"'] if token.pin else [])]
             lines += [f"{name} = {json.dumps(value)}" for name, value in token.more.items()]
             lines += ["[token.environment]", *(f'{n} = "{v}"' for n, v in environment.items())]
         for name, (role, rpcs, credentials) in self.callers.items():
             allowed = list(self.credentials) if credentials is None else list(credentials)
             lines += ["[[caller]]", f'name = "{name}"', f'uri = "urn:test:{name}"', f'role = "{role}"']
             lines += [f"rpcs = {json.dumps(list(rpcs))}", f"credentials = {json.dumps(allowed)}"]
-        self.config.write_text("\n".join([*lines, *sections.values()]) + "\n")
+            lines += [f'subject = "{self.subjects[name]}"'] if name in self.subjects else []
+        self.config.write_text("\n".join([*lines, *self.sections, *sections.values()]) + "\n")
 
     def command(self, *words: Any) -> subprocess.CompletedProcess[str]:
         """`paraph WORDS...` as the daemon's user."""
@@ -207,14 +215,23 @@ class Rig:
         if not self.port:
             self.port, self.metrics_port = _free_port(), _free_port()
         self.write_config()
+        if self.credentials:
+            self._enrol()
         self._hand_over()
+
+    def _enrol(self) -> None:
+        """What `paraph credential add` does, in this process: a command takes half a second for each."""
+        from signer import credential as rows  # late: processes that only call a daemon import this file, too
+        from signer.store import open_store
+
+        engine = open_store(self.database or self.state / DATABASE)
         for name, (chain, label, outputs) in self.credentials.items():
             path = self.directory / f"{name}.chain.pem"
             path.write_bytes(chain)
             path.chmod(0o644)
-            words: list[Any] = ["credential", "--config", self.config, "add", name, "--certificate", path]
-            done = self.command(*words, "--key-label", label, *(w for o in outputs for w in ("--output", o)))
-            assert done.returncode == 0, done.stderr
+            wanted = [rows.Output(output) for output in outputs]
+            rows.add(engine, name, chain, cka_id=None, key_label=label, outputs=wanted, clock=Clock())
+        engine.dispose()
 
     def _hand_over(self) -> None:
         """Everything but the log, which this process opened, becomes the daemon user's."""
@@ -289,8 +306,9 @@ class Rig:
             return 0
         if self.process.poll() is None:
             self.process.send_signal(number)
+            _wait_for(self.process, timeout_s)
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(0.1)
         finally:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -311,6 +329,15 @@ def running(rig: Rig) -> Iterator[Rig]:
         raise
     finally:
         rig.close()
+
+
+def _wait_for(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Until it ends, at most so long; `Popen.wait` with a time looks only twenty times a second."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        select.select([descriptor], [], [], timeout_s)
+    finally:
+        os.close(descriptor)
 
 
 def _ledger_keys(directory: Path) -> Path:

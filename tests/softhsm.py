@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 KINDS = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384", "P-521", "Ed25519")
 PIN = "1234"
@@ -77,6 +78,11 @@ with token.open(user_pin=order["pin"], rw=True) as session:
 json.dump(made, sys.stdout)
 """
 
+# What was made in this run, to be copied where the same is made in another store: the files of tokens without keys, and
+# those that keys add. Without this a token and its key take two processes and an eighth of a second.
+_TOKENS: dict[tuple[str, str], tuple[str, dict[str, bytes]]] = {}  # by label and PIN; with the directory's name
+_KEYS: dict[tuple[Any, ...], tuple[dict[str, bytes], dict[str, tuple[bytes, bytes]]]] = {}
+
 
 class Store:
     """One SoftHSM token directory with its own configuration file; `environment` points a process at it."""
@@ -94,13 +100,24 @@ class Store:
         self._serials: dict[str, str] = {}
         self._directories: dict[str, Path] = {}
         self._last_id = 0
+        self._copies: set[str] = set()  # labels of tokens that are as in `_TOKENS`, and have no key
         self.made: dict[str, dict[str, tuple[bytes, bytes]]] = {}  # by token label, what `keys` has answered
 
     def token(self, label: str, pin: str = PIN) -> str:
         """Make a token; returns its serial. Of several with one label, the other methods mean the last made."""
-        before = set(self._tokens.iterdir())
-        self._util("--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", SO_PIN)
-        (made,) = set(self._tokens.iterdir()) - before
+        is_first = label not in self._pins  # another one of this label must have another serial
+        if is_first and (label, pin) in _TOKENS:
+            name, files = _TOKENS[label, pin]
+            made = self._tokens / name
+            made.mkdir(mode=0o700)
+            _write(made, files)
+        else:
+            before = set(self._tokens.iterdir())
+            self._util("--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", SO_PIN)
+            (made,) = set(self._tokens.iterdir()) - before
+            if is_first:
+                _TOKENS[label, pin] = made.name, _read(made)
+        (self._copies.add if is_first else self._copies.discard)(label)
         self._pins[label] = pin
         self._directories[label] = made
         # SoftHSM names the directory by a UUID that ends with the serial.
@@ -117,6 +134,23 @@ class Store:
         Returns kind -> (CKA_ID, DER SubjectPublicKeyInfo).
         """
         wanted = [(kind, self._next_id().hex(), name) for kind, name in zip(kinds, names or kinds, strict=True)]
+        same = (label, self._pins[label], pin_each_time, *wanted) if label in self._copies else None
+        self._copies.discard(label)
+        if same in _KEYS:
+            files, pairs = _KEYS[same]
+            _write(self._directories[label], files)
+        else:
+            pairs = self._generate(label, wanted, pin_each_time=pin_each_time)
+            if same is not None:
+                # The token's own object counts its logins: it is no part of what the keys add.
+                files = _read(self._directories[label])
+                _KEYS[same] = {name: content for name, content in files.items() if name != "token.object"}, pairs
+        self.made.setdefault(label, {}).update(pairs)
+        return pairs
+
+    def _generate(
+        self, label: str, wanted: list[tuple[str, str, str]], *, pin_each_time: bool
+    ) -> dict[str, tuple[bytes, bytes]]:
         order = {
             "module": str(MODULE), "serial": self._serials[label], "pin": self._pins[label], "keys": wanted,
             "pin_each_time": pin_each_time,
@@ -125,13 +159,12 @@ class Store:
             [sys.executable, "-c", _GENERATE],
             input=json.dumps(order), env=os.environ | self.environment, check=True, text=True, stdout=subprocess.PIPE,
         )  # fmt: skip
-        pairs = {kind: (bytes.fromhex(i), bytes.fromhex(spki)) for kind, (i, spki) in json.loads(made.stdout).items()}
-        self.made.setdefault(label, {}).update(pairs)
-        return pairs
+        return {kind: (bytes.fromhex(i), bytes.fromhex(spki)) for kind, (i, spki) in json.loads(made.stdout).items()}
 
     def add(self, label: str, pkcs8: Path, name: str) -> bytes:
         """Put the key pair of a PKCS#8 PEM file on the token, CKA_LABEL `name`; returns the CKA_ID."""
         cka_id = self._next_id()
+        self._copies.discard(label)
         self._util(
             "--import", str(pkcs8), "--token", label, "--label", name, "--id", cka_id.hex(), "--pin", self._pins[label]
         )  # fmt: skip
@@ -166,3 +199,15 @@ class Store:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"softhsm2-util {args[0]}: {done.stdout.strip()}")
+
+
+def _read(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def _write(directory: Path, files: dict[str, bytes]) -> None:
+    """With the modes that SoftHSM gives them."""
+    for name, content in files.items():
+        path = directory / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)

@@ -409,6 +409,21 @@ def test_hang_goes_on(shim: Shim, start: Start, softhsm: dict[str, str]) -> None
     assert 0.1 <= durations(shim)[0] < 2
 
 
+@pytest.mark.parametrize("ends", ["another script", "no script", "its time"])
+def test_hold_goes_on(shim: Shim, start: Start, softhsm: dict[str, str], ends: str) -> None:
+    """`hold` waits within the call until the script is another one, or gone, at most so long; then makes it."""
+    shim.script(f"C_Sign 1 hold {0.1 if ends == 'its time' else 60}")
+    driver = start()
+    driver.ask("sign()")
+    until(shim.unfinished)
+    if ends == "another script":
+        shim.script("C_Sign 1 return 0x30")  # it is too late for that
+    elif ends == "no script":
+        shim.clear()
+    assert verified(driver.answer(), softhsm)
+    assert durations(shim)[0] < 2
+
+
 def test_return_is_without_the_real_call(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
     """`return` answers itself; nothing of the real module changes, and the session can sign again."""
     shim.script("C_Login 1 return 0xa0", "C_Sign 1-2 return 0x30", "C_SignInit 4 return 0x60")

@@ -29,11 +29,11 @@ def run(options: argparse.Namespace) -> int:
     from signer.archive import NotWhole, archive
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError
-    from signer.database import StoreError, database_at
+    from signer.database import StoreError, database_at, where
     from signer.entry import Failed
     from signer.recovery import Broken
     from signer.restore import notes_of
-    from signer.store import open_store, where
+    from signer.store import open_store
 
     if options.keep_days < 1 or not options.directory.is_dir():
         wrong = "--keep-days is 1 at least" if options.keep_days < 1 else f"there is no directory {options.directory}"

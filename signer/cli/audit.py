@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.chain import ChainError, Kind, Row, read
-from signer.cli import archive, export, session, trace
+from signer.cli import archive, export, trace
+from signer.cli.console import for_tables
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_report(report, options.files), indent=2, default=_plain_value))
     else:
-        _print_report(_console(), report, options)
+        # Without colours for numbers and paths: here a colour says something.
+        _print_report(for_tables(highlight=False), report, options)
     return {Verdict.WHOLE: OK, Verdict.GAP: GAP, Verdict.TAMPERED: FAILED}[report.verdict]
 
 
@@ -120,8 +122,7 @@ def _public_key(path: Path) -> bytes:
 
 
 def _notes(path: Path) -> "list[Note]":
-    from signer.anchor import note_of
-    from signer.note import MAGIC, NoteError, parse
+    from signer.note import MAGIC, NoteError, note_of, parse
 
     try:
         text = path.read_bytes().decode()
@@ -156,11 +157,6 @@ def _time(moment: datetime) -> str:
     from signer.clock import rfc3339
 
     return rfc3339(moment)
-
-
-def _console() -> Console:
-    """As `session.console`, without colours of its own for numbers and paths: here a colour says something."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else session.PIPED_COLUMNS)
 
 
 def _print_report(console: Console, report: "Report", options: argparse.Namespace) -> None:
@@ -271,6 +267,9 @@ _COLOURS: dict[str, str] = {
     Kind.NOT_DELIVERED: "yellow",
     Kind.POSSIBLE: "bold red",
     Kind.MISMATCH: "red",
+    Kind.AUTHORISED: "magenta",
+    Kind.REFUSED: "red",
+    Kind.REGISTER: "magenta",
     Kind.CHECKPOINT: "blue",
     Kind.GAP: "bold red",
 }
@@ -402,6 +401,13 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
         return f"{items} may have been signed; nothing was released"
     if row.kind == Kind.MISMATCH:
         return "the request id came again with another body, or from another caller"
+    if row.kind == Kind.AUTHORISED:
+        until = _text(fields.get("expires"))
+        return f"{_text(fields.get('subject'))} has allowed {_text(fields.get('for'))} {fields.get('count')} items until {until}"
+    if row.kind == Kind.REFUSED:
+        return f"{_text(fields.get('subject'))}: {text['reason']}"
+    if row.kind == Kind.REGISTER:
+        return f"{_text(fields.get('subject'))}: {_text(fields.get('what'))}, by {_text(fields.get('who'))}"
     if row.kind == Kind.CHECKPOINT:
         return f"checkpoint {text['number']}"
     return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"

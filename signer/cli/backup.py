@@ -29,8 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if config is None:
         return CONFIG
     from signer.backup import copy
-    from signer.database import StoreError
-    from signer.store import where
+    from signer.database import StoreError, where
 
     database = where(config)
     if not isinstance(database, Path):

@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from signer.cli import session
 from signer.cli.exits import CONFIG, FAILED, OK
 
 if TYPE_CHECKING:
     from signer.config import Config
+    from signer.gate import Gate
 
 HELP = "list, add, remove, suspend or resume credentials"
 EXAMPLE = "paraph credential add clerk --certificate clerk.pem --key-label clerk-2026 --output PADES_B_B"
@@ -34,6 +32,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--output", action="append", default=[], choices=["RAW", "CADES_B_B", "PADES_B_B"], help="what it may make"
     )
+    add.add_argument("--gate", default="caller", help="what a signature needs: caller, token-pin, code+totp, ...")
+    add.add_argument("--subject", default="", metavar="S", help="whose it is; not with the gate caller")
+    add.add_argument("--digests-max", type=int, default=0, metavar="N", help="the most digests of one authorisation")
+    add.add_argument(
+        "--lifetime", type=int, default=120, metavar="S", help="of an authorisation (default: %(default)s)"
+    )
+    add.add_argument("--hours", default="", metavar="HH-HH", help="when it may be used, UTC")
+    add.add_argument("--claimed", action="store_true", help="it signs digests of documents not seen by the daemon, too")
     for name, text in (
         ("remove", "forget one"),
         ("suspend", "refuse to sign with it"),
@@ -64,9 +70,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace, config: "Config") -> int:
+    from rich.table import Table  # late: the other actions draw none
+
     from signer import credential as rows
+    from signer.cli.console import for_tables
     from signer.clock import rfc3339
-    from signer.store import open_store, where
+    from signer.database import where
+    from signer.store import open_store
 
     found = rows.read(open_store(where(config))).values()
     records: list[dict[str, Any]] = [
@@ -90,14 +100,16 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
         table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
-    session.console().print(table)
+    for_tables().print(table)
     return OK
 
 
 def _change(options: argparse.Namespace, config: "Config") -> int:
     from signer import credential as rows
     from signer.clock import Clock
-    from signer.store import open_store, where
+    from signer.database import where
+    from signer.gate import Bounds
+    from signer.store import open_store
 
     engine, clock = open_store(where(config)), Clock()
     if options.action == "add":
@@ -115,6 +127,9 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
             key_label=options.key_label,
             outputs=[rows.Output(output) for output in options.output],
             clock=clock,
+            gate=_gate(options.gate),
+            subject=options.subject,
+            bounds=Bounds(options.digests_max, options.lifetime, options.hours, options.claimed),
         )
         print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}")
     elif options.action == "remove":
@@ -124,6 +139,16 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
         rows.set_state(engine, options.name, wanted, clock)
     _tell_daemon(config.server.state)
     return OK
+
+
+def _gate(name: str) -> "Gate":
+    from signer.credential import CredentialError
+    from signer.gate import Gate
+
+    try:
+        return Gate(name)
+    except ValueError:
+        raise CredentialError(f"there is no gate {name!r}; there are {', '.join(Gate)}") from None
 
 
 def _tell_daemon(state: Path) -> None:

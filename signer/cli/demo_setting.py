@@ -84,7 +84,8 @@ def _store_credentials(directory: Path, keys: Sequence[dict[str, str]]) -> None:
     """What `paraph credential add` does, in this process: ten commands would take ten seconds."""
     from signer import credential as stored
     from signer.clock import Clock
-    from signer.store import DATABASE, open_store
+    from signer.database import DATABASE
+    from signer.store import open_store
 
     engine, clock = open_store(directory / "state" / DATABASE), Clock()
     there = stored.read(engine)

@@ -33,11 +33,10 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
-    from signer.database import StoreError
+    from signer.database import StoreError, where
     from signer.entry import Failed
     from signer.exclusive import AlreadyRunning, hold_state, hold_tokens
     from signer.recovery import Broken
-    from signer.store import where
 
     if not isinstance(where(config), Path):
         print(_POSTGRESQL, file=sys.stderr)
@@ -71,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
 def _restore(options: argparse.Namespace, config: "Config") -> int:
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
+    from signer.database import where
     from signer.restore import notes_of, restore
-    from signer.store import where
 
     database = where(config)
     assert isinstance(database, Path)

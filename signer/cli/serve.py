@@ -1,6 +1,7 @@
 """paraph serve: run the daemon, or look whether it could."""
 
 import argparse
+import gc
 import json
 import logging
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from signer.cli.exits import CONFIG, OK, TEMPORARY
 
 if TYPE_CHECKING:
-    from signer.config import ConfigError
+    from signer.config import Config, ConfigError
 
 HELP = "run the daemon"
 EXAMPLE = "paraph serve --config /etc/paraph/paraph.toml"
@@ -29,19 +30,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon can reload: by default it would end the process
     # Late imports: the client's installation has none of them.
-    import uvloop
-
     from signer import anchor
     from signer import config as configs
     from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
-    from signer.database import StoreError
-    from signer.entry import Failed
-    from signer.exclusive import AlreadyRunning
     from signer.listener import TlsFiles
+    from signer.people import mail_server
     from signer.policy import Policy
-    from signer.recovery import Broken
-    from signer.server import Daemon
+    from signer.revocation import issuers
 
     logging.basicConfig(
         level=options.log_level,
@@ -54,9 +50,13 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return _mistakes(options, [error])
     listeners = [listener for listener in config.listener if listener.address is not None]
-    reads: list[Callable[[], object]] = [partial(Policy.of, config)]
+    reads: list[Callable[[], object]] = [partial(Policy.of, config), partial(issuers, config.trust)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
     reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
+    if config.people is not None:
+        reads += [config.people.seed_key, partial(mail_server, config.people)]
+        if config.people.mail is not None and config.people.mail.has_login:
+            reads.append(config.people.mail.login)
     if options.check:  # at a start, an anchor that is away is no reason not to sign
         reads.append(partial(anchor.check, config.ledger))
     errors: list[ConfigError] = []
@@ -77,12 +77,25 @@ def run(options: argparse.Namespace) -> int:
             json.dumps({"config": str(options.config), "mistakes": []}) if options.json else f"{options.config}: good"
         )
         return OK
+    return _serve(options, config)
 
-    async def main() -> None:
-        await Daemon(options.config, config).run()
 
+def _serve(options: argparse.Namespace, config: "Config") -> int:
+    # What imports make stays. To search it for cycles while it grows is a tenth of the start; later, calls would wait.
+    gc.disable()
+    import uvloop
+
+    from signer.config import ConfigError
+    from signer.database import StoreError
+    from signer.entry import Failed
+    from signer.exclusive import AlreadyRunning
+    from signer.recovery import Broken
+    from signer.server import Daemon
+
+    gc.freeze()
+    gc.enable()
     try:
-        uvloop.run(main())
+        uvloop.run(Daemon(options.config, config).run())
     except ConfigError as error:
         return _mistakes(options, [error])
     except AlreadyRunning as error:

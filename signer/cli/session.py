@@ -7,12 +7,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from rich.console import Console
-
 from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
 from signer.client import Client, ProfileError, ServiceError
 
-PIPED_COLUMNS = 200
 _DEFAULT = "~/.config/paraph/client.toml"
 _CODES = {
     "UNAVAILABLE": UNAVAILABLE,
@@ -47,11 +44,6 @@ def with_client(options: argparse.Namespace, action: Callable[[Client], Awaitabl
     except ServiceError as error:
         print(f"paraph: {say(error)}", file=sys.stderr)
         return _CODES.get(error.code, FAILED)
-
-
-def console() -> Console:
-    """For tables: as wide as the terminal, and wide enough for whole names where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
 
 
 def say(error: ServiceError) -> str:

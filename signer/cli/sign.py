@@ -1,15 +1,18 @@
 """paraph sign: sign files with a credential of the daemon."""
 
 import argparse
+import getpass
 import json
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+from signer import person
 from signer.cli import session
 from signer.cli.exits import FAILED, OK, USAGE
 from signer.client import Client, ServiceError, algorithms_for
@@ -56,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
 async def _sign_all(client: Client, options: argparse.Namespace, jobs: list[tuple[Path, Path, bool]]) -> int:
     credential = await client.credential(options.credential)
     digest, signature = algorithms_for(credential, pss=options.pss)
+    allowed: dict[Path, dict[str, Any]] = {}
+    if credential.gate.startswith("code"):
+        allowed = await _allowed(client, options, credential, jobs, (digest, signature))
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -75,6 +81,7 @@ async def _sign_all(client: Client, options: argparse.Namespace, jobs: list[tupl
                     enveloping=options.enveloping and not is_pdf,
                     reason=options.reason if is_pdf else "",
                     location=options.location if is_pdf else "",
+                    **allowed.get(source, {}),
                     progress=lambda count: progress.advance(total, count),
                 )
                 row |= {"status": "SIGNED", "token": signed.token, "time": signed.signing_time}
@@ -85,6 +92,45 @@ async def _sign_all(client: Client, options: argparse.Namespace, jobs: list[tupl
             rows.append(row | {"ms": round((time.perf_counter() - began) * 1e3, 1)})
     _print(options, rows)
     return OK if all(row["status"] == "SIGNED" for row in rows) else FAILED
+
+
+async def _allowed(
+    client: Client,
+    options: argparse.Namespace,
+    credential: Any,
+    jobs: list[tuple[Path, Path, bool]],
+    algorithms: tuple[str, str],
+) -> dict[Path, dict[str, Any]]:
+    """
+    What each file is signed with, once the person has seen what it is and typed her codes: one authorisation for those
+    that become PAdES, and one for those that become CAdES.
+    """
+    if not sys.stdin.isatty():
+        raise ServiceError(
+            "", "this credential signs with a person's codes, typed at a terminal", "FAILED_PRECONDITION"
+        )
+    found: dict[Path, dict[str, Any]] = {}
+    code = ""
+    for output in ("PADES_B_B", "CADES_B_B"):
+        sources = [source for source, _, is_pdf in jobs if is_pdf == (output == "PADES_B_B")]
+        if not sources:
+            continue
+        shown = [person.Shown.of(source) for source in sources]
+        print(f"{credential.subject} signs with {credential.name}, as {output}:", file=sys.stderr)
+        for file in shown:
+            print(f"  {file.name}  {file.size:,} bytes  SHA-256 {file.sha256.hex()[:16]}...", file=sys.stderr)
+        names = {"digest_algorithm": algorithms[0], "signature_algorithm": algorithms[1]}
+        terms = person.terms(options.credential, shown, output=output, **names)
+        if credential.gate == "code+sent-otp":
+            sent = await person.request_otp(client, terms)
+            print(f"A one-time code was sent to {sent.contact}; it names {sent.short_digest}.", file=sys.stderr)
+        code = code or getpass.getpass("Secret code: ")
+        otp = getpass.getpass("One-time code: ")
+        reference = await person.authorise(client, terms, code, otp)
+        request_id = str(uuid.uuid4())
+        for index, source in enumerate(sources):
+            found[source] = {"authorisation": reference, "request_id": request_id, "index": index}
+    return found
 
 
 def _print(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from signer.cli import session
+from signer.cli.console import for_tables
 from signer.cli.exits import OK
 from signer.client import Client
 from signer.v1 import operator_pb2 as pb
 
 HELP = "show the tokens and their lanes; unlock, drain or resume one"
 EXAMPLE = "paraph tokens --watch"
-_COLOURS = {"READY": "green", "OPEN": "yellow", "DRAINED": "cyan"}
+_COLOURS = {"READY": "green", "LEASED": "green", "OPEN": "yellow", "DRAINED": "cyan"}
 _NAMES = ("unlock", "drain", "resume")
 
 
@@ -48,7 +49,7 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_dict(token) for token in tokens], indent=2))
     else:
-        session.console().print(_table(tokens))
+        for_tables().print(_table(tokens))
     return OK
 
 

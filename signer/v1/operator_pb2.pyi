@@ -106,6 +106,7 @@ class Token(_message.Message):
         QUARANTINED: _ClassVar[Token.State]
         TRIPPED: _ClassVar[Token.State]
         DRAINED: _ClassVar[Token.State]
+        LEASED: _ClassVar[Token.State]
     STATE_UNSPECIFIED: Token.State
     ABSENT: Token.State
     CHANGED: Token.State
@@ -115,6 +116,7 @@ class Token(_message.Message):
     QUARANTINED: Token.State
     TRIPPED: Token.State
     DRAINED: Token.State
+    LEASED: Token.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -151,12 +153,14 @@ class Lane(_message.Message):
         SIGNING: _ClassVar[Lane.State]
         STOPPING: _ClassVar[Lane.State]
         RESTING: _ClassVar[Lane.State]
+        OPEN: _ClassVar[Lane.State]
     STATE_UNSPECIFIED: Lane.State
     STARTING: Lane.State
     IDLE: Lane.State
     SIGNING: Lane.State
     STOPPING: Lane.State
     RESTING: Lane.State
+    OPEN: Lane.State
     class ErrorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -185,3 +189,91 @@ class Lane(_message.Message):
     problem: str
     direct: bool
     def __init__(self, index: _Optional[int] = ..., state: _Optional[_Union[Lane.State, str]] = ..., pid: _Optional[int] = ..., signatures: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., starts: _Optional[int] = ..., losses: _Optional[int] = ..., per_second: _Optional[float] = ..., problem: _Optional[str] = ..., direct: _Optional[bool] = ...) -> None: ...
+
+class RegisterCredentialRequest(_message.Message):
+    __slots__ = ("name", "certificates", "key_label", "key_id", "outputs", "gate", "subject", "digests_max", "lifetime_s", "hours", "claimed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    KEY_LABEL_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    certificates: bytes
+    key_label: str
+    key_id: bytes
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    gate: str
+    subject: str
+    digests_max: int
+    lifetime_s: int
+    hours: str
+    claimed: bool
+    def __init__(self, name: _Optional[str] = ..., certificates: _Optional[bytes] = ..., key_label: _Optional[str] = ..., key_id: _Optional[bytes] = ..., outputs: _Optional[_Iterable[str]] = ..., gate: _Optional[str] = ..., subject: _Optional[str] = ..., digests_max: _Optional[int] = ..., lifetime_s: _Optional[int] = ..., hours: _Optional[str] = ..., claimed: _Optional[bool] = ...) -> None: ...
+
+class RegisterCredentialResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
+class SetCredentialStateRequest(_message.Message):
+    __slots__ = ("name", "suspended")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUSPENDED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    suspended: bool
+    def __init__(self, name: _Optional[str] = ..., suspended: _Optional[bool] = ...) -> None: ...
+
+class SetCredentialStateResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
+class EnrolSubjectRequest(_message.Message):
+    __slots__ = ("subject", "contact_kind", "contact", "factor", "language")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    contact_kind: str
+    contact: str
+    factor: str
+    language: str
+    def __init__(self, subject: _Optional[str] = ..., contact_kind: _Optional[str] = ..., contact: _Optional[str] = ..., factor: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
+
+class EnrolSubjectResponse(_message.Message):
+    __slots__ = ("begins",)
+    BEGINS_FIELD_NUMBER: _ClassVar[int]
+    begins: str
+    def __init__(self, begins: _Optional[str] = ...) -> None: ...
+
+class SuspendSubjectRequest(_message.Message):
+    __slots__ = ("subject", "resume")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    resume: bool
+    def __init__(self, subject: _Optional[str] = ..., resume: _Optional[bool] = ...) -> None: ...
+
+class SuspendSubjectResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnlockSubjectRequest(_message.Message):
+    __slots__ = ("subject",)
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    def __init__(self, subject: _Optional[str] = ...) -> None: ...
+
+class UnlockSubjectResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

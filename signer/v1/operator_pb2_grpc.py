@@ -69,6 +69,31 @@ class OperatorStub:
                 request_serializer=signer_dot_v1_dot_operator__pb2.ResumeTokenRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_operator__pb2.Token.FromString,
                 _registered_method=True)
+        self.RegisterCredential = channel.unary_unary(
+                '/signer.v1.Operator/RegisterCredential',
+                request_serializer=signer_dot_v1_dot_operator__pb2.RegisterCredentialRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.RegisterCredentialResponse.FromString,
+                _registered_method=True)
+        self.SetCredentialState = channel.unary_unary(
+                '/signer.v1.Operator/SetCredentialState',
+                request_serializer=signer_dot_v1_dot_operator__pb2.SetCredentialStateRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.SetCredentialStateResponse.FromString,
+                _registered_method=True)
+        self.EnrolSubject = channel.unary_unary(
+                '/signer.v1.Operator/EnrolSubject',
+                request_serializer=signer_dot_v1_dot_operator__pb2.EnrolSubjectRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.EnrolSubjectResponse.FromString,
+                _registered_method=True)
+        self.SuspendSubject = channel.unary_unary(
+                '/signer.v1.Operator/SuspendSubject',
+                request_serializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.FromString,
+                _registered_method=True)
+        self.UnlockSubject = channel.unary_unary(
+                '/signer.v1.Operator/UnlockSubject',
+                request_serializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -122,6 +147,42 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterCredential(self, request, context):
+        """Store a credential, or change its outputs and bounds. A person's begins PENDING until she is enrolled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCredentialState(self, request, context):
+        """Suspend it, or take that back: at once, on this daemon.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolSubject(self, request, context):
+        """Name a person and how she is reached; she gets an enrolment code there. Somebody who is enrolled already loses
+        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendSubject(self, request, context):
+        """Nothing of a person's works any more, at once; `resume` takes it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlockSubject(self, request, context):
+        """Forget a person's wrong attempts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +220,31 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.ResumeToken,
                     request_deserializer=signer_dot_v1_dot_operator__pb2.ResumeTokenRequest.FromString,
                     response_serializer=signer_dot_v1_dot_operator__pb2.Token.SerializeToString,
+            ),
+            'RegisterCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterCredential,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.RegisterCredentialRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.RegisterCredentialResponse.SerializeToString,
+            ),
+            'SetCredentialState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCredentialState,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.SetCredentialStateRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.SetCredentialStateResponse.SerializeToString,
+            ),
+            'EnrolSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolSubject,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.EnrolSubjectRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.EnrolSubjectResponse.SerializeToString,
+            ),
+            'SuspendSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendSubject,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.SerializeToString,
+            ),
+            'UnlockSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlockSubject,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +436,141 @@ class Operator:
             '/signer.v1.Operator/ResumeToken',
             signer_dot_v1_dot_operator__pb2.ResumeTokenRequest.SerializeToString,
             signer_dot_v1_dot_operator__pb2.Token.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/RegisterCredential',
+            signer_dot_v1_dot_operator__pb2.RegisterCredentialRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.RegisterCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCredentialState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/SetCredentialState',
+            signer_dot_v1_dot_operator__pb2.SetCredentialStateRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.SetCredentialStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/EnrolSubject',
+            signer_dot_v1_dot_operator__pb2.EnrolSubjectRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.EnrolSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/SuspendSubject',
+            signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlockSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/UnlockSubject',
+            signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,7 +72,7 @@ class GetCredentialRequest(_message.Message):
     def __init__(self, credential: _Optional[str] = ...) -> None: ...
 
 class Credential(_message.Message):
-    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id", "cms_bytes_max")
+    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id", "cms_bytes_max", "gate", "subject", "state")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[Credential.Purpose]
@@ -93,6 +93,9 @@ class Credential(_message.Message):
     UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     CMS_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     purpose: Credential.Purpose
     certificates: _containers.RepeatedScalarFieldContainer[bytes]
@@ -105,10 +108,13 @@ class Credential(_message.Message):
     unavailable_reason: str
     key_id: bytes
     cms_bytes_max: int
-    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ..., cms_bytes_max: _Optional[int] = ...) -> None: ...
+    gate: str
+    subject: str
+    state: str
+    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ..., cms_bytes_max: _Optional[int] = ..., gate: _Optional[str] = ..., subject: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
 class SignDigestsRequest(_message.Message):
-    __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "digests", "crc32c", "messages", "timeout_s")
+    __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "digests", "crc32c", "messages", "timeout_s", "authorisation")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +124,7 @@ class SignDigestsRequest(_message.Message):
     CRC32C_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    AUTHORISATION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     credential: str
     output: Output
@@ -127,7 +134,8 @@ class SignDigestsRequest(_message.Message):
     crc32c: int
     messages: _containers.RepeatedScalarFieldContainer[bytes]
     timeout_s: float
-    def __init__(self, request_id: _Optional[str] = ..., credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., digests: _Optional[_Iterable[bytes]] = ..., crc32c: _Optional[int] = ..., messages: _Optional[_Iterable[bytes]] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    authorisation: bytes
+    def __init__(self, request_id: _Optional[str] = ..., credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., digests: _Optional[_Iterable[bytes]] = ..., crc32c: _Optional[int] = ..., messages: _Optional[_Iterable[bytes]] = ..., timeout_s: _Optional[float] = ..., authorisation: _Optional[bytes] = ...) -> None: ...
 
 class SignDigestsResponse(_message.Message):
     __slots__ = ("request_id", "items", "certificate", "error")
@@ -208,20 +216,22 @@ class SignDocumentsRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[OpenDocuments, _Mapping]] = ..., begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., chunk: _Optional[bytes] = ..., end: _Optional[_Union[EndDocument, _Mapping]] = ...) -> None: ...
 
 class OpenDocuments(_message.Message):
-    __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "enveloping")
+    __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "enveloping", "authorisation")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     ENVELOPING_FIELD_NUMBER: _ClassVar[int]
+    AUTHORISATION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     credential: str
     output: Output
     digest_algorithm: DigestAlgorithm
     signature_algorithm: SignatureAlgorithm
     enveloping: bool
-    def __init__(self, request_id: _Optional[str] = ..., credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., enveloping: _Optional[bool] = ...) -> None: ...
+    authorisation: bytes
+    def __init__(self, request_id: _Optional[str] = ..., credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., enveloping: _Optional[bool] = ..., authorisation: _Optional[bytes] = ...) -> None: ...
 
 class BeginDocument(_message.Message):
     __slots__ = ("index", "name", "size", "reason", "location")
@@ -366,3 +376,295 @@ class SignatureReport(_message.Message):
     changes_after: SignatureReport.Changes
     profile: str
     def __init__(self, valid: _Optional[bool] = ..., reason: _Optional[str] = ..., certificate: _Optional[bytes] = ..., subject: _Optional[str] = ..., trusted: _Optional[bool] = ..., trust_reason: _Optional[str] = ..., chain: _Optional[_Iterable[bytes]] = ..., time: _Optional[str] = ..., algorithm: _Optional[str] = ..., covers: _Optional[_Union[SignatureReport.Coverage, str]] = ..., revision_sha256: _Optional[bytes] = ..., changes_after: _Optional[_Union[SignatureReport.Changes, str]] = ..., profile: _Optional[str] = ...) -> None: ...
+
+class Terms(_message.Message):
+    __slots__ = ("credential", "output", "digest_algorithm", "signature_algorithm", "caller", "items")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    credential: str
+    output: Output
+    digest_algorithm: DigestAlgorithm
+    signature_algorithm: SignatureAlgorithm
+    caller: str
+    items: _containers.RepeatedCompositeFieldContainer[TermsItem]
+    def __init__(self, credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., caller: _Optional[str] = ..., items: _Optional[_Iterable[_Union[TermsItem, _Mapping]]] = ...) -> None: ...
+
+class TermsItem(_message.Message):
+    __slots__ = ("name", "input_sha256", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    input_sha256: bytes
+    digest: bytes
+    def __init__(self, name: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class Login(_message.Message):
+    __slots__ = ("credential", "digest_algorithm", "signature_algorithm", "audience", "nonce")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    credential: str
+    digest_algorithm: DigestAlgorithm
+    signature_algorithm: SignatureAlgorithm
+    audience: str
+    nonce: bytes
+    def __init__(self, credential: _Optional[str] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., audience: _Optional[str] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class RequestOtpRequest(_message.Message):
+    __slots__ = ("terms", "login", "batch", "source")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    terms: Terms
+    login: Login
+    batch: str
+    source: str
+    def __init__(self, terms: _Optional[_Union[Terms, _Mapping]] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., batch: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class RequestOtpResponse(_message.Message):
+    __slots__ = ("contact", "short_digest", "expires")
+    CONTACT_FIELD_NUMBER: _ClassVar[int]
+    SHORT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    contact: str
+    short_digest: str
+    expires: str
+    def __init__(self, contact: _Optional[str] = ..., short_digest: _Optional[str] = ..., expires: _Optional[str] = ...) -> None: ...
+
+class AuthorizeRequest(_message.Message):
+    __slots__ = ("terms", "secret_code", "otp", "source")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    OTP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    terms: Terms
+    secret_code: str
+    otp: str
+    source: str
+    def __init__(self, terms: _Optional[_Union[Terms, _Mapping]] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class AuthorizeResponse(_message.Message):
+    __slots__ = ("authorisation", "expires", "short_digest")
+    AUTHORISATION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    SHORT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    authorisation: bytes
+    expires: str
+    short_digest: str
+    def __init__(self, authorisation: _Optional[bytes] = ..., expires: _Optional[str] = ..., short_digest: _Optional[str] = ...) -> None: ...
+
+class AuthenticateRequest(_message.Message):
+    __slots__ = ("request_id", "login", "secret_code", "otp", "source")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
+    SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    OTP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    login: Login
+    secret_code: str
+    otp: str
+    source: str
+    def __init__(self, request_id: _Optional[str] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class AuthenticateResponse(_message.Message):
+    __slots__ = ("statement", "signature", "certificates")
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    statement: bytes
+    signature: bytes
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CompleteEnrolmentRequest(_message.Message):
+    __slots__ = ("enrolment", "secret_code", "otp", "source")
+    ENROLMENT_FIELD_NUMBER: _ClassVar[int]
+    SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    OTP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    enrolment: str
+    secret_code: str
+    otp: str
+    source: str
+    def __init__(self, enrolment: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class CompleteEnrolmentResponse(_message.Message):
+    __slots__ = ("subject", "otp_uri", "contact", "complete")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    OTP_URI_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    otp_uri: str
+    contact: str
+    complete: bool
+    def __init__(self, subject: _Optional[str] = ..., otp_uri: _Optional[str] = ..., contact: _Optional[str] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class OpenBatchRequest(_message.Message):
+    __slots__ = ("open", "begin", "chunk", "end", "digest")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    open: BatchOpening
+    begin: BeginDocument
+    chunk: bytes
+    end: EndDocument
+    digest: TermsItem
+    def __init__(self, open: _Optional[_Union[BatchOpening, _Mapping]] = ..., begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., chunk: _Optional[bytes] = ..., end: _Optional[_Union[EndDocument, _Mapping]] = ..., digest: _Optional[_Union[TermsItem, _Mapping]] = ...) -> None: ...
+
+class BatchOpening(_message.Message):
+    __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    credential: str
+    output: Output
+    digest_algorithm: DigestAlgorithm
+    signature_algorithm: SignatureAlgorithm
+    def __init__(self, request_id: _Optional[str] = ..., credential: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ...) -> None: ...
+
+class OpenBatchResponse(_message.Message):
+    __slots__ = ("batch", "link")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    link: str
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., link: _Optional[str] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("request_id", "state", "caller", "credential", "subject", "output", "items", "as_claimed", "opened", "expires", "short_digest", "count")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Batch.State]
+        OPEN: _ClassVar[Batch.State]
+        SIGNED: _ClassVar[Batch.State]
+        CANCELLED: _ClassVar[Batch.State]
+    STATE_UNSPECIFIED: Batch.State
+    OPEN: Batch.State
+    SIGNED: Batch.State
+    CANCELLED: Batch.State
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    AS_CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    SHORT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    state: Batch.State
+    caller: str
+    credential: str
+    subject: str
+    output: Output
+    items: _containers.RepeatedCompositeFieldContainer[BatchItem]
+    as_claimed: bool
+    opened: str
+    expires: str
+    short_digest: str
+    count: int
+    def __init__(self, request_id: _Optional[str] = ..., state: _Optional[_Union[Batch.State, str]] = ..., caller: _Optional[str] = ..., credential: _Optional[str] = ..., subject: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., as_claimed: _Optional[bool] = ..., opened: _Optional[str] = ..., expires: _Optional[str] = ..., short_digest: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class BatchItem(_message.Message):
+    __slots__ = ("name", "size", "input_sha256", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    input_sha256: bytes
+    digest: bytes
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., input_sha256: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class GetBatchRequest(_message.Message):
+    __slots__ = ("request_id", "link", "with_document", "index")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    WITH_DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    link: str
+    with_document: bool
+    index: int
+    def __init__(self, request_id: _Optional[str] = ..., link: _Optional[str] = ..., with_document: _Optional[bool] = ..., index: _Optional[int] = ...) -> None: ...
+
+class GetBatchResponse(_message.Message):
+    __slots__ = ("batch", "chunk")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    chunk: bytes
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class ListBatchesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBatchesResponse(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[Batch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ...) -> None: ...
+
+class CancelBatchRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class CancelBatchResponse(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+
+class SignBatchRequest(_message.Message):
+    __slots__ = ("request_id", "secret_code", "otp", "source", "pin", "override_final_try")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    OTP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FINAL_TRY_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    secret_code: str
+    otp: str
+    source: str
+    pin: str
+    override_final_try: bool
+    def __init__(self, request_id: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., pin: _Optional[str] = ..., override_final_try: _Optional[bool] = ...) -> None: ...
+
+class SignBatchResponse(_message.Message):
+    __slots__ = ("batch", "outcomes")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    outcomes: _containers.RepeatedCompositeFieldContainer[SignBatchOutcome]
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[SignBatchOutcome, _Mapping]]] = ...) -> None: ...
+
+class SignBatchOutcome(_message.Message):
+    __slots__ = ("status", "reason")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    status: ItemStatus
+    reason: str
+    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -69,6 +69,51 @@ class SigningStub:
                 request_serializer=signer_dot_v1_dot_signing__pb2.VerifyDocumentRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_signing__pb2.VerifyDocumentResponse.FromString,
                 _registered_method=True)
+        self.OpenBatch = channel.stream_unary(
+                '/signer.v1.Signing/OpenBatch',
+                request_serializer=signer_dot_v1_dot_signing__pb2.OpenBatchRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.OpenBatchResponse.FromString,
+                _registered_method=True)
+        self.GetBatch = channel.unary_stream(
+                '/signer.v1.Signing/GetBatch',
+                request_serializer=signer_dot_v1_dot_signing__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/signer.v1.Signing/ListBatches',
+                request_serializer=signer_dot_v1_dot_signing__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.CancelBatch = channel.unary_unary(
+                '/signer.v1.Signing/CancelBatch',
+                request_serializer=signer_dot_v1_dot_signing__pb2.CancelBatchRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.CancelBatchResponse.FromString,
+                _registered_method=True)
+        self.RequestOtp = channel.unary_unary(
+                '/signer.v1.Signing/RequestOtp',
+                request_serializer=signer_dot_v1_dot_signing__pb2.RequestOtpRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.RequestOtpResponse.FromString,
+                _registered_method=True)
+        self.Authorize = channel.unary_unary(
+                '/signer.v1.Signing/Authorize',
+                request_serializer=signer_dot_v1_dot_signing__pb2.AuthorizeRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.AuthorizeResponse.FromString,
+                _registered_method=True)
+        self.SignBatch = channel.unary_unary(
+                '/signer.v1.Signing/SignBatch',
+                request_serializer=signer_dot_v1_dot_signing__pb2.SignBatchRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.SignBatchResponse.FromString,
+                _registered_method=True)
+        self.Authenticate = channel.unary_unary(
+                '/signer.v1.Signing/Authenticate',
+                request_serializer=signer_dot_v1_dot_signing__pb2.AuthenticateRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.AuthenticateResponse.FromString,
+                _registered_method=True)
+        self.CompleteEnrolment = channel.unary_unary(
+                '/signer.v1.Signing/CompleteEnrolment',
+                request_serializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.FromString,
+                _registered_method=True)
 
 
 class SigningServicer:
@@ -127,6 +172,76 @@ class SigningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenBatch(self, request_iterator, context):
+        """Documents for a person: sent, prepared and kept for 15 minutes, until she has looked at them and signed. The answer has
+        a link that works once: it leads the consent caller, where she is, to the batch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatch(self, request, context):
+        """What will be, or was, signed; and with `with_document` one of the documents: to the consent caller as it came in, to
+        the submitter as it was signed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBatches(self, request, context):
+        """This caller's batches, the newest first, without their items.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBatch(self, request, context):
+        """Nothing of it is signed any more, and its documents are erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestOtp(self, request, context):
+        """For callers of the role 'consent', which bring what people type, and of the role 'self'. -------------------------
+
+        Have a one-time code sent to the person's own contact, for what it names and nothing else. Only for credentials of the
+        gate code+sent-otp. RESOURCE_EXHAUSTED/OTP_SENT where one was sent within the last 30 seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Authorize(self, request, context):
+        """A person allows exactly these digests or documents: one request of the named caller redeems it, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignBatch(self, request, context):
+        """The person has seen a batch and signs all of it. Items that came to nothing may be signed again, with new codes, while
+        the batch is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Authenticate(self, request, context):
+        """A person logs in somewhere: a statement that the service builds, signed with her authentication credential. A
+        signature credential is refused, and nothing else is ever signed with an authentication credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteEnrolment(self, request, context):
+        """The person sets the secret code and shows a first one-time code. Without `otp` it answers what that one comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SigningServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +279,51 @@ def add_SigningServicer_to_server(servicer, server):
                     servicer.VerifyDocument,
                     request_deserializer=signer_dot_v1_dot_signing__pb2.VerifyDocumentRequest.FromString,
                     response_serializer=signer_dot_v1_dot_signing__pb2.VerifyDocumentResponse.SerializeToString,
+            ),
+            'OpenBatch': grpc.stream_unary_rpc_method_handler(
+                    servicer.OpenBatch,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.OpenBatchRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.OpenBatchResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.GetBatchRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.ListBatchesRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'CancelBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBatch,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.CancelBatchRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.CancelBatchResponse.SerializeToString,
+            ),
+            'RequestOtp': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestOtp,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.RequestOtpRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.RequestOtpResponse.SerializeToString,
+            ),
+            'Authorize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Authorize,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.AuthorizeRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.AuthorizeResponse.SerializeToString,
+            ),
+            'SignBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignBatch,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.SignBatchRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.SignBatchResponse.SerializeToString,
+            ),
+            'Authenticate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Authenticate,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.AuthenticateRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.AuthenticateResponse.SerializeToString,
+            ),
+            'CompleteEnrolment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteEnrolment,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +515,249 @@ class Signing:
             '/signer.v1.Signing/VerifyDocument',
             signer_dot_v1_dot_signing__pb2.VerifyDocumentRequest.SerializeToString,
             signer_dot_v1_dot_signing__pb2.VerifyDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/signer.v1.Signing/OpenBatch',
+            signer_dot_v1_dot_signing__pb2.OpenBatchRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.OpenBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/signer.v1.Signing/GetBatch',
+            signer_dot_v1_dot_signing__pb2.GetBatchRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/ListBatches',
+            signer_dot_v1_dot_signing__pb2.ListBatchesRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/CancelBatch',
+            signer_dot_v1_dot_signing__pb2.CancelBatchRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.CancelBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestOtp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/RequestOtp',
+            signer_dot_v1_dot_signing__pb2.RequestOtpRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.RequestOtpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Authorize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/Authorize',
+            signer_dot_v1_dot_signing__pb2.AuthorizeRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.AuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/SignBatch',
+            signer_dot_v1_dot_signing__pb2.SignBatchRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.SignBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Authenticate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/Authenticate',
+            signer_dot_v1_dot_signing__pb2.AuthenticateRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.AuthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteEnrolment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/CompleteEnrolment',
+            signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

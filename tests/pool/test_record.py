@@ -6,11 +6,16 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from pool import Outcome, Status
+import pytest
+
+from pool import Outcome, Outcomes, Status
+from pool.process import Child
 from pool.record import Unrecorded
+from pool.work import hides
 from tests.conftest import Keys, MakePool
-from tests.pool.rig import RSA, digests, inputs, pids, statuses, token_input, until, warm
+from tests.pool.rig import RSA, digests, inputs, pids, statuses, token_input, until, view, warm
 from tests.shim import Shim
 
 
@@ -152,3 +157,60 @@ async def test_a_lost_lane_is_told_of(make_pool: MakePool, shim: Shim, keys: Key
         assert first.problems[3].status is Status.INDETERMINATE
         assert (first.last, sorted(first.signed)) == (1, [0, 1, 2])
         assert sum(told.start <= 5 < told.stop for told in writing.intents) == 2, "given back, and intended again"
+
+
+@pytest.mark.parametrize("end", ["its deadline passed", "it was cancelled"])
+async def test_what_nobody_waits_for_is_not_sent(
+    make_pool: MakePool, shim: Shim, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """
+    A request is over before its intent is on the disk: its frame never goes to the lane, which would look as if it hung;
+    the intent is told that nothing came of it, and the lane goes on with others.
+    """
+    frames, send = [], Child.send
+
+    def seen(child: Child, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        frames.append(message)
+        send(child, message, fds)
+
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        lane, before = pids(pool), len(shim.signs())
+        monkeypatch.setattr(Child, "send", seen)
+        writing = Writing(held=True)
+        timeout_s = 0.2 if end == "its deadline passed" else 10.0
+        asked = asyncio.create_task(pool.sign(key, RSA, digests(2), record=writing, timeout_s=timeout_s))
+        await until(lambda: writing.intents)
+        if end == "it was cancelled":
+            asked.cancel()
+        await asyncio.wait({asked})
+        assert not any(told.last for told in writing.intents)
+        writing.write()
+        await until(lambda: all(told.last == 1 for told in writing.intents))
+        assert not [message for message in frames if message["t"] == "frame"]
+        assert (len(shim.signs()), writing.signed) == (before, {})
+        assert [lane.in_flight for lane, _ in view(pool).lanes] == [0]
+        assert statuses(await pool.sign(key, RSA, digests(5, 50))) == {("SIGNED", ""): 5}
+        assert (pids(pool), len(shim.signs())) == (lane, before + 5)
+
+
+INDETERMINATE = Outcome(Status.INDETERMINATE, reason="TOKEN_TIMEOUT", token="card")
+
+
+@pytest.mark.parametrize("now", Status)
+def test_indeterminate_is_not_hidden(now: Status) -> None:
+    """What may have been signed is not called NOT_ATTEMPTED for a later attempt that never came to it; all else counts."""
+    later = Outcome(now, b"signature" if now is Status.SIGNED else b"", "" if now is Status.SIGNED else "TOKEN_FAULT")
+    assert hides(INDETERMINATE, now) == (now is Status.NOT_ATTEMPTED)
+    assert not any(hides(before, now) for before in (None, Outcome(Status.NOT_ATTEMPTED), Outcome(Status.FAILED)))
+    first, second = Outcomes(3), Outcomes(1)
+    first.signed(0, [b"first"], "card")
+    first.problems = {1: INDETERMINATE, 2: Outcome(Status.FAILED, reason="SIGNATURE_INVALID")}
+    if now is Status.SIGNED:
+        second.signed(0, [later.signature], later.token)
+    else:
+        second.problems[0] = later
+    whole = first.completed([1], second)
+    assert whole[1] == (INDETERMINATE if now is Status.NOT_ATTEMPTED else later)
+    assert (whole[0].signature, whole[2].status) == (b"first", Status.FAILED)

@@ -75,9 +75,9 @@ enum { WRAPPED(AS_ID) WRAPPED_COUNT };
 static const char *const names[] = { WRAPPED(AS_NAME) };
 static const int traits[] = { WRAPPED(AS_TRAITS) };
 
-enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TERMINAL, HANG = TERMINAL, RETURN, AFTER, CRASH,
+enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH,
               CRASH_AFTER, EXIT, CORRUPT, SHORT, ZERO, ABSENT };
-static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "hang", "return",
+static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "hang", "hold", "return",
   "after", "crash", "crash-after", "exit", "corrupt", "short", "zero", "absent" };
 
 struct rule {
@@ -171,7 +171,7 @@ static bool parse_argument(struct rule *rule, char **rest) {
   char *end, *text;
   uint64_t number;
   switch (rule->action) {
-    case DELAY: case HANG: return decimal(word(rest), &rule->seconds);
+    case DELAY: case HANG: case HOLD: return decimal(word(rest), &rule->seconds);
     case DELAY_NORMAL: return decimal(word(rest), &rule->seconds) && decimal(word(rest), &rule->sigma);
     case RETURN: case AFTER:
       text = word(rest);
@@ -211,15 +211,18 @@ static void parse_line(const char *line, int number) {
   free(copy);
 }
 
+static bool same_script(const struct stat *now, const struct stat *seen) {
+  return now->st_ino == seen->st_ino && now->st_size == seen->st_size && now->st_mtim.tv_sec == seen->st_mtim.tv_sec &&
+         now->st_mtim.tv_nsec == seen->st_mtim.tv_nsec;
+}
+
 static void read_script(void) {
   struct stat now;
   if (stat(script_path, &now) < 0) {
     /* Only a missing file means "no rules"; one that may not be read would be a rule not followed. */
     if (errno != ENOENT) die("p11shim: %s: %s", script_path, strerror(errno));
     memset(&now, 0, sizeof now);
-  } else if (now.st_ino == script_seen.st_ino && now.st_size == script_seen.st_size &&
-             now.st_mtim.tv_sec == script_seen.st_mtim.tv_sec && now.st_mtim.tv_nsec == script_seen.st_mtim.tv_nsec)
-    return;
+  } else if (same_script(&now, &script_seen)) return;
   while (rule_count) free(rules[--rule_count].text);
   script_seen = now;
   if (now.st_ino == 0) return;
@@ -257,6 +260,12 @@ static void pause_for(double seconds) {
   until.tv_sec = end / 1000000000, until.tv_nsec = end % 1000000000;
   /* To an absolute time: a signal must not shorten a pause. */
   while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) continue;
+}
+
+/* Until there is another script, or none. */
+static void hold(const struct stat *seen, double seconds) {
+  struct stat now;
+  for (; seconds > 0 && stat(script_path, &now) == 0 && same_script(&now, seen); seconds -= 0.002) pause_for(0.002);
 }
 
 /* ---- log ------------------------------------------------------------------------------------------------- */
@@ -404,10 +413,12 @@ static bool before(struct call *c, RV *rv) {
   bool forks = false;
   char *said[RULES];
   int says = 0;
+  struct stat script;
   lock();
   notice_fork();
   c->logged = traits[c->function] & LOGGED;
   if (script_path) read_script();
+  script = script_seen;
   if (c->function == F_C_Sign || c->function == F_C_SignFinal) {
     struct operation *o = operation_of(*c->session);
     if (o && o->active) c->signing = true, c->mech = o->mech, memcpy(c->id, o->id, sizeof c->id);
@@ -435,6 +446,7 @@ static bool before(struct call *c, RV *rv) {
   }
   if (c->delay > 0) pause_for(c->delay);
   if (c->end.action == HANG) pause_for(c->end.seconds);
+  if (c->end.action == HOLD) hold(&script, c->end.seconds);
   if (c->end.action == CRASH) crash();
   if (c->end.action == EXIT) _exit(c->end.number);
   if (c->end.action == RETURN) { *rv = c->end.number; return false; }

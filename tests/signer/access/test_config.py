@@ -31,6 +31,11 @@ assembly_processes = 2
 [trust]
 roots = []
 
+[[trust.crl]]
+issuer = "/etc/paraph/issuing.pem"
+url = "http://pki.example/issuing.crl"
+max_age_h = 48
+
 [[listener]]
 address = "127.0.0.1:7443"
 certificate = "/etc/paraph/server.pem"
@@ -81,6 +86,7 @@ webhook = "https://auditor.example/notes"
 CHECKPOINT_KEY = 'checkpoint_key = "/etc/paraph/ledger/checkpoint.key"\n'
 DATABASE = '"postgresql://paraph@db.example/paraph"'
 WEBHOOK = '"https://auditor.example/notes"'
+CRL = '"http://pki.example/issuing.crl"'
 LONG_SOCKET = f'"/run/{"x" * 103}"'  # 108 bytes: one more than unix(7) has room for
 
 
@@ -199,6 +205,19 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "syslog's port no number": ('"/dev/log"', '"192.0.2.1:syslog"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
     "syslog's host": ('"/dev/log"', '"a host:514"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
     "syslog's socket too long": ('"/dev/log"', LONG_SOCKET, "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "CRL's issuer left out": ('issuer = "/etc/paraph/issuing.pem"\n', "", "trust.crl[0].issuer: is missing"),
+    "relative issuer": ('"/etc/paraph/issuing.pem"', '"issuing.pem"', "trust.crl[0].issuer: the path must be absolute"),
+    "unknown key of a CRL": ("max_age_h = 48", "max_age = 48", "trust.crl[0].max_age: unknown key"),
+    "CRL nowhere": (f"url = {CRL}", "", "trust.crl[0]: give one of file and url"),
+    "CRL at two places": (f"url = {CRL}", f'url = {CRL}\nfile = "/a.crl"', "trust.crl[0]: give one of file and url"),
+    "relative CRL": (f"url = {CRL}", 'file = "a.crl"', "trust.crl[0].file: the path must be absolute"),
+    "CRL of another kind": ("http://pki", "ldap://pki", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL in a file by a URL": (CRL, '"file:///a.crl"', "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL with a space": ("issuing.crl", "iss uing.crl", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL with a password": ("http://pki", "http://me:canary@pki", "trust.crl[0].url: a URL has no user, password"),
+    "CRL's port": ("pki.example", "pki.example:70000", "trust.crl[0].url: is no URL"),
+    "CRL never too old": ("max_age_h = 48", "max_age_h = 1e9", "trust.crl[0].max_age_h: "),
+    "CRL always too old": ("max_age_h = 48", "max_age_h = 0", "trust.crl[0].max_age_h: "),
     "webhook in the clear": ("https://auditor", "http://auditor", "ledger.anchor[2].webhook: http goes only to a loopback address"),
     "webhook in the clear to a name": ("https://auditor.example", "http://localhost", "ledger.anchor[2].webhook: http goes only to a loopback address"),
     "webhook in the clear to all addresses": ("https://auditor.example", "http://0.0.0.0", "ledger.anchor[2].webhook: http goes only to a loopback address"),
@@ -517,8 +536,18 @@ def test_check_of_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 SERVABLE = GOOD.replace(
-    GOOD[GOOD.index("[[listener]]") : GOOD.index('[[listener]]\nsocket = "')], ""
-)  # needs no TLS files
+    GOOD[GOOD.index("[[trust.crl]]") : GOOD.index('[[listener]]\nsocket = "')], ""
+)  # needs no files of TLS and of a CA
+
+
+def test_the_check_reads_the_issuers_of_crls(paraph: Paraph, tmp_path: Path) -> None:
+    """`paraph serve`, with and without --check, names the section of a CRL whose issuer's certificate cannot be used."""
+    config = tmp_path / "paraph.toml"
+    config.write_text(GOOD)
+    for words in (["--check"], []):
+        done = paraph("serve", "--config", config, *words)
+        assert done.code == 78
+        assert "trust: crl[0].issuer: /etc/paraph/issuing.pem: No such file or directory\n" in done.err
 
 
 def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

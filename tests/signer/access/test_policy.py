@@ -75,11 +75,60 @@ CALLS: dict[str, Callable[[Caller, str], Any]] = {
     "WatchTokens": lambda c, _: _first(c.operator.WatchTokens(op.WatchTokensRequest(), timeout=10)),
     "UnlockToken": lambda c, _: c.operator.UnlockToken(op.UnlockTokenRequest(token="none"), timeout=10),
     "DrainToken": lambda c, _: c.operator.DrainToken(op.DrainTokenRequest(token="none"), timeout=10),
+    "OpenBatch": lambda c, name: c.signing.OpenBatch(
+        iter([pb.OpenBatchRequest(open=pb.BatchOpening(request_id=str(uuid.uuid4()), credential=name))]), timeout=10
+    ),
+    "GetBatch": lambda c, _: _first(c.signing.GetBatch(pb.GetBatchRequest(request_id=str(uuid.uuid4())), timeout=10)),
+    "ListBatches": lambda c, _: c.signing.ListBatches(pb.ListBatchesRequest(), timeout=10),
+    "CancelBatch": lambda c, _: c.signing.CancelBatch(pb.CancelBatchRequest(request_id=str(uuid.uuid4())), timeout=10),
+    "SignBatch": lambda c, _: c.signing.SignBatch(
+        pb.SignBatchRequest(request_id=str(uuid.uuid4()), secret_code="some code"), timeout=10
+    ),
+    "RequestOtp": lambda c, name: c.signing.RequestOtp(
+        pb.RequestOtpRequest(terms=pb.Terms(credential=name)), timeout=10
+    ),
+    "Authorize": lambda c, name: c.signing.Authorize(pb.AuthorizeRequest(terms=pb.Terms(credential=name)), timeout=10),
+    "Authenticate": lambda c, name: c.signing.Authenticate(
+        pb.AuthenticateRequest(request_id=str(uuid.uuid4()), login=pb.Login(credential=name)), timeout=10
+    ),
+    "CompleteEnrolment": lambda c, _: c.signing.CompleteEnrolment(
+        pb.CompleteEnrolmentRequest(enrolment="ABCD"), timeout=10
+    ),
+    "RegisterCredential": lambda c, _: c.operator.RegisterCredential(
+        op.RegisterCredentialRequest(name="none"), timeout=10
+    ),
+    "SetCredentialState": lambda c, _: c.operator.SetCredentialState(
+        op.SetCredentialStateRequest(name="none"), timeout=10
+    ),
+    "EnrolSubject": lambda c, _: c.operator.EnrolSubject(op.EnrolSubjectRequest(subject="none"), timeout=10),
+    "SuspendSubject": lambda c, _: c.operator.SuspendSubject(op.SuspendSubjectRequest(subject="none"), timeout=10),
+    "UnlockSubject": lambda c, _: c.operator.UnlockSubject(op.UnlockSubjectRequest(subject="none"), timeout=10),
     "ResumeToken": lambda c, _: c.operator.ResumeToken(op.ResumeTokenRequest(token="none"), timeout=10),
 }
-CALLERS = {"portal": SUBMIT, "operator": sorted(ROLES["operator"]), "mute": [], "nobody": None}
+CALLERS = {
+    "portal": sorted(ROLES["submit"]),
+    "window": sorted(ROLES["consent"]),
+    "operator": sorted(ROLES["operator"]),
+    "mute": [],
+    "nobody": None,
+}
 CREDENTIALS = ("p-256", "forbidden", "nonexistent")
-NAMES_A_CREDENTIAL = {"GetCredential", "SignDigests", "StreamDigests", "SignDocuments"}
+NAMES_A_CREDENTIAL = {
+    *("GetCredential", "SignDigests", "StreamDigests", "SignDocuments"),
+    *("RequestOtp", "Authorize", "Authenticate"),
+}
+# What this daemon, which serves no people, answers to who may call; the credential p-256 is a seal.
+WITHOUT_PEOPLE = {
+    **dict.fromkeys(("RequestOtp", "Authorize", "Authenticate"), ("FAILED_PRECONDITION", "GATE_MISMATCH")),
+    **dict.fromkeys(
+        ("OpenBatch", "SignBatch", "CompleteEnrolment", "SuspendSubject", "UnlockSubject"),
+        ("FAILED_PRECONDITION", "PEOPLE_NOT_SERVED"),
+    ),
+    **dict.fromkeys(("GetBatch", "CancelBatch"), ("NOT_FOUND", "BATCH_UNKNOWN")),
+    "RegisterCredential": ("INVALID_ARGUMENT", "CREDENTIAL_INVALID"),
+    "SetCredentialState": ("NOT_FOUND", "CREDENTIAL_UNKNOWN"),
+    "EnrolSubject": ("INVALID_ARGUMENT", "SUBJECT_INVALID"),
+}
 NAMES_A_TOKEN = {"UnlockToken", "DrainToken", "ResumeToken"}
 
 
@@ -92,6 +141,8 @@ def expected(rpc: str, caller: str, credential: str) -> tuple[str, str]:
         return "PERMISSION_DENIED", "RPC_NOT_ALLOWED"
     if rpc in NAMES_A_CREDENTIAL and credential != "p-256":
         return "NOT_FOUND", "CREDENTIAL_UNKNOWN"
+    if rpc in WITHOUT_PEOPLE:
+        return WITHOUT_PEOPLE[rpc]
     if rpc == "GetResult":
         return "NOT_FOUND", "REQUEST_UNKNOWN"
     if rpc in NAMES_A_TOKEN:
@@ -104,7 +155,8 @@ def rig() -> Iterator[Rig]:
     made = card_rig("P-256")
     enrol(made, "forbidden", *made.credentials["p-256"])
     made.callers = {
-        "portal": ("submit", SUBMIT, ["p-256", "nonexistent-but-allowed"]),
+        "portal": ("submit", CALLERS["portal"] or [], ["p-256", "nonexistent-but-allowed"]),
+        "window": ("consent", CALLERS["window"] or [], ["p-256"]),
         "operator": ("operator", CALLERS["operator"] or [], ()),
         "mute": ("submit", [], ["p-256"]),
     }
@@ -164,12 +216,16 @@ def test_rpc_that_does_not_exist(rig: Rig, callers: dict[str, Caller]) -> None:
             assert said(lambda: call(b"", timeout=10)).code == "UNIMPLEMENTED"  # noqa: B023
 
 
-def test_every_rpc_has_exactly_one_role() -> None:
-    """Whoever declares an RPC says which role may call it, and this file how it is tested."""
-    given = list(itertools.chain.from_iterable(ROLES.values()))
-    assert sorted(given) == sorted(RPCS)
-    assert len(given) == len(set(given))
-    assert set(CALLS) == set(RPCS)
+def test_every_rpc_has_a_role() -> None:
+    """
+    Whoever declares an RPC says which role may call it, and this file how it is tested. To open batches and to allow them
+    is never one role's but a person's own.
+    """
+    assert set(itertools.chain.from_iterable(ROLES.values())) == set(RPCS) == set(CALLS)
+    assert ROLES["self"] == ROLES["submit"] | ROLES["consent"]
+    assert not ROLES["operator"] & ROLES["self"]
+    opens, allows = {"OpenBatch", "SignDigests", "SignDocuments", "StreamDigests"}, {"Authorize", "SignBatch"}
+    assert [role for role, rpcs in ROLES.items() if rpcs & opens and rpcs & allows] == ["self"]
 
 
 # ---- reloads
@@ -234,6 +290,7 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
         pytest.param(_spoil('name = "card"', 'name = "other"'), ["token: changed, and needs a restart"], id="token-name"),
         pytest.param(_spoil('metrics = "127.0.0.1:', 'metrics = "[::1]:'), ["server: changed, and needs a restart"], id="server"),
         pytest.param(_spoil("denied_certificates", "roots2"), ["trust.roots2: unknown key"], id="trust"),
+        pytest.param(lambda text: text + '[[trust.crl]]\nissuer = "/ca"\nfile = "/crl"\n', ["trust.crl: changed, and needs a restart"], id="crl"),
     ],
 )  # fmt: skip
 def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], mistakes: list[str]) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import google_crc32c
 
 from signer.chain import Kind, Row
-from signer.database import Past, database_at
+from signer.database import DATABASE, Past, database_at
 from signer.recovery import Found, look, rows
-from signer.store import DATABASE
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig
 from tests.signer.access.calls import Answer, Caller, ask, said

@@ -1,26 +1,37 @@
 """Entries as the ledger makes them, and what tests do with a database that holds them."""
 
 import contextlib
+import hashlib
+import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, text
 
+from pool import Hash, Scheme
 from signer import store
 from signer.chain import Kind, Row, after
 from signer.cipher import Cipher
+from signer.clock import Clock
 from signer.committer import Committer
 from signer.database import Database, Epochs, Where
 from signer.entry import Backend, Entry, Seal
+from signer.ledger import Ledger
+from signer.record import DIGESTS, Asked
 from signer.recovery import Found, begin, look, rows
 from signer.results import Part
+from signer.sqlite import SqliteDatabase
 from signer.store import open_store
 from signer.writer import Writer
 
 CIPHER = Cipher(bytes(32))
 INSTANCE = "0123456789abcdef" * 2
+
+B = TypeVar("B", bound=Backend)
 
 
 def started(db: Database) -> tuple[Found, Epochs, tuple[int, int, bytes]]:
@@ -123,3 +134,30 @@ def writer_on(
     committer = Committer(backend, seal, instance, epoch, sequence, previous)
     threading.Thread(target=committer.serve, args=(theirs,), daemon=True).start()
     return Writer(ours, instance, epoch, previous, sequence, flushed)
+
+
+@contextlib.asynccontextmanager
+async def ledger_on(path: Path, wrapped: Callable[[Epochs], B]) -> AsyncIterator[tuple[Ledger, B]]:
+    """A ledger in a SQLite file of its own, and the backend that a test has put around the real one."""
+    open_store(path).dispose()
+    database = SqliteDatabase(path)
+    was, real, (epoch, sequence, hash_) = started(database)
+    backend, reader = wrapped(real), database.reader()
+    ledger = Ledger(
+        lambda flushed: writer_on(backend, was.instance, epoch, hash_, sequence, flushed, CIPHER.seal),
+        reader,
+        CIPHER,
+        Clock(),
+    )
+    yield ledger, backend
+    await ledger.writer.close()
+    await reader.close()
+
+
+def asked(count: int) -> Asked:
+    """A request for so many digests, unlike any other."""
+    id_ = os.urandom(16)
+    return Asked(
+        id_, DIGESTS, "portal", "seal", "ab" * 32, "RAW", "ECDSA with SHA-256", hashlib.sha256(id_).digest(), b"chain",
+        hashlib.sha256(b"chain").digest(), [Scheme.ECDSA.value, Hash.SHA256.value, []], count,
+    )  # fmt: skip

@@ -29,12 +29,11 @@ from signer.anchor import (
     FileAnchor,
     SyslogAnchor,
     WebhookAnchor,
-    note_of,
     syslog_message,
 )
 from signer.clock import Clock
 from signer.config import Ledger
-from signer.note import NOTHING, Checkpoint, Head, NoteError, parse, sign
+from signer.note import NOTHING, Checkpoint, Head, NoteError, note_of, parse, sign
 from tests.pki import Pki
 
 KEY = Ed25519PrivateKey.generate()

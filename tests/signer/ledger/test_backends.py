@@ -300,11 +300,13 @@ def test_newer_schema_is_refused(where: Where) -> None:
 
 
 def old_schema(where: Where) -> None:
-    """As version 1 left it: credentials and no ledger."""
-    ledger = ("rows", "requests", "results", "chains", "instances")
+    """As version 1 left it: credentials with seven columns, no ledger, and no people."""
+    later = set(store.METADATA.tables) - {"schema_version", "credentials", "changes"}
+    columns = ("gate", "subject", "digests_max", "lifetime_s", "hours", "claimed")
     executed(
         where,
-        *(f"DROP TABLE ledger_{name}" for name in ledger),
+        *(f"DROP TABLE {name}" for name in sorted(later)),
+        *(f"ALTER TABLE credentials DROP COLUMN {name}" for name in columns),
         "INSERT INTO credentials VALUES ('clerk', 'SIGNATURE', 'PEM', NULL, 'key', 'RAW', 'ACTIVE')",
         "UPDATE schema_version SET version = 1",
     )

@@ -19,13 +19,20 @@ from prometheus_client import generate_latest
 
 from signer import checkpoint as checkpoints
 from signer.anchor import Anchor, AnchorChanged, AnchorError, FileAnchor
-from signer.checkpoint import ALARM_S, CHUNKS_MAX, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
+from signer.checkpoint import ALARM_S, CHUNKS_MAX, LAST_S, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
 from signer.clock import Clock
 from signer.metrics import Metrics
 from signer.note import NOTHING, Head, Note, parse
 
 BEGIN = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+SHORT_LAST_S = 0.1  # where anchors are away on purpose: each end would wait two seconds for them
 QUIET_TURNS = 40  # turns of the loop in which everything that can go on without time has
+
+
+@pytest.fixture(autouse=True)
+def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only time that is real; `test_the_end` waits for it in full."""
+    monkeypatch.setattr(checkpoints, "LAST_S", SHORT_LAST_S)
 
 
 @dataclass
@@ -607,8 +614,9 @@ async def test_real_time() -> None:
         assert event.is_set()
 
 
-async def test_the_end() -> None:
+async def test_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one is made at the end; it ends soon, whatever hangs, and nothing is made afterwards."""
+    monkeypatch.setattr(checkpoints, "LAST_S", LAST_S)
     desk = Desk()
     desk.slow = asyncio.Event()
     setting = Setting([desk])

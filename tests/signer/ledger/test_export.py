@@ -11,12 +11,22 @@ import pytest
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import Caller, card_rig, statuses
 from tests.signer.ledger.book import book, request
+from tests.signer.ledger.kept import Kept
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Kept]:
+    with running(card_rig("P-256")) as made:
+        with Caller(made) as portal:
+            assert statuses(portal.sign()) == ["SIGNED"]
+        until(lambda: checkpoints(made), 5, "a checkpoint")
+        yield Kept(made)
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    with running(card_rig("P-256")) as made:
-        yield made
+def rig(kept: Kept) -> Rig:
+    """Stopped, with one request, and anchored."""
+    return kept.put_back()
 
 
 def checkpoints(rig: Rig) -> int:
@@ -42,11 +52,19 @@ def change(rig: Rig, statement: str) -> None:
 
 
 def test_export_and_verify(rig: Rig) -> None:
-    """The chain of a daemon that runs, and of the same daemon when it is stopped, is whole; each row is in it once."""
+    """
+    The chain of a daemon that runs, and of the same daemon when it is stopped, is whole; each row is in it once, and a
+    request by its id.
+    """
+    before, message = checkpoints(rig), request()
+    rig.launch()
+    rig.wait_serving()
     with Caller(rig) as portal:
-        assert statuses(portal.sign()) == ["SIGNED"]
-        until(lambda: checkpoints(rig), 5, "a checkpoint")
-        done = verify(rig, export(rig, "while it runs"))
+        assert statuses(portal.sign(message)) == ["SIGNED"]
+        until(lambda: checkpoints(rig) > before, 5, "a checkpoint")
+        while_it_runs = export(rig, "while it runs")
+        assert message.request_id in while_it_runs.read_text()
+        done = verify(rig, while_it_runs)
         assert done.returncode == 0, done.stdout
     rig.stop()
     file = export(rig, "stopped")
@@ -71,10 +89,6 @@ def test_export_and_verify(rig: Rig) -> None:
 )
 def test_evidence(rig: Rig, harm: str) -> None:
     """What the daemon refuses to start with is written out as it stands, and the verifier sees what was done to it."""
-    with Caller(rig) as portal:
-        assert statuses(portal.sign()) == ["SIGNED"]
-    until(lambda: checkpoints(rig), 5, "a checkpoint")
-    rig.stop()
     change(rig, harm)
     before = (rig.state / "paraph.sqlite").read_bytes()
     done = verify(rig, export(rig, "broken"))
@@ -95,7 +109,6 @@ def test_nothing_is_written_over(rig: Rig) -> None:
 
 def test_no_database(rig: Rig) -> None:
     """Where there is none the command says where it looked."""
-    rig.stop()
     (rig.state / "paraph.sqlite").unlink()
     done = rig.command("audit", "export", "--config", rig.config)
     assert (done.returncode, done.stdout) == (1, "")
@@ -104,16 +117,7 @@ def test_no_database(rig: Rig) -> None:
 
 def test_an_empty_ledger(rig: Rig) -> None:
     """A ledger without rows is no segment."""
-    rig.stop()
     change(rig, "DELETE FROM ledger_rows")
     done = rig.command("audit", "export", "--config", rig.config, "-o", rig.directory / "empty")
     assert done.returncode == 1
     assert not (rig.directory / "empty").exists()
-
-
-def test_it_is_the_request_of_this_test(rig: Rig) -> None:
-    """A request is in the file by its id."""
-    message = request()
-    with Caller(rig) as portal:
-        portal.sign(message)
-    assert message.request_id in export(rig, "one").read_text()

@@ -7,6 +7,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -17,6 +18,7 @@ from signer.note import parse
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, request, result, signatures
+from tests.signer.ledger.kept import Kept
 from tests.signer.ledger.test_export import checkpoints, export, verify
 
 REASON = "the disk failed on Monday"
@@ -26,6 +28,29 @@ REASON = "the disk failed on Monday"
 def rig() -> Iterator[Rig]:
     with running(card_rig("P-256")) as made:
         yield made
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A daemon that is stopped, with a backup and rows after it."""
+
+    rig: Rig
+    backup: Path
+    request: str  # signed after the backup
+
+
+@pytest.fixture(scope="module")
+def once() -> Iterator[tuple[Kept, Lost]]:
+    with running(card_rig("P-256")) as made:
+        there = Lost(made, *lose_rows(made))
+        yield Kept(made), there
+
+
+@pytest.fixture
+def lost(once: tuple[Kept, Lost]) -> Lost:
+    kept, there = once
+    kept.put_back()
+    return there
 
 
 def backup(rig: Rig, name: str = "monday.sqlite") -> Path:
@@ -65,7 +90,10 @@ def lose_rows(rig: Rig) -> tuple[Path, str]:
 
 
 def test_a_backup_while_it_runs(rig: Rig) -> None:
-    """One file, whole, its owner's alone, with every row that was there; the daemon signs on; nothing is written over."""
+    """
+    One file, whole, its owner's alone, with every row that was there; the daemon signs on; nothing is written over. It
+    is never put back under a daemon that runs: exit 75, and nothing is touched.
+    """
     with Caller(rig) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
         until(lambda: checkpoints(rig), 5, "a checkpoint")
@@ -80,14 +108,18 @@ def test_a_backup_while_it_runs(rig: Rig) -> None:
     content = file.read_bytes()
     done = rig.command("backup", "--config", rig.config, file)
     assert (done.returncode, file.read_bytes()) == (2, content)
+    done = restore(rig, file)
+    assert done.returncode == 75
+    assert "stop it first" in done.stderr
+    assert not list(rig.state.glob("paraph.sqlite.*"))
 
 
-def test_restore_declares_what_is_lost(rig: Rig) -> None:
+def test_restore_declares_what_is_lost(lost: Lost) -> None:
     """
     After a restore the daemon starts and signs; the verifier says that the ledger is whole but for a declared gap (exit
     3); an epoch that had begun in what is lost is not used again; and the old database is kept.
     """
-    file, name = lose_rows(rig)
+    rig, file = lost.rig, lost.backup
     old = {(row.epoch, row.sequence): row.hash for row in book(rig.state)}
     heads = [note.checkpoint.heads[0] for note in parse(rig.anchor.read_text())]
     done = restore(rig, file)
@@ -116,8 +148,8 @@ def test_restore_declares_what_is_lost(rig: Rig) -> None:
     with Caller(rig) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
         before = signed(rig)
-        told = portal.sign(request_id=name, digests=[digest(7)])
-        assert signatures(told) == signatures(result(portal, name)), "carried over from the old database"
+        told = portal.sign(request_id=lost.request, digests=[digest(7)])
+        assert signatures(told) == signatures(result(portal, lost.request)), "carried over from the old database"
         assert signed(rig) == before, "a request of the lost range was signed again"
     done = verify(rig, export(rig, "after"))
     assert done.returncode == 3, done.stdout
@@ -141,12 +173,12 @@ def test_a_backup_under_c_sign(rig: Rig) -> None:
     """
     message = request(digests=[digest(7)])
     with Caller(rig) as portal:
-        shim_of(rig).script("C_Sign * delay 3")
+        shim_of(rig).script("C_Sign * hold 60")
         call = portal.signing.SignDigests.future(message, timeout=20)
         until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
         file = backup(rig)
+        shim_of(rig).clear()
         made = [item.signature for item in call.result().items]
-    shim_of(rig).clear()
     new_checkpoint(rig)
     rig.stop()
     assert restore(rig, file).returncode == 0
@@ -161,9 +193,9 @@ def test_a_backup_under_c_sign(rig: Rig) -> None:
     assert done.returncode == 3, done.stdout
 
 
-def test_restored_twice(rig: Rig) -> None:
+def test_restored_twice(lost: Lost) -> None:
     """The same backup is put back once more: what came after the first time is declared, too."""
-    file, _ = lose_rows(rig)
+    rig, file = lost.rig, lost.backup
     assert restore(rig, file).returncode == 0
     again(rig)
     new_checkpoint(rig)
@@ -200,9 +232,9 @@ def test_nothing_anchored_is_lost(rig: Rig, old: str) -> None:
     assert done.returncode == (0 if old == "gone" else 3), done.stdout
 
 
-def test_the_disk_is_new(rig: Rig) -> None:
+def test_the_disk_is_new(lost: Lost) -> None:
     """Without the old database nobody knows the requests since the backup: that is said, in words and in the chain."""
-    file, _ = lose_rows(rig)
+    rig, file = lost.rig, lost.backup
     for path in rig.state.glob("paraph.sqlite*"):
         path.unlink()
     done = restore(rig, file)
@@ -215,48 +247,44 @@ def test_the_disk_is_new(rig: Rig) -> None:
         assert statuses(portal.sign()) == ["SIGNED"]
 
 
-def test_while_it_runs(rig: Rig) -> None:
-    """Never under a daemon that runs: exit 75, and nothing is touched."""
-    file = backup(rig)
-    done = restore(rig, file)
-    assert done.returncode == 75
-    assert "stop it first" in done.stderr
-    assert not list(rig.state.glob("paraph.sqlite.*"))
-
-
-@pytest.mark.parametrize("harm", ["no database", "edited", "another daemon's", "empty"])
-def test_no_backup_of_this_ledger(rig: Rig, harm: str) -> None:
+def test_no_backup_of_this_ledger(lost: Lost) -> None:
     """What is not a whole ledger of this daemon is not put in its place: exit 1, and the old one still works."""
-    until(lambda: checkpoints(rig), 5, "a checkpoint")
-    file = backup(rig)
-    rig.stop()
-    if harm == "no database":
-        file.write_bytes(b"no database " * 999)
-    else:
-        with closing(sqlite3.connect(file)) as db, db:
-            if harm == "edited":
-                db.execute("UPDATE ledger_rows SET body = replace(body, '0', '1') WHERE sequence = 1")
-            else:
-                db.execute("DELETE FROM ledger_rows")
-                other, epoch = uuid.uuid4().hex, 0
-                db.execute("UPDATE ledger_instances SET instance = ?, epoch = ?", (other, epoch))
+    rig = lost.rig
     before = (rig.state / "paraph.sqlite").read_bytes()
-    done = restore(rig, file)
-    assert done.returncode == 1, done.stdout
-    assert "The daemon's database is as it was" in done.stderr
-    assert (rig.state / "paraph.sqlite").read_bytes() == before
-    assert not list(rig.state.glob("paraph.sqlite.*"))
+    for harm in ("no database", "edited", "another daemon's", "empty", "another daemon's, and empty"):
+        file = rig.directory / harm
+        shutil.copy(lost.backup, file)
+        spoil(file, harm)
+        rig._hand_over()
+        done = restore(rig, file)
+        assert done.returncode == 1, f"{harm}: {done.stdout}"
+        assert "The daemon's database is as it was" in done.stderr, harm
+        assert (rig.state / "paraph.sqlite").read_bytes() == before, harm
+        assert not list(rig.state.glob("paraph.sqlite.*")), harm
     again(rig)
 
 
-def test_an_older_backup_by_hand_is_still_refused(rig: Rig) -> None:
+def spoil(file: Path, harm: str) -> None:
+    if harm == "no database":
+        file.write_bytes(b"no database " * 999)
+        return
+    with closing(sqlite3.connect(file)) as db, db:
+        if harm == "edited":
+            db.execute("UPDATE ledger_rows SET body = replace(body, '0', '1') WHERE sequence = 1")
+        if harm in {"empty", "another daemon's, and empty"}:
+            db.execute("DELETE FROM ledger_rows")
+            db.execute("UPDATE ledger_instances SET epoch = 0")
+        if harm in {"another daemon's", "another daemon's, and empty"}:
+            db.execute("UPDATE ledger_instances SET instance = ?", (uuid.uuid4().hex,))
+
+
+def test_an_older_backup_by_hand_is_still_refused(lost: Lost) -> None:
     """F25: a database that was put back without the command does not start."""
-    file, _ = lose_rows(rig)
+    rig, file = lost.rig, lost.backup
     for path in rig.state.glob("paraph.sqlite*"):
         path.unlink()
     content = file.read_bytes()
     (rig.state / "paraph.sqlite").write_bytes(content)
-    file.chmod(0o644)
     rig._hand_over()
     rig.launch()
     assert rig.process is not None
@@ -264,9 +292,14 @@ def test_an_older_backup_by_hand_is_still_refused(rig: Rig) -> None:
     assert "paraph restore --reason" in rig.log.read_text()
 
 
-def test_postgresql_has_its_own_tools(rig: Rig) -> None:
+def test_postgresql_has_its_own_tools() -> None:
     """Both commands say what to do instead, and with what: exit 2."""
-    rig.stop()
+    with closing(card_rig("P-256")) as rig:
+        rig.prepare()
+        ask_for_postgresql(rig)
+
+
+def ask_for_postgresql(rig: Rig) -> None:
     rig.database = "postgresql://nowhere/paraph"
     rig.write_config()
     done = rig.command("backup", "--config", rig.config, rig.directory / "copy")

@@ -21,8 +21,9 @@ from tests.signer.ledger.test_restore import again, new_checkpoint
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
+    """It runs after each test but the last, which spoils its ledger."""
     with running(card_rig("P-256")) as made:
         yield made
 
@@ -94,6 +95,17 @@ def test_no_such_request(rig: Rig, name: str, code: int) -> None:
     assert name in done.stderr
 
 
+def test_an_edited_row(rig: Rig) -> None:
+    """What somebody has changed is shown, and that it was changed."""
+    message = request(digests=[digest(3)])
+    with Caller(rig) as portal:
+        portal.sign(message)
+    rig.stop()
+    change(rig, "UPDATE ledger_rows SET body = replace(body, '\"items\":[[0,1]]', '\"items\":7') WHERE kind = 'INTENT'")
+    edited = next(each for each in trace(rig, message.request_id) if each["kind"] == "INTENT")
+    assert edited["what"] == "? items about to go to token card -- this row is NOT WHOLE"
+
+
 def test_in_postgresql(postgres: Postgres) -> None:
     """The same over PostgreSQL."""
     made = card_rig("P-256")
@@ -105,14 +117,3 @@ def test_in_postgresql(postgres: Postgres) -> None:
         assert [each["kind"] for each in trace(made, message.request_id)][:4] == [
             *("ACCEPTED", "INTENT", "OUTCOME", "RELEASED")
         ]
-
-
-def test_an_edited_row(rig: Rig) -> None:
-    """What somebody has changed is shown, and that it was changed."""
-    message = request(digests=[digest(3)])
-    with Caller(rig) as portal:
-        portal.sign(message)
-    rig.stop()
-    change(rig, "UPDATE ledger_rows SET body = replace(body, '\"items\":[[0,1]]', '\"items\":7') WHERE kind = 'INTENT'")
-    edited = next(each for each in trace(rig, message.request_id) if each["kind"] == "INTENT")
-    assert edited["what"] == "? items about to go to token card -- this row is NOT WHOLE"

@@ -1,7 +1,6 @@
 """How many commits a request costs, and what the ledger can take in a second."""
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -9,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pool import Hash, Scheme
-from signer import recovery
 from signer.chain import Row
-from signer.cipher import Cipher
-from signer.clock import Clock
 from signer.database import Epochs
 from signer.entry import Entry
 from signer.errors import Refusal
 from signer.ledger import Ledger
-from signer.record import DIGESTS, Asked, Record
-from signer.sqlite import SqliteDatabase
-from signer.store import open_store
-from tests.signer.ledger.entries import writer_on
+from signer.record import Record
+from tests.signer.ledger.entries import asked, ledger_on
 
 CHUNK = 256
 
@@ -46,31 +39,8 @@ class Counting:
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[tuple[Ledger, Counting]]:
-    path = tmp_path / "paraph.sqlite"
-    open_store(path).dispose()
-    database = SqliteDatabase(path)
-    past, backend, cipher = database.past(), database.backend(), Cipher(os.urandom(32))
-    found = recovery.look(past)
-    epoch, sequence, hash_ = recovery.begin(past, backend, found, cipher, "1")
-    past.close()
-    counting, reader = Counting(backend), database.reader()
-    made = Ledger(
-        lambda flushed: writer_on(counting, found.instance, epoch, hash_, sequence, flushed, cipher.seal),
-        reader,
-        cipher,
-        Clock(),
-    )
-    yield made, counting
-    await made.writer.close()
-    await reader.close()
-
-
-def asked(count: int) -> Asked:
-    id_ = os.urandom(16)
-    return Asked(
-        id_, DIGESTS, "portal", "seal", "ab" * 32, "RAW", "ECDSA with SHA-256", hashlib.sha256(id_).digest(), b"chain",
-        hashlib.sha256(b"chain").digest(), [Scheme.ECDSA.value, Hash.SHA256.value, []], count,
-    )  # fmt: skip
+    async with ledger_on(tmp_path / "paraph.sqlite", Counting) as made:
+        yield made
 
 
 async def chunk(record: Record, start: int) -> None:

@@ -1,0 +1,433 @@
+"""
+Batches for people on the wire: opened by a submitter, shown to the person and signed by her, fetched by the submitter.
+
+The person sees the daemon's copy: what came in, byte for byte, and what was prepared of it, and nothing that the submitter
+says of it beyond names. Items are signed as one request for digests, whose id is the batch's.
+"""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
+from signer import found, gap, otp, pending
+from signer import requests as read
+from signer.arrival import Arrival, next_message
+from signer.assembly import Assembly
+from signer.batch import Ask, Batches
+from signer.clock import Clock, Steady, rfc3339
+from signer.cms import Profile
+from signer.config import Caller
+from signer.consent import Consent, Given, source_of
+from signer.credential import Credential, Output, certificates_of
+from signer.errors import Refusal, refusal_from
+from signer.gate import FACTORS, Factor
+from signer.handlers import Call
+from signer.kept import Kept, KeptError
+from signer.ledger import Ledger
+from signer.limits import CHUNK_BYTES_MAX, DIGESTS_MAX, DOCUMENTS_MAX
+from signer.pending import Batch, Item, State
+from signer.policy import Policy
+from signer.record import DIGESTS
+from signer.results import outcomes
+from signer.spool import Spool
+from signer.v1 import signing_pb2 as pb
+
+LIST_MAX = 100
+LOOK_S = 30.0  # for batches whose time is over
+FINAL = frozenset({Status.SIGNED, Status.FAILED})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a batch is opened for."""
+
+    request_id: str
+    credential: Credential
+    output: Output
+    algorithm: Any
+
+
+class ApprovingService:
+    def __init__(
+        self,
+        pool: Pool,
+        engine: Engine,
+        ledger: Ledger,
+        batches: Batches,
+        consent: Consent | None,
+        spool: Spool,
+        kept: Kept,
+        assembly: Assembly,
+        policy: Callable[[], Policy],
+        credentials: Callable[[], Mapping[str, Credential]],
+        clock: Clock,
+        steady: Steady,
+    ) -> None:
+        self._pool = pool
+        self._engine = engine
+        self._ledger = ledger
+        self._batches = batches
+        self._consent = consent
+        self._spool = spool
+        self._kept = kept
+        self._assembly = assembly
+        self._policy = policy
+        self._credentials = credentials
+        self._clock = clock
+        self._steady = steady
+        self._being_opened: set[bytes] = set()
+
+    # ---- the submitter's
+
+    async def open_batch(self, context: Any, call: Call) -> Any:
+        self._people()
+        message = await next_message(context)
+        if message is None or message.WhichOneof("message") != "open":
+            raise Refusal("STREAM_ORDER", "the first message is open")
+        opening = await self._opening(message.open, call)
+        id_, now = uuid.UUID(call.request_id).bytes, self._steady.now()
+        items: list[Item] = []
+        if id_ in self._being_opened or await self._do(lambda connection: pending.is_known(connection, id_)):
+            raise Refusal("IDEMPOTENCY_MISMATCH", "this request_id has a batch; GetBatch shows it")
+        self._being_opened.add(id_)
+        try:
+            while (message := await next_message(context)) is not None:
+                call.check_again()
+                kind = message.WhichOneof("message")
+                if kind == "begin" and not any(not item.input for item in items):
+                    items.append(await self._document(message.begin, context, call, opening, id_, len(items), now))
+                elif kind == "digest" and not any(item.input for item in items):
+                    items.append(self._digest(message.digest, opening, len(items)))
+                else:
+                    raise Refusal("STREAM_ORDER", "after open come documents, or digests")
+            batch = self._batch(opening, call, id_, items, now)
+            link = await self._do(lambda connection: pending.put(connection, batch))
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._kept.erase, id_))
+            raise
+        finally:
+            self._being_opened.discard(id_)
+        return pb.OpenBatchResponse(batch=_shown(batch), link=link)
+
+    async def list_batches(self, _request: Any, call: Call) -> Any:
+        column = {"submit": "caller", "consent": "consent", "self": "subject"}[call.caller.role]
+        name = call.caller.subject or call.caller.name
+        now = self._steady.now()
+        listed = await self._do(lambda connection: pending.named(connection, column, name, now, LIST_MAX))
+        return pb.ListBatchesResponse(batches=[_shown(replace(one, items=()), one) for one in listed])
+
+    # ---- both sides'
+
+    async def get_batch(self, request: Any, context: Any, call: Call) -> None:
+        now = self._steady.now()
+        if request.link:
+            if call.caller.role != "consent":
+                raise Refusal("BATCH_UNKNOWN")
+            id_ = await self._do(lambda connection: pending.follow(connection, request.link, call.caller.name, now))
+            call.request_id = str(uuid.UUID(bytes=id_))
+        batch = await self._mine(request.request_id or call.request_id, call)
+        await context.write(pb.GetBatchResponse(batch=_shown(batch)))
+        if request.with_document:
+            async for chunk in self._chunks(batch, request.index, call.caller):
+                await context.write(pb.GetBatchResponse(chunk=chunk))
+
+    async def cancel_batch(self, request: Any, call: Call) -> Any:
+        batch = await self._mine(request.request_id, call)
+        await self._do(lambda connection: pending.end(connection, batch.id, State.CANCELLED, self._steady.now()))
+        await asyncio.to_thread(self._kept.erase, batch.id)
+        return pb.CancelBatchResponse(batch=_shown(replace(batch, state=State.CANCELLED)))
+
+    # ---- the person's
+
+    async def sign_batch(self, request: Any, call: Call) -> Any:
+        people = self._people()
+        batch = await self._mine(request.request_id, call)
+        if batch.state is not State.OPEN:
+            raise Refusal("BATCH_STATE")
+        credential = self._credential_of(batch, call)
+        owner = self._policy().by_name.get(batch.caller)
+        if owner is None:
+            raise Refusal("BATCH_UNKNOWN")
+        ask = Ask(
+            owner, call.request_id, credential, batch.output, batch.algorithm, [item.digest for item in batch.items],
+            call.deadline, self._clock.wall(), inputs=() if batch.claimed else [item.input for item in batch.items],
+        )  # fmt: skip
+        self._batches.check(ask)
+        if not batch.claimed:
+            await asyncio.to_thread(self._check_files, batch)
+        if Factor.PIN in FACTORS[credential.gate]:
+            done = await self._with_pin(people, request, call, ask, batch)
+        else:
+            given = Given.read(request)
+            reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
+            done, record = await self._batches.sign(replace(ask, authorisation=reference))
+            call.place.at_end(record.release)
+        if all(one.status in FINAL for one in done):
+            now = self._steady.now()
+            await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
+            batch = replace(batch, state=State.SIGNED, ends=now + pending.LIFE_S)
+        told = [pb.SignBatchOutcome(status=one.status.value, reason=one.reason) for one in done]
+        return pb.SignBatchResponse(batch=_shown(batch), outcomes=told)
+
+    async def _with_pin(self, people: Consent, request: Any, call: Call, ask: Ask, batch: Batch) -> Outcomes:
+        """On the person's own token, which takes her PIN for as long as this batch needs it."""
+        source = source_of(request.source)
+        try:
+            pin = Pin(request.pin)
+        except PinError as error:
+            raise Refusal("PIN_INCORRECT", str(error)) from None
+        timeout_s = ask.deadline - self._clock.monotonic()
+        leased = self._pool.lease(
+            ask.credential.key.ref, caller=ask.caller.name, pin=pin, timeout_s=timeout_s,
+            override=request.override_final_try,
+        )  # fmt: skip
+        try:
+            async with leased as lease:
+                reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
+                done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
+        except PinRefused as error:
+            refusal = refusal_from(error)
+            assert refusal is not None
+            people.pin_refused(refusal, ask.credential, source)
+            raise
+        call.place.at_end(record.release)
+        return done
+
+    async def terms_of(self, name: str, call: Call) -> tuple[Credential, Batch]:
+        """For a one-time code that is sent for a batch."""
+        batch = await self._mine(name, call)
+        if batch.state is not State.OPEN:
+            raise Refusal("BATCH_STATE")
+        return self._credential_of(batch, call), batch
+
+    # ---- files
+
+    async def erase_left_over(self) -> None:
+        """What a crash has left; before the first call."""
+        living = await self._do(pending.living)
+        await asyncio.to_thread(self._kept.erase_all_but, living)
+
+    async def keep_erasing(self) -> None:
+        """What no batch needs any more."""
+        while True:
+            now = self._steady.now()
+            for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
+                await asyncio.to_thread(self._kept.erase, id_)
+            await asyncio.sleep(LOOK_S)
+
+    def _check_files(self, batch: Batch) -> None:
+        """What is about to be signed is what was shown; raises `Refusal` AUTHZ_DIGEST."""
+        for number in range(len(batch.items)):
+            with self._file(batch, number):
+                pass
+
+    @contextlib.contextmanager
+    def _file(self, batch: Batch, number: int) -> Iterator[BinaryIO]:
+        """A document as it was prepared, its digest computed anew; raises `Refusal` AUTHZ_DIGEST. Off the loop."""
+        item = batch.items[number]
+        with os.fdopen(os.memfd_create("paraph-kept", os.MFD_CLOEXEC), "w+b") as file:
+            try:
+                self._kept.get(batch.id, number, file)
+            except KeptError as error:
+                raise Refusal("AUTHZ_DIGEST", str(error)) from None
+            prepared = gap.Prepared(item.digest, item.gap_start, item.gap_end)
+            hash_ = self._hash(batch)
+            if gap.content_digest(file, prepared, hash_) != item.digest:
+                raise Refusal("AUTHZ_DIGEST", f"item {number} is not as it was prepared")
+            yield file
+
+    async def _chunks(self, batch: Batch, number: int, caller: Caller) -> AsyncIterator[bytes]:
+        """The document as it came in; to the submitter, once it is signed, the signed one (CADES_B_B: the CMS)."""
+        if number >= len(batch.items) or batch.claimed:
+            raise Refusal("BATCH_UNKNOWN", "there is no such document")
+        if batch.state is State.CANCELLED:
+            raise Refusal("BATCH_STATE")
+        is_original = caller.role == "consent" or (caller.role == "self" and batch.state is State.OPEN)
+        if not is_original and batch.state is not State.SIGNED:
+            raise Refusal("BATCH_STATE")
+        cms = b"" if is_original else await self._cms(batch, number)
+        if cms and batch.output is Output.CADES_B_B:
+            yield cms
+            return
+        with contextlib.ExitStack() as stack:
+            file = await asyncio.to_thread(stack.enter_context, self._file(batch, number))
+            item = batch.items[number]
+            if cms:
+                gap.finish(gap.Prepared(item.digest, item.gap_start, item.gap_end), cms, file)
+            left = item.size if is_original else file.seek(0, os.SEEK_END)
+            file.seek(0)
+            while left and (chunk := file.read(min(left, CHUNK_BYTES_MAX))):
+                left -= len(chunk)
+                yield chunk
+
+    async def _cms(self, batch: Batch, number: int) -> bytes:
+        [stored] = await self._ledger.stored(batch.id, batch.caller, DIGESTS, 1)
+        known = outcomes(stored.count, await self._ledger.parts(batch.id, DIGESTS))
+        chain = certificates_of(await self._ledger.certificates(stored.chain))
+        cms = found.values(self._ledger.detail(batch.id, stored), stored, known, chain)[number]
+        if not cms:
+            raise Refusal(known.problems[number].reason)
+        return cms
+
+    # ---- reading
+
+    def _people(self) -> Consent:
+        if self._consent is None:
+            raise Refusal("PEOPLE_NOT_SERVED")
+        return self._consent
+
+    async def _opening(self, message: Any, call: Call) -> Opening:
+        call.request_id = read.request_id(message.request_id)
+        await self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
+        credential = read.credential_of(message.credential, call.caller, self._policy(), self._credentials())
+        if not FACTORS[credential.gate]:
+            raise Refusal("GATE_MISMATCH", "a seal needs no person: SignDocuments signs with it at once")
+        output = read.output(message.output)
+        algorithm = read.algorithm(message.signature_algorithm, message.digest_algorithm)
+        credential.check(call.accepted)
+        credential.check_request(output, algorithm)
+        return Opening(call.request_id, credential, output, algorithm)
+
+    async def _document(
+        self, begin: Any, context: Any, call: Call, opening: Opening, id_: bytes, number: int, now: float
+    ) -> Item:
+        """Receive one document, prepare it and keep it."""
+        if begin.index != number:
+            raise Refusal("STREAM_ORDER", f"documents are numbered as they come: {number} is next")
+        if number >= DOCUMENTS_MAX:
+            raise Refusal("TOO_MANY_DOCUMENTS")
+        if opening.output is Output.RAW:
+            raise Refusal("OUTPUT_NOT_ALLOWED", "documents are signed as CADES_B_B or PADES_B_B")
+        arrival = Arrival(begin)
+        try:
+            arrival.open(self._spool, call.caller.name)
+            await arrival.receive(context)
+            if arrival.refusal is not None:
+                raise arrival.refusal
+            assert arrival.upload is not None
+            size, input_ = arrival.upload.size, arrival.upload.sha256
+            template = opening.credential.template(opening.algorithm, Profile(opening.output.value))
+            prepared = gap.Prepared(b"", 0, 0)
+            if opening.output is Output.PADES_B_B:
+                fields = {
+                    "certificate": opening.credential.certificates[0],
+                    "digest": template.digest.value.lower(),
+                    "cms_bytes_max": template.bytes_max,
+                    "time": int(now),
+                    "file_id": gap.file_id(call.caller.name, opening.request_id, str(number)),
+                    "reason": arrival.reason,
+                    "location": arrival.location,
+                }
+                file = arrival.upload.file
+                prepared = gap.Prepared(*await self._assembly.prepare(call.caller.name, file.fileno(), fields))
+
+            def keep(file: BinaryIO) -> bytes:
+                self._kept.put(id_, number, file)
+                return gap.content_digest(file, prepared, template.digest.value)
+
+            digest = await asyncio.to_thread(keep, arrival.upload.file)
+            return Item(arrival.name, size, input_, digest, prepared.gap_start, prepared.gap_end)
+        finally:
+            arrival.close()
+
+    @staticmethod
+    def _digest(message: Any, opening: Opening, number: int) -> Item:
+        if not opening.credential.bounds.claimed:
+            raise Refusal("NOT_SEEN")
+        if message.input_sha256 or not message.digest:
+            raise Refusal("DIGEST_LENGTH", f"item {number}: give its digest, and no input_sha256")
+        if number >= DIGESTS_MAX:
+            raise Refusal("BATCH_TOO_LARGE", f"at most {DIGESTS_MAX} digests")
+        return Item(read.text(message.name, "name"), 0, b"", message.digest)
+
+    def _batch(self, opening: Opening, call: Call, id_: bytes, items: list[Item], now: float) -> Batch:
+        credential = opening.credential
+        if not items:
+            raise Refusal("BATCH_EMPTY")
+        credential.bounds.check(len(items), datetime.fromtimestamp(now, UTC).hour)
+        batch = Batch(
+            id=id_,
+            caller=call.caller.name,
+            subject=credential.subject,
+            credential=credential.name,
+            key=credential.key.ref,
+            output=opening.output,
+            algorithm=opening.algorithm,
+            claimed=not items[0].input,
+            opened=now,
+            ends=self._steady.now() + pending.LIFE_S,
+            state=State.OPEN,
+            consent="",
+            items=tuple(items),
+        )
+        caller, id_text, digests = call.caller, opening.request_id, [item.digest for item in items]
+        ask = (caller, id_text, credential, opening.output, opening.algorithm, digests, call.deadline, call.accepted)
+        self._batches.check(Ask(*ask))
+        return batch
+
+    async def _mine(self, name: str, call: Call) -> Batch:
+        """One answer for a batch that is not there and one that is not this caller's."""
+        call.request_id = read.request_id(name)
+        id_, now, caller = uuid.UUID(call.request_id).bytes, self._steady.now(), call.caller
+        batch = await self._do(lambda connection: pending.get(connection, id_, now))
+        owner = {"submit": batch.caller == caller.name, "consent": batch.consent == caller.name}
+        if not owner.get(caller.role, batch.subject == caller.subject and batch.caller == caller.name):
+            raise Refusal("BATCH_UNKNOWN")
+        return batch
+
+    def _credential_of(self, batch: Batch, call: Call) -> Credential:
+        """As it is now; with another key than the batch was opened for it is another."""
+        credential = read.credential_of(batch.credential, call.caller, self._policy(), self._credentials())
+        if (credential.key.ref, credential.subject) != (batch.key, batch.subject):
+            raise Refusal("CREDENTIAL_CHANGED")
+        return credential
+
+    def _hash(self, batch: Batch) -> str:
+        algorithm = batch.algorithm
+        return algorithm.hash.value if algorithm.hash else "SHA512"  # Ed25519: RFC 8419, 3.1
+
+    async def _do(self, act: Callable[[Connection], T]) -> T:
+        """In one transaction, off the loop."""
+
+        def run() -> T:
+            with self._engine.begin() as connection:
+                return act(connection)
+
+        return await asyncio.to_thread(run)
+
+
+def _shown(batch: Batch, whole: Batch | None = None) -> Any:
+    """`whole` is the batch with its items, where `batch` is shown without."""
+    whole = whole or batch
+    items = [
+        pb.BatchItem(name=item.name, size=item.size, input_sha256=item.input, digest=item.digest)
+        for item in batch.items
+    ]
+    return pb.Batch(
+        request_id=str(uuid.UUID(bytes=batch.id)),
+        state=batch.state.value,
+        caller=batch.caller,
+        credential=batch.credential,
+        subject=batch.subject,
+        output=batch.output.value,
+        items=items,
+        as_claimed=batch.claimed,
+        opened=_text(batch.opened),
+        expires=_text(batch.ends),
+        short_digest=otp.short_digest(whole.terms().digest()),
+        count=len(whole.items),
+    )
+
+
+def _text(seconds: float) -> str:
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))

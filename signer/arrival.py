@@ -1,0 +1,94 @@
+"""A document as it arrives on a stream: `begin`, chunks, `end`, each checked as it comes."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from signer import requests as read
+from signer.errors import Refusal
+from signer.handlers import Unread
+from signer.limits import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_IDLE_S
+from signer.spool import Spool, Upload
+
+
+async def next_message(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Any:
+    """The stream's next message, None at its end; raises `Refusal` for one that is too large, or none for too long."""
+    try:
+        async with asyncio.timeout(idle_s):
+            message = await context.read()
+    except TimeoutError:
+        raise Refusal("STREAM_OVER", f"nothing came for {idle_s:g} s") from None
+    if message is grpc.aio.EOF:
+        return None
+    if isinstance(message, Unread):
+        raise message.refusal()
+    return message
+
+
+class Arrival:
+    """One document from its beginning to its end; what is wrong with it is kept in `refusal`, and the rest is read and dropped."""
+
+    def __init__(self, begin: Any) -> None:
+        self.index: int = begin.index
+        self.name: str = begin.name
+        self.announced: int = begin.size  # bytes; 0: not known
+        self.reason: str = begin.reason
+        self.location: str = begin.location
+        self.upload: Upload | None = None
+        self.refusal: Refusal | None = None
+
+    def open(self, spool: Spool, caller: str) -> None:
+        """Take room for it; raises `Refusal` for what its beginning says."""
+        for field, text in (("name", self.name), ("reason", self.reason), ("location", self.location)):
+            read.text(text, field)
+        if self.announced > DOCUMENT_BYTES_MAX:
+            raise Refusal("DOCUMENT_TOO_LARGE", f"{self.announced} bytes")
+        self.upload = spool.open(caller, self.announced)
+
+    async def receive(self, context: Any) -> None:
+        """Read it to its end, even one that is refused already: its neighbours come after it."""
+        try:
+            while True:
+                message = await next_message(context)
+                kind = message.WhichOneof("message") if message is not None else None
+                if kind == "chunk":
+                    self.write(message.chunk)
+                elif kind == "end":
+                    self.end(message.end.crc32c)
+                    return
+                else:
+                    raise Refusal("STREAM_ORDER", "after begin come chunks and end")
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, chunk: bytes) -> None:
+        """A refused document's bytes are read and dropped."""
+        if self.refusal is not None or self.upload is None:
+            return
+        try:
+            if len(chunk) > CHUNK_BYTES_MAX:
+                raise Refusal("MESSAGE_TOO_LARGE", f"a chunk has at most {CHUNK_BYTES_MAX} bytes")
+            if self.announced and self.upload.size + len(chunk) > self.announced:
+                raise Refusal("SIZE_MISMATCH", f"more than the {self.announced} bytes announced")
+            self.upload.write(chunk)
+        except Refusal as refusal:
+            self.refusal = refusal
+            self.upload.close()
+            self.upload = None
+
+    def end(self, crc32c: int) -> None:
+        if self.refusal is None and self.upload is not None:
+            if not self.upload.size:
+                self.refusal = Refusal("DOCUMENT_EMPTY")
+            elif self.announced and self.upload.size != self.announced:
+                detail = f"{self.upload.size} bytes of the {self.announced} announced"
+                self.refusal = Refusal("SIZE_MISMATCH", detail)
+            elif self.upload.crc32c != crc32c:
+                self.refusal = Refusal("CRC_MISMATCH")
+
+    def close(self) -> None:
+        if self.upload is not None:
+            self.upload.close()
+            self.upload = None

@@ -1,0 +1,206 @@
+"""
+A person's own secret code, and the parent end of the processes that hash it.
+
+`Code` is a code on its way to a hasher and nowhere else: it promises what `pool.Pin` promises. `Codes` has two hashers
+and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth. A hasher that dies is
+replaced and asked once more. A question once begun is finished even if nobody waits for it any more: its answer must
+never be taken for that of the next one, and to replace a process costs more than to let it finish.
+"""
+
+import asyncio
+import logging
+import unicodedata
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from pool.process import Child, ChildLost
+from signer.phc import OURS, setting_of, written
+
+log = logging.getLogger("signer.code")
+
+CHARACTERS_MIN = 6  # the fewest that a numeric code has; guesses are few, because tries are counted and limited
+CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
+GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
+
+HASHERS = 2  # at a time, on a small machine's two cores
+WAITING_MAX = 64  # 1 s of both, as long as a person waits without a word
+ANSWER_S = 10.0  # a question takes 25 ms and a start 50 on a machine that is not busy
+TRIES = 2
+
+# reason -> what it means and what to do
+REASONS = {
+    "CODES_BUSY": "As many secret codes wait to be verified as may; try again in a second.",
+    "CODES_FAILED": "The process that verifies secret codes was lost twice, or the service ends; try again.",
+}
+_LOST = (ChildLost, TimeoutError, OSError)  # what a process that dies, hangs or does not start is noticed by
+_ABSENT = written(OURS, bytes(OURS.salt_bytes), bytes(OURS.hash_bytes))  # nobody's: no code is known to have this hash
+
+
+class CodeError(ValueError):
+    """It cannot be a secret code; the message names the rule, never the code."""
+
+
+class CodesError(Exception):
+    """Nothing was found out about the code. `reason` is a key of `REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {REASONS[reason]}")
+
+
+class Code:
+    """
+    One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
+    full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
+
+    `reveal()` is called where a question to a hasher is made, and nowhere else.
+    """
+
+    __slots__ = ("_value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: str) -> None:
+        if len(value) > GIVEN_CHARACTERS_MAX:
+            raise CodeError(f"a secret code has at most {CHARACTERS_MAX} characters")
+        value = unicodedata.normalize("NFKC", value)
+        if not CHARACTERS_MIN <= len(value) <= CHARACTERS_MAX:
+            raise CodeError(f"a secret code has {CHARACTERS_MIN} to {CHARACTERS_MAX} characters")
+        if not value.isprintable():  # neither is what this Unicode does not know: its normal form may still change
+            raise CodeError("a secret code has printable characters only")
+        if len(set(value)) == 1:
+            raise CodeError("a secret code is not one character all through")
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Code(***)"
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("codes are compared by their hashes, not here")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a code is not pickled")
+
+
+class Codes:
+    """`async with Codes() as codes:` the hashers are up; raises `CodesError` CODES_FAILED where they do not start."""
+
+    def __init__(self) -> None:
+        self._hashers = [_Hasher() for _ in range(HASHERS)]
+        self._idle = list(self._hashers)
+        self._turns = asyncio.Semaphore(HASHERS)  # first come, first served
+        self._waiting = 0
+        self._asked: set[asyncio.Task[dict[str, Any]]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            for hasher in self._hashers:
+                await hasher.start()
+        except _LOST as error:
+            log.error("a process that hashes codes does not start: %r", error)  # noqa: TRY400 -- no fault of ours
+            await self._close()
+            raise CodesError("CODES_FAILED") from None
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def hash(self, code: Code) -> str:
+        """The PHC string to be stored of it, with a new salt; raises `CodesError`."""
+        answer = await self._ask({"t": "hash", "code": code.reveal()})
+        return str(answer["phc"])
+
+    async def matches(self, code: Code, phc: str) -> bool:
+        """Whether `phc` was made of this code; raises `CodesError`, and `PhcError` for what is not verified."""
+        setting_of(phc)
+        answer = await self._ask({"t": "verify", "code": code.reveal(), "phc": phc})
+        return answer["same"] is True
+
+    async def spend(self) -> None:
+        """
+        What `matches` does for a subject who has no code, and with no answer: the time does not tell who exists. (Of a
+        code that was hashed with another setting it does, until it is hashed anew.) Raises `CodesError`.
+        """
+        await self.matches(Code("nobody's"), _ABSENT)
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        if self._turns.locked() and self._waiting >= WAITING_MAX:
+            raise CodesError("CODES_BUSY")
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        task = asyncio.create_task(self._answer(message), name="secret code")
+        self._asked.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _answered(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._asked.discard(task)
+        self._turns.release()
+
+    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        hasher = self._idle.pop()
+        try:
+            for _ in range(TRIES):
+                if self._closed:
+                    break
+                try:
+                    return await hasher.ask(message)
+                except _LOST as error:
+                    log.warning("a process that hashes codes was lost: %r", error)
+            raise CodesError("CODES_FAILED")
+        finally:
+            self._idle.append(hasher)
+
+    async def _close(self) -> None:
+        """Who waits for an answer is told CODES_FAILED, but for one whose hasher was just being replaced."""
+        self._closed = True
+        await self._end_hashers()
+        if self._asked:
+            await asyncio.wait(self._asked)
+            await self._end_hashers()  # one that was just being replaced
+
+    async def _end_hashers(self) -> None:
+        await asyncio.gather(*(hasher.close() for hasher in self._hashers))
+
+
+class _Hasher:
+    """A process that is there when it is asked: one that has died is replaced then."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    async def start(self) -> Child:
+        """Raises `ChildLost`, TimeoutError and OSError, as `ask` does."""
+        await self.close()
+        self._child = await Child.start("signer.hasher", environment={})
+        await self._told(self._child, None)
+        return self._child
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        child = self._child
+        if child is None or child.ended.done():
+            child = await self.start()
+        return await self._told(child, message)
+
+    async def _told(self, child: Child, message: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            return await child.ask(message, ANSWER_S)
+        except BaseException:
+            await self.close()  # whatever it may still answer, nobody asks it again
+            raise
+
+    async def close(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close()

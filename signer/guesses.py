@@ -1,0 +1,74 @@
+"""
+How often somebody may be wrong: attempts are counted before they are looked at, and taken back where they prove right.
+
+So a crash in the middle costs an attempt, and gives none (RELIABILITY: what a person knows is guessed at most so often).
+With ten wrong attempts a day and codes of six digits, which may be the present one or the one before, a one-time code is
+guessed on a day with a probability of 2 in 100 000.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select
+
+from signer.errors import Refusal
+from signer.store import guesses
+
+SHORT_S, DAY_S = 15 * 60, 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    column: str
+    short: int  # wrong attempts within SHORT_S
+    day: int  # ... and within DAY_S
+
+
+# A source may be a whole office behind one address: it has more, so that its people do not lock each other out.
+LIMITS = (Limit("subject", 5, 10), Limit("credential", 5, 10), Limit("source", 30, 200))
+
+
+def begin(connection: Connection, subject: str, credential: str, source: str, now: float) -> int:
+    """
+    Count an attempt, from which it is wrong until `right` says otherwise; answers its number. An empty name is not
+    counted. Raises `Refusal` OTP_LOCKED with the time after which there is another.
+    """
+    given = {"subject": subject, "credential": credential, "source": source}
+    for limit in LIMITS:
+        if given[limit.column]:
+            _check(connection, limit, given[limit.column], now)
+    added = connection.execute(insert(guesses).values(**given, time=int(now)))
+    number: int = added.inserted_primary_key[0]  # type: ignore[index]
+    return number
+
+
+def right(connection: Connection, number: int) -> None:
+    """It was no wrong one."""
+    connection.execute(delete(guesses).where(guesses.c.id == number))
+
+
+def locked_until(connection: Connection, subject: str, now: float) -> float | None:
+    """When a subject that has just used up its attempts has another; None while it has one."""
+    try:
+        _check(connection, LIMITS[0], subject, now)
+    except Refusal as refusal:
+        return now + (refusal.retry_s or 0.0)
+    return None
+
+
+def forgive(connection: Connection, subject: str) -> None:
+    """An operator has seen to it."""
+    connection.execute(delete(guesses).where(guesses.c.subject == subject))
+
+
+def erase(connection: Connection, now: float) -> None:
+    """What no limit counts any more."""
+    connection.execute(delete(guesses).where(guesses.c.time < int(now) - DAY_S))
+
+
+def _check(connection: Connection, limit: Limit, name: str, now: float) -> None:
+    column = guesses.c[limit.column]
+    newest = select(guesses.c.time).where(column == name, guesses.c.time > int(now) - DAY_S)
+    times = list(connection.execute(newest.order_by(guesses.c.time.desc()).limit(limit.day)).scalars())
+    for most, span_s in ((limit.short, SHORT_S), (limit.day, DAY_S)):
+        if len(times) >= most and times[most - 1] > now - span_s:
+            raise Refusal("OTP_LOCKED", limit.column, retry_s=times[most - 1] + span_s - now)

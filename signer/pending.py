@@ -1,0 +1,185 @@
+"""
+Batches that wait for a person: what will be signed, as the daemon has seen it, until it is signed or its time is over.
+
+    OPEN       the documents are here; the person may look at them, and sign or refuse
+    SIGNED     every item has its outcome; the submitter fetches them
+    CANCELLED  by the person, or by the submitter
+
+Rows in the store, documents in `kept.py`: both are erased 15 minutes after the last step.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from pool import Algorithm, Hash, Scheme
+from signer.credential import Output
+from signer.errors import Refusal
+from signer.gate import Terms
+from signer.store import batch_items, batches
+
+LIFE_S = 900  # from its opening, and again from its end: a person reads, a portal fetches
+CALLER_MAX = 200  # open at one time, of one caller
+LINK_BYTES = 32
+
+
+class State(StrEnum):
+    OPEN = "OPEN"
+    SIGNED = "SIGNED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    name: str
+    size: int
+    input: bytes  # SHA-256 of the document; empty where it was not seen
+    digest: bytes
+    gap_start: int = 0
+    gap_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    id: bytes
+    caller: str
+    subject: str
+    credential: str
+    key: str
+    output: Output
+    algorithm: Algorithm
+    claimed: bool
+    opened: float
+    ends: float
+    state: State
+    consent: str
+    items: tuple[Item, ...]
+
+    def terms(self) -> Terms:
+        return Terms(
+            caller=self.caller,
+            credential=self.credential,
+            key=self.key,
+            output=self.output.value,
+            algorithm=str(self.algorithm),
+            inputs=tuple(item.input for item in self.items),
+            digests=tuple(item.digest for item in self.items),
+        )
+
+
+def put(connection: Connection, batch: Batch) -> str:
+    """Store it; answers its one-time link. Raises `Refusal` TOO_MANY_BATCHES."""
+    mine = select(batches.c.id).where(batches.c.caller == batch.caller, batches.c.state == State.OPEN.value)
+    if len(connection.execute(mine.limit(CALLER_MAX)).all()) >= CALLER_MAX:
+        raise Refusal("TOO_MANY_BATCHES")
+    link = secrets.token_urlsafe(LINK_BYTES)
+    connection.execute(
+        insert(batches).values(
+            id=batch.id,
+            caller=batch.caller,
+            subject=batch.subject,
+            credential=batch.credential,
+            key=batch.key,
+            output=batch.output.value,
+            scheme=batch.algorithm.scheme.value,
+            hash=batch.algorithm.hash.value if batch.algorithm.hash else "",
+            claimed=int(batch.claimed),
+            opened=int(batch.opened),
+            ends=int(batch.ends),
+            state=batch.state.value,
+            link=_hash(link),
+            consent="",
+        )
+    )
+    connection.execute(
+        insert(batch_items),
+        [
+            {
+                "batch": batch.id,
+                "item": number,
+                "name": item.name,
+                "size": item.size,
+                "input": item.input,
+                "digest": item.digest,
+                "gap_start": item.gap_start,
+                "gap_end": item.gap_end,
+            }
+            for number, item in enumerate(batch.items)
+        ],
+    )
+    return link
+
+
+def is_known(connection: Connection, id_: bytes) -> bool:
+    return connection.execute(select(batches.c.id).where(batches.c.id == id_)).first() is not None
+
+
+def follow(connection: Connection, link: str, consent: str, now: float) -> bytes:
+    """The batch that a link leads to, once: from now on it is this caller's to show. Raises `Refusal` BATCH_UNKNOWN."""
+    found = connection.execute(select(batches.c.id).where(batches.c.link == _hash(link), batches.c.ends > now)).scalar()
+    if found is None:
+        raise Refusal("BATCH_UNKNOWN")
+    used = update(batches).where(batches.c.id == found, batches.c.link == _hash(link)).values(link=b"", consent=consent)
+    if connection.execute(used).rowcount != 1:
+        raise Refusal("BATCH_UNKNOWN")
+    return bytes(found)
+
+
+def get(connection: Connection, id_: bytes, now: float) -> Batch:
+    """Raises `Refusal` BATCH_UNKNOWN, for one whose time is over, too."""
+    row = connection.execute(select(batches).where(batches.c.id == id_, batches.c.ends > now)).one_or_none()
+    if row is None:
+        raise Refusal("BATCH_UNKNOWN")
+    table = batch_items
+    items = connection.execute(select(table).where(table.c.batch == id_).order_by(table.c.item)).all()
+    return Batch(
+        id=row.id,
+        caller=row.caller,
+        subject=row.subject,
+        credential=row.credential,
+        key=row.key,
+        output=Output(row.output),
+        algorithm=Algorithm(Scheme(row.scheme), Hash(row.hash) if row.hash else None),
+        claimed=bool(row.claimed),
+        opened=row.opened,
+        ends=row.ends,
+        state=State(row.state),
+        consent=row.consent,
+        items=tuple(Item(one.name, one.size, one.input, one.digest, one.gap_start, one.gap_end) for one in items),
+    )
+
+
+def named(connection: Connection, column: str, value: str, now: float, most: int) -> list[Batch]:
+    """A submitter's (`caller`), a consent caller's (`consent`) or a person's (`subject`), the newest first."""
+    found = select(batches.c.id).where(batches.c[column] == value, batches.c.ends > now)
+    ids = connection.execute(found.order_by(batches.c.opened.desc(), batches.c.id).limit(most)).scalars().all()
+    return [get(connection, id_, now) for id_ in ids]
+
+
+def end(connection: Connection, id_: bytes, state: State, now: float) -> None:
+    """From OPEN alone; raises `Refusal` BATCH_STATE."""
+    table = batches
+    ended = update(table).where(table.c.id == id_, table.c.state == State.OPEN.value)
+    if connection.execute(ended.values(state=state.value, link=b"", ends=int(now + LIFE_S))).rowcount != 1:
+        raise Refusal("BATCH_STATE")
+
+
+def erase(connection: Connection, now: float) -> Sequence[bytes]:
+    """Those whose time is over."""
+    ids = connection.execute(select(batches.c.id).where(batches.c.ends <= now)).scalars().all()
+    for id_ in ids:
+        connection.execute(delete(batch_items).where(batch_items.c.batch == id_))
+        connection.execute(delete(batches).where(batches.c.id == id_))
+    return ids
+
+
+def living(connection: Connection) -> set[bytes]:
+    return set(connection.execute(select(batches.c.id)).scalars())
+
+
+def _hash(link: str) -> bytes:
+    return hashlib.sha256(link.encode()).digest()
