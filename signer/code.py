@@ -9,6 +9,7 @@ never be taken for that of the next one, and to replace a process costs more tha
 
 import asyncio
 import logging
+import os
 import unicodedata
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -53,7 +54,7 @@ class Code:
     One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
     full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
 
-    `reveal()` is called where a question to a hasher is made, and nowhere else.
+    `reveal()` is called in one place: where the file for a hasher is made.
     """
 
     __slots__ = ("_value",)
@@ -115,13 +116,13 @@ class Codes:
 
     async def hash(self, code: Code) -> str:
         """The PHC string to be stored of it, with a new salt; raises `CodesError`."""
-        answer = await self._ask({"t": "hash", "code": code.reveal()})
+        answer = await self._ask({"t": "hash"}, code)
         return str(answer["phc"])
 
     async def matches(self, code: Code, phc: str) -> bool:
         """Whether `phc` was made of this code; raises `CodesError`, and `PhcError` for what is not verified."""
         setting_of(phc)
-        answer = await self._ask({"t": "verify", "code": code.reveal(), "phc": phc})
+        answer = await self._ask({"t": "verify", "phc": phc}, code)
         return answer["same"] is True
 
     async def spend(self) -> None:
@@ -131,7 +132,7 @@ class Codes:
         """
         await self.matches(Code("nobody's"), _ABSENT)
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, message: dict[str, Any], code: Code) -> dict[str, Any]:
         if self._turns.locked() and self._waiting >= WAITING_MAX:
             raise CodesError("CODES_BUSY")
         self._waiting += 1
@@ -139,7 +140,7 @@ class Codes:
             await self._turns.acquire()
         finally:
             self._waiting -= 1
-        task = asyncio.create_task(self._answer(message), name="secret code")
+        task = asyncio.create_task(self._answer(message, code), name="secret code")
         self._asked.add(task)
         task.add_done_callback(self._answered)
         return await asyncio.shield(task)
@@ -148,18 +149,20 @@ class Codes:
         self._asked.discard(task)
         self._turns.release()
 
-    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, message: dict[str, Any], code: Code) -> dict[str, Any]:
         hasher = self._idle.pop()
+        file = _file_with(code)
         try:
             for _ in range(TRIES):
                 if self._closed:
                     break
                 try:
-                    return await hasher.ask(message)
+                    return await hasher.ask(message, file)
                 except _LOST as error:
                     log.warning("a process that hashes codes was lost: %r", error)
             raise CodesError("CODES_FAILED")
         finally:
+            os.close(file)
             self._idle.append(hasher)
 
     async def _close(self) -> None:
@@ -172,6 +175,16 @@ class Codes:
 
     async def _end_hashers(self) -> None:
         await asyncio.gather(*(hasher.close() for hasher in self._hashers))
+
+
+def _file_with(code: Code) -> int:
+    """
+    A file in memory, for the caller of this to close. In a message the code would stay in the buffer that messages are
+    made in; a file's memory goes back to the system, which shows it to nobody.
+    """
+    file = os.memfd_create("code", os.MFD_CLOEXEC)
+    os.write(file, code.reveal().encode())
+    return file
 
 
 class _Hasher:
@@ -187,15 +200,15 @@ class _Hasher:
         await self._told(self._child, None)
         return self._child
 
-    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, message: dict[str, Any], file: int) -> dict[str, Any]:
         child = self._child
         if child is None or child.ended.done():
             child = await self.start()
-        return await self._told(child, message)
+        return await self._told(child, message, file)
 
-    async def _told(self, child: Child, message: dict[str, Any] | None) -> dict[str, Any]:
+    async def _told(self, child: Child, message: dict[str, Any] | None, *files: int) -> dict[str, Any]:
         try:
-            return await child.ask(message, ANSWER_S)
+            return await child.ask(message, ANSWER_S, files)
         except BaseException:
             await self.close()  # whatever it may still answer, nobody asks it again
             raise

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 
-from signer import authorisation, guesses, otp, subject
+from signer import authorisation, guesses, otp, pending, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
@@ -321,6 +321,21 @@ class Consent:
                 table.erase(connection, now)
 
         await self._do(act)
+
+    async def confirm_clock(self) -> None:
+        """
+        An operator has looked at the system's clock. Had it jumped, what is open ends: by the time that it is now, some of
+        it would live longer than it was to, or once more.
+        """
+
+        def end_all(connection: Connection) -> None:
+            for table in (authorisation, pending):
+                table.end_all(connection)
+            connection.execute(delete(sent_codes))
+
+        if abs(self._steady.jump_s) > CLOCK_JUMP_S:
+            await self._do(end_all)
+        self._steady.confirm()
 
     # ---- the proof
 

@@ -266,6 +266,24 @@ def open_store(where: Where) -> Engine:
     return _sqlite(where) if isinstance(where, Path) else _postgresql(where)
 
 
+def as_it_is(where: Where) -> Engine:
+    """
+    The database to be looked at: no file is made, no step of the schema is taken, and nothing can be written. What is
+    asked of it raises `StoreError` where it cannot be opened, or SQLAlchemy's `DBAPIError`.
+    """
+    if isinstance(where, Path):
+        from signer.evidence import read_only  # late: it is written in terms of this file
+
+        return create_engine("sqlite://", creator=lambda: read_only(where), poolclass=NullPool)
+    engine = _engine(where)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    return engine
+
+
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
@@ -287,6 +305,11 @@ def _sqlite(path: Path) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
+    return _ready(_engine(url), url)
+
+
+def _engine(url: str) -> Engine:
+    """PostgreSQL's; raises `StoreError` where the driver is not installed."""
     try:
         from signer.postgresql import connect  # late: the driver is an extra of the installation
     except ImportError as error:
@@ -294,13 +317,12 @@ def _postgresql(url: str) -> Engine:
             f"{url} wants PostgreSQL's driver: install paraph[daemon,postgresql] or psycopg ({error})"
         ) from None
     # Used for a moment now and then: a connection kept meanwhile would be one that a restart of the server has ended.
-    engine = create_engine(
+    return create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         use_native_hstore=False,
     )
-    return _ready(engine, url)
 
 
 def _ready(engine: Engine, name: str) -> Engine:

@@ -137,6 +137,7 @@ class Rig:
         self.keys = _ledger_keys(self.directory / "keys")
         self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
         self.anchor.parent.mkdir()
+        self.checkpoint: dict[str, Any] = {"checkpoint_key": str(self.keys / "checkpoint.key")}  # keys of [ledger]
         self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
@@ -173,7 +174,7 @@ class Rig:
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',
             "[ledger]",
-            f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
+            *(f"{name} = {json.dumps(value)}" for name, value in self.checkpoint.items()),
             f'data_key_file = "{self.keys / "data.key"}"',
             *([f'database = "{self.database}"'] if self.database else []),
             "[[ledger.anchor]]",
