@@ -1,27 +1,22 @@
 """
-A person's own secret code, and the parent end of the processes that hash it.
+The parent end of the processes that hash people's secret codes.
 
-`Code` is a code on its way to a hasher and nowhere else: it promises what `pool.Pin` promises. `Codes` has two hashers
-and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth. A hasher that dies is
-replaced and asked once more. A question once begun is finished even if nobody waits for it any more: its answer must
-never be taken for that of the next one, and to replace a process costs more than to let it finish.
+`Codes` has two hashers and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth.
+A hasher that dies is replaced and asked once more. A question once begun is finished even if nobody waits for it any
+more: its answer must never be taken for that of the next one, and to replace a process costs more than to let it finish.
 """
 
 import asyncio
 import logging
 import os
-import unicodedata
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from pool.process import Child, ChildLost
 from signer.phc import OURS, setting_of, written
+from signer.secret import Code
 
 log = logging.getLogger("signer.code")
-
-CHARACTERS_MIN = 6  # the fewest that a numeric code has; guesses are few, because tries are counted and limited
-CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
-GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
 
 HASHERS = 2  # at a time, on a small machine's two cores
 WAITING_MAX = 64  # 1 s of both, as long as a person waits without a word
@@ -37,52 +32,12 @@ _LOST = (ChildLost, TimeoutError, OSError)  # what a process that dies, hangs or
 _ABSENT = written(OURS, bytes(OURS.salt_bytes), bytes(OURS.hash_bytes))  # nobody's: no code is known to have this hash
 
 
-class CodeError(ValueError):
-    """It cannot be a secret code; the message names the rule, never the code."""
-
-
 class CodesError(Exception):
     """Nothing was found out about the code. `reason` is a key of `REASONS`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}: {REASONS[reason]}")
-
-
-class Code:
-    """
-    One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
-    full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
-
-    `reveal()` is called in one place: where the file for a hasher is made.
-    """
-
-    __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, value: str) -> None:
-        if len(value) > GIVEN_CHARACTERS_MAX:
-            raise CodeError(f"a secret code has at most {CHARACTERS_MAX} characters")
-        value = unicodedata.normalize("NFKC", value)
-        if not CHARACTERS_MIN <= len(value) <= CHARACTERS_MAX:
-            raise CodeError(f"a secret code has {CHARACTERS_MIN} to {CHARACTERS_MAX} characters")
-        if not value.isprintable():  # neither is what this Unicode does not know: its normal form may still change
-            raise CodeError("a secret code has printable characters only")
-        if len(set(value)) == 1:
-            raise CodeError("a secret code is not one character all through")
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Code(***)"
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("codes are compared by their hashes, not here")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a code is not pickled")
 
 
 class Codes:

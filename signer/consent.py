@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 
-from signer import authorisation, guesses, otp, pending, subject
+from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Code, CodeError, Codes, CodesError
+from signer.code import Codes, CodesError
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
 from signer.credential import Credential
@@ -30,6 +30,7 @@ from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
 from signer.queued import OutboxFull
+from signer.secret import Code, CodeError
 from signer.store import sent_codes
 from signer.subject import Subject
 
@@ -248,6 +249,11 @@ class Consent:
 
         await self._do(act)
         await self._changed(name, "unlocked", operator)
+
+    async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
+        """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""
+        now = self._steady.now()
+        return await self._do(lambda connection: roll.read(connection, name, after, now))
 
     async def begin_completing(self, enrolment: str, source: str, only: str | None) -> tuple[str, str, Contact | None]:
         """

@@ -19,12 +19,12 @@ import sys
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
-from argon2.low_level import (
+from argon2.low_level import (  # type: ignore[attr-defined]  # `lib` is documented, and not in its list of exports
     ARGON2_VERSION,
     Type,
     error_to_str,
     ffi,
-    lib,  # type: ignore[attr-defined]  # not in its list of exports, and documented
+    lib,
 )
 
 from pool import wire
