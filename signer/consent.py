@@ -291,7 +291,7 @@ class Consent:
             return found, subject.known(connection, found.subject), mine
 
         found, person, number = await self._do(look, keep=("ENROLMENT_UNKNOWN",))
-        code = await self._hashed(given.code)
+        code = await self._asked(number, self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
             last = self._last(connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now)
@@ -364,7 +364,7 @@ class Consent:
             return person, guesses.begin(connection, person.name, credential.name, given.source, now)
 
         person, number = await self._do(look)
-        is_right = await self._matches(given.code, person.code)
+        is_right = await self._asked(number, self._codes.matches(given.code, person.code))
 
         def finish(connection: Connection) -> None:
             if not is_right:
@@ -429,16 +429,12 @@ class Consent:
         if connection.execute(delete(table).where(table.c.subject == name)).rowcount != 1:
             raise Refusal("OTP_USED")
 
-    async def _matches(self, code: Code, stored: str) -> bool:
+    async def _asked(self, number: int, question: Awaitable[T]) -> T:
+        """What the hashers say. Where they say nothing, nothing was found out, and the attempt is not counted."""
         try:
-            return await self._codes.matches(code, stored)
+            return await question
         except CodesError as error:
-            raise Refusal(error.reason) from None
-
-    async def _hashed(self, code: Code) -> str:
-        try:
-            return await self._codes.hash(code)
-        except CodesError as error:
+            await self._do(lambda connection: guesses.right(connection, number))
             raise Refusal(error.reason) from None
 
     def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:
