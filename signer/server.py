@@ -275,6 +275,7 @@ class Daemon:
         policy = Policy.of(new)
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await self._read_credentials()
+        checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
         if self._consent is not None:
             await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
@@ -284,12 +285,8 @@ class Daemon:
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
 
     async def _read_credentials(self) -> dict[str, Credential]:
-        """
-        As they are stored now; raises `ConfigError` where one has the key of checkpoints. One that did not change keeps its
-        templates, which took milliseconds to make.
-        """
+        """As they are stored now. One that did not change keeps its templates, which took milliseconds to make."""
         old, stored = self._credentials, await asyncio.to_thread(rows.read, self._engine)
-        checkpoint_key.check_apart(self._checkpoint_key.spki, stored.values())
         return {name: old[name] if old.get(name) == row else row for name, row in stored.items()}
 
     def _use(self, credentials: Mapping[str, Credential]) -> None:
@@ -299,9 +296,13 @@ class Daemon:
             self._pool.set_keys(keys)
 
     async def _refresh(self) -> None:
-        """A credential or a person was changed."""
+        """
+        A credential or a person was changed, which is in force at once: a credential with the key of checkpoints, that was
+        put into the store past us, holds up none of it, and is not used.
+        """
         async with self._reloading_lock:
-            self._use(await self._read_credentials())
+            found, spki = await self._read_credentials(), self._checkpoint_key.spki
+            self._use({name: credential for name, credential in found.items() if credential.key.spki != spki})
 
     async def _watch_tokens(self) -> None:
         async for ready in self._pool.changes():

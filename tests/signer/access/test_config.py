@@ -188,7 +188,6 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
     "checkpoint key in a file and on a token": (CHECKPOINT_KEY, CHECKPOINT_KEY + ON_TOKEN, "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
     "checkpoint key on a token that is none": (CHECKPOINT_KEY, ON_TOKEN.replace('"card"', '"stick"'), "ledger.checkpoint_token: there is no token 'stick'"),
-    "checkpoint key on a person's token": (f"{CHECKPOINT_KEY}", ON_TOKEN, "ledger.checkpoint_token: card is a person's"),
     "checkpoint key on a token without a place": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_key_label", "#"), "ledger: checkpoint_token needs checkpoint_key_label or checkpoint_key_id"),
     "checkpoint key on a token without a public half": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_public_key", "#"), "ledger: checkpoint_token needs checkpoint_public_key"),
     "checkpoint key with no id": (CHECKPOINT_KEY, f'{ON_TOKEN}checkpoint_key_id = "a00"\n', "ledger.checkpoint_key_id: "),
@@ -495,6 +494,13 @@ def test_public_half_that_is_none(tmp_path: Path, case: str) -> None:
         spki_of(ledger)
     assert error.value.mistakes[0].startswith(f"checkpoint_public_key: {file} {said}")
     assert "PRIVATE" not in str(error.value)
+
+
+def test_a_person_s_token_signs_no_checkpoints(tmp_path: Path) -> None:
+    """There is nobody to give its PIN each minute."""
+    personal = GOOD.replace('pin_file = "/etc/paraph/card.pin"', "personal = true")
+    [mistake] = mistakes(tmp_path, personal.replace(CHECKPOINT_KEY, ON_TOKEN))
+    assert mistake.startswith("file: ledger.checkpoint_token: card is a person's")
 
 
 def test_the_name_of_checkpoints_in_the_pool() -> None:

@@ -15,9 +15,10 @@ from signer.checkpoint import Checkpoints
 from signer.checkpoint_key import CALLER, KeyOnToken
 from signer.credential import Output
 from signer.note import Head, Note, key_id, parse
+from signer.v1 import operator_pb2 as op
 from tests.conftest import Keys, MakePool
-from tests.daemon import Rig, Token, running, until
-from tests.signer.access.calls import Caller, card_rig, digest, enrol, reload, shim_of, statuses
+from tests.daemon import OPERATOR, Rig, Token, running, until
+from tests.signer.access.calls import Caller, card_rig, digest, enrol, reload, said, shim_of, statuses
 from tests.signer.ledger.book import book, request
 from tests.signer.ledger.test_export import checkpoints, export
 from tests.softhsm import KINDS
@@ -29,6 +30,7 @@ LABEL = "checkpoints"
 def vaulted(kind: str = "P-256", place: str = "vault") -> Rig:
     """A rig whose checkpoint key is on a token: one of its own, or the callers' card."""
     rig = card_rig("RSA-2048")
+    rig.callers["operator"] = ("operator", [*OPERATOR, "RegisterCredential", "SetCredentialState"], ())
     if place == "vault":
         rig.store.token("vault")
         rig.tokens.append(Token("vault", "vault", module=shim_of(rig).module))
@@ -137,8 +139,8 @@ def test_signed_there_and_verified_without_it(rig: Rig) -> None:
 
 def test_no_credential_may_have_it(rig: Rig) -> None:
     """
-    `paraph credential add` refuses a credential of that key; one that stands in the store all the same is refused by a
-    reload and by `serve --check`; nothing but checkpoints is ever signed with it.
+    `paraph credential add` and RegisterCredential refuse a credential of that key; one that stands in the store all the
+    same is refused by a reload and by `serve --check`; nothing but checkpoints is ever signed with it.
     """
     cka_id, spki = rig.store.made["vault"]["P-256"]
     chain = rig.directory / "thief.pem"
@@ -148,6 +150,13 @@ def test_no_credential_may_have_it(rig: Rig) -> None:
     done = rig.command(*words, "--output", "RAW")
     assert done.returncode == 1
     assert "its key signs the ledger's checkpoints, and nothing else" in done.stderr
+    with Caller(rig, "operator") as operator:
+        asked = op.RegisterCredentialRequest(
+            name="thief", certificates=chain.read_bytes(), key_label=LABEL, outputs=["RAW"]
+        )  # fmt: skip
+        answer = said(lambda: operator.operator.RegisterCredential(asked, timeout=10))
+        assert answer.reason == "CREDENTIAL_INVALID"
+        assert "its key signs the ledger's checkpoints" in answer.message
     assert '"thief"' not in rig.command("credential", "--config", rig.config, "list", "--json").stdout
     assert rig.command("serve", "--check", "--config", rig.config).returncode == 0
 
@@ -160,6 +169,12 @@ def test_no_credential_may_have_it(rig: Rig) -> None:
         assert "credential thief has the key that signs checkpoints" in reload(rig)
         with Caller(rig) as portal:
             assert portal.sign(request(credential="thief")).reason == "CREDENTIAL_UNKNOWN"
+            with Caller(rig, "operator") as operator:  # what it changes is in force all the same, and nothing else is
+                for is_suspended in (True, False):
+                    state = op.SetCredentialStateRequest(name="rsa-2048", suspended=is_suspended)
+                    operator.operator.SetCredentialState(state, timeout=10)
+                    assert (portal.sign(rsa()).reason == "CREDENTIAL_SUSPENDED") == is_suspended
+                    assert portal.sign(request(credential="thief")).reason == "CREDENTIAL_UNKNOWN"
         done = rig.command("serve", "--check", "--config", rig.config)
         assert done.returncode == 78
         assert "credential thief has the key that signs checkpoints, which signs nothing else" in done.stderr
