@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pool.errors import REASONS, BadRequest, Busy, PoolError, Unavailable
+    from pool.errors import REASONS, BadRequest, Busy, PinRefused, PoolError, Unavailable
     from pool.key import Key
+    from pool.lease import Lease
     from pool.mechanism import Algorithm, Hash, Scheme
     from pool.pin import Pin, PinError, PinFile
     from pool.pool import Pool, TokenView
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from pool.work import Outcome, Outcomes, Status
 
 _PLACES = {
-    "pool.errors": ("REASONS", "BadRequest", "Busy", "PoolError", "Unavailable"),
+    "pool.errors": ("REASONS", "BadRequest", "Busy", "PinRefused", "PoolError", "Unavailable"),
     "pool.key": ("Key",),
+    "pool.lease": ("Lease",),
     "pool.mechanism": ("Algorithm", "Hash", "Scheme"),
     "pool.pin": ("Pin", "PinError", "PinFile"),
     "pool.pool": ("Pool", "TokenView"),
@@ -36,11 +38,13 @@ __all__ = [
     "Busy",
     "Hash",
     "Key",
+    "Lease",
     "Outcome",
     "Outcomes",
     "Pin",
     "PinError",
     "PinFile",
+    "PinRefused",
     "Pool",
     "PoolError",
     "Scheme",

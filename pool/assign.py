@@ -43,6 +43,11 @@ class Frame:
         return sum(run.stop - run.start for run in self.runs)
 
     @property
+    def lease(self) -> str:
+        """The one that all of it belongs to, '' for none: a frame of two would be refused by the worker."""
+        return self.runs[0].work.lease
+
+    @property
     def is_bulk(self) -> bool:
         """Several items, and none that somebody waits for."""
         return self.count > 1 and not any(run.work.is_short for run in self.runs)

@@ -65,7 +65,7 @@ class Attendant:
         self._out: dict[int, _Out] = {}  # what the lane has, by number, oldest first
         self._number = 0
         self._killed_for = ""
-        self._end_by = math.inf  # when a lane whose session is lost is killed
+        self._end_by = math.inf  # when a lane whose session is lost, or whose lease is over, is killed
         self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
         self._under_since = 0.0  # ... since then
         self._since_verified = 0
@@ -116,43 +116,56 @@ class Attendant:
         if self.lane.state is State.STOPPING:  # told so meanwhile
             await child.stop(LOGOUT_S)
         else:
-            self.lane.on(Event.UP)
-            self.token.lane_came_up()
-            self._changed()
-            try:
-                await self._serve(child)
-            finally:
-                self.token.lane_went_down()
+            await self._work(child)
+
+    async def _work(self, child: Child) -> None:
+        """What a lane is started for."""
+        self.lane.on(Event.UP)
+        self.token.lane_came_up()
+        self._changed()
+        try:
+            await self._serve(child)
+        finally:
+            self.token.lane_went_down()
 
     async def _start(self, pages: Pages) -> Child:
-        token, timeout_s = self.token, self.token.config.start_timeout_s
+        timeout_s = self.token.config.start_timeout_s
         try:
             child = self._child = await Child.start(
-                "pool.worker", str(pages.fd), environment=token.module.environment, fds=(pages.fd,)
+                "pool.worker", str(pages.fd), environment=self.token.module.environment, fds=(pages.fd,)
             )
             async with asyncio.timeout(timeout_s):
-                self.lane.direct = await log_in(child, token, await open_token(child, token))
-                self.lane.keys, problems = await find_keys(child, token)
+                await self._prepare(child)
         except ChildLost as lost:
             raise StartFailed(f"it ended while it started ({lost.how})") from None
         except TimeoutError:
             raise StartFailed(f"it did not start within {timeout_s:g} s") from None
         except OSError as error:
             raise StartFailed(f"it cannot be started ({error})") from None
-        for ref, problem in problems.items():
-            log.warning("lane %s has no private key for %s: %s", self.lane.name, ref[:16], problem)
         child.on_done = self._frame_done
         return child
+
+    async def _prepare(self, child: Child) -> None:
+        """All that a process does before it signs."""
+        self.lane.direct = await log_in(child, self.token, await open_token(child, self.token))
+        await self._find_keys(child)
+
+    async def _find_keys(self, child: Child) -> frozenset[str]:
+        """Answers the keys that want a PIN at each signature."""
+        self.lane.keys, problems, each = await find_keys(child, self.token)
+        for ref, problem in problems.items():
+            log.warning("lane %s has no private key for %s: %s", self.lane.name, ref[:16], problem)
+        return each
 
     async def _serve(self, child: Child) -> None:
         """Ping while idle, watch while signing, until the process ends or was told to."""
         pinged, ping = time.monotonic(), None
         while not child.ended.done():
             if self.lane.state is State.STOPPING and not self._out:
-                await child.stop(LOGOUT_S)
+                await self._stop(child)
                 return
-            if time.monotonic() >= self._end_by:  # its session is lost and it hangs on its way out, with work in hand
-                self._kill(child, self.lane.problem)
+            if time.monotonic() >= self._end_by:  # it hangs on its way out, with work in hand
+                self._kill(child, self.lane.problem or "TOKEN_TIMEOUT")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_EVERY_S):
                     await self._wake.wait()
@@ -163,6 +176,10 @@ class Attendant:
                 ping = asyncio.create_task(self._ping(child), name=f"ping {self.lane.name}")
                 pinged = time.monotonic()
         self.lane.problem = self._killed_for or self.lane.problem or child.ended.result()
+
+    async def _stop(self, child: Child) -> None:
+        """Log out and finalise, within what is left of the lane's time."""
+        await child.stop(min(LOGOUT_S, max(0.0, self._end_by - time.monotonic())))
 
     async def _ping(self, child: Child) -> None:
         """Whether the token is still there; frames may go out while the answer is awaited."""
@@ -273,6 +290,7 @@ class Attendant:
             "t": "frame",
             "n": number,
             "page": out.page,
+            "lease": frame.lease,
             "key": frame.key,
             "scheme": frame.algorithm.scheme.value,
             "hash": frame.algorithm.hash.value if frame.algorithm.hash else "",

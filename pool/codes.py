@@ -40,6 +40,17 @@ TABLE: Mapping[str, Meaning] = {
     "CKR_TOKEN_NOT_PRESENT": Meaning.MAYBE_SIGNED,
 }
 REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
+# What C_Login answers, by what became of the PIN. Any other code says nothing: the try may be spent.
+PIN_REFUSED = frozenset(
+    {"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_EXPIRED", "CKR_PIN_LOCKED"}
+)
+PIN_NOT_CHECKED = frozenset(
+    {
+        "CKR_USER_ALREADY_LOGGED_IN",
+        "CKR_ANOTHER_USER_ALREADY_LOGGED_IN",  # python-pkcs11's word for CKR_USER_ANOTHER_ALREADY_LOGGED_IN
+        "CKR_USER_TOO_MANY_TYPES",
+    }
+)
 
 
 # C_SignInit signs nothing: what it answers is about the request or about the session.
@@ -86,6 +97,8 @@ NAMES: Mapping[int, str] = {
     0x90: "CKR_OPERATION_ACTIVE",
     0x91: "CKR_OPERATION_NOT_INITIALIZED",
     0xA0: "CKR_PIN_INCORRECT",
+    0xA1: "CKR_PIN_INVALID",
+    0xA2: "CKR_PIN_LEN_RANGE",
     0xA3: "CKR_PIN_EXPIRED",
     0xA4: "CKR_PIN_LOCKED",
     0xB0: "CKR_SESSION_CLOSED",
@@ -93,6 +106,7 @@ NAMES: Mapping[int, str] = {
     0xB3: "CKR_SESSION_HANDLE_INVALID",
     0xE0: "CKR_TOKEN_NOT_PRESENT",
     0xE1: "CKR_TOKEN_NOT_RECOGNISED",
+    0x100: "CKR_USER_ALREADY_LOGGED_IN",
     0x101: "CKR_USER_NOT_LOGGED_IN",
     0x150: "CKR_BUFFER_TOO_SMALL",
     0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",

@@ -6,6 +6,9 @@ result page itself. Both ways are the same to the worker (`worker.by_library` is
 a function from data and an address with `SIGNATURE_BYTES_MAX` of room to the signature's length, which raises `Refused`
 with the name of the return code, and `WrongSignature` for a length that no signature has. A test holds them against each other.
 
+A key that is always authenticated (CKA_ALWAYS_AUTHENTICATE) wants C_Login as CKU_CONTEXT_SPECIFIC between the two
+calls, for each signature (PKCS#11 v3.1, 5.6.8): such a function is given the PIN.
+
 Some modules make their function list anew at each call (p11-kit-client). There the list seen here would not be the one
 python-pkcs11 uses, so python-pkcs11's own way stays; `direct` says which it is.
 """
@@ -21,17 +24,18 @@ from pool.wire import SIGNATURE_BYTES_MAX
 
 _ULONG = ctypes.c_ulong
 # Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
-_C_SIGN_INIT, _C_SIGN = 43, 44
+_C_LOGIN, _C_SIGN_INIT, _C_SIGN = 19, 43, 44
 _CKR_OK = 0
+_CKU_CONTEXT_SPECIFIC = 2
 
 Sign = Callable[[bytes, int], int]
-Signer = Callable[[Any, Algorithm], Sign]
+Signer = Callable[[Any, Algorithm, str | None], Sign]
 
 
 class Refused(Exception):
     """
     The token answered with a return code that is not CKR_OK; `code` is its name. `begun` is False where C_SignInit said
-    it, so that nothing can have been signed.
+    it, or the login after it, so that nothing can have been signed.
     """
 
     def __init__(self, code: str, *, begun: bool = True) -> None:
@@ -60,15 +64,24 @@ def direct(module: str, session: Any) -> Signer | None:
     c_sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
         places[_C_SIGN]
     )
+    c_login = ctypes.PYFUNCTYPE(_ULONG, _ULONG, _ULONG, ctypes.c_char_p, _ULONG)(places[_C_LOGIN])
     handle = session.handle
     length = _ULONG()
     at_length = ctypes.addressof(length)
 
-    def signer(key: Any, algorithm: Algorithm) -> Sign:
+    def log_in_after(pin: bytes) -> Callable[[int, int, int], int]:
+        def begin(handle: int, mechanism: int, key_handle: int) -> int:
+            code: int = sign_init(handle, mechanism, key_handle)
+            return code or c_login(handle, _CKU_CONTEXT_SPECIFIC, pin, len(pin))
+
+        return begin
+
+    def signer(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
         mechanism, key_handle = _mechanism(algorithm)[0], key.handle
+        begin = sign_init if pin is None else log_in_after(pin.encode())
 
         def sign(data: bytes, address: int) -> int:
-            code = sign_init(handle, mechanism, key_handle)
+            code = begin(handle, mechanism, key_handle)
             if code != _CKR_OK:
                 raise Refused(name_of(code), begun=False)
             length.value = SIGNATURE_BYTES_MAX

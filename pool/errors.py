@@ -4,6 +4,7 @@ What can go wrong in the pool, by what the caller should do next.
     PoolError
     ├── BadRequest     change the request: it can never be signed as it stands
     ├── Busy           send the same again, after `retry_s` seconds
+    ├── PinRefused     ask the person for the PIN again, or for an express word before the last try
     └── Unavailable    wait for the token, or for a person who must act on it
 
 These are raised when *nothing* of a request was attempted. Once a digest may have met a token, the answer is an
@@ -23,6 +24,10 @@ REASONS: dict[str, str] = {
     "TOKEN_STARTING": "The token is being opened; try again in a moment.",
     "PIN_LOCKED": "A PIN was refused; check it, then unlock the token. It is not tried again without a person.",
     "PIN_INCORRECT": "The token refused the PIN.",
+    "PIN_FINAL_TRY_GUARD": "Another refused PIN could lock the token for good; make sure of it, then use the override.",
+    "PIN_UNCLEAR": "The token did not say whether the PIN is right; it counts as a try. Check the PIN before the next.",
+    "LOGIN_REQUIRED": "The key is a person's: it signs only in a lease, after the token's own PIN.",
+    "TOKEN_BUSY": "Somebody else has the token now; try again when it is free. The PIN was not looked at.",
     "TOKEN_QUARANTINED": "The token made a wrong signature; examine it before it is unlocked.",
     "TOKEN_FAULT": "The token or its driver fails; it is tried again by itself.",
     "TOKEN_DRAINED": "An operator has drained the token; resume it to sign with it.",
@@ -59,6 +64,17 @@ class Busy(PoolError):
 
     def __init__(self, reason: str, retry_s: float, detail: str = "") -> None:
         self.retry_s = retry_s
+        super().__init__(reason, detail)
+
+
+class PinRefused(PoolError):
+    """
+    A person's PIN was not accepted, or not sent for fear of the last try. `tries_left` is what the token has left, None
+    where its word cannot be trusted.
+    """
+
+    def __init__(self, reason: str, detail: str = "", tries_left: int | None = None) -> None:
+        self.tries_left = tries_left
         super().__init__(reason, detail)
 
 

@@ -10,16 +10,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module
-from pool.token import Event, State, TokenConfig, WrongEvent, after
+from pool.token import REFUSAL, Event, State, TokenConfig, WrongEvent, after
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
 
-ABLE = frozenset({State.OPEN, State.READY})  # lanes may run
+ABLE = frozenset({State.OPEN, State.READY, State.LEASED})  # lanes may run
 LOOK_EVERY_S = 1.0  # while a token is away; a re-plugged card signs again within 3 s
 TRIPPED_S = 30.0  # the breaker's pause before it looks again
+# When to come back to a token in this state; a person must act on one in any other.
+COMES_BACK_S = {State.ABSENT: 3.0, State.TRIPPED: 30.0, State.OPEN: 1.0, State.LEASED: 1.0}
 
 
 class StartFailed(Exception):
@@ -73,6 +76,12 @@ class TokenKeeper:
         self._changed(self)
         self._moved.set()
         self._moved = asyncio.Event()
+
+    def refusal(self) -> Unavailable:
+        """What somebody is told who cannot have the token in its state."""
+        # Who has the token is the operator's to know.
+        detail = "" if self.state is State.LEASED else f": {self.detail}"
+        return Unavailable(REFUSAL[self.state], f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
 
     async def wait_for(self, states: frozenset[State]) -> None:
         while self.state not in states:

@@ -29,6 +29,7 @@ _EWMA_LESS, _EWMA_MORE = 0.3, 0.05
 
 class State(StrEnum):
     STARTING = "STARTING"
+    OPEN = "OPEN"  # of a personal token: the token is open, and waits for a person's PIN
     IDLE = "IDLE"
     SIGNING = "SIGNING"
     STOPPING = "STOPPING"  # told to end; takes no more work
@@ -36,6 +37,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
+    OPENED = "OPENED"
     UP = "UP"
     SENT = "SENT"
     EMPTY = "EMPTY"  # its last frame is answered
@@ -47,7 +49,8 @@ class Event(StrEnum):
 S, E = State, Event
 TRANSITIONS: dict[State, dict[Event, State]] = {
     S.RESTING: {E.RESTED: S.STARTING},
-    S.STARTING: {E.UP: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+    S.STARTING: {E.OPENED: S.OPEN, E.UP: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
+    S.OPEN: {E.UP: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
     S.IDLE: {E.SENT: S.SIGNING, E.STOP: S.STOPPING, E.LOST: S.RESTING},
     S.SIGNING: {E.SENT: S.SIGNING, E.EMPTY: S.IDLE, E.STOP: S.STOPPING, E.LOST: S.RESTING},
     S.STOPPING: {E.EMPTY: S.STOPPING, E.STOP: S.STOPPING, E.LOST: S.RESTING},

@@ -3,7 +3,8 @@ A PIN on its way down to a token, and nowhere else.
 
 Python cannot wipe a `str` or `bytes`: copies stay in the heap until it is reused. What is promised here is less and is
 kept: a PIN has no repr, cannot be pickled or compared, and is read from its file only when a login is about to happen.
-In a worker it dies with the process, which is the only dependable wipe.
+In a worker it dies with the process, which is the only dependable wipe. A person's PIN is good for one lease: the
+parent forgets it when it has gone down, and the lease's worker is gone a second after the lease.
 """
 
 import os
@@ -19,7 +20,10 @@ class PinError(ValueError):
 
 
 class Pin:
-    """One PIN. `reveal()` is called in one place: where the login message to the worker is packed."""
+    """
+    One PIN. `reveal()` is called where a login message to a worker is made (start.py, login.py), and nowhere else.
+    `forget()` is what a lease does with it then: whoever still holds the object holds nothing.
+    """
 
     __slots__ = ("_value",)
     __hash__ = None  # type: ignore[assignment]
@@ -31,7 +35,13 @@ class Pin:
         self._value = value
 
     def reveal(self) -> str:
+        """Raises `PinError` once it is forgotten: an empty PIN is never sent."""
+        if not self._value:
+            raise PinError("this PIN was used up by a lease; ask for it again")
         return self._value
+
+    def forget(self) -> None:
+        self._value = ""
 
     def __repr__(self) -> str:
         return "Pin(***)"

@@ -4,7 +4,13 @@ The pool: requests wait, lanes sign, one decision (`assign`) matches them.
     async with Pool([TokenConfig("card", module, "my-token", pin=PinFile(path))], state=Path("var/pool")) as pool:
         outcomes = await pool.sign(pool.key("my-key"), Algorithm(Scheme.ECDSA, Hash.SHA256), [digest])
 
-The mutable state is `self._backlog` and the keepers; everything else is derived. All of it belongs to one event loop.
+A person's token signs only in a lease, with the token's own PIN:
+
+    async with pool.lease("signing-stick", caller="window", pin=Pin(typed), timeout_s=60) as lease:
+        outcomes = await lease.sign(Algorithm(Scheme.ECDSA, Hash.SHA256), [digest])
+
+The mutable state is the line, the leases and the keepers; everything else is derived. All of it belongs to one event
+loop.
 """
 
 import asyncio
@@ -17,29 +23,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pool import forecast
 from pool import token as tokens
-from pool.assign import CUT_PAUSE_S, Run, assign, to_cut
 from pool.attendant import Attendant
-from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog, BacklogFull, TooMuch
-from pool.errors import BadRequest, Busy, Unavailable
-from pool.keeper import ABLE, TokenKeeper
+from pool.backlog import BACKLOG_ITEMS_MAX, CALLER_ITEMS_MAX, Backlog
+from pool.errors import BadRequest, Unavailable
+from pool.keeper import ABLE, COMES_BACK_S, TokenKeeper
 from pool.key import Key
 from pool.lane import Lane
-from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm
+from pool.lane import State as LaneState
+from pool.lease import Lease
+from pool.line import Line, check
+from pool.mechanism import Algorithm
 from pool.module import Module
-from pool.pressure import Pressure
-from pool.public import algorithms
+from pool.personal import PersonalAttendant
+from pool.pin import Pin
+from pool.reader import Reset, reset_card
 from pool.record import Record
 from pool.token import TokenConfig
 from pool.tries import Tries, check_person
-from pool.work import Outcome, Outcomes, Status, Work
+from pool.work import Outcomes, Work
 
 log = logging.getLogger("pool")
 
 TIMEOUT_S = 30.0  # a request that names no time
-HOLD_WORTH_S, HOLD_S = 0.0005, 0.003  # on a busy loop what is worth so little waits for company, so long at most
-_COMES_BACK_S = {tokens.State.ABSENT: 3.0, tokens.State.TRIPPED: 30.0, tokens.State.OPEN: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,13 @@ class TokenView:
     keys: tuple[str, ...]
     lanes: tuple[tuple[Lane, int], ...]  # with the process id, 0 for none
     waiting: int  # digests in the line for keys of this token
+    personal: bool
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it is being opened: neither a service nor a person could use it yet, and nothing forbids it."""
+        waits = self.personal and any(lane.state is LaneState.OPEN for lane, _ in self.lanes)
+        return self.state is tokens.State.OPEN and not waits
 
 
 class Pool:
@@ -71,24 +84,23 @@ class Pool:
         keys: Sequence[Key] | None = None,
         backlog_items_max: int = BACKLOG_ITEMS_MAX,
         caller_items_max: int = CALLER_ITEMS_MAX,
+        reset: Reset = reset_card,
     ) -> None:
         names = [config.name for config in configs]
         if len(set(names)) != len(names):
             raise ValueError("two tokens have the same name")
-        self._backlog = Backlog(backlog_items_max, caller_items_max)
+        self._service_lanes: list[Attendant] = []
+        self._personal_lanes: list[PersonalAttendant] = []
+        self._line = Line(Backlog(backlog_items_max, caller_items_max), self._service_lanes, self._refusal)
+        self._reset = reset
         self._keys = None if keys is None else {key.ref: key for key in keys}
         self._state_dir = state
         self._configs = list(configs)
         self._keepers: dict[str, TokenKeeper] = {}
         self._tries: Tries | None = None
-        self._lanes: list[Attendant] = []
         self._tasks: list[asyncio.Task[None]] = []  # asyncio itself holds tasks weakly
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
-        self._assigning = False
-        self._pressure = Pressure()
-        self._held: asyncio.TimerHandle | None = None
-        self._next_look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
@@ -98,9 +110,12 @@ class Pool:
             module = modules.setdefault(store, Module(config.module, config.environment))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
+            if config.personal:
+                self._personal_lanes.append(PersonalAttendant(keeper, self._changed, self._reset))
+                continue
             for index in range(config.lanes):
-                self._lanes.append(Attendant(keeper, index, self._lost, self._changed))
-        self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes]
+                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed))
+        self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes()]
         self._tasks += [asyncio.create_task(k.look_for(), name=k.config.name) for k in self._keepers.values()]
         for task in self._tasks:
             task.add_done_callback(_say_why)
@@ -112,11 +127,10 @@ class Pool:
         await self.close()
 
     async def close(self) -> None:
-        """Stop: what no lane has is NOT_ATTEMPTED, lanes log out, and no process is left."""
+        """Stop: what no lane has is NOT_ATTEMPTED, leases end, lanes log out, and no process is left."""
         self._closed = True
-        for work in list(self._backlog):
-            self._give_up(work, "POOL_CLOSED")
-        await asyncio.gather(*(lane.end() for lane in self._lanes))
+        self._line.turn_away()
+        await asyncio.gather(*(lane.end() for lane in self._lanes()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -124,10 +138,10 @@ class Pool:
             self._tries.close()
 
     async def ready(self, timeout_s: float = 30.0) -> None:
-        """Wait until no token is being opened any more (each is READY, or says why not)."""
+        """Wait until no token is being opened any more (each is READY, or waits for its person, or says why not)."""
         async with asyncio.timeout(timeout_s):
             async for views in self.watch():
-                if all(view.state is not tokens.State.OPEN for view in views):
+                if not any(view.is_starting for view in views):
                     return
 
     def key(self, label: str) -> str:
@@ -142,8 +156,10 @@ class Pool:
     def set_keys(self, keys: Sequence[Key]) -> None:
         """Other keys are wanted from now on: lanes are opened anew one by one when what they hold differs."""
         self._keys = {key.ref: key for key in keys}
-        for lane in self._lanes:
+        for lane in self._service_lanes:
             lane.ask_to_stop()
+        for personal in self._personal_lanes:
+            personal.reopen()
 
     async def sign(
         self,
@@ -162,48 +178,49 @@ class Pool:
         `key` is a `Key.ref`. Raises `BadRequest`, `Busy` or `Unavailable` when nothing was attempted. On cancellation
         at most one more item is signed, and its signature goes nowhere.
         """
-        self._check(key, algorithm, items)
-        self._check_able(key)
-        kind, now = (key, algorithm), time.monotonic()
-        forecast.check(kind, len(items), caller, timeout_s, self._backlog, self._bare_lanes(), now)
-        loop = asyncio.get_running_loop()
-        work = Work(caller, key, self._spki(key), algorithm, items, now + timeout_s, loop.create_future(), record)
+        spki = self._spki(key)
+        check(spki, algorithm, items)
+        done: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
+        return await self._line.sign(
+            Work(caller, key, spki, algorithm, items, time.monotonic() + timeout_s, done, record)
+        )
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self, token_or_key: str, *, caller: str, pin: Pin, timeout_s: float, override: bool = False
+    ) -> AsyncIterator[Lease]:
+        """
+        A person's token for one caller, by the token's own PIN, for the time of the block and at most `timeout_s`, in
+        which the wait for one's turn counts, too.
+
+        `token_or_key` is a personal token's name, or the `Key.ref` of a key on one. `override` spends a try that may be
+        the last: it is written down. Raises `PinRefused` (PIN_INCORRECT, PIN_FINAL_TRY_GUARD, PIN_UNCLEAR),
+        `Unavailable` (PIN_LOCKED, TOKEN_BUSY, what the token's state says, how its lane was lost), and `BadRequest`.
+        When it is raised before the PIN was sent, the `Pin` may be used again; once sent it is forgotten.
+        """
+        deadline = time.monotonic() + timeout_s
+        personal, key = self._personal(token_or_key)
+        lease = await personal.lease(key, caller, pin, deadline, override=override)
         try:
-            self._backlog.add(work)
-        except BacklogFull as full:
-            wait_s = forecast.wait_s(kind, caller, self._backlog, self._bare_lanes(), now)
-            raise Busy("BACKLOG_FULL", wait_s or 1.0, str(full)) from None
-        except TooMuch as much:
-            raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
-        if work.is_short and not any(key in lane.lane.keys and not lane.lane.in_flight for lane in self._lanes):
-            self._make_way()
-        self._assign_soon()
-        timer = loop.call_at(loop.time() + timeout_s, self._expire, work)
-        try:
-            return await work.done
-        except asyncio.CancelledError:
-            self._withdraw(work, "CANCELLED")
-            raise
+            yield lease
         finally:
-            timer.cancel()
+            lease.end("LOGIN_REQUIRED")
 
-    def _bare_lanes(self) -> list[Lane]:
-        return [lane.lane for lane in self._lanes]
+    def _personal(self, token_or_key: str) -> tuple[PersonalAttendant, str]:
+        """The personal token that is meant, and the key, '' for its only one."""
+        if self._closed:
+            raise Unavailable("POOL_CLOSED")
+        for lane in self._personal_lanes:
+            if lane.token.config.name == token_or_key:
+                return lane, ""
+        unseen = [lane for lane in self._personal_lanes if lane.token.keys is None]
+        holders = self._personal_holders(token_or_key) or unseen
+        if not holders:
+            raise BadRequest("KEY_UNKNOWN", "no person's token has it, by name or key")
+        return min(holders, key=lambda lane: lane.token.state is not tokens.State.OPEN), token_or_key
 
-    def _check(self, key: str, algorithm: Algorithm, items: Sequence[bytes]) -> None:
-        if algorithm not in algorithms(self._spki(key)):
-            raise BadRequest("ALGORITHM_NOT_ALLOWED", f"the key makes no {algorithm}")
-        if not items:
-            raise BadRequest("BATCH_EMPTY")
-        exact = algorithm.item_bytes
-        if exact is not None and set(map(len, items)) == {exact}:
-            return
-        for index, item in enumerate(items):
-            if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
-                wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
-                raise BadRequest(
-                    "DIGEST_LENGTH", f"item {index} has {len(item)} bytes, {algorithm} takes {wanted}", index
-                )
+    def _personal_holders(self, key: str) -> list[PersonalAttendant]:
+        return [lane for lane in self._personal_lanes if key in (lane.token.keys or {})]
 
     def _spki(self, ref: str) -> bytes:
         if self._keys is not None:
@@ -215,32 +232,32 @@ class Pool:
                     return keeper.keys[ref].spki
         raise BadRequest("KEY_UNKNOWN")
 
-    def _check_able(self, key: str) -> None:
-        """Raise `Unavailable` when no token can be expected to sign with the key soon."""
-        if self._closed:
-            raise Unavailable("POOL_CLOSED")
-        refusal = self._refusal(key)
-        if refusal is not None:
-            raise refusal
-
     def _refusal(self, key: str) -> Unavailable | None:
-        """Why no token signs with this key; None if one does or is just being opened."""
-        holders = [k for k in self._keepers.values() if k.keys is None or key in k.keys]
+        """Why no token with a service PIN signs with this key; None if one does or is just being opened."""
+        if self._closed:
+            return Unavailable("POOL_CLOSED")
+        keepers = [k for k in self._keepers.values() if not k.config.personal]
+        if self._personal_holders(key) and not any(key in (k.keys or {}) for k in keepers):
+            return Unavailable("LOGIN_REQUIRED")
+        holders = [k for k in keepers if k.keys is None or key in k.keys]
         if any(keeper.state in ABLE for keeper in holders):
             return None
         if not holders:
             return Unavailable("KEY_UNKNOWN", "no token that was seen has it")
-        keeper = min(holders, key=lambda k: _COMES_BACK_S.get(k.state, 1e9))
-        reason = tokens.REFUSAL[keeper.state]
-        return Unavailable(reason, f"token {keeper.config.name}: {keeper.detail}", _COMES_BACK_S.get(keeper.state))
+        return min(holders, key=lambda k: COMES_BACK_S.get(k.state, 1e9)).refusal()
 
     def problem(self, key: str) -> str:
-        """Why no token signs with this key now, as a reason; empty if one does."""
+        """Why nobody can sign with this key now, as a reason; empty if somebody can, in a lease if it is a person's."""
         refusal = self._refusal(key)
-        if refusal is not None:
+        if refusal is None:
+            ready = any(key in lane.lane.keys for lane in self._service_lanes)
+            return "" if ready else "TOKEN_STARTING"
+        if refusal.reason != "LOGIN_REQUIRED":
             return refusal.reason
-        ready = any(key in lane.lane.keys for lane in self._lanes)
-        return "" if ready else "TOKEN_STARTING"
+        holders = self._personal_holders(key)
+        if any(lane.lane.state is LaneState.OPEN for lane in holders):
+            return ""
+        return holders[0].token.refusal().reason
 
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
@@ -248,124 +265,22 @@ class Pool:
     def _token_moved(self, keeper: TokenKeeper) -> None:
         """A token that is not able any more takes no more work, from this moment on."""
         if keeper.state not in ABLE:
-            for lane in self._lanes:
+            for lane in self._lanes():
                 if lane.token is keeper:
                     lane.ask_to_stop()
+        for personal in self._personal_lanes:
+            personal.turns.tell()
         self._changed()
-        self._turn_away()
+        self._line.turn_away()
 
     def _changed(self) -> None:
         """Something moved: give out work, tell who watches."""
-        self._assign_soon()
+        self._line.assign_soon()
         for event in self._watchers:
             event.set()
 
-    def _turn_away(self) -> None:
-        """Work that no token can take any more is told so."""
-        refusals: dict[str, Unavailable | None] = {}
-        for work in list(self._backlog):
-            refusal = refusals.setdefault(work.key, self._refusal(work.key))
-            if refusal is not None:
-                self._give_up(work, refusal.reason, refusal.detail)
-
-    def _make_way(self) -> None:
-        """A short request does not wait behind the bulk that lanes have: seen to when it comes, and while it waits."""
-        work = self._backlog.oldest_short()
-        if work is None or self._closed:
-            return
-        pairs = [(lane.lane, lane.frames) for lane in self._lanes]
-        chosen = to_cut(work, pairs, self._backlog.clocks(), time.monotonic())
-        for lane in self._lanes:
-            if lane.lane is chosen:
-                lane.cut()
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().call_later(CUT_PAUSE_S, self._look_again)
-
-    def _look_again(self) -> None:
-        self._next_look = None
-        self._make_way()
-
-    def _assign_soon(self) -> None:
-        """After what else is ready in this turn of the loop; under pressure a little later, unless much waits."""
-        if not self._backlog.items or self._assigning:
-            return
-        loop = asyncio.get_running_loop()
-        if self._pressure.is_high and self._little_waits():
-            if self._held is None:
-                self._held = loop.call_later(HOLD_S, self._assign)
-            return
-        self._assigning = True
-        loop.call_soon(self._assign)
-
-    def _little_waits(self) -> bool:
-        """Whether all that waits is worth less than `HOLD_WORTH_S` of lane time; what was never measured may be much."""
-        worth_s = 0.0
-        for key, algorithm in self._backlog.kinds():
-            rate = forecast.per_second((key, algorithm), self._bare_lanes())
-            worth_s += self._backlog.waiting((key, algorithm)) / rate if rate else HOLD_WORTH_S
-        return worth_s < HOLD_WORTH_S
-
-    def _assign(self) -> None:
-        self._assigning = False
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-        if not self._backlog.items:
-            return
-        lanes = {lane.lane.name: lane for lane in self._lanes}
-        frames, expired = assign(self._backlog, self._bare_lanes(), time.monotonic())
-        for frame in frames:
-            for run in frame.runs:
-                taken = run.work.take(run.stop - run.start)
-                assert taken == (run.start, run.stop)
-                self._backlog.taken(run.work, run.stop - run.start, (run.stop - run.start) * frame.seconds)
-            lanes[frame.lane.name].send(frame)
-        for work in expired:
-            self._expire(work)
-
-    def _lost(self, run: Run, seconds: float) -> None:
-        """
-        A lane ended or was cut short before it came to these items: they go back to the front, unless nobody waits for
-        them, and with them the token time (`seconds` each) that was counted for them.
-        """
-        work = run.work
-        if work.done.done() or not work.left:
-            return
-        work.give_back(run.start, run.stop)
-        self._backlog.put_back(work, run.stop - run.start, seconds)
-        refusal = self._refusal(work.key)
-        if refusal is not None:
-            self._give_up(work, refusal.reason, refusal.detail)
-        elif self._closed:
-            self._give_up(work, "POOL_CLOSED")
-
-    def _expire(self, work: Work) -> None:
-        self._withdraw(work, "DEADLINE_EXCEEDED")
-
-    def _withdraw(self, work: Work, reason: str) -> None:
-        """Answer the request now: finished items are delivered, nothing more of it is started."""
-        if work.done.done() and not work.done.cancelled():
-            return
-        self._backlog.remove(work)
-        for lane in self._lanes:
-            for index, outcome in lane.withdraw(work):
-                work.settle(index, outcome)
-        if work.last_problem[0] and reason == "DEADLINE_EXCEEDED":
-            reason, detail = work.last_problem
-        else:
-            detail = ""
-        work.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail))
-        work.answer()
-
-    def _give_up(self, work: Work, reason: str, detail: str = "") -> None:
-        """What waits of it was not attempted, for this reason; what lanes have of it is still awaited."""
-        ranges = list(work.waiting)
-        self._backlog.remove(work)
-        outcome = Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail)
-        for start, stop in ranges:
-            for index in range(start, stop):
-                work.settle(index, outcome)
-        work.answer()
+    def _lanes(self) -> list[Attendant]:
+        return [*self._service_lanes, *self._personal_lanes]
 
     def snapshot(self) -> list[TokenView]:
         """Every token as it is now."""
@@ -384,8 +299,9 @@ class Pool:
             label=config.label,
             module=str(config.module),
             keys=tuple(keys),
-            lanes=tuple((lane.lane, lane.pid) for lane in self._lanes if lane.token is keeper),
-            waiting=self._backlog.waiting_for(keys),
+            lanes=tuple((lane.lane, lane.pid) for lane in self._lanes() if lane.token is keeper),
+            waiting=self._line.waiting_for(keys),
+            personal=config.personal,
         )
 
     async def watch(self) -> AsyncIterator[list[TokenView]]:
@@ -395,13 +311,16 @@ class Pool:
                 yield self.snapshot()
 
     async def changes(self) -> AsyncGenerator[bool, None]:
-        """Whether a token can sign: now, and after each change of anything."""
+        """Whether a token can sign, for a service or a person: now, and after each change of anything."""
         event = asyncio.Event()
         self._watchers.add(event)
         try:
             while True:
                 event.clear()
-                yield any(keeper.state is tokens.State.READY for keeper in self._keepers.values())
+                in_use = {tokens.State.READY, tokens.State.LEASED}
+                yield any(keeper.state in in_use for keeper in self._keepers.values()) or any(
+                    lane.lane.state is LaneState.OPEN for lane in self._personal_lanes
+                )
                 await event.wait()
         finally:
             self._watchers.discard(event)
@@ -426,6 +345,8 @@ class Pool:
         if keeper.state is tokens.State.LOCKED and keeper.identity is not None:
             assert self._tries is not None
             check_person(self._tries.count(keeper.identity), keeper.config.pin_tries, override=override)
+            if override:
+                self._tries.override(keeper.identity, "an operator")
             self._tries.grant(keeper.identity)
         if keeper.state is tokens.State.QUARANTINED and keeper.identity is not None:
             assert self._tries is not None

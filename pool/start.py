@@ -48,7 +48,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if config.pin is None:
         if opened["login"]:
             raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
-        answer = await child.ask({"t": "login", "pin": None}, config.start_timeout_s)
+        answer = await child.ask({"t": "login", "pin": None, "lease": ""}, config.start_timeout_s)
         if answer["t"] != "logged-in":
             raise StartFailed(f"it cannot be used without a PIN ({answer['detail']})")
         return bool(answer["direct"])
@@ -60,7 +60,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
-    answer = await child.ask({"t": "login", "pin": pin.reveal()}, config.start_timeout_s)
+    answer = await child.ask({"t": "login", "pin": pin.reveal(), "lease": ""}, config.start_timeout_s)
     if answer["t"] == "logged-in":
         await asyncio.to_thread(tries.accepted, identity)
     elif answer["t"] == "refused":
@@ -71,8 +71,11 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     return bool(answer["direct"])
 
 
-async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str]]:
-    """The keys whose private halves the lane found, and what went wrong with the others."""
+async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str], frozenset[str]]:
+    """
+    The keys whose private halves the lane found; what went wrong with the others; and those of the found that want a PIN
+    at each signature.
+    """
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
-    return frozenset(answer["found"]), answer["problems"]
+    return frozenset(answer["found"]), answer["problems"], frozenset(answer["each"])

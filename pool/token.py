@@ -7,6 +7,9 @@ from its state alone. The diagram in DESIGN.md is drawn from the table.
 A *person* is the only way out of LOCKED (a PIN was refused: an automatic second try could burn the last one) and of
 QUARANTINED (a wrong signature: nobody knows yet what the token did). TRIPPED is the breaker, which closes by itself
 after a look at the token that sends no PIN.
+
+A *personal* token never becomes READY: it is OPEN until a person comes with its PIN, LEASED to that person alone, and
+OPEN again when the lease's process is gone and the card was reset.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +25,7 @@ class State(StrEnum):
     CHANGED = "CHANGED"  # one answers, and it is not ours: another serial, or other public keys
     OPEN = "OPEN"  # present, the right one, nobody logged in
     READY = "READY"  # at least one lane is logged in and signs
+    LEASED = "LEASED"  # a person's: from before the PIN is sent until nothing of the login is left
     LOCKED = "LOCKED"
     QUARANTINED = "QUARANTINED"
     TRIPPED = "TRIPPED"
@@ -34,6 +38,8 @@ class Event(StrEnum):
     OTHER = "OTHER"
     LOGGED_IN = "LOGGED_IN"
     LANES_LOST = "LANES_LOST"
+    LEASE = "LEASE"
+    RELEASED = "RELEASED"
     PIN_REFUSED = "PIN_REFUSED"
     WRONG_SIGNATURE = "WRONG_SIGNATURE"
     BREAKER = "BREAKER"
@@ -48,6 +54,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     S.CHANGED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.BREAKER: S.TRIPPED, E.DRAIN: S.DRAINED},
     S.OPEN: {
         E.LOGGED_IN: S.READY,
+        E.LEASE: S.LEASED,
         E.PIN_REFUSED: S.LOCKED,
         E.WRONG_SIGNATURE: S.QUARANTINED,  # remembered from before a restart
         E.GONE: S.ABSENT,
@@ -64,6 +71,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         E.BREAKER: S.TRIPPED,
         E.DRAIN: S.DRAINED,
     },
+    S.LEASED: {E.RELEASED: S.OPEN, E.WRONG_SIGNATURE: S.QUARANTINED, E.DRAIN: S.DRAINED},
     S.LOCKED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
     S.QUARANTINED: {E.UNLOCK: S.OPEN},  # no DRAIN: a RESUME would then be a second way out
     S.TRIPPED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.OTHER: S.CHANGED, E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
@@ -75,6 +83,7 @@ REFUSAL: dict[State, str] = {
     S.ABSENT: "TOKEN_ABSENT",
     S.CHANGED: "TOKEN_CHANGED",
     S.OPEN: "TOKEN_STARTING",
+    S.LEASED: "TOKEN_BUSY",
     S.LOCKED: "PIN_LOCKED",
     S.QUARANTINED: "TOKEN_QUARANTINED",
     S.TRIPPED: "TOKEN_FAULT",
@@ -102,6 +111,10 @@ class TokenConfig:
     `label`, and `serial` where labels repeat, say which token of the module it is; a slot number would not survive a
     re-plug. `pin` gives the PIN at each login, and is None for a token that asks for none. `lanes` is how many
     processes use it at once: 1 for a card, for an HSM as many as it has cores to answer with.
+
+    A `personal` token is a person's own: it has no PIN here, one lane, and signs only in a lease (`Pool.lease`).
+    `reader` is the PC/SC name of the reader that its card sits in, which is reset after each lease; None for what is
+    no card.
     """
 
     name: str
@@ -116,9 +129,15 @@ class TokenConfig:
     start_timeout_s: float = 30.0  # a card with a slow driver needs 10 s to open (FIELD: ePass2003)
     sign_timeout_s: float = 20.0  # one C_Sign; the slowest card known signs RSA-4096 in 1.1 s
     environment: Mapping[str, str] = field(default_factory=dict)
+    personal: bool = False
+    reader: str | None = None
 
     def __post_init__(self) -> None:
         if not self.module.is_absolute():
             raise ValueError(f"token {self.name}: the module's path must be absolute")
         if not 1 <= self.lanes <= 64:
             raise ValueError(f"token {self.name}: lanes must be 1 to 64")
+        if self.personal and (self.pin is not None or self.lanes != 1):
+            raise ValueError(f"token {self.name}: a person's token has one lane and no PIN in the configuration")
+        if self.reader is not None and not self.personal:
+            raise ValueError(f"token {self.name}: only a person's token names its reader")

@@ -8,6 +8,9 @@ written down *before* it is sent (`open`) and moved when its answer is seen: to 
 
 The machine's rule: it tries by itself only while no answer was a refusal, at most one try is open, and the token is not
 known to be near its end. After a refusal a person must `UnlockToken`, and that allows one try.
+
+The holder's rule, for the person whose token it is: while two tries are left. Beyond that only with an override, which
+is written down here; and when all may be spent not at all, before an operator has unlocked the token.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 OPEN_MAX = 1  # one crash between a login and its answer is bad luck; two may be a restart loop
@@ -51,6 +55,11 @@ class Count:
     granted: bool = False  # a person allowed one try and it was not used yet
     quarantined: bool = False  # it made a wrong signature, and no person has seen to it since
 
+    @property
+    def spent(self) -> int:
+        """How many tries the token may have lost."""
+        return self.refused + self.open
+
 
 @dataclass(frozen=True, slots=True)
 class Flags:
@@ -63,6 +72,10 @@ class Flags:
 
 class TryRefused(Exception):
     """The PIN must not be sent now; the message says which rule forbids it and what a person can do."""
+
+
+class TriesSpent(TryRefused):
+    """No override helps: an operator must see to the token, and unlock it."""
 
 
 def check_machine(count: Count, flags: Flags, tries: int) -> None:
@@ -81,11 +94,43 @@ def check_machine(count: Count, flags: Flags, tries: int) -> None:
 
 def check_person(count: Count, tries: int, *, override: bool) -> None:
     """Raise `TryRefused` unless a person may grant a try: the last one only by an explicit override."""
-    if not override and count.refused + count.open > tries - 2:
+    if not override and count.spent > tries - 2:
         raise TryRefused(
-            f"{count.refused + count.open} of {tries} tries may be spent; the next could be the last: "
-            "make sure of the PIN, then unlock with the override"
+            f"{count.spent} of {tries} tries may be spent; the next could be the last: "
+            "make sure of the PIN, then use the override"
         )
+
+
+def check_spent(count: Count, flags: Flags, tries: int) -> None:
+    """Raise `TriesSpent` where the token's PIN is locked, by its word or by our count."""
+    if flags.locked:
+        raise TriesSpent("the token says that its PIN is locked; unblock it with its PUK, then unlock it here")
+    if count.spent >= tries and not count.granted:
+        raise TriesSpent(f"all of {tries} tries may be spent; see to the token, then unlock it")
+
+
+def check_holder(count: Count, flags: Flags, tries: int) -> None:
+    """Raise `TriesSpent`, or `TryRefused` where only an override allows the try, unless the holder's PIN may be sent."""
+    check_spent(count, flags, tries)
+    if count.granted:
+        return
+    check_person(count, tries, override=False)
+    if flags.final_try:
+        raise TryRefused("the token says that one try is left; make sure of the PIN, then use the override")
+
+
+def tries_left(count: Count, flags: Flags, tries: int) -> int | None:
+    """
+    How many tries the token has left; None where that is not known. Its flags say 0 and 1, which is believed; more is
+    only believed where the flags say just what our own count makes of it, because most tokens raise none.
+    """
+    if flags.locked:
+        return 0
+    if flags.final_try:
+        return 1
+    if flags.count_low and not count.open and 0 < count.refused < tries - 1:
+        return tries - count.refused
+    return None
 
 
 class Tries:
@@ -106,6 +151,10 @@ class Tries:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL,"
             " open INTEGER NOT NULL, granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0) STRICT"
+        )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS overrides (token TEXT NOT NULL, at TEXT NOT NULL, caller TEXT NOT NULL,"
+            " refused INTEGER NOT NULL, open INTEGER NOT NULL) STRICT"
         )
 
     def close(self) -> None:
@@ -132,6 +181,15 @@ class Tries:
     def not_sent(self, token: TokenIdentity) -> None:
         """The login ended before the token could have seen the PIN."""
         self._write(token, "open = max(open - 1, 0)", Count())
+
+    def override(self, token: TokenIdentity, caller: str) -> None:
+        """Somebody goes beyond the rule on purpose: who, when (RFC 3339), and what the count was; kept for good."""
+        count, now = self.count(token), datetime.now(UTC).isoformat(timespec="seconds")
+        with self._lock:
+            self._db.execute(
+                "INSERT INTO overrides (token, at, caller, refused, open) VALUES (?, ?, ?, ?, ?)",
+                (str(token), now, caller, count.refused, count.open),
+            )
 
     def grant(self, token: TokenIdentity) -> None:
         """A person allows one more try."""

@@ -14,6 +14,9 @@ results of one frame; a lane has `FRAMES_IN_FLIGHT` of them and never waits for 
                  MARK_*         why there is none
             skip                written by the parent: SKIP, do not start this item; CUT, start nothing more of this frame
 
+A frame names the *lease* that it belongs to, '' for none. The worker keeps the one that came with the PIN, and signs
+nothing for another.
+
 The worker writes the counter, *then* reads skip; the parent writes skip, *then* reads the counter: one of the two sees
 the other, so a cancelled item is either not started or known to be under C_Sign.
 """
@@ -48,6 +51,7 @@ MARK_NOT_BEGUN = 0xF005  # the same, by C_SignInit: nothing was signed
 MARK_INVALID = 0xF004  # the token signed, and the signature does not verify
 _CODE_BYTES_MAX = 64
 SKIP, CUT = 1, 2
+FOREIGN_LEASE = "FOREIGN_LEASE"  # why a lane ends that was given another lease's frame; no return code of PKCS#11
 _MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 
@@ -56,7 +60,8 @@ _PACKER = msgpack.Packer(buf_size=PACKET_BYTES_MAX)
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    packet: bytes = _PACKER.pack(message)
+    # The kept packer would keep what a person gave for a moment only.
+    packet: bytes = msgpack.packb(message) if "pin" in message else _PACKER.pack(message)
     if len(packet) > PACKET_BYTES_MAX:
         raise ValueError(f"a message of {len(packet)} bytes is over the {PACKET_BYTES_MAX} of a packet")
     return packet

@@ -121,6 +121,7 @@ class Work:
     deadline: float
     done: asyncio.Future[Outcomes]
     record: "Record | None" = None
+    lease: str = ""  # a person's: the lease that it belongs to
     outcomes: Outcomes = field(init=False)
     waiting: deque[tuple[int, int]] = field(init=False)
     left: int = field(init=False)

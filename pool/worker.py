@@ -7,6 +7,7 @@ single-threaded. Nothing is read from standard input or written to standard outp
 Only this file and `probe.py` import pkcs11.
 """
 
+import contextlib
 import ctypes
 import sys
 import time
@@ -15,8 +16,17 @@ from mmap import mmap
 from typing import Any
 
 import pkcs11
-from pkcs11 import MGF, Mechanism, ObjectClass, TokenFlag
-from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, PKCS11Error
+from pkcs11 import MGF, Attribute, Mechanism, ObjectClass, TokenFlag
+from pkcs11.exceptions import (
+    AttributeSensitive,
+    AttributeTypeInvalid,
+    PinExpired,
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+    PKCS11Error,
+)
 
 from pool import libcrypto, wire
 from pool.child import harden, open_socket
@@ -46,15 +56,20 @@ class Worker:
         self._token: Any = None
         self._session: Any = None
         self._keys: dict[str, tuple[Any, bytes, int]] = {}
+        self._each: frozenset[str] = frozenset()
         self._makers: dict[tuple[str, str, str], Make] = {}
         self._verify = True
         self._module = ""
+        self._named: list[tuple[bytes | None, str | None]] | None = None
         self._signer: Signer = by_library
+        self._lease = ""
+        self._pin: str | None = None  # a person's, for keys that want it at each signature; gone with this process
 
     def serve(self) -> None:
         """Answer messages until told to stop, until the parent is gone, or until the session is lost."""
         handlers = {
             "open": self._open,
+            "look": self._look,
             "login": self._login,
             "keys": self._find_keys,
             "frame": self._frame,
@@ -86,7 +101,8 @@ class Worker:
                 return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
-            seen = self._see(message["keys"] if text(self._token.serial).strip("0") else None)
+            self._named = message["keys"] if text(self._token.serial).strip("0") else None
+            seen = self._see(self._named)
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
@@ -99,6 +115,15 @@ class Worker:
             "flags": flags(self._token),
             "publics": seen,
         }
+
+    def _look(self, _message: dict[str, Any]) -> dict[str, Any]:
+        """What the token shows now: a lane may have waited for hours, and its card may be another one."""
+        try:
+            token = self._token.slot.get_token()
+            seen = self._see(self._named)
+        except PKCS11Error as error:
+            return {"t": "failed", "why": "absent", "detail": ckr(error)}
+        return {"t": "seen", "serial": text(token.serial), "flags": flags(token), "publics": seen}
 
     def _see(self, wanted: list[tuple[bytes | None, str | None]] | None) -> list[tuple[bytes, str, bytes]]:
         """The public halves of the wanted keys, or of all of them where none is named."""
@@ -115,37 +140,58 @@ class Worker:
         Log in, once. Any answer but CKR_OK ends this process: python-pkcs11 leaks a session for each refused PIN, and
         CKR_USER_ALREADY_LOGGED_IN would mean that the PIN was not looked at.
         """
+        pin, self._lease = message.pop("pin"), message["lease"]
         try:
-            self._session = self._token.open(user_pin=message.pop("pin"))
+            self._session = self._token.open(user_pin=pin)
         except _PIN_REFUSED as error:
-            return {"t": "refused", "detail": ckr(error)}
+            return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error)}
+            return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
+        self._pin = pin if self._lease else None
         straight = direct(self._module, self._session)
         self._signer = straight or by_library
         return {"t": "logged-in", "direct": straight is not None}
 
+    def _flags_now(self) -> list[bool]:
+        try:
+            return flags(self._token.slot.get_token())
+        except PKCS11Error:
+            return [False] * 3
+
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Find the private halves. A key is taken only where exactly one object answers."""
-        problems = {}
+        """
+        Find the private halves. A key is taken only where exactly one object answers. `each` are those that want a PIN
+        at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept.
+        """
+        problems, each = {}, []
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
                 key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+                if wants_pin(key):
+                    if not self._lease:
+                        problems[ref] = "it wants its PIN at each signature, which only a person's lease gives"
+                        continue
+                    each.append(ref)
                 self._keys[ref] = (key, spki, order_bytes)
             except PKCS11Error as error:
                 problems[ref] = ckr(error)
-        return {"t": "keys", "found": list(self._keys), "problems": problems}
+        if not each:
+            self._pin = None
+        self._each = frozenset(each)
+        return {"t": "keys", "found": list(self._keys), "problems": problems, "each": each}
 
     def _ping(self, _message: dict[str, Any]) -> dict[str, Any]:
         """Whether the token is still there, without a PIN and without a signature."""
         try:
-            self._token.slot.get_token()
+            token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": ckr(error)}
-        return {"t": "pong", "lost": ""}
+        return {"t": "pong", "lost": "" if token.serial == self._token.serial else "CKR_DEVICE_REMOVED"}
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
+        if message["lease"] != self._lease:
+            return {"t": "done", "n": message["n"], "ns": 0, "signed": 0, "lost": wire.FOREIGN_LEASE}
         page, items = self._pages[message["page"]], message["items"]
         if isinstance(items, bytes):
             width = len(items) // sum(count for count, _ in message["runs"])
@@ -168,7 +214,10 @@ class Worker:
         if make is None:
             key, spki, order_bytes = self._keys[ref]
             algorithm = Algorithm(Scheme(scheme), Hash(hash_) if hash_ else None)
-            to_input, sign = to_token(algorithm, order_bytes), self._signer(key, algorithm)
+            to_input, sign = (
+                to_token(algorithm, order_bytes),
+                self._signer(key, algorithm, self._pin if ref in self._each else None),
+            )
             make = signing(to_input, sign)
             if self._verify:
                 check = libcrypto.verifier(algorithm, spki) or by_cryptography(algorithm, spki)
@@ -178,8 +227,9 @@ class Worker:
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""
-        if self._session is not None:
-            self._session.close()
+        with contextlib.suppress(PKCS11Error):  # a logout that fails leaves the more for C_Finalize to do
+            if self._session is not None:
+                self._session.close()
         if self._lib is not None:
             self._lib.finalize()
 
@@ -237,9 +287,19 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
     return signed, ""
 
 
-def by_library(key: Any, algorithm: Algorithm) -> Sign:
-    """Signing by python-pkcs11."""
+def wants_pin(key: Any) -> bool:
+    """Whether the key wants a login at each signature; a token that has no such attribute wants none."""
+    try:
+        return bool(key[Attribute.ALWAYS_AUTHENTICATE])
+    except (AttributeTypeInvalid, AttributeSensitive):
+        return False
+
+
+def by_library(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
+    """Signing by python-pkcs11; with a PIN, by a login for each signature."""
     words: dict[str, Any] = {"mechanism": Mechanism(CKM[algorithm.scheme])}
+    if pin is not None:
+        words["pin"] = pin
     if algorithm.scheme is Scheme.RSA_PSS:
         assert algorithm.hash is not None
         name = algorithm.hash.value
@@ -248,6 +308,8 @@ def by_library(key: Any, algorithm: Algorithm) -> Sign:
     def sign(data: bytes, address: int) -> int:
         try:
             signature = bytes(key.sign(data, **words))
+        except _PIN_REFUSED as error:
+            raise Refused(ckr(error), begun=False) from None
         except PKCS11Error as error:
             raise Refused(ckr(error)) from None
         if not 0 < len(signature) <= wire.SIGNATURE_BYTES_MAX:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from pool import Status
+from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
 from signer import found, gap, otp, pending
 from signer import requests as read
 from signer.arrival import Arrival, next_message
@@ -25,10 +25,10 @@ from signer.batch import Ask, Batches
 from signer.clock import Clock, Steady, rfc3339
 from signer.cms import Profile
 from signer.config import Caller
-from signer.consent import Consent, Given
+from signer.consent import Consent, Given, source_of
 from signer.credential import Credential, Output, certificates_of
-from signer.errors import Refusal
-from signer.gate import FACTORS
+from signer.errors import Refusal, refusal_from
+from signer.gate import FACTORS, Factor
 from signer.handlers import Call
 from signer.kept import Kept, KeptError
 from signer.ledger import Ledger
@@ -60,6 +60,7 @@ class Opening:
 class ApprovingService:
     def __init__(
         self,
+        pool: Pool,
         engine: Engine,
         ledger: Ledger,
         batches: Batches,
@@ -72,6 +73,7 @@ class ApprovingService:
         clock: Clock,
         steady: Steady,
     ) -> None:
+        self._pool = pool
         self._engine = engine
         self._ledger = ledger
         self._batches = batches
@@ -103,7 +105,8 @@ class ApprovingService:
                 call.check_again()
                 kind = message.WhichOneof("message")
                 if kind == "begin" and not any(not item.input for item in items):
-                    items.append(await self._document(message.begin, context, call, opening, id_, len(items), now))
+                    with _numbered(len(items)):
+                        items.append(await self._document(message.begin, context, call, opening, id_, len(items), now))
                 elif kind == "digest" and not any(item.input for item in items):
                     items.append(self._digest(message.digest, opening, len(items)))
                 else:
@@ -161,18 +164,45 @@ class ApprovingService:
             call.deadline, self._clock.wall(), inputs=() if batch.claimed else [item.input for item in batch.items],
         )  # fmt: skip
         self._batches.check(ask)
-        given = Given.read(request)
-        reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
         if not batch.claimed:
             await asyncio.to_thread(self._check_files, batch)
-        done, record = await self._batches.sign(replace(ask, authorisation=reference))
-        call.place.at_end(record.release)
+        if Factor.PIN in FACTORS[credential.gate]:
+            done = await self._with_pin(people, request, call, ask, batch)
+        else:
+            given = Given.read(request)
+            reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
+            done, record = await self._batches.sign(replace(ask, authorisation=reference))
+            call.place.at_end(record.release)
         if all(one.status in FINAL for one in done):
             now = self._steady.now()
             await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
             batch = replace(batch, state=State.SIGNED, ends=now + pending.LIFE_S)
         told = [pb.SignBatchOutcome(status=one.status.value, reason=one.reason) for one in done]
         return pb.SignBatchResponse(batch=_shown(batch), outcomes=told)
+
+    async def _with_pin(self, people: Consent, request: Any, call: Call, ask: Ask, batch: Batch) -> Outcomes:
+        """On the person's own token, which takes her PIN for as long as this batch needs it."""
+        source = source_of(request.source)
+        try:
+            pin = Pin(request.pin)
+        except PinError as error:
+            raise Refusal("PIN_INCORRECT", str(error)) from None
+        timeout_s = ask.deadline - self._clock.monotonic()
+        leased = self._pool.lease(
+            ask.credential.key.ref, caller=ask.caller.name, pin=pin, timeout_s=timeout_s,
+            override=request.override_final_try,
+        )  # fmt: skip
+        try:
+            async with leased as lease:
+                reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
+                done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
+        except PinRefused as error:
+            refusal = refusal_from(error)
+            assert refusal is not None
+            people.pin_refused(refusal, ask.credential, source)
+            raise
+        call.place.at_end(record.release)
+        return done
 
     async def terms_of(self, name: str, call: Call) -> tuple[Credential, Batch]:
         """For a one-time code that is sent for a batch."""
@@ -376,6 +406,16 @@ class ApprovingService:
                 return act(connection)
 
         return await asyncio.to_thread(run)
+
+
+@contextlib.contextmanager
+def _numbered(index: int) -> Iterator[None]:
+    """A refusal says which document it is about, as people count: there may be a thousand."""
+    try:
+        yield
+    except Refusal as refusal:
+        detail = f"document number {index + 1}" + (f": {refusal.detail}" if refusal.detail else "")
+        raise Refusal(refusal.reason, detail, retry_s=refusal.retry_s) from None
 
 
 def _shown(batch: Batch, whole: Batch | None = None) -> Any:

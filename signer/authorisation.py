@@ -7,17 +7,16 @@ redeems it first has it for good: the same one may come again (attempt 2 of the 
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
+from signer.chain import items_hash
 from signer.errors import Refusal
 from signer.gate import SKEW_S, Authorised, Redemption, Terms, check
-from signer.store import authorisations
+from signer.store import authorisations, authorised_documents
 
 REFERENCE_BYTES = 32
 KEEP_S = 24 * 3600  # after its end: who comes late is told AUTHZ_EXPIRED, and what was signed may be asked for again
-_COUNT_BYTES = 2
 
 
 def name_of(reference: bytes) -> bytes:
@@ -40,13 +39,16 @@ def issue(
             key=terms.key,
             output=terms.output,
             algorithm=terms.algorithm,
-            inputs=_joined(terms.inputs),
-            digests=_joined(terms.digests),
+            inputs=items_hash(terms.inputs) if all(terms.inputs) else "",
+            digests=items_hash(terms.digests) if all(terms.digests) else "",
             count=terms.count,
             issued=int(now),
             expires=int(now + lifetime_s),
         )
     )
+    if all(terms.inputs) and not any(terms.digests):  # they come one by one, in a stream
+        documents = insert(authorised_documents).values(hash=name_of(reference), inputs=b"".join(terms.inputs))
+        connection.execute(documents)
     return reference
 
 
@@ -56,10 +58,21 @@ def redeem(connection: Connection, reference: bytes, asked: Redemption, now: flo
     row = connection.execute(select(table).where(table.c.hash == name_of(reference))).one_or_none()
     if row is None:
         raise Refusal("AUTHZ_UNKNOWN")
-    terms = Terms(
-        row.caller, row.credential, row.key, row.output, row.algorithm, _parts(row.inputs), _parts(row.digests)
+    found = Authorised(
+        subject=row.subject,
+        caller=row.caller,
+        credential=row.credential,
+        key=row.key,
+        output=row.output,
+        algorithm=row.algorithm,
+        count=row._mapping["count"],  # noqa: SLF001 -- a row has a method of that name
+        inputs=row.inputs,
+        digests=row.digests,
+        document=_document(connection, row.hash, asked.item),
+        issued=row.issued,
+        expires=row.expires,
+        request=row.request,
     )
-    found = Authorised(row.subject, terms, row.issued, row.expires, row.request)
     check(found, asked, now)
     mine = or_(table.c.request.is_(None), table.c.request == asked.request)
     taken = update(table).where(table.c.hash == row.hash, mine).values(request=asked.request)
@@ -71,7 +84,10 @@ def redeem(connection: Connection, reference: bytes, asked: Redemption, now: flo
 def revoke(connection: Connection, subject: str) -> None:
     """What a subject has allowed and nobody has redeemed is allowed no more."""
     table = authorisations
-    connection.execute(delete(table).where(table.c.subject == subject, table.c.request.is_(None)))
+    mine = (table.c.subject == subject) & table.c.request.is_(None)
+    gone = select(table.c.hash).where(mine)
+    connection.execute(delete(authorised_documents).where(authorised_documents.c.hash.in_(gone)))
+    connection.execute(delete(table).where(mine))
 
 
 def end_all(connection: Connection) -> None:
@@ -83,17 +99,15 @@ def erase(connection: Connection, now: float) -> None:
     """What is long over, and what is from a time to come: the clock was put back, and it must not live again then."""
     table = authorisations
     old = or_(table.c.expires < int(now) - KEEP_S, table.c.issued > now + SKEW_S)
+    documents = authorised_documents
+    connection.execute(delete(documents).where(documents.c.hash.in_(select(table.c.hash).where(old))))
     connection.execute(delete(table).where(old))
 
 
-def _joined(parts: Sequence[bytes]) -> bytes:
-    return b"".join(len(part).to_bytes(_COUNT_BYTES, "big") + part for part in parts)
-
-
-def _parts(data: bytes) -> tuple[bytes, ...]:
-    found, start = [], 0
-    while start < len(data):
-        end = start + _COUNT_BYTES + int.from_bytes(data[start : start + _COUNT_BYTES], "big")
-        found.append(data[start + _COUNT_BYTES : end])
-        start = end
-    return tuple(found)
+def _document(connection: Connection, name: bytes, item: int) -> bytes:
+    """The SHA-256 of the document in this place."""
+    if item < 0:
+        return b""
+    table, size = authorised_documents, hashlib.sha256().digest_size
+    part = select(func.substr(table.c.inputs, item * size + 1, size)).where(table.c.hash == name)
+    return bytes(connection.execute(part).scalar_one_or_none() or b"")

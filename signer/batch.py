@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pool import Algorithm, Outcome, Outcomes, Pool, Status
+from pool import Algorithm, Lease, Outcome, Outcomes, Pool, Status
 from signer.chain import items_hash
+from signer.chained import Chains
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
@@ -23,6 +24,7 @@ from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, Asked, Record
+from signer.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,27 @@ class Batches:
     the request that asks with it, or raises `Refusal`.
     """
 
-    def __init__(self, pool: Pool, ledger: Ledger, clock: Clock, redeem: Callable[[Ask], Awaitable[Allowed]]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        clock: Clock,
+        redeem: Callable[[Ask], Awaitable[Allowed]],
+        revocations: Revocations,
+        roots: Callable[[], tuple[bytes, ...]],
+    ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
         self._redeem = redeem
+        self._revocations = revocations
+        self._chains, self._roots = Chains(), roots
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._chains.check(ask.credential, self._roots(), ask.accepted)
+        self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")
@@ -119,8 +133,10 @@ class Batches:
         """The ledger's record of it; the caller of this leaves it. Raises `Refusal`."""
         return await self._ledger.enter(ask.asked(), ask.deadline)
 
-    async def sign(self, ask: Ask) -> tuple[Outcomes, Record]:
+    async def sign(self, ask: Ask, lease: Lease | None = None) -> tuple[Outcomes, Record]:
         """
+        With a `lease` on the person's own token, else on whatever token has the key.
+
         One outcome for each digest, in order, all of them on the disk; with CADES_B_B and PADES_B_B its `signature` is
         the CMS. And the record, which wants to know whether the answer was taken.
         """
@@ -128,10 +144,11 @@ class Batches:
         record = await self.enter(ask)
         try:
             if ask.output.is_bare:
-                return await self._to_pool(ask, record, ask.digests), record
+                return await self._to_pool(ask, record, ask.digests, lease), record
             template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
             attributes = [template.attributes(digest, record.accepted) for digest in ask.digests]
-            outcomes = await self._to_pool(ask, record, [template.signed_digest(each) for each in attributes])
+            signed = [template.signed_digest(each) for each in attributes]
+            outcomes = await self._to_pool(ask, record, signed, lease)
             pairs = zip(attributes, outcomes.signatures, strict=True)
             return outcomes.with_values(
                 [signature and template.detached(each, signature) for each, signature in pairs]
@@ -151,7 +168,7 @@ class Batches:
         [outcome] = await self._to_pool(ask, record, [template.signed_digest(attributes)])
         return outcome, template, attributes
 
-    async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes]) -> Outcomes:
+    async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes], lease: Lease | None = None) -> Outcomes:
         """What was signed before is not signed again: only what is still to be done goes to the pool."""
         known, todo = record.known, record.todo
         content: Sequence[bytes] = () if ask.output.is_bare else ask.digests
@@ -170,9 +187,12 @@ class Batches:
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
         key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s)
-        outcomes = await self._pool.sign(
-            key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
-        )
+        if lease is not None:
+            outcomes = await lease.sign(ask.algorithm, signed, timeout_s=timeout_s, record=record)
+        else:
+            outcomes = await self._pool.sign(
+                key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
+            )
         if allowed_s < left_s:
             _expired(outcomes)
         await record.finish(ask.deadline)

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 
-from signer import authorisation, guesses, otp, pending, subject
+from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Code, CodeError, Codes, CodesError
+from signer.code import Codes, CodesError
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
 from signer.credential import Credential
@@ -31,6 +31,7 @@ from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
 from signer.queued import OutboxFull
+from signer.secret import Code, CodeError
 from signer.store import sent_codes
 from signer.subject import Subject
 
@@ -138,16 +139,32 @@ class Consent:
         now = self._steady.now()
         credential.bounds.check(terms.count, datetime.fromtimestamp(now, UTC).hour)
         person = await self._prove(credential, given, terms.digest())
+        return await self._allow(credential, terms, person.name, authorised_by)
+
+    async def allow_with_pin(self, credential: Credential, terms: Terms, authorised_by: str) -> tuple[bytes, float]:
+        """The same for a person whose own token has taken her PIN. Raises `Refusal`."""
+        self._check_clock()
+        hour = datetime.fromtimestamp(self._steady.now(), UTC).hour
+        credential.bounds.check(terms.count, hour)
+        return await self._allow(credential, terms, credential.subject, authorised_by)
+
+    def pin_refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
+        """To be written down."""
+        self._refused(refusal, credential, source)
+
+    async def _allow(
+        self, credential: Credential, terms: Terms, person: str, authorised_by: str
+    ) -> tuple[bytes, float]:
         lifetime_s = min(credential.bounds.lifetime_s or LIFETIME_S, LIFETIME_S_MAX)
         now = self._steady.now()
 
         def issue(connection: Connection) -> bytes:
-            return authorisation.issue(connection, person.name, authorised_by, terms, now, lifetime_s)
+            return authorisation.issue(connection, person, authorised_by, terms, now, lifetime_s)
 
         reference = await self._do(issue)
         fields = {
             "authorisation": authorisation.name_of(reference).hex(),
-            "subject": person.name,
+            "subject": person,
             "caller": authorised_by,
             "for": terms.caller,
             "credential": credential.name,
@@ -180,7 +197,10 @@ class Consent:
 
         def redeemed(connection: Connection) -> tuple[str, float]:
             found = authorisation.redeem(connection, ask.authorisation, asked, now)
-            _active(connection, found.subject)
+            if Factor.CODE in FACTORS[credential.gate]:
+                _active(connection, found.subject)
+            else:
+                _not_suspended(connection, found.subject)
             if found.subject != credential.subject:
                 raise Refusal("AUTHZ_KEY")
             return found.subject, found.expires - now
@@ -233,6 +253,11 @@ class Consent:
 
         await self._do(act)
         await self._changed(name, "unlocked", operator)
+
+    async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
+        """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""
+        now = self._steady.now()
+        return await self._do(lambda connection: roll.read(connection, name, after, now))
 
     async def begin_completing(self, enrolment: str, source: str, only: str | None) -> tuple[str, str, Contact | None]:
         """
@@ -466,6 +491,13 @@ def _active(connection: Connection, name: str) -> Subject:
     if person is None or person.state is not subject.State.ACTIVE:
         raise Refusal("SUBJECT_SUSPENDED")
     return person
+
+
+def _not_suspended(connection: Connection, name: str) -> None:
+    """Who signs with a card of her own need not be enrolled."""
+    person = subject.read(connection, name)
+    if person is not None and person.state is subject.State.SUSPENDED:
+        raise Refusal("SUBJECT_SUSPENDED")
 
 
 def _check_only(found: subject.Enrolment, only: str | None) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
 from pool import Algorithm, Hash, Key, Scheme
 from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX
@@ -23,10 +25,11 @@ from pool.public import algorithms, key_type, signature_bytes_max
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import NAME
+from signer.database import StoreError, Where
 from signer.errors import Refusal
 from signer.gate import FACTORS, LIFETIME_S_MAX, Bounds, Factor, Gate
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
-from signer.store import changes, credentials, subjects
+from signer.store import as_it_is, changes, credentials, subjects
 
 _ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
 
@@ -184,6 +187,19 @@ def read(engine: Engine) -> dict[str, Credential]:
     return found
 
 
+def look(where: Where) -> dict[str, Credential]:
+    """All credentials of a database that is only looked at; none where it is not there yet. Raises `StoreError`."""
+    if isinstance(where, Path) and not where.exists():
+        return {}
+    engine = as_it_is(where)
+    try:
+        return read(engine) if inspect(engine).has_table(credentials.name) else {}
+    except DBAPIError as error:
+        raise StoreError(f"{where}: {' '.join(str(error.orig).split())}") from None
+    finally:
+        engine.dispose()
+
+
 def add(
     engine: Engine,
     name: str,
@@ -197,9 +213,11 @@ def add(
     subject: str = "",
     bounds: Bounds | None = None,
     who: str = "",
+    reserved: bytes = b"",
 ) -> Credential:
     """
-    Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates.
+    Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates. `reserved`
+    is the public half of the key that signs checkpoints, which no credential may have.
 
     The same name with the same certificate, key, gate and subject changes only its outputs and bounds, not its state;
     with others it is refused. A person's begins PENDING, unless the person is enrolled. `who` is the operator; empty: the
@@ -216,6 +234,8 @@ def add(
         Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)
     except ValueError as error:
         raise CredentialError(str(error)) from None
+    if key.spki == reserved:
+        raise CredentialError("its key signs the ledger's checkpoints, and nothing else: make another for it")
     if bool(FACTORS[gate]) != bool(subject):
         raise CredentialError(f"the gate {gate} goes {'with' if FACTORS[gate] else 'without'} a subject")
     bounds = bounds or Bounds()

@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from pool import REASONS as POOL_REASONS
-from pool import BadRequest, Busy, PoolError, Unavailable
+from pool import BadRequest, Busy, PinRefused, PoolError, Unavailable
 
 DOMAIN = "paraph"
 Code = grpc.StatusCode
@@ -32,6 +32,8 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CREDENTIAL_SUSPENDED": (Code.FAILED_PRECONDITION, "The credential is suspended; ask the operator."),
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
+    "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
+    "CERT_UNTRUSTED": (Code.FAILED_PRECONDITION, "The credential's certificate leads to no configured root."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
     "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
     "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
@@ -108,6 +110,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
     "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
     "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "REVOCATION_UNAVAILABLE": (
+        Code.UNAVAILABLE,
+        "Whether the credential's certificate is revoked is not known now, so nothing is signed; try again.",
+    ),
     "CHECKPOINT_OVERDUE": (
         Code.UNAVAILABLE,
         "No checkpoint of the ledger could be anchored for a day, so nothing is signed; ask the operator.",
@@ -148,6 +154,7 @@ _RETRIES_S: Mapping[str, float] = {
     "AUDIT_UNWRITABLE": 1.0,
     "STORE_BUSY": 1.0,
     "INTERRUPTED": 0.1,
+    "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
 }
 
 
@@ -163,6 +170,10 @@ class Refusal(Exception):
         self.message = f"{sentence} ({detail})" if detail else sentence
         super().__init__(f"{reason}: {self.message}")
 
+    def bare(self) -> "Refusal":
+        """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
+        return Refusal(self.reason, self.detail, retry_s=self.retry_s)
+
 
 def refusal_from(error: Exception) -> Refusal | None:
     """What an error means to the caller; None for one that is ours."""
@@ -172,6 +183,9 @@ def refusal_from(error: Exception) -> Refusal | None:
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
     if isinstance(error, Unavailable):
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
+    if isinstance(error, PinRefused):
+        left = "unknown" if error.tries_left is None else str(error.tries_left)
+        return Refusal(error.reason, f"{error.detail}; tries left: {left}".removeprefix("; "))
     if isinstance(error, BadRequest | PoolError):
         return Refusal(error.reason, error.detail)
     return None

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from signer.chain import items_hash
 from signer.errors import Refusal
 
 
@@ -80,10 +81,21 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Authorised:
-    """What somebody has allowed, as it is stored. Times in seconds since the epoch."""
+    """
+    What somebody has allowed, as it is stored: of lists their hashes (`chain.items_hash`), empty where no item has one.
+    Times in seconds since the epoch.
+    """
 
     subject: str
-    terms: Terms
+    caller: str
+    credential: str
+    key: str
+    output: str
+    algorithm: str
+    count: int
+    inputs: str
+    digests: str
+    document: bytes  # the SHA-256 of the document in the place that is asked for; empty where there is none
     issued: float
     expires: float
     request: bytes | None  # the request id that has redeemed it
@@ -112,21 +124,21 @@ Rule = tuple[str, Callable[[Authorised, Redemption, float], bool]]
 
 
 def _has_count(row: Authorised, asked: Redemption, _now: float) -> bool:
-    return len(asked.digests) == row.terms.count if asked.item < 0 else asked.item < row.terms.count
+    return len(asked.digests) == row.count if asked.item < 0 else asked.item < row.count
 
 
 def _has_content(row: Authorised, asked: Redemption, _now: float) -> bool:
-    if asked.item < 0:
-        same = tuple(asked.digests) == row.terms.digests and all(row.terms.digests)
-        return same and (not asked.inputs or tuple(asked.inputs) == row.terms.inputs)
-    return bool(asked.document) and row.terms.inputs[asked.item] == asked.document
+    if asked.item >= 0:
+        return bool(asked.document) and row.document == asked.document
+    is_same = bool(row.digests) and items_hash(asked.digests) == row.digests
+    return is_same and (not asked.inputs or items_hash(asked.inputs) == row.inputs)
 
 
 # The first that does not hold is the reason; later ones may count upon earlier ones.
 RULES: tuple[Rule, ...] = (
-    ("AUTHZ_CALLER", lambda row, asked, _: row.terms.caller == asked.caller),
-    ("AUTHZ_KEY", lambda row, asked, _: (row.terms.credential, row.terms.key) == (asked.credential, asked.key)),
-    ("AUTHZ_OUTPUT", lambda row, asked, _: (row.terms.output, row.terms.algorithm) == (asked.output, asked.algorithm)),
+    ("AUTHZ_CALLER", lambda row, asked, _: row.caller == asked.caller),
+    ("AUTHZ_KEY", lambda row, asked, _: (row.credential, row.key) == (asked.credential, asked.key)),
+    ("AUTHZ_OUTPUT", lambda row, asked, _: (row.output, row.algorithm) == (asked.output, asked.algorithm)),
     ("AUTHZ_COUNT", _has_count),
     ("AUTHZ_DIGEST", _has_content),
     ("AUTHZ_USED", lambda row, asked, _: row.request in {None, asked.request}),

@@ -32,6 +32,7 @@ from signer.writer import Writer
 
 RESUME_S = 120  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 KEEP_S = 24 * 3600  # results, for who asks again
+SETTLE_LOOK_S = 0.01  # at the daemon's end, for what lanes still have
 FLUSH_S = 1.0  # a note that an answer was taken waits so long for a commit to go with
 
 
@@ -99,16 +100,22 @@ class Ledger:
         """Why nothing may be signed now: a reason, empty if it may."""
         return self.writer.trouble or ("" if self.may_sign() else "CHECKPOINT_OVERDUE")
 
+    async def settled(self) -> None:
+        """Returns when lanes have nothing more of any request, and all of it is on the disk."""
+        while self._live:  # noqa: ASYNC110 -- once, at the daemon's end
+            await asyncio.sleep(SETTLE_LOOK_S)
+        await self.writer.settled()
+
     async def heads(self) -> list[Head]:
         """The last durable row of each chain that this daemon keeps: its own."""
         sequence, hash_ = self.writer.head
         return [Head(self.writer.instance, self.writer.epoch, sequence, hash_)]
 
-    async def record_checkpoint(self, note: Note) -> None:
-        """Put a signed checkpoint into the chain; raises `Unrecorded`."""
+    async def record_checkpoint(self, note: Note, token: str) -> None:
+        """Put a signed checkpoint into the chain; `token` is empty for a key in a file. Raises `Unrecorded`."""
         number, time_ = note.checkpoint.number, rfc3339(note.checkpoint.time)
         anchored = self.anchored_at()  # the next start goes on counting from there
-        fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
+        fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "token": token, "time": time_}
         fields["anchored"] = "" if anchored is None else rfc3339(anchored)
         await self.writer.intend(Entry(Kind.CHECKPOINT, fields, note=str(note)))
 

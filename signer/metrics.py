@@ -7,7 +7,7 @@ a caller can choose.
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -100,6 +100,37 @@ class AnchorCollector(Collector):
         yield queue
 
 
+class Lists(Protocol):
+    """CRLs, by the name of their issuer; asked from a thread of its own."""
+
+    def ages(self) -> Mapping[str, float]: ...
+
+    def failures(self) -> Mapping[str, int]: ...
+
+
+class CrlCollector(Collector):
+    """The CRLs as they are held now."""
+
+    def __init__(self, lists: Lists) -> None:
+        self._lists = lists
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "paraph_crl_age_seconds", "Since thisUpdate of the CRL held; +Inf where there is none.", labels=["issuer"]
+        )
+        for name, seconds in self._lists.ages().items():
+            age.add_metric([name], seconds)
+        failures = CounterMetricFamily(
+            "paraph_crl_failures", "How often no CRL was had, or a bad one.", labels=["issuer"]
+        )
+        for name, count in self._lists.failures().items():
+            failures.add_metric([name], count)
+        yield from (age, failures)
+
+
 class Metrics:
     """`count_*` find the series that a call belongs to in a dictionary of their own: each lookup is made four times a call."""
 
@@ -109,6 +140,7 @@ class Metrics:
         calls_in_work: Callable[[], int],
         checkpoint_age_s: Callable[[], float] | None = None,
         anchor_queues: Callable[[], Mapping[str, int]] | None = None,
+        lists: Lists | None = None,
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(PoolCollector(snapshot))
@@ -133,6 +165,8 @@ class Metrics:
             age.set_function(checkpoint_age_s)
         if anchor_queues is not None:
             self.registry.register(AnchorCollector(anchor_queues))
+        if lists is not None:
+            self.registry.register(CrlCollector(lists))
         self.spool_bytes = Gauge("paraph_spool_bytes", "Bytes of documents in work.", registry=self.registry)
         self._server: Any = None
         self._series: dict[tuple[str, ...], Any] = {}

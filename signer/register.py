@@ -16,7 +16,10 @@ from signer.ledger import Ledger
 
 
 class Register:
-    """`refresh` reads all credentials again and puts them in force."""
+    """
+    `refresh` reads all credentials again and puts them in force; `reserved` is the public half of the key that signs
+    checkpoints, which no credential may have.
+    """
 
     def __init__(
         self,
@@ -25,12 +28,14 @@ class Register:
         credentials: Callable[[], Mapping[str, Credential]],
         refresh: Callable[[], Awaitable[None]],
         clock: Clock,
+        reserved: bytes,
     ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._credentials = credentials
         self._refresh = refresh
         self._clock = clock
+        self._reserved = reserved
 
     async def store(self, message: Any, who: str) -> Credential:
         """A RegisterCredentialRequest; raises `Refusal` CREDENTIAL_INVALID."""
@@ -42,7 +47,7 @@ class Register:
             await asyncio.to_thread(
                 rows.add, self._engine, message.name, message.certificates, cka_id=message.key_id or None,
                 key_label=message.key_label or None, outputs=outputs, clock=self._clock, gate=gate,
-                subject=message.subject, bounds=bounds, who=who,
+                subject=message.subject, bounds=bounds, who=who, reserved=self._reserved,
             )  # fmt: skip
         except ValueError as error:  # CredentialError, too
             raise Refusal("CREDENTIAL_INVALID", str(error)) from None

@@ -128,14 +128,22 @@ authorisations = Table(
     Column("key", String, nullable=False),
     Column("output", String, nullable=False),
     Column("algorithm", String, nullable=False),
-    Column("inputs", LargeBinary, nullable=False),  # each item's document, SHA-256, one behind the other
-    Column("digests", LargeBinary, nullable=False),  # each item's digest, one behind the other
+    Column("inputs", String, nullable=False),  # hash of the documents' SHA-256 in order; empty: none is named
+    Column("digests", String, nullable=False),  # hash of the digests in order; empty: none is named
     Column("count", Integer, nullable=False),
     Column("issued", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
     Column("request", LargeBinary),  # the one that has redeemed it
 )
 Index("authorisations_expires", authorisations.c.expires)
+# Of authorisations for documents that come one by one: which each of them is. Apart, because the row above is written
+# again when it is redeemed.
+authorised_documents = Table(
+    "authorised_documents",
+    METADATA,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("inputs", LargeBinary, nullable=False),  # 32 bytes each
+)
 # What waits for a person (pending.py): batches, and the documents or digests of each.
 batches = Table(
     "batches",
@@ -245,7 +253,9 @@ outbox = Table(
 )
 Index("outbox_state", outbox.c.state, outbox.c.next)
 _LEDGER = (rows, requests, results, chains, instances)
-_PEOPLE = (subjects, enrolments, sent_codes, guesses, authorisations, batches, batch_items, outbox)
+_PEOPLE = (
+    *(subjects, enrolments, sent_codes, guesses, authorisations, authorised_documents, batches, batch_items, outbox),
+)
 
 
 def open_store(where: Where) -> Engine:
@@ -255,6 +265,24 @@ def open_store(where: Where) -> Engine:
     Raises `StoreError` if it is newer, or no database, or cannot be opened.
     """
     return _sqlite(where) if isinstance(where, Path) else _postgresql(where)
+
+
+def as_it_is(where: Where) -> Engine:
+    """
+    The database to be looked at: no file is made, no step of the schema is taken, and nothing can be written. What is
+    asked of it raises `StoreError` where it cannot be opened, or SQLAlchemy's `DBAPIError`.
+    """
+    if isinstance(where, Path):
+        from signer.evidence import read_only  # late: it is written in terms of this file
+
+        return create_engine("sqlite://", creator=lambda: read_only(where), poolclass=NullPool)
+    engine = _engine(where)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    return engine
 
 
 def _sqlite(path: Path) -> Engine:
@@ -278,6 +306,11 @@ def _sqlite(path: Path) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
+    return _ready(_engine(url), url)
+
+
+def _engine(url: str) -> Engine:
+    """PostgreSQL's; raises `StoreError` where the driver is not installed."""
     try:
         from signer.postgresql import connect  # late: the driver is an extra of the installation
     except ImportError as error:
@@ -285,13 +318,12 @@ def _postgresql(url: str) -> Engine:
             f"{url} wants PostgreSQL's driver: install paraph[daemon,postgresql] or psycopg ({error})"
         ) from None
     # Used for a moment now and then: a connection kept meanwhile would be one that a restart of the server has ended.
-    engine = create_engine(
+    return create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         use_native_hstore=False,
     )
-    return _ready(engine, url)
 
 
 def _ready(engine: Engine, name: str) -> Engine:

@@ -98,7 +98,7 @@ def as_user(command: Sequence[Any], user: pwd.struct_passwd | None) -> list[str]
 
 @dataclass
 class Token:
-    """A token of the daemon's configuration; more keys of the section in `more`."""
+    """A token of the daemon's configuration; more keys of the section in `more`. `pin` empty: none is configured."""
 
     name: str
     label: str
@@ -137,8 +137,10 @@ class Rig:
         self.keys = _ledger_keys(self.directory / "keys")
         self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
         self.anchor.parent.mkdir()
+        self.checkpoint: dict[str, Any] = {"checkpoint_key": str(self.keys / "checkpoint.key")}  # keys of [ledger]
         self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
+        self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.port = 0
         self.metrics_port = 0
@@ -169,11 +171,12 @@ class Rig:
             "[server]",
             f'state = "{self.state}"',
             f'metrics = "127.0.0.1:{self.metrics_port}"',
+            *([f"assembly_processes = {self.assembly_processes}"] if self.assembly_processes else []),
             "[trust]",
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',
             "[ledger]",
-            f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
+            *(f"{name} = {json.dumps(value)}" for name, value in self.checkpoint.items()),
             f'data_key_file = "{self.keys / "data.key"}"',
             *([f'database = "{self.database}"'] if self.database else []),
             "[[ledger.anchor]]",
@@ -188,12 +191,12 @@ class Rig:
             lines += ["[[listener]]", f'socket = "{self.directory / name}"', f'mode = "{mode}"', f'caller = "{caller}"']
         for token in self.tokens:
             pin = self.directory / f"{token.name}.pin"
-            if not pin.exists():
+            if token.pin and not pin.exists():
                 pin.write_text(token.pin)
                 pin.chmod(0o400)
             environment = self.store.environment | (self.shim.env if self.shim and token.module != str(MODULE) else {})
             lines += ["[[token]]", f'name = "{token.name}"', f'kind = "{token.kind}"', f'module = "{token.module}"']
-            lines += [f'label = "{token.label}"', f'pin_file = "{pin}"']
+            lines += [f'label = "{token.label}"', *([f'pin_file = "{pin}"'] if token.pin else [])]
             lines += [f"{name} = {json.dumps(value)}" for name, value in token.more.items()]
             lines += ["[token.environment]", *(f'{n} = "{v}"' for n, v in environment.items())]
         for name, (role, rpcs, credentials) in self.callers.items():

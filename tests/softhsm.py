@@ -51,8 +51,8 @@ def point(public):
     value = public[Attribute.EC_POINT]  # an OCTET STRING: tag, length, content
     return value[3:] if value[1] == 0x81 else value[2:]
 
-def generate(session, kind, cka_id, label):
-    where = {"id": cka_id, "label": label, "store": True}
+def generate(session, kind, cka_id, label, private):
+    where = {"id": cka_id, "label": label, "store": True, "private_template": private}
     if kind.startswith("RSA-"):
         public, _ = session.generate_keypair(KeyType.RSA, int(kind[4:]), **where)
         exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
@@ -69,9 +69,10 @@ def generate(session, kind, cka_id, label):
 order = json.load(sys.stdin)
 token = pkcs11.lib(order["module"]).get_token(token_serial=order["serial"].encode())
 made = {}
+private = {Attribute.ALWAYS_AUTHENTICATE: True} if order["pin_each_time"] else {}
 with token.open(user_pin=order["pin"], rw=True) as session:
     for kind, cka_id, label in order["keys"]:
-        public = generate(session, kind, bytes.fromhex(cka_id), label)
+        public = generate(session, kind, bytes.fromhex(cka_id), label, private)
         der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         made[kind] = [cka_id, der.hex()]
 json.dump(made, sys.stdout)
@@ -124,21 +125,22 @@ class Store:
         return self._serials[label]
 
     def keys(
-        self, label: str, kinds: Sequence[str], names: Sequence[str] | None = None
+        self, label: str, kinds: Sequence[str], names: Sequence[str] | None = None, *, pin_each_time: bool = False
     ) -> dict[str, tuple[bytes, bytes]]:
         """
-        Generate a key pair of each kind, CKA_LABEL the kind (or its name in `names`), every CKA_ID its own.
+        Generate a key pair of each kind, CKA_LABEL the kind (or its name in `names`), every CKA_ID its own; with
+        `pin_each_time` they are CKA_ALWAYS_AUTHENTICATE.
 
         Returns kind -> (CKA_ID, DER SubjectPublicKeyInfo).
         """
         wanted = [(kind, self._next_id().hex(), name) for kind, name in zip(kinds, names or kinds, strict=True)]
-        same = (label, self._pins[label], *wanted) if label in self._copies else None
+        same = (label, self._pins[label], pin_each_time, *wanted) if label in self._copies else None
         self._copies.discard(label)
         if same in _KEYS:
             files, pairs = _KEYS[same]
             _write(self._directories[label], files)
         else:
-            pairs = self._generate(label, wanted)
+            pairs = self._generate(label, wanted, pin_each_time=pin_each_time)
             if same is not None:
                 # The token's own object counts its logins: it is no part of what the keys add.
                 files = _read(self._directories[label])
@@ -146,8 +148,13 @@ class Store:
         self.made.setdefault(label, {}).update(pairs)
         return pairs
 
-    def _generate(self, label: str, wanted: list[tuple[str, str, str]]) -> dict[str, tuple[bytes, bytes]]:
-        order = {"module": str(MODULE), "serial": self._serials[label], "pin": self._pins[label], "keys": wanted}
+    def _generate(
+        self, label: str, wanted: list[tuple[str, str, str]], *, pin_each_time: bool
+    ) -> dict[str, tuple[bytes, bytes]]:
+        order = {
+            "module": str(MODULE), "serial": self._serials[label], "pin": self._pins[label], "keys": wanted,
+            "pin_each_time": pin_each_time,
+        }  # fmt: skip
         made = subprocess.run(
             [sys.executable, "-c", _GENERATE],
             input=json.dumps(order), env=os.environ | self.environment, check=True, text=True, stdout=subprocess.PIPE,

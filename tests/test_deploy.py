@@ -33,10 +33,11 @@ SECTIONS = {
     "people": configs.People,
     "people.mail": configs.Mail,
     "trust": configs.Trust,
+    "trust.crl": configs.Crl,
     "ledger": configs.Ledger,
     "ledger.anchor": configs.LedgerAnchor,
 }
-OWN_SECTIONS = {"ledger": {"anchor"}, "people": {"mail"}}  # fields that are sections of their own
+OWN_SECTIONS = {"ledger": {"anchor"}, "people": {"mail"}, "trust": {"crl"}}  # fields that are sections of their own
 
 
 # --- The example configuration ---------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Unrecorded(Batches):
     async def enter(self, ask: Ask) -> Any:
         return Nothing(ask.accepted)
 
-    async def _to_pool(self, ask: Ask, record: Any, signed: Sequence[bytes]) -> Outcomes:
+    async def _to_pool(self, ask: Ask, record: Any, signed: Sequence[bytes], lease: Any = None) -> Outcomes:
         left_s = ask.deadline - self._clock.monotonic()
         key = ask.credential.key.ref
         return await self._pool.sign(key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=left_s)

@@ -64,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
         return CONFIG
     try:
         return _list(options, config) if options.action == "list" else _change(options, config)
+    except ConfigError as error:
+        print(f"paraph credential: {error}", file=sys.stderr)
+        return CONFIG
     except (CredentialError, StoreError, OSError) as error:
         print(f"paraph credential: {error}", file=sys.stderr)
         return FAILED
@@ -105,6 +108,7 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
 
 
 def _change(options: argparse.Namespace, config: "Config") -> int:
+    from signer import checkpoint_key
     from signer import credential as rows
     from signer.clock import Clock
     from signer.database import where
@@ -113,6 +117,9 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
 
     engine, clock = open_store(where(config)), Clock()
     if options.action == "add":
+        # A key in a file may not be this user's to read; the daemon looks at its start.
+        is_on_token = config.ledger.checkpoint_token is not None
+        reserved = checkpoint_key.spki_of(config.ledger) if is_on_token else b""
         cka_id = None
         if options.key_id is not None:
             try:
@@ -127,6 +134,7 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
             key_label=options.key_label,
             outputs=[rows.Output(output) for output in options.output],
             clock=clock,
+            reserved=reserved,
             gate=_gate(options.gate),
             subject=options.subject,
             bounds=Bounds(options.digests_max, options.lifetime, options.hours, options.claimed),

@@ -18,7 +18,7 @@ from signer.v1 import operator_pb2 as pb
 
 HELP = "show the tokens and their lanes; unlock, drain or resume one"
 EXAMPLE = "paraph tokens --watch"
-_COLOURS = {"READY": "green", "OPEN": "yellow", "DRAINED": "cyan"}
+_COLOURS = {"READY": "green", "LEASED": "green", "OPEN": "yellow", "DRAINED": "cyan"}
 _NAMES = ("unlock", "drain", "resume")
 
 

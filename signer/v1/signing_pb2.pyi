@@ -638,16 +638,20 @@ class CancelBatchResponse(_message.Message):
     def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
 
 class SignBatchRequest(_message.Message):
-    __slots__ = ("request_id", "secret_code", "otp", "source")
+    __slots__ = ("request_id", "secret_code", "otp", "source", "pin", "override_final_try")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
     OTP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FINAL_TRY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     secret_code: str
     otp: str
     source: str
-    def __init__(self, request_id: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    pin: str
+    override_final_try: bool
+    def __init__(self, request_id: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., pin: _Optional[str] = ..., override_final_try: _Optional[bool] = ...) -> None: ...
 
 class SignBatchResponse(_message.Message):
     __slots__ = ("batch", "outcomes")

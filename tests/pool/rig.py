@@ -123,8 +123,8 @@ def gone(pid: int) -> bool:
 
 
 def children() -> list[psutil.Process]:
-    """The lanes and probes of this process that still run."""
-    return processes.children(os.getpid(), "pool.worker", "pool.probe")
+    """The lanes, probes and resets of this process that still run."""
+    return processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.reset")
 
 
 def open_tries(directory: Path) -> int:

@@ -34,13 +34,13 @@ room = ctypes.create_string_buffer(SIGNATURE_BYTES_MAX)
 
 def answer(way, key, algorithm, data):
     try:
-        length = ways[way](key, algorithm)(data, ctypes.addressof(room))
+        length = ways[way](key, algorithm, pin)(data, ctypes.addressof(room))
         return room.raw[:length].hex()
     except Refused as refused:
-        return refused.code
+        return refused.code if refused.begun or pin is None else refused.code + " before C_Sign"
 
 for line in sys.stdin:
-    label, scheme, hash_, data = json.loads(line)
+    label, scheme, hash_, data, pin = json.loads(line)
     key = session.get_key(ObjectClass.PRIVATE_KEY, label=label)
     algorithm = Algorithm(Scheme(scheme), Hash(hash_) if hash_ else None)
     print(json.dumps({way: answer(way, key, algorithm, bytes.fromhex(data)) for way in ways}), flush=True)
@@ -59,8 +59,8 @@ class Child:
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
 
-    def sign(self, label: str, algorithm: Algorithm, data: bytes) -> dict[str, str]:
-        self._say([label, algorithm.scheme.value, algorithm.hash.value if algorithm.hash else "", data.hex()])
+    def sign(self, label: str, algorithm: Algorithm, data: bytes, pin: str | None = None) -> dict[str, str]:
+        self._say([label, algorithm.scheme.value, algorithm.hash.value if algorithm.hash else "", data.hex(), pin])
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
@@ -109,3 +109,24 @@ def test_a_code_without_a_name_is_told_by_its_number(child: Child, shim: Shim, k
     shim.script("C_Sign * return 0x80000042")
     answers = child.sign("RSA-2048", RSA, token_input(RSA, keys["RSA-2048"][1], digests(1)[0]))
     assert answers == {"direct": "CKR_0x80000042", "library": "CKR_0x80000042"}
+
+
+@pytest.mark.parametrize(("way", "place"), [("direct", 1), ("library", 2)])
+def test_both_log_in_for_each_signature(own_store: Store, shim: Shim, way: str, place: int) -> None:
+    """A key that wants its PIN each time: one context-specific login before each C_Sign; a refusal signs nothing."""
+    own_store.token("card")
+    spki = own_store.keys("card", ["RSA-2048"], pin_each_time=True)["RSA-2048"][1]
+    child = Child(shim.module, own_store.environment | shim.env)
+    try:
+        data = token_input(RSA, spki, digests(1)[0])
+        for _ in range(3):
+            answers = child.sign("RSA-2048", RSA, data, PIN)
+            check(RSA, spki, digests(1)[0], bytes.fromhex(answers["direct"]))
+            assert answers["direct"] == answers["library"]
+        assert [call.user for call in shim.logins()] == [1] + [2] * 6
+        assert len(shim.signs()) == 6
+        shim.script(f"C_Login {shim.number('C_Login') + place} return 0xA0")
+        assert child.sign("RSA-2048", RSA, data, PIN)[way] == "CKR_PIN_INCORRECT before C_Sign"
+        assert len(shim.signs()) == 5 + place
+    finally:
+        child.close()

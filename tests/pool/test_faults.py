@@ -57,6 +57,12 @@ CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED = "0x30", "0x32"
 CKR_MECHANISM_INVALID, CKR_SESSION_HANDLE_INVALID = "0x70", "0xB3"
 
 
+@pytest.fixture
+def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the breaker: how long a lane rests before it opens is tested in test_tables.py."""
+    monkeypatch.setattr("pool.lane.REST_FIRST_S", 0.01)
+
+
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Another module store, with the token "other" and a P-256 key; for signing only."""
@@ -167,12 +173,12 @@ async def test_kill_9_of_the_only_lane_before_a_deadline(make_pool: MakePool, ke
         await warm(pool, key)
         shim.script("C_Sign * delay 0.01")
         items, began = digests(400), time.monotonic()
-        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=3.0))
+        batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=1.5))
         await until(lambda: len(unfinished_signs(shim)) == 1 and len(shim.signs()) > 20)
         old = pids(pool)
         os.kill(old[0], signal.SIGKILL)
         outcomes = await batch
-        assert time.monotonic() - began <= 3.0 + ANSWER_S
+        assert time.monotonic() - began <= 1.5 + ANSWER_S
         await back(pool, old)
         await until(lambda: view(pool).lanes[0][0].in_flight == 0)
         assert len(audit(shim, spki, RSA, items, outcomes)) <= 2  # one of the kill, one of the deadline
@@ -196,6 +202,7 @@ async def test_a_module_that_dies_in_c_sign(make_pool: MakePool, keys: Keys, shi
         await back(pool, old)
 
 
+@pytest.mark.usefixtures("short_rests")
 async def test_a_kill_under_one_token_is_nothing_to_another(pair: Store, shim: Shim, tmp_path: Path) -> None:
     """I5: lanes of one token die again and again under load; another token of the same module sees no error."""
     configs = (config(pair, shim=shim), config(pair, "other", shim=shim))
@@ -361,7 +368,7 @@ async def test_the_lane_itself_looks_at_the_clock(make_pool: MakePool, keys: Key
         before, items = len(shim.signs()), digests(10)
         batch = asyncio.create_task(pool.sign(key, RSA, items, timeout_s=0.35))
         await until(lambda: len(shim.signs()) > before)
-        time.sleep(1.3)  # noqa: ASYNC251 -- the busy parent
+        time.sleep(0.9)  # noqa: ASYNC251 -- the busy parent
         outcomes = await batch
         assert 1 <= len(shim.signs()) - before <= 5
         assert len(audit(shim, spki, RSA, items, outcomes)) <= 1
@@ -594,6 +601,7 @@ async def test_a_device_that_only_fails(make_pool: MakePool, keys: Keys, shim: S
 # ---- modules that cannot even start, or misbehave
 
 
+@pytest.mark.usefixtures("short_rests")
 async def test_a_crash_in_c_initialize(second: Store, store: Store, shim: Shim, tmp_path: Path) -> None:
     """F10: five losses open the breaker, with no PIN sent; a token of another module store never notices."""
     shim.script("C_Initialize * crash")
@@ -684,6 +692,7 @@ async def test_no_pin_before_a_credential(store: Store, shim: Shim, tmp_path: Pa
         assert len(shim.logins()) == 1
 
 
+@pytest.mark.usefixtures("short_rests")
 async def test_a_breaker_stays_open_while_a_look_cannot_say(
     make_pool: MakePool, shim: Shim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -763,6 +772,7 @@ async def test_noise_and_forks_of_a_module(make_pool: MakePool, keys: Keys, shim
     await until(lambda: gone(another))
 
 
+@pytest.mark.usefixtures("short_rests")
 async def test_what_is_no_module_at_all(store: Store, tmp_path: Path) -> None:
     """F10: a path without a module, or with something else: no PIN, the breaker, and the pool closes as ever."""
     (tmp_path / "text.so").write_text("not a library")

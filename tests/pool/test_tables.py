@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pool import lane, token
+from pool import Pin, lane, token
 from pool.errors import REASONS
 from pool.keeper import ABLE
 from pool.lane import Lane
@@ -89,7 +89,16 @@ def test_a_wrong_signature_and_a_refused_pin_take_a_ready_token_out() -> None:
     """From READY they lead to where only a person helps, and lanes may run in neither."""
     assert after(State.READY, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
     assert after(State.READY, token.Event.PIN_REFUSED) is after(State.OPEN, token.Event.PIN_REFUSED) is State.LOCKED
-    assert {State.OPEN, State.READY} == ABLE
+    assert after(State.LEASED, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
+    assert {State.OPEN, State.READY, State.LEASED} == ABLE
+
+
+def test_a_lease_begins_and_ends_at_open() -> None:
+    """A token that a service uses is never leased, and a leased one never becomes READY, nor is leased again."""
+    ways = {(state, event) for state in State for event, to in token.TRANSITIONS[state].items() if to is State.LEASED}
+    assert ways == {(State.OPEN, token.Event.LEASE)}
+    assert after(State.LEASED, token.Event.RELEASED) is State.OPEN
+    assert ways_out(State.LEASED) == {"RELEASED", "WRONG_SIGNATURE", "DRAIN"}
 
 
 def test_every_refusal_has_its_words() -> None:
@@ -155,7 +164,15 @@ def test_the_fifth_loss_within_a_minute_opens_the_breaker() -> None:
 
 
 def test_a_token_is_configured_within_limits() -> None:
-    """A relative module path and a wild number of lanes are told by the token's name."""
-    for wrong in ({"module": Path("lib.so")}, {"lanes": 0}, {"lanes": 65}):
+    """
+    A relative module path, a wild number of lanes, a person's token with a PIN or with two lanes, and a reader that would
+    never be reset are told by the token's name.
+    """
+    of_a_person = (
+        {"personal": True, "lanes": 2},
+        {"personal": True, "pin": lambda: Pin("1234")},
+        {"reader": "Reader 0"},
+    )
+    for wrong in ({"module": Path("lib.so")}, {"lanes": 0}, {"lanes": 65}, *of_a_person):
         with pytest.raises(ValueError, match="token card"):
             TokenConfig(**{"name": "card", "module": Path("/lib.so"), "label": "x"} | wrong)

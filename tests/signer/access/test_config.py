@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from signer import anchor
-from signer.checkpoint import KeyFile
-from signer.config import ConfigError, Ledger, NoCredentials, load
+from signer import anchor, checkpoint_key
+from signer.checkpoint_key import KeyFile, spki_of
+from signer.config import NAME, ConfigError, Ledger, NoCredentials, load
 from signer.note import NOTHING, Checkpoint, sign
 from signer.policy import Policy
 from signer.server import Daemon
@@ -30,6 +30,11 @@ assembly_processes = 2
 
 [trust]
 roots = []
+
+[[trust.crl]]
+issuer = "/etc/paraph/issuing.pem"
+url = "http://pki.example/issuing.crl"
+max_age_h = 48
 
 [[listener]]
 address = "127.0.0.1:7443"
@@ -79,8 +84,13 @@ syslog = "/dev/log"
 webhook = "https://auditor.example/notes"
 """
 CHECKPOINT_KEY = 'checkpoint_key = "/etc/paraph/ledger/checkpoint.key"\n'
+ON_TOKEN = """checkpoint_token = "card"
+checkpoint_key_label = "seal"
+checkpoint_public_key = "/etc/paraph/ledger/checkpoint.pub"
+"""
 DATABASE = '"postgresql://paraph@db.example/paraph"'
 WEBHOOK = '"https://auditor.example/notes"'
+CRL = '"http://pki.example/issuing.crl"'
 LONG_SOCKET = f'"/run/{"x" * 103}"'  # 108 bytes: one more than unix(7) has room for
 
 
@@ -174,10 +184,20 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "anchor left out": (GOOD[GOOD.index("[[ledger.anchor]]") :], "", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
     "anchor empty": (GOOD[GOOD.index("[[ledger.anchor]]") :], "anchor = []", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
     "unknown key of the ledger": ("database =", "databases =", "ledger.databases: unknown key"),
-    "checkpoint key left out": (CHECKPOINT_KEY, "", "ledger: give checkpoint_key or checkpoint_key_credential; `paraph audit keys DIRECTORY`"),
-    "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key or checkpoint_key_credential, not both"),
+    "checkpoint key left out": (CHECKPOINT_KEY, "", "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token; `paraph audit keys DIRECTORY`"),
+    "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
+    "checkpoint key in a file and on a token": (CHECKPOINT_KEY, CHECKPOINT_KEY + ON_TOKEN, "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
+    "checkpoint key on a token that is none": (CHECKPOINT_KEY, ON_TOKEN.replace('"card"', '"stick"'), "ledger.checkpoint_token: there is no token 'stick'"),
+    "checkpoint key on a token without a place": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_key_label", "#"), "ledger: checkpoint_token needs checkpoint_key_label or checkpoint_key_id"),
+    "checkpoint key on a token without a public half": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_public_key", "#"), "ledger: checkpoint_token needs checkpoint_public_key"),
+    "checkpoint key with no id": (CHECKPOINT_KEY, f'{ON_TOKEN}checkpoint_key_id = "a00"\n', "ledger.checkpoint_key_id: "),
+    "checkpoint key with an empty label": (CHECKPOINT_KEY, ON_TOKEN.replace('"seal"', '""'), "ledger.checkpoint_key_label: "),
+    "public half without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_public_key = "/k"\n', "ledger: checkpoint_public_key belongs to checkpoint_token"),
+    "label without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_label = "seal"\n', "ledger: checkpoint_key_label belongs to checkpoint_token"),
+    "id without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_id = "a001"\n', "ledger: checkpoint_key_id belongs to checkpoint_token"),
+    "relative public half": (CHECKPOINT_KEY, ON_TOKEN.replace("/etc/paraph/ledger/", ""), "ledger.checkpoint_public_key: the path must be absolute"),
     "data key left out": ('data_key_credential = "data-key"\n', "", "ledger: give data_key_file or data_key_credential; `paraph audit keys DIRECTORY`"),
-    "two data keys": ("data_key_credential", 'data_key_file = "/k"\ndata_key_credential', "ledger: give data_key_file or data_key_credential, not both"),
+    "two data keys": ("data_key_credential", 'data_key_file = "/k"\ndata_key_credential', "ledger: give data_key_file or data_key_credential, and only one of them"),
     "relative checkpoint key": ('"/etc/paraph/ledger/checkpoint.key"', '"checkpoint.key"', "ledger.checkpoint_key: the path must be absolute"),
     "relative data key": ('data_key_credential = "data-key"', 'data_key_file = "data.key"', "ledger.data_key_file: the path must be absolute"),
     "credential as a path": ('"data-key"', '"../data-key"', "ledger.data_key_credential: "),
@@ -199,6 +219,19 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "syslog's port no number": ('"/dev/log"', '"192.0.2.1:syslog"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
     "syslog's host": ('"/dev/log"', '"a host:514"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
     "syslog's socket too long": ('"/dev/log"', LONG_SOCKET, "ledger.anchor[1].syslog: syslog is a Unix socket"),
+    "CRL's issuer left out": ('issuer = "/etc/paraph/issuing.pem"\n', "", "trust.crl[0].issuer: is missing"),
+    "relative issuer": ('"/etc/paraph/issuing.pem"', '"issuing.pem"', "trust.crl[0].issuer: the path must be absolute"),
+    "unknown key of a CRL": ("max_age_h = 48", "max_age = 48", "trust.crl[0].max_age: unknown key"),
+    "CRL nowhere": (f"url = {CRL}", "", "trust.crl[0]: give one of file and url"),
+    "CRL at two places": (f"url = {CRL}", f'url = {CRL}\nfile = "/a.crl"', "trust.crl[0]: give one of file and url"),
+    "relative CRL": (f"url = {CRL}", 'file = "a.crl"', "trust.crl[0].file: the path must be absolute"),
+    "CRL of another kind": ("http://pki", "ldap://pki", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL in a file by a URL": (CRL, '"file:///a.crl"', "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL with a space": ("issuing.crl", "iss uing.crl", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
+    "CRL with a password": ("http://pki", "http://me:canary@pki", "trust.crl[0].url: a URL has no user, password"),
+    "CRL's port": ("pki.example", "pki.example:70000", "trust.crl[0].url: is no URL"),
+    "CRL never too old": ("max_age_h = 48", "max_age_h = 1e9", "trust.crl[0].max_age_h: "),
+    "CRL always too old": ("max_age_h = 48", "max_age_h = 0", "trust.crl[0].max_age_h: "),
     "webhook in the clear": ("https://auditor", "http://auditor", "ledger.anchor[2].webhook: http goes only to a loopback address"),
     "webhook in the clear to a name": ("https://auditor.example", "http://localhost", "ledger.anchor[2].webhook: http goes only to a loopback address"),
     "webhook in the clear to all addresses": ("https://auditor.example", "http://0.0.0.0", "ledger.anchor[2].webhook: http goes only to a loopback address"),
@@ -415,8 +448,64 @@ def test_kinds_of_checkpoint_keys(tmp_path: Path, algorithm: str) -> None:
     assert key.algorithm == algorithm
     assert "PRIVATE" not in f"{key!r}"
     checkpoint = Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, ())
-    note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)))
+    note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)).signature)
     note.check(key.spki)
+
+
+def public_pem(key: Any) -> bytes:
+    forms = serialization
+    content: bytes = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    return content
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_kinds_of_checkpoint_keys_on_a_token(tmp_path: Path, algorithm: str) -> None:
+    """What is known of one without its token: its public half, its algorithm, and where it will be looked for."""
+    file = tmp_path / "pub"
+    file.write_bytes(public_pem(KEYS[algorithm]()))
+    place = (CHECKPOINT_KEY, f'{ON_TOKEN}checkpoint_key_id = "A0ff"\n')
+    ledger = loaded(tmp_path, place, ("/etc/paraph/ledger/checkpoint.pub", str(file)))
+    key = checkpoint_key.of(ledger, lambda: pytest.fail("no token is asked"))
+    assert (key.spki, key.algorithm) == (spki_of(ledger), algorithm)
+    assert key.on_token is not None
+    assert (key.on_token.spki, key.on_token.cka_id, key.on_token.label) == (key.spki, b"\xa0\xff", "seal")
+
+
+NO_PUBLIC_HALVES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "junk": (lambda: b"junk", "holds no public key in PEM"),
+    "private": (lambda: pem(ed25519.Ed25519PrivateKey.generate()), "holds no public key in PEM"),
+    "short": (lambda: public_pem(rsa.generate_private_key(65537, 1024)), "is of a kind that is not taken: keys are RSA"),
+    "curve": (lambda: public_pem(ec.generate_private_key(ec.SECP256K1())), "is of a kind that is not taken"),
+    "agreement": (lambda: public_pem(x25519.X25519PrivateKey.generate()), "is of a kind that is not taken"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_PUBLIC_HALVES)
+def test_public_half_that_is_none(tmp_path: Path, case: str) -> None:
+    """It is named, with what is wrong; and so is a file that is not there."""
+    content, said = NO_PUBLIC_HALVES[case]
+    file = tmp_path / "pub"
+    ledger = loaded(tmp_path, (CHECKPOINT_KEY, ON_TOKEN), ("/etc/paraph/ledger/checkpoint.pub", str(file)))
+    with pytest.raises(ConfigError) as error:
+        spki_of(ledger)
+    assert error.value.mistakes == [f"checkpoint_public_key: {file}: No such file or directory"]
+    file.write_bytes(content())
+    with pytest.raises(ConfigError) as error:
+        spki_of(ledger)
+    assert error.value.mistakes[0].startswith(f"checkpoint_public_key: {file} {said}")
+    assert "PRIVATE" not in str(error.value)
+
+
+def test_a_person_s_token_signs_no_checkpoints(tmp_path: Path) -> None:
+    """There is nobody to give its PIN each minute."""
+    personal = GOOD.replace('pin_file = "/etc/paraph/card.pin"', "personal = true")
+    [mistake] = mistakes(tmp_path, personal.replace(CHECKPOINT_KEY, ON_TOKEN))
+    assert mistake.startswith("file: ledger.checkpoint_token: card is a person's")
+
+
+def test_the_name_of_checkpoints_in_the_pool() -> None:
+    """No caller of a configuration can have it: his share of the tokens' time is not taken for the daemon's own."""
+    assert re.fullmatch(NAME, checkpoint_key.CALLER) is None
 
 
 @pytest.mark.parametrize("case", NO_KEYS)
@@ -517,8 +606,18 @@ def test_check_of_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 SERVABLE = GOOD.replace(
-    GOOD[GOOD.index("[[listener]]") : GOOD.index('[[listener]]\nsocket = "')], ""
-)  # needs no TLS files
+    GOOD[GOOD.index("[[trust.crl]]") : GOOD.index('[[listener]]\nsocket = "')], ""
+)  # needs no files of TLS and of a CA
+
+
+def test_the_check_reads_the_issuers_of_crls(paraph: Paraph, tmp_path: Path) -> None:
+    """`paraph serve`, with and without --check, names the section of a CRL whose issuer's certificate cannot be used."""
+    config = tmp_path / "paraph.toml"
+    config.write_text(GOOD)
+    for words in (["--check"], []):
+        done = paraph("serve", "--config", config, *words)
+        assert done.code == 78
+        assert "trust: crl[0].issuer: /etc/paraph/issuing.pem: No such file or directory\n" in done.err
 
 
 def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,7 @@ CALLS: dict[str, Callable[[Caller, str], Any]] = {
     "EnrolSubject": lambda c, _: c.operator.EnrolSubject(op.EnrolSubjectRequest(subject="none"), timeout=10),
     "SuspendSubject": lambda c, _: c.operator.SuspendSubject(op.SuspendSubjectRequest(subject="none"), timeout=10),
     "UnlockSubject": lambda c, _: c.operator.UnlockSubject(op.UnlockSubjectRequest(subject="none"), timeout=10),
+    "ListSubjects": lambda c, _: c.operator.ListSubjects(op.ListSubjectsRequest(), timeout=10),
     "ResumeToken": lambda c, _: c.operator.ResumeToken(op.ResumeTokenRequest(token="none"), timeout=10),
 }
 CALLERS = {
@@ -121,7 +122,7 @@ NAMES_A_CREDENTIAL = {
 WITHOUT_PEOPLE = {
     **dict.fromkeys(("RequestOtp", "Authorize", "Authenticate"), ("FAILED_PRECONDITION", "GATE_MISMATCH")),
     **dict.fromkeys(
-        ("OpenBatch", "SignBatch", "CompleteEnrolment", "SuspendSubject", "UnlockSubject"),
+        ("OpenBatch", "SignBatch", "CompleteEnrolment", "SuspendSubject", "UnlockSubject", "ListSubjects"),
         ("FAILED_PRECONDITION", "PEOPLE_NOT_SERVED"),
     ),
     **dict.fromkeys(("GetBatch", "CancelBatch"), ("NOT_FOUND", "BATCH_UNKNOWN")),
@@ -290,6 +291,7 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
         pytest.param(_spoil('name = "card"', 'name = "other"'), ["token: changed, and needs a restart"], id="token-name"),
         pytest.param(_spoil('metrics = "127.0.0.1:', 'metrics = "[::1]:'), ["server: changed, and needs a restart"], id="server"),
         pytest.param(_spoil("denied_certificates", "roots2"), ["trust.roots2: unknown key"], id="trust"),
+        pytest.param(lambda text: text + '[[trust.crl]]\nissuer = "/ca"\nfile = "/crl"\n', ["trust.crl: changed, and needs a restart"], id="crl"),
     ],
 )  # fmt: skip
 def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], mistakes: list[str]) -> None:

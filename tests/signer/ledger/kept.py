@@ -21,7 +21,7 @@ class Kept:
         """The rig, stopped, with the state and the anchor of then; what tests have put beside them is gone."""
         self.rig.stop()
         for path in set(self.rig.directory.iterdir()) - self._files:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for place in self._places:
             shutil.rmtree(place)
             shutil.copytree(self._copy(place), place)

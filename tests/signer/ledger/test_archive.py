@@ -1,6 +1,7 @@
 """Old rows leave the database for a file, and the ledger is as whole as before: to the daemon, and to an auditor."""
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,23 +16,34 @@ from signer import config
 from signer.archive import Archived, NotWhole, archive
 from signer.chain import Kind
 from signer.database import DATABASE, database_at, where
+from signer.lost import notes_of
 from signer.recovery import Broken
-from signer.restore import notes_of
 from signer.store import open_store
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
 from tests.signer.ledger.book import book, found, request, result
-from tests.signer.ledger.test_export import change, checkpoints, export, verify
+from tests.signer.ledger.kept import Kept
+from tests.signer.ledger.test_export import change, export, verify
 from tests.signer.ledger.test_restore import again, new_checkpoint
 
 LATER = timedelta(days=2)
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Kept]:
+    """Rows that a checkpoint covers, and rows behind it."""
     with running(card_rig("P-256")) as made:
-        yield made
+        sign(made)
+        new_checkpoint(made)
+        sign(made)
+        made.stop(signal.SIGKILL)  # a daemon that ends in order makes a last checkpoint
+        yield Kept(made)
+
+
+@pytest.fixture
+def rig(kept: Kept) -> Rig:
+    return kept.put_back()
 
 
 def archived(rig: Rig, later: timedelta = LATER) -> Archived | None:
@@ -84,6 +96,7 @@ def check_life(rig: Rig) -> None:
 
 def test_archived_while_it_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some rows at a time; the daemon signs on, and starts again, with a chain that begins in the middle."""
+    again(rig)
     monkeypatch.setattr(archives, "DELETE_ROWS", 3)
     check_life(rig)
 
@@ -97,8 +110,6 @@ def test_archived_in_postgresql(postgres: Postgres) -> None:
 
 def test_nothing_young_is_archived(rig: Rig) -> None:
     """Rows of the last 24 h stay: their requests may come again. The command says that there is nothing."""
-    sign(rig)
-    new_checkpoint(rig)
     before = book(rig.state)
     directory = rig.directory / "files"
     directory.mkdir()
@@ -113,24 +124,21 @@ def test_nothing_young_is_archived(rig: Rig) -> None:
 def test_what_is_open_stays(rig: Rig) -> None:
     """An INTENT without OUTCOME, and all after it, is not archived; its request ends as if nothing had been."""
     message = request(digests=[digest(1)])
-    sign(rig)
-    new_checkpoint(rig)
-    shim_of(rig).script("C_Sign * delay 4")
+    again(rig)
+    shim_of(rig).script("C_Sign * hold 60")
     with Caller(rig) as portal:
         call = portal.signing.SignDigests.future(message, timeout=20)
         until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
         done = archived(rig)
         assert done is not None
         assert [row.kind for row in book(rig.state) if message.request_id in row.body] == [Kind.INTENT]
+        shim_of(rig).clear()
         assert call.result().items[0].signature
         assert result(portal, message.request_id).code == "OK"
 
 
 def test_a_broken_ledger_is_not_archived(rig: Rig) -> None:
     """Evidence stays where it is: edited rows, and rows that were made anew without the key."""
-    sign(rig)
-    new_checkpoint(rig)
-    rig.stop()
     change(rig, "UPDATE ledger_rows SET body = replace(body, 'portal', 'nobody') WHERE kind = 'INTENT'")
     with pytest.raises(Broken):
         archived(rig)
@@ -142,8 +150,6 @@ def test_a_broken_ledger_is_not_archived(rig: Rig) -> None:
 
 def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written is judged as it is read back; if that says no, nothing is deleted and no file is left."""
-    sign(rig)
-    new_checkpoint(rig)
     count = len(book(rig.state))
     segment = archives._segment
     monkeypatch.setattr(archives, "_segment", lambda rows: (line.replace("portal", "nobody") for line in segment(rows)))
@@ -155,12 +161,8 @@ def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_anchor_that_is_behind(rig: Rig) -> None:
     """An anchor that was away knows only a row that has left the database: that is no reason to refuse a start."""
-    until(lambda: checkpoints(rig), 5, "a checkpoint")
     first = "".join(map(str, notes_of([rig.anchor])[:1]))
-    sign(rig)
-    new_checkpoint(rig)
     assert archived(rig) is not None
-    rig.stop()
     rig.anchor.write_text(first)
     again(rig)
     sign(rig)
@@ -168,11 +170,7 @@ def test_an_anchor_that_is_behind(rig: Rig) -> None:
 
 def test_what_is_missing_after_the_mark_is_seen(rig: Rig) -> None:
     """The mark says which row was the last: the first one behind it may not be taken away."""
-    sign(rig)
-    new_checkpoint(rig)
-    sign(rig)
     assert archived(rig) is not None
-    rig.stop()
     with closing(sqlite3.connect(rig.state / DATABASE)) as db:
         [(body,)] = db.execute("SELECT body FROM ledger_rows WHERE epoch = 0 AND sequence = 0").fetchall()
         assert list(json.loads(body)) == ["last"]

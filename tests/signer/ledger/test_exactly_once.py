@@ -31,9 +31,9 @@ def rig() -> Iterator[Rig]:
         yield made
 
 
-@pytest.fixture
-def own() -> Iterator[Rig]:
-    """For a test that ends the daemon."""
+@pytest.fixture(scope="module")
+def ended() -> Iterator[Rig]:
+    """For tests that end the daemon and start it again."""
     with running(two_callers()) as made:
         yield made
 
@@ -89,15 +89,16 @@ def test_f30_twins(rig: Rig, portal: Caller) -> None:
 def test_f30_who_waits_has_a_deadline_of_his_own(rig: Rig, portal: Caller) -> None:
     """F30: the first hangs over its token; its twin is answered at its own deadline, and the first later."""
     message = request(digests=[digest(77)])
-    shim_of(rig).script(f"C_Sign {signed(rig) + 1} delay 1.2")
+    shim_of(rig).script(f"C_Sign {signed(rig) + 1} hold 60")
     first = portal.signing.SignDigests.future(message, timeout=20)
     until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
     began = time.monotonic()
     twin = portal.sign(message, timeout_s=0.4)
     assert (twin.code, twin.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
     assert time.monotonic() - began < 0.6
-    assert first.result().items[0].status == pb.SIGNED
+    assert not first.done()
     shim_of(rig).clear()
+    assert first.result().items[0].status == pb.SIGNED
 
 
 @pytest.mark.parametrize(
@@ -129,36 +130,37 @@ def test_f31_another_body(rig: Rig, portal: Caller, change: dict[str, Any]) -> N
     until(lambda: kinds(rig, message.request_id)[Kind.MISMATCH] == 2, 5, "both in the ledger")
 
 
-def test_f28_after_the_answer(own: Rig) -> None:
+def test_f28_after_the_answer(ended: Rig) -> None:
     """F28: kill -9 between SIGNED and the response, or after it: the same request id gets the stored bytes."""
     messages = [request(digests=digests(2, 10 * i), output=o) for i, o in enumerate(("RAW", "CADES_B_B"))]
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         first = [signatures(portal.sign(message)) for message in messages]
-    before = signed(own)
-    again(own)
-    with Caller(own) as portal:
+    before = signed(ended)
+    again(ended)
+    with Caller(ended) as portal:
         assert [signatures(portal.sign(message)) for message in messages] == first
         assert [signatures(result(portal, message.request_id)) for message in messages] == first
-    assert signed(own) == before
+    assert signed(ended) == before
 
 
-def test_f27_under_c_sign(own: Rig) -> None:
+def test_f27_under_c_sign(ended: Rig) -> None:
     """
     F27: kill -9 between C_Sign and SIGNED: INDETERMINATE; the ledger says POSSIBLE_UNRELEASED_SIGNATURE; the same digests
     again within 120 s are attempt 2 of the same places. F26: between INTENT and C_Sign the disk says the same, and so does
     the answer.
     """
     message = request(digests=digests(3, 200), credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15")
-    shim_of(own).script(f"C_Sign {signed(own) + 2} hang 60")
-    with Caller(own) as portal:
+    before = signed(ended)
+    shim_of(ended).script(f"C_Sign {before + 2} hang 60")
+    with Caller(ended) as portal:
         call = portal.signing.SignDigests.future(message, timeout=30)
-        until(lambda: len(asked(own)) >= 2, 5, "the second C_Sign")
-        shim_of(own).clear()
-        again(own)
+        until(lambda: len(asked(ended)) >= before + 2, 5, "the second C_Sign")
+        shim_of(ended).clear()
+        again(ended)
         assert call.exception() is not None
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         told = result(portal, message.request_id)
-        possible = [place for row in of(own, message.request_id, Kind.POSSIBLE) for place in row["items"]]
+        possible = [place for row in of(ended, message.request_id, Kind.POSSIBLE) for place in row["items"]]
         doubtful = [i for i, status in enumerate(statuses_of(told)) if status == "INDETERMINATE"]
         assert 1 in doubtful, "it was under C_Sign"
         assert sorted(possible) == doubtful
@@ -168,7 +170,7 @@ def test_f27_under_c_sign(own: Rig) -> None:
         assert statuses(resumed) == ["SIGNED"] * 3
         assert known.items() <= dict(enumerate(signatures(resumed))).items(), "what was signed stays what it was"
         assert signatures(portal.sign(message)) == signatures(resumed) == signatures(result(portal, message.request_id))
-    attempts = [fields["attempt"] for fields in of(own, message.request_id, Kind.INTENT)]
+    attempts = [fields["attempt"] for fields in of(ended, message.request_id, Kind.INTENT)]
     assert (min(attempts), max(attempts)) == (1, 2)
 
 
@@ -215,21 +217,21 @@ def test_a_refused_request_leaves_nothing(rig: Rig, portal: Caller) -> None:
 
 
 @pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
-def test_documents_again(own: Rig, output: str) -> None:
+def test_documents_again(ended: Rig, output: str) -> None:
     """
     Row 4.2: a document that is sent again with its request id and index gets the stored signature put in, the same bytes,
     also after kill -9; another document there is refused, and a new index is a new document.
     """
     name = str(uuid.uuid4())
     contents = {0: minimal_pdf(text="One."), 7: minimal_pdf(text="Two.")}
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         first = documents(portal, name, contents, output)
-        before = signed(own)
+        before = signed(ended)
         assert documents(portal, name, contents, output) == first
-    again(own)
-    with Caller(own) as portal:
+    again(ended)
+    with Caller(ended) as portal:
         assert documents(portal, name, contents, output) == first
-        assert signed(own) == before
+        assert signed(ended) == before
         told = result(portal, name)
         assert [(each.index, each.item.status) for each in told.value.items] == [(0, pb.SIGNED), (7, pb.SIGNED)]
         if output == "CADES_B_B":
@@ -238,7 +240,7 @@ def test_documents_again(own: Rig, output: str) -> None:
             assert told.value.items[0].item.signature.hex().encode() in first[0][1].lower()
         other = documents(portal, name, {0: minimal_pdf(text="Three."), 8: contents[7]}, output)
         assert (other[0][0].reason, pb.ItemStatus.Name(other[8][0].status)) == ("IDEMPOTENCY_MISMATCH", "SIGNED")
-        with Caller(own, "other") as stranger:
+        with Caller(ended, "other") as stranger:
             assert documents(stranger, name, contents, output).reason == "REQUEST_UNKNOWN"
 
 

@@ -55,9 +55,16 @@ def rig(postgres: Postgres) -> Iterator[Rig]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def ended(postgres: Postgres) -> Iterator[Rig]:
+    """For tests that end the daemon, or its database, and start it again."""
+    with running(on(postgres, sqlite.two_callers())) as made:
+        yield made
+
+
 @pytest.fixture
 def own(postgres: Postgres) -> Iterator[Rig]:
-    """For a test that ends the daemon, or its database."""
+    """For a test that counts epochs, or all there is in the ledger."""
     with running(on(postgres, sqlite.two_callers())) as made:
         yield made
 
@@ -82,44 +89,44 @@ def test_it_is_really_there(rig: Rig, portal: Caller) -> None:
     assert answer.value.items[0].signature not in results
 
 
-def test_credentials_are_changed_there(own: Rig) -> None:
+def test_credentials_are_changed_there(ended: Rig) -> None:
     """`paraph credential` works on the configured store, and the daemon takes it up."""
-    done = own.command("credential", "--config", own.config, "suspend", "p-256")
+    done = ended.command("credential", "--config", ended.config, "suspend", "p-256")
     assert done.returncode == 0, done.stderr
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         until(lambda: portal.sign().reason == "CREDENTIAL_SUSPENDED", 5, "the daemon has read it")
-        done = own.command("credential", "--config", own.config, "resume", "p-256")
+        done = ended.command("credential", "--config", ended.config, "resume", "p-256")
         assert done.returncode == 0, done.stderr
         until(lambda: portal.sign().code == "OK", 5, "the daemon has read it")
 
 
-def test_the_server_is_away_and_comes_back(own: Rig, postgres: Postgres) -> None:
+def test_the_server_is_away_and_comes_back(ended: Rig, postgres: Postgres) -> None:
     """
     F23, row 4.3: no signature while there is no database, NOT_SERVING within a second, a reason at once, and it heals by
     itself; what was answered before is answered with the same bytes.
     """
     message = request(digests=[digest(1)])
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         first = signatures(portal.sign(message))
-        before = signed(own)
+        before = signed(ended)
         postgres.kill()
         refused = portal.sign(digests=[digest(2)])
         assert (refused.code, refused.reason) == ("UNAVAILABLE", "STORE_BUSY")
         assert refused.retry_s is not None
         assert result(portal, message.request_id).reason == "STORE_BUSY"
-        assert signed(own) == before
+        assert signed(ended) == before
         postgres.start()
-        until(lambda: own.health() == SERVING, 5, "SERVING again")
+        until(lambda: ended.health() == SERVING, 5, "SERVING again")
         until(lambda: portal.sign(message).code == "OK", 5)
         assert signatures(portal.sign(message)) == signatures(result(portal, message.request_id)) == first
-        assert signed(own) == before
+        assert signed(ended) == before
 
 
-def test_a_server_that_hangs(own: Rig, postgres: Postgres) -> None:
+def test_a_server_that_hangs(ended: Rig, postgres: Postgres) -> None:
     """Row 4.3, 4.7: it does not answer: NOT_SERVING within a second, each call answered at its deadline, none signed."""
-    with Caller(own) as portal:
+    with Caller(ended) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
-        before = signed(own)
+        before = signed(ended)
         stopped = postgres.processes()
         for process in stopped:
             process.send_signal(signal.SIGSTOP)
@@ -130,11 +137,11 @@ def test_a_server_that_hangs(own: Rig, postgres: Postgres) -> None:
             ]
             assert all(call.exception() is not None for call in calls)
             assert time.monotonic() - began < 2.5
-            assert signed(own) == before
+            assert signed(ended) == before
         finally:
             for process in stopped:
                 process.send_signal(signal.SIGCONT)
-        until(lambda: own.health() == SERVING, 8, "SERVING again")
+        until(lambda: ended.health() == SERVING, 8, "SERVING again")
         assert statuses(portal.sign()) == ["SIGNED"]
 
 
@@ -176,9 +183,9 @@ def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     load = Clients(own, 6, history)
     try:
         for number in range(6):
-            time.sleep(chance.uniform(0.2, 1.0))
+            time.sleep(chance.uniform(0.1, 0.5))  # many requests long
             postgres.kill()
-            time.sleep(chance.uniform(0.0, 1.2))
+            time.sleep(chance.uniform(0.0, 0.6))
             if number % 3 == 2:
                 own.stop(signal.SIGKILL)
             postgres.start()

@@ -16,16 +16,29 @@ from tests.disk import Disk
 from tests.processes import gone
 from tests.signer.access.calls import Caller, ask, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, kinds, request, result, signatures
+from tests.signer.ledger.kept import Kept
 
 SERVING, NOT_SERVING = 1, 2
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig_on_disk() -> Rig:
     made = card_rig("P-256")
     made.disk = Disk(made.directory / "disk", "paraph.sqlite")  # type: ignore[attr-defined]
     made.environment = disk(made).environment
-    with running(made):
+    return made
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    """It is healed, and serves, after each test."""
+    with running(rig_on_disk()) as made:
+        yield made
+
+
+@pytest.fixture
+def own() -> Iterator[Rig]:
+    """For a test that counts epochs."""
+    with running(rig_on_disk()) as made:
         yield made
 
 
@@ -65,11 +78,12 @@ def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
     written by itself, and who asks again gets it.
     """
     message = request(digests=[digest(3)])
-    shim_of(rig).script("C_Sign * delay 0.5")
+    shim_of(rig).script("C_Sign * hold 60")
     with Caller(rig) as portal:
         call = portal.signing.SignDigests.future(message, timeout=10)
         until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
         disk(rig).script(f"write {errno.ENOSPC}")
+        shim_of(rig).clear()
         assert call.exception() is not None
         assert "AUDIT_UNWRITABLE" in str(call.trailing_metadata())
         made = signed(rig)
@@ -87,23 +101,23 @@ def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
     until(lambda: kinds(rig, message.request_id)["SIGNED_NOT_DELIVERED"], 5, "SIGNED_NOT_DELIVERED")
 
 
-def test_f24_fsync_fails(rig: Rig) -> None:
+def test_f24_fsync_fails(own: Rig) -> None:
     """
     F24: fsync returns EIO: the process exits with another code than 0; the next start looks through the chain before it is
     SERVING.
     """
-    with Caller(rig) as portal:
+    with Caller(own) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
-        before = signed(rig)
-        disk(rig).script(f"sync {errno.EIO}")
+        before = signed(own)
+        disk(own).script(f"sync {errno.EIO}")
         assert portal.sign(timeout_s=5).code == "UNAVAILABLE"
-    assert rig.process is not None
-    assert rig.process.wait(5) == EX_IOERR
-    assert signed(rig) == before
-    disk(rig).script()
-    rig.launch()
-    rig.wait_serving()
-    assert [row.sequence for row in book(rig.state) if row.kind == "EPOCH"] == [1, 1]
+    assert own.process is not None
+    assert own.process.wait(5) == EX_IOERR
+    assert signed(own) == before
+    disk(own).script()
+    own.launch()
+    own.wait_serving()
+    assert [row.sequence for row in book(own.state) if row.kind == "EPOCH"] == [1, 1]
 
 
 def test_f22_the_store_is_locked(rig: Rig) -> None:
@@ -148,26 +162,32 @@ def test_row_4_3_a_disk_that_hangs(rig: Rig) -> None:
         assert statuses(portal.sign()) == ["SIGNED"]
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[tuple[Kept, bytes]]:
+    """A daemon that has signed and was started again; and what was in its database before that."""
+    with running(card_rig("P-256")) as made:
+        with Caller(made) as portal:
+            assert statuses(portal.sign()) == ["SIGNED"]
+        until(lambda: made.anchor.exists() and made.anchor.stat().st_size, 5, "a checkpoint")
+        made.stop()
+        old, first = (made.state / "paraph.sqlite").read_bytes(), made.anchor.stat().st_size
+        made.launch()
+        made.wait_serving()
+        until(lambda: made.anchor.stat().st_size > first, 5, "a checkpoint of the second start")
+        yield Kept(made), old
+
+
 @pytest.mark.parametrize(
     "harm", ["a row was changed", "a row is missing", "an older state was put back", "no database"]
 )
-def test_f25_the_ledger_is_not_what_was_written(rig: Rig, harm: str) -> None:
+def test_f25_the_ledger_is_not_what_was_written(kept: tuple[Kept, bytes], harm: str) -> None:
     """
     F25: the database was changed, or an older one put back: the start is refused with exit code 78, nothing is signed, and
     nothing in it is touched, for evidence.
     """
+    rig, old = kept[0].put_back(), kept[1]
     database = rig.state / "paraph.sqlite"
-    with Caller(rig) as portal:
-        assert statuses(portal.sign()) == ["SIGNED"]
-        until(lambda: rig.anchor.exists() and rig.anchor.stat().st_size, 5, "a checkpoint")
-    rig.stop()
-    old = database.read_bytes()
     if harm == "an older state was put back":
-        first = rig.anchor.stat().st_size
-        rig.launch()
-        rig.wait_serving()
-        until(lambda: rig.anchor.stat().st_size > first, 5, "a checkpoint of the second start")
-        rig.stop()
         _replace(rig, old)
     elif harm == "no database":
         _replace(rig, os.urandom(len(old)))

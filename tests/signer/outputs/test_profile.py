@@ -31,7 +31,9 @@ from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output, Purpose, algorithm_of
 from signer.errors import Refusal
+from signer.people import nobody_is_served
 from signer.record import Asked, Record
+from signer.revocation import Revocations
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -143,7 +145,7 @@ async def make(
             assert digest == gap.content_digest(file, prepared, template.digest.value)
         name = "00000000-0000-4000-8000-000000000000"
         ask = Ask(caller, name, credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
-        batches = Batches(pool, Unwritten(), clock)
+        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
         item, _, attributes = await batches.sign_document(ask, await batches.enter(ask))
         signature = template.detached(attributes, item.signature)
         if prepared is not None:

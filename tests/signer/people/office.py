@@ -19,7 +19,6 @@ from sqlalchemy import Engine
 from pool import Algorithm, Hash, Key, Scheme
 from signer.batch import Allowed, Ask
 from signer.clock import Steady
-from signer.code import Code
 from signer.config import Caller
 from signer.consent import Consent, Given
 from signer.contact import Contact
@@ -31,6 +30,7 @@ from signer.notify import Outbox
 from signer.otp import Seeds
 from signer.queued import Queue
 from signer.queued import settled as settled_row
+from signer.secret import Code
 from signer.store import open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()

@@ -24,10 +24,11 @@ from signer.gate import Bounds, Gate
 from signer.store import open_store
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import until
+from tests.daemon import Token, until
 from tests.signer.access.calls import Answer, Caller, ask, card_rig, said
 
 CODE = "correct horse 7"
+STICK_PIN = "735511"
 ALGORITHMS = {"digest_algorithm": "SHA256", "signature_algorithm": "ECDSA"}
 OUTPUTS = ("RAW", "CADES_B_B", "PADES_B_B")
 
@@ -127,17 +128,23 @@ class Town:
             "dan-login": (Gate.CODE_SENT, "dan", (), Bounds(), "digital_signature"),
             "bob": (Gate.CODE_SENT, "bob", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "fay": (Gate.CODE_HOTP, "fay", OUTPUTS, Bounds(claimed=True), "content_commitment"),
+            "dora": (Gate.TOKEN_PIN, "dora", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "cleo": (Gate.CODE_TOTP, "cleo", OUTPUTS, Bounds(claimed=True), "content_commitment"),
         }
 
     def __enter__(self) -> Self:
         rig = self.rig
-        _, spki = rig.store.made["card"]["P-256"]
+        assert rig.shim is not None
+        rig.store.token("stick", pin=STICK_PIN)
+        rig.store.keys("stick", ["P-256"], ["stick-key"])
+        rig.tokens.append(Token("stick", "stick", module=rig.shim.module, pin="", more={"personal": True}))
         engine = open_store(rig.state / "paraph.sqlite")
         for name, (gate, subject, outputs, bounds, usage) in self.wanted.items():
+            label = "stick-key" if gate is Gate.TOKEN_PIN else "P-256"
+            _, spki = rig.store.made["stick" if gate is Gate.TOKEN_PIN else "card"]["P-256"]
             chain = rig.pki.signer(f"Signer {name}", spki, usage)
             add(
-                engine, name, chain, cka_id=None, key_label="P-256", outputs=[Output(one) for one in outputs],
+                engine, name, chain, cka_id=None, key_label=label, outputs=[Output(one) for one in outputs],
                 clock=Clock(), gate=gate, subject=subject, bounds=bounds,
             )  # fmt: skip
         engine.dispose()

@@ -79,7 +79,7 @@ def test_five_wrong_ones_lock_her_alone(town: Town) -> None:
     locked = town.authorise(ada, wanted)
     assert locked.brief == ("PERMISSION_DENIED", "OTP_LOCKED")
     assert locked.retry_s is not None
-    assert 800 < locked.retry_s <= 901
+    assert 800 < locked.retry_s <= 901  # whole seconds, rounded up
     reference = town.reference(bob, terms(digests(1), "bob"))
     assert statuses(redeem(town, reference, digests(1), credential="bob")) == ["SIGNED"]
     assert town.rig.shim is not None

@@ -628,7 +628,7 @@ def test_row_1_1_a_stolen_database(town: Town, tmp_path: Path) -> None:
     mine = [row for row in rows["authorisations"] if row["caller"] == "portal" and row["output"] == "RAW"][-2:]
     assert [row["request"] is None for row in mine] == [True, False], "one to be redeemed, one that was"
     for row in mine:
-        wanted = authorisation._parts(row["digests"])
+        wanted = digests(row["count"], 1_400)  # the digests are not in it either; the thief may know them
         for value in (row["hash"], row["hash"].hex().encode(), *raw):
             answer = redeem(town, value, wanted, credential=row["credential"], output=row["output"])
             assert answer.code != "OK", (row["credential"], value)

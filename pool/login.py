@@ -1,0 +1,108 @@
+"""
+A person's login: the rules before the PIN, the PIN, and what the token's answer means.
+
+Rules of this file: a try is on disk before its PIN is on its way, and only an answer that says what became of the PIN
+takes it off again. Whatever is not CKR_OK ends the lane.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from pool.codes import PIN_NOT_CHECKED, REMOVED
+from pool.errors import PinRefused, Unavailable
+from pool.keeper import TokenKeeper
+from pool.pin import Pin
+from pool.process import Child
+from pool.tries import OPEN_MAX, Flags, TriesSpent, TryRefused, check_holder, check_spent, tries_left
+
+log = logging.getLogger("pool")
+
+COMES_BACK_S = 3.0  # a card that is put back
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a person comes with. `lease` is the id that the login is for."""
+
+    lease: str
+    caller: str
+    pin: Pin
+    override: bool
+
+
+async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim: Claim, timeout_s: float) -> bool:
+    """
+    Send the person's PIN if the rules of `tries.py` allow it, and forget it.
+
+    Answers whether the lane calls the module's functions directly. Raises `PinRefused`; `Unavailable` with PIN_LOCKED,
+    TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED or TOKEN_BUSY.
+    """
+    config, tries, identity = token.config, token.tries, token.identity
+    assert identity is not None
+    flags = await _look_again(child, token, opened, timeout_s)
+    count = tries.count(identity)
+    try:
+        check_holder(count, flags, config.pin_tries)
+    except TriesSpent as spent:
+        raise Unavailable("PIN_LOCKED", str(spent)) from None
+    except TryRefused as refused:
+        if not claim.override:
+            left = tries_left(count, flags, config.pin_tries)
+            raise PinRefused("PIN_FINAL_TRY_GUARD", str(refused), left) from None
+        log.warning("token %s: %s overrides the guard of the last tries: %s", config.name, claim.caller, refused)
+        await asyncio.to_thread(tries.override, identity, claim.caller)
+    message = {"t": "login", "pin": claim.pin.reveal(), "lease": claim.lease}
+    try:
+        await asyncio.to_thread(tries.begin, identity)
+        claim.pin.forget()
+        answer = await child.ask(message, timeout_s)
+    finally:
+        message.clear()  # an error's traceback would keep the PIN
+    if answer["t"] == "logged-in":
+        await asyncio.to_thread(tries.accepted, identity)
+        return bool(answer["direct"])
+    detail = answer["detail"]
+    if detail in PIN_NOT_CHECKED:
+        await asyncio.to_thread(tries.not_sent, identity)
+        raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
+    await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
+    raise AssertionError  # pragma: no cover -- the line above raises
+
+
+async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refused: bool) -> None:
+    """
+    Write down what a PIN that was not accepted has cost, and raise what the person is told.
+
+    A code that says nothing of the PIN (CKR_GENERAL_ERROR is some tokens' word for a wrong one) leaves the try open: it
+    may be spent. The second of them in a row locks the token.
+    """
+    config, tries, identity = token.config, token.tries, token.identity
+    assert identity is not None
+    if is_refused:
+        await asyncio.to_thread(tries.refused, identity)
+    count = tries.count(identity)
+    try:
+        check_spent(count, flags, config.pin_tries)
+    except TriesSpent as spent:
+        raise Unavailable("PIN_LOCKED", f"{detail}: {spent}") from None
+    if detail == "CKR_PIN_LOCKED":
+        raise Unavailable("PIN_LOCKED", detail)
+    if is_refused:
+        raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
+    if detail in REMOVED:
+        raise Unavailable("TOKEN_REMOVED", f"{detail} was the answer to the PIN; it counts as a try", COMES_BACK_S)
+    if count.open > OPEN_MAX:
+        raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
+    raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
+
+
+async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], timeout_s: float) -> Flags:
+    """What the token says of its PIN now; raises `Unavailable` unless it is still the one that was opened."""
+    answer = await child.ask({"t": "look"}, timeout_s)
+    if answer["t"] == "failed":
+        raise Unavailable("TOKEN_ABSENT", f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
+    if (answer["serial"], answer["publics"]) != (opened["serial"], opened["publics"]):
+        raise Unavailable("TOKEN_CHANGED", f"token {token.config.name}: serial {answer['serial']}, or other keys")
+    return Flags(*answer["flags"])

@@ -1,0 +1,66 @@
+"""What it costs that a person must allow: her time for one document, and what an authorised batch costs more than a seal's."""
+
+import statistics
+import time
+import uuid
+
+from signer.v1 import signing_pb2 as pb
+from tests.hostile import minimal_pdf
+from tests.signer.access.calls import ask, digests, said
+from tests.signer.people.persons import Town, batch, terms
+
+PERSON_S = 0.25  # code and one-time code included, 95 of 100
+BATCHES = 0.98  # of the same without a person
+PDF = minimal_pdf(text="A letter.")
+
+
+def one_document(town: Town, count: int) -> list[float]:
+    """Seconds, sorted: from her codes to the answer that it is signed (SignBatch), for one document each."""
+    ada, times = town.people["ada"], []
+    for _ in range(count):
+        opened = town["portal"].signing.OpenBatch(batch([PDF], output="PADES_B_B"), timeout=20)
+        list(town["window"].signing.GetBatch(pb.GetBatchRequest(link=opened.link), timeout=20))
+        request = pb.SignBatchRequest(request_id=opened.batch.request_id, secret_code=ada.code, otp=ada.otp())
+        began = time.perf_counter()
+        answer = said(lambda: town["window"].signing.SignBatch(request, timeout=20))  # noqa: B023 -- called at once
+        times.append(time.perf_counter() - began)
+        assert answer.code == "OK", answer
+        assert [one.status for one in answer.value.outcomes] == [pb.SIGNED]
+    return sorted(times)
+
+
+def batches(town: Town, rounds: int, size: int) -> float:
+    """How fast batches of this size are with an authorisation, against the same key's seal, in turns: the medians' ratio."""
+    ada = town.people["ada"]
+    allowed: list[float] = []
+    seal: list[float] = []
+    for number in range(rounds):
+        wanted = digests(size, start=number * size)
+        reference = town.reference(ada, terms(wanted))
+        for credential, more, times in (("ada", {"authorisation": reference}, allowed), ("p-256", {}, seal)):
+            request = ask(credential=credential, digests=wanted, request_id=str(uuid.uuid4()), **more)
+            began = time.perf_counter()
+            answer = town["portal"].sign(request, timeout_s=60)
+            times.append(time.perf_counter() - began)
+            assert answer.code == "OK", answer
+    return statistics.median(seal) / statistics.median(allowed)
+
+
+def p95(times: list[float]) -> float:
+    return times[int(len(times) * 0.95)]
+
+
+def report(documents: int = 200, rounds: int = 40, size: int = 1_000) -> str:
+    """Raises AssertionError where a figure is missed."""
+    with Town() as town:
+        town.enrol("ada", "hotp")
+        one_document(town, 5)
+        times = one_document(town, documents)
+        ratio = batches(town, rounds, size)
+    said_ = (
+        f"one document, {documents} times: median {statistics.median(times) * 1e3:.0f} ms, p95 {p95(times) * 1e3:.0f} ms; "
+        f"batches of {size}, {rounds} in turns: {ratio:.3f} of the seal's speed"
+    )
+    assert p95(times) <= PERSON_S, said_
+    assert ratio >= BATCHES, said_
+    return said_

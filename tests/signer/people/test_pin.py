@@ -1,0 +1,77 @@
+"""A person's own token on the daemon's machine: it takes her PIN for one batch, and is clean again afterwards."""
+
+from typing import Any
+
+from pool import lane as lanes
+from pool import token as tokens
+from signer.v1 import operator_pb2 as op
+from signer.v1 import signing_pb2 as pb
+from tests.daemon import until
+from tests.signer.access.calls import Answer, said, signed
+from tests.signer.people.persons import STICK_PIN, Town, batch
+
+
+def opened(town: Town) -> str:
+    answer = town["portal"].signing.OpenBatch(batch([b"one", b"two"], credential="dora"), timeout=20)
+    list(town["window"].signing.GetBatch(pb.GetBatchRequest(link=answer.link), timeout=10))
+    return str(answer.batch.request_id)
+
+
+def sign(town: Town, name: str, pin: str, **more: Any) -> Answer:
+    request = pb.SignBatchRequest(request_id=name, pin=pin, source="192.0.2.7", **more)
+    return said(lambda: town["window"].signing.SignBatch(request, timeout=20))
+
+
+def stick(town: Town) -> Any:
+    tokens = town["operator"].operator.ListTokens(op.ListTokensRequest(), timeout=10).tokens
+    return next(token for token in tokens if token.name == "stick")
+
+
+def waits(town: Town) -> None:
+    until(lambda: stick(town).state == op.Token.OPEN, 10, "the stick waits for its person")
+
+
+def test_with_her_pin(town: Town) -> None:
+    """Both documents are signed on her own token, once; afterwards it waits again, logged out."""
+    waits(town)
+    name = opened(town)
+    answer = sign(town, name, STICK_PIN)
+    assert answer.code == "OK", answer
+    assert [pb.ItemStatus.Name(one.status) for one in answer.value.outcomes] == ["SIGNED"] * 2
+    waits(town)
+    assert sign(town, name, STICK_PIN).brief == ("FAILED_PRECONDITION", "BATCH_STATE")
+
+
+def test_a_wrong_pin(town: Town) -> None:
+    """
+    A wrong PIN: PERMISSION_DENIED/PIN_INCORRECT, with the tries that are left where they are known, and not to be tried
+    again by itself; nothing is signed, and with the right one afterwards it is. (F15 is in tests/pool/test_lease.py.)
+    """
+    waits(town)
+    name, before = opened(town), signed(town.rig)
+    answer = sign(town, name, "000000")
+    assert answer.brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
+    assert "tries left" in answer.message
+    assert answer.retry_s is None
+    assert signed(town.rig) == before
+    waits(town)
+    assert sign(town, name, STICK_PIN).code == "OK"
+    assert "000000" not in town.rig.log.read_text()
+
+
+def test_no_pin_and_no_code_will_do(town: Town) -> None:
+    """An empty PIN is never sent, and a code opens nothing that a PIN guards."""
+    waits(town)
+    name = opened(town)
+    assert town.rig.shim is not None
+    logins = town.rig.shim.number("C_Login")
+    assert sign(town, name, "").brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
+    given = {"secret_code": "correct horse 7", "otp": "123456"}
+    assert sign(town, name, "", **given).brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
+    assert town.rig.shim.number("C_Login") == logins
+
+
+def test_every_state_can_be_told() -> None:
+    """What the pool calls its tokens and lanes has a name on the wire."""
+    assert {state.value for state in tokens.State} == set(op.Token.State.keys()) - {"STATE_UNSPECIFIED"}
+    assert {state.value for state in lanes.State} == set(op.Lane.State.keys()) - {"STATE_UNSPECIFIED"}
