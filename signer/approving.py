@@ -349,6 +349,7 @@ class ApprovingService:
             raise Refusal("DIGEST_LENGTH", f"item {number}: give its digest, and no input_sha256")
         if number >= DIGESTS_MAX:
             raise Refusal("BATCH_TOO_LARGE", f"at most {DIGESTS_MAX} digests")
+        opening.credential.check_item(opening.output, opening.algorithm, message.digest, number)
         return Item(read.text(message.name, "name"), 0, b"", message.digest)
 
     def _batch(self, opening: Opening, call: Call, id_: bytes, items: list[Item], now: float) -> Batch:

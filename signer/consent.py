@@ -7,6 +7,7 @@ is wrong with the codes, the answer is one and the same, and costs the same time
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -220,7 +221,7 @@ class Consent:
         def begin(connection: Connection) -> float:
             where = (contact.kind, contact.address)
             old, begins = subject.enrol(connection, name, where, language, factor, now, self._wait_s)
-            if old is not None and old.code:
+            if old is not None:
                 ends = begins + subject.ENROLMENT_S
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
             return begins
@@ -237,7 +238,10 @@ class Consent:
                 return
             person = subject.suspend(connection, name)
             now = self._steady.now()
-            self._tell(connection, person, Template.SUSPENDED, now + subject.ENROLMENT_S, since=_time(now))
+            try:
+                self._tell(connection, person, Template.SUSPENDED, now + subject.ENROLMENT_S, since=_time(now))
+            except Refusal as refusal:  # the more reason to do it
+                log.warning("%s is suspended, and was not told: %s", name, refusal.message)
 
         await self._do(act)
         await self._changed(name, "resumed" if resume else "suspended", operator)
@@ -378,7 +382,8 @@ class Consent:
         try:
             await self._do(finish)
         except Refusal:
-            await self._do(lambda connection: self._tell_if_locked(connection, person, now))
+            with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
+                await self._do(lambda connection: self._tell_if_locked(connection, person, now))
             raise
         return person
 

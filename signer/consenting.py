@@ -131,6 +131,8 @@ class ConsentService:
             read.text(item.name, f"items[{number}].name")
             if len(item.input_sha256) not in {0, SHA256_BYTES} or bool(item.digest) == bool(item.input_sha256):
                 raise Refusal("DIGEST_LENGTH", f"items[{number}]: give input_sha256, 32 bytes, or digest")
+            if item.digest:
+                credential.check_item(output, algorithm, item.digest, number)
         if bare and not credential.bounds.claimed:
             raise Refusal("NOT_SEEN")
         terms = Terms(

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, delete, insert, inspect, select, upda
 from sqlalchemy.exc import DBAPIError
 
 from pool import Algorithm, Hash, Key, Scheme
+from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX
 from pool.public import algorithms, key_type, signature_bytes_max
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
@@ -118,6 +119,13 @@ class Credential:
             raise Refusal("OUTPUT_NOT_ALLOWED", output)
         if algorithm not in self.algorithms():
             raise Refusal("ALGORITHM_NOT_ALLOWED", f"a {self.key_type} key makes no {algorithm}")
+
+    def check_item(self, output: Output, algorithm: Algorithm, item: bytes, number: int) -> None:
+        """Raise `Refusal` DIGEST_LENGTH for what no token would sign: a person is not asked for it."""
+        exact = algorithm.item_bytes if output.is_bare else self.template(algorithm, Profile(output.value)).digest_bytes
+        if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
+            wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
+            raise Refusal("DIGEST_LENGTH", f"item {number} has {len(item)} bytes, {algorithm} takes {wanted}")
 
     def template(self, algorithm: Algorithm, profile: Profile) -> Template:
         """The CMS template for an algorithm and profile; made once."""

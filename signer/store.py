@@ -93,6 +93,7 @@ enrolments = Table(
     Column("factor", String, nullable=False),
     Column("seed", LargeBinary, nullable=False),
     Column("is_sent", Integer, nullable=False),  # 0: it waits for `begins`
+    Column("is_again", Integer, nullable=False),  # 1: of somebody who was enrolled before
 )
 # One-time codes that were sent and not used: what they are is not written, only that a code is one.
 sent_codes = Table(

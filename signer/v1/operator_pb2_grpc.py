@@ -168,14 +168,15 @@ class OperatorServicer:
 
     def EnrolSubject(self, request, context):
         """Name a person and how she is reached; she gets an enrolment code there. Somebody who is enrolled already loses
-        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting).
+        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
+        another contact, it begins 24 hours after that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SuspendSubject(self, request, context):
-        """Nothing of a person's works any more, at once; `resume` takes it back.
+        """Nothing of a person's works any more, at once, an enrolment that is open neither; `resume` takes it back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,6 +127,7 @@ class Town:
             "dan": (Gate.CODE_SENT, "dan", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "dan-login": (Gate.CODE_SENT, "dan", (), Bounds(), "digital_signature"),
             "bob": (Gate.CODE_SENT, "bob", OUTPUTS, Bounds(claimed=True), "content_commitment"),
+            "fay": (Gate.CODE_HOTP, "fay", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "dora": (Gate.TOKEN_PIN, "dora", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "cleo": (Gate.CODE_TOTP, "cleo", OUTPUTS, Bounds(claimed=True), "content_commitment"),
         }

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import google_crc32c
+import pytest
 from google.protobuf import message_factory
 from sqlalchemy import Connection
 
@@ -359,6 +360,24 @@ def test_row_1_1_through_the_daemon(town: Town) -> None:
     assert signed(town.rig) == before, "C_Sign was called"
     assert statuses(sent_to(town, message)) == ["SIGNED"] * 4
     assert asked(town.rig)[before:] == [one.hex() for one in wanted]
+
+
+@pytest.mark.parametrize("output", ["RAW", "CADES_B_B"])
+@pytest.mark.parametrize("size", [0, 31, 33, 64, 70_000])
+def test_no_digest_of_its_algorithm(town: Town, output: str, size: int) -> None:
+    """What could not be signed is not asked of a person: DIGEST_LENGTH, with no code looked at and no attempt counted."""
+    wanted = [digest(1), bytes(size)]
+    answer = town.authorise(town.people["ada"], terms(wanted, output=output), otp="000000")
+    assert answer.brief == ("INVALID_ARGUMENT", "DIGEST_LENGTH")
+
+    def messages() -> Iterator[Any]:
+        opening = {"request_id": str(uuid.uuid4()), "credential": "ada", "output": output, **ALGORITHMS}
+        yield pb.OpenBatchRequest(open=pb.BatchOpening(**opening))
+        for one in wanted:
+            yield pb.OpenBatchRequest(digest=pb.TermsItem(name="letter", digest=one))
+
+    opening = said(lambda: town["portal"].signing.OpenBatch(messages(), timeout=10))
+    assert opening.brief == ("INVALID_ARGUMENT", "DIGEST_LENGTH")
 
 
 # ---- F32

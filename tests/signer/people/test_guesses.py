@@ -21,6 +21,7 @@ from signer.consent import SENT_S
 from signer.errors import Refusal
 from signer.guesses import DAY_S, SHORT_S
 from signer.otp import DIGITS, GRACE_S, STEP_S
+from signer.queued import CONTACT_ROWS_MAX
 from signer.store import guesses as rows
 from signer.store import open_store
 from tests.postgres import Postgres
@@ -206,6 +207,16 @@ async def test_row_1_8_at_one_time(office: Office) -> None:
     told = await asyncio.gather(*(guess(office, ada, f"198.51.100.{number}") for number in range(100)))
     assert sorted(told) == ["OTP_INCORRECT"] * SHORT + ["OTP_LOCKED"] * (100 - SHORT)
     assert len(office.codes.compared) == compared + SHORT
+
+
+async def test_row_1_8_a_lock_that_cannot_be_told(office: Office) -> None:
+    """Row 1.8: where her contact takes no more messages, the limit and what is answered are the same."""
+    ada = await office.enrol("ada")
+    for _ in range(CONTACT_ROWS_MAX):
+        await office.consent.suspend("ada", "operator", resume=False)
+        await office.consent.suspend("ada", "operator", resume=True)
+    assert [await guess(office, ada) for _ in range(SHORT + 1)] == ["OTP_INCORRECT"] * SHORT + ["OTP_LOCKED"]
+    assert "locked" not in {template for _, template, _ in office.messages()}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
