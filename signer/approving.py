@@ -105,7 +105,8 @@ class ApprovingService:
                 call.check_again()
                 kind = message.WhichOneof("message")
                 if kind == "begin" and not any(not item.input for item in items):
-                    items.append(await self._document(message.begin, context, call, opening, id_, len(items), now))
+                    with _numbered(len(items)):
+                        items.append(await self._document(message.begin, context, call, opening, id_, len(items), now))
                 elif kind == "digest" and not any(item.input for item in items):
                     items.append(self._digest(message.digest, opening, len(items)))
                 else:
@@ -404,6 +405,16 @@ class ApprovingService:
                 return act(connection)
 
         return await asyncio.to_thread(run)
+
+
+@contextlib.contextmanager
+def _numbered(index: int) -> Iterator[None]:
+    """A refusal says which document it is about, as people count: there may be a thousand."""
+    try:
+        yield
+    except Refusal as refusal:
+        detail = f"document number {index + 1}" + (f": {refusal.detail}" if refusal.detail else "")
+        raise Refusal(refusal.reason, detail, retry_s=refusal.retry_s) from None
 
 
 def _shown(batch: Batch, whole: Batch | None = None) -> Any:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from pool import Algorithm, Lease, Outcome, Outcomes, Pool, Status
 from signer.chain import items_hash
+from signer.chained import Chains
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
@@ -97,16 +98,19 @@ class Batches:
         clock: Clock,
         redeem: Callable[[Ask], Awaitable[Allowed]],
         revocations: Revocations,
+        roots: Callable[[], tuple[bytes, ...]],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
         self._redeem = redeem
         self._revocations = revocations
+        self._chains, self._roots = Chains(), roots
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._chains.check(ask.credential, self._roots(), ask.accepted)
         self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:

@@ -73,6 +73,7 @@ ROLES: dict[str, frozenset[str]] = {
             "DrainToken",
             "ResumeToken",
             *("RegisterCredential", "SetCredentialState", "EnrolSubject", "SuspendSubject", "UnlockSubject"),
+            "ListSubjects",
         }
     ),
 }

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 
-from signer import authorisation, guesses, otp, subject
+from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Code, CodeError, Codes, CodesError
+from signer.code import Codes, CodesError
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
 from signer.credential import Credential
@@ -30,6 +30,7 @@ from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
 from signer.queued import OutboxFull
+from signer.secret import Code, CodeError
 from signer.store import sent_codes
 from signer.subject import Subject
 
@@ -249,6 +250,11 @@ class Consent:
         await self._do(act)
         await self._changed(name, "unlocked", operator)
 
+    async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
+        """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""
+        now = self._steady.now()
+        return await self._do(lambda connection: roll.read(connection, name, after, now))
+
     async def begin_completing(self, enrolment: str, source: str, only: str | None) -> tuple[str, str, Contact | None]:
         """
         What the first one-time code comes from: the subject, and an otpauth URI, or the contact that a code went to. `only`
@@ -285,7 +291,7 @@ class Consent:
             return found, subject.known(connection, found.subject), mine
 
         found, person, number = await self._do(look, keep=("ENROLMENT_UNKNOWN",))
-        code = await self._hashed(given.code)
+        code = await self._asked(number, self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
             last = self._last(connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now)
@@ -322,6 +328,21 @@ class Consent:
 
         await self._do(act)
 
+    async def confirm_clock(self) -> None:
+        """
+        An operator has looked at the system's clock. Had it jumped, what is open ends: by the time that it is now, some of
+        it would live longer than it was to, or once more.
+        """
+
+        def end_all(connection: Connection) -> None:
+            for table in (authorisation, pending):
+                table.end_all(connection)
+            connection.execute(delete(sent_codes))
+
+        if abs(self._steady.jump_s) > CLOCK_JUMP_S:
+            await self._do(end_all)
+        self._steady.confirm()
+
     # ---- the proof
 
     async def _prove(self, credential: Credential, given: Given, binding: bytes) -> Subject:
@@ -343,7 +364,7 @@ class Consent:
             return person, guesses.begin(connection, person.name, credential.name, given.source, now)
 
         person, number = await self._do(look)
-        is_right = await self._matches(given.code, person.code)
+        is_right = await self._asked(number, self._codes.matches(given.code, person.code))
 
         def finish(connection: Connection) -> None:
             if not is_right:
@@ -408,16 +429,12 @@ class Consent:
         if connection.execute(delete(table).where(table.c.subject == name)).rowcount != 1:
             raise Refusal("OTP_USED")
 
-    async def _matches(self, code: Code, stored: str) -> bool:
+    async def _asked(self, number: int, question: Awaitable[T]) -> T:
+        """What the hashers say. Where they say nothing, nothing was found out, and the attempt is not counted."""
         try:
-            return await self._codes.matches(code, stored)
+            return await question
         except CodesError as error:
-            raise Refusal(error.reason) from None
-
-    async def _hashed(self, code: Code) -> str:
-        try:
-            return await self._codes.hash(code)
-        except CodesError as error:
+            await self._do(lambda connection: guesses.right(connection, number))
             raise Refusal(error.reason) from None
 
     def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:

@@ -33,6 +33,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
     "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
+    "CERT_UNTRUSTED": (Code.FAILED_PRECONDITION, "The credential's certificate leads to no configured root."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
     "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
     "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
@@ -168,6 +169,10 @@ class Refusal(Exception):
         sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
         self.message = f"{sentence} ({detail})" if detail else sentence
         super().__init__(f"{reason}: {self.message}")
+
+    def bare(self) -> "Refusal":
+        """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
+        return Refusal(self.reason, self.detail, retry_s=self.retry_s)
 
 
 def refusal_from(error: Exception) -> Refusal | None:

@@ -6,14 +6,17 @@ With ten wrong attempts a day and codes of six digits, which may be the present 
 guessed on a day with a probability of 2 in 100 000.
 """
 
+import math
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from signer.errors import Refusal
 from signer.store import guesses
 
 SHORT_S, DAY_S = 15 * 60, 24 * 3600
+# Whoever counts in PostgreSQL has this advisory lock until the attempt is written: others would not see it before.
+_LOCK = int.from_bytes(b"guesses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,13 @@ def begin(connection: Connection, subject: str, credential: str, source: str, no
     counted. Raises `Refusal` OTP_LOCKED with the time after which there is another.
     """
     given = {"subject": subject, "credential": credential, "source": source}
+    if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     for limit in LIMITS:
         if given[limit.column]:
             _check(connection, limit, given[limit.column], now)
-    added = connection.execute(insert(guesses).values(**given, time=int(now)))
+    # Rounded up: cut off, it would be forgotten a part of a second too early.
+    added = connection.execute(insert(guesses).values(**given, time=math.ceil(now)))
     number: int = added.inserted_primary_key[0]  # type: ignore[index]
     return number
 

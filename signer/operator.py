@@ -21,6 +21,7 @@ from signer.gate import Factor
 from signer.handlers import Call, draining
 from signer.message import Language
 from signer.register import Register
+from signer.roll import Entry
 from signer.v1 import operator_pb2 as pb
 
 PROTOCOL = 1
@@ -133,6 +134,10 @@ class OperatorService:
         await self._people().suspend(request.subject, call.caller.name, resume=request.resume)
         return pb.SuspendSubjectResponse()
 
+    async def list_subjects(self, request: Any, _call: Call) -> Any:
+        entries, following = await self._people().roll(request.subject, request.after)
+        return pb.ListSubjectsResponse(subjects=[_subject(entry) for entry in entries], next=following)
+
     async def unlock_subject(self, request: Any, call: Call) -> Any:
         await self._people().unlock(request.subject, call.caller.name)
         return pb.UnlockSubjectResponse()
@@ -171,6 +176,27 @@ class OperatorService:
             lanes=[_lane(lane, pid) for lane, pid in view.lanes],
             waiting=view.waiting,
         )
+
+
+def _subject(entry: Entry) -> Any:
+    begins, ends = entry.enrolment or (None, None)
+    return pb.Subject(
+        name=entry.name,
+        state=entry.state,
+        factor=entry.factor,
+        contact_kind=entry.contact_kind,
+        contact=entry.contact,
+        language=entry.language,
+        enrolment_begins=_time(begins),
+        enrolment_ends=_time(ends),
+        attempts=entry.attempts,
+        locked_until=_time(entry.locked_until),
+        credentials=entry.credentials,
+    )
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
 def _lane(lane: Lane, pid: int) -> Any:

@@ -72,6 +72,7 @@ class Daemon:
         self._policy = Policy.of(config)
         self._clock = Clock()
         self._steady = Steady(self._clock)
+        self._consent: Consent | None = None  # where the configuration serves people
         self._credentials: Mapping[str, Credential] = {}
         self._admission = Admission()
         self._doors: list[Door] = []
@@ -164,16 +165,16 @@ class Daemon:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
         ledger = self._books.ledger
         people = self._config.people
-        consent: Consent | None = None
         if people is not None:
             serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
-            consent, outbox = serving.consent, serving.outbox
+            self._consent, outbox = serving.consent, serving.outbox
             metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
             metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
+        consent = self._consent
         redeem = consent.redeem if consent is not None else nobody_is_served
-        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations)
+        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
             self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
@@ -275,11 +276,12 @@ class Daemon:
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await self._read_credentials()
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
+        if self._consent is not None:
+            await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
         self._use(credentials)
-        self._steady.confirm()  # whoever reloads has looked at the machine
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
 
     async def _read_credentials(self) -> dict[str, Credential]:

@@ -140,6 +140,7 @@ class Rig:
         self.checkpoint: dict[str, Any] = {"checkpoint_key": str(self.keys / "checkpoint.key")}  # keys of [ledger]
         self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
+        self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.port = 0
         self.metrics_port = 0
@@ -170,6 +171,7 @@ class Rig:
             "[server]",
             f'state = "{self.state}"',
             f'metrics = "127.0.0.1:{self.metrics_port}"',
+            *([f"assembly_processes = {self.assembly_processes}"] if self.assembly_processes else []),
             "[trust]",
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',

@@ -43,6 +43,10 @@ KEPT_OUT = {
     "signer.client": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.__main__": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.server": {"pkcs11", "pyhanko", "starlette"},
+    # What starts often, or beside something else, starts with what it needs.
+    "signer.committer": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "asyncio"},
+    "signer.audit": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "asyncio"},
+    "signer.evidence": {"grpc", "google", "pyhanko", "sqlalchemy"},
     "pool": {"grpc", "google", "pkcs11", "pyhanko", "asn1crypto", "sqlalchemy", "pydantic", "signer"},
     # A person's command draws a QR code; a hasher knows no more than it needs.
     "signer.qr": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},

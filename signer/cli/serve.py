@@ -80,6 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, config: "Config") -> int:
+    from pool import dump
+
+    dump.forbid()
     # What imports make stays. To search it for cycles while it grows is a tenth of the start; later, calls would wait.
     gc.disable()
     import uvloop

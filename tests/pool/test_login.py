@@ -303,6 +303,20 @@ async def test_a_caller_who_goes_while_the_pin_is_under_way(
         await waits(pool)
 
 
+async def test_a_caller_who_goes_while_the_module_hangs(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """F12: cancelled long before the lease's deadline: the process is gone within a second, and the try counts."""
+    shim.script("C_Login 1 hang 60")
+    async with make_personal() as pool:
+        (pid,) = pids(pool)
+        task = asyncio.create_task(refused(pool, timeout_s=60))
+        await until(lambda: len(shim.logins()) == 1)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: gone(pid), END_S + 0.2)
+        assert count(disk) == (0, 1)
+        await waits(pool)
+
+
 async def test_a_stop_while_the_pin_is_under_way(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
     """F47: the pool closes: its caller is told, and what became of the try is on disk."""
     shim.script("C_Login 1 delay 0.3")

@@ -104,7 +104,7 @@ class Clients:
 
 def crash(rig: Rig, what: str, chance: random.Random) -> None:
     """Kill -9 of the daemon, of a lane or of what commits, at any moment; with 'power' what was not synced is lost as well."""
-    time.sleep(chance.uniform(0.0, 0.8))
+    time.sleep(chance.uniform(0.0, 0.4))  # many requests long
     if what == "lane":
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(chance.choice(lane_pids(rig)), signal.SIGKILL)

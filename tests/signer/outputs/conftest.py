@@ -17,6 +17,7 @@ def rig(store: Store) -> Iterator[Rig]:
     made = Rig()
     made.store = copied(store, made.directory / "copied")
     made.tokens = [Token("card", "card")]
+    made.assembly_processes = None
     made.add_keys("card", KINDS)
     made.callers["other"] = ("submit", SUBMIT, None)
     with running(made):

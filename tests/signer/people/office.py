@@ -19,7 +19,6 @@ from sqlalchemy import Engine
 from pool import Algorithm, Hash, Key, Scheme
 from signer.batch import Allowed, Ask
 from signer.clock import Steady
-from signer.code import Code
 from signer.config import Caller
 from signer.consent import Consent, Given
 from signer.contact import Contact
@@ -29,8 +28,9 @@ from signer.errors import Refusal
 from signer.gate import Bounds, Factor, Gate, Terms
 from signer.notify import Outbox
 from signer.otp import Seeds
-from signer.queued import Queue, State
+from signer.queued import Queue
 from signer.queued import settled as settled_row
+from signer.secret import Code
 from signer.store import open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()
@@ -170,7 +170,7 @@ class Office:
         person = Person(name, factor)
         _, person.uri, _ = await self.consent.begin_completing(enrolment, "", None)
         otp = self.code(name, "login-code") if factor == "sent" else person.otp(self.steady.now())
-        await self.consent.complete(enrolment, Given(Code(secret), otp, ""), None)
+        await self.consent.complete(enrolment, self.given(secret, otp), None)
         return person
 
     async def enrol(self, name: str, factor: str = "hotp") -> Person:
@@ -197,9 +197,12 @@ class Office:
         self, person: Person, *, secret: str = SECRET, otp: str | None = None, source: str = "", **bounds: Any
     ) -> tuple[bytes, float]:
         """(reference, until when), or `Refusal`."""
-        code = otp if otp is not None else await self.otp(person)
-        given = Given(Code(secret), code, source)
+        given = self.given(secret, otp if otp is not None else await self.otp(person), source)
         return await self.consent.authorise(self.credential(person, **bounds), self.terms(person), given, "window")
+
+    @staticmethod
+    def given(secret: str, otp: str, source: str = "") -> Given:
+        return Given(Code(secret), otp, source)
 
     async def otp(self, person: Person) -> str:
         """A one-time code that is right for `terms` now."""
@@ -223,6 +226,3 @@ class Office:
         except Refusal as refusal:
             return refusal.reason
         return "OK"
-
-
-__all__ = ["KEY", "NOON", "SECRET", "WAIT_S", "Book", "Codes", "HandClock", "Office", "Person", "State"]
