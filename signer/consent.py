@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
@@ -42,16 +43,25 @@ SENT_S = 300.0  # a one-time code that was sent (ASVS 5.0, 6.5.5: at most ten mi
 SENT_PAUSE_S = 30.0  # between two of them: a person who asks twice is still waiting for the first
 LOOK_S = 30.0  # for enrolments that begin, and what is to be forgotten
 
-SOURCE_CHARACTERS_MAX = 64  # an address, with or without a port
-
 T = TypeVar("T")
 
 
 def source_of(text: str) -> str:
-    """Where a person was, as the caller says; raises `Refusal` STRING_TOO_LONG."""
-    if len(text) > SOURCE_CHARACTERS_MAX or not text.isprintable():
-        raise Refusal("STRING_TOO_LONG", "source")
-    return text
+    """
+    Where a person was, as the caller says: an IP address in its one form, or empty. It is counted and written down, so it
+    is nothing else: with its port, say, each connection would be another source. Raises `Refusal` SOURCE_INVALID.
+    """
+    if not text:
+        return ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise Refusal("SOURCE_INVALID") from None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise Refusal("SOURCE_INVALID")
+        return str(address.ipv4_mapped or address)
+    return str(address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class Given:
 
     @classmethod
     def read(cls, request: Any) -> "Given":
-        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES."""
+        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES, SOURCE_INVALID."""
         try:
             code = Code(request.secret_code)
         except CodeError as error:
@@ -228,7 +238,7 @@ class Consent:
 
         begins = await self._do(begin)
         await self._changed(name, "enrolment asked for", operator)
-        await self.look_around()
+        await self._begin_enrolment(name)
         return begins
 
     async def suspend(self, name: str, operator: str, *, resume: bool) -> None:
@@ -317,20 +327,34 @@ class Consent:
     async def look_around(self) -> None:
         """Send the codes of enrolments that begin now, and forget what is over."""
         now = self._steady.now()
+        for name in await self._do(lambda connection: subject.due(connection, now)):
+            try:
+                await self._begin_enrolment(name)
+            except Refusal as refusal:  # one contact that cannot be reached is no reason not to reach the next
+                log.warning("the enrolment of %s waits: %s", name, refusal)
 
-        def act(connection: Connection) -> None:
-            for name in subject.due(connection, now):
-                person = subject.known(connection, name)
-                seed = b""
-                if person.factor is not Factor.SENT:
-                    seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
-                code = subject.ticket(connection, name, seed)
-                ends = now + subject.ENROLMENT_S
-                self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+        def erase(connection: Connection) -> None:
             for table in (guesses, authorisation):
                 table.erase(connection, now)
 
-        await self._do(act)
+        await self._do(erase)
+
+    async def _begin_enrolment(self, name: str) -> None:
+        """Send its code, if it begins now and nobody has sent it yet. Raises `Refusal` CONTACT_UNREACHABLE."""
+        now = self._steady.now()
+
+        def begin(connection: Connection) -> None:
+            if name not in subject.due(connection, now):
+                return
+            person = subject.known(connection, name)
+            seed = b""
+            if person.factor is not Factor.SENT:
+                seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
+            code = subject.ticket(connection, name, seed)
+            ends = now + subject.ENROLMENT_S
+            self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+
+        await self._do(begin)
 
     async def confirm_clock(self) -> None:
         """

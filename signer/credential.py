@@ -224,7 +224,7 @@ def add(
     user who runs the command.
     """
     if not re.fullmatch(NAME, name):
-        raise CredentialError(f"{name!r} cannot be a name: small letters, digits, '.', '_' and '-', at most 63")
+        raise CredentialError("a credential's name has small letters, digits, '.', '_' and '-', at most 63")
     chain = _chain(pem)
     purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
     if purpose is Purpose.AUTHENTICATION and outputs:

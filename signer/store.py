@@ -288,7 +288,7 @@ def as_it_is(where: Where) -> Engine:
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: object) -> None:
@@ -323,6 +323,7 @@ def _engine(url: str) -> Engine:
         creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         use_native_hstore=False,
+        hide_parameters=True,  # what goes into a statement is nothing for an error's text
     )
 
 
