@@ -526,6 +526,12 @@ def test_row_1_1_a_login_as_a_signature(town: Town) -> None:
         answer = redeem(town, reference, [digest(1)], credential="ada-login", output=output)
         assert answer.code != "OK"
     assert signed(town.rig) == before
+    town.unlock("dan")
+    request = pb.AuthenticateRequest(
+        request_id=str(uuid.uuid4()), login=login("dan-login"), secret_code=dan.code, otp=otp
+    )  # fmt: skip
+    statement = town["window"].signing.Authenticate(request, timeout=10).statement
+    assert statement.startswith(b"paraph-login-v1\n"), "it was a code that logs in"
 
 
 def test_row_1_1_the_portals_certificate_alone(town: Town) -> None:

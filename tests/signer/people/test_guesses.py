@@ -332,6 +332,7 @@ def test_f33_no_pin_is_touched(town: Town) -> None:
     """
     shim, wanted = shim_of(town.rig), terms(digests(1), "dan")
     dan = town.people.get("dan") or town.enrol("dan", "sent")
+    town.unlock("dan")
     otp = town.sent(dan, wanted)
     calls = (shim.number("C_Login"), shim.number("C_Sign"))
     wrong = f"{(int(otp) + 1) % 10**DIGITS:0{DIGITS}}"
