@@ -288,6 +288,13 @@ def _check_bounds(bounds: Bounds) -> None:
         raise CredentialError("hours are two hours of the day, UTC, as 08-18: the second one is not included")
 
 
+def check_active(connection: Connection, name: str) -> None:
+    """As it is stored now; raises `Refusal`."""
+    state = connection.execute(select(credentials.c.state).where(credentials.c.name == name)).scalar_one_or_none()
+    if state != State.ACTIVE.value:
+        raise Refusal("CREDENTIAL_PENDING" if state == State.PENDING.value else "CREDENTIAL_SUSPENDED")
+
+
 def activate(connection: Connection, subject: str) -> None:
     """The person is enrolled."""
     mine = (credentials.c.subject == subject) & (credentials.c.state == State.PENDING.value)
