@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
+from pool import Outcomes, Pin, PinError, Pool, Status
 from signer import found, gap, otp, pending
 from signer import requests as read
 from signer.arrival import Arrival, next_message
@@ -27,7 +27,7 @@ from signer.cms import Profile
 from signer.config import Caller
 from signer.consent import Consent
 from signer.credential import Credential, Output, certificates_of
-from signer.errors import Refusal, refusal_from
+from signer.errors import Refusal
 from signer.gate import FACTORS, Factor
 from signer.given import Given, source_of
 from signer.handlers import Call
@@ -193,15 +193,10 @@ class ApprovingService:
             ask.credential.key.ref, caller=ask.caller.name, pin=pin, timeout_s=timeout_s,
             override=request.override_final_try,
         )  # fmt: skip
-        try:
-            async with leased as lease:
-                reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
-                done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
-        except PinRefused as error:
-            refusal = refusal_from(error)
-            assert refusal is not None
-            people.pin_refused(refusal, ask.credential, source)
-            raise
+        guarded = people.pin_given(ask.credential, len(batch.items), source, override=request.override_final_try)
+        async with guarded, leased as lease:
+            reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
+            done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
         call.place.at_end(record.release)
         return done
 
