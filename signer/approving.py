@@ -57,6 +57,13 @@ class Opening:
     algorithm: Any
 
 
+@dataclass(slots=True)
+class _Signing:
+    """What a SignBatch makes of its batch: `ended` is how it stands when every item has its outcome."""
+
+    ended: Batch | None = None
+
+
 class ApprovingService:
     def __init__(
         self,
@@ -86,6 +93,7 @@ class ApprovingService:
         self._clock = clock
         self._steady = steady
         self._being_opened: set[bytes] = set()
+        self._being_signed: set[bytes] = set()
 
     # ---- the submitter's
 
@@ -166,19 +174,44 @@ class ApprovingService:
         self._batches.check(ask)
         if not batch.claimed:
             await asyncio.to_thread(self._check_files, batch)
-        if Factor.PIN in FACTORS[credential.gate]:
-            done = await self._with_pin(people, request, call, ask, batch)
-        else:
-            given = Given.read(request)
-            reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
-            done, record = await self._batches.sign(replace(ask, authorisation=reference))
-            call.place.at_end(record.release)
-        if all(one.status in FINAL for one in done):
-            now = self._steady.now()
-            await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
-            batch = replace(batch, state=State.SIGNED, ends=now + pending.LIFE_S)
+        async with self._signing(batch) as signing:
+            if Factor.PIN in FACTORS[credential.gate]:
+                done = await self._with_pin(people, request, call, ask, batch)
+            else:
+                given = Given.read(request)
+                reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
+                done, record = await self._batches.sign(replace(ask, authorisation=reference))
+                call.place.at_end(record.release)
+            if all(one.status in FINAL for one in done):
+                batch = signing.ended = replace(batch, state=State.SIGNED, ends=self._steady.now() + pending.LIFE_S)
         told = [pb.SignBatchOutcome(status=one.status.value, reason=one.reason) for one in done]
         return pb.SignBatchResponse(batch=_shown(batch), outcomes=told)
+
+    @contextlib.asynccontextmanager
+    async def _signing(self, batch: Batch) -> AsyncIterator["_Signing"]:
+        """
+        It is SIGNING meanwhile, before a PIN or a code is looked at: of two at one time the second is refused, and spends
+        nothing. Raises `Refusal` BATCH_STATE.
+        """
+        if batch.id in self._being_signed:
+            raise Refusal("BATCH_STATE")
+        self._being_signed.add(batch.id)
+        signing = _Signing()
+        try:
+            await self._do(lambda connection: pending.begin(connection, batch.id, self._ledger.writer.instance))
+            try:
+                yield signing
+            finally:
+                await asyncio.shield(asyncio.create_task(self._step_out(batch, signing.ended)))
+        finally:
+            self._being_signed.discard(batch.id)
+
+    async def _step_out(self, batch: Batch, ended: Batch | None) -> None:
+        if ended is None:
+            await self._do(lambda connection: pending.back(connection, batch.id))
+        else:
+            now = ended.ends - pending.LIFE_S
+            await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
 
     async def _with_pin(self, people: Consent, request: Any, call: Call, ask: Ask, batch: Batch) -> Outcomes:
         """On the person's own token, which takes her PIN for as long as this batch needs it."""
@@ -215,6 +248,7 @@ class ApprovingService:
 
     async def erase_left_over(self) -> None:
         """What a crash has left; before the first call."""
+        await self._reopen()
         living = await self._do(pending.living)
         await asyncio.to_thread(self._kept.erase_all_but, living)
 
@@ -222,9 +256,14 @@ class ApprovingService:
         """What no batch needs any more."""
         while True:
             now = self._steady.now()
+            await self._reopen()
             for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
                 await asyncio.to_thread(self._kept.erase, id_)
             await asyncio.sleep(LOOK_S)
+
+    async def _reopen(self) -> None:
+        instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
+        await self._do(lambda connection: pending.reopen(connection, instance, at_it))
 
     def _check_files(self, batch: Batch) -> None:
         """What is about to be signed is what was shown; raises `Refusal` AUTHZ_DIGEST."""
@@ -253,7 +292,7 @@ class ApprovingService:
             raise Refusal("BATCH_UNKNOWN", "there is no such document")
         if batch.state is State.CANCELLED:
             raise Refusal("BATCH_STATE")
-        is_original = caller.role == "consent" or (caller.role == "self" and batch.state is State.OPEN)
+        is_original = caller.role == "consent" or (caller.role == "self" and batch.state in {State.OPEN, State.SIGNING})
         if not is_original and batch.state is not State.SIGNED:
             raise Refusal("BATCH_STATE")
         cms = b"" if is_original else await self._cms(batch, number)

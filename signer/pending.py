@@ -2,6 +2,7 @@
 Batches that wait for a person: what will be signed, as the daemon has seen it, until it is signed or its time is over.
 
     OPEN       the documents are here; the person may look at them, and sign or refuse
+    SIGNING    a SignBatch is at it; OPEN again if it fails, or leaves items to be signed
     SIGNED     every item has its outcome; the submitter fetches them
     CANCELLED  by the person, or by the submitter
 
@@ -10,7 +11,7 @@ Rows in the store, documents in `kept.py`: both are erased 15 minutes after the 
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,8 +30,19 @@ LINK_BYTES = 32
 
 class State(StrEnum):
     OPEN = "OPEN"
+    SIGNING = "SIGNING"
     SIGNED = "SIGNED"
     CANCELLED = "CANCELLED"
+
+
+# Where each state is reached from: the one update that makes a step looks at it, so that of two at a time one is made.
+FROM: Mapping[State, State] = {
+    State.SIGNING: State.OPEN,
+    State.CANCELLED: State.OPEN,
+    State.OPEN: State.SIGNING,
+    State.SIGNED: State.SIGNING,
+}
+LIVE = (State.OPEN.value, State.SIGNING.value)  # not at its end yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,7 @@ def put(connection: Connection, batch: Batch) -> str:
             opened=int(batch.opened),
             ends=int(batch.ends),
             state=batch.state.value,
+            signing="",
             link=_hash(link),
             consent="",
         )
@@ -160,22 +173,46 @@ def named(connection: Connection, column: str, value: str, now: float, most: int
     return [get(connection, id_, now) for id_ in ids]
 
 
+def begin(connection: Connection, id_: bytes, instance: str) -> None:
+    """A SignBatch is at it, in this instance's daemon; raises `Refusal` BATCH_STATE."""
+    _step(connection, id_, State.SIGNING, {"signing": instance})
+
+
+def back(connection: Connection, id_: bytes) -> None:
+    """... and has ended without an outcome for every item."""
+    _step(connection, id_, State.OPEN, {"signing": ""})
+
+
 def end(connection: Connection, id_: bytes, state: State, now: float) -> None:
-    """From OPEN alone; raises `Refusal` BATCH_STATE."""
+    """SIGNED or CANCELLED; raises `Refusal` BATCH_STATE."""
+    _step(connection, id_, state, {"signing": "", "link": b"", "ends": int(now + LIFE_S)})
+
+
+def _step(connection: Connection, id_: bytes, state: State, values: Mapping[str, object]) -> None:
     table = batches
-    ended = update(table).where(table.c.id == id_, table.c.state == State.OPEN.value)
-    if connection.execute(ended.values(state=state.value, link=b"", ends=int(now + LIFE_S))).rowcount != 1:
+    stands = update(table).where(table.c.id == id_, table.c.state == FROM[state].value)
+    if connection.execute(stands.values(state=state.value, **values)).rowcount != 1:
         raise Refusal("BATCH_STATE")
+
+
+def reopen(connection: Connection, instance: str, at_it: Collection[bytes]) -> None:
+    """What a crash, or a database that did not answer, has left SIGNING: all of this instance's but those `at_it`."""
+    table = batches
+    left = select(table.c.id).where(table.c.state == State.SIGNING.value, table.c.signing == instance)
+    for id_ in connection.execute(left).scalars().all():
+        if bytes(id_) not in at_it:
+            back(connection, id_)
 
 
 def end_all(connection: Connection) -> None:
     """The clock that their times were taken from was wrong: nobody may sign what waits any more."""
-    connection.execute(update(batches).where(batches.c.state == State.OPEN.value).values(ends=0))
+    connection.execute(update(batches).where(batches.c.state.in_(LIVE)).values(ends=0))
 
 
 def erase(connection: Connection, now: float) -> Sequence[bytes]:
-    """Those whose time is over."""
-    ids = connection.execute(select(batches.c.id).where(batches.c.ends <= now)).scalars().all()
+    """Those whose time is over, but for one that is just being signed."""
+    over = select(batches.c.id).where(batches.c.ends <= now, batches.c.state != State.SIGNING.value)
+    ids = connection.execute(over).scalars().all()
     for id_ in ids:
         connection.execute(delete(batch_items).where(batch_items.c.batch == id_))
         connection.execute(delete(batches).where(batches.c.id == id_))

@@ -160,6 +160,7 @@ batches = Table(
     Column("opened", BigInteger, nullable=False),
     Column("ends", BigInteger, nullable=False),
     Column("state", String, nullable=False),
+    Column("signing", String, nullable=False),  # the instance of the ledger that is at it, in the state SIGNING
     Column("link", LargeBinary, nullable=False),  # SHA-256 of it; empty: it was used
     Column("consent", String, nullable=False),  # the caller that has used it
 )
