@@ -349,6 +349,7 @@ class ApprovingService:
         if opening.output is Output.RAW:
             raise Refusal("OUTPUT_NOT_ALLOWED", "documents are signed as CADES_B_B or PADES_B_B")
         arrival = Arrival(begin)
+        arrival.check_text(opening.credential.gate, call.caller)
         try:
             arrival.open(self._spool, call.caller.name)
             await arrival.receive(context)

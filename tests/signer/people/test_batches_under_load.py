@@ -1,9 +1,12 @@
 """Batches when two things happen at one time, or too many, or the disk does not play along."""
 
 import threading
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from pool import Algorithm, Hash, Scheme
@@ -14,9 +17,10 @@ from signer.pending import Batch, Item, State
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
+from tests.hostile import minimal_pdf
 from tests.signer.access.calls import Answer, said, signed
 from tests.signer.people import test_pin
-from tests.signer.people.persons import STICK_PIN, Town
+from tests.signer.people.persons import ALGORITHMS, STICK_PIN, Town, seen
 
 NOW = 1_800_000_000.0
 
@@ -80,3 +84,26 @@ def test_what_a_crash_left_in_signing(tmp_path: Path) -> None:
         with pytest.raises(Refusal, match="BATCH_STATE"):
             pending.end(connection, row(1).id, State.CANCELLED, NOW)
     engine.dispose()
+
+
+@pytest.mark.parametrize("text", [{"reason": "I owe the portal 10 000 euro"}, {"location": "Nowhere"}])
+def test_no_text_that_the_person_was_not_shown(town: Town, text: dict[str, str]) -> None:
+    """A reason or a location would be signed with the document and be seen by nobody: refused on both ways to a signature."""
+    pdf, before = minimal_pdf(text="A letter."), signed(town.rig)
+    opening = {"request_id": str(uuid.uuid4()), "credential": "ada-seen", "output": "PADES_B_B", **ALGORITHMS}
+    begin, end = pb.BeginDocument(index=0, name="letter", **text), pb.EndDocument(crc32c=google_crc32c.value(pdf))
+
+    def messages(request: Any, first: Any) -> Iterator[Any]:
+        yield request(open=first)
+        yield request(begin=begin)
+        yield request(chunk=pdf)
+        yield request(end=end)
+
+    batch = messages(pb.OpenBatchRequest, pb.BatchOpening(**opening))
+    answer = said(lambda: town["portal"].signing.OpenBatch(batch, timeout=20))
+    assert answer.brief == ("FAILED_PRECONDITION", "TEXT_NOT_SEEN")
+    reference = town.reference(town.people["ada"], seen([pdf], output="PADES_B_B"))
+    stream = messages(pb.SignDocumentsRequest, pb.OpenDocuments(authorisation=reference, **opening))
+    [result] = town["portal"].signing.SignDocuments(stream, timeout=20)
+    assert (pb.ItemStatus.Name(result.result.status), result.result.reason) == ("FAILED", "TEXT_NOT_SEEN")
+    assert signed(town.rig) == before
