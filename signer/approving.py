@@ -7,6 +7,7 @@ says of it beyond names. Items are signed as one request for digests, whose id i
 
 import asyncio
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -38,7 +39,10 @@ from signer.policy import Policy
 from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.spool import Spool
+from signer.store import reading
 from signer.v1 import signing_pb2 as pb
+
+log = logging.getLogger("signer.approving")
 
 LIST_MAX = 100
 LOOK_S = 30.0  # for batches whose time is over
@@ -105,7 +109,7 @@ class ApprovingService:
         opening = await self._opening(message.open, call)
         id_, now = uuid.UUID(call.request_id).bytes, self._steady.now()
         items: list[Item] = []
-        if id_ in self._being_opened or await self._do(lambda connection: pending.is_known(connection, id_)):
+        if id_ in self._being_opened or await self._look(lambda connection: pending.is_known(connection, id_)):
             raise Refusal("IDEMPOTENCY_MISMATCH", "this request_id has a batch; GetBatch shows it")
         self._being_opened.add(id_)
         try:
@@ -120,7 +124,7 @@ class ApprovingService:
                 else:
                     raise Refusal("STREAM_ORDER", "after open come documents, or digests")
             batch = self._batch(opening, call, id_, items, now)
-            link = await self._do(lambda connection: pending.put(connection, batch))
+            link = await self._do(lambda connection: pending.put(connection, batch, self._steady.now()))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._kept.erase, id_))
             raise
@@ -129,11 +133,12 @@ class ApprovingService:
         return pb.OpenBatchResponse(batch=_shown(batch), link=link)
 
     async def list_batches(self, _request: Any, call: Call) -> Any:
-        column = {"submit": "caller", "consent": "consent", "self": "subject"}[call.caller.role]
-        name = call.caller.subject or call.caller.name
-        now = self._steady.now()
-        listed = await self._do(lambda connection: pending.named(connection, column, name, now, LIST_MAX))
-        return pb.ListBatchesResponse(batches=[_shown(replace(one, items=()), one) for one in listed])
+        caller, now = call.caller, self._steady.now()
+        names = {"consent" if caller.role == "consent" else "caller": caller.name}
+        if caller.subject is not None:  # as `_mine` has it: of her program's batches those that are hers
+            names["subject"] = caller.subject
+        listed = await self._look(lambda connection: pending.named(connection, names, now, LIST_MAX))
+        return pb.ListBatchesResponse(batches=[_shown(one) for one in listed])
 
     # ---- both sides'
 
@@ -249,17 +254,24 @@ class ApprovingService:
     async def erase_left_over(self) -> None:
         """What a crash has left; before the first call."""
         await self._reopen()
-        living = await self._do(pending.living)
+        living = await self._look(pending.living)
         await asyncio.to_thread(self._kept.erase_all_but, living)
 
     async def keep_erasing(self) -> None:
-        """What no batch needs any more."""
+        """What no batch needs any more; whatever goes wrong with it is tried again."""
         while True:
-            now = self._steady.now()
-            await self._reopen()
-            for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
-                await asyncio.to_thread(self._kept.erase, id_)
+            try:
+                await self._reopen()
+                await self._erase()
+            except Exception:
+                log.exception("batches that are over are not erased; again in %g s", LOOK_S)
             await asyncio.sleep(LOOK_S)
+
+    async def _erase(self) -> None:
+        now = self._steady.now()
+        while over := await self._do(lambda connection: pending.erase(connection, now)):
+            for id_ in over:
+                await asyncio.to_thread(self._kept.erase, id_)
 
     async def _reopen(self) -> None:
         instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
@@ -415,13 +427,13 @@ class ApprovingService:
         caller, id_text, digests = call.caller, opening.request_id, [item.digest for item in items]
         ask = (caller, id_text, credential, opening.output, opening.algorithm, digests, call.deadline, call.accepted)
         self._batches.check(Ask(*ask))
-        return batch
+        return replace(batch, count=len(items), digest=batch.terms().digest())
 
     async def _mine(self, name: str, call: Call) -> Batch:
         """One answer for a batch that is not there and one that is not this caller's."""
         call.request_id = read.request_id(name)
         id_, now, caller = uuid.UUID(call.request_id).bytes, self._steady.now(), call.caller
-        batch = await self._do(lambda connection: pending.get(connection, id_, now))
+        batch = await self._look(lambda connection: pending.get(connection, id_, now))
         owner = {"submit": batch.caller == caller.name, "consent": batch.consent == caller.name}
         if not owner.get(caller.role, batch.subject == caller.subject and batch.caller == caller.name):
             raise Refusal("BATCH_UNKNOWN")
@@ -447,6 +459,15 @@ class ApprovingService:
 
         return await asyncio.to_thread(run)
 
+    async def _look(self, act: Callable[[Connection], T]) -> T:
+        """The same for what only reads."""
+
+        def run() -> T:
+            with reading(self._engine) as connection:
+                return act(connection)
+
+        return await asyncio.to_thread(run)
+
 
 @contextlib.contextmanager
 def _numbered(index: int) -> Iterator[None]:
@@ -458,9 +479,7 @@ def _numbered(index: int) -> Iterator[None]:
         raise Refusal(refusal.reason, detail, retry_s=refusal.retry_s) from None
 
 
-def _shown(batch: Batch, whole: Batch | None = None) -> Any:
-    """`whole` is the batch with its items, where `batch` is shown without."""
-    whole = whole or batch
+def _shown(batch: Batch) -> Any:
     items = [
         pb.BatchItem(name=item.name, size=item.size, input_sha256=item.input, digest=item.digest)
         for item in batch.items
@@ -476,8 +495,8 @@ def _shown(batch: Batch, whole: Batch | None = None) -> Any:
         as_claimed=batch.claimed,
         opened=_text(batch.opened),
         expires=_text(batch.ends),
-        short_digest=otp.short_digest(whole.terms().digest()),
-        count=len(whole.items),
+        short_digest=otp.short_digest(batch.digest),
+        count=batch.count,
     )
 
 

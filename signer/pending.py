@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -26,6 +27,7 @@ from signer.store import batch_items, batches
 LIFE_S = 900  # from its opening, and again from its end: a person reads, a portal fetches
 CALLER_MAX = 200  # open at one time, of one caller
 LINK_BYTES = 32
+ERASED_MAX = 4  # in one transaction: 20 000 items take 0.1 s, and whoever signs waits for no more than that
 
 
 class State(StrEnum):
@@ -69,7 +71,9 @@ class Batch:
     ends: float
     state: State
     consent: str
-    items: tuple[Item, ...]
+    items: tuple[Item, ...]  # none in a list
+    count: int = 0  # of them, and the digest of the terms: as they were stored
+    digest: bytes = b""
 
     def terms(self) -> Terms:
         return Terms(
@@ -83,9 +87,10 @@ class Batch:
         )
 
 
-def put(connection: Connection, batch: Batch) -> str:
+def put(connection: Connection, batch: Batch, now: float) -> str:
     """Store it; answers its one-time link. Raises `Refusal` TOO_MANY_BATCHES."""
-    mine = select(batches.c.id).where(batches.c.caller == batch.caller, batches.c.state == State.OPEN.value)
+    lives = batches.c.state.in_(LIVE), batches.c.ends > now
+    mine = select(batches.c.id).where(batches.c.caller == batch.caller, *lives)
     if len(connection.execute(mine.limit(CALLER_MAX)).all()) >= CALLER_MAX:
         raise Refusal("TOO_MANY_BATCHES")
     link = secrets.token_urlsafe(LINK_BYTES)
@@ -100,6 +105,8 @@ def put(connection: Connection, batch: Batch) -> str:
             scheme=batch.algorithm.scheme.value,
             hash=batch.algorithm.hash.value if batch.algorithm.hash else "",
             claimed=int(batch.claimed),
+            count=batch.count,
+            digest=batch.digest,
             opened=int(batch.opened),
             ends=int(batch.ends),
             state=batch.state.value,
@@ -149,6 +156,10 @@ def get(connection: Connection, id_: bytes, now: float) -> Batch:
         raise Refusal("BATCH_UNKNOWN")
     table = batch_items
     items = connection.execute(select(table).where(table.c.batch == id_).order_by(table.c.item)).all()
+    return _batch(row, items)
+
+
+def _batch(row: Any, items: Sequence[Any] = ()) -> Batch:
     return Batch(
         id=row.id,
         caller=row.caller,
@@ -163,14 +174,20 @@ def get(connection: Connection, id_: bytes, now: float) -> Batch:
         state=State(row.state),
         consent=row.consent,
         items=tuple(Item(one.name, one.size, one.input, one.digest, one.gap_start, one.gap_end) for one in items),
+        count=row.count,
+        digest=row.digest,
     )
 
 
-def named(connection: Connection, column: str, value: str, now: float, most: int) -> list[Batch]:
-    """A submitter's (`caller`), a consent caller's (`consent`) or a person's (`subject`), the newest first."""
-    found = select(batches.c.id).where(batches.c[column] == value, batches.c.ends > now)
-    ids = connection.execute(found.order_by(batches.c.opened.desc(), batches.c.id).limit(most)).scalars().all()
-    return [get(connection, id_, now) for id_ in ids]
+def named(connection: Connection, names: Mapping[str, str], now: float, most: int) -> list[Batch]:
+    """
+    Without their items, the newest first; `names` has the columns that say whose: `caller` the submitter's, `consent` the
+    consent caller's, `subject` the person's.
+    """
+    mine = [batches.c[column] == name for column, name in names.items()]
+    found = select(batches).where(*mine, batches.c.ends > now)
+    rows = connection.execute(found.order_by(batches.c.opened.desc(), batches.c.id).limit(most))
+    return [_batch(row) for row in rows]
 
 
 def begin(connection: Connection, id_: bytes, instance: str) -> None:
@@ -210,9 +227,9 @@ def end_all(connection: Connection) -> None:
 
 
 def erase(connection: Connection, now: float) -> Sequence[bytes]:
-    """Those whose time is over, but for one that is just being signed."""
+    """Some of those whose time is over, but for one that is just being signed; until there are none, ask again."""
     over = select(batches.c.id).where(batches.c.ends <= now, batches.c.state != State.SIGNING.value)
-    ids = connection.execute(over).scalars().all()
+    ids = connection.execute(over.limit(ERASED_MAX)).scalars().all()
     for id_ in ids:
         connection.execute(delete(batch_items).where(batch_items.c.batch == id_))
         connection.execute(delete(batches).where(batches.c.id == id_))

@@ -190,7 +190,7 @@ def waiting(office: Office) -> Batch:
         now + pending.LIFE_S, pending.State.OPEN, "", (Item("letter", 0, b"", bytes(32)),),
     )  # fmt: skip
     with office.engine.begin() as connection:
-        pending.put(connection, batch)
+        pending.put(connection, batch, now)
     return batch
 
 
