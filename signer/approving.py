@@ -25,10 +25,11 @@ from signer.batch import Ask, Batches
 from signer.clock import Clock, Steady, rfc3339
 from signer.cms import Profile
 from signer.config import Caller
-from signer.consent import Consent, Given, source_of
+from signer.consent import Consent
 from signer.credential import Credential, Output, certificates_of
 from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, Factor
+from signer.given import Given, source_of
 from signer.handlers import Call
 from signer.kept import Kept, KeptError
 from signer.ledger import Ledger
@@ -169,7 +170,7 @@ class ApprovingService:
         if Factor.PIN in FACTORS[credential.gate]:
             done = await self._with_pin(people, request, call, ask, batch)
         else:
-            given = Given.read(request)
+            given = Given.read(request, call.caller)
             reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
             done, record = await self._batches.sign(replace(ask, authorisation=reference))
             call.place.at_end(record.release)
@@ -182,7 +183,7 @@ class ApprovingService:
 
     async def _with_pin(self, people: Consent, request: Any, call: Call, ask: Ask, batch: Batch) -> Outcomes:
         """On the person's own token, which takes her PIN for as long as this batch needs it."""
-        source = source_of(request.source)
+        source = source_of(request.source, call.caller)
         try:
             pin = Pin(request.pin)
         except PinError as error:

@@ -10,69 +10,40 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete
 
 from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Codes, CodesError
+from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
-from signer.credential import Credential
+from signer.credential import Credential, check_active
 from signer.errors import Refusal
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
+from signer.given import Given
 from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
+from signer.proof import SENT_S, Proof
 from signer.queued import OutboxFull
-from signer.secret import Code, CodeError
 from signer.store import sent_codes
 from signer.subject import Subject
+from signer.transaction import transactions
 
 log = logging.getLogger("signer.consent")
 
 CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
-SENT_S = 300.0  # a one-time code that was sent (ASVS 5.0, 6.5.5: at most ten minutes)
-SENT_PAUSE_S = 30.0  # between two of them: a person who asks twice is still waiting for the first
+REFUSED_MAX = 30  # rows of the ledger a minute, of one source: what somebody tries for hours must not fill the disk
 LOOK_S = 30.0  # for enrolments that begin, and what is to be forgotten
 
-SOURCE_CHARACTERS_MAX = 64  # an address, with or without a port
-
 T = TypeVar("T")
-
-
-def source_of(text: str) -> str:
-    """Where a person was, as the caller says; raises `Refusal` STRING_TOO_LONG."""
-    if len(text) > SOURCE_CHARACTERS_MAX or not text.isprintable():
-        raise Refusal("STRING_TOO_LONG", "source")
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a person has typed, and where she was then, as the caller says."""
-
-    code: Code
-    otp: str
-    source: str
-
-    @classmethod
-    def read(cls, request: Any) -> "Given":
-        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES."""
-        try:
-            code = Code(request.secret_code)
-        except CodeError as error:
-            raise Refusal("CODE_RULES", str(error)) from None
-        return cls(code, request.otp, source_of(request.source))
-
-    def __repr__(self) -> str:
-        return f"Given(source={self.source!r})"
 
 
 class Consent:
@@ -90,17 +61,18 @@ class Consent:
         whom: str,
         wait_s: float,
     ) -> None:
-        self._engine = engine
         self._ledger = ledger
+        self._do = transactions(engine)
         self._codes = codes
         self._seeds = seeds
-        self._sent_key = sent_key
+        self._proof = Proof(self._do, codes, seeds, sent_key, steady)
         self._outbox = outbox
         self._refresh = refresh
         self._steady = steady
         self._issuer = issuer
         self._whom = whom
         self._wait_s = wait_s
+        self._rate = _Rate()
 
     # ---- signing
 
@@ -115,8 +87,8 @@ class Consent:
         ends = now + SENT_S
 
         def send(connection: Connection) -> Contact:
-            person = _active(connection, credential.subject)
-            self._put_sent(connection, person, code, terms.digest(), now)
+            person = subject.active(connection, credential.subject)
+            self._proof.put_sent(connection, person.name, code, terms.digest(), now)
             contact = _contact(person)
             if is_login:
                 self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, until=_time(ends))
@@ -197,8 +169,9 @@ class Consent:
 
         def redeemed(connection: Connection) -> tuple[str, float]:
             found = authorisation.redeem(connection, ask.authorisation, asked, now)
+            check_active(connection, credential.name)  # it may have been suspended while the call waited
             if Factor.CODE in FACTORS[credential.gate]:
-                _active(connection, found.subject)
+                subject.active(connection, found.subject)
             else:
                 _not_suspended(connection, found.subject)
             if found.subject != credential.subject:
@@ -228,7 +201,7 @@ class Consent:
 
         begins = await self._do(begin)
         await self._changed(name, "enrolment asked for", operator)
-        await self.look_around()
+        await self._begin_enrolment(name)
         return begins
 
     async def suspend(self, name: str, operator: str, *, resume: bool) -> None:
@@ -276,11 +249,11 @@ class Consent:
                 seed = self._seeds.open(found.subject, otp.Kind[found.factor.name], subject.SEED_ID, found.seed)
                 return found.subject, otp.uri(otp.Kind[found.factor.name], seed, found.subject, self._issuer), None
             code, contact = otp.new_code(), _contact(person)
-            self._put_sent(connection, person, code, _ENROLMENT, now)
+            self._proof.put_sent(connection, person.name, code, _ENROLMENT, now)
             self._tell(connection, person, Template.LOGIN_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
             return found.subject, "", contact
 
-        return await self._do(look, keep=("ENROLMENT_UNKNOWN",))
+        return await self._looked(look)
 
     async def complete(self, enrolment: str, given: Given, only: str | None) -> str:
         """Set the person's code, once a first one-time code is shown; answers the subject. Raises `Refusal`."""
@@ -294,17 +267,38 @@ class Consent:
             guesses.right(connection, number)
             return found, subject.known(connection, found.subject), mine
 
-        found, person, number = await self._do(look, keep=("ENROLMENT_UNKNOWN",))
-        code = await self._asked(number, self._codes.hash(given.code))
+        found, person, number = await self._looked(look)
+        async with self._proof.counted(number):
+            code = await self._proof.asked(self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
-            last = self._last(connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now)
+            reason, last = self._proof.one_time(
+                connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now
+            )
+            if reason:
+                raise Refusal(reason)
             guesses.right(connection, number)
-            subject.complete(connection, found.subject, code, found.seed, last)
+            subject.complete(connection, found.subject, enrolment, code, found.seed, last)
 
         await self._do(finish)
         await self._changed(found.subject, "enrolled", found.subject)
         return found.subject
+
+    async def _looked(self, look: Callable[[Connection], T]) -> T:
+        """What `look` answers; an enrolment code that there is not has been counted all the same."""
+
+        def counted(connection: Connection) -> T | Refusal:
+            try:
+                return look(connection)
+            except Refusal as refusal:
+                if refusal.reason != "ENROLMENT_UNKNOWN":
+                    raise
+                return refusal
+
+        answer = await self._do(counted)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
 
     async def keep_looking_around(self) -> None:
         while True:
@@ -317,20 +311,36 @@ class Consent:
     async def look_around(self) -> None:
         """Send the codes of enrolments that begin now, and forget what is over."""
         now = self._steady.now()
+        for name in await self._do(lambda connection: subject.due(connection, now)):
+            try:
+                await self._begin_enrolment(name)
+            except Refusal as refusal:  # one contact that cannot be reached is no reason not to reach the next
+                log.warning("the enrolment of %s waits: %s", name, refusal)
 
-        def act(connection: Connection) -> None:
-            for name in subject.due(connection, now):
-                person = subject.known(connection, name)
-                seed = b""
-                if person.factor is not Factor.SENT:
-                    seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
-                code = subject.ticket(connection, name, seed)
-                ends = now + subject.ENROLMENT_S
-                self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+        def erase(connection: Connection) -> None:
             for table in (guesses, authorisation):
                 table.erase(connection, now)
 
-        await self._do(act)
+        await self._do(erase)
+
+    async def _begin_enrolment(self, name: str) -> None:
+        """Send its code, if it begins now and nobody has sent it yet. Raises `Refusal` CONTACT_UNREACHABLE."""
+        now = self._steady.now()
+
+        def begin(connection: Connection) -> None:
+            if name not in subject.due(connection, now):
+                return
+            person = subject.known(connection, name)
+            seed = b""
+            if person.factor is not Factor.SENT:
+                seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
+            code = subject.ticket(connection, name, seed, now)
+            if not code:
+                return
+            ends = now + subject.ENROLMENT_S
+            self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+
+        await self._do(begin)
 
     async def confirm_clock(self) -> None:
         """
@@ -352,95 +362,19 @@ class Consent:
     async def _prove(self, credential: Credential, given: Given, binding: bytes) -> Subject:
         """Who it is, now that code and one-time code are right; raises `Refusal` OTP_*."""
         try:
-            return await self._proved(credential, given, binding)
+            return await self._proof.person(credential, given, binding)
         except Refusal as refusal:
             self._refused(refusal, credential, given.source)
-            raise
-
-    async def _proved(self, credential: Credential, given: Given, binding: bytes) -> Subject:
-        now = self._steady.now()
-        [_, kind] = FACTORS[credential.gate]
-
-        def look(connection: Connection) -> tuple[Subject, int]:
-            person = _active(connection, credential.subject)
-            if person.factor is not kind:
-                raise Refusal("GATE_MISMATCH", f"the subject is enrolled with {person.factor}")
-            return person, guesses.begin(connection, person.name, credential.name, given.source, now)
-
-        person, number = await self._do(look)
-        is_right = await self._asked(number, self._codes.matches(given.code, person.code))
-
-        def finish(connection: Connection) -> None:
-            if not is_right:
-                raise Refusal("OTP_INCORRECT")
-            fresh = _active(connection, person.name)
-            last = self._last(connection, fresh, kind, fresh.seed, fresh.last, given.otp, binding, now)
-            if not subject.use(connection, fresh.name, fresh.last, last):
-                raise Refusal("OTP_USED")
-            guesses.right(connection, number)
-
-        try:
-            await self._do(finish)
-        except Refusal:
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
-                await self._do(lambda connection: self._tell_if_locked(connection, person, now))
+                if refusal.reason.startswith("OTP_") and refusal.reason != "OTP_LOCKED":
+                    await self._do(lambda connection: self._tell_if_locked(connection, credential.subject))
             raise
-        return person
 
-    def _tell_if_locked(self, connection: Connection, person: Subject, now: float) -> None:
+    def _tell_if_locked(self, connection: Connection, name: str) -> None:
         """After the last attempt; those that are refused afterwards are not counted, so it is told once."""
-        until = guesses.locked_until(connection, person.name, now)
+        until = guesses.locked_until(connection, name, self._steady.now())
         if until is not None:
-            self._tell(connection, person, Template.LOCKED, until, until=_time(until))
-
-    def _last(
-        self, connection: Connection, person: Subject, kind: Factor, sealed: bytes, last: int, code: str, binding: bytes,
-        now: float,
-    ) -> int:  # fmt: skip
-        """What the subject's `last` is after this one-time code; raises `Refusal` unless it is right."""
-        if kind is Factor.SENT:
-            self._take_sent(connection, person.name, code, binding, now)
-            return last + 1
-        seed = self._seeds.open(person.name, otp.Kind[kind.name], subject.SEED_ID, sealed)
-        if kind is Factor.HOTP:
-            following = otp.hotp_counter(seed, code, last)
-            if following is None:
-                raise Refusal("OTP_INCORRECT")
-            return following
-        moment = datetime.fromtimestamp(now, UTC)
-        step = otp.totp_step(seed, code, moment, last)
-        if step is None:
-            used = otp.totp_step(seed, code, moment, 0) is not None
-            raise Refusal("OTP_USED" if used else "OTP_INCORRECT")
-        return step
-
-    def _put_sent(self, connection: Connection, person: Subject, code: str, binding: bytes, now: float) -> None:
-        table = sent_codes
-        ends = connection.execute(select(table.c.ends).where(table.c.subject == person.name)).scalar_one_or_none()
-        if ends is not None and now < ends - SENT_S + SENT_PAUSE_S:
-            raise Refusal("OTP_SENT", retry_s=ends - SENT_S + SENT_PAUSE_S - now)
-        connection.execute(delete(table).where(table.c.subject == person.name))
-        fingerprint = otp.fingerprint(self._sent_key, code, otp.binding("terms", person.name, binding))
-        values = {"fingerprint": fingerprint, "binding": binding, "ends": int(now + SENT_S)}
-        connection.execute(insert(table).values(subject=person.name, **values))
-
-    def _take_sent(self, connection: Connection, name: str, code: str, binding: bytes, now: float) -> None:
-        table = sent_codes
-        row = connection.execute(select(table).where(table.c.subject == name)).one_or_none()
-        if row is None or now >= row.ends or row.binding != binding:
-            raise Refusal("OTP_EXPIRED")
-        if not otp.matches(self._sent_key, code, otp.binding("terms", name, binding), row.fingerprint):
-            raise Refusal("OTP_INCORRECT")
-        if connection.execute(delete(table).where(table.c.subject == name)).rowcount != 1:
-            raise Refusal("OTP_USED")
-
-    async def _asked(self, number: int, question: Awaitable[T]) -> T:
-        """What the hashers say. Where they say nothing, nothing was found out, and the attempt is not counted."""
-        try:
-            return await question
-        except CodesError as error:
-            await self._do(lambda connection: guesses.right(connection, number))
-            raise Refusal(error.reason) from None
+            self._tell(connection, subject.known(connection, name), Template.LOCKED, until, until=_time(until))
 
     def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:
         """Queue a message to the person's contact, with what the transaction does otherwise. Raises `Refusal`."""
@@ -461,36 +395,33 @@ class Consent:
         await self._ledger.note(Kind.REGISTER, {"subject": name, "what": what, "who": who})
 
     def _refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
-        """Refusals of people's codes and authorisations are in the ledger, too; they are bounded by the guesses."""
+        """
+        Refusals of people's codes and authorisations are in the ledger, too: codes are bounded by the guesses, and of each
+        source only so many in a minute, whatever it sends.
+        """
+        if refusal.reason == "OTP_LOCKED" or not self._rate.allows(source, self._steady.now()):
+            log.warning("refused: %s subject=%s source=%s", refusal.reason, credential.subject, source)
+            return
         fields = {"reason": refusal.reason, "subject": credential.subject, "credential": credential.name}
         self._ledger.note_soon(Kind.REFUSED, {**fields, "source": source})
 
-    async def _do(self, act: Callable[[Connection], T], *, keep: tuple[str, ...] = ()) -> T:
-        """In one transaction, off the loop. A refusal takes back what the transaction did, but for those in `keep`."""
 
-        def run() -> Any:
-            with self._engine.begin() as connection:
-                try:
-                    return act(connection)
-                except Refusal as refusal:
-                    if refusal.reason in keep:
-                        return refusal
-                    raise
+class _Rate:
+    """So many in a minute, of each source."""
 
-        answer = await asyncio.to_thread(run)
-        if isinstance(answer, Refusal):
-            raise answer
-        return answer  # type: ignore[no-any-return]
+    def __init__(self) -> None:
+        self._minute = 0
+        self._counts: Counter[str] = Counter()
+
+    def allows(self, source: str, now: float) -> bool:
+        if int(now // 60) != self._minute:
+            self._minute = int(now // 60)
+            self._counts.clear()
+        self._counts[source] += 1
+        return self._counts[source] <= REFUSED_MAX
 
 
 _ENROLMENT = hashlib.sha256(b"paraph-enrolment-v1").digest()
-
-
-def _active(connection: Connection, name: str) -> Subject:
-    person = subject.read(connection, name)
-    if person is None or person.state is not subject.State.ACTIVE:
-        raise Refusal("SUBJECT_SUSPENDED")
-    return person
 
 
 def _not_suspended(connection: Connection, name: str) -> None:

@@ -224,7 +224,7 @@ def add(
     user who runs the command.
     """
     if not re.fullmatch(NAME, name):
-        raise CredentialError(f"{name!r} cannot be a name: small letters, digits, '.', '_' and '-', at most 63")
+        raise CredentialError("a credential's name has small letters, digits, '.', '_' and '-', at most 63")
     chain = _chain(pem)
     purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
     if purpose is Purpose.AUTHENTICATION and outputs:
@@ -286,6 +286,13 @@ def _check_bounds(bounds: Bounds) -> None:
         raise CredentialError(f"an authorisation is for at most {DIGESTS_MAX} digests")
     if bounds.hours and not re.fullmatch("([01][0-9]|2[0-3])-([01][0-9]|2[0-3])", bounds.hours):
         raise CredentialError("hours are two hours of the day, UTC, as 08-18: the second one is not included")
+
+
+def check_active(connection: Connection, name: str) -> None:
+    """As it is stored now; raises `Refusal`."""
+    state = connection.execute(select(credentials.c.state).where(credentials.c.name == name)).scalar_one_or_none()
+    if state != State.ACTIVE.value:
+        raise Refusal("CREDENTIAL_PENDING" if state == State.PENDING.value else "CREDENTIAL_SUSPENDED")
 
 
 def activate(connection: Connection, subject: str) -> None:

@@ -57,6 +57,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
     "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
     "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 6 to 64 characters, not all the same."),
+    "SOURCE_INVALID": (
+        Code.INVALID_ARGUMENT,
+        "source is the IP address that the person is at, without a port, or empty.",
+    ),
     "CODES_FAILED": (Code.UNAVAILABLE, "The process that checks codes was lost; try again."),
     "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
     "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),

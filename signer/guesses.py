@@ -33,8 +33,10 @@ LIMITS = (Limit("subject", 5, 10), Limit("credential", 5, 10), Limit("source", 3
 def begin(connection: Connection, subject: str, credential: str, source: str, now: float) -> int:
     """
     Count an attempt, from which it is wrong until `right` says otherwise; answers its number. An empty name is not
-    counted. Raises `Refusal` OTP_LOCKED with the time after which there is another.
+    counted; without any there is no number (0). Raises `Refusal` OTP_LOCKED with the time after which there is another.
     """
+    if not (subject or credential or source):
+        return 0
     given = {"subject": subject, "credential": credential, "source": source}
     if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))

@@ -19,13 +19,8 @@ import sys
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
-from argon2.low_level import (  # type: ignore[attr-defined]  # `lib` is documented, and not in its list of exports
-    ARGON2_VERSION,
-    Type,
-    error_to_str,
-    ffi,
-    lib,
-)
+# `lib` is documented, and not in the module's list of exports.
+from argon2.low_level import ARGON2_VERSION, Type, error_to_str, ffi, lib  # type: ignore[attr-defined]
 
 from pool import wire
 from pool.child import harden, open_socket

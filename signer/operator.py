@@ -26,6 +26,7 @@ from signer.v1 import operator_pb2 as pb
 
 PROTOCOL = 1
 WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
+_WORDS = "contact_kind is email or webhook, language en or fr, factor totp, hotp or sent"
 
 
 class OperatorService:
@@ -119,14 +120,15 @@ class OperatorService:
             raise Refusal("SUBJECT_UNKNOWN", "a subject's name has small letters, digits, '.', '_' and '-'")
         try:
             kind, language = ContactKind(request.contact_kind), Language(request.language or "en")
-            contact = Contact(kind, request.contact)
             factor = Factor(request.factor)
+        except ValueError:
+            raise Refusal("SUBJECT_INVALID", _WORDS) from None
+        if factor not in {Factor.TOTP, Factor.HOTP, Factor.SENT}:
+            raise Refusal("SUBJECT_INVALID", _WORDS)
+        try:
+            contact = Contact(kind, request.contact)
         except ContactError as error:
             raise Refusal("CONTACT_INVALID", str(error)) from None
-        except ValueError as error:
-            raise Refusal("SUBJECT_INVALID", str(error)) from None
-        if factor not in {Factor.TOTP, Factor.HOTP, Factor.SENT}:
-            raise Refusal("SUBJECT_INVALID", "the factor is totp, hotp or sent")
         begins = await self._people().enrol(request.subject, contact, language.value, factor, call.caller.name)
         return pb.EnrolSubjectResponse(begins=rfc3339(datetime.fromtimestamp(begins, UTC)))
 

@@ -40,9 +40,7 @@ class Register:
     async def store(self, message: Any, who: str) -> Credential:
         """A RegisterCredentialRequest; raises `Refusal` CREDENTIAL_INVALID."""
         try:
-            gate, outputs = Gate(message.gate or Gate.CALLER), [Output(word) for word in message.outputs]
-            if Output.LOGIN in outputs:
-                raise CredentialError("no request can name the output LOGIN")
+            gate, outputs = _gate(message.gate or Gate.CALLER), [_output(word) for word in message.outputs]
             bounds = Bounds(message.digests_max, message.lifetime_s or LIFETIME_S, message.hours, message.claimed)
             await asyncio.to_thread(
                 rows.add, self._engine, message.name, message.certificates, cka_id=message.key_id or None,
@@ -64,3 +62,16 @@ class Register:
         await self._refresh()
         await self._ledger.note(Kind.REGISTER, {"credential": name, "what": what, "who": who})
         return self._credentials()[name]
+
+
+def _gate(word: str) -> Gate:
+    if word not in set(Gate):
+        raise CredentialError(f"gate is one of {', '.join(Gate)}")
+    return Gate(word)
+
+
+def _output(word: str) -> Output:
+    """One that a request can name."""
+    if word == Output.LOGIN or word not in set(Output):
+        raise CredentialError("outputs are RAW, CADES_B_B and PADES_B_B")
+    return Output(word)

@@ -20,6 +20,7 @@ from typing import Any
 
 from signer import recovery
 from signer.appearing import sync_directory
+from signer.burnt import burn
 from signer.clock import rfc3339
 from signer.database import Database, StoreError
 from signer.evidence import instance_of, read_only
@@ -63,6 +64,7 @@ def restore(
         _copy(backup, draft)
         found, what = _look(draft, database, notes, spki)
         carried = _carry(database, draft)
+        _burn(draft)
         now = datetime.now(UTC)
         requests = "unknown" if carried is None else "carried"
         backend = SqliteDatabase(draft).backend()
@@ -177,6 +179,15 @@ def _carry(database: Path, draft: Path) -> int | None:
             return sum(_insert(copy, table, rows) for table, rows in tables.items())
     except (StoreError, sqlite3.Error):
         return None
+
+
+def _burn(draft: Path) -> None:
+    engine = open_store(draft)
+    try:
+        with engine.begin() as connection:
+            burn(connection)
+    finally:
+        engine.dispose()
 
 
 def _insert(copy: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> int:

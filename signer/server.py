@@ -62,7 +62,7 @@ LEDGER_LOOK_S = 0.25  # health says within a second that the disk fails
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
-_FIXED = ("server", "token", "listener", "ledger")
+_FIXED = ("server", "token", "listener", "ledger", "people")
 
 
 class Daemon:

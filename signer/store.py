@@ -100,8 +100,8 @@ sent_codes = Table(
     "sent_codes",
     METADATA,
     Column("subject", String, primary_key=True),
+    Column("binding", LargeBinary, primary_key=True),  # SHA-256 of what it was sent for
     Column("fingerprint", LargeBinary, nullable=False),
-    Column("binding", LargeBinary, nullable=False),  # SHA-256 of what it was sent for
     Column("ends", BigInteger, nullable=False),
 )
 # Each attempt to give a code or a one-time code, from before it is looked at until it proves right.
@@ -113,6 +113,7 @@ guesses = Table(
     Column("credential", String, nullable=False),
     Column("source", String, nullable=False),
     Column("time", BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # a number is nobody else's later
 )
 for _what in ("subject", "credential", "source"):
     Index(f"guesses_{_what}", guesses.c[_what], guesses.c.time)
@@ -288,7 +289,7 @@ def as_it_is(where: Where) -> Engine:
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: object) -> None:
@@ -323,6 +324,7 @@ def _engine(url: str) -> Engine:
         creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         use_native_hstore=False,
+        hide_parameters=True,  # what goes into a statement is nothing for an error's text
     )
 
 

@@ -120,13 +120,16 @@ def due(connection: Connection, now: float) -> list[str]:
     return list(connection.execute(pending).scalars())
 
 
-def ticket(connection: Connection, name: str, seed: bytes) -> str:
-    """The enrolment code that is sent now; whoever has it and the contact's next message is the person."""
+def ticket(connection: Connection, name: str, seed: bytes, now: float) -> str:
+    """
+    The enrolment code that is sent now, and good from now on; whoever has it and the contact's next message is the person.
+    Empty where another daemon has sent one.
+    """
     text = base64.b32encode(secrets.token_bytes(_CODE_BYTES)).decode()
     code = "-".join(text[start : start + 4] for start in range(0, len(text), 4))
-    values = {"code": _hash(code), "seed": seed, "is_sent": 1}
-    connection.execute(update(enrolments).where(enrolments.c.subject == name).values(**values))
-    return code
+    values = {"code": _hash(code), "seed": seed, "is_sent": 1, "ends": int(now + ENROLMENT_S)}
+    unsent = (enrolments.c.subject == name) & (enrolments.c.is_sent == 0)
+    return code if connection.execute(update(enrolments).where(unsent).values(**values)).rowcount == 1 else ""
 
 
 def enrolment(connection: Connection, code: str, now: float) -> Enrolment:
@@ -139,12 +142,14 @@ def enrolment(connection: Connection, code: str, now: float) -> Enrolment:
     return Enrolment(row.subject, row.begins, row.ends, Factor(row.factor), row.seed)
 
 
-def complete(connection: Connection, name: str, code: str, seed: bytes, last: int) -> None:
+def complete(connection: Connection, name: str, enrolment: str, code: str, seed: bytes, last: int) -> None:
     """
-    The person has set the code (a PHC string) and shown a first one-time code. Raises `Refusal` ENROLMENT_UNKNOWN where
+    By this enrolment code, not by one that has replaced it meanwhile. The person has set the code (a PHC string) and shown a first one-time code. Raises `Refusal` ENROLMENT_UNKNOWN where
     another call was quicker, SUBJECT_SUSPENDED where an operator was.
     """
-    gone = connection.execute(delete(enrolments).where(enrolments.c.subject == name))
+    gone = connection.execute(
+        delete(enrolments).where(enrolments.c.subject == name, enrolments.c.code == _hash(enrolment))
+    )
     if gone.rowcount != 1:
         raise Refusal("ENROLMENT_UNKNOWN")
     values = {"state": State.ACTIVE.value, "code": code, "seed": seed, "last": last}
@@ -192,6 +197,14 @@ def rekey(connection: Connection, old: Seeds, new: Seeds) -> int:
             connection.execute(update(table).where(name == row.subject).values(seed=row.data))
             count += 1
     return count
+
+
+def active(connection: Connection, name: str) -> Subject:
+    """Raises `Refusal` SUBJECT_SUSPENDED."""
+    person = read(connection, name)
+    if person is None or person.state is not State.ACTIVE:
+        raise Refusal("SUBJECT_SUSPENDED")
+    return person
 
 
 def known(connection: Connection, name: str) -> Subject:

@@ -90,6 +90,8 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
             "key": c.key_type,
             "key_label": c.key.label,
             "outputs": sorted(c.outputs),
+            "gate": c.gate.value,
+            "person": c.subject,
             "subject": c.x509.subject.rfc4514_string(),
             "not_after": rfc3339(c.x509.not_valid_after_utc),
             "key_id": c.key.ref,
@@ -99,10 +101,12 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
     if options.json:
         print(json.dumps(records, indent=2))
         return OK
-    table = Table("name", "purpose", "state", "key", "outputs", "valid to", "subject", box=None, pad_edge=False)
+    names = ("name", "purpose", "state", "gate", "person", "key", "outputs", "valid to", "subject")
+    table = Table(*names, box=None, pad_edge=False)
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
-        table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
+        who = (r["gate"], r["person"] or "-")
+        table.add_row(r["name"], r["purpose"], r["state"], *who, r["key"], outputs, r["not_after"], r["subject"])
     for_tables().print(table)
     return OK
 

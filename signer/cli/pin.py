@@ -73,7 +73,7 @@ class TokenPin:
 
 def _waiting() -> Status:
     """Somebody else may have the token, and a card takes its time."""
-    return Console(stderr=True).status("the token signs")
+    return Console(stderr=True).status("the token is at work")
 
 
 def _why(outcomes: list[Any]) -> str:

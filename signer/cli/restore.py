@@ -104,6 +104,7 @@ def _wrong(options: argparse.Namespace, config: "Config") -> str:
 
 
 def _restore(options: argparse.Namespace, config: "Config") -> int:
+    from signer.burnt import burn
     from signer.checkpoint_key import spki_of
     from signer.config import ConfigError, NoCredentials
     from signer.database import database_at, where
@@ -127,12 +128,15 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
     if isinstance(place, Path):
         done = restore(options.file, place, notes, spki, reason, version("paraph"))
     else:
-        open_store(place).dispose()
+        engine = open_store(place)
         in_place = declare_in_place(database_at(place, config.server.state), notes, spki, reason, version("paraph"))
         if in_place is None:
             _tell_unread(unread)
             print(_NOTHING, file=sys.stderr)
             return FAILED
+        with engine.begin() as connection:
+            burn(connection)
+        engine.dispose()
         done = in_place
     _tell(done, place)
     _tell_unread(unread)

@@ -5,12 +5,14 @@ The ways in which `paraph sign` has files signed, by the gate of the credential.
     code+...     the person is shown the files and types her codes; then the same, with her authorisation
     token-pin    the person is shown the files; they are sent, she types the PIN of her token, and they are fetched
 
-A word of a person is for files of one output: PDFs, and then the others. Each of these groups is shown, allowed and
-signed before the next, so that no authorisation grows old while somebody looks for the next code.
+A word of a person is for files of one output: PDFs, and then the others. She is shown both groups before she is asked for
+anything. The first is allowed and signed before the second, so that no authorisation grows old while she waits for her
+next one-time code; a PIN is typed once.
 """
 
 import argparse
 import contextlib
+import functools
 import sys
 import time
 import uuid
@@ -64,15 +66,17 @@ class Signing:
         prompt.check()
         if self._credential.state in _NOT_ACTIVE:
             raise ServiceError(*_NOT_ACTIVE[self._credential.state], "FAILED_PRECONDITION")
-        pin, codes = TokenPin(self._options, self._credential), Codes(self._client, self._credential)
-        for output in OUTPUTS:
-            group = [job for job in jobs if job.output == output]
-            if not group:
-                continue
-            shown = preview.shown([job.source for job in group])
-            preview.show(self._credential, shown, output)
+        groups = [group for output in OUTPUTS if (group := [job for job in jobs if job.output == output])]
+        shown = [preview.show(self._credential, group) for group in groups]
+        if is_pin:
+            allow = functools.partial(self._with_pin, TokenPin(self._options, self._credential))
+        else:
+            allow = functools.partial(self._with_codes, Codes(self._client, self._credential))
+            if len(groups) > 1:
+                prompt.tell("You are asked for a one-time code for each of the two.")
+        for group, files in zip(groups, shown, strict=True):
             try:
-                await (self._with_pin(pin, group, shown) if is_pin else self._with_codes(codes, group, shown))
+                await allow(group, files)
             except ServiceError as error:
                 if not error.reason or not self.rows:
                     raise

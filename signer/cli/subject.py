@@ -93,7 +93,7 @@ def _to_know(one: Any) -> list[str]:
     if one.locked_until:
         known.append(f"LOCKED until {one.locked_until}")
     elif one.attempts:
-        known.append(f"{one.attempts} wrong within a day")
+        known.append(f"wrong attempts within a day: {one.attempts}")
     if one.enrolment_ends:
         known.append(f"enrolment code good from {one.enrolment_begins} to {one.enrolment_ends}")
     return known

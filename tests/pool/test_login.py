@@ -351,11 +351,18 @@ async def test_a_count_that_cannot_be_written(
 # ---- keys that want the PIN each time
 
 
+@pytest.fixture(scope="module")
+def each_card(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store(tmp_path_factory.mktemp("each") / "softhsm")
+    made.token("card")
+    made.keys("card", ["P-256", "RSA-2048"], pin_each_time=True)
+    return made
+
+
 @pytest.fixture
-def each(own_store: Store) -> Store:
-    """The token "card" with keys that are CKA_ALWAYS_AUTHENTICATE."""
-    own_store.token("card")
-    own_store.keys("card", ["P-256", "RSA-2048"], pin_each_time=True)
+def each(own_store: Store, each_card: Store) -> Store:
+    """A test's own token "card" with keys that are CKA_ALWAYS_AUTHENTICATE."""
+    each_card.copy_to(own_store)
     return own_store
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyotp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert, select
 
 from pool import Algorithm, Hash, Key, Scheme
 from signer.batch import Allowed, Ask
@@ -31,7 +31,7 @@ from signer.otp import Seeds
 from signer.queued import Queue
 from signer.queued import settled as settled_row
 from signer.secret import Code
-from signer.store import open_store
+from signer.store import credentials, open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()
 ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
@@ -212,6 +212,15 @@ class Office:
         return self.code(person.name, "sign-code")
 
     def ask(self, credential: Credential, reference: bytes, digests: Sequence[bytes] = (b"d" * 32,)) -> Ask:
+        with self.engine.begin() as connection:  # it is looked at in the store, too
+            known = connection.execute(select(credentials.c.name).where(credentials.c.name == credential.name)).first()
+            if known is None:
+                connection.execute(
+                    insert(credentials).values(
+                        name=credential.name, purpose="SIGNATURE", certificates="", outputs="", state="ACTIVE",
+                        gate=credential.gate.value, subject=credential.subject,
+                    )
+                )  # fmt: skip
         portal = Caller(name="portal", role="submit", rpcs=frozenset())
         ask = (portal, str(uuid.uuid4()), credential, Output.RAW, ALGORITHM, list(digests))
         return Ask(*ask, self.clock.monotonic() + 30, self.clock.wall(), authorisation=reference)

@@ -644,7 +644,7 @@ def test_row_1_1_a_stolen_database(town: Town, tmp_path: Path) -> None:
     }
     for number, text in enumerate(sorted(spelt)):
         assert said(lambda: drained(town["window"].signing.GetBatch(pb.GetBatchRequest(link=text)))).code != "OK"  # noqa: B023
-        completing = pb.CompleteEnrolmentRequest(enrolment=text, source=f"stolen {number // 10}")
+        completing = pb.CompleteEnrolmentRequest(enrolment=text, source=f"198.51.100.{number // 10}")
         answer = said(lambda: town["window"].signing.CompleteEnrolment(completing, timeout=10))  # noqa: B023
         assert answer.reason == "ENROLMENT_UNKNOWN"
     [bob] = [row for row in rows["subjects"] if row["name"] == "bob"]
