@@ -194,11 +194,11 @@ class Office:
         return Terms(**({**words, "algorithm": str(ALGORITHM), "inputs": inputs, "digests": tuple(digests)} | other))
 
     async def authorise(
-        self, person: Person, *, secret: str = SECRET, otp: str | None = None, source: str = "", **bounds: Any
+        self, person: Person, *, secret: str = SECRET, otp: str | None = None, source: str = "", **credential: Any
     ) -> tuple[bytes, float]:
         """(reference, until when), or `Refusal`."""
         given = self.given(secret, otp if otp is not None else await self.otp(person), source)
-        return await self.consent.authorise(self.credential(person, **bounds), self.terms(person), given, "window")
+        return await self.consent.authorise(self.credential(person, **credential), self.terms(person), given, "window")
 
     @staticmethod
     def given(secret: str, otp: str, source: str = "") -> Given:

@@ -272,9 +272,10 @@ def test_f34_through_the_daemon(jumping: tuple[Town, Jump], by_s: int) -> None:
         assert [pb.ItemStatus.Name(item.status) for item in call.result().items] == ["SIGNED"] * 8
         shim_of(town.rig).script("C_Sign * hold 30")
         began = time.monotonic()
-        late = ask(credential="ada", digests=digests(8, 200), authorisation=second)
-        assert set(statuses(town["portal"].sign(late, timeout_s=1.0))) <= {"INDETERMINATE", "NOT_ATTEMPTED"}
-        assert 0.8 <= time.monotonic() - began <= 1.3
+        late = town["portal"].sign(ask(credential="ada", digests=digests(8, 200), authorisation=second), timeout_s=1.0)
+        assert 0.8 <= time.monotonic() - began <= 2.0
+        told = {late.code} if late.code != "OK" else set(statuses(late))
+        assert told <= {"DEADLINE_EXCEEDED", "INDETERMINATE", "NOT_ATTEMPTED"}
         shim_of(town.rig).clear()
         assert statuses(redeem(town, third, digests(8, 300))) == ["SIGNED"] * 8
         assert town.authorise(ada, terms(digests(1)), otp="000000").brief == ("FAILED_PRECONDITION", "CLOCK_UNSAFE")
