@@ -38,7 +38,7 @@ from signer.pending import Batch, Item, State
 from signer.policy import Policy
 from signer.record import DIGESTS
 from signer.results import outcomes
-from signer.spool import Spool
+from signer.spool import Holdings, Spool
 from signer.store import reading
 from signer.v1 import signing_pb2 as pb
 
@@ -90,6 +90,7 @@ class ApprovingService:
         self._batches = batches
         self._consent = consent
         self._spool = spool
+        self._holdings = Holdings(spool)
         self._kept = kept
         self._assembly = assembly
         self._policy = policy
@@ -109,9 +110,15 @@ class ApprovingService:
         opening = await self._opening(message.open, call)
         id_, now = uuid.UUID(call.request_id).bytes, self._steady.now()
         items: list[Item] = []
-        if id_ in self._being_opened or await self._look(lambda connection: pending.is_known(connection, id_)):
-            raise Refusal("IDEMPOTENCY_MISMATCH", "this request_id has a batch; GetBatch shows it")
+        if id_ in self._being_opened:
+            raise Refusal("IDEMPOTENCY_MISMATCH")
         self._being_opened.add(id_)
+        try:
+            if await self._look(lambda connection: pending.is_known(connection, id_)):
+                raise Refusal("IDEMPOTENCY_MISMATCH")
+        except BaseException:
+            self._being_opened.discard(id_)
+            raise
         try:
             while (message := await next_message(context)) is not None:
                 call.check_again()
@@ -126,7 +133,7 @@ class ApprovingService:
             batch = self._batch(opening, call, id_, items, now)
             link = await self._do(lambda connection: pending.put(connection, batch, self._steady.now()))
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._kept.erase, id_))
+            await asyncio.shield(asyncio.create_task(self._forget(id_)))
             raise
         finally:
             self._being_opened.discard(id_)
@@ -158,7 +165,7 @@ class ApprovingService:
     async def cancel_batch(self, request: Any, call: Call) -> Any:
         batch = await self._mine(request.request_id, call)
         await self._do(lambda connection: pending.end(connection, batch.id, State.CANCELLED, self._steady.now()))
-        await asyncio.to_thread(self._kept.erase, batch.id)
+        await self._forget(batch.id)
         return pb.CancelBatchResponse(batch=_shown(replace(batch, state=State.CANCELLED)))
 
     # ---- the person's
@@ -252,10 +259,14 @@ class ApprovingService:
     # ---- files
 
     async def erase_left_over(self) -> None:
-        """What a crash has left; before the first call."""
+        """What a crash has left, and what it has left in use; before the first call."""
         await self._reopen()
+        await asyncio.to_thread(self._kept.erase_halves)
         living = await self._look(pending.living)
-        await asyncio.to_thread(self._kept.erase_all_but, living)
+        for id_, size in (await asyncio.to_thread(self._kept.sizes)).items():
+            if id_ in living:
+                self._holdings.count_again(id_, living[id_], size)
+        await self._sweep()
 
     async def keep_erasing(self) -> None:
         """What no batch needs any more; whatever goes wrong with it is tried again."""
@@ -263,6 +274,7 @@ class ApprovingService:
             try:
                 await self._reopen()
                 await self._erase()
+                await self._sweep()
             except Exception:
                 log.exception("batches that are over are not erased; again in %g s", LOOK_S)
             await asyncio.sleep(LOOK_S)
@@ -271,7 +283,21 @@ class ApprovingService:
         now = self._steady.now()
         while over := await self._do(lambda connection: pending.erase(connection, now)):
             for id_ in over:
-                await asyncio.to_thread(self._kept.erase, id_)
+                await self._forget(id_)
+
+    async def _sweep(self) -> None:
+        """
+        Files that no batch names: another daemon has erased the batch, or its caller left while one was written. Looked at
+        in this order, a batch that is opened meanwhile is in one of the three.
+        """
+        files = {*await asyncio.to_thread(self._kept.sizes), *self._holdings}
+        opening = frozenset(self._being_opened)
+        for id_ in files - opening - (await self._look(pending.living)).keys():
+            await self._forget(id_)
+
+    async def _forget(self, id_: bytes) -> None:
+        await asyncio.to_thread(self._kept.erase, id_)
+        self._holdings.give_back(id_)
 
     async def _reopen(self) -> None:
         instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
@@ -383,6 +409,8 @@ class ApprovingService:
                 }
                 file = arrival.upload.file
                 prepared = gap.Prepared(*await self._assembly.prepare(call.caller.name, file.fileno(), fields))
+
+            self._holdings.take(id_, call.caller.name, arrival.upload.file.seek(0, os.SEEK_END))
 
             def keep(file: BinaryIO) -> bytes:
                 self._kept.put(id_, number, file)

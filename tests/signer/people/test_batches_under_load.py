@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
+import io
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,10 +27,10 @@ from signer.store import open_store, reading
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
 from tests.hostile import minimal_pdf
-from tests.signer.access.calls import Answer, said, signed
+from tests.signer.access.calls import Answer, metric, said, signed
 from tests.signer.people import test_pin
 from tests.signer.people.persons import ALGORITHMS, STICK_PIN, Town, batch, seen
-from tests.signer.people.test_batches import opened
+from tests.signer.people.test_batches import files, opened
 
 NOW = 1_800_000_000.0
 
@@ -73,7 +76,7 @@ async def looked(service: ApprovingService, monkeypatch: pytest.MonkeyPatch, unt
 
 def ids(service: ApprovingService) -> set[bytes]:
     with reading(service._engine) as connection:
-        return pending.living(connection)
+        return set(pending.living(connection))
 
 
 def shown(town: Town, name: str, caller: str = "window") -> Any:
@@ -226,3 +229,76 @@ def test_what_is_over_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pending.put(connection, row(2, ends=NOW + 2 * pending.LIFE_S), NOW + pending.LIFE_S)
         assert len(pending.living(connection)) == 3
     engine.dispose()
+
+
+def test_what_waits_is_in_the_account(town: Town) -> None:
+    """Documents that wait for people use the disk as long as they wait: their bytes are in the caller's account till then."""
+    before = metric(town.rig, "paraph_spool_bytes")
+    name, _ = opened(town, [bytes(100_000), bytes(50_000)])
+    assert metric(town.rig, "paraph_spool_bytes") == before + 150_000
+    assert cancelled(town, name, "portal").code == "OK"
+    assert metric(town.rig, "paraph_spool_bytes") == before
+
+
+async def test_the_account_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is counted again from the files that are there; what no batch names is erased, a half-written one too."""
+    Kept(tmp_path / "kept", bytes(32)).put(row(1).id, 0, io.BytesIO(bytes(100_000)))
+    Kept(tmp_path / "kept", bytes(32)).put(row(2).id, 0, io.BytesIO(bytes(100_000)))
+    (tmp_path / "kept" / f"{row(1).id.hex()}-1.new").write_bytes(bytes(10))
+    (tmp_path / "spool").mkdir()
+    served = service(tmp_path)
+    with served._engine.begin() as connection:
+        pending.put(connection, row(1), NOW)
+    await served.erase_left_over()
+    [file] = (tmp_path / "kept").iterdir()
+    assert file.name == f"{row(1).id.hex()}-0"
+    assert served._spool._callers == {"portal": file.stat().st_size}
+    with served._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE batches SET ends = 0")
+    await looked(served, monkeypatch, lambda: not served._spool._callers.total())
+    assert not list((tmp_path / "kept").iterdir())
+    served._engine.dispose()
+
+
+async def test_files_that_no_batch_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Another daemon with the same database has erased the batch, or its caller has left while a file was written: the files
+    go at the next look. Those of a batch that is just coming in stay.
+    """
+    served = service(tmp_path)
+    for number in (1, 2, 3):
+        served._kept.put(row(number).id, 0, io.BytesIO(b"a letter"))
+    (tmp_path / "kept" / f"{row(1).id.hex()}-1.new").write_bytes(b"half")
+    served._being_opened.add(row(2).id)
+    with served._engine.begin() as connection:
+        pending.put(connection, row(3), NOW)
+    gone = tmp_path / "kept" / f"{row(1).id.hex()}-0"
+    await looked(served, monkeypatch, lambda: not gone.exists())
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {f"{row(n).id.hex()}-0" for n in (2, 3)}
+    served._engine.dispose()
+
+
+def test_no_room_for_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is SPOOL_FULL, to be tried again, and leaves no half of a file."""
+
+    class Source(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    kept = Kept(tmp_path / "kept", bytes(32))
+    with pytest.raises(Refusal, match="SPOOL_FULL"):
+        kept.put(row(1).id, 0, Source())
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_one_text_for_an_id_that_is_used(town: Town) -> None:
+    """Who tries another caller's request ids does not learn from the refusal whether there is a batch behind one."""
+    name, _ = opened(town, [b"a letter"])
+    answers = [
+        said(lambda caller=caller: town[caller].signing.OpenBatch(batch([b"x"], request_id=name), timeout=20))
+        for caller in ("other", "portal")
+    ]
+    assert {(answer.reason, answer.message) for answer in answers} == {
+        ("IDEMPOTENCY_MISMATCH", Refusal("IDEMPOTENCY_MISMATCH").message)
+    }
+    assert [path for path in files(town) if path.name.startswith(uuid.UUID(name).hex)]
