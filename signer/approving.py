@@ -7,10 +7,13 @@ says of it beyond names. Items are signed as one request for digests, whose id i
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
+import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
@@ -18,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 from sqlalchemy import Connection, Engine
 
 from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
-from signer import found, gap, otp, pending
+from signer import found, gap, otp, pending, splice
 from signer import requests as read
 from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
@@ -33,7 +36,7 @@ from signer.gate import FACTORS, Factor
 from signer.handlers import Call
 from signer.kept import Kept, KeptError
 from signer.ledger import Ledger
-from signer.limits import CHUNK_BYTES_MAX, DIGESTS_MAX, DOCUMENTS_MAX
+from signer.limits import DIGESTS_MAX, DOCUMENTS_MAX
 from signer.pending import Batch, Item, State
 from signer.policy import Policy
 from signer.record import DIGESTS
@@ -99,6 +102,7 @@ class ApprovingService:
         self._steady = steady
         self._being_opened: set[bytes] = set()
         self._being_signed: set[bytes] = set()
+        self._checking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # ---- the submitter's
 
@@ -184,14 +188,13 @@ class ApprovingService:
             call.deadline, self._clock.wall(), inputs=() if batch.claimed else [item.input for item in batch.items],
         )  # fmt: skip
         self._batches.check(ask)
-        if not batch.claimed:
-            await asyncio.to_thread(self._check_files, batch)
         async with self._signing(batch) as signing:
             if Factor.PIN in FACTORS[credential.gate]:
                 done = await self._with_pin(people, request, call, ask, batch)
             else:
                 given = Given.read(request)
                 reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
+                await self._check_files(batch, call.caller)
                 done, record = await self._batches.sign(replace(ask, authorisation=reference))
                 call.place.at_end(record.release)
             if all(one.status in FINAL for one in done):
@@ -239,6 +242,7 @@ class ApprovingService:
         )  # fmt: skip
         try:
             async with leased as lease:
+                await self._check_files(batch, call.caller)
                 reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
                 done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
         except PinRefused as error:
@@ -303,26 +307,37 @@ class ApprovingService:
         instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
         await self._do(lambda connection: pending.reopen(connection, instance, at_it))
 
-    def _check_files(self, batch: Batch) -> None:
-        """What is about to be signed is what was shown; raises `Refusal` AUTHZ_DIGEST."""
-        for number in range(len(batch.items)):
-            with self._file(batch, number):
-                pass
+    async def _check_files(self, batch: Batch, caller: Caller, numbers: Iterable[int] | None = None) -> None:
+        """
+        What is about to be signed, or handed out, is what was shown; raises `Refusal` AUTHZ_DIGEST. One file at a time for
+        each caller: to read and hash what people may keep takes seconds of the machine, and anybody may ask for it.
+        """
+        if batch.claimed:
+            return
+        lock = self._checking[caller.name]
 
-    @contextlib.contextmanager
-    def _file(self, batch: Batch, number: int) -> Iterator[BinaryIO]:
-        """A document as it was prepared, its digest computed anew; raises `Refusal` AUTHZ_DIGEST. Off the loop."""
-        item = batch.items[number]
-        with os.fdopen(os.memfd_create("paraph-kept", os.MFD_CLOEXEC), "w+b") as file:
-            try:
-                self._kept.get(batch.id, number, file)
-            except KeptError as error:
-                raise Refusal("AUTHZ_DIGEST", str(error)) from None
-            prepared = gap.Prepared(item.digest, item.gap_start, item.gap_end)
-            hash_ = self._hash(batch)
-            if gap.content_digest(file, prepared, hash_) != item.digest:
-                raise Refusal("AUTHZ_DIGEST", f"item {number} is not as it was prepared")
-            yield file
+        def checked(done: asyncio.Task[None]) -> None:
+            lock.release()  # also when nobody waits for it any more: the thread goes on to its end
+            _ = done.cancelled() or done.exception()
+
+        for number in range(len(batch.items)) if numbers is None else numbers:
+            await lock.acquire()
+            check = asyncio.create_task(asyncio.to_thread(self._check_file, batch, number))
+            check.add_done_callback(checked)
+            await asyncio.shield(check)
+
+    def _check_file(self, batch: Batch, number: int) -> None:
+        item, digest = batch.items[number], hashlib.new(self._hash(batch))
+        for piece in splice.without(self._pieces(batch, number), item.gap_start, item.gap_end):
+            digest.update(piece)
+        if digest.digest() != item.digest:
+            raise Refusal("AUTHZ_DIGEST", f"item {number} is not as it was prepared")
+
+    def _pieces(self, batch: Batch, number: int) -> Iterator[bytes]:
+        try:
+            yield from self._kept.pieces(batch.id, number)
+        except KeptError as error:
+            raise Refusal("AUTHZ_DIGEST", str(error)) from None
 
     async def _chunks(self, batch: Batch, number: int, caller: Caller) -> AsyncIterator[bytes]:
         """The document as it came in; to the submitter, once it is signed, the signed one (CADES_B_B: the CMS)."""
@@ -337,16 +352,14 @@ class ApprovingService:
         if cms and batch.output is Output.CADES_B_B:
             yield cms
             return
-        with contextlib.ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, self._file(batch, number))
-            item = batch.items[number]
-            if cms:
-                gap.finish(gap.Prepared(item.digest, item.gap_start, item.gap_end), cms, file)
-            left = item.size if is_original else file.seek(0, os.SEEK_END)
-            file.seek(0)
-            while left and (chunk := file.read(min(left, CHUNK_BYTES_MAX))):
-                left -= len(chunk)
-                yield chunk
+        await self._check_files(batch, caller, [number])
+        item, pieces = batch.items[number], self._pieces(batch, number)
+        left = item.size if is_original else sys.maxsize
+        if cms:
+            pieces = splice.over(pieces, item.gap_start + 1, _in_gap(cms, item))
+        while left and (piece := await asyncio.to_thread(next, pieces, b"")):
+            yield piece[:left]
+            left -= len(piece[:left])
 
     async def _cms(self, batch: Batch, number: int) -> bytes:
         [stored] = await self._ledger.stored(batch.id, batch.caller, DIGESTS, 1)
@@ -526,6 +539,14 @@ def _shown(batch: Batch) -> Any:
         short_digest=otp.short_digest(batch.digest),
         count=batch.count,
     )
+
+
+def _in_gap(cms: bytes, item: Item) -> bytes:
+    """As it stands in the gap, behind its angle bracket; the rest stays filled with zeros, which readers ignore."""
+    room = (item.gap_end - item.gap_start - 2) // 2
+    if len(cms) > room:
+        raise ValueError(f"the CMS has {len(cms)} bytes and its gap {room}")
+    return cms.hex().encode()
 
 
 def _text(seconds: float) -> str:

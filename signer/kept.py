@@ -13,6 +13,7 @@ import hmac
 import os
 import secrets
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,8 +71,11 @@ class Kept:
                 piece, number = following, number + 1
         path.with_suffix(".new").rename(path)
 
-    def get(self, batch: bytes, item: int, output: BinaryIO) -> None:
-        """Write all of it to `output`; raises `KeptError`."""
+    def pieces(self, batch: bytes, item: int) -> Iterator[bytes]:
+        """
+        All of it, of at most `PIECE_BYTES` each, and each as it was written; whether something is missing at the end is known
+        at the end. Raises `KeptError`.
+        """
         path = self._path(batch, item)
         try:
             with path.open("rb") as source:
@@ -82,7 +86,7 @@ class Kept:
                 piece, number = source.read(PIECE_BYTES + _TAG_BYTES), 0
                 while True:
                     following = source.read(PIECE_BYTES + _TAG_BYTES)
-                    output.write(aes.decrypt(_nonce(number, is_last=not following), piece, None))
+                    yield aes.decrypt(_nonce(number, is_last=not following), piece, None)
                     if not following:
                         return
                     piece, number = following, number + 1

@@ -16,12 +16,14 @@ import google_crc32c
 import pytest
 
 from pool import Algorithm, Hash, Scheme
-from signer import approving, pending
+from signer import approving, pending, splice
 from signer.approving import ApprovingService
+from signer.code import HASHERS, Codes, CodesError
 from signer.credential import Output
 from signer.errors import Refusal
-from signer.kept import Kept
+from signer.kept import PIECE_BYTES, Kept
 from signer.pending import Batch, Item, State
+from signer.secret import Code
 from signer.spool import Spool
 from signer.store import open_store, reading
 from signer.v1 import signing_pb2 as pb
@@ -30,7 +32,7 @@ from tests.hostile import minimal_pdf
 from tests.signer.access.calls import Answer, metric, said, signed
 from tests.signer.people import test_pin
 from tests.signer.people.persons import ALGORITHMS, STICK_PIN, Town, batch, seen
-from tests.signer.people.test_batches import files, opened
+from tests.signer.people.test_batches import fetched, files, follow, opened, sign_as
 
 NOW = 1_800_000_000.0
 
@@ -54,10 +56,11 @@ def service(directory: Path) -> ApprovingService:
     """What looks after batches and files, with nobody who calls and nothing that signs."""
     nothing: Any = None
     ledger: Any = SimpleNamespace(writer=SimpleNamespace(instance="mine"))
+    still: Any = SimpleNamespace(now=lambda: NOW)
     return ApprovingService(
         nothing, open_store(directory / "paraph.sqlite"), ledger, nothing, None,
         Spool(directory / "spool", lambda _: None), Kept(directory / "kept", bytes(32)), nothing, nothing, nothing,
-        nothing, SimpleNamespace(now=lambda: NOW),
+        nothing, still,
     )  # fmt: skip
 
 
@@ -130,10 +133,15 @@ def test_what_a_crash_left_in_signing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [{"reason": "I owe the portal 10 000 euro"}, {"location": "Nowhere"}])
-def test_no_text_that_the_person_was_not_shown(town: Town, text: dict[str, str]) -> None:
+def test_no_text_that_the_person_was_not_shown(town: Town, text: dict[str, Any]) -> None:
     """A reason or a location would be signed with the document and be seen by nobody: refused on both ways to a signature."""
     pdf, before = minimal_pdf(text="A letter."), signed(town.rig)
-    opening = {"request_id": str(uuid.uuid4()), "credential": "ada-seen", "output": "PADES_B_B", **ALGORITHMS}
+    opening: dict[str, Any] = {
+        "request_id": str(uuid.uuid4()),
+        "credential": "ada-seen",
+        "output": "PADES_B_B",
+        **ALGORITHMS,
+    }
     begin, end = pb.BeginDocument(index=0, name="letter", **text), pb.EndDocument(crc32c=google_crc32c.value(pdf))
 
     def messages(request: Any, first: Any) -> Iterator[Any]:
@@ -302,3 +310,95 @@ def test_one_text_for_an_id_that_is_used(town: Town) -> None:
         ("IDEMPOTENCY_MISMATCH", Refusal("IDEMPOTENCY_MISMATCH").message)
     }
     assert [path for path in files(town) if path.name.startswith(uuid.UUID(name).hex)]
+
+
+async def test_no_hasher_is_lost_to_a_shortage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there are no descriptors, a code is not looked at, and the caller may try again; afterwards all is as before."""
+    make = os.memfd_create
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with Codes() as codes:
+        phc = await codes.hash(Code("correct horse 7"))
+        monkeypatch.setattr(os, "memfd_create", refused)
+        for _ in range(HASHERS):
+            with pytest.raises(CodesError, match="CODES_FAILED"):
+                await codes.matches(Code("correct horse 7"), phc)
+        monkeypatch.setattr(os, "memfd_create", make)
+        assert await codes.matches(Code("correct horse 7"), phc)
+
+
+def test_codes_before_files(town: Town) -> None:
+    """Who has no right code has no file read: reading what waits is dear, and wrong codes are counted."""
+    known = set(files(town))
+    name, link = opened(town, [b"a letter"])
+    follow(town, link)
+    [file] = set(files(town)) - known
+    file.write_bytes(b"changed")
+    assert sign_as(town, name, "window").brief == ("PERMISSION_DENIED", "OTP_INCORRECT")
+    town.unlock("ada")
+
+
+async def test_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls a caller has open, and has left, one of its files is read and hashed at one time."""
+    served, at_it, most, go = service(tmp_path), [0], [0], threading.Event()
+
+    def check(*_: object) -> None:
+        at_it[0] += 1
+        most[0] = max(most[0], at_it[0])
+        go.wait(10)
+        at_it[0] -= 1
+
+    monkeypatch.setattr(served, "_check_file", check)
+    caller: Any = SimpleNamespace(name="window")
+    waiting = row(claimed=False)
+    left = asyncio.create_task(served._check_files(waiting, caller))
+    async with asyncio.timeout(10):
+        while not at_it[0]:  # noqa: ASYNC110 -- a thread of its own
+            await asyncio.sleep(0)
+    left.cancel()
+    calls = [asyncio.create_task(served._check_files(waiting, caller)) for _ in range(3)]
+    await asyncio.wait([left])
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not any(call.done() for call in calls)
+    go.set()
+    await asyncio.gather(*calls)
+    assert most == [1]
+    served._engine.dispose()
+
+
+def test_splices() -> None:
+    """A range may begin and end in any piece."""
+    whole = bytes(range(20))
+    for size in (1, 3, 7, 20):
+        pieces = [whole[at : at + size] for at in range(0, 20, size)]
+        for start in range(20):
+            for end in range(start, 20):
+                assert b"".join(splice.without(pieces, start, end)) == whole[:start] + whole[end:]
+                content = b"x" * (end - start)
+                assert b"".join(splice.over(pieces, start, content)) == whole[:start] + content + whole[end:]
+
+
+def test_documents_are_handed_out_piece_by_piece(town: Town) -> None:
+    """Who asks for a document and does not read it has the daemon keep one piece of it in memory, not the whole."""
+    document = os.urandom(32 * PIECE_BYTES + 17)
+    name, link = opened(town, [document])
+    follow(town, link)
+    request = pb.GetBatchRequest(request_id=name, with_document=True, index=0)
+    calls = [town["window"].signing.GetBatch(request, timeout=20) for _ in range(4)]
+    try:
+        assert [next(call).WhichOneof("message") for call in calls] == ["batch"] * 4
+        assert [next(call).WhichOneof("message") for call in calls] == ["chunk"] * 4
+        assert town.rig.process is not None
+        held = []
+        for path in Path(f"/proc/{town.rig.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed just now
+                held.append(str(path.readlink()))
+        assert len([path for path in held if f"kept/{uuid.UUID(name).hex}" in path]) == 4
+        assert not [path for path in held if "memfd:paraph-kept" in path]
+    finally:
+        for call in calls:
+            call.cancel()
+    assert fetched(town, name, 0, "window") == document
