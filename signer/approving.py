@@ -7,6 +7,7 @@ says of it beyond names. Items are signed as one request for digests, whose id i
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -27,7 +28,7 @@ from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
 from signer.clock import Clock, Steady, rfc3339
-from signer.cms import Profile
+from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.consent import Consent, Given, source_of
 from signer.credential import Credential, Output, certificates_of
@@ -36,7 +37,7 @@ from signer.gate import FACTORS, Factor
 from signer.handlers import Call
 from signer.kept import Kept, KeptError
 from signer.ledger import Ledger
-from signer.limits import DIGESTS_MAX, DOCUMENTS_MAX
+from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX, DOCUMENTS_MAX
 from signer.pending import Batch, Item, State
 from signer.policy import Policy
 from signer.record import DIGESTS
@@ -49,6 +50,8 @@ log = logging.getLogger("signer.approving")
 
 LIST_MAX = 100
 LOOK_S = 30.0  # for batches whose time is over
+OUTCOME_BYTES = 64  # of an item, besides what is shown of it: SignBatch answers with both
+_ROOM_BYTES = 1024  # of an answer, besides the batch: link and framing
 FINAL = frozenset({Status.SIGNED, Status.FAILED})
 
 T = TypeVar("T")
@@ -364,8 +367,13 @@ class ApprovingService:
     async def _cms(self, batch: Batch, number: int) -> bytes:
         [stored] = await self._ledger.stored(batch.id, batch.caller, DIGESTS, 1)
         known = outcomes(stored.count, await self._ledger.parts(batch.id, DIGESTS))
-        chain = certificates_of(await self._ledger.certificates(stored.chain))
-        cms = found.values(self._ledger.detail(batch.id, stored), stored, known, chain)[number]
+        credential = self._credentials().get(batch.credential)
+        if credential is not None and credential.chain_hash == stored.chain:
+            template_of = credential.template
+        else:  # it has another certificate by now
+            chain = certificates_of(await self._ledger.certificates(stored.chain))
+            template_of = functools.partial(Template, tuple(chain))
+        cms = found.value(self._ledger.detail(batch.id, stored), stored, known, template_of, number)
         if not cms:
             raise Refusal(known.problems[number].reason)
         return cms
@@ -468,7 +476,11 @@ class ApprovingService:
         caller, id_text, digests = call.caller, opening.request_id, [item.digest for item in items]
         ask = (caller, id_text, credential, opening.output, opening.algorithm, digests, call.deadline, call.accepted)
         self._batches.check(Ask(*ask))
-        return replace(batch, count=len(items), digest=batch.terms().digest())
+        batch = replace(batch, count=len(items), digest=batch.terms().digest())
+        size = _shown(batch).ByteSize() + len(items) * OUTCOME_BYTES + _ROOM_BYTES
+        if size > ANSWER_BYTES_MAX:  # nobody could be shown it
+            raise Refusal("BATCH_TOO_LARGE", f"with its names it has {size} bytes, at most {ANSWER_BYTES_MAX}")
+        return batch
 
     async def _mine(self, name: str, call: Call) -> Batch:
         """One answer for a batch that is not there and one that is not this caller's."""

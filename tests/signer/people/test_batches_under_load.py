@@ -16,7 +16,7 @@ import google_crc32c
 import pytest
 
 from pool import Algorithm, Hash, Scheme
-from signer import approving, pending, splice
+from signer import approving, found, pending, splice
 from signer.approving import ApprovingService
 from signer.code import HASHERS, Codes, CodesError
 from signer.credential import Output
@@ -29,10 +29,10 @@ from signer.store import open_store, reading
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
 from tests.hostile import minimal_pdf
-from tests.signer.access.calls import Answer, metric, said, signed
+from tests.signer.access.calls import Answer, digests, metric, said, signed
 from tests.signer.people import test_pin
 from tests.signer.people.persons import ALGORITHMS, STICK_PIN, Town, batch, seen
-from tests.signer.people.test_batches import fetched, files, follow, opened, sign_as
+from tests.signer.people.test_batches import fetched, files, follow, opened, sign, sign_as
 
 NOW = 1_800_000_000.0
 
@@ -402,3 +402,47 @@ def test_documents_are_handed_out_piece_by_piece(town: Town) -> None:
         for call in calls:
             call.cancel()
     assert fetched(town, name, 0, "window") == document
+
+
+def test_one_of_many(town: Town) -> None:
+    """What GetBatch hands out of a signed batch, made alone, is what GetResult answers, made with all the others."""
+    ada, documents = town.people["ada"], [b"%d" % number for number in range(5)]
+    name, link = opened(town, documents)
+    follow(town, link)
+    assert sign(town, ada, name).code == "OK"
+    result = town["portal"].signing.GetResult(pb.GetResultRequest(request_id=name), timeout=10)
+    assert [fetched(town, name, index, "portal") for index in range(5)] == [one.item.signature for one in result.items]
+
+
+def test_one_is_made_alone() -> None:
+    """One document of a thousand costs one CMS."""
+    made: list[bytes] = []
+
+    class Counted:
+        def attributes(self, digest: bytes, _accepted: Any) -> bytes:
+            made.append(digest)
+            return digest
+
+        def detached(self, attributes: bytes, signature: bytes) -> bytes:
+            return attributes + signature
+
+    stored: Any = SimpleNamespace(output="CADES_B_B", accepted=NOW)
+    known: Any = SimpleNamespace(signatures=[b"s%d" % number for number in range(1_000)])
+    detail = ["ECDSA", "SHA256", [b"d%d" % number for number in range(1_000)]]
+    counted: Any = Counted()
+    assert found.value(detail, stored, known, lambda *_: counted, 998) == b"d998s998"
+    assert made == [b"d998"]
+
+
+def test_a_batch_that_nobody_could_be_shown(town: Town) -> None:
+    """5 000 long names are more than an answer may have: refused when it is opened, not when the person looks at it."""
+
+    def messages(count: int) -> Iterator[Any]:
+        opening = {"credential": "ada", "output": "RAW", "request_id": str(uuid.uuid4()), **ALGORITHMS}
+        yield pb.OpenBatchRequest(open=pb.BatchOpening(**opening))
+        for digest in digests(count):
+            yield pb.OpenBatchRequest(digest=pb.TermsItem(name="\U0001d4b3" * 255, digest=digest))
+
+    answer = said(lambda: town["portal"].signing.OpenBatch(messages(5_000), timeout=30))
+    assert answer.brief == ("INVALID_ARGUMENT", "BATCH_TOO_LARGE")
+    assert said(lambda: town["portal"].signing.OpenBatch(messages(3_000), timeout=30)).code == "OK"
