@@ -7,6 +7,7 @@ says of it beyond names. Items are signed as one request for digests, whose id i
 
 import asyncio
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
+from pool import Outcomes, Pin, PinError, Pool, Status
 from signer import found, gap, otp, pending
 from signer import requests as read
 from signer.arrival import Arrival, next_message
@@ -27,7 +28,7 @@ from signer.cms import Profile
 from signer.config import Caller
 from signer.consent import Consent
 from signer.credential import Credential, Output, certificates_of
-from signer.errors import Refusal, refusal_from
+from signer.errors import Refusal
 from signer.gate import FACTORS, Factor
 from signer.given import Given, source_of
 from signer.handlers import Call
@@ -39,7 +40,10 @@ from signer.policy import Policy
 from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.spool import Spool
+from signer.store import reading
 from signer.v1 import signing_pb2 as pb
+
+log = logging.getLogger("signer.approving")
 
 LIST_MAX = 100
 LOOK_S = 30.0  # for batches whose time is over
@@ -56,6 +60,13 @@ class Opening:
     credential: Credential
     output: Output
     algorithm: Any
+
+
+@dataclass(slots=True)
+class _Signing:
+    """What a SignBatch makes of its batch: `ended` is how it stands when every item has its outcome."""
+
+    ended: Batch | None = None
 
 
 class ApprovingService:
@@ -87,6 +98,7 @@ class ApprovingService:
         self._clock = clock
         self._steady = steady
         self._being_opened: set[bytes] = set()
+        self._being_signed: set[bytes] = set()
 
     # ---- the submitter's
 
@@ -98,7 +110,7 @@ class ApprovingService:
         opening = await self._opening(message.open, call)
         id_, now = uuid.UUID(call.request_id).bytes, self._steady.now()
         items: list[Item] = []
-        if id_ in self._being_opened or await self._do(lambda connection: pending.is_known(connection, id_)):
+        if id_ in self._being_opened or await self._look(lambda connection: pending.is_known(connection, id_)):
             raise Refusal("IDEMPOTENCY_MISMATCH", "this request_id has a batch; GetBatch shows it")
         self._being_opened.add(id_)
         try:
@@ -113,7 +125,7 @@ class ApprovingService:
                 else:
                     raise Refusal("STREAM_ORDER", "after open come documents, or digests")
             batch = self._batch(opening, call, id_, items, now)
-            link = await self._do(lambda connection: pending.put(connection, batch))
+            link = await self._do(lambda connection: pending.put(connection, batch, self._steady.now()))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._kept.erase, id_))
             raise
@@ -122,11 +134,12 @@ class ApprovingService:
         return pb.OpenBatchResponse(batch=_shown(batch), link=link)
 
     async def list_batches(self, _request: Any, call: Call) -> Any:
-        column = {"submit": "caller", "consent": "consent", "self": "subject"}[call.caller.role]
-        name = call.caller.subject or call.caller.name
-        now = self._steady.now()
-        listed = await self._do(lambda connection: pending.named(connection, column, name, now, LIST_MAX))
-        return pb.ListBatchesResponse(batches=[_shown(replace(one, items=()), one) for one in listed])
+        caller, now = call.caller, self._steady.now()
+        names = {"consent" if caller.role == "consent" else "caller": caller.name}
+        if caller.subject is not None:  # as `_mine` has it: of her program's batches those that are hers
+            names["subject"] = caller.subject
+        listed = await self._look(lambda connection: pending.named(connection, names, now, LIST_MAX))
+        return pb.ListBatchesResponse(batches=[_shown(one) for one in listed])
 
     # ---- both sides'
 
@@ -163,23 +176,49 @@ class ApprovingService:
         ask = Ask(
             owner, call.request_id, credential, batch.output, batch.algorithm, [item.digest for item in batch.items],
             call.deadline, self._clock.wall(), inputs=() if batch.claimed else [item.input for item in batch.items],
+            resume_s=pending.LIFE_S,
         )  # fmt: skip
         self._batches.check(ask)
         if not batch.claimed:
             await asyncio.to_thread(self._check_files, batch)
-        if Factor.PIN in FACTORS[credential.gate]:
-            done = await self._with_pin(people, request, call, ask, batch)
-        else:
-            given = Given.read(request, call.caller)
-            reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
-            done, record = await self._batches.sign(replace(ask, authorisation=reference))
-            call.place.at_end(record.release)
-        if all(one.status in FINAL for one in done):
-            now = self._steady.now()
-            await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
-            batch = replace(batch, state=State.SIGNED, ends=now + pending.LIFE_S)
+        async with self._signing(batch) as signing:
+            if Factor.PIN in FACTORS[credential.gate]:
+                done = await self._with_pin(people, request, call, ask, batch)
+            else:
+                given = Given.read(request, call.caller)
+                reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
+                done, record = await self._batches.sign(replace(ask, authorisation=reference))
+                call.place.at_end(record.release)
+            if all(one.status in FINAL for one in done):
+                batch = signing.ended = replace(batch, state=State.SIGNED, ends=self._steady.now() + pending.LIFE_S)
         told = [pb.SignBatchOutcome(status=one.status.value, reason=one.reason) for one in done]
         return pb.SignBatchResponse(batch=_shown(batch), outcomes=told)
+
+    @contextlib.asynccontextmanager
+    async def _signing(self, batch: Batch) -> AsyncIterator["_Signing"]:
+        """
+        It is SIGNING meanwhile, before a PIN or a code is looked at: of two at one time the second is refused, and spends
+        nothing. Raises `Refusal` BATCH_STATE.
+        """
+        if batch.id in self._being_signed:
+            raise Refusal("BATCH_STATE")
+        self._being_signed.add(batch.id)
+        signing = _Signing()
+        try:
+            await self._do(lambda connection: pending.begin(connection, batch.id, self._ledger.writer.instance))
+            try:
+                yield signing
+            finally:
+                await asyncio.shield(asyncio.create_task(self._step_out(batch, signing.ended)))
+        finally:
+            self._being_signed.discard(batch.id)
+
+    async def _step_out(self, batch: Batch, ended: Batch | None) -> None:
+        if ended is None:
+            await self._do(lambda connection: pending.back(connection, batch.id))
+        else:
+            now = ended.ends - pending.LIFE_S
+            await self._do(lambda connection: pending.end(connection, batch.id, State.SIGNED, now))
 
     async def _with_pin(self, people: Consent, request: Any, call: Call, ask: Ask, batch: Batch) -> Outcomes:
         """On the person's own token, which takes her PIN for as long as this batch needs it."""
@@ -193,15 +232,10 @@ class ApprovingService:
             ask.credential.key.ref, caller=ask.caller.name, pin=pin, timeout_s=timeout_s,
             override=request.override_final_try,
         )  # fmt: skip
-        try:
-            async with leased as lease:
-                reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
-                done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
-        except PinRefused as error:
-            refusal = refusal_from(error)
-            assert refusal is not None
-            people.pin_refused(refusal, ask.credential, source)
-            raise
+        guarded = people.pin_given(ask.credential, len(batch.items), source, override=request.override_final_try)
+        async with guarded, leased as lease:
+            reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
+            done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
         call.place.at_end(record.release)
         return done
 
@@ -216,16 +250,29 @@ class ApprovingService:
 
     async def erase_left_over(self) -> None:
         """What a crash has left; before the first call."""
-        living = await self._do(pending.living)
+        await self._reopen()
+        living = await self._look(pending.living)
         await asyncio.to_thread(self._kept.erase_all_but, living)
 
     async def keep_erasing(self) -> None:
-        """What no batch needs any more."""
+        """What no batch needs any more; whatever goes wrong with it is tried again."""
         while True:
-            now = self._steady.now()
-            for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
-                await asyncio.to_thread(self._kept.erase, id_)
+            try:
+                await self._reopen()
+                await self._erase()
+            except Exception:
+                log.exception("batches that are over are not erased; again in %g s", LOOK_S)
             await asyncio.sleep(LOOK_S)
+
+    async def _erase(self) -> None:
+        now = self._steady.now()
+        while over := await self._do(lambda connection: pending.erase(connection, now)):
+            for id_ in over:
+                await asyncio.to_thread(self._kept.erase, id_)
+
+    async def _reopen(self) -> None:
+        instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
+        await self._do(lambda connection: pending.reopen(connection, instance, at_it))
 
     def _check_files(self, batch: Batch) -> None:
         """What is about to be signed is what was shown; raises `Refusal` AUTHZ_DIGEST."""
@@ -254,7 +301,7 @@ class ApprovingService:
             raise Refusal("BATCH_UNKNOWN", "there is no such document")
         if batch.state is State.CANCELLED:
             raise Refusal("BATCH_STATE")
-        is_original = caller.role == "consent" or (caller.role == "self" and batch.state is State.OPEN)
+        is_original = caller.role == "consent" or (caller.role == "self" and batch.state in {State.OPEN, State.SIGNING})
         if not is_original and batch.state is not State.SIGNED:
             raise Refusal("BATCH_STATE")
         cms = b"" if is_original else await self._cms(batch, number)
@@ -311,6 +358,7 @@ class ApprovingService:
         if opening.output is Output.RAW:
             raise Refusal("OUTPUT_NOT_ALLOWED", "documents are signed as CADES_B_B or PADES_B_B")
         arrival = Arrival(begin)
+        arrival.check_text(opening.credential.gate, call.caller)
         try:
             arrival.open(self._spool, call.caller.name)
             await arrival.receive(context)
@@ -376,13 +424,13 @@ class ApprovingService:
         caller, id_text, digests = call.caller, opening.request_id, [item.digest for item in items]
         ask = (caller, id_text, credential, opening.output, opening.algorithm, digests, call.deadline, call.accepted)
         self._batches.check(Ask(*ask))
-        return batch
+        return replace(batch, count=len(items), digest=batch.terms().digest())
 
     async def _mine(self, name: str, call: Call) -> Batch:
         """One answer for a batch that is not there and one that is not this caller's."""
         call.request_id = read.request_id(name)
         id_, now, caller = uuid.UUID(call.request_id).bytes, self._steady.now(), call.caller
-        batch = await self._do(lambda connection: pending.get(connection, id_, now))
+        batch = await self._look(lambda connection: pending.get(connection, id_, now))
         owner = {"submit": batch.caller == caller.name, "consent": batch.consent == caller.name}
         if not owner.get(caller.role, batch.subject == caller.subject and batch.caller == caller.name):
             raise Refusal("BATCH_UNKNOWN")
@@ -408,6 +456,15 @@ class ApprovingService:
 
         return await asyncio.to_thread(run)
 
+    async def _look(self, act: Callable[[Connection], T]) -> T:
+        """The same for what only reads."""
+
+        def run() -> T:
+            with reading(self._engine) as connection:
+                return act(connection)
+
+        return await asyncio.to_thread(run)
+
 
 @contextlib.contextmanager
 def _numbered(index: int) -> Iterator[None]:
@@ -419,9 +476,7 @@ def _numbered(index: int) -> Iterator[None]:
         raise Refusal(refusal.reason, detail, retry_s=refusal.retry_s) from None
 
 
-def _shown(batch: Batch, whole: Batch | None = None) -> Any:
-    """`whole` is the batch with its items, where `batch` is shown without."""
-    whole = whole or batch
+def _shown(batch: Batch) -> Any:
     items = [
         pb.BatchItem(name=item.name, size=item.size, input_sha256=item.input, digest=item.digest)
         for item in batch.items
@@ -437,8 +492,8 @@ def _shown(batch: Batch, whole: Batch | None = None) -> Any:
         as_claimed=batch.claimed,
         opened=_text(batch.opened),
         expires=_text(batch.ends),
-        short_digest=otp.short_digest(whole.terms().digest()),
-        count=len(whole.items),
+        short_digest=otp.short_digest(batch.digest),
+        count=batch.count,
     )
 
 

@@ -23,7 +23,7 @@ from signer.errors import Refusal
 from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
-from signer.record import DIGESTS, Asked, Record
+from signer.record import DIGESTS, RESUME_S, Asked, Record
 from signer.revocation import Revocations
 
 
@@ -44,6 +44,7 @@ class Ask:
     more: tuple[str, ...] = field(default=())  # what else makes the answer what it is: reason, location, form
     authorisation: bytes = field(default=b"", repr=False)  # the reference of one; a seal has none
     inputs: Sequence[bytes] = ()  # of documents that were prepared here: each one's SHA-256 as it came
+    resume_s: float = RESUME_S  # of a batch that waits for a person: as long as it does
     login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
 
     @property
@@ -73,6 +74,7 @@ class Ask:
             chain=self.credential.chain_hash,
             detail=[scheme, hash_, digests],
             count=len(self.digests) if self.item == DIGESTS else 1,
+            resume_s=self.resume_s,
         )
 
 

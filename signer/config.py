@@ -179,6 +179,8 @@ class Token(_Section):
             raise ValueError("give pin_file or pin_credential, not both")
         if self.personal and (self.pin_file or self.pin_credential or self.lanes != 1):
             raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
+        if self.personal and self.kind == "smartcard" and self.reader is None:
+            raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
         if self.reader is not None and not self.personal:
             raise ValueError("reader belongs to a personal token, whose card is reset after each use")
         return self

@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete
 
+from pool import PinRefused, Unavailable
 from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
@@ -25,7 +26,7 @@ from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
 from signer.credential import Credential, check_active
-from signer.errors import Refusal
+from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
 from signer.given import Given
 from signer.ledger import Ledger
@@ -113,16 +114,45 @@ class Consent:
         person = await self._prove(credential, given, terms.digest())
         return await self._allow(credential, terms, person.name, authorised_by)
 
-    async def allow_with_pin(self, credential: Credential, terms: Terms, authorised_by: str) -> tuple[bytes, float]:
-        """The same for a person whose own token has taken her PIN. Raises `Refusal`."""
+    @contextlib.asynccontextmanager
+    async def pin_given(
+        self, credential: Credential, count: int, source: str, *, override: bool
+    ) -> AsyncIterator[None]:
+        """
+        Round the use of a person's own token: whatever else would refuse is looked at before her PIN is sent anywhere, the
+        attempt is counted, and a refused PIN is written down. Raises `Refusal`.
+        """
         self._check_clock()
-        hour = datetime.fromtimestamp(self._steady.now(), UTC).hour
-        credential.bounds.check(terms.count, hour)
-        return await self._allow(credential, terms, credential.subject, authorised_by)
+        now = self._steady.now()
+        credential.bounds.check(count, datetime.fromtimestamp(now, UTC).hour)
+        if self._ledger.trouble:
+            raise Refusal(self._ledger.trouble)
 
-    def pin_refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
-        """To be written down."""
-        self._refused(refusal, credential, source)
+        def look(connection: Connection) -> int:
+            _not_suspended(connection, credential.subject)
+            check_active(connection, credential.name)
+            return guesses.begin(connection, credential.subject, credential.name, source, now)
+
+        number = await self._do(look)
+        if override:
+            who = {"subject": credential.subject, "credential": credential.name, "source": source}
+            await self._ledger.note(Kind.REGISTER, {**who, "what": "the last try of the PIN is allowed"})
+        was_refused = False
+        try:
+            yield
+        except (PinRefused, Unavailable) as error:
+            was_refused = isinstance(error, PinRefused) or error.reason == "PIN_LOCKED"
+            refusal = refusal_from(error)
+            if was_refused and refusal is not None:
+                self._refused(refusal, credential, source)
+            raise
+        finally:
+            if not was_refused:
+                await self._proof.take_back(number)
+
+    async def allow_with_pin(self, credential: Credential, terms: Terms, authorised_by: str) -> tuple[bytes, float]:
+        """The reference of an authorisation, where the person's own token has taken her PIN (`pin_given`)."""
+        return await self._allow(credential, terms, credential.subject, authorised_by)
 
     async def _allow(
         self, credential: Credential, terms: Terms, person: str, authorised_by: str
@@ -199,8 +229,9 @@ class Consent:
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
             return begins
 
+        await self._announced(name, "enrolment asked for", operator)
         begins = await self._do(begin)
-        await self._changed(name, "enrolment asked for", operator)
+        await self._refresh()
         await self._begin_enrolment(name)
         return begins
 
@@ -216,16 +247,17 @@ class Consent:
             except Refusal as refusal:  # the more reason to do it
                 log.warning("%s is suspended, and was not told: %s", name, refusal.message)
 
+        await self._announced(name, "resumed" if resume else "suspended", operator)
         await self._do(act)
-        await self._changed(name, "resumed" if resume else "suspended", operator)
+        await self._refresh()
 
     async def unlock(self, name: str, operator: str) -> None:
         def act(connection: Connection) -> None:
             subject.known(connection, name)
             guesses.forgive(connection, name)
 
+        await self._announced(name, "unlocked", operator)
         await self._do(act)
-        await self._changed(name, "unlocked", operator)
 
     async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
         """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""
@@ -280,8 +312,9 @@ class Consent:
             guesses.right(connection, number)
             subject.complete(connection, found.subject, enrolment, code, found.seed, last)
 
+        await self._announced(found.subject, "enrolled", found.subject)
         await self._do(finish)
-        await self._changed(found.subject, "enrolled", found.subject)
+        await self._refresh()
         return found.subject
 
     async def _looked(self, look: Callable[[Connection], T]) -> T:
@@ -390,8 +423,8 @@ class Consent:
         if abs(self._steady.jump_s) > CLOCK_JUMP_S:
             raise Refusal("CLOCK_UNSAFE", f"by {self._steady.jump_s:+.0f} s")
 
-    async def _changed(self, name: str, what: str, who: str) -> None:
-        await self._refresh()
+    async def _announced(self, name: str, what: str, who: str) -> None:
+        """Before it is done, so that nothing is done that cannot be written down. Raises `Refusal`."""
         await self._ledger.note(Kind.REGISTER, {"subject": name, "what": what, "who": who})
 
     def _refused(self, refusal: Refusal, credential: Credential, source: str) -> None:

@@ -240,7 +240,13 @@ def add(
         raise CredentialError(f"the gate {gate} goes {'with' if FACTORS[gate] else 'without'} a subject")
     bounds = bounds or Bounds()
     _check_bounds(bounds)
-    old = read(engine).get(name)
+    all_ = read(engine)
+    old = all_.get(name)
+    for other in all_.values():
+        if other.key.ref == key.ref and other.name != name and (other.gate, other.subject) != (gate, subject):
+            raise CredentialError(
+                f"its key is that of {other.name}, which has another gate or person: one key, one owner"
+            )
     state = old.state if old else _first_state(engine, gate, subject)
     new = Credential(name, purpose, chain, key, frozenset(outputs), state, gate, subject, bounds)
     if old is not None and (old.certificates, old.key) != (new.certificates, new.key):

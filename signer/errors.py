@@ -41,6 +41,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         Code.FAILED_PRECONDITION,
         "The person's credential signs only documents that the service has seen; send them with OpenBatch.",
     ),
+    "TEXT_NOT_SEEN": (
+        Code.FAILED_PRECONDITION,
+        "The person would sign a reason or a location that nobody shows to her; leave both empty.",
+    ),
     "AUTHZ_MISSING": (Code.PERMISSION_DENIED, "The credential is a person's: it signs with an authorisation only."),
     "AUTHZ_UNKNOWN": (Code.PERMISSION_DENIED, "There is no such authorisation; ask for a new one."),
     "AUTHZ_CALLER": (Code.PERMISSION_DENIED, "The authorisation is another caller's to redeem."),

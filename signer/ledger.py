@@ -30,7 +30,6 @@ from signer.record import DIGESTS, Asked, Record
 from signer.results import Part, outcomes
 from signer.writer import Writer
 
-RESUME_S = 120  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 KEEP_S = 24 * 3600  # results, for who asks again
 SETTLE_LOOK_S = 0.01  # at the daemon's end, for what lanes still have
 FLUSH_S = 1.0  # a note that an answer was taken waits so long for a commit to go with
@@ -178,7 +177,7 @@ class Ledger:
         places = sorted(i for i, one in known.problems.items() if one.status in open_)
         if places and stored.instance != self.writer.instance and age_s <= BATCH_CALL_S:  # that one may be at it
             raise Refusal("STORE_BUSY", "another daemon has this request")
-        record.todo = places if age_s <= RESUME_S else []
+        record.todo = places if age_s <= asked.resume_s else []
         return record
 
     async def parts(self, id_: bytes, item: int) -> list[Part]:

@@ -123,7 +123,7 @@ class Proof:
         found = next((row for row in rows if self._is(name, code, row.binding, row.fingerprint)), None)
         if found is not None:
             return "" if found.binding == binding and now < found.ends else "OTP_EXPIRED"
-        return "OTP_INCORRECT" if any(row.binding == binding for row in rows) else "OTP_EXPIRED"
+        return "OTP_INCORRECT" if any(row.binding == binding and now < row.ends for row in rows) else "OTP_EXPIRED"
 
     def _is(self, name: str, code: str, binding: bytes, fingerprint: bytes) -> bool:
         return otp.matches(self._sent_key, code, otp.binding("terms", name, binding), fingerprint)
@@ -144,14 +144,15 @@ class Proof:
         try:
             yield
         except (Exception, asyncio.CancelledError):
-            back = asyncio.create_task(self._take_back(number), name="attempt")
-            self._taking_back.add(back)
-            back.add_done_callback(self._taking_back.discard)
-            await asyncio.shield(back)
+            await self.take_back(number)
             raise
 
-    async def _take_back(self, number: int) -> None:
-        await self._transact(lambda connection: guesses.right(connection, number))
+    async def take_back(self, number: int) -> None:
+        """It was no wrong one; also where the call is being cancelled."""
+        task = asyncio.create_task(self._transact(lambda connection: guesses.right(connection, number)), name="attempt")
+        self._taking_back.add(task)
+        task.add_done_callback(self._taking_back.discard)
+        await asyncio.shield(task)
 
 
 def _used(connection: Connection, name: str, binding: bytes) -> None:

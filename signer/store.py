@@ -5,6 +5,8 @@ SQLite, write-ahead log, every commit synced; PostgreSQL by one setting. What is
 SQLAlchemy; the ledger's few statements are the driver's own (`sqlite.py`, `postgresql.py`).
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +160,13 @@ batches = Table(
     Column("scheme", String, nullable=False),
     Column("hash", String, nullable=False),
     Column("claimed", Integer, nullable=False),  # 1: digests of documents not seen here
+    # Of its items, and the SHA-256 of its terms: lists are made without items.
+    Column("count", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
     Column("opened", BigInteger, nullable=False),
     Column("ends", BigInteger, nullable=False),
     Column("state", String, nullable=False),
+    Column("signing", String, nullable=False),  # the instance of the ledger that is at it, in the state SIGNING
     Column("link", LargeBinary, nullable=False),  # SHA-256 of it; empty: it was used
     Column("consent", String, nullable=False),  # the caller that has used it
 )
@@ -286,6 +292,16 @@ def as_it_is(where: Where) -> Engine:
     return engine
 
 
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """
+    A transaction that only reads: of SQLite it holds up nobody who writes, as `Engine.begin` does, and sees the database
+    as it was at its first statement.
+    """
+    with engine.connect() as connection:
+        yield connection.execution_options(only_reads=True)
+
+
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
@@ -301,7 +317,8 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        only_reads = connection.get_execution_options().get("only_reads", False)
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return _ready(engine, str(path))
 

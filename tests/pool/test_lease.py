@@ -315,6 +315,15 @@ async def _killed(pool: Pool, pid: int, shim: Shim) -> None:
         await until(lambda: lease.over == "MODULE_CRASH")
 
 
+async def _killed_before_it_was_noticed(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its process is dead before the next digest is sent to it, and the parent has been busy: told as what it was."""
+    async with leased(pool) as lease:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)  # noqa: ASYNC251 -- the busy parent
+        outcomes = await lease.sign(ECDSA, digests(3))
+        assert statuses(outcomes) == {("NOT_ATTEMPTED", "MODULE_CRASH"): 3}
+
+
 async def _crashed(pool: Pool, pid: int, shim: Shim) -> None:
     """The module dies in C_Sign: the item is INDETERMINATE, what was signed is kept, and nothing is signed anew."""
     async with leased(pool) as lease:
@@ -416,7 +425,15 @@ async def _left_behind(pool: Pool, pid: int, shim: Shim) -> None:
 
 
 ORDERLY = {_left_behind, _done, _error, _cancelled, _deadline, _drained, _removed, _session_lost, _wrong_signature}
-SUDDEN = {_cancelled_in_a_hang, _killed, _crashed, _wrong_pin, _hang_on_the_way_out, _hang_in_a_signature}
+SUDDEN = {
+    _cancelled_in_a_hang,
+    _killed,
+    _killed_before_it_was_noticed,
+    _crashed,
+    _wrong_pin,
+    _hang_on_the_way_out,
+    _hang_in_a_signature,
+}
 
 
 @pytest.mark.parametrize("end", sorted(ORDERLY | SUDDEN, key=lambda end: end.__name__), ids=lambda end: end.__name__)

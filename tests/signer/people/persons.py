@@ -137,11 +137,15 @@ class Town:
         assert rig.shim is not None
         rig.store.token("stick", pin=STICK_PIN)
         rig.store.keys("stick", ["P-256"], ["stick-key"])
-        rig.tokens.append(Token("stick", "stick", module=rig.shim.module, pin="", more={"personal": True}))
+        rig.tokens.append(
+            Token("stick", "stick", kind="signing-stick", module=rig.shim.module, pin="", more={"personal": True})
+        )
+        owned = {"dora": ("stick-key", rig.store.made["stick"]["P-256"][1])}  # one key, one owner
+        for person in sorted({wanted[1] for wanted in self.wanted.values()} - {"dora"}):
+            owned[person] = (f"{person}-key", rig.store.keys("card", ["P-256"], [f"{person}-key"])["P-256"][1])
         engine = open_store(rig.state / "paraph.sqlite")
         for name, (gate, subject, outputs, bounds, usage) in self.wanted.items():
-            label = "stick-key" if gate is Gate.TOKEN_PIN else "P-256"
-            _, spki = rig.store.made["stick" if gate is Gate.TOKEN_PIN else "card"]["P-256"]
+            label, spki = owned[subject]
             chain = rig.pki.signer(f"Signer {name}", spki, usage)
             add(
                 engine, name, chain, cka_id=None, key_label=label, outputs=[Output(one) for one in outputs],

@@ -170,6 +170,7 @@ async def test_row_1_3_a_session(office: Office) -> None:
     office.clock.passes(pending.LIFE_S - 1)
     assert is_there(office, batch)
     with office.engine.begin() as connection:
+        pending.begin(connection, batch.id, "here")
         pending.end(connection, batch.id, pending.State.SIGNED, office.steady.now())
     office.clock.passes(pending.LIFE_S - 1)
     assert is_there(office, batch)
@@ -189,7 +190,7 @@ def waiting(office: Office) -> Batch:
         now + pending.LIFE_S, pending.State.OPEN, "", (Item("letter", 0, b"", bytes(32)),),
     )  # fmt: skip
     with office.engine.begin() as connection:
-        pending.put(connection, batch)
+        pending.put(connection, batch, now)
     return batch
 
 
