@@ -204,11 +204,17 @@ class Office:
     def given(secret: str, otp: str, source: str = "") -> Given:
         return Given(Code(secret), otp, source)
 
-    async def otp(self, person: Person) -> str:
-        """A one-time code that is right for `terms` now."""
+    async def allow(self, person: Person, given: Given, **terms: Any) -> tuple[bytes, float]:
+        """What she has typed, for other terms."""
+        return await self.consent.authorise(self.credential(person), self.terms(person, **terms), given, "window")
+
+    async def otp(self, person: Person, **terms: Any) -> str:
+        """A one-time code that is right now, for these terms."""
         if person.factor != "sent":
             return person.otp(self.steady.now())
-        await self.consent.send_otp(self.credential(person), self.terms(person), "letter", is_login=False)
+        await self.consent.send_otp(
+            self.credential(person), self.terms(person, **terms), "letter", is_login=False
+        )  # fmt: skip
         return self.code(person.name, "sign-code")
 
     def ask(self, credential: Credential, reference: bytes, digests: Sequence[bytes] = (b"d" * 32,)) -> Ask:
