@@ -7,6 +7,7 @@ says of it beyond names. Items are signed as one request for digests, whose id i
 
 import asyncio
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from pool import Outcomes, Pin, PinError, PinRefused, Pool, Status
 from signer import found, gap, otp, pending
@@ -39,6 +41,8 @@ from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
+
+log = logging.getLogger("signer.approving")
 
 LIST_MAX = 100
 LOOK_S = 30.0  # for batches whose time is over
@@ -220,9 +224,12 @@ class ApprovingService:
     async def keep_erasing(self) -> None:
         """What no batch needs any more."""
         while True:
-            now = self._steady.now()
-            for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
-                await asyncio.to_thread(self._kept.erase, id_)
+            try:
+                now = self._steady.now()
+                for id_ in await self._do(lambda connection: pending.erase(connection, now)):  # noqa: B023 -- awaited here
+                    await asyncio.to_thread(self._kept.erase, id_)
+            except Exception:
+                log.exception("batches that are over were not erased")
             await asyncio.sleep(LOOK_S)
 
     def _check_files(self, batch: Batch) -> None:
@@ -403,7 +410,10 @@ class ApprovingService:
             with self._engine.begin() as connection:
                 return act(connection)
 
-        return await asyncio.to_thread(run)
+        try:
+            return await asyncio.to_thread(run)
+        except OperationalError:  # as in consent.py
+            raise Refusal("STORE_BUSY") from None
 
 
 def _shown(batch: Batch, whole: Batch | None = None) -> Any:

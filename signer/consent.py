@@ -16,6 +16,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy.exc import OperationalError
 
 from signer import authorisation, guesses, otp, pending, subject
 from signer.batch import Allowed, Ask
@@ -223,7 +224,11 @@ class Consent:
     # ---- people
 
     async def enrol(self, name: str, contact: Contact, language: str, factor: Factor, operator: str) -> float:
-        """Begin an enrolment; answers when its code is sent. The old contact is told at once."""
+        """Begin an enrolment; answers when its code is sent. The old contact is told at once. Raises `Refusal`."""
+        try:
+            self._outbox.check(contact)
+        except ContactError as error:
+            raise Refusal("CONTACT_UNREACHABLE", str(error)) from None
         now = self._steady.now()
 
         def begin(connection: Connection) -> float:
@@ -494,7 +499,10 @@ class Consent:
                         return refusal
                     raise
 
-        answer = await asyncio.to_thread(run)
+        try:
+            answer = await asyncio.to_thread(run)
+        except OperationalError:  # somebody has the database for too long, or its server is away
+            raise Refusal("STORE_BUSY") from None
         if isinstance(answer, Refusal):
             raise answer
         return answer  # type: ignore[no-any-return]
