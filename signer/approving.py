@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from pool import Outcomes, Pin, PinError, Pool, Status
 from signer import found, gap, otp, pending, splice
@@ -507,7 +508,10 @@ class ApprovingService:
             with self._engine.begin() as connection:
                 return act(connection)
 
-        return await asyncio.to_thread(run)
+        try:
+            return await asyncio.to_thread(run)
+        except OperationalError:  # as in consent.py
+            raise Refusal("STORE_BUSY") from None
 
     async def _look(self, act: Callable[[Connection], T]) -> T:
         """The same for what only reads."""

@@ -219,7 +219,11 @@ class Consent:
     # ---- people
 
     async def enrol(self, name: str, contact: Contact, language: str, factor: Factor, operator: str) -> float:
-        """Begin an enrolment; answers when its code is sent. The old contact is told at once."""
+        """Begin an enrolment; answers when its code is sent. The old contact is told at once. Raises `Refusal`."""
+        try:
+            self._outbox.check(contact)
+        except ContactError as error:
+            raise Refusal("CONTACT_UNREACHABLE", str(error)) from None
         now = self._steady.now()
 
         def begin(connection: Connection) -> float:
