@@ -364,7 +364,8 @@ async def test_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await asyncio.sleep(0)
     assert not any(call.done() for call in calls)
     go.set()
-    await asyncio.gather(*calls)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*calls)
     assert most == [1]
     served._engine.dispose()
 
