@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
 
 from pool import Outcomes, Pin, PinError, Pool, Status
 from signer import found, gap, otp, pending, splice
@@ -46,6 +45,7 @@ from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.spool import Holdings, Spool
 from signer.store import reading
+from signer.transaction import transactions
 from signer.v1 import signing_pb2 as pb
 
 log = logging.getLogger("signer.approving")
@@ -94,6 +94,7 @@ class ApprovingService:
     ) -> None:
         self._pool = pool
         self._engine = engine
+        self._do = transactions(engine)
         self._ledger = ledger
         self._batches = batches
         self._consent = consent
@@ -501,20 +502,8 @@ class ApprovingService:
         algorithm = batch.algorithm
         return algorithm.hash.value if algorithm.hash else "SHA512"  # Ed25519: RFC 8419, 3.1
 
-    async def _do(self, act: Callable[[Connection], T]) -> T:
-        """In one transaction, off the loop."""
-
-        def run() -> T:
-            with self._engine.begin() as connection:
-                return act(connection)
-
-        try:
-            return await asyncio.to_thread(run)
-        except OperationalError:  # as in consent.py
-            raise Refusal("STORE_BUSY") from None
-
     async def _look(self, act: Callable[[Connection], T]) -> T:
-        """The same for what only reads."""
+        """In a transaction that only reads."""
 
         def run() -> T:
             with reading(self._engine) as connection:
