@@ -25,7 +25,7 @@ from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.pki import Pki
 from tests.signer.access.calls import Answer, digests, said, signed, statuses
-from tests.signer.people.office import SECRET, SPKI, WAIT_S, Office
+from tests.signer.people.office import SECRET, WAIT_S, Office, new_key
 from tests.signer.people.persons import Person, Town, redeem, terms
 from tests.signer.people.test_bound import drained
 
@@ -44,7 +44,7 @@ def office(tmp_path: Path) -> Office:
 
 def stored(office: Office, pki: Pki, name: str, gate: Gate = Gate.CODE_HOTP) -> None:
     rows.add(
-        office.engine, name, pki.signer(name, SPKI), cka_id=None, key_label="key", outputs=[Output.RAW], clock=Clock(),
+        office.engine, name, pki.signer(name, new_key()), cka_id=None, key_label="key", outputs=[Output.RAW], clock=Clock(),
         gate=gate, subject=name,
     )  # fmt: skip
 
