@@ -26,7 +26,8 @@ TRIES = 2
 # reason -> what it means and what to do
 REASONS = {
     "CODES_BUSY": "As many secret codes wait to be verified as may; try again in a second.",
-    "CODES_FAILED": "The process that verifies secret codes was lost twice, or the service ends; try again.",
+    "CODES_FAILED": "The process that verifies secret codes was lost twice or cannot be asked now, or the service ends; "
+    "try again.",
 }
 _LOST = (ChildLost, TimeoutError, OSError)  # what a process that dies, hangs or does not start is noticed by
 _ABSENT = written(OURS, bytes(OURS.salt_bytes), bytes(OURS.hash_bytes))  # nobody's: no code is known to have this hash
@@ -105,8 +106,12 @@ class Codes:
         self._turns.release()
 
     async def _answer(self, message: dict[str, Any], code: Code) -> dict[str, Any]:
+        try:
+            file = _file_with(code)
+        except OSError as error:  # no descriptor or no memory left
+            log.warning("a secret code cannot be passed on: %r", error)
+            raise CodesError("CODES_FAILED") from None
         hasher = self._idle.pop()
-        file = _file_with(code)
         try:
             for _ in range(TRIES):
                 if self._closed:
@@ -138,7 +143,11 @@ def _file_with(code: Code) -> int:
     made in; a file's memory goes back to the system, which shows it to nobody.
     """
     file = os.memfd_create("code", os.MFD_CLOEXEC)
-    os.write(file, code.reveal().encode())
+    try:
+        os.write(file, code.reveal().encode())
+    except BaseException:
+        os.close(file)
+        raise
     return file
 
 

@@ -41,6 +41,7 @@ from signer.transaction import transactions
 log = logging.getLogger("signer.consent")
 
 CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
+PIN_SENT = frozenset({"PIN_INCORRECT", "PIN_UNCLEAR", "PIN_LOCKED"})  # it was, and the token did not take it
 REFUSED_MAX = 30  # rows of the ledger a minute, of one source: what somebody tries for hours must not fill the disk
 LOOK_S = 30.0  # for enrolments that begin, and what is to be forgotten
 
@@ -141,9 +142,9 @@ class Consent:
         try:
             yield
         except (PinRefused, Unavailable) as error:
-            was_refused = isinstance(error, PinRefused) or error.reason == "PIN_LOCKED"
+            was_refused = error.reason in PIN_SENT
             refusal = refusal_from(error)
-            if was_refused and refusal is not None:
+            if refusal is not None and (was_refused or isinstance(error, PinRefused)):
                 self._refused(refusal, credential, source)
             raise
         finally:
@@ -218,7 +219,11 @@ class Consent:
     # ---- people
 
     async def enrol(self, name: str, contact: Contact, language: str, factor: Factor, operator: str) -> float:
-        """Begin an enrolment; answers when its code is sent. The old contact is told at once."""
+        """Begin an enrolment; answers when its code is sent. The old contact is told at once. Raises `Refusal`."""
+        try:
+            self._outbox.check(contact)
+        except ContactError as error:
+            raise Refusal("CONTACT_UNREACHABLE", str(error)) from None
         now = self._steady.now()
 
         def begin(connection: Connection) -> float:
@@ -253,8 +258,8 @@ class Consent:
 
     async def unlock(self, name: str, operator: str) -> None:
         def act(connection: Connection) -> None:
-            subject.known(connection, name)
-            guesses.forgive(connection, name)
+            if not guesses.forgive(connection, name):  # who signs with a card need not be enrolled
+                subject.known(connection, name)
 
         await self._announced(name, "unlocked", operator)
         await self._do(act)

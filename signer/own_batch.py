@@ -9,7 +9,9 @@ A person's own batch: her program sends the documents, signs them with her token
 For the gate token-pin, and for a certificate that is bound to its person (role `self`): nobody else may do all three.
 """
 
+import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from signer.v1 import signing_pb2 as pb
 from signer.whole import whole
 
 CANCEL_S = 2.0  # what a person waits for who has left already; the daemon forgets the batch by itself, later
+CANCEL_PAUSE_S = 0.1
 
 
 class OwnBatch:
@@ -53,9 +56,17 @@ class OwnBatch:
             )
 
     async def cancel(self) -> None:
-        """Nothing of it is signed any more."""
-        request = pb.CancelBatchRequest(request_id=self.batch.request_id)
-        await called(self._client.signing.CancelBatch(request, timeout=CANCEL_S))
+        """Nothing of it is signed any more. While the service is just letting go of it, it is asked again."""
+        request, end = pb.CancelBatchRequest(request_id=self.batch.request_id), time.monotonic() + CANCEL_S
+        while True:
+            try:
+                await called(self._client.signing.CancelBatch(request, timeout=CANCEL_S))
+            except ServiceError as error:
+                if error.reason != "BATCH_STATE" or time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(CANCEL_PAUSE_S)
+            else:
+                return
 
 
 @contextlib.asynccontextmanager

@@ -236,8 +236,9 @@ def erase(connection: Connection, now: float) -> Sequence[bytes]:
     return ids
 
 
-def living(connection: Connection) -> set[bytes]:
-    return set(connection.execute(select(batches.c.id)).scalars())
+def living(connection: Connection) -> dict[bytes, str]:
+    """All that there are, whichever daemon has their files, and the caller of each."""
+    return {bytes(row.id): row.caller for row in connection.execute(select(batches.c.id, batches.c.caller))}
 
 
 def _hash(link: str) -> bytes:

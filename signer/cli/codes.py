@@ -8,7 +8,7 @@ from signer.client import Client, ServiceError
 
 # What a person can mend herself, and how. The daemon has used up no one-time code for any of these but OTP_USED.
 _AGAIN = {
-    "OTP_INCORRECT": "Type both again; a one-time code that was right is still good.",
+    "OTP_INCORRECT": "Type both again; a device shows another one-time code each time.",
     "OTP_USED": "Type the next one-time code.",
     "OTP_EXPIRED": "Type both again, with the newest one-time code.",
     "CODE_RULES": "Type both again.",

@@ -38,15 +38,9 @@ ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
 KEY = bytes(range(32))
 WAIT_S = 24 * 3600.0
 SECRET = "correct horse 7"
-
-
-def new_key() -> bytes:
-    """The public half (SubjectPublicKeyInfo) of a key that nobody has."""
-    public, form = ec.generate_private_key(ec.SECP256R1()).public_key(), serialization.PublicFormat
-    return public.public_bytes(serialization.Encoding.DER, form.SubjectPublicKeyInfo)
-
-
-SPKI = new_key()
+SPKI = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
+    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+)  # fmt: skip
 GATES = {"hotp": Gate.CODE_HOTP, "totp": Gate.CODE_TOTP, "sent": Gate.CODE_SENT}
 
 

@@ -26,6 +26,7 @@ from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Token, until
 from tests.signer.access.calls import Answer, Caller, ask, card_rig, said
+from tests.softhsm import PIN
 
 CODE = "correct horse 7"
 STICK_PIN = "735511"
@@ -102,9 +103,9 @@ class Person:
 class Town:
     """`with Town() as town:` everybody is there, and `ada` (HOTP) is enrolled."""
 
-    def __init__(self) -> None:
+    def __init__(self, pin: str = PIN) -> None:
         self.inbox = Inbox()
-        self.rig = card_rig("P-256")
+        self.rig = card_rig("P-256", pin=pin)
         key = self.rig.directory / "seeds.key"
         key.write_bytes(secrets.token_bytes(32))
         key.chmod(0o400)
@@ -168,13 +169,13 @@ class Town:
     def __getitem__(self, name: str) -> Caller:
         return self.callers[name]
 
-    def enrol(self, name: str, factor: str) -> Person:
+    def enrol(self, name: str, factor: str, code: str = CODE) -> Person:
         """As an operator begins it and the person ends it."""
         after = len(self.inbox.messages)
         answer = said(lambda: self["operator"].operator.EnrolSubject(self.enrolment(name, factor), timeout=10))
         assert answer.code == "OK", answer
         enrolment = self.inbox.code(name, "enrolment-code", after)
-        person = self.people[name] = Person(name, factor)
+        person = self.people[name] = Person(name, factor, code)
         self.finish(person, enrolment)
         return person
 

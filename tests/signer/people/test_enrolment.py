@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pyotp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
 from sqlalchemy import select
@@ -25,7 +27,7 @@ from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.pki import Pki
 from tests.signer.access.calls import Answer, digests, said, signed, statuses
-from tests.signer.people.office import SECRET, WAIT_S, Office, new_key
+from tests.signer.people.office import SECRET, WAIT_S, Office
 from tests.signer.people.persons import Person, Town, redeem, terms
 from tests.signer.people.test_bound import drained
 
@@ -43,8 +45,10 @@ def office(tmp_path: Path) -> Office:
 
 
 def stored(office: Office, pki: Pki, name: str, gate: Gate = Gate.CODE_HOTP) -> None:
+    own = ec.generate_private_key(ec.SECP256R1()).public_key()  # one key, one owner
+    spki = own.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     rows.add(
-        office.engine, name, pki.signer(name, new_key()), cka_id=None, key_label="key", outputs=[Output.RAW], clock=Clock(),
+        office.engine, name, pki.signer(name, spki), cka_id=None, key_label="key", outputs=[Output.RAW], clock=Clock(),
         gate=gate, subject=name,
     )  # fmt: skip
 
