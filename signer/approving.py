@@ -306,7 +306,8 @@ class ApprovingService:
         self._holdings.give_back(id_)
 
     async def _reopen(self) -> None:
-        instance, at_it = self._ledger.writer.instance, frozenset(self._being_signed)
+        """The set itself, not a copy: a SignBatch that begins meanwhile is in it before its row says so."""
+        instance, at_it = self._ledger.writer.instance, self._being_signed
         await self._do(lambda connection: pending.reopen(connection, instance, at_it))
 
     async def _check_files(self, batch: Batch, caller: Caller, numbers: Iterable[int] | None = None) -> None:
