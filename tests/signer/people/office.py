@@ -35,12 +35,12 @@ from signer.store import credentials, open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()
 ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
-KEY = bytes(range(32))
-WAIT_S = 24 * 3600.0
-SECRET = "correct horse 7"
 SPKI = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
     serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 )  # fmt: skip
+KEY = bytes(range(32))
+WAIT_S = 24 * 3600.0
+SECRET = "correct horse 7"
 GATES = {"hotp": Gate.CODE_HOTP, "totp": Gate.CODE_TOTP, "sent": Gate.CODE_SENT}
 
 
