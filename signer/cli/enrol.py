@@ -26,19 +26,18 @@ _AGAIN = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("enrolment", metavar="CODE", nargs="?", help="the enrolment code (default: it is asked for)")
     session.arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    return session.with_client(options, lambda client: _run(client, options))
+    return session.with_client(options, _run)
 
 
-async def _run(client: Client, options: argparse.Namespace) -> int:
+async def _run(client: Client) -> int:
     prompt.check()
     if not sys.stdout.isatty():  # what is shown there makes one-time codes
         raise UsageError("standard output is no terminal, and what is shown there is a secret; start this at one")
-    enrolment, begun = await _begun(client, options.enrolment)
+    enrolment, begun = await _begun(client)
     print(f"This enrols you as {begun.subject}: {_STEPS[bool(begun.otp_uri)]}")
     if begun.otp_uri:
         _show(begun.otp_uri)
@@ -58,16 +57,19 @@ _STEPS = {
 }
 
 
-async def _begun(client: Client, given: str | None) -> tuple[str, Any]:
-    """The enrolment code, and what is said to it; asked for again where it was typed wrong."""
+async def _begun(client: Client) -> tuple[str, Any]:
+    """
+    The enrolment code, and what is said to it; asked for again where it was typed wrong. It is no argument of the command:
+    those are seen by everybody on the machine, and kept by shells.
+    """
     left = prompt.TRIES
     while True:
         left -= 1
-        enrolment = given or prompt.visible("Enrolment code, as it was sent to you: ")
+        enrolment = prompt.visible("Enrolment code, as it was sent to you: ")
         try:
             return enrolment, await person.begin_enrolment(client, enrolment)
         except ServiceError as error:
-            if error.reason != "ENROLMENT_UNKNOWN" or given or not left:
+            if error.reason != "ENROLMENT_UNKNOWN" or not left:
                 raise
             prompt.tell(f"{session.say(error)} Type it again, as it stands in the message.")
 

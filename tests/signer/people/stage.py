@@ -182,11 +182,13 @@ class Stage:
         for item in self.items(digests(2)):
             yield pb.OpenBatchRequest(digest=item)
 
-    def document(self, content: bytes, size: int = 0, crc32c: int | None = None, **more: Any) -> Iterator[Any]:
-        """A batch of one document, with canaries in it and round it."""
+    def document(
+        self, content: bytes, size: int = 0, crc32c: int | None = None, named: str = CODE, **more: Any
+    ) -> Iterator[Any]:
+        """A batch of one document, with canaries round it."""
         wanted = {"credential": "ada-seen", "output": "CADES_B_B", "request_id": str(uuid.uuid4())} | ALGORITHMS | more
         yield pb.OpenBatchRequest(open=pb.BatchOpening(**wanted))
-        begin = pb.BeginDocument(index=0, name=CODE, reason=WRONG_CODE, location=PIN, size=size)
+        begin = pb.BeginDocument(index=0, name=named, reason=WRONG_CODE, location=PIN, size=size)
         yield pb.OpenBatchRequest(begin=begin)
         yield pb.OpenBatchRequest(chunk=content)
         yield pb.OpenBatchRequest(end=pb.EndDocument(crc32c=google_crc32c.value(content) if crc32c is None else crc32c))
@@ -293,15 +295,29 @@ class Stage:
         assert self.town.rig.process is not None
         return self.town.rig.process.pid
 
+    def rows(self, query: str) -> list[Any]:
+        """Of the daemon's database."""
+        with closing(sqlite3.connect(f"file:{self.town.rig.state / 'paraph.sqlite'}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchall()
+
     def guesses(self) -> int:
         """How many are counted now."""
-        with closing(sqlite3.connect(f"file:{self.town.rig.state / 'paraph.sqlite'}?mode=ro", uri=True)) as database:
-            [count] = database.execute("SELECT count(*) FROM guesses").fetchone()
-        return int(count)
+        return int(self.rows("SELECT count(*) FROM guesses")[0][0])
+
+    def queued(self) -> int:
+        """Messages that wait."""
+        return int(self.rows("SELECT count(*) FROM outbox WHERE state = 'QUEUED'")[0][0])
+
+    def outbox(self) -> set[Any]:
+        """What the rows of messages still have."""
+        return set(self.rows("SELECT contact, address, body FROM outbox"))
+
+    def stick(self) -> Any:
+        tokens = self.town["operator"].operator.ListTokens(op.ListTokensRequest(), timeout=10).tokens
+        return next(token for token in tokens if token.name == "stick")
 
     def stick_waits(self) -> bool:
-        tokens = self.town["operator"].operator.ListTokens(op.ListTokensRequest(), timeout=10).tokens
-        return any(token.name == "stick" and token.state == op.Token.OPEN for token in tokens)
+        return bool(self.stick().state == op.Token.OPEN)
 
     # ---- what there is to find, and where
 
