@@ -252,17 +252,19 @@ class Consent:
             except Refusal as refusal:  # the more reason to do it
                 log.warning("%s is suspended, and was not told: %s", name, refusal.message)
 
+        await self._do(lambda connection: subject.known(connection, name))  # no name that is nobody's is written down
         await self._announced(name, "resumed" if resume else "suspended", operator)
         await self._do(act)
         await self._refresh()
 
     async def unlock(self, name: str, operator: str) -> None:
-        def act(connection: Connection) -> None:
-            if not guesses.forgive(connection, name):  # who signs with a card need not be enrolled
+        def look(connection: Connection) -> None:
+            if not guesses.has(connection, name):  # who signs with a card need not be enrolled
                 subject.known(connection, name)
 
+        await self._do(look)
         await self._announced(name, "unlocked", operator)
-        await self._do(act)
+        await self._do(lambda connection: guesses.forgive(connection, name))
 
     async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
         """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""

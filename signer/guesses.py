@@ -63,9 +63,14 @@ def locked_until(connection: Connection, subject: str, now: float) -> float | No
     return None
 
 
-def forgive(connection: Connection, subject: str) -> int:
-    """An operator has seen to it; answers how many attempts there were."""
-    return connection.execute(delete(guesses).where(guesses.c.subject == subject)).rowcount
+def has(connection: Connection, subject: str) -> bool:
+    """Whether there are attempts."""
+    return connection.execute(select(guesses.c.id).where(guesses.c.subject == subject).limit(1)).first() is not None
+
+
+def forgive(connection: Connection, subject: str) -> None:
+    """An operator has seen to it."""
+    connection.execute(delete(guesses).where(guesses.c.subject == subject))
 
 
 def erase(connection: Connection, now: float) -> None:

@@ -120,6 +120,7 @@ class Town:
         self.rig.subjects = {"ada-laptop": "ada"}
         self.callers: dict[str, Caller] = {}
         self.people: dict[str, Person] = {}
+        self.owned: dict[str, tuple[str, bytes]] = {}  # whose -> label and SPKI of the key: one key, one owner
         self.wanted: dict[str, tuple[Gate, str, Sequence[str], Bounds, str]] = {
             "ada": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "ada-seen": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(), "content_commitment"),
@@ -141,12 +142,12 @@ class Town:
         rig.tokens.append(
             Token("stick", "stick", kind="signing-stick", module=rig.shim.module, pin="", more={"personal": True})
         )
-        owned = {"dora": ("stick-key", rig.store.made["stick"]["P-256"][1])}  # one key, one owner
+        self.owned["dora"] = "stick-key", rig.store.made["stick"]["P-256"][1]
         for person in sorted({wanted[1] for wanted in self.wanted.values()} - {"dora"}):
-            owned[person] = (f"{person}-key", rig.store.keys("card", ["P-256"], [f"{person}-key"])["P-256"][1])
+            self.owned[person] = (f"{person}-key", rig.store.keys("card", ["P-256"], [f"{person}-key"])["P-256"][1])
         engine = open_store(rig.state / "paraph.sqlite")
         for name, (gate, subject, outputs, bounds, usage) in self.wanted.items():
-            label, spki = owned[subject]
+            label, spki = self.owned[subject]
             chain = rig.pki.signer(f"Signer {name}", spki, usage)
             add(
                 engine, name, chain, cka_id=None, key_label=label, outputs=[Output(one) for one in outputs],

@@ -358,6 +358,7 @@ def many(stage: Stage) -> Answer:
 
 
 TABLE["STREAM_ORDER"] = opening(lambda stage: iter([pb.OpenBatchRequest(digest=pb.TermsItem(name=CODE))]))
+TABLE["TEXT_NOT_SEEN"] = opening(lambda stage: stage.document(PIN.encode(), texts={"reason": CODE, "location": PIN}))
 TABLE["DOCUMENT_TOO_LARGE"] = opening(lambda stage: stage.document(CODE.encode(), size=2**40))
 TABLE["SIZE_MISMATCH"] = opening(lambda stage: stage.document(CODE.encode(), size=4_711))
 TABLE["DOCUMENT_EMPTY"] = opening(lambda stage: stage.document(b""))

@@ -47,13 +47,14 @@ MINE = {"AuthorizeResponse": "authorisation", "OpenBatchResponse": "link", "Comp
 
 class Stage:
     """
-    `with Stage() as stage:` ada (HOTP), bob (sent codes), cleo (TOTP) and dora (a stick) are there, and so many who are
-    enrolled for one `visit`. All at DEBUG, with the environment of the unit, and where a crash could leave a core.
+    `with Stage() as stage:` ada (HOTP), bob (sent codes), cleo (TOTP) and dora (a stick) are there. All at DEBUG, with the
+    environment of the unit, and where a crash could leave a core.
     """
 
-    def __init__(self, visits: int = 3) -> None:
+    def __init__(self) -> None:
         town = self.town = Town(pin=PIN)
         rig = town.rig
+        rig.sections = [line.replace("wait_h = 24", "wait_h = 0") for line in rig.sections]  # guests follow each other
         self.jump = Jump(rig.directory)
         unit = (REPOSITORY / "deploy" / "paraph.service").read_text()
         set_there = dict(re.findall("^Environment=([A-Z_]+)=(.*)$", unit, re.MULTILINE))
@@ -64,10 +65,9 @@ class Stage:
         town.wanted |= {
             "eve": (Gate.CODE_HOTP, "eve", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "ada-cms": (Gate.CODE_HOTP, "ada", OUTPUTS[1:], Bounds(claimed=True), "content_commitment"),
-            "fay": (Gate.CODE_HOTP, "fay", OUTPUTS, Bounds(claimed=True), "content_commitment"),
+            "guest": (Gate.CODE_HOTP, "guest", OUTPUTS, Bounds(claimed=True), "content_commitment"),
         }
         self.registered = ["expired", "future", "hours", "strange", "revoked", "unlisted", "absent", "two"]
-        self.registered += [f"visit-{number}" for number in range(visits)]
         for name in ("portal", "other", "window"):
             role, rpcs, _ = town.rig.callers[name]
             known = ["p-256", *town.wanted, *self.registered]
@@ -183,12 +183,18 @@ class Stage:
             yield pb.OpenBatchRequest(digest=item)
 
     def document(
-        self, content: bytes, size: int = 0, crc32c: int | None = None, named: str = CODE, **more: Any
+        self,
+        content: bytes,
+        size: int = 0,
+        crc32c: int | None = None,
+        named: str = CODE,
+        texts: Any = None,
+        **more: Any,
     ) -> Iterator[Any]:
         """A batch of one document, with canaries round it."""
         wanted = {"credential": "ada-seen", "output": "CADES_B_B", "request_id": str(uuid.uuid4())} | ALGORITHMS | more
         yield pb.OpenBatchRequest(open=pb.BatchOpening(**wanted))
-        begin = pb.BeginDocument(index=0, name=named, reason=WRONG_CODE, location=PIN, size=size)
+        begin = pb.BeginDocument(index=0, name=named, size=size, **texts or {})
         yield pb.OpenBatchRequest(begin=begin)
         yield pb.OpenBatchRequest(chunk=content)
         yield pb.OpenBatchRequest(end=pb.EndDocument(crc32c=google_crc32c.value(content) if crc32c is None else crc32c))
@@ -213,13 +219,14 @@ class Stage:
         return str(first.batch.request_id)
 
     def register(self, name: str, ca: Authority | None = None, key: Any = None, **more: Any) -> Answer:
-        """A credential of ada's, by an operator, over the card's key."""
+        """A credential of ada's, by an operator, over her key."""
         validity = {word: more.pop(word) for word in ("begins", "ends") if word in more}
+        label, spki = self.town.owned["ada"]
         ca = ca or self.town.rig.pki.issuing
-        public = key or serialization.load_der_public_key(self.lists.spki)
+        public = key or serialization.load_der_public_key(spki)
         certificate = ca.issue(f"Signer {name}", public, "content_commitment", **validity)
         self.serials[name], chain = certificate.serial_number, pem(certificate, ca.certificate)
-        wanted = {"gate": "code+hotp", "subject": "ada", "outputs": OUTPUTS, "key_label": "P-256", "claimed": True}
+        wanted = {"gate": "code+hotp", "subject": "ada", "outputs": OUTPUTS, "key_label": label, "claimed": True}
         request = op.RegisterCredentialRequest(name=name, certificates=chain, **(wanted | more))
         return self.call("RegisterCredential", request, "operator")
 
@@ -236,20 +243,19 @@ class Stage:
         hour = (datetime.now(UTC) + timedelta(hours=3)).hour
         return f"{hour:02}-{(hour + 1) % 24:02}"
 
-    def visit(self, number: int) -> str:
-        """Somebody is enrolled, allows something, and has gone: the code, which nobody else has."""
-        name, code, town = f"visit-{number}", f"Visit-{secrets.token_hex(8)}", self.town
-        assert self.register(name, subject=name).code == "OK"
+    def visit(self) -> str:
+        """A guest is enrolled, allows something, and has gone: the code, which nobody else has."""
+        code, town = f"Guest-{secrets.token_hex(8)}", self.town
         with Caller(town.rig, "window") as window:
             held, town.callers["window"] = town.callers["window"], window
             try:
-                town.enrol(name, "hotp", code)
-                request = self.authorize(self.terms(digests(1), name), secret_code=code, otp=self.otp(name))
+                town.enrol("guest", "hotp", code)
+                request = self.authorize(self.terms(digests(1), "guest"), secret_code=code, otp=self.otp("guest"))
                 answer = self.call("Authorize", request)
             finally:
                 town.callers["window"] = held
         assert answer.code == "OK", answer
-        assert self.redeem(answer.value.authorisation, digests(1), credential=name).code == "OK"
+        assert self.redeem(answer.value.authorisation, digests(1), credential="guest").code == "OK"
         return code
 
     # ---- what happens
