@@ -188,24 +188,25 @@ class Batches:
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
-        key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s)
+        valid_s = (ask.credential.ends - self._clock.wall()).total_seconds()
+        key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s, valid_s)
         if lease is not None:
             outcomes = await lease.sign(ask.algorithm, signed, timeout_s=timeout_s, record=record)
         else:
             outcomes = await self._pool.sign(
                 key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
             )
-        if allowed_s < left_s:
-            _expired(outcomes)
+        if timeout_s < left_s:
+            _over(outcomes, "AUTHZ_EXPIRED" if timeout_s == allowed_s else "CERT_EXPIRED")
         await record.finish(ask.deadline)
         return outcomes if known is None or todo is None else known.completed(todo, outcomes)
 
 
-def _expired(outcomes: Outcomes) -> None:
-    """What the pool's time was over for, it was not the caller's deadline but the authorisation's end."""
+def _over(outcomes: Outcomes, reason: str) -> None:
+    """What the pool's time was over for, it was not the caller's deadline but something else's end."""
     for index, one in outcomes.problems.items():
         if (one.status, one.reason) == (Status.NOT_ATTEMPTED, "DEADLINE_EXCEEDED"):
-            outcomes.problems[index] = one._replace(reason="AUTHZ_EXPIRED")
+            outcomes.problems[index] = one._replace(reason=reason)
 
 
 def whole_call(outcomes: Outcomes) -> None:

@@ -108,6 +108,11 @@ class Credential:
         if now >= end:
             raise Refusal("CERT_EXPIRED", f"on {rfc3339(end)}")
 
+    @property
+    def ends(self) -> datetime:
+        """Of the certificate."""
+        return self._limits[2]
+
     @cached_property
     def _limits(self) -> tuple[bool, datetime, datetime]:
         """What is asked of the certificate at every call, read from it once: its usage, beginning and end."""

@@ -63,7 +63,7 @@ def _shaken_off(rig: Rig, credentials: grpc.ChannelCredentials) -> None:
 
 
 def test_no_client_certificate(rig: Rig) -> None:
-    """Without a certificate of its own nobody gets through the handshake."""
+    """Row 5.1: without a certificate of its own nobody gets through the handshake: no handler is entered."""
     _shaken_off(rig, grpc.ssl_channel_credentials(rig.pki.ca_file.read_bytes()))
 
 
@@ -77,7 +77,7 @@ def test_no_tls(rig: Rig) -> None:
 
 
 def test_wrong_ca(rig: Rig) -> None:
-    """The right URI from a CA that is not ours is worth nothing, even if that CA has our CA's name."""
+    """Row 5.1: the right URI from a CA that is not ours is worth nothing, even if that CA has our CA's name."""
     for name in ("Somebody", "Test issuing"):
         files = rig.pki.tls(f"forged-{name[:4]}", [uri("urn:test:portal")], issuer=Authority(name))
         _shaken_off(rig, rig.tls("portal", files))
@@ -87,13 +87,13 @@ def test_wrong_ca(rig: Rig) -> None:
     ("begins", "ends"), [(-timedelta(days=2), -timedelta(minutes=1)), (timedelta(hours=1), timedelta(days=2))]
 )
 def test_certificate_out_of_its_time(rig: Rig, begins: timedelta, ends: timedelta) -> None:
-    """A certificate that has expired, or is not valid yet, does not begin a connection."""
+    """Row 5.1: a certificate that has expired, or is not valid yet, does not begin a connection."""
     _shaken_off(rig, rig.tls("portal", rig.pki.caller("portal-then", begins=begins, ends=ends)))
 
 
 @pytest.mark.parametrize(("version", "taken"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
 def test_tls_version(rig: Rig, version: str, taken: bool) -> None:
-    """TLS 1.2 is the floor: to an offer of 1.1 the server hangs up without a word."""
+    """Row 5.1: TLS 1.2 is the floor: to an offer of 1.1 the server hangs up without a word."""
     certificate, key = rig.files("portal")
     client = ["openssl", "s_client", "-connect", f"127.0.0.1:{rig.port}", "-cert", certificate, "-key", key]
     more = [version, "-cipher", "DEFAULT@SECLEVEL=0", "-alpn", "h2", "-CAfile", rig.pki.ca_file]
@@ -199,7 +199,7 @@ def _deny(rig: Rig, *certificates: Path) -> None:
 
 
 def test_denied_certificate(rig: Rig) -> None:
-    """A hash on the deny-list ends a certificate at the next call, on open connections and on new ones."""
+    """Row 5.1: a hash on the deny-list ends a certificate at the next call, on open connections and on new ones."""
     files = rig.pki.tls("stolen", [uri("urn:test:portal")])
     with Caller(rig, files=files) as already, Caller(rig) as other:
         assert statuses(already.sign()) == ["SIGNED"]
@@ -215,7 +215,10 @@ def test_denied_certificate(rig: Rig) -> None:
 
 
 def test_denied_in_the_middle_of_a_stream(rig: Rig) -> None:
-    """A stream ends at the next message after its certificate was denied; that message is not signed."""
+    """
+    F48: the caller's certificate is revoked, by the deny-list, during a long stream: new calls are refused (above), and the
+    stream ends at its next item, which is not signed.
+    """
     files = rig.pki.tls("streaming", [uri("urn:test:portal")])
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with Caller(rig, files=files) as portal:
@@ -234,7 +237,10 @@ def test_denied_in_the_middle_of_a_stream(rig: Rig) -> None:
 
 
 def test_certificate_expires_on_an_open_connection(rig: Rig) -> None:
-    """TLS looks at a certificate once; its end is looked at again at every call, and at every message of a stream."""
+    """
+    F48, row 5.1: the caller's certificate expires during a long stream: TLS looked at it once; its end is looked at again at
+    every call, which is refused, and at every message of a stream, which ends before that one is signed.
+    """
     files = rig.pki.tls("short", [uri("urn:test:portal")], ends=timedelta(seconds=3))
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with Caller(rig, files=files) as portal:

@@ -179,7 +179,10 @@ def callers(rig: Rig) -> Iterator[dict[str, Caller]]:
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("caller", CALLERS)
 def test_every_cell(rig: Rig, callers: dict[str, Caller], caller: str, rpc: str) -> None:
-    """Each RPC of both services, by each kind of caller, with each kind of credential: allowed by name, else denied."""
+    """
+    Row 5.2: each RPC of both services, by each kind of caller, with each kind of credential: every cell of the matrix is
+    allowed by name or denied.
+    """
     answers: dict[str, Answer] = {}
     for credential in CREDENTIALS:
         before = signed(rig)
@@ -219,7 +222,7 @@ def test_rpc_that_does_not_exist(rig: Rig, callers: dict[str, Caller]) -> None:
 
 def test_every_rpc_has_a_role() -> None:
     """
-    Whoever declares an RPC says which role may call it, and this file how it is tested. To open batches and to allow them
+    Row 5.2: an RPC without a policy fails the build: whoever declares one says which role may call it, and this file how it is tested. To open batches and to allow them
     is never one role's but a person's own.
     """
     assert set(itertools.chain.from_iterable(ROLES.values())) == set(RPCS) == set(CALLS)
