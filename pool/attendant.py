@@ -300,8 +300,9 @@ class Attendant:
         }
         try:
             self._child.send(message)
-        except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen
-            self._kill(self._child, lost.how)
+        except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen, which says more
+            log.warning("lane %s: %s", self.lane.name, lost.how)
+            self._child.kill()
 
     def _abandon(self, number: int, out: "_Out", error: BaseException) -> None:
         """Take back a frame that was not sent: its requests are answered why."""

@@ -1,5 +1,5 @@
 """
-What every child process does first: tie its life to its parent's, and leave no core behind.
+What every child process does first: tie its life to its parent's, and let nobody dump it (dump.py).
 
 Linux only. The parent's death is told by the kernel (PR_SET_PDEATHSIG follows the *thread* that spawned us, which is
 the parent's event loop), and once more by the socket: it closes.
@@ -7,22 +7,21 @@ the parent's event loop), and once more by the socket: it closes.
 
 import ctypes
 import os
-import resource
 import signal
 import socket
 import sys
 
+from pool import dump
+
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 
 def harden() -> None:
     """SIGKILL when the parent dies; no core dump; no ptrace by others of the same uid (prctl(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0)):
-        if libc.prctl(option, int(value), 0, 0, 0):
-            raise OSError(ctypes.get_errno(), f"prctl({option})")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    dump.forbid()
     if os.getppid() != int(sys.argv[-1]):
         raise SystemExit("the parent is gone")  # it died before PDEATHSIG was set
 

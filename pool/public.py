@@ -8,7 +8,7 @@ then (attendant.VERIFY_EACH).
 from collections.abc import Callable
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
@@ -44,6 +44,20 @@ def load_public_key(spki: bytes) -> PublicKey:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise KeyRefused(f"keys are RSA of at least {RSA_BITS_MIN} bits, P-256, P-384, P-521 or Ed25519")
+
+
+def spki_of_pem(content: bytes) -> bytes:
+    """
+    The DER SubjectPublicKeyInfo of a public key in PEM. Raises `KeyRefused` as `load_public_key` does, another
+    `ValueError` for what is none.
+    """
+    try:
+        key = serialization.load_pem_public_key(content)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    load_public_key(spki)
+    return spki
 
 
 @lru_cache(maxsize=4096)

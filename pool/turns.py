@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pool.errors import Unavailable
 from pool.keeper import ABLE, TokenKeeper
+from pool.token import State
 
 
 class Turns:
@@ -24,9 +25,9 @@ class Turns:
         Return when it is one's turn; what makes the token not free must follow without an await.
 
         Raises `Unavailable`: at once where the token's state forbids it, at the deadline (monotonic, seconds) with
-        TOKEN_BUSY where somebody else has it or was before, with TOKEN_STARTING where it was still being opened.
+        TOKEN_BUSY where somebody else has had it meanwhile, with TOKEN_STARTING where it was only being opened.
         """
-        ticket = object()
+        ticket, was_busy = object(), False
         self._line.append(ticket)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -35,12 +36,12 @@ class Turns:
                         raise Unavailable("POOL_CLOSED")
                     if self._token.state not in ABLE:
                         raise self._token.refusal()
+                    was_busy = was_busy or self._line[0] is not ticket or self._token.state is State.LEASED
                     await self._news.wait()
         except TimeoutError:
-            refusal = self._token.refusal()
-            if self._line[0] is not ticket:
-                refusal = Unavailable("TOKEN_BUSY", f"token {self._token.config.name}: others wait for it", 1.0)
-            raise refusal from None
+            if was_busy:
+                raise Unavailable("TOKEN_BUSY", f"token {self._token.config.name}", 1.0) from None
+            raise self._token.refusal() from None
         finally:
             self._line.remove(ticket)
             self.tell()

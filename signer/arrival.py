@@ -6,7 +6,9 @@ from typing import Any
 import grpc
 
 from signer import requests as read
+from signer.config import Caller
 from signer.errors import Refusal
+from signer.gate import FACTORS, Gate
 from signer.handlers import Unread
 from signer.limits import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_IDLE_S
 from signer.spool import Spool, Upload
@@ -45,6 +47,14 @@ class Arrival:
         if self.announced > DOCUMENT_BYTES_MAX:
             raise Refusal("DOCUMENT_TOO_LARGE", f"{self.announced} bytes")
         self.upload = spool.open(caller, self.announced)
+
+    def check_text(self, gate: Gate, caller: Caller) -> None:
+        """
+        A person is shown the document alone, so that no text comes into what she signs but her own: that which her own
+        program sends. Raises `Refusal` TEXT_NOT_SEEN.
+        """
+        if (self.reason or self.location) and FACTORS[gate] and caller.subject is None:
+            raise Refusal("TEXT_NOT_SEEN")
 
     async def receive(self, context: Any) -> None:
         """Read it to its end, even one that is refused already: its neighbours come after it."""

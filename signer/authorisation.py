@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from signer.chain import items_hash
 from signer.errors import Refusal
-from signer.gate import Authorised, Redemption, Terms, check
+from signer.gate import SKEW_S, Authorised, Redemption, Terms, check
 from signer.store import authorisations, authorised_documents
 
 REFERENCE_BYTES = 32
@@ -90,10 +90,18 @@ def revoke(connection: Connection, subject: str) -> None:
     connection.execute(delete(table).where(mine))
 
 
+def end_all(connection: Connection) -> None:
+    """The clock that their times were taken from was wrong."""
+    connection.execute(update(authorisations).values(expires=authorisations.c.issued))
+
+
 def erase(connection: Connection, now: float) -> None:
-    old = select(authorisations.c.hash).where(authorisations.c.expires < int(now) - KEEP_S)
-    connection.execute(delete(authorised_documents).where(authorised_documents.c.hash.in_(old)))
-    connection.execute(delete(authorisations).where(authorisations.c.expires < int(now) - KEEP_S))
+    """What is long over, and what is from a time to come: the clock was put back, and it must not live again then."""
+    table = authorisations
+    old = or_(table.c.expires < int(now) - KEEP_S, table.c.issued > now + SKEW_S)
+    documents = authorised_documents
+    connection.execute(delete(documents).where(documents.c.hash.in_(select(table.c.hash).where(old))))
+    connection.execute(delete(table).where(old))
 
 
 def _document(connection: Connection, name: bytes, item: int) -> bytes:

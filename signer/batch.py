@@ -14,6 +14,7 @@ from datetime import datetime
 
 from pool import Algorithm, Lease, Outcome, Outcomes, Pool, Status
 from signer.chain import items_hash
+from signer.chained import Chains
 from signer.clock import Clock
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
@@ -22,7 +23,7 @@ from signer.errors import Refusal
 from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
-from signer.record import DIGESTS, Asked, Record
+from signer.record import DIGESTS, RESUME_S, Asked, Record
 from signer.revocation import Revocations
 
 
@@ -43,6 +44,7 @@ class Ask:
     more: tuple[str, ...] = field(default=())  # what else makes the answer what it is: reason, location, form
     authorisation: bytes = field(default=b"", repr=False)  # the reference of one; a seal has none
     inputs: Sequence[bytes] = ()  # of documents that were prepared here: each one's SHA-256 as it came
+    resume_s: float = RESUME_S  # of a batch that waits for a person: as long as it does
     login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
 
     @property
@@ -72,6 +74,7 @@ class Ask:
             chain=self.credential.chain_hash,
             detail=[scheme, hash_, digests],
             count=len(self.digests) if self.item == DIGESTS else 1,
+            resume_s=self.resume_s,
         )
 
 
@@ -97,16 +100,19 @@ class Batches:
         clock: Clock,
         redeem: Callable[[Ask], Awaitable[Allowed]],
         revocations: Revocations,
+        roots: Callable[[], tuple[bytes, ...]],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._clock = clock
         self._redeem = redeem
         self._revocations = revocations
+        self._chains, self._roots = Chains(), roots
 
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._chains.check(ask.credential, self._roots(), ask.accepted)
         self._revocations.check(ask.credential.certificates[0], ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
         if not ask.digests:

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from pool.process import Child, ChildLost
 from signer import anchor, recovery
-from signer.checkpoint import Checkpoints, KeyFile
+from signer.anchor import Anchor
+from signer.checkpoint import Checkpoints
+from signer.checkpoint_key import Key
 from signer.cipher import Cipher
 from signer.clock import Clock
 from signer.config import Ledger as LedgerConfig
 from signer.database import Database, Past, Where, database_at
 from signer.entry import Entry, Failed
 from signer.ledger import KEEP_S, Ledger
+from signer.lost import is_declared
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
-from signer.restore import is_declared
 from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")
@@ -31,7 +33,7 @@ ERASE_EVERY_S = 60.0
 CLOCK_S = 60.0  # by so much the time may be put right while the daemon runs
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
-SETTLE_S = 2.0  # at the daemon's end, for what waits for a commit
+SETTLE_S = 2.0  # at the daemon's end, for what lanes still have, and what waits for a commit
 END_S = 5.0  # for its end: SQLite tidies its file
 COMMITTER_S = 30.0  # until the process that commits is there, on a busy machine
 TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB and 0.1 more for each chain
@@ -40,7 +42,27 @@ TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB
 @dataclass(frozen=True, slots=True)
 class Books:
     ledger: Ledger
-    checkpoints: Checkpoints
+    _anchors: Sequence[Anchor]
+    _found: Found
+    _clock: Clock
+
+    @contextlib.asynccontextmanager
+    async def checkpointed(self, key: Key) -> AsyncIterator[Checkpoints]:
+        """Until the end, whose last checkpoint covers what was signed: a key on a token has its pool until then."""
+        ledger, found = self.ledger, self._found
+        last = next(parse(found.note)) if found.note else None
+        checkpoints = Checkpoints(
+            key, ledger.heads, ledger.record_checkpoint, self._anchors,
+            last=last, anchored=found.anchored, clock=self._clock,
+        )  # fmt: skip
+        ledger.anchored_at = lambda: checkpoints.anchored_at
+        ledger.recorded = checkpoints.chunk_recorded
+        async with checkpoints:
+            ledger.may_sign = lambda: checkpoints.may_sign
+            yield checkpoints
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await ledger.settled()
 
 
 @contextlib.asynccontextmanager
@@ -48,10 +70,10 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
     """
     The ledger in the database that `open_store` has made ready; `state` is the daemon's directory.
 
-    Raises `ConfigError` for the keys, `Broken` or `StoreError` for what stands in the database, `Failed` where it cannot
-    be written.
+    Raises `ConfigError` for the data key, `Broken` or `StoreError` for what stands in the database, `Failed` where it
+    cannot be written.
     """
-    key, cipher, anchors = KeyFile.of(config), Cipher(config.data_key()), anchor.of(config)
+    cipher, anchors = Cipher(config.data_key()), anchor.of(config)
     files = [each.file for each in config.anchor if each.file is not None]
     database = database_at(where, state)
     found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher)
@@ -61,7 +83,6 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
             len(found.open_intents),
         )
 
-    last = next(parse(found.note)) if found.note else None
     child, stream = await _committing(where, state, config.data_key(), found.instance, epoch, sequence, hash_)
 
     def writer(flushed: Callable[[], Iterable[Entry]]) -> Writer:
@@ -69,19 +90,9 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
 
     reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
-    checkpoints = Checkpoints(
-        key, ledger.heads, ledger.record_checkpoint, anchors, last=last, anchored=found.anchored, clock=clock
-    )
-    ledger.anchored_at = lambda: checkpoints.anchored_at
-    ledger.recorded = checkpoints.chunk_recorded
     eraser = asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")
     try:
-        async with checkpoints:
-            ledger.may_sign = lambda: checkpoints.may_sign
-            yield Books(ledger, checkpoints)
-            with contextlib.suppress(TimeoutError):  # before the last checkpoint, which then covers it
-                async with asyncio.timeout(SETTLE_S):
-                    await ledger.writer.settled()
+        yield Books(ledger, anchors, found, clock)
     finally:
         eraser.cancel()
         await asyncio.gather(eraser, return_exceptions=True)

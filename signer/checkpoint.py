@@ -15,21 +15,13 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-from pool.public import KeyRefused, load_public_key
 from signer.anchor import Anchor, AnchorChanged, AnchorError
+from signer.checkpoint_key import KEY_S, Key, NotMade
 from signer.clock import Clock
-from signer.config import ConfigError, Ledger
 from signer.note import NOTHING, Checkpoint, Head, Note, NoteError, sign
 
 log = logging.getLogger("signer.checkpoint")
@@ -42,74 +34,14 @@ QUEUE_NOTES_MAX = 1_500  # of an anchor: a day of one a minute, 1 kB each; then 
 RETRY_FIRST_S = 1.0  # after a failure; twice as long each time ...
 RETRY_MAX_S = 60.0  # ... up to this: an anchor that is back gets its notes within a minute
 LAST_S, LAST_LOOK_S = 2.0, 0.01  # for the one at the daemon's end: its anchors may be away
-KEY_S = 30.0  # for one signature: a token that is busy or comes up
 
 Heads = Callable[[], Awaitable[Sequence[Head]]]
-Record = Callable[[Note], Awaitable[None]]
+Record = Callable[[Note, str], Awaitable[None]]
 Pause = Callable[[asyncio.Event, float], Awaitable[None]]
 
 
 class CheckpointError(Exception):
     """No checkpoint could be made; the message says why and what to do."""
-
-
-class Key(Protocol):
-    """What signs checkpoints: a file's key, or one on a token."""
-
-    @property
-    def spki(self) -> bytes:
-        """DER SubjectPublicKeyInfo."""
-
-    @property
-    def algorithm(self) -> str:
-        """One of signer.note.ALGORITHMS."""
-
-    async def make(self, message: bytes) -> bytes:
-        """A signature over a digest, or for Ed25519 over the text itself. May raise whatever it likes."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class KeyFile:
-    """A private key in a PEM file, used in this process: once a minute, 5 ms for RSA-4096, 50 us for the others."""
-
-    spki: bytes
-    algorithm: str
-    _sign: Callable[[bytes], bytes]
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> "KeyFile":
-        """Read the configured key; raises `ConfigError`."""
-        where = ledger.checkpoint_key or f"the credential {ledger.checkpoint_key_credential}"
-        try:
-            key = load_pem_private_key(ledger.checkpoint_pem(), None)
-            spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            load_public_key(spki)  # of a kind and length that notes are verified with
-        except TypeError:
-            said = "is encrypted; store it as it is, in a file of mode 0400 or a systemd credential"
-        except KeyRefused as error:
-            said = f"is of a kind that is not taken: {error}; `paraph audit keys DIRECTORY` makes one"
-        except (ValueError, UnsupportedAlgorithm):
-            said = "holds no private key in PEM; `paraph audit keys DIRECTORY` makes one"
-        else:
-            algorithm, make = _signer(key)
-            return cls(spki, algorithm, make)
-        raise ConfigError(Path("ledger"), [f"checkpoint_key: {where} {said}"])
-
-    async def make(self, message: bytes) -> bytes:
-        return self._sign(message)
-
-
-def _signer(key: object) -> tuple[str, Callable[[bytes], bytes]]:
-    """The algorithm that belongs to a kind of key, and how to sign with it."""
-    if isinstance(key, rsa.RSAPrivateKey):
-        sha256 = utils.Prehashed(hashes.SHA256())
-        return "RSA-SHA256", lambda digest: key.sign(digest, padding.PKCS1v15(), sha256)
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        hash_ = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[key.key_size]
-        ecdsa = ec.ECDSA(utils.Prehashed(hash_))
-        return f"ECDSA-{hash_.name.upper()}", lambda digest: key.sign(digest, ecdsa)
-    assert isinstance(key, ed25519.Ed25519PrivateKey)
-    return "ED25519", key.sign
 
 
 async def pause(event: asyncio.Event, seconds: float) -> None:
@@ -124,7 +56,8 @@ class Checkpoints:
     `async with Checkpoints(...) as checkpoints:` makes them until the end; the first one at once.
 
     heads       the last rows of all chains now
-    record      puts the signed checkpoint into the ledger: what it raises means that it is not there
+    record      puts the signed checkpoint into the ledger, with the token that signed it, empty for a key in a file: what it
+                raises means that it is not there
     last        the last one in the ledger; it is put again, since nobody knows whether it arrived
     anchored    when an anchor last took one, as `anchored_at` was before the daemon ended: else each start would begin
                 the 24 h anew. None: now
@@ -160,6 +93,7 @@ class Checkpoints:
             self._anchored -= max(0.0, (self._clock.wall() - anchored).total_seconds())
         self._wake, self._changed = asyncio.Event(), asyncio.Event()
         self._failure = ""  # why the last one could not be made
+        self._token: str | None = None  # which has signed the last one, empty for a key in a file
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -266,9 +200,12 @@ class Checkpoints:
         self._chunks = 0
         number, previous = self.last_number + 1, self._last.checkpoint.hash if self._last is not None else NOTHING
         checkpoint = Checkpoint(number, self._clock.wall(), previous, tuple(sorted(await self._heads())))
-        note = await self._signed(checkpoint)
-        await self._record(note)
+        note, token = await self._signed(checkpoint)
+        await self._record(note, token)
         self._last = note
+        if token != self._token:
+            self._token = token
+            log.info("checkpoints are signed by the key %s %s", note.key, f"on token {token}" if token else "in a file")
         if len(self._untaken) < QUEUE_NOTES_MAX:
             self._untaken.append((number, due))
         # Chunks that came while it was made are perhaps not in it: they count for the next.
@@ -277,8 +214,8 @@ class Checkpoints:
         for line in self._lines:
             line.add(note)
 
-    async def _signed(self, checkpoint: Checkpoint) -> Note:
-        """Verified as well: a wrong signature at an anchor could never be put right."""
+    async def _signed(self, checkpoint: Checkpoint) -> tuple[Note, str]:
+        """Verified as well: a wrong signature at an anchor could never be put right. And which token has signed it."""
         key, asked = self._key, [b""]
 
         def ask(message: bytes) -> bytes:
@@ -288,16 +225,18 @@ class Checkpoints:
         sign(checkpoint, key.spki, key.algorithm, ask)
         try:
             async with asyncio.timeout(KEY_S):
-                signature = await key.make(asked[0])
-            note = sign(checkpoint, key.spki, key.algorithm, lambda _: signature)
+                made = await key.make(asked[0])
+            note = sign(checkpoint, key.spki, key.algorithm, lambda _: made.signature)
             note.check(key.spki)
         except TimeoutError:
             raise CheckpointError(f"The checkpoint key has not signed within {KEY_S:g} s; look at its token") from None
         except NoteError as error:
             raise CheckpointError(f"The checkpoint key makes wrong signatures ({error}); replace it") from None
+        except NotMade as error:
+            raise CheckpointError(f"The checkpoint key does not sign: {error}") from None
         except Exception as error:
             raise CheckpointError(f"The checkpoint key does not sign ({error!r}); look at its token or file") from error
-        return note
+        return note, made.token
 
     def _fails(self, error: Exception) -> None:
         said = str(error) if isinstance(error, CheckpointError) else f"The ledger takes no checkpoint ({error!r})"

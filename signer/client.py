@@ -14,9 +14,7 @@ This needs gRPC, the stubs and the standard library; a base installation of `par
 
 import asyncio
 import hashlib
-import os
 import random
-import tempfile
 import time
 import tomllib
 import uuid
@@ -24,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, BinaryIO, Self
 
 import google_crc32c
 import grpc
@@ -35,6 +33,7 @@ from signer.coalesce import Coalescer
 from signer.v1 import operator_pb2 as op
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
+from signer.whole import whole
 
 CHUNK_BYTES = 256 * 1024  # the service's limit for one
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
@@ -236,16 +235,8 @@ class Client:
             index=index, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
         )
         call = self.signing.SignDocuments(_upload(opening, begin, source, progress), timeout=timeout_s)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".paraph-", delete=False) as file:
-            try:
-                result = await called(_download(call, file))
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o666 & ~umask())  # a temporary file is 0600, whatever the user wants
-                Path(file.name).replace(target)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with whole(target) as file:
+            result = await called(_download(call, file))
         return Signed(result.token, result.signing_time, result.certificate, result.input_sha256, result.size)
 
     async def verify(self, source: Path, content: Path | None = None, *, timeout_s: float = DOCUMENTS_S) -> Any:
@@ -316,14 +307,6 @@ def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
     return ServiceError(reason, error.details() or "", error.code().name, retry_s)
 
 
-def umask() -> int:
-    """The process's umask, which can be asked for only by setting it; proc(5) tells it without."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o077
-
-
 def _item_error(item: Any) -> ServiceError:
     return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
 
@@ -344,18 +327,24 @@ def _chunks(path: Path) -> Any:
 
 async def _upload(opening: Any, begin: Any, source: Path, progress: Progress | None) -> AsyncIterator[Any]:
     yield pb.SignDocumentsRequest(open=opening)
-    yield pb.SignDocumentsRequest(begin=begin)
+    async for message in document(pb.SignDocumentsRequest, begin, source, progress):
+        yield message
+
+
+async def document(kind: Any, begin: Any, source: Path, progress: Progress | None) -> AsyncIterator[Any]:
+    """A file as messages of a `kind` that has `begin`, `chunk` and `end`."""
+    yield kind(begin=begin)
     checksum = google_crc32c.Checksum()
     for chunk in _chunks(source):
         checksum.update(chunk)
-        yield pb.SignDocumentsRequest(chunk=chunk)
+        yield kind(chunk=chunk)
         if progress is not None:
             progress(len(chunk))
         await asyncio.sleep(0)  # an answer may already be there
-    yield pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=int.from_bytes(checksum.digest())))
+    yield kind(end=pb.EndDocument(crc32c=int.from_bytes(checksum.digest())))
 
 
-async def _download(call: Any, file: IO[bytes]) -> Any:
+async def _download(call: Any, file: BinaryIO) -> Any:
     """Write the signed bytes as they come; answers the result, raises `ServiceError` if there is none to trust."""
     result, digest, size = None, hashlib.sha256(), 0
     async for message in call:

@@ -1,26 +1,22 @@
 """
-A person's own secret code, and the parent end of the processes that hash it.
+The parent end of the processes that hash people's secret codes.
 
-`Code` is a code on its way to a hasher and nowhere else: it promises what `pool.Pin` promises. `Codes` has two hashers
-and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth. A hasher that dies is
-replaced and asked once more. A question once begun is finished even if nobody waits for it any more: its answer must
-never be taken for that of the next one, and to replace a process costs more than to let it finish.
+`Codes` has two hashers and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth.
+A hasher that dies is replaced and asked once more. A question once begun is finished even if nobody waits for it any
+more: its answer must never be taken for that of the next one, and to replace a process costs more than to let it finish.
 """
 
 import asyncio
 import logging
-import unicodedata
+import os
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from pool.process import Child, ChildLost
 from signer.phc import OURS, setting_of, written
+from signer.secret import Code
 
 log = logging.getLogger("signer.code")
-
-CHARACTERS_MIN = 6  # the fewest that a numeric code has; guesses are few, because tries are counted and limited
-CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
-GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
 
 HASHERS = 2  # at a time, on a small machine's two cores
 WAITING_MAX = 64  # 1 s of both, as long as a person waits without a word
@@ -30,14 +26,11 @@ TRIES = 2
 # reason -> what it means and what to do
 REASONS = {
     "CODES_BUSY": "As many secret codes wait to be verified as may; try again in a second.",
-    "CODES_FAILED": "The process that verifies secret codes was lost twice, or the service ends; try again.",
+    "CODES_FAILED": "The process that verifies secret codes was lost twice or cannot be asked now, or the service ends; "
+    "try again.",
 }
 _LOST = (ChildLost, TimeoutError, OSError)  # what a process that dies, hangs or does not start is noticed by
 _ABSENT = written(OURS, bytes(OURS.salt_bytes), bytes(OURS.hash_bytes))  # nobody's: no code is known to have this hash
-
-
-class CodeError(ValueError):
-    """It cannot be a secret code; the message names the rule, never the code."""
 
 
 class CodesError(Exception):
@@ -46,42 +39,6 @@ class CodesError(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}: {REASONS[reason]}")
-
-
-class Code:
-    """
-    One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
-    full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
-
-    `reveal()` is called where a question to a hasher is made, and nowhere else.
-    """
-
-    __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, value: str) -> None:
-        if len(value) > GIVEN_CHARACTERS_MAX:
-            raise CodeError(f"a secret code has at most {CHARACTERS_MAX} characters")
-        value = unicodedata.normalize("NFKC", value)
-        if not CHARACTERS_MIN <= len(value) <= CHARACTERS_MAX:
-            raise CodeError(f"a secret code has {CHARACTERS_MIN} to {CHARACTERS_MAX} characters")
-        if not value.isprintable():  # neither is what this Unicode does not know: its normal form may still change
-            raise CodeError("a secret code has printable characters only")
-        if len(set(value)) == 1:
-            raise CodeError("a secret code is not one character all through")
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Code(***)"
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("codes are compared by their hashes, not here")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a code is not pickled")
 
 
 class Codes:
@@ -115,13 +72,13 @@ class Codes:
 
     async def hash(self, code: Code) -> str:
         """The PHC string to be stored of it, with a new salt; raises `CodesError`."""
-        answer = await self._ask({"t": "hash", "code": code.reveal()})
+        answer = await self._ask({"t": "hash"}, code)
         return str(answer["phc"])
 
     async def matches(self, code: Code, phc: str) -> bool:
         """Whether `phc` was made of this code; raises `CodesError`, and `PhcError` for what is not verified."""
         setting_of(phc)
-        answer = await self._ask({"t": "verify", "code": code.reveal(), "phc": phc})
+        answer = await self._ask({"t": "verify", "phc": phc}, code)
         return answer["same"] is True
 
     async def spend(self) -> None:
@@ -131,7 +88,7 @@ class Codes:
         """
         await self.matches(Code("nobody's"), _ABSENT)
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, message: dict[str, Any], code: Code) -> dict[str, Any]:
         if self._turns.locked() and self._waiting >= WAITING_MAX:
             raise CodesError("CODES_BUSY")
         self._waiting += 1
@@ -139,7 +96,7 @@ class Codes:
             await self._turns.acquire()
         finally:
             self._waiting -= 1
-        task = asyncio.create_task(self._answer(message), name="secret code")
+        task = asyncio.create_task(self._answer(message, code), name="secret code")
         self._asked.add(task)
         task.add_done_callback(self._answered)
         return await asyncio.shield(task)
@@ -148,18 +105,24 @@ class Codes:
         self._asked.discard(task)
         self._turns.release()
 
-    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, message: dict[str, Any], code: Code) -> dict[str, Any]:
+        try:
+            file = _file_with(code)
+        except OSError as error:  # no descriptor or no memory left
+            log.warning("a secret code cannot be passed on: %r", error)
+            raise CodesError("CODES_FAILED") from None
         hasher = self._idle.pop()
         try:
             for _ in range(TRIES):
                 if self._closed:
                     break
                 try:
-                    return await hasher.ask(message)
+                    return await hasher.ask(message, file)
                 except _LOST as error:
                     log.warning("a process that hashes codes was lost: %r", error)
             raise CodesError("CODES_FAILED")
         finally:
+            os.close(file)
             self._idle.append(hasher)
 
     async def _close(self) -> None:
@@ -172,6 +135,20 @@ class Codes:
 
     async def _end_hashers(self) -> None:
         await asyncio.gather(*(hasher.close() for hasher in self._hashers))
+
+
+def _file_with(code: Code) -> int:
+    """
+    A file in memory, for the caller of this to close. In a message the code would stay in the buffer that messages are
+    made in; a file's memory goes back to the system, which shows it to nobody.
+    """
+    file = os.memfd_create("code", os.MFD_CLOEXEC)
+    try:
+        os.write(file, code.reveal().encode())
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 class _Hasher:
@@ -187,15 +164,15 @@ class _Hasher:
         await self._told(self._child, None)
         return self._child
 
-    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, message: dict[str, Any], file: int) -> dict[str, Any]:
         child = self._child
         if child is None or child.ended.done():
             child = await self.start()
-        return await self._told(child, message)
+        return await self._told(child, message, file)
 
-    async def _told(self, child: Child, message: dict[str, Any] | None) -> dict[str, Any]:
+    async def _told(self, child: Child, message: dict[str, Any] | None, *files: int) -> dict[str, Any]:
         try:
-            return await child.ask(message, ANSWER_S)
+            return await child.ask(message, ANSWER_S, files)
         except BaseException:
             await self.close()  # whatever it may still answer, nobody asks it again
             raise

@@ -25,6 +25,7 @@ from signer.webhook import check_url
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # a name in LoadCredential=
+KeyId = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}){1,128}$")]  # a CKA_ID
 Role = Literal["submit", "consent", "self", "operator"]
 
 PEM_BYTES_MAX = 64 * 1024  # a file with one private key: RSA-16384 has 13 kB
@@ -72,6 +73,7 @@ ROLES: dict[str, frozenset[str]] = {
             "DrainToken",
             "ResumeToken",
             *("RegisterCredential", "SetCredentialState", "EnrolSubject", "SuspendSubject", "UnlockSubject"),
+            "ListSubjects",
         }
     ),
 }
@@ -177,6 +179,8 @@ class Token(_Section):
             raise ValueError("give pin_file or pin_credential, not both")
         if self.personal and (self.pin_file or self.pin_credential or self.lanes != 1):
             raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
+        if self.personal and self.kind == "smartcard" and self.reader is None:
+            raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
         if self.reader is not None and not self.personal:
             raise ValueError("reader belongs to a personal token, whose card is reset after each use")
         return self
@@ -360,17 +364,22 @@ class Ledger(_Section):
     """
     Keys of the ledger, and where its checkpoints go. `database`: None is SQLite in the state directory.
 
-    `checkpoint_pem` and `data_key` are for the daemon, and for the check: they read the files, which are its user's.
+    The key of checkpoints is in a file, in a credential of systemd, or on a token. `checkpoint_pem` and `data_key` are
+    for the daemon, and for the check: they read the files, which are its user's.
     """
 
     checkpoint_key: Path | None = None
     checkpoint_key_credential: Credential | None = None
+    checkpoint_token: Name | None = None
+    checkpoint_key_label: Annotated[str, StringConstraints(min_length=1)] | None = None
+    checkpoint_key_id: KeyId | None = None
+    checkpoint_public_key: Path | None = None
     data_key_file: Path | None = None
     data_key_credential: Credential | None = None
     database: str | None = None
     anchor: tuple[LedgerAnchor, ...] = Field(min_length=1)
 
-    @field_validator("checkpoint_key", "data_key_file")
+    @field_validator("checkpoint_key", "checkpoint_public_key", "data_key_file")
     @classmethod
     def _key_file(cls, path: Path | None) -> Path | None:
         return None if path is None else _absolute(path)
@@ -383,15 +392,24 @@ class Ledger(_Section):
     @model_validator(mode="after")
     def _one_of_each_key(self) -> Self:
         mistakes = []
-        for file, credential in (
-            ("checkpoint_key", "checkpoint_key_credential"),
+        for names in (
+            ("checkpoint_key", "checkpoint_key_credential", "checkpoint_token"),
             ("data_key_file", "data_key_credential"),
         ):
-            given = sum(getattr(self, name) is not None for name in (file, credential))
-            if given == 2:
-                mistakes.append(f"give {file} or {credential}, not both")
+            given = sum(getattr(self, name) is not None for name in names)
+            if given > 1:
+                mistakes.append(f"give {_either(names)}, and only one of them")
             elif not given:
-                mistakes.append(f"give {file} or {credential}; {_MAKE_KEYS}")
+                mistakes.append(f"give {_either(names)}; {_MAKE_KEYS}")
+        if self.checkpoint_token is None:
+            belonging = ("checkpoint_key_label", "checkpoint_key_id", "checkpoint_public_key")
+            stray = [name for name in belonging if getattr(self, name) is not None]
+            mistakes += [f"{name} belongs to checkpoint_token" for name in stray]
+        else:
+            if self.checkpoint_key_label is None and self.checkpoint_key_id is None:
+                mistakes.append("checkpoint_token needs checkpoint_key_label or checkpoint_key_id: which of its keys")
+            if self.checkpoint_public_key is None:
+                mistakes.append("checkpoint_token needs checkpoint_public_key: another key is not taken for it then")
         if mistakes:
             raise ValueError("; ".join(mistakes))
         places = [(each.file, each.syslog, each.webhook) for each in self.anchor]
@@ -399,6 +417,10 @@ class Ledger(_Section):
             if place in places[:index]:  # a webhook's URL may be a secret, so none is repeated here
                 raise ValueError(f"anchor[{index}]: is the same place as anchor[{places.index(place)}]")
         return self
+
+    @property
+    def checkpoint_cka_id(self) -> bytes | None:
+        return None if self.checkpoint_key_id is None else bytes.fromhex(self.checkpoint_key_id)
 
     def checkpoint_pem(self) -> bytes:
         """The file with the checkpoint key. Raises `ConfigError`, or `NoCredentials` where systemd gives none."""
@@ -441,6 +463,13 @@ class Config(_Section):
         for index, caller in enumerate(self.caller):
             if caller.uri is None and caller.name not in reached:
                 raise ValueError(f"caller[{index}]: has no uri and no socket, so that nobody can be it")
+        token = next((token for token in self.token if token.name == self.ledger.checkpoint_token), None)
+        if token is None and self.ledger.checkpoint_token is not None:
+            raise ValueError(f"ledger.checkpoint_token: there is no token {self.ledger.checkpoint_token!r}")
+        if token is not None and token.personal:
+            raise ValueError(
+                f"ledger.checkpoint_token: {token.name} is a person's, and checkpoints wait for nobody's PIN"
+            )
         for index, anchor in enumerate(self.ledger.anchor):
             if anchor.file is not None and _lies_in(anchor.file, self.server.state):
                 raise ValueError(
@@ -487,6 +516,10 @@ def _mistake(detail: dict[str, object]) -> str:
     if detail["type"] in {"missing", "too_short"}:
         said = _ADVICE.get(detail["loc"] if isinstance(detail["loc"], tuple) else (), said)
     return f"{location.lstrip('.') or 'file'}: {said}"
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _absolute(path: Path) -> Path:

@@ -7,70 +7,45 @@ is wrong with the codes, the answer is one and the same, and costs the same time
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete
 
-from signer import authorisation, guesses, otp, subject
+from pool import PinRefused, Unavailable
+from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
 from signer.clock import Steady, rfc3339
-from signer.code import Code, CodeError, Codes, CodesError
+from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
-from signer.credential import Credential
-from signer.errors import Refusal
+from signer.credential import Credential, check_active
+from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
+from signer.given import Given
 from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
+from signer.proof import SENT_S, Proof
 from signer.queued import OutboxFull
 from signer.store import sent_codes
 from signer.subject import Subject
+from signer.transaction import transactions
 
 log = logging.getLogger("signer.consent")
 
 CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
-SENT_S = 300.0  # a one-time code that was sent (ASVS 5.0, 6.5.5: at most ten minutes)
-SENT_PAUSE_S = 30.0  # between two of them: a person who asks twice is still waiting for the first
+PIN_SENT = frozenset({"PIN_INCORRECT", "PIN_UNCLEAR", "PIN_LOCKED"})  # it was, and the token did not take it
+REFUSED_MAX = 30  # rows of the ledger a minute, of one source: what somebody tries for hours must not fill the disk
 LOOK_S = 30.0  # for enrolments that begin, and what is to be forgotten
 
-SOURCE_CHARACTERS_MAX = 64  # an address, with or without a port
-
 T = TypeVar("T")
-
-
-def source_of(text: str) -> str:
-    """Where a person was, as the caller says; raises `Refusal` STRING_TOO_LONG."""
-    if len(text) > SOURCE_CHARACTERS_MAX or not text.isprintable():
-        raise Refusal("STRING_TOO_LONG", "source")
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a person has typed, and where she was then, as the caller says."""
-
-    code: Code
-    otp: str
-    source: str
-
-    @classmethod
-    def read(cls, request: Any) -> "Given":
-        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES."""
-        try:
-            code = Code(request.secret_code)
-        except CodeError as error:
-            raise Refusal("CODE_RULES", str(error)) from None
-        return cls(code, request.otp, source_of(request.source))
-
-    def __repr__(self) -> str:
-        return f"Given(source={self.source!r})"
 
 
 class Consent:
@@ -88,17 +63,18 @@ class Consent:
         whom: str,
         wait_s: float,
     ) -> None:
-        self._engine = engine
         self._ledger = ledger
+        self._do = transactions(engine)
         self._codes = codes
         self._seeds = seeds
-        self._sent_key = sent_key
+        self._proof = Proof(self._do, codes, seeds, sent_key, steady)
         self._outbox = outbox
         self._refresh = refresh
         self._steady = steady
         self._issuer = issuer
         self._whom = whom
         self._wait_s = wait_s
+        self._rate = _Rate()
 
     # ---- signing
 
@@ -113,8 +89,8 @@ class Consent:
         ends = now + SENT_S
 
         def send(connection: Connection) -> Contact:
-            person = _active(connection, credential.subject)
-            self._put_sent(connection, person, code, terms.digest(), now)
+            person = subject.active(connection, credential.subject)
+            self._proof.put_sent(connection, person.name, code, terms.digest(), now)
             contact = _contact(person)
             if is_login:
                 self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, until=_time(ends))
@@ -139,16 +115,45 @@ class Consent:
         person = await self._prove(credential, given, terms.digest())
         return await self._allow(credential, terms, person.name, authorised_by)
 
-    async def allow_with_pin(self, credential: Credential, terms: Terms, authorised_by: str) -> tuple[bytes, float]:
-        """The same for a person whose own token has taken her PIN. Raises `Refusal`."""
+    @contextlib.asynccontextmanager
+    async def pin_given(
+        self, credential: Credential, count: int, source: str, *, override: bool
+    ) -> AsyncIterator[None]:
+        """
+        Round the use of a person's own token: whatever else would refuse is looked at before her PIN is sent anywhere, the
+        attempt is counted, and a refused PIN is written down. Raises `Refusal`.
+        """
         self._check_clock()
-        hour = datetime.fromtimestamp(self._steady.now(), UTC).hour
-        credential.bounds.check(terms.count, hour)
-        return await self._allow(credential, terms, credential.subject, authorised_by)
+        now = self._steady.now()
+        credential.bounds.check(count, datetime.fromtimestamp(now, UTC).hour)
+        if self._ledger.trouble:
+            raise Refusal(self._ledger.trouble)
 
-    def pin_refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
-        """To be written down."""
-        self._refused(refusal, credential, source)
+        def look(connection: Connection) -> int:
+            _not_suspended(connection, credential.subject)
+            check_active(connection, credential.name)
+            return guesses.begin(connection, credential.subject, credential.name, source, now)
+
+        number = await self._do(look)
+        if override:
+            who = {"subject": credential.subject, "credential": credential.name, "source": source}
+            await self._ledger.note(Kind.REGISTER, {**who, "what": "the last try of the PIN is allowed"})
+        was_refused = False
+        try:
+            yield
+        except (PinRefused, Unavailable) as error:
+            was_refused = error.reason in PIN_SENT
+            refusal = refusal_from(error)
+            if refusal is not None and (was_refused or isinstance(error, PinRefused)):
+                self._refused(refusal, credential, source)
+            raise
+        finally:
+            if not was_refused:
+                await self._proof.take_back(number)
+
+    async def allow_with_pin(self, credential: Credential, terms: Terms, authorised_by: str) -> tuple[bytes, float]:
+        """The reference of an authorisation, where the person's own token has taken her PIN (`pin_given`)."""
+        return await self._allow(credential, terms, credential.subject, authorised_by)
 
     async def _allow(
         self, credential: Credential, terms: Terms, person: str, authorised_by: str
@@ -195,8 +200,9 @@ class Consent:
 
         def redeemed(connection: Connection) -> tuple[str, float]:
             found = authorisation.redeem(connection, ask.authorisation, asked, now)
+            check_active(connection, credential.name)  # it may have been suspended while the call waited
             if Factor.CODE in FACTORS[credential.gate]:
-                _active(connection, found.subject)
+                subject.active(connection, found.subject)
             else:
                 _not_suspended(connection, found.subject)
             if found.subject != credential.subject:
@@ -213,20 +219,25 @@ class Consent:
     # ---- people
 
     async def enrol(self, name: str, contact: Contact, language: str, factor: Factor, operator: str) -> float:
-        """Begin an enrolment; answers when its code is sent. The old contact is told at once."""
+        """Begin an enrolment; answers when its code is sent. The old contact is told at once. Raises `Refusal`."""
+        try:
+            self._outbox.check(contact)
+        except ContactError as error:
+            raise Refusal("CONTACT_UNREACHABLE", str(error)) from None
         now = self._steady.now()
 
         def begin(connection: Connection) -> float:
             where = (contact.kind, contact.address)
             old, begins = subject.enrol(connection, name, where, language, factor, now, self._wait_s)
-            if old is not None and old.code:
+            if old is not None:
                 ends = begins + subject.ENROLMENT_S
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
             return begins
 
+        await self._announced(name, "enrolment asked for", operator)
         begins = await self._do(begin)
-        await self._changed(name, "enrolment asked for", operator)
-        await self.look_around()
+        await self._refresh()
+        await self._begin_enrolment(name)
         return begins
 
     async def suspend(self, name: str, operator: str, *, resume: bool) -> None:
@@ -236,18 +247,29 @@ class Consent:
                 return
             person = subject.suspend(connection, name)
             now = self._steady.now()
-            self._tell(connection, person, Template.SUSPENDED, now + subject.ENROLMENT_S, since=_time(now))
+            try:
+                self._tell(connection, person, Template.SUSPENDED, now + subject.ENROLMENT_S, since=_time(now))
+            except Refusal as refusal:  # the more reason to do it
+                log.warning("%s is suspended, and was not told: %s", name, refusal.message)
 
+        await self._do(lambda connection: subject.known(connection, name))  # no name that is nobody's is written down
+        await self._announced(name, "resumed" if resume else "suspended", operator)
         await self._do(act)
-        await self._changed(name, "resumed" if resume else "suspended", operator)
+        await self._refresh()
 
     async def unlock(self, name: str, operator: str) -> None:
-        def act(connection: Connection) -> None:
-            subject.known(connection, name)
-            guesses.forgive(connection, name)
+        def look(connection: Connection) -> None:
+            if not guesses.has(connection, name):  # who signs with a card need not be enrolled
+                subject.known(connection, name)
 
-        await self._do(act)
-        await self._changed(name, "unlocked", operator)
+        await self._do(look)
+        await self._announced(name, "unlocked", operator)
+        await self._do(lambda connection: guesses.forgive(connection, name))
+
+    async def roll(self, name: str, after: str) -> tuple[list[roll.Entry], str]:
+        """For operators: everybody behind a name, or one, and where to go on. Raises `Refusal`."""
+        now = self._steady.now()
+        return await self._do(lambda connection: roll.read(connection, name, after, now))
 
     async def begin_completing(self, enrolment: str, source: str, only: str | None) -> tuple[str, str, Contact | None]:
         """
@@ -266,11 +288,11 @@ class Consent:
                 seed = self._seeds.open(found.subject, otp.Kind[found.factor.name], subject.SEED_ID, found.seed)
                 return found.subject, otp.uri(otp.Kind[found.factor.name], seed, found.subject, self._issuer), None
             code, contact = otp.new_code(), _contact(person)
-            self._put_sent(connection, person, code, _ENROLMENT, now)
+            self._proof.put_sent(connection, person.name, code, _ENROLMENT, now)
             self._tell(connection, person, Template.LOGIN_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
             return found.subject, "", contact
 
-        return await self._do(look, keep=("ENROLMENT_UNKNOWN",))
+        return await self._looked(look)
 
     async def complete(self, enrolment: str, given: Given, only: str | None) -> str:
         """Set the person's code, once a first one-time code is shown; answers the subject. Raises `Refusal`."""
@@ -284,17 +306,39 @@ class Consent:
             guesses.right(connection, number)
             return found, subject.known(connection, found.subject), mine
 
-        found, person, number = await self._do(look, keep=("ENROLMENT_UNKNOWN",))
-        code = await self._hashed(given.code)
+        found, person, number = await self._looked(look)
+        async with self._proof.counted(number):
+            code = await self._proof.asked(self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
-            last = self._last(connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now)
+            reason, last = self._proof.one_time(
+                connection, person, found.factor, found.seed, 0, given.otp, _ENROLMENT, now
+            )
+            if reason:
+                raise Refusal(reason)
             guesses.right(connection, number)
-            subject.complete(connection, found.subject, code, found.seed, last)
+            subject.complete(connection, found.subject, enrolment, code, found.seed, last)
 
+        await self._announced(found.subject, "enrolled", found.subject)
         await self._do(finish)
-        await self._changed(found.subject, "enrolled", found.subject)
+        await self._refresh()
         return found.subject
+
+    async def _looked(self, look: Callable[[Connection], T]) -> T:
+        """What `look` answers; an enrolment code that there is not has been counted all the same."""
+
+        def counted(connection: Connection) -> T | Refusal:
+            try:
+                return look(connection)
+            except Refusal as refusal:
+                if refusal.reason != "ENROLMENT_UNKNOWN":
+                    raise
+                return refusal
+
+        answer = await self._do(counted)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
 
     async def keep_looking_around(self) -> None:
         while True:
@@ -307,118 +351,70 @@ class Consent:
     async def look_around(self) -> None:
         """Send the codes of enrolments that begin now, and forget what is over."""
         now = self._steady.now()
+        for name in await self._do(lambda connection: subject.due(connection, now)):
+            try:
+                await self._begin_enrolment(name)
+            except Refusal as refusal:  # one contact that cannot be reached is no reason not to reach the next
+                log.warning("the enrolment of %s waits: %s", name, refusal)
 
-        def act(connection: Connection) -> None:
-            for name in subject.due(connection, now):
-                person = subject.known(connection, name)
-                seed = b""
-                if person.factor is not Factor.SENT:
-                    seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
-                code = subject.ticket(connection, name, seed)
-                ends = now + subject.ENROLMENT_S
-                self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+        def erase(connection: Connection) -> None:
             for table in (guesses, authorisation):
                 table.erase(connection, now)
 
-        await self._do(act)
+        await self._do(erase)
+
+    async def _begin_enrolment(self, name: str) -> None:
+        """Send its code, if it begins now and nobody has sent it yet. Raises `Refusal` CONTACT_UNREACHABLE."""
+        now = self._steady.now()
+
+        def begin(connection: Connection) -> None:
+            if name not in subject.due(connection, now):
+                return
+            person = subject.known(connection, name)
+            seed = b""
+            if person.factor is not Factor.SENT:
+                seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
+            code = subject.ticket(connection, name, seed, now)
+            if not code:
+                return
+            ends = now + subject.ENROLMENT_S
+            self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+
+        await self._do(begin)
+
+    async def confirm_clock(self) -> None:
+        """
+        An operator has looked at the system's clock. Had it jumped, what is open ends: by the time that it is now, some of
+        it would live longer than it was to, or once more.
+        """
+
+        def end_all(connection: Connection) -> None:
+            for table in (authorisation, pending):
+                table.end_all(connection)
+            connection.execute(delete(sent_codes))
+
+        if abs(self._steady.jump_s) > CLOCK_JUMP_S:
+            await self._do(end_all)
+        self._steady.confirm()
 
     # ---- the proof
 
     async def _prove(self, credential: Credential, given: Given, binding: bytes) -> Subject:
         """Who it is, now that code and one-time code are right; raises `Refusal` OTP_*."""
         try:
-            return await self._proved(credential, given, binding)
+            return await self._proof.person(credential, given, binding)
         except Refusal as refusal:
             self._refused(refusal, credential, given.source)
+            with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
+                if refusal.reason.startswith("OTP_") and refusal.reason != "OTP_LOCKED":
+                    await self._do(lambda connection: self._tell_if_locked(connection, credential.subject))
             raise
 
-    async def _proved(self, credential: Credential, given: Given, binding: bytes) -> Subject:
-        now = self._steady.now()
-        [_, kind] = FACTORS[credential.gate]
-
-        def look(connection: Connection) -> tuple[Subject, int]:
-            person = _active(connection, credential.subject)
-            if person.factor is not kind:
-                raise Refusal("GATE_MISMATCH", f"the subject is enrolled with {person.factor}")
-            return person, guesses.begin(connection, person.name, credential.name, given.source, now)
-
-        person, number = await self._do(look)
-        is_right = await self._matches(given.code, person.code)
-
-        def finish(connection: Connection) -> None:
-            if not is_right:
-                raise Refusal("OTP_INCORRECT")
-            fresh = _active(connection, person.name)
-            last = self._last(connection, fresh, kind, fresh.seed, fresh.last, given.otp, binding, now)
-            if not subject.use(connection, fresh.name, fresh.last, last):
-                raise Refusal("OTP_USED")
-            guesses.right(connection, number)
-
-        try:
-            await self._do(finish)
-        except Refusal:
-            await self._do(lambda connection: self._tell_if_locked(connection, person, now))
-            raise
-        return person
-
-    def _tell_if_locked(self, connection: Connection, person: Subject, now: float) -> None:
+    def _tell_if_locked(self, connection: Connection, name: str) -> None:
         """After the last attempt; those that are refused afterwards are not counted, so it is told once."""
-        until = guesses.locked_until(connection, person.name, now)
+        until = guesses.locked_until(connection, name, self._steady.now())
         if until is not None:
-            self._tell(connection, person, Template.LOCKED, until, until=_time(until))
-
-    def _last(
-        self, connection: Connection, person: Subject, kind: Factor, sealed: bytes, last: int, code: str, binding: bytes,
-        now: float,
-    ) -> int:  # fmt: skip
-        """What the subject's `last` is after this one-time code; raises `Refusal` unless it is right."""
-        if kind is Factor.SENT:
-            self._take_sent(connection, person.name, code, binding, now)
-            return last + 1
-        seed = self._seeds.open(person.name, otp.Kind[kind.name], subject.SEED_ID, sealed)
-        if kind is Factor.HOTP:
-            following = otp.hotp_counter(seed, code, last)
-            if following is None:
-                raise Refusal("OTP_INCORRECT")
-            return following
-        moment = datetime.fromtimestamp(now, UTC)
-        step = otp.totp_step(seed, code, moment, last)
-        if step is None:
-            used = otp.totp_step(seed, code, moment, 0) is not None
-            raise Refusal("OTP_USED" if used else "OTP_INCORRECT")
-        return step
-
-    def _put_sent(self, connection: Connection, person: Subject, code: str, binding: bytes, now: float) -> None:
-        table = sent_codes
-        ends = connection.execute(select(table.c.ends).where(table.c.subject == person.name)).scalar_one_or_none()
-        if ends is not None and now < ends - SENT_S + SENT_PAUSE_S:
-            raise Refusal("OTP_SENT", retry_s=ends - SENT_S + SENT_PAUSE_S - now)
-        connection.execute(delete(table).where(table.c.subject == person.name))
-        fingerprint = otp.fingerprint(self._sent_key, code, otp.binding("terms", person.name, binding))
-        values = {"fingerprint": fingerprint, "binding": binding, "ends": int(now + SENT_S)}
-        connection.execute(insert(table).values(subject=person.name, **values))
-
-    def _take_sent(self, connection: Connection, name: str, code: str, binding: bytes, now: float) -> None:
-        table = sent_codes
-        row = connection.execute(select(table).where(table.c.subject == name)).one_or_none()
-        if row is None or now >= row.ends or row.binding != binding:
-            raise Refusal("OTP_EXPIRED")
-        if not otp.matches(self._sent_key, code, otp.binding("terms", name, binding), row.fingerprint):
-            raise Refusal("OTP_INCORRECT")
-        if connection.execute(delete(table).where(table.c.subject == name)).rowcount != 1:
-            raise Refusal("OTP_USED")
-
-    async def _matches(self, code: Code, stored: str) -> bool:
-        try:
-            return await self._codes.matches(code, stored)
-        except CodesError as error:
-            raise Refusal(error.reason) from None
-
-    async def _hashed(self, code: Code) -> str:
-        try:
-            return await self._codes.hash(code)
-        except CodesError as error:
-            raise Refusal(error.reason) from None
+            self._tell(connection, subject.known(connection, name), Template.LOCKED, until, until=_time(until))
 
     def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:
         """Queue a message to the person's contact, with what the transaction does otherwise. Raises `Refusal`."""
@@ -434,41 +430,38 @@ class Consent:
         if abs(self._steady.jump_s) > CLOCK_JUMP_S:
             raise Refusal("CLOCK_UNSAFE", f"by {self._steady.jump_s:+.0f} s")
 
-    async def _changed(self, name: str, what: str, who: str) -> None:
-        await self._refresh()
+    async def _announced(self, name: str, what: str, who: str) -> None:
+        """Before it is done, so that nothing is done that cannot be written down. Raises `Refusal`."""
         await self._ledger.note(Kind.REGISTER, {"subject": name, "what": what, "who": who})
 
     def _refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
-        """Refusals of people's codes and authorisations are in the ledger, too; they are bounded by the guesses."""
+        """
+        Refusals of people's codes and authorisations are in the ledger, too: codes are bounded by the guesses, and of each
+        source only so many in a minute, whatever it sends.
+        """
+        if refusal.reason == "OTP_LOCKED" or not self._rate.allows(source, self._steady.now()):
+            log.warning("refused: %s subject=%s source=%s", refusal.reason, credential.subject, source)
+            return
         fields = {"reason": refusal.reason, "subject": credential.subject, "credential": credential.name}
         self._ledger.note_soon(Kind.REFUSED, {**fields, "source": source})
 
-    async def _do(self, act: Callable[[Connection], T], *, keep: tuple[str, ...] = ()) -> T:
-        """In one transaction, off the loop. A refusal takes back what the transaction did, but for those in `keep`."""
 
-        def run() -> Any:
-            with self._engine.begin() as connection:
-                try:
-                    return act(connection)
-                except Refusal as refusal:
-                    if refusal.reason in keep:
-                        return refusal
-                    raise
+class _Rate:
+    """So many in a minute, of each source."""
 
-        answer = await asyncio.to_thread(run)
-        if isinstance(answer, Refusal):
-            raise answer
-        return answer  # type: ignore[no-any-return]
+    def __init__(self) -> None:
+        self._minute = 0
+        self._counts: Counter[str] = Counter()
+
+    def allows(self, source: str, now: float) -> bool:
+        if int(now // 60) != self._minute:
+            self._minute = int(now // 60)
+            self._counts.clear()
+        self._counts[source] += 1
+        return self._counts[source] <= REFUSED_MAX
 
 
 _ENROLMENT = hashlib.sha256(b"paraph-enrolment-v1").digest()
-
-
-def _active(connection: Connection, name: str) -> Subject:
-    person = subject.read(connection, name)
-    if person is None or person.state is not subject.State.ACTIVE:
-        raise Refusal("SUBJECT_SUSPENDED")
-    return person
 
 
 def _not_suspended(connection: Connection, name: str) -> None:

@@ -15,10 +15,11 @@ from signer.approving import ApprovingService
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock, rfc3339
 from signer.config import Caller
-from signer.consent import Consent, Given, source_of
+from signer.consent import Consent
 from signer.credential import Credential, Output, Purpose
 from signer.errors import Refusal
 from signer.gate import FACTORS, Factor, Terms
+from signer.given import Given, source_of
 from signer.handlers import Call
 from signer.limits import DIGESTS_MAX
 from signer.policy import Policy
@@ -60,7 +61,7 @@ class ConsentService:
         else:
             credential, terms = self._terms(request.terms, call)
             first = request.terms.items[0].name
-        source_of(request.source)
+        source_of(request.source, call.caller)
         contact, ends = await self._people().send_otp(credential, terms, first, is_login=is_login)
         return pb.RequestOtpResponse(
             contact=contact.masked, short_digest=otp.short_digest(terms.digest()), expires=_text(ends)
@@ -68,7 +69,7 @@ class ConsentService:
 
     async def authorize(self, request: Any, call: Call) -> Any:
         credential, terms = self._terms(request.terms, call)
-        given = Given.read(request)
+        given = Given.read(request, call.caller)
         reference, ends = await self._people().authorise(credential, terms, given, call.caller.name)
         return pb.AuthorizeResponse(
             authorisation=reference, expires=_text(ends), short_digest=otp.short_digest(terms.digest())
@@ -77,7 +78,7 @@ class ConsentService:
     async def authenticate(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
         credential, algorithm, terms, lines = self._login(request.login, call)
-        given = Given.read(request)
+        given = Given.read(request, call.caller)
         credential.check(call.accepted, Purpose.AUTHENTICATION)
         reference, _ = await self._people().authorise(credential, terms, given, call.caller.name)
         # The time is no part of what was allowed: the nonce says which statement it is.
@@ -95,13 +96,13 @@ class ConsentService:
         )
 
     async def complete_enrolment(self, request: Any, call: Call) -> Any:
-        people, source = self._people(), source_of(request.source)
+        people, source = self._people(), source_of(request.source, call.caller)
         if not request.otp:
             name, uri, contact = await people.begin_completing(request.enrolment, source, call.caller.subject)
             return pb.CompleteEnrolmentResponse(
                 subject=name, otp_uri=uri, contact=contact.masked if contact is not None else ""
             )
-        name = await people.complete(request.enrolment, Given.read(request), call.caller.subject)
+        name = await people.complete(request.enrolment, Given.read(request, call.caller), call.caller.subject)
         return pb.CompleteEnrolmentResponse(subject=name, complete=True)
 
     # ---- reading
@@ -131,6 +132,8 @@ class ConsentService:
             read.text(item.name, f"items[{number}].name")
             if len(item.input_sha256) not in {0, SHA256_BYTES} or bool(item.digest) == bool(item.input_sha256):
                 raise Refusal("DIGEST_LENGTH", f"items[{number}]: give input_sha256, 32 bytes, or digest")
+            if item.digest:
+                credential.check_item(output, algorithm, item.digest, number)
         if bare and not credential.bounds.claimed:
             raise Refusal("NOT_SEEN")
         terms = Terms(

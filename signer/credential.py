@@ -12,20 +12,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
 from pool import Algorithm, Hash, Key, Scheme
+from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX
 from pool.public import algorithms, key_type, signature_bytes_max
 from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import NAME
+from signer.database import StoreError, Where
 from signer.errors import Refusal
 from signer.gate import FACTORS, LIFETIME_S_MAX, Bounds, Factor, Gate
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
-from signer.store import changes, credentials, subjects
+from signer.store import as_it_is, changes, credentials, subjects
 
 _ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
 
@@ -116,6 +120,13 @@ class Credential:
         if algorithm not in self.algorithms():
             raise Refusal("ALGORITHM_NOT_ALLOWED", f"a {self.key_type} key makes no {algorithm}")
 
+    def check_item(self, output: Output, algorithm: Algorithm, item: bytes, number: int) -> None:
+        """Raise `Refusal` DIGEST_LENGTH for what no token would sign: a person is not asked for it."""
+        exact = algorithm.item_bytes if output.is_bare else self.template(algorithm, Profile(output.value)).digest_bytes
+        if len(item) != exact and (exact is not None or not 0 < len(item) <= EDDSA_MESSAGE_BYTES_MAX):
+            wanted = f"{exact} bytes" if exact else f"1 to {EDDSA_MESSAGE_BYTES_MAX} bytes"
+            raise Refusal("DIGEST_LENGTH", f"item {number} has {len(item)} bytes, {algorithm} takes {wanted}")
+
     def template(self, algorithm: Algorithm, profile: Profile) -> Template:
         """The CMS template for an algorithm and profile; made once."""
         known = self._templates.get((algorithm, profile))
@@ -176,6 +187,19 @@ def read(engine: Engine) -> dict[str, Credential]:
     return found
 
 
+def look(where: Where) -> dict[str, Credential]:
+    """All credentials of a database that is only looked at; none where it is not there yet. Raises `StoreError`."""
+    if isinstance(where, Path) and not where.exists():
+        return {}
+    engine = as_it_is(where)
+    try:
+        return read(engine) if inspect(engine).has_table(credentials.name) else {}
+    except DBAPIError as error:
+        raise StoreError(f"{where}: {' '.join(str(error.orig).split())}") from None
+    finally:
+        engine.dispose()
+
+
 def add(
     engine: Engine,
     name: str,
@@ -189,16 +213,18 @@ def add(
     subject: str = "",
     bounds: Bounds | None = None,
     who: str = "",
+    reserved: bytes = b"",
 ) -> Credential:
     """
-    Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates.
+    Store a credential. Its purpose is the certificate's: contentCommitment signs, without it it authenticates. `reserved`
+    is the public half of the key that signs checkpoints, which no credential may have.
 
     The same name with the same certificate, key, gate and subject changes only its outputs and bounds, not its state;
     with others it is refused. A person's begins PENDING, unless the person is enrolled. `who` is the operator; empty: the
     user who runs the command.
     """
     if not re.fullmatch(NAME, name):
-        raise CredentialError(f"{name!r} cannot be a name: small letters, digits, '.', '_' and '-', at most 63")
+        raise CredentialError("a credential's name has small letters, digits, '.', '_' and '-', at most 63")
     chain = _chain(pem)
     purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
     if purpose is Purpose.AUTHENTICATION and outputs:
@@ -208,11 +234,19 @@ def add(
         Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)
     except ValueError as error:
         raise CredentialError(str(error)) from None
+    if key.spki == reserved:
+        raise CredentialError("its key signs the ledger's checkpoints, and nothing else: make another for it")
     if bool(FACTORS[gate]) != bool(subject):
         raise CredentialError(f"the gate {gate} goes {'with' if FACTORS[gate] else 'without'} a subject")
     bounds = bounds or Bounds()
     _check_bounds(bounds)
-    old = read(engine).get(name)
+    all_ = read(engine)
+    old = all_.get(name)
+    for other in all_.values():
+        if other.key.ref == key.ref and other.name != name and (other.gate, other.subject) != (gate, subject):
+            raise CredentialError(
+                f"its key is that of {other.name}, which has another gate or person: one key, one owner"
+            )
     state = old.state if old else _first_state(engine, gate, subject)
     new = Credential(name, purpose, chain, key, frozenset(outputs), state, gate, subject, bounds)
     if old is not None and (old.certificates, old.key) != (new.certificates, new.key):
@@ -258,6 +292,13 @@ def _check_bounds(bounds: Bounds) -> None:
         raise CredentialError(f"an authorisation is for at most {DIGESTS_MAX} digests")
     if bounds.hours and not re.fullmatch("([01][0-9]|2[0-3])-([01][0-9]|2[0-3])", bounds.hours):
         raise CredentialError("hours are two hours of the day, UTC, as 08-18: the second one is not included")
+
+
+def check_active(connection: Connection, name: str) -> None:
+    """As it is stored now; raises `Refusal`."""
+    state = connection.execute(select(credentials.c.state).where(credentials.c.name == name)).scalar_one_or_none()
+    if state != State.ACTIVE.value:
+        raise Refusal("CREDENTIAL_PENDING" if state == State.PENDING.value else "CREDENTIAL_SUSPENDED")
 
 
 def activate(connection: Connection, subject: str) -> None:

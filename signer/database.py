@@ -83,10 +83,12 @@ class Past(Protocol):
 class Epochs(Backend, Protocol):
     """The committer's backend, once it has an epoch: that is what it writes in."""
 
-    def begin_epoch(self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+    def begin_epoch(
+        self, instance: str, before: int, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]
+    ) -> None:
         """
-        Write the first rows of an epoch, unless somebody else has begun it, or the chain's last row is another than the
-        first of these says. Raises `entry.Failed`.
+        Write the first rows of an epoch, in one commit; unless another than `before` was begun last, or the chain's last
+        row is another than the first of these says: then somebody else is at it. Raises `entry.Failed`.
         """
 
     def go_on(self, instance: str, epoch: int) -> None:

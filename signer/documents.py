@@ -145,6 +145,7 @@ class DocumentStream:
         order, now = self._order, self._clock.wall()
         credential = order.current()
         credential.check(now)
+        job.check_text(credential.gate, self._call.caller)
         deadline = min(self._call.deadline, asyncio.get_running_loop().time() + BATCH_CALL_S)
         ask = Ask(
             self._call.caller,

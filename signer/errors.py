@@ -33,12 +33,17 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CERT_EXPIRED": (Code.FAILED_PRECONDITION, "The credential's certificate has expired; renew it."),
     "CERT_NOT_YET_VALID": (Code.FAILED_PRECONDITION, "The credential's certificate is not valid yet."),
     "CERT_REVOKED": (Code.FAILED_PRECONDITION, "The credential's certificate is revoked by its CA; get another one."),
+    "CERT_UNTRUSTED": (Code.FAILED_PRECONDITION, "The credential's certificate leads to no configured root."),
     "CERT_USAGE": (Code.FAILED_PRECONDITION, "The credential's certificate is not for signatures (keyUsage)."),
     "CREDENTIAL_PENDING": (Code.FAILED_PRECONDITION, "The person has not completed the enrolment yet."),
     "OUT_OF_HOURS": (Code.FAILED_PRECONDITION, "The credential's policy does not allow it at this hour."),
     "NOT_SEEN": (
         Code.FAILED_PRECONDITION,
         "The person's credential signs only documents that the service has seen; send them with OpenBatch.",
+    ),
+    "TEXT_NOT_SEEN": (
+        Code.FAILED_PRECONDITION,
+        "The person would sign a reason or a location that nobody shows to her; leave both empty.",
     ),
     "AUTHZ_MISSING": (Code.PERMISSION_DENIED, "The credential is a person's: it signs with an authorisation only."),
     "AUTHZ_UNKNOWN": (Code.PERMISSION_DENIED, "There is no such authorisation; ask for a new one."),
@@ -56,6 +61,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
     "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
     "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 6 to 64 characters, not all the same."),
+    "SOURCE_INVALID": (
+        Code.INVALID_ARGUMENT,
+        "source is the IP address that the person is at, without a port, or empty.",
+    ),
     "CODES_FAILED": (Code.UNAVAILABLE, "The process that checks codes was lost; try again."),
     "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
     "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
@@ -168,6 +177,10 @@ class Refusal(Exception):
         sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
         self.message = f"{sentence} ({detail})" if detail else sentence
         super().__init__(f"{reason}: {self.message}")
+
+    def bare(self) -> "Refusal":
+        """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
+        return Refusal(self.reason, self.detail, retry_s=self.retry_s)
 
 
 def refusal_from(error: Exception) -> Refusal | None:

@@ -47,6 +47,7 @@ FACTORS: Mapping[Gate, tuple[Factor, ...]] = {
 
 LIFETIME_S = 120  # of an authorisation, where the credential says nothing else
 LIFETIME_S_MAX = 300  # ... and whatever it says
+SKEW_S = 5  # that daemons with one database may differ by: one redeems what another has just issued
 LOGIN = "LOGIN"  # stands for the output of what is authorised to log in
 
 
@@ -141,7 +142,7 @@ RULES: tuple[Rule, ...] = (
     ("AUTHZ_COUNT", _has_count),
     ("AUTHZ_DIGEST", _has_content),
     ("AUTHZ_USED", lambda row, asked, _: row.request in {None, asked.request}),
-    ("AUTHZ_EXPIRED", lambda row, _, now: row.issued <= now < row.expires),
+    ("AUTHZ_EXPIRED", lambda row, _, now: row.issued - SKEW_S <= now < row.expires),
 )
 
 

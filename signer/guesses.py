@@ -6,14 +6,17 @@ With ten wrong attempts a day and codes of six digits, which may be the present 
 guessed on a day with a probability of 2 in 100 000.
 """
 
+import math
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from signer.errors import Refusal
 from signer.store import guesses
 
 SHORT_S, DAY_S = 15 * 60, 24 * 3600
+# Whoever counts in PostgreSQL has this advisory lock until the attempt is written: others would not see it before.
+_LOCK = int.from_bytes(b"guesses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,18 @@ LIMITS = (Limit("subject", 5, 10), Limit("credential", 5, 10), Limit("source", 3
 def begin(connection: Connection, subject: str, credential: str, source: str, now: float) -> int:
     """
     Count an attempt, from which it is wrong until `right` says otherwise; answers its number. An empty name is not
-    counted. Raises `Refusal` OTP_LOCKED with the time after which there is another.
+    counted; without any there is no number (0). Raises `Refusal` OTP_LOCKED with the time after which there is another.
     """
+    if not (subject or credential or source):
+        return 0
     given = {"subject": subject, "credential": credential, "source": source}
+    if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     for limit in LIMITS:
         if given[limit.column]:
             _check(connection, limit, given[limit.column], now)
-    added = connection.execute(insert(guesses).values(**given, time=int(now)))
+    # Rounded up: cut off, it would be forgotten a part of a second too early.
+    added = connection.execute(insert(guesses).values(**given, time=math.ceil(now)))
     number: int = added.inserted_primary_key[0]  # type: ignore[index]
     return number
 
@@ -53,6 +61,11 @@ def locked_until(connection: Connection, subject: str, now: float) -> float | No
     except Refusal as refusal:
         return now + (refusal.retry_s or 0.0)
     return None
+
+
+def has(connection: Connection, subject: str) -> bool:
+    """Whether there are attempts."""
+    return connection.execute(select(guesses.c.id).where(guesses.c.subject == subject).limit(1)).first() is not None
 
 
 def forgive(connection: Connection, subject: str) -> None:

@@ -253,7 +253,11 @@ class Gatekeeper:
                     return await method(request, call)
             except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status here
                 refusal = outcome.refusal = self._refusal(error, outcome)
-        return await context.abort(refusal.code, refusal.message, details(refusal))
+        # Not `abort`: gRPC keeps what that raises, with our frames and the codes in the request, for the collector.
+        context.set_trailing_metadata(details(refusal))
+        context.set_details(refusal.message)
+        context.set_code(refusal.code)
+        return None
 
     async def stream(
         self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any, *, reads: bool
@@ -286,7 +290,7 @@ class Gatekeeper:
         if refusal is None:
             log.error("%s failed", outcome, exc_info=error)
             return Refusal("INTERNAL")
-        return refusal
+        return refusal.bare()
 
 
 @dataclass(slots=True)

@@ -8,14 +8,20 @@ disk); a piece's nonce is its place and whether it is the last, so that pieces c
 cut off unseen (the construction of STREAM: Hoang, Reyhanitabar, Rogaway, Vizar 2015).
 """
 
+import contextlib
 import hmac
 import os
 import secrets
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from signer.errors import Refusal
+from signer.limits import NO_ROOM
 
 _MAGIC = b"paraph-kept-v1\n"
 _SALT_BYTES = 32
@@ -36,8 +42,21 @@ class Kept:
         self._key = key
 
     def put(self, batch: bytes, item: int, source: BinaryIO) -> None:
-        """Everything of `source`, from its beginning; it is whole under its name, or not there. Raises OSError."""
-        path, salt = self._path(batch, item), secrets.token_bytes(_SALT_BYTES)
+        """
+        Everything of `source`, from its beginning; it is whole under its name, or not there. Raises OSError, and `Refusal`
+        SPOOL_FULL where there is no room.
+        """
+        path = self._path(batch, item)
+        try:
+            self._write(path, source)
+        except BaseException as error:
+            path.with_suffix(".new").unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=1.0) from None
+            raise
+
+    def _write(self, path: Path, source: BinaryIO) -> None:
+        salt = secrets.token_bytes(_SALT_BYTES)
         aes = self._cipher(path.name, salt)
         fd = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as output:
@@ -52,8 +71,11 @@ class Kept:
                 piece, number = following, number + 1
         path.with_suffix(".new").rename(path)
 
-    def get(self, batch: bytes, item: int, output: BinaryIO) -> None:
-        """Write all of it to `output`; raises `KeptError`."""
+    def pieces(self, batch: bytes, item: int) -> Iterator[bytes]:
+        """
+        All of it, of at most `PIECE_BYTES` each, and each as it was written; whether something is missing at the end is known
+        at the end. Raises `KeptError`.
+        """
         path = self._path(batch, item)
         try:
             with path.open("rb") as source:
@@ -64,7 +86,7 @@ class Kept:
                 piece, number = source.read(PIECE_BYTES + _TAG_BYTES), 0
                 while True:
                     following = source.read(PIECE_BYTES + _TAG_BYTES)
-                    output.write(aes.decrypt(_nonce(number, is_last=not following), piece, None))
+                    yield aes.decrypt(_nonce(number, is_last=not following), piece, None)
                     if not following:
                         return
                     piece, number = following, number + 1
@@ -77,12 +99,18 @@ class Kept:
         for path in self._directory.glob(f"{batch.hex()}-*"):
             path.unlink(missing_ok=True)
 
-    def erase_all_but(self, batches: set[bytes]) -> None:
-        """What no batch names: left by a crash."""
-        names = {batch.hex() for batch in batches}
-        for path in self._directory.iterdir():
-            if path.name.partition("-")[0] not in names or path.suffix == ".new":
-                path.unlink(missing_ok=True)
+    def sizes(self) -> dict[bytes, int]:
+        """Of each batch that has files here, half-written ones among them, how many bytes they have."""
+        found: Counter[bytes] = Counter()
+        for path in self._directory.glob("*-*"):
+            with contextlib.suppress(FileNotFoundError):  # erased just now
+                found[bytes.fromhex(path.name.partition("-")[0])] += path.stat().st_size
+        return found
+
+    def erase_halves(self) -> None:
+        """What a crash has left while it was written; before the first `put`."""
+        for path in self._directory.glob("*.new"):
+            path.unlink(missing_ok=True)
 
     def _path(self, batch: bytes, item: int) -> Path:
         return self._directory / f"{batch.hex()}-{item}"

@@ -30,8 +30,8 @@ from signer.record import DIGESTS, Asked, Record
 from signer.results import Part, outcomes
 from signer.writer import Writer
 
-RESUME_S = 120  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 KEEP_S = 24 * 3600  # results, for who asks again
+SETTLE_LOOK_S = 0.01  # at the daemon's end, for what lanes still have
 FLUSH_S = 1.0  # a note that an answer was taken waits so long for a commit to go with
 
 
@@ -99,16 +99,22 @@ class Ledger:
         """Why nothing may be signed now: a reason, empty if it may."""
         return self.writer.trouble or ("" if self.may_sign() else "CHECKPOINT_OVERDUE")
 
+    async def settled(self) -> None:
+        """Returns when lanes have nothing more of any request, and all of it is on the disk."""
+        while self._live:  # noqa: ASYNC110 -- once, at the daemon's end
+            await asyncio.sleep(SETTLE_LOOK_S)
+        await self.writer.settled()
+
     async def heads(self) -> list[Head]:
         """The last durable row of each chain that this daemon keeps: its own."""
         sequence, hash_ = self.writer.head
         return [Head(self.writer.instance, self.writer.epoch, sequence, hash_)]
 
-    async def record_checkpoint(self, note: Note) -> None:
-        """Put a signed checkpoint into the chain; raises `Unrecorded`."""
+    async def record_checkpoint(self, note: Note, token: str) -> None:
+        """Put a signed checkpoint into the chain; `token` is empty for a key in a file. Raises `Unrecorded`."""
         number, time_ = note.checkpoint.number, rfc3339(note.checkpoint.time)
         anchored = self.anchored_at()  # the next start goes on counting from there
-        fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "time": time_}
+        fields = {"number": number, "note": note.checkpoint.hash.hex(), "key": note.key, "token": token, "time": time_}
         fields["anchored"] = "" if anchored is None else rfc3339(anchored)
         await self.writer.intend(Entry(Kind.CHECKPOINT, fields, note=str(note)))
 
@@ -171,7 +177,7 @@ class Ledger:
         places = sorted(i for i, one in known.problems.items() if one.status in open_)
         if places and stored.instance != self.writer.instance and age_s <= BATCH_CALL_S:  # that one may be at it
             raise Refusal("STORE_BUSY", "another daemon has this request")
-        record.todo = places if age_s <= RESUME_S else []
+        record.todo = places if age_s <= asked.resume_s else []
         return record
 
     async def parts(self, id_: bytes, item: int) -> list[Part]:

@@ -12,20 +12,18 @@ import asyncio
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from asn1crypto import algos, x509
 from pyhanko.sign.signers import Signer
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
 from signer import gap, pades
-from signer.client import Client, algorithms_for, umask
+from signer.client import Client, algorithms_for
 from signer.trust import PdfProblem
+from signer.whole import whole
 
 __all__ = ["PdfProblem", "RemoteSigner", "sign_file", "sign_pdf"]
 
@@ -55,7 +53,7 @@ async def sign_pdf(
         reason=reason,
         location=location,
     )
-    with _whole(target) as file:
+    with whole(target) as file:
         with source.open("rb") as original:
             shutil.copyfileobj(original, file)
         prepared = await asyncio.to_thread(pades.prepare, file, wishes)
@@ -80,7 +78,7 @@ async def sign_file(client: Client, credential: Any, source: Path, target: Path,
         digest_algorithm=digest_algorithm,
         signature_algorithm=signature_algorithm,
     )
-    with _whole(target) as file:
+    with whole(target) as file:
         file.write(cms)
 
 
@@ -128,21 +126,6 @@ def _mechanism(signature: str, digest: str) -> algos.SignedDigestAlgorithm:
         }
     )
     return algos.SignedDigestAlgorithm({"algorithm": "rsassa_pss", "parameters": parameters})
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[BinaryIO]:
-    """A file beside the target that takes its name at the end, and vanishes if there is no end."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".paraph-", delete=False) as file:
-        path = Path(file.name)
-        try:
-            yield file  # type: ignore[misc]  # the wrapper is a BinaryIO in all but its type
-            file.flush()
-            path.chmod(0o666 & ~umask())
-            path.replace(target)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
 
 
 def _digest(path: Path, algorithm: str) -> bytes:

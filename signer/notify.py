@@ -99,15 +99,19 @@ class Outbox:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def check(self, contact: Contact) -> None:
+        """Raises `ContactError` for an e-mail address where no mail server is configured."""
+        if contact.kind is Kind.EMAIL and self._mail is None:
+            raise ContactError("this service sends no e-mail; configure a mail server, or give a webhook")
+
     def add(self, connection: Connection, contact: Contact, message: Message, expires: datetime) -> str:
         """
         Queue a message within the caller's transaction. Once that has ended it is sent, and until `expires` tried again;
         answers its id, a UUID.
 
-        Raises `OutboxFull`, or `ContactError` for an e-mail address where no mail server is configured.
+        Raises `OutboxFull`, and `ContactError` as `check` does.
         """
-        if contact.kind is Kind.EMAIL and self._mail is None:
-            raise ContactError("this service sends no e-mail; configure a mail server, or give a webhook")
+        self.check(contact)
         id_ = self._queue.add(connection, contact, message, expires)
         connection.info[_ADDED] = True
         return id_

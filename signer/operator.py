@@ -21,10 +21,12 @@ from signer.gate import Factor
 from signer.handlers import Call, draining
 from signer.message import Language
 from signer.register import Register
+from signer.roll import Entry
 from signer.v1 import operator_pb2 as pb
 
 PROTOCOL = 1
 WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
+_WORDS = "contact_kind is email or webhook, language en or fr, factor totp, hotp or sent"
 
 
 class OperatorService:
@@ -118,20 +120,25 @@ class OperatorService:
             raise Refusal("SUBJECT_UNKNOWN", "a subject's name has small letters, digits, '.', '_' and '-'")
         try:
             kind, language = ContactKind(request.contact_kind), Language(request.language or "en")
-            contact = Contact(kind, request.contact)
             factor = Factor(request.factor)
+        except ValueError:
+            raise Refusal("SUBJECT_INVALID", _WORDS) from None
+        if factor not in {Factor.TOTP, Factor.HOTP, Factor.SENT}:
+            raise Refusal("SUBJECT_INVALID", _WORDS)
+        try:
+            contact = Contact(kind, request.contact)
         except ContactError as error:
             raise Refusal("CONTACT_INVALID", str(error)) from None
-        except ValueError as error:
-            raise Refusal("SUBJECT_INVALID", str(error)) from None
-        if factor not in {Factor.TOTP, Factor.HOTP, Factor.SENT}:
-            raise Refusal("SUBJECT_INVALID", "the factor is totp, hotp or sent")
         begins = await self._people().enrol(request.subject, contact, language.value, factor, call.caller.name)
         return pb.EnrolSubjectResponse(begins=rfc3339(datetime.fromtimestamp(begins, UTC)))
 
     async def suspend_subject(self, request: Any, call: Call) -> Any:
         await self._people().suspend(request.subject, call.caller.name, resume=request.resume)
         return pb.SuspendSubjectResponse()
+
+    async def list_subjects(self, request: Any, _call: Call) -> Any:
+        entries, following = await self._people().roll(request.subject, request.after)
+        return pb.ListSubjectsResponse(subjects=[_subject(entry) for entry in entries], next=following)
 
     async def unlock_subject(self, request: Any, call: Call) -> Any:
         await self._people().unlock(request.subject, call.caller.name)
@@ -171,6 +178,27 @@ class OperatorService:
             lanes=[_lane(lane, pid) for lane, pid in view.lanes],
             waiting=view.waiting,
         )
+
+
+def _subject(entry: Entry) -> Any:
+    begins, ends = entry.enrolment or (None, None)
+    return pb.Subject(
+        name=entry.name,
+        state=entry.state,
+        factor=entry.factor,
+        contact_kind=entry.contact_kind,
+        contact=entry.contact,
+        language=entry.language,
+        enrolment_begins=_time(begins),
+        enrolment_ends=_time(ends),
+        attempts=entry.attempts,
+        locked_until=_time(entry.locked_until),
+        credentials=entry.credentials,
+    )
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
 def _lane(lane: Lane, pid: int) -> Any:

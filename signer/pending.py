@@ -2,6 +2,7 @@
 Batches that wait for a person: what will be signed, as the daemon has seen it, until it is signed or its time is over.
 
     OPEN       the documents are here; the person may look at them, and sign or refuse
+    SIGNING    a SignBatch is at it; OPEN again if it fails, or leaves items to be signed
     SIGNED     every item has its outcome; the submitter fetches them
     CANCELLED  by the person, or by the submitter
 
@@ -10,9 +11,10 @@ Rows in the store, documents in `kept.py`: both are erased 15 minutes after the 
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -25,12 +27,24 @@ from signer.store import batch_items, batches
 LIFE_S = 900  # from its opening, and again from its end: a person reads, a portal fetches
 CALLER_MAX = 200  # open at one time, of one caller
 LINK_BYTES = 32
+ERASED_MAX = 4  # in one transaction: 20 000 items take 0.1 s, and whoever signs waits for no more than that
 
 
 class State(StrEnum):
     OPEN = "OPEN"
+    SIGNING = "SIGNING"
     SIGNED = "SIGNED"
     CANCELLED = "CANCELLED"
+
+
+# Where each state is reached from: the one update that makes a step looks at it, so that of two at a time one is made.
+FROM: Mapping[State, State] = {
+    State.SIGNING: State.OPEN,
+    State.CANCELLED: State.OPEN,
+    State.OPEN: State.SIGNING,
+    State.SIGNED: State.SIGNING,
+}
+LIVE = (State.OPEN.value, State.SIGNING.value)  # not at its end yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,9 @@ class Batch:
     ends: float
     state: State
     consent: str
-    items: tuple[Item, ...]
+    items: tuple[Item, ...]  # none in a list
+    count: int = 0  # of them, and the digest of the terms: as they were stored
+    digest: bytes = b""
 
     def terms(self) -> Terms:
         return Terms(
@@ -71,9 +87,10 @@ class Batch:
         )
 
 
-def put(connection: Connection, batch: Batch) -> str:
+def put(connection: Connection, batch: Batch, now: float) -> str:
     """Store it; answers its one-time link. Raises `Refusal` TOO_MANY_BATCHES."""
-    mine = select(batches.c.id).where(batches.c.caller == batch.caller, batches.c.state == State.OPEN.value)
+    lives = batches.c.state.in_(LIVE), batches.c.ends > now
+    mine = select(batches.c.id).where(batches.c.caller == batch.caller, *lives)
     if len(connection.execute(mine.limit(CALLER_MAX)).all()) >= CALLER_MAX:
         raise Refusal("TOO_MANY_BATCHES")
     link = secrets.token_urlsafe(LINK_BYTES)
@@ -88,9 +105,12 @@ def put(connection: Connection, batch: Batch) -> str:
             scheme=batch.algorithm.scheme.value,
             hash=batch.algorithm.hash.value if batch.algorithm.hash else "",
             claimed=int(batch.claimed),
+            count=batch.count,
+            digest=batch.digest,
             opened=int(batch.opened),
             ends=int(batch.ends),
             state=batch.state.value,
+            signing="",
             link=_hash(link),
             consent="",
         )
@@ -136,6 +156,10 @@ def get(connection: Connection, id_: bytes, now: float) -> Batch:
         raise Refusal("BATCH_UNKNOWN")
     table = batch_items
     items = connection.execute(select(table).where(table.c.batch == id_).order_by(table.c.item)).all()
+    return _batch(row, items)
+
+
+def _batch(row: Any, items: Sequence[Any] = ()) -> Batch:
     return Batch(
         id=row.id,
         caller=row.caller,
@@ -150,35 +174,71 @@ def get(connection: Connection, id_: bytes, now: float) -> Batch:
         state=State(row.state),
         consent=row.consent,
         items=tuple(Item(one.name, one.size, one.input, one.digest, one.gap_start, one.gap_end) for one in items),
+        count=row.count,
+        digest=row.digest,
     )
 
 
-def named(connection: Connection, column: str, value: str, now: float, most: int) -> list[Batch]:
-    """A submitter's (`caller`), a consent caller's (`consent`) or a person's (`subject`), the newest first."""
-    found = select(batches.c.id).where(batches.c[column] == value, batches.c.ends > now)
-    ids = connection.execute(found.order_by(batches.c.opened.desc(), batches.c.id).limit(most)).scalars().all()
-    return [get(connection, id_, now) for id_ in ids]
+def named(connection: Connection, names: Mapping[str, str], now: float, most: int) -> list[Batch]:
+    """
+    Without their items, the newest first; `names` has the columns that say whose: `caller` the submitter's, `consent` the
+    consent caller's, `subject` the person's.
+    """
+    mine = [batches.c[column] == name for column, name in names.items()]
+    found = select(batches).where(*mine, batches.c.ends > now)
+    rows = connection.execute(found.order_by(batches.c.opened.desc(), batches.c.id).limit(most))
+    return [_batch(row) for row in rows]
+
+
+def begin(connection: Connection, id_: bytes, instance: str) -> None:
+    """A SignBatch is at it, in this instance's daemon; raises `Refusal` BATCH_STATE."""
+    _step(connection, id_, State.SIGNING, {"signing": instance})
+
+
+def back(connection: Connection, id_: bytes) -> None:
+    """... and has ended without an outcome for every item."""
+    _step(connection, id_, State.OPEN, {"signing": ""})
 
 
 def end(connection: Connection, id_: bytes, state: State, now: float) -> None:
-    """From OPEN alone; raises `Refusal` BATCH_STATE."""
+    """SIGNED or CANCELLED; raises `Refusal` BATCH_STATE."""
+    _step(connection, id_, state, {"signing": "", "link": b"", "ends": int(now + LIFE_S)})
+
+
+def _step(connection: Connection, id_: bytes, state: State, values: Mapping[str, object]) -> None:
     table = batches
-    ended = update(table).where(table.c.id == id_, table.c.state == State.OPEN.value)
-    if connection.execute(ended.values(state=state.value, link=b"", ends=int(now + LIFE_S))).rowcount != 1:
+    stands = update(table).where(table.c.id == id_, table.c.state == FROM[state].value)
+    if connection.execute(stands.values(state=state.value, **values)).rowcount != 1:
         raise Refusal("BATCH_STATE")
 
 
+def reopen(connection: Connection, instance: str, at_it: Collection[bytes]) -> None:
+    """What a crash, or a database that did not answer, has left SIGNING: all of this instance's but those `at_it`."""
+    table = batches
+    left = select(table.c.id).where(table.c.state == State.SIGNING.value, table.c.signing == instance)
+    for id_ in connection.execute(left).scalars().all():
+        if bytes(id_) not in at_it:
+            back(connection, id_)
+
+
+def end_all(connection: Connection) -> None:
+    """The clock that their times were taken from was wrong: nobody may sign what waits any more."""
+    connection.execute(update(batches).where(batches.c.state.in_(LIVE)).values(ends=0))
+
+
 def erase(connection: Connection, now: float) -> Sequence[bytes]:
-    """Those whose time is over."""
-    ids = connection.execute(select(batches.c.id).where(batches.c.ends <= now)).scalars().all()
+    """Some of those whose time is over, but for one that is just being signed; until there are none, ask again."""
+    over = select(batches.c.id).where(batches.c.ends <= now, batches.c.state != State.SIGNING.value)
+    ids = connection.execute(over.limit(ERASED_MAX)).scalars().all()
     for id_ in ids:
         connection.execute(delete(batch_items).where(batch_items.c.batch == id_))
         connection.execute(delete(batches).where(batches.c.id == id_))
     return ids
 
 
-def living(connection: Connection) -> set[bytes]:
-    return set(connection.execute(select(batches.c.id)).scalars())
+def living(connection: Connection) -> dict[bytes, str]:
+    """All that there are, whichever daemon has their files, and the caller of each."""
+    return {bytes(row.id): row.caller for row in connection.execute(select(batches.c.id, batches.c.caller))}
 
 
 def _hash(link: str) -> bytes:

@@ -72,6 +72,18 @@ async def enrol(client: Client, subject: str, kind: str, contact: str, *, factor
     return str(answer.begins)
 
 
+async def subjects(client: Client, subject: str = "") -> list[Any]:
+    """An operator's: everybody, or this one."""
+    found: list[Any] = []
+    request = op.ListSubjectsRequest(subject=subject)
+    while True:
+        answer = await called(client.operator.ListSubjects(request, timeout=CALL_S))
+        found += answer.subjects
+        if not answer.next:
+            return found
+        request = op.ListSubjectsRequest(after=answer.next)
+
+
 async def change(client: Client, what: str, subject: str) -> None:
     """An operator's: 'suspend', 'resume' or 'unlock'."""
     if what == "unlock":

@@ -161,12 +161,14 @@ class Postgresql:
         self._epoch = ("", 0)  # the instance, and the epoch of it that was begun here
         self._ending = threading.Event()
 
-    def begin_epoch(self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+    def begin_epoch(
+        self, instance: str, before: int, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]
+    ) -> None:
         self._epoch = (instance, epoch)
         with self._told():
             db = self._connected()
-            if db.execute(_STEP, (epoch, instance, epoch - 1)).rowcount != 1:
-                raise Failed("STORE_BUSY", f"another daemon has begun epoch {epoch}")
+            if db.execute(_STEP, (epoch, instance, before)).rowcount != 1:
+                raise Failed("STORE_BUSY", f"another daemon has begun an epoch after {before}")
             (hash_,) = db.execute(_LAST, (instance,)).fetchone() or (GENESIS,)
             if hash_ != rows[0].previous:
                 raise Failed("STORE_BUSY", "the ledger has grown since it was read: another daemon writes it")

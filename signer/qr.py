@@ -28,3 +28,9 @@ def qr(uri: str) -> str:
     pairs = zip(rows[::2], rows[1::2], strict=True)
     lines = ("".join(_HALVES[halves] for halves in zip(*pair, strict=True)) for pair in pairs)
     return "".join(f"{_BLACK_ON_WHITE}{line}{_RESET}\n" for line in lines)
+
+
+def size_of(picture: str) -> tuple[int, int]:
+    """(columns, lines) that a terminal must have to show it whole."""
+    lines = picture.splitlines()
+    return len(lines[0].removeprefix(_BLACK_ON_WHITE).removesuffix(_RESET)), len(lines)

@@ -21,6 +21,7 @@ from signer.results import Part, Range
 if TYPE_CHECKING:
     from signer.ledger import Ledger
 
+RESUME_S = 120.0  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 DIGESTS = -1  # the item of a request for digests
 OUTCOME_S = 0.004  # while a request goes on, what is signed of it waits so long for a commit to go with
 ANSWER_LATE_S = 0.5  # after its deadline a request whose outcome is not on the disk is told so
@@ -45,6 +46,7 @@ class Asked:
     chain: bytes  # SHA-256 of the certificates
     detail: Any  # [scheme, hash, digests]: what the answer is made of, besides signatures and certificates
     count: int
+    resume_s: float = RESUME_S
 
     @property
     def name(self) -> str:

@@ -43,6 +43,7 @@ class Found:
     open_intents: tuple[Row, ...]
     anchored: datetime | None = None  # when an anchor had last taken a checkpoint, as far as the chain knows
     gaps: tuple[Row, ...] = ()  # what restores have declared as lost
+    time: str = ""  # of the last row (RFC 3339)
 
     @property
     def head(self) -> Head | None:
@@ -61,7 +62,8 @@ def look(past: Past) -> Found:
         raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
     said = checkpoint.fields.get("anchored") if checkpoint is not None else ""
     anchored = datetime.fromisoformat(said) if said else None
-    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, tuple(gaps))
+    time = str(last.fields.get("time", ""))
+    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, tuple(gaps), time)
 
 
 def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
@@ -149,7 +151,7 @@ def begin(past: Past, backend: Epochs, found: Found, cipher: Cipher, version: st
     for sequence, entry in enumerate(entries, 1):
         previous = written[-1].hash if written else found.hash
         written.append(after(found.instance, epoch, sequence, previous, entry.kind, entry.fields))
-    backend.begin_epoch(found.instance, epoch, entries, written)
+    backend.begin_epoch(found.instance, found.epoch, epoch, entries, written)
     return epoch, len(written), written[-1].hash
 
 

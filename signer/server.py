@@ -21,8 +21,9 @@ import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
-from pool import Pool, TokenView
-from signer import books, revocation
+from pool import Key, Pool, TokenView
+from pool.token import State
+from signer import books, checkpoint_key, revocation
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
@@ -61,7 +62,7 @@ LEDGER_LOOK_S = 0.25  # health says within a second that the disk fails
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
-_FIXED = ("server", "token", "listener", "ledger")
+_FIXED = ("server", "token", "listener", "ledger", "people")
 
 
 class Daemon:
@@ -71,6 +72,7 @@ class Daemon:
         self._policy = Policy.of(config)
         self._clock = Clock()
         self._steady = Steady(self._clock)
+        self._consent: Consent | None = None  # where the configuration serves people
         self._credentials: Mapping[str, Credential] = {}
         self._admission = Admission()
         self._doors: list[Door] = []
@@ -90,7 +92,8 @@ class Daemon:
             self._engine = await asyncio.to_thread(open_store, where(self._config))
             stack.callback(self._engine.dispose)
             self._credentials = rows.read(self._engine)
-            keys = [credential.key for credential in self._credentials.values()]
+            self._checkpoint_key = checkpoint_key.of(self._config.ledger, lambda: self._pool)
+            checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
@@ -98,7 +101,9 @@ class Daemon:
                 Revocations(revocation.issuers(self._config.trust), self._clock)
             )
             tokens = [token.for_pool() for token in self._config.token]
-            self._pool = await stack.enter_async_context(Pool(tokens, state=state / "pool", keys=keys))
+            pool = Pool(tokens, state=state / "pool", keys=self._keys(self._credentials))
+            self._pool = await stack.enter_async_context(pool)
+            self._checkpoints = await stack.enter_async_context(self._books.checkpointed(self._checkpoint_key))
             metrics = self._measured()
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
@@ -116,8 +121,13 @@ class Daemon:
             await self._stopping.wait()
             await self._drain()
 
+    def _keys(self, credentials: Mapping[str, Credential]) -> list[Key]:
+        """What the pool signs with: the credentials' keys, and that of checkpoints if a token has it."""
+        own = self._checkpoint_key.on_token
+        return [*{credential.key: None for credential in credentials.values()}, *([own] if own is not None else [])]
+
     def _measured(self) -> Metrics:
-        ledger, checkpoints = self._books.ledger, self._books.checkpoints
+        ledger, checkpoints = self._books.ledger, self._checkpoints
         metrics = Metrics(
             self._snapshot_from_outside(asyncio.get_running_loop()),
             lambda: self._admission.calls,
@@ -155,16 +165,16 @@ class Daemon:
         spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
         ledger = self._books.ledger
         people = self._config.people
-        consent: Consent | None = None
         if people is not None:
             serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
-            consent, outbox = serving.consent, serving.outbox
+            self._consent, outbox = serving.consent, serving.outbox
             metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
             metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
+        consent = self._consent
         redeem = consent.redeem if consent is not None else nobody_is_served
-        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations)
+        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
             self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
@@ -176,7 +186,8 @@ class Daemon:
         consenting = ConsentService(
             consent, batches, approving, lambda: self._policy, lambda: self._credentials, self._clock
         )
-        register = Register(self._engine, ledger, lambda: self._credentials, self._refresh, self._clock)
+        reserved = self._checkpoint_key.spki
+        register = Register(self._engine, ledger, lambda: self._credentials, self._refresh, self._clock, reserved)
         signing = SigningService(
             self._pool,
             batches,
@@ -264,11 +275,13 @@ class Daemon:
         policy = Policy.of(new)
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await self._read_credentials()
+        checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
+        if self._consent is not None:
+            await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
         self._use(credentials)
-        self._steady.confirm()  # whoever reloads has looked at the machine
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
 
     async def _read_credentials(self) -> dict[str, Credential]:
@@ -277,22 +290,35 @@ class Daemon:
         return {name: old[name] if old.get(name) == row else row for name, row in stored.items()}
 
     def _use(self, credentials: Mapping[str, Credential]) -> None:
-        before = {credential.key for credential in self._credentials.values()}
+        before, keys = self._keys(self._credentials), self._keys(credentials)
         self._credentials = credentials
-        keys = {credential.key for credential in credentials.values()}
-        if keys != before:
-            self._pool.set_keys(list(keys))
+        if set(keys) != set(before):
+            self._pool.set_keys(keys)
 
     async def _refresh(self) -> None:
-        """A credential or a person was changed."""
+        """
+        A credential or a person was changed, which is in force at once: a credential with the key of checkpoints, that was
+        put into the store past us, holds up none of it, and is not used.
+        """
         async with self._reloading_lock:
-            self._use(await self._read_credentials())
+            found, spki = await self._read_credentials(), self._checkpoint_key.spki
+            self._use({name: credential for name, credential in found.items() if credential.key.spki != spki})
 
     async def _watch_tokens(self) -> None:
         async for ready in self._pool.changes():
-            self._ready = ready
+            self._ready = ready and self._callers_have_one()
             await self._set_health()
             await asyncio.sleep(HEALTH_PAUSE_S)
+
+    def _callers_have_one(self) -> bool:
+        """Whether a token signs for callers: the one that has the key of checkpoints alone does not."""
+        own = self._checkpoint_key.on_token
+        if own is None:
+            return True
+        views = self._pool.snapshot()
+        ready = any(view.state is State.READY and set(view.keys) - {own.ref} for view in views)
+        persons = (view for view in views if view.personal and view.state in {State.OPEN, State.LEASED})
+        return ready or not all(view.is_starting for view in persons)
 
     async def _watch_ledger(self) -> None:
         """A disk that hangs tells nobody: it is looked at."""

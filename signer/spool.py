@@ -2,14 +2,14 @@
 Documents in work: files without a name, hashed while they arrive; on the daemon's disk, and short ones in memory.
 
 They vanish with their last descriptor, whatever happens to the daemon. The space is accounted for, in all and for each
-caller, before a byte is written.
+caller, before a byte is written; with it that of documents that wait for people (kept.py).
 """
 
 import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,12 +49,44 @@ class Spool:
     def take(self, caller: str, size: int) -> None:
         if self._callers.total() + size > SPOOL_BYTES_MAX or self._callers[caller] + size > SPOOL_CALLER_BYTES_MAX:
             raise Refusal("SPOOL_FULL", retry_s=_RETRY_S)
+        self.count(caller, size)
+
+    def count(self, caller: str, size: int) -> None:
         self._callers[caller] += size
         self._changed(self._callers.total())
 
     def give_back(self, caller: str, size: int) -> None:
         self._callers[caller] -= size
         self._changed(self._callers.total())
+
+
+class Holdings:
+    """What waits for people, in the spool's account: of each batch its caller and how many bytes, until it is erased."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._batches: dict[bytes, tuple[str, int]] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._batches)
+
+    def take(self, batch: bytes, caller: str, size: int) -> None:
+        """Raises `Refusal` SPOOL_FULL."""
+        self._spool.take(caller, size)
+        self._put(batch, caller, size)
+
+    def count_again(self, batch: bytes, caller: str, size: int) -> None:
+        """After a restart: they are there, whether they fit or not."""
+        self._spool.count(caller, size)
+        self._put(batch, caller, size)
+
+    def _put(self, batch: bytes, caller: str, size: int) -> None:
+        self._batches[batch] = (caller, size + self._batches.get(batch, (caller, 0))[1])
+
+    def give_back(self, batch: bytes) -> None:
+        """Idempotent."""
+        if (held := self._batches.pop(batch, None)) is not None:
+            self._spool.give_back(*held)
 
 
 class Upload:

@@ -60,12 +60,14 @@ class Sqlite:
         self._db = _connect(path)
         self._epoch = ("", 0)  # the instance, and the epoch of it that was begun here
 
-    def begin_epoch(self, instance: str, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+    def begin_epoch(
+        self, instance: str, before: int, epoch: int, entries: Sequence[Entry], rows: Sequence[Row]
+    ) -> None:
         step = "UPDATE ledger_instances SET epoch = ? WHERE instance = ? AND epoch = ?"
         last = "SELECT hash FROM ledger_rows WHERE instance = ? ORDER BY epoch DESC, sequence DESC LIMIT 1"
         with self._transaction():
-            if self._db.execute(step, (epoch, instance, epoch - 1)).rowcount != 1:
-                raise Failed("STORE_BUSY", f"another daemon has begun epoch {epoch}")
+            if self._db.execute(step, (epoch, instance, before)).rowcount != 1:
+                raise Failed("STORE_BUSY", f"another daemon has begun an epoch after {before}")
             (hash_,) = self._db.execute(last, (instance,)).fetchone() or (GENESIS,)
             if hash_ != rows[0].previous:
                 raise Failed("STORE_BUSY", "the ledger has grown since it was read: another daemon writes it")

@@ -5,6 +5,8 @@ SQLite, write-ahead log, every commit synced; PostgreSQL by one setting. What is
 SQLAlchemy; the ledger's few statements are the driver's own (`sqlite.py`, `postgresql.py`).
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +95,15 @@ enrolments = Table(
     Column("factor", String, nullable=False),
     Column("seed", LargeBinary, nullable=False),
     Column("is_sent", Integer, nullable=False),  # 0: it waits for `begins`
+    Column("is_again", Integer, nullable=False),  # 1: of somebody who was enrolled before
 )
 # One-time codes that were sent and not used: what they are is not written, only that a code is one.
 sent_codes = Table(
     "sent_codes",
     METADATA,
     Column("subject", String, primary_key=True),
+    Column("binding", LargeBinary, primary_key=True),  # SHA-256 of what it was sent for
     Column("fingerprint", LargeBinary, nullable=False),
-    Column("binding", LargeBinary, nullable=False),  # SHA-256 of what it was sent for
     Column("ends", BigInteger, nullable=False),
 )
 # Each attempt to give a code or a one-time code, from before it is looked at until it proves right.
@@ -112,6 +115,7 @@ guesses = Table(
     Column("credential", String, nullable=False),
     Column("source", String, nullable=False),
     Column("time", BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # a number is nobody else's later
 )
 for _what in ("subject", "credential", "source"):
     Index(f"guesses_{_what}", guesses.c[_what], guesses.c.time)
@@ -156,9 +160,13 @@ batches = Table(
     Column("scheme", String, nullable=False),
     Column("hash", String, nullable=False),
     Column("claimed", Integer, nullable=False),  # 1: digests of documents not seen here
+    # Of its items, and the SHA-256 of its terms: lists are made without items.
+    Column("count", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
     Column("opened", BigInteger, nullable=False),
     Column("ends", BigInteger, nullable=False),
     Column("state", String, nullable=False),
+    Column("signing", String, nullable=False),  # the instance of the ledger that is at it, in the state SIGNING
     Column("link", LargeBinary, nullable=False),  # SHA-256 of it; empty: it was used
     Column("consent", String, nullable=False),  # the caller that has used it
 )
@@ -266,10 +274,38 @@ def open_store(where: Where) -> Engine:
     return _sqlite(where) if isinstance(where, Path) else _postgresql(where)
 
 
+def as_it_is(where: Where) -> Engine:
+    """
+    The database to be looked at: no file is made, no step of the schema is taken, and nothing can be written. What is
+    asked of it raises `StoreError` where it cannot be opened, or SQLAlchemy's `DBAPIError`.
+    """
+    if isinstance(where, Path):
+        from signer.evidence import read_only  # late: it is written in terms of this file
+
+        return create_engine("sqlite://", creator=lambda: read_only(where), poolclass=NullPool)
+    engine = _engine(where)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    return engine
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """
+    A transaction that only reads: of SQLite it holds up nobody who writes, as `Engine.begin` does, and sees the database
+    as it was at its first statement.
+    """
+    with engine.connect() as connection:
+        yield connection.execution_options(only_reads=True)
+
+
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: object) -> None:
@@ -281,12 +317,18 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        only_reads = connection.get_execution_options().get("only_reads", False)
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return _ready(engine, str(path))
 
 
 def _postgresql(url: str) -> Engine:
+    return _ready(_engine(url), url)
+
+
+def _engine(url: str) -> Engine:
+    """PostgreSQL's; raises `StoreError` where the driver is not installed."""
     try:
         from signer.postgresql import connect  # late: the driver is an extra of the installation
     except ImportError as error:
@@ -294,13 +336,13 @@ def _postgresql(url: str) -> Engine:
             f"{url} wants PostgreSQL's driver: install paraph[daemon,postgresql] or psycopg ({error})"
         ) from None
     # Used for a moment now and then: a connection kept meanwhile would be one that a restart of the server has ended.
-    engine = create_engine(
+    return create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(url, autocommit=False),
         poolclass=NullPool,
         use_native_hstore=False,
+        hide_parameters=True,  # what goes into a statement is nothing for an error's text
     )
-    return _ready(engine, url)
 
 
 def _ready(engine: Engine, name: str) -> Engine:

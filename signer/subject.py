@@ -74,11 +74,13 @@ def enrol(
     wait_s: float,
 ) -> tuple[Subject | None, float]:
     """
-    Begin an enrolment; answers the subject as it was, None for a new one, and when it begins. Who has never completed one
-    has nothing to lose, and does not wait.
+    Begin an enrolment; answers whom it takes something from, as she was, None where nobody, and when it begins.
+
+    Who was enrolled before waits, from the moment that this contact was first named: to ask once more does not shorten
+    it, and another contact waits anew. Who never was has nothing to lose.
     """
     old = read(connection, name)
-    begins = now + wait_s if old is not None and old.code else now
+    begins, is_again, is_replaced = now, False, False
     values = {
         "state": State.PENDING.value,
         "contact_kind": contact[0],
@@ -92,53 +94,68 @@ def enrol(
     if old is None:
         connection.execute(insert(subjects).values(name=name, **values))
     else:
-        pending = connection.execute(
-            select(enrolments.c.begins).where(enrolments.c.subject == name)
-        ).scalar_one_or_none()
-        begins = max(begins, pending or 0)  # asking once more does not shorten the wait
+        open_ = connection.execute(select(enrolments).where(enrolments.c.subject == name)).one_or_none()
+        is_again = bool(old.code) or (open_ is not None and bool(open_.is_again))
+        is_replaced = is_again and (bool(old.code) or (old.contact_kind, old.contact) != contact)
+        if is_replaced:
+            begins = now + wait_s
+        elif open_ is not None:
+            begins = max(now, open_.begins)
         connection.execute(update(subjects).where(subjects.c.name == name).values(**values))
         _forget(connection, name)
     connection.execute(
         insert(enrolments).values(
             subject=name, code=secrets.token_bytes(32), begins=int(begins), ends=int(begins + ENROLMENT_S),
-            factor=factor.value, seed=b"", is_sent=0,
+            factor=factor.value, seed=b"", is_sent=0, is_again=int(is_again),
         )
     )  # fmt: skip
-    return old, begins
+    return old if is_replaced else None, begins
 
 
 def due(connection: Connection, now: float) -> list[str]:
-    """Subjects whose enrolment begins, and who have not been told."""
+    """Subjects whose enrolment begins, and who have not been told; one that is suspended is told when it is resumed."""
     table = enrolments
-    return list(
-        connection.execute(select(table.c.subject).where(table.c.is_sent == 0, table.c.begins <= now)).scalars()
-    )
+    begun = select(table.c.subject).where(table.c.is_sent == 0, table.c.begins <= now)
+    pending = begun.join(subjects, subjects.c.name == table.c.subject).where(subjects.c.state == State.PENDING.value)
+    return list(connection.execute(pending).scalars())
 
 
-def ticket(connection: Connection, name: str, seed: bytes) -> str:
-    """The enrolment code that is sent now; whoever has it and the contact's next message is the person."""
+def ticket(connection: Connection, name: str, seed: bytes, now: float) -> str:
+    """
+    The enrolment code that is sent now, and good from now on; whoever has it and the contact's next message is the person.
+    Empty where another daemon has sent one.
+    """
     text = base64.b32encode(secrets.token_bytes(_CODE_BYTES)).decode()
     code = "-".join(text[start : start + 4] for start in range(0, len(text), 4))
-    values = {"code": _hash(code), "seed": seed, "is_sent": 1}
-    connection.execute(update(enrolments).where(enrolments.c.subject == name).values(**values))
-    return code
+    values = {"code": _hash(code), "seed": seed, "is_sent": 1, "ends": int(now + ENROLMENT_S)}
+    unsent = (enrolments.c.subject == name) & (enrolments.c.is_sent == 0)
+    return code if connection.execute(update(enrolments).where(unsent).values(**values)).rowcount == 1 else ""
 
 
 def enrolment(connection: Connection, code: str, now: float) -> Enrolment:
-    """The one that this code is for; raises `Refusal` ENROLMENT_UNKNOWN."""
+    """The one that this code is for; raises `Refusal` ENROLMENT_UNKNOWN, SUBJECT_SUSPENDED."""
     row = connection.execute(select(enrolments).where(enrolments.c.code == _hash(code))).one_or_none()
     if row is None or not row.is_sent or not row.begins <= now < row.ends:
         raise Refusal("ENROLMENT_UNKNOWN")
+    if known(connection, row.subject).state is not State.PENDING:
+        raise Refusal("SUBJECT_SUSPENDED")
     return Enrolment(row.subject, row.begins, row.ends, Factor(row.factor), row.seed)
 
 
-def complete(connection: Connection, name: str, code: str, seed: bytes, last: int) -> None:
-    """The person has set the code (a PHC string) and shown a first one-time code."""
-    gone = connection.execute(delete(enrolments).where(enrolments.c.subject == name))
-    if gone.rowcount != 1:  # completed by another call meanwhile
+def complete(connection: Connection, name: str, enrolment: str, code: str, seed: bytes, last: int) -> None:
+    """
+    By this enrolment code, not by one that has replaced it meanwhile. The person has set the code (a PHC string) and shown a first one-time code. Raises `Refusal` ENROLMENT_UNKNOWN where
+    another call was quicker, SUBJECT_SUSPENDED where an operator was.
+    """
+    gone = connection.execute(
+        delete(enrolments).where(enrolments.c.subject == name, enrolments.c.code == _hash(enrolment))
+    )
+    if gone.rowcount != 1:
         raise Refusal("ENROLMENT_UNKNOWN")
     values = {"state": State.ACTIVE.value, "code": code, "seed": seed, "last": last}
-    connection.execute(update(subjects).where(subjects.c.name == name).values(**values))
+    mine = (subjects.c.name == name) & (subjects.c.state == State.PENDING.value)
+    if connection.execute(update(subjects).where(mine).values(**values)).rowcount != 1:
+        raise Refusal("SUBJECT_SUSPENDED")
     connection.execute(delete(sent_codes).where(sent_codes.c.subject == name))
     credential.activate(connection, name)
 
@@ -154,14 +171,20 @@ def suspend(connection: Connection, name: str) -> Subject:
     found = known(connection, name)
     connection.execute(update(subjects).where(subjects.c.name == name).values(state=State.SUSPENDED.value))
     authorisation.revoke(connection, name)
+    connection.execute(delete(sent_codes).where(sent_codes.c.subject == name))
     return found
 
 
 def resume(connection: Connection, name: str) -> None:
-    """Take a suspension back: who has a code is active again, who has none still has to be enrolled."""
+    """
+    Take a suspension back: who has a code is active again, with the credentials that came or were resumed meanwhile; who
+    has none still has to be enrolled.
+    """
     found = known(connection, name)
     state = State.ACTIVE if found.code else State.PENDING
     connection.execute(update(subjects).where(subjects.c.name == name).values(state=state.value))
+    if state is State.ACTIVE:
+        credential.activate(connection, name)
 
 
 def rekey(connection: Connection, old: Seeds, new: Seeds) -> int:
@@ -174,6 +197,14 @@ def rekey(connection: Connection, old: Seeds, new: Seeds) -> int:
             connection.execute(update(table).where(name == row.subject).values(seed=row.data))
             count += 1
     return count
+
+
+def active(connection: Connection, name: str) -> Subject:
+    """Raises `Refusal` SUBJECT_SUSPENDED."""
+    person = read(connection, name)
+    if person is None or person.state is not State.ACTIVE:
+        raise Refusal("SUBJECT_SUSPENDED")
+    return person
 
 
 def known(connection: Connection, name: str) -> Subject:

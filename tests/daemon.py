@@ -137,10 +137,14 @@ class Rig:
         self.keys = _ledger_keys(self.directory / "keys")
         self.anchor = self.directory / "anchor" / "checkpoints"  # the file that the daemon puts its checkpoints into
         self.anchor.parent.mkdir()
+        self.checkpoint: dict[str, Any] = {"checkpoint_key": str(self.keys / "checkpoint.key")}  # keys of [ledger]
         self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
         self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
+        self.limits: list[str] = []  # of the daemon's process, as words for prlimit(1)
+        self.place = Path("/")  # where it runs
+        self.log_level = "INFO"
         self.port = 0
         self.metrics_port = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -175,7 +179,7 @@ class Rig:
             f'roots = ["{self.pki.root_file}"]',
             f'denied_certificates = "{self.denied}"',
             "[ledger]",
-            f'checkpoint_key = "{self.keys / "checkpoint.key"}"',
+            *(f"{name} = {json.dumps(value)}" for name, value in self.checkpoint.items()),
             f'data_key_file = "{self.keys / "data.key"}"',
             *([f'database = "{self.database}"'] if self.database else []),
             "[[ledger.anchor]]",
@@ -255,13 +259,19 @@ class Rig:
     def launch(self, *arguments: str) -> None:
         """Start the process; `prepare` was called before."""
         environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment}
-        command = [self.python, "-I", "-m", "signer", "serve", "--config", self.config, *arguments]
+        words = ["serve", "--config", self.config, "--log-level", self.log_level, *arguments]
+        # As -I, but for the environment, where a test sets something in it for Python.
+        alone = "-Ps" if any(name.startswith("PYTHON") for name in environment) else "-I"
+        command = [self.python, alone, "-m", "signer", *words]
+        limits = list(self.limits)
         if self.descriptors is not None:
-            command = ["prlimit", f"--nofile={self.descriptors}:{self.descriptors}", *command]
+            limits.append(f"--nofile={self.descriptors}:{self.descriptors}")
+        if limits:
+            command = ["prlimit", *limits, *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 as_user(command, self.user),
-                cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def wait_serving(self, timeout_s: float = 30.0) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from signer.store import open_store
 from tests import abuse as abuses
 from tests.daemon import Rig, running, until
+from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
     ask,
@@ -40,6 +43,7 @@ from tests.signer.ledger.tampering import POSITIONS, TAMPERS
 from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
 from tests.signer.ledger.test_crashes import crashing_rig
 from tests.signer.people import speed
+from tests.signer.people.test_once import REDEEMERS, race
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
 HEAD = """\
@@ -264,6 +268,24 @@ def people() -> str:
     return speed.report()
 
 
+def once(rounds: int = 500) -> str:
+    """Parallel redeemers of one authorisation, over two daemons' connections; exactly one winner a round."""
+    said = []
+    with tempfile.TemporaryDirectory() as directory, Postgres() as server:
+        places: dict[str, Path | str] = {"SQLite": Path(directory, "once.sqlite"), "PostgreSQL": server.create("once")}
+        for name, place in places.items():
+            began = time.monotonic()
+            engines = [open_store(place) for _ in range(2)]
+            told = race(engines, rounds)
+            for engine in engines:
+                engine.dispose()
+            said.append(
+                f"{name}: {told['OK']:,} winners in {rounds:,} rounds of {REDEEMERS}, {told['AUTHZ_USED']:,} AUTHZ_USED, "
+                f"{time.monotonic() - began:.0f} s"
+            )
+    return "; ".join(said)
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -300,6 +322,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         people,
         "200 documents, 40 batches of 1 000",
         "a person's document, code and one-time code included, p95 250 ms; an authorised batch 0.98 of a seal's",
+    ),
+    "once": (
+        once,
+        "500 rounds of 64 redeemers, on each database",
+        "row 1.2: of 64 parallel redeemers of an authorisation exactly one wins, in each of 500 rounds",
     ),
     "histories": (
         histories,

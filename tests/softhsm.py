@@ -170,6 +170,16 @@ class Store:
         )  # fmt: skip
         return cka_id
 
+    def copy_to(self, other: "Store") -> None:
+        """Put the same tokens, with their keys, into another store: quicker than making them."""
+        for label, directory in self._directories.items():
+            other._directories[label] = other._tokens / directory.name
+            shutil.copytree(directory, other._directories[label])
+            other.made[label] = dict(self.made.get(label, {}))
+        other._pins |= self._pins
+        other._serials |= self._serials
+        other._last_id = max(other._last_id, self._last_id)
+
     def take_out(self, label: str) -> None:
         """The token is gone, as a card pulled from its reader."""
         directory = self._directories[label]

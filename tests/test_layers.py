@@ -48,8 +48,18 @@ KEPT_OUT = {
     "signer.audit": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "asyncio"},
     "signer.evidence": {"grpc", "google", "pyhanko", "sqlalchemy"},
     "pool": {"grpc", "google", "pkcs11", "pyhanko", "asn1crypto", "sqlalchemy", "pydantic", "signer"},
-    # A person's command draws a QR code; a hasher knows no more than it needs.
-    "signer.qr": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
+    # A person's commands draw a QR code, and are in the client's installation; a hasher knows no more than it needs.
+    "signer.cli.enrol": {
+        "pyhanko",
+        "pkcs11",
+        "asn1crypto",
+        "sqlalchemy",
+        "cryptography",
+        "pool",
+        "pydantic",
+        "msgpack",
+    },
+    "signer.cli.sign": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.hasher": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "asyncio", "sqlite3"},
     "signer.code": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "argon2", "pyotp"},
     # A lane's memory: pkcs11 itself uses asn1crypto.

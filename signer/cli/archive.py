@@ -26,13 +26,14 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
+    from pool.public import spki_of_pem
     from signer.archive import NotWhole, archive
-    from signer.checkpoint import KeyFile
+    from signer.checkpoint_key import spki_of
     from signer.config import ConfigError
     from signer.database import StoreError, database_at, where
     from signer.entry import Failed
+    from signer.lost import notes_of
     from signer.recovery import Broken
-    from signer.restore import notes_of
     from signer.store import open_store
 
     if options.keep_days < 1 or not options.directory.is_dir():
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"paraph audit: {wrong}", file=sys.stderr)
         return USAGE
     try:
-        spki = _public(options.key) if options.key else KeyFile.of(config.ledger).spki
+        spki = spki_of_pem(options.key.read_bytes()) if options.key else spki_of(config.ledger)
     except (ConfigError, OSError, ValueError) as error:
         print(f"paraph audit: {error}; --key takes checkpoint.pub", file=sys.stderr)
         return CONFIG
@@ -72,9 +73,3 @@ def run(options: argparse.Namespace) -> int:
     print(f"{done.file}: rows {done.first[0]}/{done.first[1]} to {done.last[0]}/{done.last[1]}, {done.rows:,} in all")
     print(f"{done.deleted:,} of them were deleted from the database; keep the file, and a copy elsewhere")
     return OK
-
-
-def _public(path: Path) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
-    return load_pem_public_key(path.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

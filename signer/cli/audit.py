@@ -1,5 +1,5 @@
 """
-paraph audit: whether a ledger is whole, what stands in it, and the keys that it needs.
+paraph audit: whether a ledger is whole, and what stands in it; the other subcommands have files of their own.
 
 `verify` and `show` need files only: they run where the daemon is not, best at an auditor's.
 """
@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.chain import ChainError, Kind, Row, read
-from signer.cli import archive, export, trace
+from signer.cli import archive, export, keys, trace
 from signer.cli.console import for_tables
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
 
@@ -103,22 +103,16 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _public_key(path: Path) -> bytes:
     """The DER SubjectPublicKeyInfo of a PEM file."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
-    from pool.public import KeyRefused, load_public_key
+    from pool.public import KeyRefused, spki_of_pem
 
     try:
-        key = load_pem_public_key(path.read_bytes())
-        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        load_public_key(spki)
+        return spki_of_pem(path.read_bytes())
     except OSError as error:
         raise _Unreadable(f"the key {path}: {error.strerror}") from None
     except KeyRefused as error:
         raise _Unreadable(f"the key {path} is none that signs checkpoints: {error}") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         raise _Unreadable(f"the key {path} is no public key in PEM; give the checkpoint.pub of the daemon") from None
-    return spki
 
 
 def _notes(path: Path) -> "list[Note]":
@@ -384,6 +378,9 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
     text = {name: _text(fields.get(name)) for name in ("version", "token", "number", "epoch", "from", "to", "reason")}
     items = _how_many(fields.get("items"))
     if row.kind == Kind.EPOCH:
+        restored = fields.get("restored")
+        if isinstance(restored, dict):
+            return f"an older state was put back: what came after {_text(restored.get('kept'))} is not in it"
         return f"the daemon started, version {text['version']}"
     if row.kind == Kind.INTENT:
         return f"{items} to token {text['token']}"
@@ -409,8 +406,16 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
     if row.kind == Kind.REGISTER:
         return f"{_text(fields.get('subject'))}: {_text(fields.get('what'))}, by {_text(fields.get('who'))}"
     if row.kind == Kind.CHECKPOINT:
-        return f"checkpoint {text['number']}"
+        return f"checkpoint {text['number']}{_signed_by(fields)}"
     return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"
+
+
+def _signed_by(fields: dict[str, Any]) -> str:
+    """The key, and where it is; rows of earlier versions do not say."""
+    token = fields.get("token")
+    if not isinstance(token, str):
+        return ""
+    return f", signed by key {_text(fields.get('key'))} {f'on token {_text(token)}' if token else 'in a file'}"
 
 
 def _how_many(items: Any) -> str:
@@ -433,62 +438,11 @@ def _printable(text: str) -> str:
     return escape(_text(text))
 
 
-# ---- keys
-
-_KEYS = ("checkpoint.key", "checkpoint.pub", "data.key")
-_KEY_BYTES = 32  # of data.key: AES-256
-_KEYS_SAID = """\
-{directory}/checkpoint.key  signs checkpoints. For the daemon alone: checkpoint_key or checkpoint_key_credential in [ledger]
-{directory}/checkpoint.pub  what auditors check them with: give it to them now, on a way of its own
-{directory}/data.key        encrypts what is kept for a day. For the daemon alone: data_key_file or data_key_credential
-Keep a copy of both keys where backups of the database are not. Who has checkpoint.key can write the ledger anew."""
-
-
-def _keys_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="where to put them; made if it is not there")
-
-
-def _keys(options: argparse.Namespace) -> int:
-    # Late imports: the client's installation has none of them.
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
-    directory: Path = options.directory
-    there = [directory / name for name in _KEYS if os.path.lexists(directory / name)]
-    if there:
-        print(f"paraph audit: {there[0]} exists and is not written over; give another directory", file=sys.stderr)
-        return USAGE
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, content, mode in zip(
-            _KEYS, (private, public, os.urandom(_KEY_BYTES)), (0o400, 0o444, 0o400), strict=True
-        ):
-            _write_new(directory / name, content, mode)
-    except OSError as error:
-        print(f"paraph audit: {error.filename or directory}: {error.strerror}", file=sys.stderr)
-        return FAILED
-    print(_KEYS_SAID.format(directory=directory))
-    return OK
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """On the disk, readable by nobody else at any moment, and never over another file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)  # whatever the umask says
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-
-
 # name -> what it does, its arguments, how it is run
 SUBCOMMANDS: dict[str, tuple[str, Arguments, Run]] = {
     "verify": ("whether a ledger is whole: its files beside checkpoints and a public key", _verify_arguments, _verify),
     "show": ("what stands in a ledger's file, one line a row", _show_arguments, _show),
-    "keys": ("make the keys that a ledger needs", _keys_arguments, _keys),
+    "keys": (keys.HELP, keys.arguments, keys.run),
     "export": (export.HELP, export.arguments, export.run),
     "archive": (archive.HELP, archive.arguments, archive.run),
     "trace": (trace.HELP, trace.arguments, trace.run),

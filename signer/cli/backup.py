@@ -12,10 +12,12 @@ EXAMPLE = "paraph backup /mnt/backups/paraph-monday.sqlite"
 _POSTGRESQL = """\
 paraph backup: this daemon's ledger is in PostgreSQL, whose own tools know it best:
   pg_dump --format=custom --file=FILE 'URL'     the URL is ledger.database in {config}
-Keep with it {instance}: it says which chain is this daemon's."""
+Keep with it {instance}: it says which chain is this daemon's.
+{also}"""
 _ALSO = """\
-Not in it, and needed after a loss of this host: the checkpoint key, the data key, {config}. Keep these where this file
-is not: whoever has both can read the results of its last day, and write the ledger anew."""
+Not in it, and needed after a loss of this host: the checkpoint key if it is in a file, the data key, {config}.
+Keep these where this file is not: whoever has both can read the results of its last day, and write the ledger anew.
+Keep what the anchors have: without it nobody can say which rows a restore has lost."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     database = where(config)
     if not isinstance(database, Path):
         instance = config.server.state / "instance"
-        print(_POSTGRESQL.format(config=options.config, instance=instance), file=sys.stderr)
+        also = _ALSO.format(config=options.config)
+        print(_POSTGRESQL.format(config=options.config, instance=instance, also=also), file=sys.stderr)
         return USAGE
     try:
         rows = copy(database, options.file)

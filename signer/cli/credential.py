@@ -64,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
         return CONFIG
     try:
         return _list(options, config) if options.action == "list" else _change(options, config)
+    except ConfigError as error:
+        print(f"paraph credential: {error}", file=sys.stderr)
+        return CONFIG
     except (CredentialError, StoreError, OSError) as error:
         print(f"paraph credential: {error}", file=sys.stderr)
         return FAILED
@@ -87,6 +90,8 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
             "key": c.key_type,
             "key_label": c.key.label,
             "outputs": sorted(c.outputs),
+            "gate": c.gate.value,
+            "person": c.subject,
             "subject": c.x509.subject.rfc4514_string(),
             "not_after": rfc3339(c.x509.not_valid_after_utc),
             "key_id": c.key.ref,
@@ -96,15 +101,18 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
     if options.json:
         print(json.dumps(records, indent=2))
         return OK
-    table = Table("name", "purpose", "state", "key", "outputs", "valid to", "subject", box=None, pad_edge=False)
+    names = ("name", "purpose", "state", "gate", "person", "key", "outputs", "valid to", "subject")
+    table = Table(*names, box=None, pad_edge=False)
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
-        table.add_row(r["name"], r["purpose"], r["state"], r["key"], outputs, r["not_after"], r["subject"])
+        who = (r["gate"], r["person"] or "-")
+        table.add_row(r["name"], r["purpose"], r["state"], *who, r["key"], outputs, r["not_after"], r["subject"])
     for_tables().print(table)
     return OK
 
 
 def _change(options: argparse.Namespace, config: "Config") -> int:
+    from signer import checkpoint_key
     from signer import credential as rows
     from signer.clock import Clock
     from signer.database import where
@@ -113,6 +121,9 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
 
     engine, clock = open_store(where(config)), Clock()
     if options.action == "add":
+        # A key in a file may not be this user's to read; the daemon looks at its start.
+        is_on_token = config.ledger.checkpoint_token is not None
+        reserved = checkpoint_key.spki_of(config.ledger) if is_on_token else b""
         cka_id = None
         if options.key_id is not None:
             try:
@@ -127,6 +138,7 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
             key_label=options.key_label,
             outputs=[rows.Output(output) for output in options.output],
             clock=clock,
+            reserved=reserved,
             gate=_gate(options.gate),
             subject=options.subject,
             bounds=Bounds(options.digests_max, options.lifetime, options.hours, options.claimed),

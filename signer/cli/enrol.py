@@ -1,64 +1,127 @@
 """paraph enrol: a person sets the secret code, and shows a first one-time code."""
 
 import argparse
-import getpass
+import shutil
 import sys
+from typing import Any
 
 from signer import person
-from signer.cli import session
-from signer.cli.exits import OK, USAGE
-from signer.client import Client
+from signer.cli import prompt, session
+from signer.cli.exits import OK
+from signer.cli.session import UsageError
+from signer.client import Client, ServiceError
+from signer.qr import qr, size_of
+from signer.secret import Code, CodeError
 
 HELP = "set your secret code, with the enrolment code that was sent to you"
 EXAMPLE = "paraph enrol"
 
+# What a person can mend herself, and how.
+_AGAIN = {
+    "OTP_INCORRECT": "Type it again, or the next one.",
+    "OTP_EXPIRED": "Another one is sent.",
+    "CODES_BUSY": "Type it again.",
+    "CODES_FAILED": "Type it again.",
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("enrolment", metavar="CODE", nargs="?", help="the enrolment code (default: it is asked for)")
     session.arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    if not sys.stdin.isatty():
-        print("paraph enrol: codes are typed by a person, at a terminal", file=sys.stderr)
-        return USAGE
-    return session.with_client(options, lambda client: _run(client, options))
+    return session.with_client(options, _run)
 
 
-async def _run(client: Client, options: argparse.Namespace) -> int:
-    enrolment = options.enrolment or _typed("Enrolment code: ")
-    begun = await person.begin_enrolment(client, enrolment)
-    print(f"You are enrolled as {begun.subject}.")
+async def _run(client: Client) -> int:
+    prompt.check()
+    if not sys.stdout.isatty():  # what is shown there makes one-time codes
+        raise UsageError("standard output is no terminal, and what is shown there is a secret; start this at one")
+    enrolment, begun = await _begun(client)
+    print(f"This enrols you as {begun.subject}: {_STEPS[bool(begun.otp_uri)]}")
     if begun.otp_uri:
         _show(begun.otp_uri)
     else:
-        print(f"A one-time code was sent to {begun.contact}.")
-    otp = _typed("One-time code: ")
+        _say_sent(begun)
     code = _new_code()
-    if code is None:
-        print("paraph enrol: the two are not the same; start again", file=sys.stderr)
-        return USAGE
-    await person.complete_enrolment(client, enrolment, code, otp)
-    print("Done. You sign with your secret code and a one-time code.")
+    await _complete(client, enrolment, code, is_sent=not begun.otp_uri)
+    print("Done. You sign with your secret code and a one-time code: paraph sign FILE --credential NAME")
+    if begun.otp_uri:
+        print("Clear or close this window: whoever sees it could make your one-time codes.")
     return OK
 
 
+_STEPS = {
+    True: "give your app or device what it makes one-time codes from, set a secret code, and type a first one-time code.",
+    False: "set a secret code, and type the one-time code that is sent to you.",
+}
+
+
+async def _begun(client: Client) -> tuple[str, Any]:
+    """
+    The enrolment code, and what is said to it; asked for again where it was typed wrong. It is no argument of the command:
+    those are seen by everybody on the machine, and kept by shells.
+    """
+    left = prompt.TRIES
+    while True:
+        left -= 1
+        enrolment = prompt.visible("Enrolment code, as it was sent to you: ")
+        try:
+            return enrolment, await person.begin_enrolment(client, enrolment)
+        except ServiceError as error:
+            if error.reason != "ENROLMENT_UNKNOWN" or not left:
+                raise
+            prompt.tell(f"{session.say(error)} Type it again, as it stands in the message.")
+
+
 def _show(uri: str) -> None:
-    """As a picture for an app, and as text for everything else."""
+    """As a picture, where the terminal shows all of it at once: a camera reads no half."""
     try:
-        from signer.qr import qr
-    except ModuleNotFoundError:  # the client alone is installed
-        print("Give this to your app or device; who has it makes your one-time codes:")
+        picture = qr(uri)
+    except ValueError:  # too much for a terminal's picture
+        print("Give this to your app or device:")
     else:
-        print(qr(uri))
-        print("Scan it with your app, or give it this; who has it makes your one-time codes:")
+        columns, lines = size_of(picture)
+        terminal = shutil.get_terminal_size()
+        if columns <= terminal.columns and lines < terminal.lines:
+            print(picture, end="")
+            print("Scan it with your app. An app or device that does not scan takes this instead:")
+        else:
+            print(f"For a picture to scan make this window {columns} columns by {lines + 1} lines, and start again.")
+            print("Or give this to your app or device:")
     print(uri)
 
 
-def _typed(question: str) -> str:
-    return input(question).strip()
+def _say_sent(begun: Any) -> None:
+    print(f"A one-time code was sent to {begun.contact}.")
 
 
-def _new_code() -> str | None:
-    code = getpass.getpass("New secret code (6 to 64 characters): ")
-    return code if code == getpass.getpass("Once more: ") else None
+def _new_code() -> str:
+    """Typed twice the same, and one that the service takes."""
+    while True:
+        code = prompt.hidden("New secret code (6 to 64 characters): ")
+        try:
+            Code(code)
+        except CodeError as error:
+            prompt.tell(f"{str(error).capitalize()}; choose another.")
+            continue
+        if code == prompt.hidden("Once more: "):
+            return code
+        prompt.tell("The two are not the same; choose it again.")
+
+
+async def _complete(client: Client, enrolment: str, code: str, *, is_sent: bool) -> None:
+    left = prompt.TRIES
+    while True:
+        left -= 1
+        otp = prompt.code("One-time code: ")
+        try:
+            await person.complete_enrolment(client, enrolment, code, otp)
+        except ServiceError as error:
+            if error.reason not in _AGAIN or not left:
+                raise
+            prompt.tell(f"{session.say(error)} {_AGAIN[error.reason]}")
+            if is_sent and error.reason == "OTP_EXPIRED":
+                _say_sent(await person.begin_enrolment(client, enrolment))
+        else:
+            return

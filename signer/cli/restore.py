@@ -1,4 +1,4 @@
-"""paraph restore: a backup in the place of the daemon's database, and what it lacks declared as lost."""
+"""paraph restore: an older state in the place of the daemon's database, and what it lacks declared as lost."""
 
 import argparse
 import os
@@ -14,18 +14,41 @@ if TYPE_CHECKING:
     from signer.config import Config
     from signer.restore import Restored
 
-HELP = "put a backup in the place of a stopped daemon's database, and declare what is lost"
+HELP = "put an older state of a stopped daemon's database in its place, and declare what is lost"
 EXAMPLE = "paraph restore --reason disk-failed-on-Monday /mnt/backups/paraph-monday.sqlite"
+_SQLITE = """\
+paraph restore: give FILE, what `paraph backup` has written: this daemon's ledger is in SQLite, and its database is
+replaced by that file."""
 _POSTGRESQL = """\
-paraph restore: this daemon's ledger is in PostgreSQL, and this version restores SQLite's only. Recover the server to its
-last commit (write-ahead log archive, or a standby): nothing is lost then, and the daemon starts."""
+paraph restore: this daemon's ledger is in PostgreSQL, which takes no FILE. Recover the server to its last commit (write-
+ahead log archive, or a standby), and nothing is lost. Where that cannot be, put an older state back with its own tools
+(pg_restore), and run this command without FILE: it declares what is lost."""
+_NOTHING = """\
+paraph restore: no anchor names a row that the database lacks: nothing is lost as far as anybody knows, and nothing was
+declared. Start the daemon. What a log server or a webhook has kept is looked at with --anchor FILE."""
+_NOT_KNOWN = """\
+NOT KNOWN any more: what was signed from {since} to {until}. The same request id
+again would be signed anew. Tell callers not to send again what they sent in that time."""
+_KNOWN = """\
+requests since {since} that were taken over from the old database: {carried:,}. The same request id
+again gets the answer of then, and is not signed again."""
+_CREDENTIALS = """\
+credentials and people are as they were at {since}: what was suspended, locked or removed since may be
+active again. Look at `paraph credential list` before you start the daemon."""
+_OTHERS = "each other daemon on this database has lost rows, too: run this with its configuration, on its host"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     configured.arguments(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why rows are lost; it stays in the ledger")
     configured.more_anchors(parser)
-    parser.add_argument("file", metavar="FILE", type=Path, help="what `paraph backup` has written")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        type=Path,
+        help="what `paraph backup` has written; none with PostgreSQL, whose own tools have put the older state back",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,27 +56,17 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
-    from signer.database import StoreError, where
+    from signer.database import StoreError
     from signer.entry import Failed
     from signer.exclusive import AlreadyRunning, hold_state, hold_tokens
     from signer.recovery import Broken
 
-    if not isinstance(where(config), Path):
-        print(_POSTGRESQL, file=sys.stderr)
-        return USAGE
-    if not options.reason.strip():
-        print("paraph restore: --reason is empty; say why rows are lost, an auditor reads it", file=sys.stderr)
-        return USAGE
-    missing = [path for path in (options.file, *options.anchor) if not path.is_file()]
-    if missing:
-        print(f"paraph restore: there is no file {missing[0]}", file=sys.stderr)
-        return USAGE
-    state = config.server.state
-    if state.exists() and state.stat().st_uid != os.geteuid():  # else the daemon could not read what is put there
-        print(f"paraph restore: {state} is not this user's; run it as {state.owner()}", file=sys.stderr)
+    wrong = _wrong(options, config)
+    if wrong:
+        print(wrong, file=sys.stderr)
         return USAGE
     try:
-        let_go = [hold_state(state), hold_tokens(config.token)]
+        let_go = [hold_state(config.server.state), hold_tokens(config.token)]
     except AlreadyRunning as error:
         print(f"paraph restore: {error}; stop it first", file=sys.stderr)
         return TEMPORARY
@@ -67,16 +80,41 @@ def run(options: argparse.Namespace) -> int:
             each()
 
 
-def _restore(options: argparse.Namespace, config: "Config") -> int:
-    from signer.checkpoint import KeyFile
-    from signer.config import ConfigError, NoCredentials
-    from signer.database import where
-    from signer.restore import notes_of, restore
+def _wrong(options: argparse.Namespace, config: "Config") -> str:
+    """What is wrong with the command line here; empty if nothing."""
+    from signer.database import INSTANCE, where
 
-    database = where(config)
-    assert isinstance(database, Path)
+    state, is_sqlite = config.server.state, isinstance(where(config), Path)
+    if is_sqlite and options.file is None:
+        return _SQLITE
+    if not is_sqlite and options.file is not None:
+        return _POSTGRESQL
+    if not options.reason.strip():
+        return "paraph restore: --reason is empty; say why rows are lost, an auditor reads it"
+    missing = [path for path in (options.file, *options.anchor) if path is not None and not path.is_file()]
+    if missing:
+        return f"paraph restore: there is no file {missing[0]}"
+    if state.exists() and state.stat().st_uid != os.geteuid():  # else the daemon could not read what is put there
+        return f"paraph restore: {state} is not this user's; run it as {state.owner()}"
+    if not is_sqlite and not (state / INSTANCE).is_file():
+        return (
+            f"paraph restore: there is no file {state / INSTANCE}, which says whose chain is this daemon's; put it back"
+        )
+    return ""
+
+
+def _restore(options: argparse.Namespace, config: "Config") -> int:
+    from signer.burnt import burn
+    from signer.checkpoint_key import spki_of
+    from signer.config import ConfigError, NoCredentials
+    from signer.database import database_at, where
+    from signer.lost import notes_of
+    from signer.restore import declare_in_place, restore
+    from signer.store import open_store
+
+    place = where(config)
     try:
-        spki = KeyFile.of(config.ledger).spki
+        spki: bytes | None = spki_of(config.ledger)
     except NoCredentials:
         spki = None
         print("paraph restore: the checkpoint key is the service's alone: signatures of the anchors are not checked",
@@ -86,27 +124,43 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
         return CONFIG
     files = [each.file for each in config.ledger.anchor if each.file is not None]
     unread = [file for file in files if not file.is_file()]
-    notes = notes_of([*files, *options.anchor])
-    done = restore(options.file, database, notes, spki, options.reason.strip(), version("paraph"))
-    _tell(done, database, unread)
+    notes, reason = notes_of([*files, *options.anchor]), options.reason.strip()
+    if isinstance(place, Path):
+        done = restore(options.file, place, notes, spki, reason, version("paraph"))
+    else:
+        engine = open_store(place)
+        in_place = declare_in_place(database_at(place, config.server.state), notes, spki, reason, version("paraph"))
+        if in_place is None:
+            _tell_unread(unread)
+            print(_NOTHING, file=sys.stderr)
+            return FAILED
+        with engine.begin() as connection:
+            burn(connection)
+        engine.dispose()
+        done = in_place
+    _tell(done, place)
+    _tell_unread(unread)
     return OK
 
 
-def _tell(done: "Restored", database: Path, unread: list[Path]) -> None:
+def _tell(done: "Restored", place: "Path | str") -> None:
     epoch, sequence = done.kept
-    print(f"{database} is the backup, up to row {epoch}/{sequence}; epoch {done.epoch} has begun")
+    is_backup = isinstance(place, Path)
+    print(f"{place} {'is the backup, up to' if is_backup else 'ends with'} row {epoch}/{sequence} of {done.since}; "
+          f"epoch {done.epoch} has begun")  # fmt: skip
     for loss in done.losses:
         print(f"declared as lost: rows {loss.first} to {loss.last} of epoch {loss.epoch}")
     if not done.losses:
         print("nobody knows of a row that the backup lacks: nothing is declared as lost")
     if done.aside is not None:
         print(f"the old database is kept as evidence: {done.aside}")
-    if done.carried is None:
-        print("REQUESTS SINCE THE BACKUP ARE NOT KNOWN: the same request id again would be signed again. Tell callers "
-              "not to send again what they sent before now.")  # fmt: skip
-    else:
-        print(
-            f"{done.carried:,} requests since the backup were taken over from the old database: they are not signed again"
-        )
-    for file in unread:
+    requests = _NOT_KNOWN if done.carried is None else _KNOWN
+    print(requests.format(carried=done.carried, since=done.since, until=done.until))
+    print(_CREDENTIALS.format(since=done.since))
+    if not is_backup:
+        print(_OTHERS)
+
+
+def _tell_unread(files: list[Path]) -> None:
+    for file in files:
         print(f"the anchor {file} is not there: what only that one knows was not looked at", file=sys.stderr)

@@ -32,7 +32,6 @@ def run(options: argparse.Namespace) -> int:
     # Late imports: the client's installation has none of them.
     from signer import anchor
     from signer import config as configs
-    from signer.checkpoint import KeyFile
     from signer.config import ConfigError, NoCredentials
     from signer.listener import TlsFiles
     from signer.people import mail_server
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     listeners = [listener for listener in config.listener if listener.address is not None]
     reads: list[Callable[[], object]] = [partial(Policy.of, config), partial(issuers, config.trust)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
-    reads += [partial(KeyFile.of, config.ledger), config.ledger.data_key]
+    reads += [partial(_checkpoint_key, config, look=options.check), config.ledger.data_key]
     if config.people is not None:
         reads += [config.people.seed_key, partial(mail_server, config.people)]
         if config.people.mail is not None and config.people.mail.has_login:
@@ -81,6 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, config: "Config") -> int:
+    from pool import dump
+
+    dump.forbid()
     # What imports make stays. To search it for cycles while it grows is a tenth of the start; later, calls would wait.
     gc.disable()
     import uvloop
@@ -106,6 +108,26 @@ def _serve(options: argparse.Namespace, config: "Config") -> int:
         is_temporary = isinstance(error, StoreError) and error.is_temporary
         return TEMPORARY if is_temporary or (isinstance(error, Failed) and error.reason == "STORE_BUSY") else CONFIG
     return OK
+
+
+def _checkpoint_key(config: "Config", *, look: bool) -> None:
+    """
+    Whether it can be read, or what is known of one on a token; with `look` also whether a credential has the same, as
+    a start finds out by itself. Raises `ConfigError`.
+    """
+    from signer import checkpoint_key
+    from signer import credential as rows
+    from signer.database import StoreError, where
+
+    spki = checkpoint_key.spki_of(config.ledger)
+    if not look or config.ledger.checkpoint_token is None:  # what is in a file is nobody's to name
+        return
+    try:
+        credentials = rows.look(where(config))
+    except StoreError as error:
+        print(f"paraph serve: not looked at, whether a credential has the checkpoints' key: {error}", file=sys.stderr)
+    else:
+        checkpoint_key.check_apart(spki, credentials.values())
 
 
 def _mistakes(options: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
 from signer.client import Client, ProfileError, ServiceError
 
+_MINUTE_S = 120.0  # from here on times are told in minutes
 _DEFAULT = "~/.config/paraph/client.toml"
 _CODES = {
     "UNAVAILABLE": UNAVAILABLE,
@@ -18,6 +20,10 @@ _CODES = {
     "UNAUTHENTICATED": DENIED,
     "PERMISSION_DENIED": DENIED,
 }
+
+
+class UsageError(Exception):
+    """The command cannot be followed as it was given; the message says what to do instead."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +44,7 @@ def with_client(options: argparse.Namespace, action: Callable[[Client], Awaitabl
 
     try:
         return asyncio.run(main())
-    except ProfileError as error:
+    except (ProfileError, UsageError) as error:
         print(f"paraph: {error}", file=sys.stderr)
         return USAGE
     except ServiceError as error:
@@ -50,5 +56,9 @@ def say(error: ServiceError) -> str:
     """An error for a person."""
     if not error.reason and error.code == "UNAVAILABLE":
         return f"the daemon cannot be reached; is it running, and is the profile its? ({error.message})"
-    again = f" Try again in {error.retry_s:.1f} s." if error.retry_s else ""
+    again = f" Try again in {_time(error.retry_s)}." if error.retry_s else ""
     return f"{error.reason or error.code}: {error.message}{again}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < _MINUTE_S else f"{math.ceil(seconds / 60)} minutes"

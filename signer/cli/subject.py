@@ -1,16 +1,22 @@
-"""paraph subject: people, as the operator sees them: named, suspended, unlocked. Their codes are theirs."""
+"""paraph subject: people, as the operator sees them: named, listed, suspended, unlocked. Their codes are theirs."""
 
 import argparse
 import json
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+from rich.markup import escape
+from rich.table import Table
+
 from signer import person
 from signer.cli import session
+from signer.cli.console import for_tables
 from signer.cli.exits import OK
 from signer.client import Client
 
-HELP = "enrol, suspend, resume or unlock a person"
+HELP = "enrol, list, suspend, resume or unlock people"
 EXAMPLE = "paraph subject enrol ada --email ada@example.org --factor totp"
+_COLOURS = {"ACTIVE": "green", "PENDING": "yellow"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +30,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     enrol.add_argument("--language", choices=("en", "fr"), default="en", help="of messages (default: %(default)s)")
     others = {
+        "list": "who is enrolled, pending, suspended or locked: everybody, or one",
         "suspend": "nothing of this person's works any more",
         "resume": "take a suspension back",
         "unlock": "forget wrong attempts",
     }
     for name, text in others.items():
         actions.add_parser(name, help=text)
-    for action in actions.choices.values():
-        action.add_argument("subject", metavar="SUBJECT")
+    for name, action in actions.choices.items():
+        action.add_argument("subject", metavar="SUBJECT", nargs="?" if name == "list" else None, default="")
         action.add_argument("--json", action="store_true", help="print as JSON")
         session.arguments(action)
 
@@ -41,6 +48,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(client: Client, options: argparse.Namespace) -> int:
+    if options.action == "list":
+        _list(await person.subjects(client, options.subject), as_json=options.json)
+        return OK
     told: dict[str, Any] = {"subject": options.subject, "action": options.action}
     if options.action == "enrol":
         kind = "email" if options.email else "webhook"
@@ -59,3 +69,38 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
         said = f"{options.subject}: {options.action} done"
     print(json.dumps(told) if options.json else said)
     return OK
+
+
+def _list(found: list[Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([_dict(one) for one in found], indent=2))
+        return
+    table = Table("subject", "state", "codes", "contact", "credentials", "what to know", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(
+            one.name,
+            f"[{_COLOURS.get(one.state, 'red')}]{one.state}[/]",
+            one.factor,
+            escape(one.contact),
+            " ".join(one.credentials) or "-",
+            "; ".join(_to_know(one)),
+        )
+    for_tables().print(table)
+
+
+def _to_know(one: Any) -> list[str]:
+    known = []
+    if one.locked_until:
+        known.append(f"LOCKED until {one.locked_until}")
+    elif one.attempts:
+        known.append(f"wrong attempts within a day: {one.attempts}")
+    if one.enrolment_ends:
+        known.append(f"enrolment code good from {one.enrolment_begins} to {one.enrolment_ends}")
+    return known
+
+
+def _dict(one: Any) -> dict[str, Any]:
+    found: dict[str, Any] = MessageToDict(
+        one, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return found

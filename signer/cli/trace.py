@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 def _life(config: "Config", id_: uuid.UUID, request: str) -> "list[Event]":
     from signer.clock import rfc3339
     from signer.evidence import opened, rows
-    from signer.restore import notes_of
+    from signer.lost import notes_of
     from signer.trace import life
 
     files = [each.file for each in config.ledger.anchor if each.file is not None]

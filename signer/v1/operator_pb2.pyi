@@ -277,3 +277,45 @@ class UnlockSubjectRequest(_message.Message):
 class UnlockSubjectResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListSubjectsRequest(_message.Message):
+    __slots__ = ("subject", "after")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    after: str
+    def __init__(self, subject: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ListSubjectsResponse(_message.Message):
+    __slots__ = ("subjects", "next")
+    SUBJECTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    subjects: _containers.RepeatedCompositeFieldContainer[Subject]
+    next: str
+    def __init__(self, subjects: _Optional[_Iterable[_Union[Subject, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class Subject(_message.Message):
+    __slots__ = ("name", "state", "factor", "contact_kind", "contact", "language", "enrolment_begins", "enrolment_ends", "attempts", "locked_until", "credentials")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    ENROLMENT_BEGINS_FIELD_NUMBER: _ClassVar[int]
+    ENROLMENT_ENDS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: str
+    factor: str
+    contact_kind: str
+    contact: str
+    language: str
+    enrolment_begins: str
+    enrolment_ends: str
+    attempts: int
+    locked_until: str
+    credentials: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., factor: _Optional[str] = ..., contact_kind: _Optional[str] = ..., contact: _Optional[str] = ..., language: _Optional[str] = ..., enrolment_begins: _Optional[str] = ..., enrolment_ends: _Optional[str] = ..., attempts: _Optional[int] = ..., locked_until: _Optional[str] = ..., credentials: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -89,6 +89,11 @@ class OperatorStub:
                 request_serializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.FromString,
                 _registered_method=True)
+        self.ListSubjects = channel.unary_unary(
+                '/signer.v1.Operator/ListSubjects',
+                request_serializer=signer_dot_v1_dot_operator__pb2.ListSubjectsRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.ListSubjectsResponse.FromString,
+                _registered_method=True)
         self.UnlockSubject = channel.unary_unary(
                 '/signer.v1.Operator/UnlockSubject',
                 request_serializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.SerializeToString,
@@ -163,14 +168,22 @@ class OperatorServicer:
 
     def EnrolSubject(self, request, context):
         """Name a person and how she is reached; she gets an enrolment code there. Somebody who is enrolled already loses
-        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting).
+        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
+        another contact, it begins 24 hours after that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SuspendSubject(self, request, context):
-        """Nothing of a person's works any more, at once; `resume` takes it back.
+        """Nothing of a person's works any more, at once, an enrolment that is open neither; `resume` takes it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubjects(self, request, context):
+        """Who is enrolled, and how they are: by name, at most 1 000 at a time. No secrets; contacts are masked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +253,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.SuspendSubject,
                     request_deserializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.FromString,
                     response_serializer=signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.SerializeToString,
+            ),
+            'ListSubjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubjects,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.ListSubjectsRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.ListSubjectsResponse.SerializeToString,
             ),
             'UnlockSubject': grpc.unary_unary_rpc_method_handler(
                     servicer.UnlockSubject,
@@ -544,6 +562,33 @@ class Operator:
             '/signer.v1.Operator/SuspendSubject',
             signer_dot_v1_dot_operator__pb2.SuspendSubjectRequest.SerializeToString,
             signer_dot_v1_dot_operator__pb2.SuspendSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/ListSubjects',
+            signer_dot_v1_dot_operator__pb2.ListSubjectsRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.ListSubjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

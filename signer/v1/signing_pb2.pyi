@@ -553,10 +553,12 @@ class Batch(_message.Message):
         OPEN: _ClassVar[Batch.State]
         SIGNED: _ClassVar[Batch.State]
         CANCELLED: _ClassVar[Batch.State]
+        SIGNING: _ClassVar[Batch.State]
     STATE_UNSPECIFIED: Batch.State
     OPEN: Batch.State
     SIGNED: Batch.State
     CANCELLED: Batch.State
+    SIGNING: Batch.State
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]

@@ -196,7 +196,8 @@ class SigningServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelBatch(self, request, context):
-        """Nothing of it is signed any more, and its documents are erased.
+        """Nothing of it is signed any more, and its documents are erased. FAILED_PRECONDITION/BATCH_STATE while a SignBatch is at
+        it, or afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +222,7 @@ class SigningServicer:
 
     def SignBatch(self, request, context):
         """The person has seen a batch and signs all of it. Items that came to nothing may be signed again, with new codes, while
-        the batch is open.
+        the batch is open. A second call while one is at it is FAILED_PRECONDITION/BATCH_STATE, and spends no PIN and no code.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

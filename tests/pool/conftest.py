@@ -30,12 +30,19 @@ def resets() -> Resets:
     return Resets()
 
 
+@pytest.fixture(scope="session")
+def one_card(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store(tmp_path_factory.mktemp("one") / "softhsm")
+    made.token("card")
+    made.keys("card", ["P-256"])
+    return made
+
+
 @pytest.fixture
-def people(own_store: Store) -> Store:
-    """The token "card" with one P-256 key, unless the test has made another "card"."""
+def people(own_store: Store, one_card: Store) -> Store:
+    """A test's own token "card" with one P-256 key, unless the test has made another "card"."""
     if "card" not in own_store.made:
-        own_store.token("card")
-        own_store.keys("card", ["P-256"])
+        one_card.copy_to(own_store)
     return own_store
 
 

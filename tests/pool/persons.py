@@ -1,5 +1,6 @@
 """What the tests of people's tokens share: recorded resets, leases that are refused, and what the shim's log says of them."""
 
+import asyncio
 import sqlite3
 import time
 from pathlib import Path
@@ -25,11 +26,13 @@ class Resets:
         self.made: list[tuple[int, str]] = []  # CLOCK_MONOTONIC in ns, as in the shim's log
         self.beside: list[set[int]] = []
         self.failures = 0
+        self.takes_s = 0.0
 
     async def __call__(self, token: TokenConfig) -> None:
         if self.failures:
             self.failures -= 1
             raise ResetFailed("SCardConnect: 0x8010000b")
+        await asyncio.sleep(self.takes_s)
         self.beside.append({child.pid for child in children()})
         self.made.append((time.monotonic_ns(), token.name))
 

@@ -216,6 +216,7 @@ async def test_a_login_that_is_already_there_is_none(
         assert (error.reason, type(error)) == ("TOKEN_BUSY", Unavailable)
         assert "CKR_USER_ALREADY_LOGGED_IN" in str(error)
         await until(lambda: gone(pid), END_S)
+        assert log_of(shim, pid)[-1].fn == "C_Finalize", "it was killed"
         assert count(tmp_path / "state") == (0, 0)
         await waits(pool)
         assert len(resets.made) == 2
@@ -314,6 +315,15 @@ async def _killed(pool: Pool, pid: int, shim: Shim) -> None:
         await until(lambda: lease.over == "MODULE_CRASH")
 
 
+async def _killed_before_it_was_noticed(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its process is dead before the next digest is sent to it, and the parent has been busy: told as what it was."""
+    async with leased(pool) as lease:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)  # noqa: ASYNC251 -- the busy parent
+        outcomes = await lease.sign(ECDSA, digests(3))
+        assert statuses(outcomes) == {("NOT_ATTEMPTED", "MODULE_CRASH"): 3}
+
+
 async def _crashed(pool: Pool, pid: int, shim: Shim) -> None:
     """The module dies in C_Sign: the item is INDETERMINATE, what was signed is kept, and nothing is signed anew."""
     async with leased(pool) as lease:
@@ -385,8 +395,45 @@ async def _hang_in_a_signature(pool: Pool, pid: int, shim: Shim) -> None:
     shim.clear()
 
 
-ORDERLY = {_done, _error, _cancelled, _deadline, _drained, _removed, _session_lost, _wrong_signature}
-SUDDEN = {_killed, _crashed, _wrong_pin, _hang_on_the_way_out, _hang_in_a_signature}
+async def _cancelled_in_a_hang(pool: Pool, pid: int, shim: Shim) -> None:
+    """Its caller goes away, long before its time is over, while the module hangs in C_Sign."""
+
+    async def sign() -> None:
+        async with leased(pool, timeout_s=60) as lease:
+            await lease.sign(ECDSA, digests(4))
+
+    shim.script("C_Sign 2 hang 60")
+    task = asyncio.create_task(sign())
+    await until(lambda: len(shim.signs()) == 2)
+    task.cancel()
+    await asyncio.wait([task])
+    await until(lambda: gone(pid), END_S + 0.2)
+    shim.clear()
+
+
+async def _left_behind(pool: Pool, pid: int, shim: Shim) -> None:
+    """The block is left while a batch of it is still being signed elsewhere: that is answered now, and no more signed."""
+    shim.script("C_Sign * delay 0.01")
+    async with leased(pool) as lease:
+        batch = asyncio.create_task(lease.sign(ECDSA, digests(500)))
+        await until(lambda: len(shim.signs()) > 3)
+    asked = len(shim.signs())
+    outcomes = await asyncio.wait_for(batch, 0.2)
+    assert statuses(outcomes)["NOT_ATTEMPTED", "LOGIN_REQUIRED"] > 450
+    await until(lambda: gone(pid), END_S)
+    assert len(shim.signs()) <= asked + 1
+
+
+ORDERLY = {_left_behind, _done, _error, _cancelled, _deadline, _drained, _removed, _session_lost, _wrong_signature}
+SUDDEN = {
+    _cancelled_in_a_hang,
+    _killed,
+    _killed_before_it_was_noticed,
+    _crashed,
+    _wrong_pin,
+    _hang_on_the_way_out,
+    _hang_in_a_signature,
+}
 
 
 @pytest.mark.parametrize("end", sorted(ORDERLY | SUDDEN, key=lambda end: end.__name__), ids=lambda end: end.__name__)
@@ -426,7 +473,7 @@ async def test_the_pool_s_end_is_a_lease_s_end(make_personal: MakePersonal, shim
             batch = asyncio.create_task(lease.sign(ECDSA, digests(300, 0, ECDSA)))
             waiting = asyncio.create_task(refused(pool, caller="bob"))
             await until(lambda: len(shim.signs()) > 3)
-            began = time.monotonic()
+            began, resets.takes_s = time.monotonic(), 0.3
             await pool.close()
             assert time.monotonic() - began < 2.5
             assert gone(pid)

@@ -303,6 +303,20 @@ async def test_a_caller_who_goes_while_the_pin_is_under_way(
         await waits(pool)
 
 
+async def test_a_caller_who_goes_while_the_module_hangs(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """F12: cancelled long before the lease's deadline: the process is gone within a second, and the try counts."""
+    shim.script("C_Login 1 hang 60")
+    async with make_personal() as pool:
+        (pid,) = pids(pool)
+        task = asyncio.create_task(refused(pool, timeout_s=60))
+        await until(lambda: len(shim.logins()) == 1)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: gone(pid), END_S + 0.2)
+        assert count(disk) == (0, 1)
+        await waits(pool)
+
+
 async def test_a_stop_while_the_pin_is_under_way(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
     """F47: the pool closes: its caller is told, and what became of the try is on disk."""
     shim.script("C_Login 1 delay 0.3")
@@ -337,11 +351,18 @@ async def test_a_count_that_cannot_be_written(
 # ---- keys that want the PIN each time
 
 
+@pytest.fixture(scope="module")
+def each_card(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store(tmp_path_factory.mktemp("each") / "softhsm")
+    made.token("card")
+    made.keys("card", ["P-256", "RSA-2048"], pin_each_time=True)
+    return made
+
+
 @pytest.fixture
-def each(own_store: Store) -> Store:
-    """The token "card" with keys that are CKA_ALWAYS_AUTHENTICATE."""
-    own_store.token("card")
-    own_store.keys("card", ["P-256", "RSA-2048"], pin_each_time=True)
+def each(own_store: Store, each_card: Store) -> Store:
+    """A test's own token "card" with keys that are CKA_ALWAYS_AUTHENTICATE."""
+    each_card.copy_to(own_store)
     return own_store
 
 

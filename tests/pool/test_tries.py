@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import sqlite3
 import stat
 import tempfile
@@ -13,7 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool.tries import OPEN_MAX, Count, Flags, TokenIdentity, Tries, TryRefused, check_machine, check_person
+from pool.tries import (
+    OPEN_MAX,
+    Count,
+    Flags,
+    TokenIdentity,
+    Tries,
+    TriesSpent,
+    TryRefused,
+    check_holder,
+    check_machine,
+    check_person,
+    tries_left,
+)
 
 CARD = TokenIdentity("/lib.so", "card", "0001", "aa")
 NONE = Flags()
@@ -53,6 +66,17 @@ def person_may(count: Count, tries: int = 3, *, override: bool = False) -> bool:
     except TryRefused:
         return False
     return True
+
+
+def holder_may(count: Count, flags: Flags = NONE, tries: int = 3) -> str:
+    """'yes', 'override' where only that helps, 'no' where nothing does."""
+    try:
+        check_holder(count, flags, tries)
+    except TriesSpent:
+        return "no"
+    except TryRefused:
+        return "override"
+    return "yes"
 
 
 def test_every_step_is_on_disk_when_it_returns(tries: Tries, path: Path) -> None:
@@ -269,3 +293,140 @@ def test_whatever_happens_a_machine_never_goes_on_by_itself(steps: list[str], tr
             else:
                 assert not grants
         counts.close()
+
+
+# ---- the holder of a personal token
+
+
+@pytest.mark.parametrize("tries", [2, 3, 5, 10])
+def test_a_holder_may_while_two_tries_are_left(tries: int) -> None:
+    """Then only with an override; when all may be spent not at all, unless an operator has granted one."""
+    for refused in range(tries + 2):
+        for open_ in range(tries + 2 - refused):
+            left = tries - refused - open_
+            wanted = "yes" if left >= 2 else "override" if left == 1 else "no"
+            assert holder_may(Count(refused, open_), tries=tries) == wanted
+            assert holder_may(Count(refused, open_, granted=True), tries=tries) == "yes"
+
+
+def test_a_holder_s_token_is_believed_when_it_warns() -> None:
+    """Its word for the last try or the end counts, whatever our count says; that a PIN was wrong once does not."""
+    for count in (Count(), Count(1), Count(granted=True)):
+        assert holder_may(count, Flags(locked=True)) == "no"
+        assert holder_may(count, Flags(count_low=True)) == "yes"
+    assert holder_may(Count(), Flags(final_try=True)) == "override"
+    assert holder_may(Count(granted=True), Flags(final_try=True)) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("count", "flags", "tries", "left"),
+    [
+        (Count(1), Flags(count_low=True), 3, 2),
+        (Count(2), Flags(count_low=True), 5, 3),
+        (Count(2), Flags(count_low=True, final_try=True), 3, 1),
+        (Count(1), Flags(final_try=True), 3, 1),
+        (Count(3), Flags(locked=True), 3, 0),
+        (Count(1), NONE, 3, None),  # most cards raise no flag for one wrong PIN
+        (Count(2), Flags(count_low=True), 3, None),  # SoftHSM, which has no last try
+        (Count(1, 1), Flags(count_low=True), 5, None),  # what became of the open one?
+        (Count(0), Flags(count_low=True), 3, None),  # somebody else was wrong
+    ],
+)
+def test_tries_left_are_told_where_the_token_is_believed(
+    count: Count, flags: Flags, tries: int, left: int | None
+) -> None:
+    """Its own word for 0 and 1; more only where its flags and our count agree."""
+    assert tries_left(count, flags, tries) == left
+
+
+def test_an_override_is_kept(tries: Tries, path: Path) -> None:
+    """Who, when and at which count: for good, whatever comes after."""
+    tries.begin(CARD)
+    tries.refused(CARD)
+    tries.begin(CARD)
+    tries.override(CARD, "ann")
+    tries.accepted(CARD)
+    database = sqlite3.connect(path)
+    ((token, at, *rest),) = database.execute("SELECT * FROM overrides").fetchall()
+    database.close()
+    assert (token, rest) == (str(CARD), ["ann", 1, 1])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", at)
+
+
+def test_a_file_of_before_has_room_for_overrides(path: Path) -> None:
+    """A count that an earlier version has written is kept, and overrides are written beside it."""
+    path.parent.mkdir()
+    database = sqlite3.connect(path)
+    database.execute(
+        "CREATE TABLE tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL, open INTEGER NOT NULL,"
+        " granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0) STRICT"
+    )
+    database.execute("INSERT INTO tries VALUES (?, 2, 0, 0, 0)", (str(CARD),))
+    database.commit()
+    database.close()
+    tries = Tries(path)
+    tries.override(CARD, "ann")
+    assert tries.count(CARD) == Count(2)
+    tries.close()
+
+
+HOLDER_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["right", "wrong", "crash", "general error", "already logged in", "unlock"]), st.booleans()
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=HOLDER_STEPS, tries=st.integers(1, 5), honest=st.booleans())
+def test_whatever_happens_a_person_never_burns_the_last_try_unawares(
+    steps: list[tuple[str, bool]], tries: int, honest: bool
+) -> None:
+    """
+    Row 2.5: over any sequence of right and wrong PINs, crashes between a login and its answer, answers that say nothing,
+    overrides and an operator's unlocks, of a token that tells its state or never does: while the person may go on
+    without an override the token has two tries left, each override is written down, no more logins are refused than
+    persons have acted, and a token is locked only by the try that an override has spent.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tries.sqlite"
+        counts = Tries(path)
+        spent = sent = overrides = 0  # `spent`: on the token, which counts truly; an unclear login has spent one
+        for step, override in steps:
+            flags = Flags(final_try=spent == tries - 1, locked=spent >= tries) if honest else NONE
+            if step == "unlock":
+                if person_may(counts.count(CARD), tries, override=override):
+                    counts.grant(CARD)
+                continue
+            granted = counts.count(CARD).granted
+            may = holder_may(counts.count(CARD), flags, tries)
+            if may == "no" or (may == "override" and not override):
+                continue
+            if may == "override":
+                overrides += 1
+                counts.override(CARD, "ann")
+            assert may == "override" or granted or spent <= tries - 2
+            sent += 1
+            counts.begin(CARD)
+            if step == "right" and spent < tries:
+                counts.accepted(CARD)
+                spent = 0
+            elif step == "wrong":
+                counts.refused(CARD)
+                spent += 1
+            elif step == "already logged in":
+                counts.not_sent(CARD)
+            elif step in {"crash", "general error"}:
+                spent += 1
+                if step == "crash":
+                    counts.close()
+                    counts = Tries(path)
+            else:
+                counts.refused(CARD)  # a locked token refuses the right one
+            assert counts.count(CARD).spent >= spent, "the token has lost more tries than we know of"
+        counts.close()
+        database = sqlite3.connect(path)
+        assert database.execute("SELECT count(*) FROM overrides").fetchone() == (overrides,)
+        database.close()
+        assert spent <= sent

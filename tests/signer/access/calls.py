@@ -29,7 +29,7 @@ from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, Token, until
 from tests.processes import children
 from tests.shim import Shim
-from tests.softhsm import MODULE
+from tests.softhsm import MODULE, PIN
 
 WORST_S = 0.25  # the bar is 50 ms for a refusal; a single one on a busy machine may be late
 
@@ -125,13 +125,13 @@ def statuses(answer: Answer) -> list[str]:
     return [pb.ItemStatus.Name(item.status) for item in answer.value.items]
 
 
-def card_rig(*kinds: str, **more: Any) -> Rig:
+def card_rig(*kinds: str, pin: str = PIN, **more: Any) -> Rig:
     """A rig with one token, 'card', behind a shim, with a key and a credential of each kind."""
     rig = Rig()
     rig.shim = Shim(rig.directory / "shim", str(MODULE))
-    rig.store.token("card")
+    rig.store.token("card", pin=pin)
     rig.store.keys("card", kinds)
-    rig.tokens = [Token("card", "card", module=rig.shim.module, more=more)]
+    rig.tokens = [Token("card", "card", module=rig.shim.module, pin=pin, more=more)]
     rig.add_keys("card", kinds)
     return rig
 

@@ -1,16 +1,14 @@
 """One daemon for the tests that change nothing in it."""
 
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from signer.__main__ import main
 from signer.credential import State
 from tests.daemon import Rig, running
-from tests.signer.access.calls import Caller, Done, Paraph, card_rig, enrol, statuses
+from tests.signer.access.calls import Caller, card_rig, enrol, statuses
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +41,3 @@ def shared() -> Iterator[Rig]:
                 warm.sign(credential=credential, output="CADES_B_B")
             assert statuses(warm.sign()) == ["SIGNED"]
         yield made
-
-
-@pytest.fixture
-def paraph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Paraph:
-    """`paraph WORDS...` in this process."""
-
-    def run(*words: Any) -> Done:
-        monkeypatch.setattr(sys, "argv", ["paraph", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return Done(int(end.value.code or 0), out, err)
-
-    return run

@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
-from signer import anchor
-from signer.checkpoint import KeyFile
-from signer.config import ConfigError, Ledger, NoCredentials, load
+from signer import anchor, checkpoint_key
+from signer.checkpoint_key import KeyFile, spki_of
+from signer.config import NAME, ConfigError, Ledger, NoCredentials, load
 from signer.note import NOTHING, Checkpoint, sign
 from signer.policy import Policy
 from signer.server import Daemon
@@ -84,6 +84,10 @@ syslog = "/dev/log"
 webhook = "https://auditor.example/notes"
 """
 CHECKPOINT_KEY = 'checkpoint_key = "/etc/paraph/ledger/checkpoint.key"\n'
+ON_TOKEN = """checkpoint_token = "card"
+checkpoint_key_label = "seal"
+checkpoint_public_key = "/etc/paraph/ledger/checkpoint.pub"
+"""
 DATABASE = '"postgresql://paraph@db.example/paraph"'
 WEBHOOK = '"https://auditor.example/notes"'
 CRL = '"http://pki.example/issuing.crl"'
@@ -180,10 +184,20 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "anchor left out": (GOOD[GOOD.index("[[ledger.anchor]]") :], "", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
     "anchor empty": (GOOD[GOOD.index("[[ledger.anchor]]") :], "anchor = []", "ledger.anchor: is missing: give at least one [[ledger.anchor]]"),
     "unknown key of the ledger": ("database =", "databases =", "ledger.databases: unknown key"),
-    "checkpoint key left out": (CHECKPOINT_KEY, "", "ledger: give checkpoint_key or checkpoint_key_credential; `paraph audit keys DIRECTORY`"),
-    "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key or checkpoint_key_credential, not both"),
+    "checkpoint key left out": (CHECKPOINT_KEY, "", "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token; `paraph audit keys DIRECTORY`"),
+    "two checkpoint keys": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_credential = "k"\n', "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
+    "checkpoint key in a file and on a token": (CHECKPOINT_KEY, CHECKPOINT_KEY + ON_TOKEN, "ledger: give checkpoint_key, checkpoint_key_credential or checkpoint_token, and only one of them"),
+    "checkpoint key on a token that is none": (CHECKPOINT_KEY, ON_TOKEN.replace('"card"', '"stick"'), "ledger.checkpoint_token: there is no token 'stick'"),
+    "checkpoint key on a token without a place": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_key_label", "#"), "ledger: checkpoint_token needs checkpoint_key_label or checkpoint_key_id"),
+    "checkpoint key on a token without a public half": (CHECKPOINT_KEY, ON_TOKEN.replace("checkpoint_public_key", "#"), "ledger: checkpoint_token needs checkpoint_public_key"),
+    "checkpoint key with no id": (CHECKPOINT_KEY, f'{ON_TOKEN}checkpoint_key_id = "a00"\n', "ledger.checkpoint_key_id: "),
+    "checkpoint key with an empty label": (CHECKPOINT_KEY, ON_TOKEN.replace('"seal"', '""'), "ledger.checkpoint_key_label: "),
+    "public half without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_public_key = "/k"\n', "ledger: checkpoint_public_key belongs to checkpoint_token"),
+    "label without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_label = "seal"\n', "ledger: checkpoint_key_label belongs to checkpoint_token"),
+    "id without a token": (CHECKPOINT_KEY, f'{CHECKPOINT_KEY}checkpoint_key_id = "a001"\n', "ledger: checkpoint_key_id belongs to checkpoint_token"),
+    "relative public half": (CHECKPOINT_KEY, ON_TOKEN.replace("/etc/paraph/ledger/", ""), "ledger.checkpoint_public_key: the path must be absolute"),
     "data key left out": ('data_key_credential = "data-key"\n', "", "ledger: give data_key_file or data_key_credential; `paraph audit keys DIRECTORY`"),
-    "two data keys": ("data_key_credential", 'data_key_file = "/k"\ndata_key_credential', "ledger: give data_key_file or data_key_credential, not both"),
+    "two data keys": ("data_key_credential", 'data_key_file = "/k"\ndata_key_credential', "ledger: give data_key_file or data_key_credential, and only one of them"),
     "relative checkpoint key": ('"/etc/paraph/ledger/checkpoint.key"', '"checkpoint.key"', "ledger.checkpoint_key: the path must be absolute"),
     "relative data key": ('data_key_credential = "data-key"', 'data_key_file = "data.key"', "ledger.data_key_file: the path must be absolute"),
     "credential as a path": ('"data-key"', '"../data-key"', "ledger.data_key_credential: "),
@@ -434,8 +448,64 @@ def test_kinds_of_checkpoint_keys(tmp_path: Path, algorithm: str) -> None:
     assert key.algorithm == algorithm
     assert "PRIVATE" not in f"{key!r}"
     checkpoint = Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, ())
-    note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)))
+    note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)).signature)
     note.check(key.spki)
+
+
+def public_pem(key: Any) -> bytes:
+    forms = serialization
+    content: bytes = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    return content
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_kinds_of_checkpoint_keys_on_a_token(tmp_path: Path, algorithm: str) -> None:
+    """What is known of one without its token: its public half, its algorithm, and where it will be looked for."""
+    file = tmp_path / "pub"
+    file.write_bytes(public_pem(KEYS[algorithm]()))
+    place = (CHECKPOINT_KEY, f'{ON_TOKEN}checkpoint_key_id = "A0ff"\n')
+    ledger = loaded(tmp_path, place, ("/etc/paraph/ledger/checkpoint.pub", str(file)))
+    key = checkpoint_key.of(ledger, lambda: pytest.fail("no token is asked"))
+    assert (key.spki, key.algorithm) == (spki_of(ledger), algorithm)
+    assert key.on_token is not None
+    assert (key.on_token.spki, key.on_token.cka_id, key.on_token.label) == (key.spki, b"\xa0\xff", "seal")
+
+
+NO_PUBLIC_HALVES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "junk": (lambda: b"junk", "holds no public key in PEM"),
+    "private": (lambda: pem(ed25519.Ed25519PrivateKey.generate()), "holds no public key in PEM"),
+    "short": (lambda: public_pem(rsa.generate_private_key(65537, 1024)), "is of a kind that is not taken: keys are RSA"),
+    "curve": (lambda: public_pem(ec.generate_private_key(ec.SECP256K1())), "is of a kind that is not taken"),
+    "agreement": (lambda: public_pem(x25519.X25519PrivateKey.generate()), "is of a kind that is not taken"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_PUBLIC_HALVES)
+def test_public_half_that_is_none(tmp_path: Path, case: str) -> None:
+    """It is named, with what is wrong; and so is a file that is not there."""
+    content, said = NO_PUBLIC_HALVES[case]
+    file = tmp_path / "pub"
+    ledger = loaded(tmp_path, (CHECKPOINT_KEY, ON_TOKEN), ("/etc/paraph/ledger/checkpoint.pub", str(file)))
+    with pytest.raises(ConfigError) as error:
+        spki_of(ledger)
+    assert error.value.mistakes == [f"checkpoint_public_key: {file}: No such file or directory"]
+    file.write_bytes(content())
+    with pytest.raises(ConfigError) as error:
+        spki_of(ledger)
+    assert error.value.mistakes[0].startswith(f"checkpoint_public_key: {file} {said}")
+    assert "PRIVATE" not in str(error.value)
+
+
+def test_a_person_s_token_signs_no_checkpoints(tmp_path: Path) -> None:
+    """There is nobody to give its PIN each minute."""
+    personal = GOOD.replace('pin_file = "/etc/paraph/card.pin"', "personal = true")
+    [mistake] = mistakes(tmp_path, personal.replace(CHECKPOINT_KEY, ON_TOKEN))
+    assert mistake.startswith("file: ledger.checkpoint_token: card is a person's")
+
+
+def test_the_name_of_checkpoints_in_the_pool() -> None:
+    """No caller of a configuration can have it: his share of the tokens' time is not taken for the daemon's own."""
+    assert re.fullmatch(NAME, checkpoint_key.CALLER) is None
 
 
 @pytest.mark.parametrize("case", NO_KEYS)

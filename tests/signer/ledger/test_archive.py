@@ -16,8 +16,8 @@ from signer import config
 from signer.archive import Archived, NotWhole, archive
 from signer.chain import Kind
 from signer.database import DATABASE, database_at, where
+from signer.lost import notes_of
 from signer.recovery import Broken
-from signer.restore import notes_of
 from signer.store import open_store
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres

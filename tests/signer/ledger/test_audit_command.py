@@ -27,8 +27,9 @@ from signer.__main__ import main
 from signer.anchor import syslog_message
 from signer.chain import Kind
 from signer.clock import Clock
-from signer.note import parse
+from signer.note import key_id, parse
 from tests.daemon import running
+from tests.signer.access.test_config import GOOD
 from tests.signer.ledger import crashes
 from tests.signer.ledger.book import book
 from tests.signer.ledger.histories import KEY, Chain, Story
@@ -363,6 +364,9 @@ def test_show_of_every_kind(audit: Audit, place: Place) -> None:
     for kind in Kind:
         place.it.add(kind)
     place.it.add(Kind.INTENT, items=[[1]], request=[], caller=7)
+    for token in ("", "rack-hsm", 7):
+        place.it.add(Kind.CHECKPOINT, number=9, key="0123456789abcdef", token=token)
+    place.it.add(Kind.EPOCH, restored={"kept": "Monday"})
     place.it.rows.append(chain.after(A, 2, 13, place.it.rows[-1].hash, Kind.RELEASED, {}))
     path = place.directory / "all"
     path.write_text("".join(chain.write(place.it.rows)))
@@ -370,6 +374,10 @@ def test_show_of_every_kind(audit: Audit, place: Place) -> None:
     assert len(out.splitlines()) == len(place.it.rows)
     assert "rows 4 to 6 of epoch 1 are lost: flood" in out
     assert "? items to token" in out
+    places = [line.partition("checkpoint 9")[2] for line in out.splitlines() if "checkpoint 9" in line]
+    by = ", signed by key 0123456789abcdef"
+    assert places == [f"{by} in a file", f"{by} on token rack-hsm", ""]
+    assert "an older state was put back: what came after Monday is not in it" in out
 
 
 def test_show_one_request(audit: Audit, place: Place) -> None:
@@ -479,6 +487,31 @@ def test_keys_are_never_written_over(audit: Audit, place: Place, name: str) -> N
     done = audit("keys", place.anchor)
     assert (done.code, done.out) == (1, "")
     assert len(done.err.splitlines()) == 1
+
+
+def test_which_keys_there_are(audit: Audit, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a directory: the key of checkpoints by its id, kind and place; what only the service can read is said."""
+    config, keys = place.directory / "paraph.toml", place.directory / "keys"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    audit("keys", keys)
+    file = f'"{keys / "checkpoint.key"}"'
+    config.write_text(GOOD.replace('"/etc/paraph/ledger/checkpoint.key"', file))
+    done = audit("keys", "--config", config)
+    assert (done.code, done.err) == (0, "")
+    public = load_pem_public_key((keys / "checkpoint.pub").read_bytes())
+    id_ = key_id(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    assert done.out.splitlines() == [
+        f"checkpoints  key {id_}, Ed25519, in the file {keys / 'checkpoint.key'}",
+        "results      a key for AES-256-GCM, in the credential data-key",
+    ]
+    config.write_text(
+        GOOD.replace("checkpoint_key = ", "checkpoint_key_credential = ").replace("/etc/paraph/ledger/", "")
+    )
+    done = audit("keys", "--config", config)
+    assert done.code == 0
+    said = "a key in the credential checkpoint.key, which is the service's alone: it was not looked at"
+    assert done.out.splitlines()[0] == f"checkpoints  {said}"
+    assert audit("keys", "--config", place.directory / "none").code == 78
 
 
 # ---- a real one

@@ -8,16 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError
 
+from signer import credential as rows
 from signer import store
 from signer.chain import GENESIS, Kind
+from signer.clock import Clock
 from signer.database import Database, Stored, StoreError, Where, database_at
 from signer.entry import Entry, Failed
 from signer.recovery import Broken, begin, has_row, look
 from signer.results import Part, outcomes
 from signer.store import VERSION, open_store
+from tests.pki import Pki
 from tests.postgres import Postgres
 from tests.signer.ledger.entries import (
     CIPHER,
@@ -199,7 +204,7 @@ def test_two_begin_at_one_time(db: Database) -> None:
         assert (failed.value.reason, failed.value.is_fatal) == ("STORE_BUSY", False)
         seen = look(past)
         begin(past, backend, seen, CIPHER, "1")
-        with pytest.raises(Failed, match="another daemon has begun epoch 2"):
+        with pytest.raises(Failed, match="another daemon has begun an epoch after 1"):
             begin(past, db.backend(), seen, CIPHER, "1")
     old.close()
     backend.close()
@@ -351,6 +356,32 @@ def test_many_open_it_at_one_time(where: Where) -> None:
         for engine in pool.map(open_store, [where] * 8):
             engine.dispose()
     assert counted(where, "schema_version") == 1
+
+
+def test_a_database_that_is_looked_at(where: Where, tmp_path: Path) -> None:
+    """Its credentials, in whatever state it is: no file is made, no step of the schema is taken, nothing is written."""
+    assert rows.look(where) == {}
+    if isinstance(where, Path):
+        assert not where.exists()
+        where.parent.mkdir()
+        where.touch()
+    assert rows.look(where) == {}
+    with as_it_is(where) as connection:
+        assert inspect(connection).get_table_names() == []
+    engine = open_store(where)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    chain_ = Pki(tmp_path / "pki").signer("Clerk", spki)
+    added = rows.add(engine, "clerk", chain_, cka_id=None, key_label="k", outputs=[rows.Output.RAW], clock=Clock())
+    engine.dispose()
+    assert rows.look(where) == {"clerk": added}
+    only = store.as_it_is(where)
+    with only.connect() as connection, pytest.raises(DBAPIError, match=r"read-?only"):
+        connection.exec_driver_sql("DELETE FROM credentials")
+    only.dispose()
+    executed(where, "ALTER TABLE credentials RENAME COLUMN outputs TO inputs")
+    with pytest.raises(StoreError, match="outputs"):
+        rows.look(where)
 
 
 def test_nothing_is_half_made(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from prometheus_client import generate_latest
 from signer import checkpoint as checkpoints
 from signer.anchor import Anchor, AnchorChanged, AnchorError, FileAnchor
 from signer.checkpoint import ALARM_S, CHUNKS_MAX, LAST_S, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
+from signer.checkpoint_key import Made, NotMade
 from signer.clock import Clock
 from signer.metrics import Metrics
 from signer.note import NOTHING, Head, Note, parse
@@ -129,6 +130,7 @@ class Key:
     """A checkpoint key as a token's would be: asked asynchronously, and away now and then."""
 
     algorithm = "ED25519"
+    on_token = None
 
     def __init__(self) -> None:
         self._key = Ed25519PrivateKey.generate()
@@ -136,11 +138,11 @@ class Key:
         self.away: Exception | None = None
         self.makes_junk = False
 
-    async def make(self, message: bytes) -> bytes:
+    async def make(self, message: bytes) -> Made:
         await asyncio.sleep(0)
         if self.away is not None:
             raise self.away
-        return bytes(64) if self.makes_junk else self._key.sign(message)
+        return Made(bytes(64) if self.makes_junk else self._key.sign(message), "card")
 
 
 @dataclass
@@ -157,7 +159,8 @@ class Ledger:
             Head(f"{1:032x}", 3, row, hashlib.sha256(bytes([row % 256])).digest()),
         ]
 
-    async def record(self, note: Note) -> None:
+    async def record(self, note: Note, token: str) -> None:
+        assert token == "card"
         if self.broken is not None:
             raise self.broken
         self.records.append(note)
@@ -253,10 +256,10 @@ async def test_chunks_while_one_is_made() -> None:
     setting = Setting([desk])
     real = setting.ledger.record
 
-    async def record(note: Note) -> None:
+    async def record(note: Note, token: str) -> None:
         if note.checkpoint.number == 1:
             setting.made.chunk_recorded(CHUNKS_MAX)
-        await real(note)
+        await real(note, token)
 
     setting.made._record = record
     async with setting.runs():
@@ -539,6 +542,10 @@ async def test_a_changed_anchor_after_one_that_was_away(caplog: pytest.LogCaptur
             lambda s: setattr(s.key, "away", OSError("no such token")),
             "The checkpoint key does not sign (OSError('no such",
         ),
+        (
+            lambda s: setattr(s.key, "away", NotMade("token card: TOKEN_ABSENT: pulled")),
+            "The checkpoint key does not sign: token card: TOKEN_ABSENT: pulled",
+        ),
         (lambda s: setattr(s.key, "makes_junk", True), "The checkpoint key makes wrong signatures (the signature of"),
         (lambda s: setattr(s.key, "away", TimeoutError()), "The checkpoint key has not signed within 30 s"),
         (lambda s: setattr(s.ledger, "broken", OSError("full")), "The ledger takes no checkpoint (OSError('full'))"),
@@ -574,7 +581,7 @@ async def test_a_key_that_fails_is_not_asked_all_the_time() -> None:
     async with setting.runs() as made:
         asked: list[float] = []
 
-        async def make(_: bytes) -> bytes:
+        async def make(_: bytes) -> Made:
             asked.append(setting.time.now)
             raise OSError("no such token")
 
@@ -591,9 +598,9 @@ async def test_a_key_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "KEY_S", 0.02)
     setting = Setting([Desk()])
 
-    async def make(_: bytes) -> bytes:
+    async def make(_: bytes) -> Made:
         await asyncio.sleep(60)
-        return b""
+        return Made(b"", "card")
 
     setting.key.make = make  # type: ignore[method-assign]
     async with setting.runs() as made:

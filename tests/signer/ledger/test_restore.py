@@ -124,6 +124,7 @@ def test_restore_declares_what_is_lost(lost: Lost) -> None:
     heads = [note.checkpoint.heads[0] for note in parse(rig.anchor.read_text())]
     done = restore(rig, file)
     assert done.returncode == 0, done.stderr
+    assert " that were taken over from the old database: 1. The same request id" in done.stdout
     rows = book(rig.state)
     gaps = [row for row in rows if row.kind == Kind.GAP]
     begin = next(row for row in rows if row.epoch == gaps[0].epoch)
@@ -233,15 +234,17 @@ def test_nothing_anchored_is_lost(rig: Rig, old: str) -> None:
 
 
 def test_the_disk_is_new(lost: Lost) -> None:
-    """Without the old database nobody knows the requests since the backup: that is said, in words and in the chain."""
+    """Without the old database nobody knows the requests since the backup: that is said, with its times, and in the chain."""
     rig, file = lost.rig, lost.backup
     for path in rig.state.glob("paraph.sqlite*"):
         path.unlink()
     done = restore(rig, file)
     assert done.returncode == 0, done.stderr
-    assert "REQUESTS SINCE THE BACKUP ARE NOT KNOWN" in done.stdout
     begin = [row for row in book(rig.state) if row.kind == Kind.EPOCH][-1]
     assert begin.fields["restored"]["requests"] == "unknown"
+    since, until_ = begin.fields["restored"]["kept"], begin.fields["time"]
+    assert f"NOT KNOWN any more: what was signed from {since} to {until_}." in done.stdout
+    assert f"credentials and people are as they were at {since}" in done.stdout
     again(rig)
     with Caller(rig) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
@@ -292,21 +295,11 @@ def test_an_older_backup_by_hand_is_still_refused(lost: Lost) -> None:
     assert "paraph restore --reason" in rig.log.read_text()
 
 
-def test_postgresql_has_its_own_tools() -> None:
-    """Both commands say what to do instead, and with what: exit 2."""
-    with closing(card_rig("P-256")) as rig:
-        rig.prepare()
-        ask_for_postgresql(rig)
-
-
-def ask_for_postgresql(rig: Rig) -> None:
-    rig.database = "postgresql://nowhere/paraph"
-    rig.write_config()
-    done = rig.command("backup", "--config", rig.config, rig.directory / "copy")
+def test_without_a_file(lost: Lost) -> None:
+    """What PostgreSQL's command line is, is none here: exit 2, with what is to be given; nothing is touched."""
+    rig = lost.rig
+    before = (rig.state / "paraph.sqlite").read_bytes()
+    done = rig.command("restore", "--config", rig.config, "--reason", REASON)
     assert done.returncode == 2
-    assert "pg_dump" in done.stderr
-    assert str(rig.state / "instance") in done.stderr
-    done = restore(rig, rig.config)
-    assert done.returncode == 2
-    assert "PostgreSQL" in done.stderr
-    assert not (rig.directory / "copy").exists()
+    assert "give FILE, what `paraph backup` has written" in done.stderr
+    assert (rig.state / "paraph.sqlite").read_bytes() == before

@@ -145,7 +145,7 @@ async def make(
             assert digest == gap.content_digest(file, prepared, template.digest.value)
         name = "00000000-0000-4000-8000-000000000000"
         ask = Ask(caller, name, credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
-        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()))
+        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
         item, _, attributes = await batches.sign_document(ask, await batches.enter(ask))
         signature = template.detached(attributes, item.signature)
         if prepared is not None:

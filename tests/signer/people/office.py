@@ -14,12 +14,11 @@ from typing import Any
 import pyotp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert, select
 
 from pool import Algorithm, Hash, Key, Scheme
 from signer.batch import Allowed, Ask
 from signer.clock import Steady
-from signer.code import Code
 from signer.config import Caller
 from signer.consent import Consent, Given
 from signer.contact import Contact
@@ -29,9 +28,10 @@ from signer.errors import Refusal
 from signer.gate import Bounds, Factor, Gate, Terms
 from signer.notify import Outbox
 from signer.otp import Seeds
-from signer.queued import Queue, State
+from signer.queued import Queue
 from signer.queued import settled as settled_row
-from signer.store import open_store
+from signer.secret import Code
+from signer.store import credentials, open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()
 ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
@@ -170,7 +170,7 @@ class Office:
         person = Person(name, factor)
         _, person.uri, _ = await self.consent.begin_completing(enrolment, "", None)
         otp = self.code(name, "login-code") if factor == "sent" else person.otp(self.steady.now())
-        await self.consent.complete(enrolment, Given(Code(secret), otp, ""), None)
+        await self.consent.complete(enrolment, self.given(secret, otp), None)
         return person
 
     async def enrol(self, name: str, factor: str = "hotp") -> Person:
@@ -194,21 +194,39 @@ class Office:
         return Terms(**({**words, "algorithm": str(ALGORITHM), "inputs": inputs, "digests": tuple(digests)} | other))
 
     async def authorise(
-        self, person: Person, *, secret: str = SECRET, otp: str | None = None, source: str = "", **bounds: Any
+        self, person: Person, *, secret: str = SECRET, otp: str | None = None, source: str = "", **credential: Any
     ) -> tuple[bytes, float]:
         """(reference, until when), or `Refusal`."""
-        code = otp if otp is not None else await self.otp(person)
-        given = Given(Code(secret), code, source)
-        return await self.consent.authorise(self.credential(person, **bounds), self.terms(person), given, "window")
+        given = self.given(secret, otp if otp is not None else await self.otp(person), source)
+        return await self.consent.authorise(self.credential(person, **credential), self.terms(person), given, "window")
 
-    async def otp(self, person: Person) -> str:
-        """A one-time code that is right for `terms` now."""
+    @staticmethod
+    def given(secret: str, otp: str, source: str = "") -> Given:
+        return Given(Code(secret), otp, source)
+
+    async def allow(self, person: Person, given: Given, **terms: Any) -> tuple[bytes, float]:
+        """What she has typed, for other terms."""
+        return await self.consent.authorise(self.credential(person), self.terms(person, **terms), given, "window")
+
+    async def otp(self, person: Person, **terms: Any) -> str:
+        """A one-time code that is right now, for these terms."""
         if person.factor != "sent":
             return person.otp(self.steady.now())
-        await self.consent.send_otp(self.credential(person), self.terms(person), "letter", is_login=False)
+        await self.consent.send_otp(
+            self.credential(person), self.terms(person, **terms), "letter", is_login=False
+        )  # fmt: skip
         return self.code(person.name, "sign-code")
 
     def ask(self, credential: Credential, reference: bytes, digests: Sequence[bytes] = (b"d" * 32,)) -> Ask:
+        with self.engine.begin() as connection:  # it is looked at in the store, too
+            known = connection.execute(select(credentials.c.name).where(credentials.c.name == credential.name)).first()
+            if known is None:
+                connection.execute(
+                    insert(credentials).values(
+                        name=credential.name, purpose="SIGNATURE", certificates="", outputs="", state="ACTIVE",
+                        gate=credential.gate.value, subject=credential.subject,
+                    )
+                )  # fmt: skip
         portal = Caller(name="portal", role="submit", rpcs=frozenset())
         ask = (portal, str(uuid.uuid4()), credential, Output.RAW, ALGORITHM, list(digests))
         return Ask(*ask, self.clock.monotonic() + 30, self.clock.wall(), authorisation=reference)
@@ -223,6 +241,3 @@ class Office:
         except Refusal as refusal:
             return refusal.reason
         return "OK"
-
-
-__all__ = ["KEY", "NOON", "SECRET", "WAIT_S", "Book", "Codes", "HandClock", "Office", "Person", "State"]

@@ -26,6 +26,7 @@ from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Token, until
 from tests.signer.access.calls import Answer, Caller, ask, card_rig, said
+from tests.softhsm import PIN
 
 CODE = "correct horse 7"
 STICK_PIN = "735511"
@@ -102,9 +103,9 @@ class Person:
 class Town:
     """`with Town() as town:` everybody is there, and `ada` (HOTP) is enrolled."""
 
-    def __init__(self) -> None:
+    def __init__(self, pin: str = PIN) -> None:
         self.inbox = Inbox()
-        self.rig = card_rig("P-256")
+        self.rig = card_rig("P-256", pin=pin)
         key = self.rig.directory / "seeds.key"
         key.write_bytes(secrets.token_bytes(32))
         key.chmod(0o400)
@@ -119,6 +120,7 @@ class Town:
         self.rig.subjects = {"ada-laptop": "ada"}
         self.callers: dict[str, Caller] = {}
         self.people: dict[str, Person] = {}
+        self.owned: dict[str, tuple[str, bytes]] = {}  # whose -> label and SPKI of the key: one key, one owner
         self.wanted: dict[str, tuple[Gate, str, Sequence[str], Bounds, str]] = {
             "ada": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "ada-seen": (Gate.CODE_HOTP, "ada", OUTPUTS, Bounds(), "content_commitment"),
@@ -127,6 +129,7 @@ class Town:
             "dan": (Gate.CODE_SENT, "dan", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "dan-login": (Gate.CODE_SENT, "dan", (), Bounds(), "digital_signature"),
             "bob": (Gate.CODE_SENT, "bob", OUTPUTS, Bounds(claimed=True), "content_commitment"),
+            "fay": (Gate.CODE_HOTP, "fay", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "dora": (Gate.TOKEN_PIN, "dora", OUTPUTS, Bounds(claimed=True), "content_commitment"),
             "cleo": (Gate.CODE_TOTP, "cleo", OUTPUTS, Bounds(claimed=True), "content_commitment"),
         }
@@ -136,11 +139,15 @@ class Town:
         assert rig.shim is not None
         rig.store.token("stick", pin=STICK_PIN)
         rig.store.keys("stick", ["P-256"], ["stick-key"])
-        rig.tokens.append(Token("stick", "stick", module=rig.shim.module, pin="", more={"personal": True}))
+        rig.tokens.append(
+            Token("stick", "stick", kind="signing-stick", module=rig.shim.module, pin="", more={"personal": True})
+        )
+        self.owned["dora"] = "stick-key", rig.store.made["stick"]["P-256"][1]
+        for person in sorted({wanted[1] for wanted in self.wanted.values()} - {"dora"}):
+            self.owned[person] = (f"{person}-key", rig.store.keys("card", ["P-256"], [f"{person}-key"])["P-256"][1])
         engine = open_store(rig.state / "paraph.sqlite")
         for name, (gate, subject, outputs, bounds, usage) in self.wanted.items():
-            label = "stick-key" if gate is Gate.TOKEN_PIN else "P-256"
-            _, spki = rig.store.made["stick" if gate is Gate.TOKEN_PIN else "card"]["P-256"]
+            label, spki = self.owned[subject]
             chain = rig.pki.signer(f"Signer {name}", spki, usage)
             add(
                 engine, name, chain, cka_id=None, key_label=label, outputs=[Output(one) for one in outputs],
@@ -163,13 +170,13 @@ class Town:
     def __getitem__(self, name: str) -> Caller:
         return self.callers[name]
 
-    def enrol(self, name: str, factor: str) -> Person:
+    def enrol(self, name: str, factor: str, code: str = CODE) -> Person:
         """As an operator begins it and the person ends it."""
         after = len(self.inbox.messages)
         answer = said(lambda: self["operator"].operator.EnrolSubject(self.enrolment(name, factor), timeout=10))
         assert answer.code == "OK", answer
         enrolment = self.inbox.code(name, "enrolment-code", after)
-        person = self.people[name] = Person(name, factor)
+        person = self.people[name] = Person(name, factor, code)
         self.finish(person, enrolment)
         return person
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.code import Code, CodeError
 from signer.phc import OURS, PhcError, Setting, needs_rehash, setting_of, written
+from signer.secret import Code, CodeError
 
 SECRET = "73019264-unmistakable"
 SALT, HASH = "c2FsdHNhbHRzYWx0c2FsdA", "A" * 43

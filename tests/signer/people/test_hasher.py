@@ -14,9 +14,10 @@ import psutil
 import pytest
 from argon2.low_level import Type, hash_secret
 
-from signer.code import HASHERS, WAITING_MAX, Code, Codes, CodesError
+from signer.code import HASHERS, WAITING_MAX, Codes, CodesError
 from signer.hasher import MEMORY_BYTES_MAX
 from signer.phc import OURS, PhcError, needs_rehash, setting_of
+from signer.secret import Code
 from tests.processes import children
 
 SECRET, WRONG = "73019264-unmistakable", "73019264-unmistakeable"

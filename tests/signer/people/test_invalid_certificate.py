@@ -33,6 +33,7 @@ CASES: dict[str, Entry] = {
     "list-too-old": UNKNOWN,
     "list-missing": UNKNOWN,
     "list-of-another-signer": UNKNOWN,
+    "chain-unknown": ("FAILED_PRECONDITION", "CERT_UNTRUSTED"),
     "another-key": ("FAILED_PRECONDITION", "KEY_UNKNOWN"),
 }
 
@@ -85,6 +86,7 @@ def lists() -> Iterator[Lists]:
     listed = made.ca("listed")
     made.enrol("expired", listed, begins=-9 * DAY, ends=-timedelta(seconds=1))
     made.enrol("not-yet-valid", listed, begins=HOUR, ends=DAY)
+    made.enrol("chain-unknown", Authority("A CA that nobody knows"))
     made.enrol("another-key", listed, ec.generate_private_key(ec.SECP256R1()).public_key())
     revoked: Mapping[int, x509.ReasonFlags] = {
         made.enrol("revoked", listed): x509.ReasonFlags.key_compromise,
@@ -168,8 +170,7 @@ def test_no_key_use(lists: Lists, portal: Caller, way: str, output: str) -> None
     Row 1.5: with a certificate that is not valid no key is used, for the whole matrix of expired, not yet valid, revoked,
     on hold, of an unknown chain, over another key than the credential's, by every format: no signature at all.
 
-    Here all but the unknown chain, which is not looked at yet; and lists that are missing, ended, too old, or signed by
-    another, so that nobody knows. Each is refused with its reason before C_Sign, and the certificate beside it signs.
+    And with lists that are missing, ended, too old, or signed by another, so that nobody knows. Each is refused with its reason before C_Sign, and the certificate beside it signs.
     """
     call, _ = WAYS[way]
     before = signed(lists.rig)

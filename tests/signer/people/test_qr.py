@@ -6,7 +6,7 @@ import pytest
 import segno
 
 from signer import otp
-from signer.qr import BYTES_MAX, qr
+from signer.qr import BYTES_MAX, qr, size_of
 
 ADDRESS = otp.uri(otp.Kind.TOTP, b"12345678901234567890", "erika.mustermann@example.org", "Paraph")
 LINE = re.compile("\x1b\\[38;5;16;48;5;231m([ ▀▄█]+)\x1b\\[0m")  # black (16) on white (231)
@@ -37,6 +37,7 @@ def test_what_is_drawn(text: str) -> None:
     assert len(rows) <= 62
     assert len(rows[0]) <= 61
     assert qr(text).endswith("\n")
+    assert size_of(qr(text)) == (len(rows[0]), len(rows) / 2)
 
 
 def test_too_much() -> None:

@@ -1,0 +1,50 @@
+"""What a person has given to prove who she is, as it comes with a call."""
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from signer.config import Caller
+from signer.errors import Refusal
+from signer.secret import Code, CodeError
+
+
+def source_of(text: str, caller: Caller) -> str:
+    """
+    Where a person was, as the caller says: the caller and an IP address in its one form, or empty. It is counted and
+    written down, so it is nothing else: with its port, say, each connection would be another source. One caller's word
+    counts against no other's people, and of a person's own program it is nothing: she is known. Raises `Refusal`
+    SOURCE_INVALID.
+    """
+    if not text or caller.role == "self":
+        return ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise Refusal("SOURCE_INVALID") from None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise Refusal("SOURCE_INVALID")
+        address = address.ipv4_mapped or address
+    return f"{caller.name} {address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a person has typed, and where she was then, as the caller says."""
+
+    code: Code
+    otp: str
+    source: str
+
+    @classmethod
+    def read(cls, request: Any, caller: Caller) -> "Given":
+        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES, SOURCE_INVALID."""
+        try:
+            code = Code(request.secret_code)
+        except CodeError as error:
+            raise Refusal("CODE_RULES", str(error)) from None
+        return cls(code, request.otp, source_of(request.source, caller))
+
+    def __repr__(self) -> str:
+        return f"Given(source={self.source!r})"
