@@ -498,7 +498,7 @@ def test_public_half_that_is_none(tmp_path: Path, case: str) -> None:
 
 def test_a_person_s_token_signs_no_checkpoints(tmp_path: Path) -> None:
     """There is nobody to give its PIN each minute."""
-    personal = GOOD.replace('pin_file = "/etc/paraph/card.pin"', "personal = true")
+    personal = GOOD.replace('pin_file = "/etc/paraph/card.pin"', "personal = true\nreader = 'Reader 0'")
     [mistake] = mistakes(tmp_path, personal.replace(CHECKPOINT_KEY, ON_TOKEN))
     assert mistake.startswith("file: ledger.checkpoint_token: card is a person's")
 
