@@ -355,7 +355,7 @@ class Pool:
 
     def _keeper(self, name: str) -> TokenKeeper:
         if name not in self._keepers:
-            raise BadRequest("TOKEN_UNKNOWN", f"no token is configured with the name {name!r}")
+            raise BadRequest("TOKEN_UNKNOWN")
         return self._keepers[name]
 
 

@@ -27,6 +27,7 @@ from signer import requests as read
 from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
+from signer.chain import Kind
 from signer.clock import Clock, Steady, rfc3339
 from signer.cms import Profile, Template
 from signer.config import Caller
@@ -142,6 +143,7 @@ class ApprovingService:
                     raise Refusal("STREAM_ORDER", "after open come documents, or digests")
             batch = self._batch(opening, call, id_, items, now)
             link = await self._do(lambda connection: pending.put(connection, batch, self._steady.now()))
+            self._happened(batch, "opened", call.caller)
         except BaseException:
             await asyncio.shield(asyncio.create_task(self._forget(id_)))
             raise
@@ -167,6 +169,8 @@ class ApprovingService:
             id_ = await self._do(lambda connection: pending.follow(connection, request.link, call.caller.name, now))
             call.request_id = str(uuid.UUID(bytes=id_))
         batch = await self._mine(request.request_id or call.request_id, call)
+        if request.link:
+            self._happened(batch, "shown", call.caller)
         await context.write(pb.GetBatchResponse(batch=_shown(batch)))
         if request.with_document:
             async for chunk in self._chunks(batch, request.index, call.caller):
@@ -175,6 +179,7 @@ class ApprovingService:
     async def cancel_batch(self, request: Any, call: Call) -> Any:
         batch = await self._mine(request.request_id, call)
         await self._do(lambda connection: pending.end(connection, batch.id, State.CANCELLED, self._steady.now()))
+        self._happened(batch, "cancelled", call.caller)
         await self._forget(batch.id)
         return pb.CancelBatchResponse(batch=_shown(replace(batch, state=State.CANCELLED)))
 
@@ -377,6 +382,19 @@ class ApprovingService:
         if not cms:
             raise Refusal(known.problems[number].reason)
         return cms
+
+    def _happened(self, batch: Batch, what: str, caller: Caller) -> None:
+        """Written down with its next commit: what it comes to, an authorisation, waits for its own."""
+        fields = {
+            "request": str(uuid.UUID(bytes=batch.id)),
+            "caller": caller.name,
+            "credential": batch.credential,
+            "subject": batch.subject,
+            "what": what,
+            "count": len(batch.items),
+            "terms": batch.terms().digest().hex(),
+        }
+        self._ledger.note_soon(Kind.BATCH, fields)
 
     # ---- reading
 

@@ -44,7 +44,8 @@ class Kind(StrEnum):
     POSSIBLE = "POSSIBLE_UNRELEASED_SIGNATURE"  # an INTENT without OUTCOME, found after a crash; nothing was released
     AUTHORISED = "AUTHORISED"  # a person has allowed it: what, for whom, until when
     REFUSED = "REFUSED"  # a code or an authorisation was not right
-    REGISTER = "REGISTER"  # a subject was enrolled, suspended, unlocked; a credential was stored or suspended
+    REGISTER = "REGISTER"  # what was done to a subject, a credential, a token or the configuration, and by whom
+    BATCH = "BATCH"  # documents that wait for a person: opened, shown, cancelled
     MISMATCH = "IDEMPOTENCY_MISMATCH"  # a request id came again with another body, or from another caller
     CHECKPOINT = "CHECKPOINT"  # the heads of all chains were signed
     GAP = "GAP"  # a backup was restored: what is lost, and why

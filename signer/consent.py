@@ -79,7 +79,7 @@ class Consent:
     # ---- signing
 
     async def send_otp(
-        self, credential: Credential, terms: Terms, first: str, *, is_login: bool
+        self, credential: Credential, terms: Terms, first: str, asked_by: str, *, is_login: bool
     ) -> tuple[Contact, float]:
         """Send a one-time code for these terms; answers where to, and until when it is good. Raises `Refusal`."""
         self._check_clock()
@@ -100,6 +100,8 @@ class Consent:
             return contact
 
         contact = await self._do(send)
+        what = f"a one-time code was sent {'to log in' if is_login else f'for {otp.short_digest(terms.digest())}'}"
+        self._happened(credential.subject, what, asked_by)
         return contact, ends
 
     async def authorise(
@@ -145,7 +147,7 @@ class Consent:
             was_refused = error.reason in PIN_SENT
             refusal = refusal_from(error)
             if refusal is not None and (was_refused or isinstance(error, PinRefused)):
-                self._refused(refusal, credential, source)
+                self._refused(refusal, credential.subject, credential.name, source)
             raise
         finally:
             if not was_refused:
@@ -212,7 +214,7 @@ class Consent:
         try:
             person, left_s = await self._do(redeemed)
         except Refusal as refusal:
-            self._refused(refusal, credential, ask.caller.name)
+            self._refused(refusal, credential.subject, credential.name, ask.caller.name)
             raise
         return Allowed(person, authorisation.name_of(ask.authorisation), left_s)
 
@@ -234,7 +236,8 @@ class Consent:
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
             return begins
 
-        await self._announced(name, "enrolment asked for", operator)
+        is_known = await self._do(lambda connection: subject.read(connection, name)) is not None
+        await self._announced(name, f"enrolment asked for{' anew' if is_known else ''}", operator)
         begins = await self._do(begin)
         await self._refresh()
         await self._begin_enrolment(name)
@@ -292,7 +295,7 @@ class Consent:
             self._tell(connection, person, Template.LOGIN_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
             return found.subject, "", contact
 
-        return await self._looked(look)
+        return await self._looked(look, source)
 
     async def complete(self, enrolment: str, given: Given, only: str | None) -> str:
         """Set the person's code, once a first one-time code is shown; answers the subject. Raises `Refusal`."""
@@ -306,7 +309,7 @@ class Consent:
             guesses.right(connection, number)
             return found, subject.known(connection, found.subject), mine
 
-        found, person, number = await self._looked(look)
+        found, person, number = await self._looked(look, given.source)
         async with self._proof.counted(number):
             code = await self._proof.asked(self._codes.hash(given.code))
 
@@ -320,12 +323,16 @@ class Consent:
             subject.complete(connection, found.subject, enrolment, code, found.seed, last)
 
         await self._announced(found.subject, "enrolled", found.subject)
-        await self._do(finish)
+        try:
+            await self._do(finish)
+        except Refusal as refusal:
+            self._refused(refusal, found.subject, "", given.source)
+            raise
         await self._refresh()
         return found.subject
 
-    async def _looked(self, look: Callable[[Connection], T]) -> T:
-        """What `look` answers; an enrolment code that there is not has been counted all the same."""
+    async def _looked(self, look: Callable[[Connection], T], source: str) -> T:
+        """What `look` answers; an enrolment code that there is not has been counted all the same, and written down."""
 
         def counted(connection: Connection) -> T | Refusal:
             try:
@@ -337,6 +344,7 @@ class Consent:
 
         answer = await self._do(counted)
         if isinstance(answer, Refusal):
+            self._refused(answer, "", "", source)
             raise answer
         return answer
 
@@ -367,20 +375,22 @@ class Consent:
         """Send its code, if it begins now and nobody has sent it yet. Raises `Refusal` CONTACT_UNREACHABLE."""
         now = self._steady.now()
 
-        def begin(connection: Connection) -> None:
+        def begin(connection: Connection) -> bool:
             if name not in subject.due(connection, now):
-                return
+                return False
             person = subject.known(connection, name)
             seed = b""
             if person.factor is not Factor.SENT:
                 seed = self._seeds.seal(name, otp.Kind[person.factor.name], subject.SEED_ID, otp.new_seed())
             code = subject.ticket(connection, name, seed, now)
             if not code:
-                return
+                return False
             ends = now + subject.ENROLMENT_S
             self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+            return True
 
-        await self._do(begin)
+        if await self._do(begin):
+            self._happened(name, "an enrolment code was sent", "")
 
     async def confirm_clock(self) -> None:
         """
@@ -404,17 +414,24 @@ class Consent:
         try:
             return await self._proof.person(credential, given, binding)
         except Refusal as refusal:
-            self._refused(refusal, credential, given.source)
+            self._refused(refusal, credential.subject, credential.name, given.source)
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
                 if refusal.reason.startswith("OTP_") and refusal.reason != "OTP_LOCKED":
-                    await self._do(lambda connection: self._tell_if_locked(connection, credential.subject))
+                    await self._tell_if_locked(credential.subject, given.source)
             raise
 
-    def _tell_if_locked(self, connection: Connection, name: str) -> None:
-        """After the last attempt; those that are refused afterwards are not counted, so it is told once."""
-        until = guesses.locked_until(connection, name, self._steady.now())
-        if until is not None:
-            self._tell(connection, subject.known(connection, name), Template.LOCKED, until, until=_time(until))
+    async def _tell_if_locked(self, name: str, source: str) -> None:
+        """After the last attempt; those that are refused afterwards are not counted, so it is told once. Raises `Refusal`."""
+        now = self._steady.now()
+        until = await self._do(lambda connection: guesses.locked_until(connection, name, now))
+        if until is None:
+            return
+        self._happened(name, f"locked until {_text(until)}", source)
+        await self._do(
+            lambda connection: self._tell(
+                connection, subject.known(connection, name), Template.LOCKED, until, until=_time(until)
+            )
+        )
 
     def _tell(self, connection: Connection, person: Subject, template: Template, ends: float, **fields: Any) -> None:
         """Queue a message to the person's contact, with what the transaction does otherwise. Raises `Refusal`."""
@@ -434,15 +451,19 @@ class Consent:
         """Before it is done, so that nothing is done that cannot be written down. Raises `Refusal`."""
         await self._ledger.note(Kind.REGISTER, {"subject": name, "what": what, "who": who})
 
-    def _refused(self, refusal: Refusal, credential: Credential, source: str) -> None:
+    def _happened(self, name: str, what: str, who: str) -> None:
+        """Of itself, or because of what somebody sent; not kept for later where it cannot be written now."""
+        self._ledger.note_soon(Kind.REGISTER, {"subject": name, "what": what, "who": who})
+
+    def _refused(self, refusal: Refusal, name: str, credential: str, source: str) -> None:
         """
         Refusals of people's codes and authorisations are in the ledger, too: codes are bounded by the guesses, and of each
         source only so many in a minute, whatever it sends.
         """
         if refusal.reason == "OTP_LOCKED" or not self._rate.allows(source, self._steady.now()):
-            log.warning("refused: %s subject=%s source=%s", refusal.reason, credential.subject, source)
+            log.warning("refused: %s subject=%s source=%s", refusal.reason, name, source)
             return
-        fields = {"reason": refusal.reason, "subject": credential.subject, "credential": credential.name}
+        fields = {"reason": refusal.reason, "subject": name, "credential": credential}
         self._ledger.note_soon(Kind.REFUSED, {**fields, "source": source})
 
 

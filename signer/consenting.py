@@ -62,7 +62,7 @@ class ConsentService:
             credential, terms = self._terms(request.terms, call)
             first = request.terms.items[0].name
         source_of(request.source, call.caller)
-        contact, ends = await self._people().send_otp(credential, terms, first, is_login=is_login)
+        contact, ends = await self._people().send_otp(credential, terms, first, call.caller.name, is_login=is_login)
         return pb.RequestOtpResponse(
             contact=contact.masked, short_digest=otp.short_digest(terms.digest()), expires=_text(ends)
         )

@@ -1,15 +1,18 @@
 """The Operator service: tokens and the daemon itself, for the people who run it."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from pool import Pool, TokenView, TryRefused, WrongEvent
 from pool.lane import Lane
 from signer import limits
+from signer.chain import Kind
 from signer.clock import Clock, rfc3339
 from signer.config import NAME, Config, ConfigError
 from signer.consent import Consent
@@ -19,10 +22,13 @@ from signer.credential import Credential, State
 from signer.errors import Refusal
 from signer.gate import Factor
 from signer.handlers import Call, draining
+from signer.ledger import Ledger
 from signer.message import Language
 from signer.register import Register
 from signer.roll import Entry
 from signer.v1 import operator_pb2 as pb
+
+log = logging.getLogger("signer.operator")
 
 PROTOCOL = 1
 WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
@@ -35,9 +41,10 @@ class OperatorService:
         pool: Pool,
         config: Callable[[], Config],
         credentials: Callable[[], Mapping[str, Credential]],
-        reload: Callable[[], Awaitable[None]],
+        reload: Callable[[str], Awaitable[None]],
         register: Register,
         consent: Consent | None,
+        ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._pool = pool
@@ -46,6 +53,7 @@ class OperatorService:
         self._reload = reload
         self._register = register
         self._consent = consent
+        self._ledger = ledger
         self._started = clock.wall()
 
     async def get_server_info(self, _request: Any, call: Call) -> Any:
@@ -66,9 +74,9 @@ class OperatorService:
             ),
         )
 
-    async def reload_config(self, _request: Any, _call: Call) -> Any:
+    async def reload_config(self, _request: Any, call: Call) -> Any:
         try:
-            await self._reload()
+            await self._reload(call.caller.name)
         except ConfigError as error:
             raise Refusal("CONFIG_REJECTED", str(error)) from None
         return pb.ReloadConfigResponse(
@@ -91,20 +99,19 @@ class OperatorService:
         except TimeoutError:
             raise draining() from None
 
-    async def unlock_token(self, request: Any, _call: Call) -> Any:
+    async def unlock_token(self, request: Any, call: Call) -> Any:
+        override = request.override_final_try
+        what = "unlocked, although a refused PIN may lock it for good" if override else "unlocked"
         try:
-            self._pool.unlock(request.token, override=request.override_final_try)
+            return self._step(partial(self._pool.unlock, override=override), request.token, what, call)
         except TryRefused as error:
             raise Refusal("PIN_FINAL_TRY_GUARD", str(error)) from None
-        except WrongEvent as error:
-            raise Refusal("TOKEN_STATE", str(error)) from None
-        return self._token(request.token)
 
-    async def drain_token(self, request: Any, _call: Call) -> Any:
-        return self._step(self._pool.drain, request.token)
+    async def drain_token(self, request: Any, call: Call) -> Any:
+        return self._step(self._pool.drain, request.token, "drained", call)
 
-    async def resume_token(self, request: Any, _call: Call) -> Any:
-        return self._step(self._pool.resume, request.token)
+    async def resume_token(self, request: Any, call: Call) -> Any:
+        return self._step(self._pool.resume, request.token, "resumed", call)
 
     async def register_credential(self, request: Any, call: Call) -> Any:
         found = await self._register.store(request, call.caller.name)
@@ -149,11 +156,14 @@ class OperatorService:
             raise Refusal("PEOPLE_NOT_SERVED")
         return self._consent
 
-    def _step(self, step: Callable[[str], None], token: str) -> Any:
+    def _step(self, step: Callable[[str], None], token: str, what: str, call: Call) -> Any:
         try:
             step(token)
         except WrongEvent as error:
             raise Refusal("TOKEN_STATE", str(error)) from None
+        # Not before: what ails the ledger may be a token that has the key of checkpoints.
+        log.info("token %s: %s by %s", token, what, call.caller.name)
+        self._ledger.note_soon(Kind.REGISTER, {"token": token, "what": what, "who": call.caller.name})
         return self._token(token)
 
     def _token(self, name: str) -> Any:

@@ -44,6 +44,7 @@ _CLASSES = {
     Kind.AUTHORISED: "good",
     Kind.REFUSED: "bad",
     Kind.REGISTER: "plain",
+    Kind.BATCH: "plain",
 }
 
 

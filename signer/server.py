@@ -29,6 +29,7 @@ from signer import credential as rows
 from signer.approving import ApprovingService
 from signer.assembly import Assembly
 from signer.batch import Batches
+from signer.chain import Kind
 from signer.clock import Clock, Steady
 from signer.config import Config, ConfigError
 from signer.consent import Consent
@@ -200,8 +201,9 @@ class Daemon:
             metrics,
         )
         operator = OperatorService(
-            self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, self._clock
-        )
+            self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, ledger,
+            self._clock,
+        )  # fmt: skip
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
@@ -254,16 +256,19 @@ class Daemon:
 
     async def _reload_and_log(self) -> None:
         try:
-            await self.reload()
+            await self.reload("SIGHUP")
         except ConfigError as error:
             log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 -- no fault of ours
         except Exception:
             log.exception("reload failed, the old configuration stays")
 
-    async def reload(self) -> None:
+    async def reload(self, who: str) -> None:
         """Read everything first, then put it in place in one step; raises `ConfigError` and changes nothing."""
         async with self._reloading_lock:  # of two that come at once, the later file wins
             await self._reload()
+        self._books.ledger.note_soon(
+            Kind.REGISTER, {"config": self._config.sha256.hex(), "what": "the configuration was read again", "who": who}
+        )
 
     async def _reload(self) -> None:
         new = await asyncio.to_thread(configs.load, self._path)

@@ -7,6 +7,7 @@ is known, which is the order of the chain.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from signer.chain import Kind, Row
@@ -46,12 +47,16 @@ def life(rows: Iterable[Row], notes: Iterable[Note], request: str, accepted: str
         events.append(event)
     if not events:
         return []
+    waited = list(takewhile(lambda event: event.kind == Kind.BATCH, events))  # for a person: then it became a request
+    rest = events[len(waited) :]
+    begin = []
     if accepted:
-        begin = Event(ACCEPTED, accepted, None, "the request was accepted")
-    else:
-        begin = Event(ACCEPTED, events[0].time, None, "the request was accepted, at this time at the latest")
+        begin = [Event(ACCEPTED, accepted, None, "the request was accepted")]
+    elif rest:
+        begin = [Event(ACCEPTED, rest[0].time, None, "the request was accepted, at this time at the latest")]
     checkpoints = list(_covering(events, instance, notes))
-    return [begin, *sorted([*events, *checkpoints], key=lambda event: (event.place, event.kind == CHECKPOINT))]
+    rest = sorted([*rest, *checkpoints], key=lambda event: (event.place, event.kind == CHECKPOINT))
+    return [*waited, *begin, *rest]
 
 
 def _events(rows: Iterable[Row], request: str) -> Iterator[tuple[Row, Event]]:
@@ -106,6 +111,8 @@ def _what(kind: str, said: dict[str, Any]) -> str:
         document = f"document {name}, " if name else ""
         attempt = f", attempt {said['attempt']}" if said.get("attempt", 1) != 1 else ""
         return f"{document}{_items(said)} about to go to token {said.get('token')}{attempt}"
+    if kind == Kind.BATCH:
+        return f"{said.get('count')} documents for {said.get('subject')} were {said.get('what')}"
     words: dict[str, str] = {
         Kind.RELEASED: "the answer was taken",
         Kind.NOT_DELIVERED: "signed, and nobody was there to take the answer",

@@ -264,6 +264,7 @@ _COLOURS: dict[str, str] = {
     Kind.AUTHORISED: "magenta",
     Kind.REFUSED: "red",
     Kind.REGISTER: "magenta",
+    Kind.BATCH: "cyan",
     Kind.CHECKPOINT: "blue",
     Kind.GAP: "bold red",
 }
@@ -404,7 +405,13 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
     if row.kind == Kind.REFUSED:
         return f"{_text(fields.get('subject'))}: {text['reason']}"
     if row.kind == Kind.REGISTER:
-        return f"{_text(fields.get('subject'))}: {_text(fields.get('what'))}, by {_text(fields.get('who'))}"
+        which = next(
+            (f"{_text(fields[name])}: " for name in ("subject", "credential", "token") if fields.get(name)), ""
+        )
+        who = _text(fields.get("who"))
+        return f"{which}{_text(fields.get('what'))}{f', by {who}' if who else ''}"
+    if row.kind == Kind.BATCH:
+        return f"{fields.get('count')} documents for {_text(fields.get('subject'))} were {_text(fields.get('what'))}"
     if row.kind == Kind.CHECKPOINT:
         return f"checkpoint {text['number']}{_signed_by(fields)}"
     return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"

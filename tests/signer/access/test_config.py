@@ -673,4 +673,4 @@ async def test_the_ledger_needs_a_restart(tmp_path: Path) -> None:
         daemon = Daemon(path, load(path))
         path.write_text(GOOD.replace(old, new))
         with pytest.raises(ConfigError, match="ledger: changed, and needs a restart"):
-            await daemon.reload()
+            await daemon.reload("a test")

@@ -213,7 +213,7 @@ class Office:
         if person.factor != "sent":
             return person.otp(self.steady.now())
         await self.consent.send_otp(
-            self.credential(person), self.terms(person, **terms), "letter", is_login=False
+            self.credential(person), self.terms(person, **terms), "letter", "window", is_login=False
         )  # fmt: skip
         return self.code(person.name, "sign-code")
 
