@@ -93,7 +93,7 @@ class Consent:
             self._proof.put_sent(connection, person.name, code, terms.digest(), now)
             contact = _contact(person)
             if is_login:
-                self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, until=_time(ends))
+                self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, audience=first, until=_time(ends))
                 return contact
             what = {"document": first, "count": terms.count, "digest_code": otp.short_digest(terms.digest())}
             self._tell(connection, person, Template.SIGN_CODE, ends, code=code, until=_time(ends), **what)
@@ -292,7 +292,7 @@ class Consent:
                 return found.subject, otp.uri(otp.Kind[found.factor.name], seed, found.subject, self._issuer), None
             code, contact = otp.new_code(), _contact(person)
             self._proof.put_sent(connection, person.name, code, _ENROLMENT, now)
-            self._tell(connection, person, Template.LOGIN_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
+            self._tell(connection, person, Template.CONFIRM_CODE, now + SENT_S, code=code, until=_time(now + SENT_S))
             return found.subject, "", contact
 
         return await self._looked(look, source)

@@ -7,6 +7,7 @@ from typing import Any
 from pool import Algorithm, Hash, Outcomes, Scheme
 from signer.clock import rfc3339
 from signer.cms import Profile, Template
+from signer.credential import Output
 from signer.database import Stored
 from signer.errors import Refusal
 from signer.ledger import Ledger
@@ -56,7 +57,7 @@ async def result(
 
 async def _is_documents(ledger: Ledger, id_: bytes) -> bool:
     stored = await ledger.any_of(id_)
-    if stored is None:
+    if stored is None or stored.output == Output.LOGIN:  # a signature without its statement, which is kept nowhere
         raise Refusal("REQUEST_UNKNOWN")
     return stored.item != DIGESTS
 

@@ -31,7 +31,8 @@ class Language(StrEnum):
 
 class Template(StrEnum):
     SIGN_CODE = "sign-code"  # code, document, count, digest_code, until
-    LOGIN_CODE = "login-code"  # code, until
+    LOGIN_CODE = "login-code"  # code, audience, until
+    CONFIRM_CODE = "confirm-code"  # code, until; the first one-time code, that completes an enrolment
     ENROLMENT_CODE = "enrolment-code"  # code, until
     ENROLMENT_REVOKED = "enrolment-revoked"  # begins; to the contact that it had before
     SUSPENDED = "suspended"  # since
@@ -57,6 +58,7 @@ def compose(template: Template, language: Language, *, tell: str, **fields: Any)
 
     code                    what is to be typed in: 4 to 64 letters, digits and hyphens
     document                the first document's name, as it came
+    audience                where it logs in, as it came
     count                   of documents, at least 1
     digest_code             of the batch: 8 letters and digits
     until, begins, since    datetime with its zone
@@ -132,6 +134,7 @@ _FIELDS: Mapping[str, Callable[[Any], str]] = {
     "tell": check_tell,
     "code": _exactly(_CODE),
     "document": shown_name,
+    "audience": shown_name,
     "count": _count,
     "digest_code": _exactly(_DIGEST_CODE),
     "until": _time,
@@ -178,6 +181,10 @@ Si ce n'était pas vous, ne faites rien et prévenez {tell}.
         """\
 Your code to log in: {code}
 
+It logs you in at:
+    {audience}
+
+Type the code in only if that is where you want to be.
 It is valid until {until}.
 
 If this was not you, do nothing and tell {tell}.
@@ -188,7 +195,31 @@ If this was not you, do nothing and tell {tell}.
         """\
 Votre code de connexion : {code}
 
+Il vous connecte à :
+    {audience}
+
+Ne saisissez le code que si c'est bien là que vous voulez aller.
 Il est valable jusqu'au {until}.
+
+Si ce n'était pas vous, ne faites rien et prévenez {tell}.
+""",
+    ),
+    (Template.CONFIRM_CODE, Language.EN): (
+        "Your code to complete your enrolment",
+        """\
+Your code to complete your enrolment: {code}
+
+It signs nothing. It is valid until {until}.
+
+If this was not you, do nothing and tell {tell}.
+""",
+    ),
+    (Template.CONFIRM_CODE, Language.FR): (
+        "Votre code pour terminer votre inscription",
+        """\
+Votre code pour terminer votre inscription : {code}
+
+Il ne signe rien. Il est valable jusqu'au {until}.
 
 Si ce n'était pas vous, ne faites rien et prévenez {tell}.
 """,

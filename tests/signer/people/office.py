@@ -169,7 +169,7 @@ class Office:
         """As the person ends it."""
         person = Person(name, factor)
         _, person.uri, _ = await self.consent.begin_completing(enrolment, "", None)
-        otp = self.code(name, "login-code") if factor == "sent" else person.otp(self.steady.now())
+        otp = self.code(name, "confirm-code") if factor == "sent" else person.otp(self.steady.now())
         await self.consent.complete(enrolment, self.given(secret, otp), None)
         return person
 

@@ -190,7 +190,7 @@ class Town:
         begun = self["window"].signing.CompleteEnrolment(pb.CompleteEnrolmentRequest(enrolment=enrolment), timeout=10)
         assert begun.subject == person.name
         person.uri = begun.otp_uri
-        otp = self.inbox.code(person.name, "login-code", after) if person.factor == "sent" else person.otp()
+        otp = self.inbox.code(person.name, "confirm-code", after) if person.factor == "sent" else person.otp()
         request = pb.CompleteEnrolmentRequest(enrolment=enrolment, secret_code=person.code, otp=otp)
         assert self["window"].signing.CompleteEnrolment(request, timeout=10).complete
 

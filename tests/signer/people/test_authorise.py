@@ -4,7 +4,7 @@ import hashlib
 import uuid
 
 from signer.v1 import signing_pb2 as pb
-from tests.signer.access.calls import digest, digests, said, signed, statuses
+from tests.signer.access.calls import digests, said, signed, statuses
 from tests.signer.people.persons import Town, redeem, seen, stream, terms
 
 
@@ -121,4 +121,21 @@ def test_login(town: Town) -> None:
     key = x509.load_der_x509_certificate(answer.certificates[0]).public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     key.verify(answer.signature, answer.statement, ec.ECDSA(hashes.SHA256()))
-    assert digest(1)
+
+
+def test_the_result_of_a_login(town: Town) -> None:
+    """It is not kept: a signature without its statement is of no use to whoever asks for the request again."""
+    ada = town.people["ada"]
+    login = pb.Login(
+        credential="ada-login",
+        digest_algorithm="SHA256",
+        signature_algorithm="ECDSA",
+        audience="https://portal.example",
+        nonce=hashlib.sha256(b"another").digest(),
+    )
+    name = str(uuid.uuid4())
+    request = pb.AuthenticateRequest(request_id=name, login=login, secret_code=ada.code, otp=ada.otp())
+    laptop = town["ada-laptop"]
+    assert laptop.signing.Authenticate(request, timeout=10).signature
+    result = said(lambda: laptop.signing.GetResult(pb.GetResultRequest(request_id=name), timeout=10))
+    assert result.brief == ("NOT_FOUND", "REQUEST_UNKNOWN")

@@ -510,6 +510,8 @@ def test_row_1_1_a_login_as_a_signature(town: Town) -> None:
     before = signed(town.rig)
     after = len(town.inbox.messages)
     town["window"].signing.RequestOtp(pb.RequestOtpRequest(login=login("dan-login")), timeout=10)
+    told = town.inbox.next("dan", "login-code", after)["text"]
+    assert f"\n    {login('dan-login').audience}\n" in told, "a code is typed in where the person wants to be"
     otp = town.inbox.code("dan", "login-code", after)
     answer = town.authorise(dan, terms([digest(1)], "dan"), otp=otp)
     assert answer.brief == ("PERMISSION_DENIED", "OTP_EXPIRED")

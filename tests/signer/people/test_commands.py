@@ -174,7 +174,7 @@ def test_enrolment_with_a_message(town: Town, paraph: Paraph, profiles: dict[str
         terminal.expect("A one-time code was sent to " + town.inbox.url("***"))
         terminal.hide("New secret code", CODE)
         terminal.hide("Once more: ", CODE)
-        terminal.hide("One-time code: ", town.inbox.code("gus", "login-code", after))
+        terminal.hide("One-time code: ", town.inbox.code("gus", "confirm-code", after))
         assert terminal.end() == 0, terminal.shown
     assert listed(paraph, profiles, "gus")["state"] == "ACTIVE"
 

@@ -29,7 +29,8 @@ FIELDS: dict[Template, dict[str, Any]] = {
         "digest_code": "K7QX29AB",
         "until": NOON,
     },
-    Template.LOGIN_CODE: {"code": "493817", "until": NOON},
+    Template.LOGIN_CODE: {"code": "493817", "audience": "https://portal.example", "until": NOON},
+    Template.CONFIRM_CODE: {"code": "493817", "until": NOON},
     Template.ENROLMENT_CODE: {"code": "7QKD-93MX-AAB2", "until": NOON},
     Template.ENROLMENT_REVOKED: {"begins": NOON},
     Template.SUSPENDED: {"since": NOON},
@@ -140,15 +141,15 @@ def test_whom_to_tell() -> None:
 
 def test_fields_are_exactly_the_template_s() -> None:
     """One that is missing, and one that is another template's."""
-    with pytest.raises(MessageError, match="login-code: until: missing"):
-        compose(Template.LOGIN_CODE, Language.EN, tell=TELL, code="493817")
-    with pytest.raises(MessageError, match="login-code: document: "):
-        compose(Template.LOGIN_CODE, Language.EN, tell=TELL, code="493817", until=NOON, document="x")
+    with pytest.raises(MessageError, match="confirm-code: until: missing"):
+        compose(Template.CONFIRM_CODE, Language.EN, tell=TELL, code="493817")
+    with pytest.raises(MessageError, match="confirm-code: document: "):
+        compose(Template.CONFIRM_CODE, Language.EN, tell=TELL, code="493817", until=NOON, document="x")
     for unknown in (Template, Language):
         with pytest.raises(ValueError, match="canary"):
             unknown("canary")
 
 
 def test_a_message_is_not_shown() -> None:
-    message = compose(Template.LOGIN_CODE, Language.EN, tell=TELL, code="493817", until=NOON)
-    assert repr(message) == "Message(login-code, en)"
+    message = compose(Template.CONFIRM_CODE, Language.EN, tell=TELL, code="493817", until=NOON)
+    assert repr(message) == "Message(confirm-code, en)"
