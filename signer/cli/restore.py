@@ -34,7 +34,7 @@ requests since {since} that were taken over from the old database: {carried:,}. 
 again gets the answer of then, and is not signed again."""
 _CREDENTIALS = """\
 credentials and people are as they were at {since}: what was suspended, locked or removed since may be
-active again. Look at `paraph credential list` before you start the daemon."""
+active again. Look at `paraph credential list` before you start the daemon, and at `paraph subject list` after it."""
 _OTHERS = "each other daemon on this database has lost rows, too: run this with its configuration, on its host"
 
 
