@@ -1,7 +1,7 @@
 """
 How often somebody may be wrong: attempts are counted before they are looked at, and taken back where they prove right.
 
-So a crash in the middle costs an attempt, and gives none (RELIABILITY: what a person knows is guessed at most so often).
+So a crash in the middle costs an attempt, and gives none.
 With ten wrong attempts a day and codes of six digits, which may be the present one or the one before, a one-time code is
 guessed on a day with a probability of 2 in 100 000.
 """
