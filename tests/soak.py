@@ -43,6 +43,10 @@ from tests.signer.ledger.tampering import POSITIONS, TAMPERS
 from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
 from tests.signer.ledger.test_crashes import crashing_rig
 from tests.signer.people import speed
+from tests.signer.people.machine import Machine
+from tests.signer.people.stage import Stage
+from tests.signer.people.test_machine import STEPS
+from tests.signer.people.test_machine import run as run_machine
 from tests.signer.people.test_once import REDEEMERS, race
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
@@ -55,6 +59,7 @@ The last outcome of each `make soak PART=...`, newest last.
 |---|---|---|---|
 """
 BATCH = 1_000  # digests in a call
+MEAN_STEPS = 32  # at least, of the runs of the state machine: some end early
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,28 @@ def once(rounds: int = 500) -> str:
     return "; ".join(said)
 
 
+def visits(count: int = 200) -> str:
+    """Guests who are enrolled, allow something and go; whose code is in no process's memory a second later."""
+    clean = 0
+    with Stage() as stage:
+        for _ in range(count):
+            code = stage.visit()
+            time.sleep(1.0)
+            clean += not stage.left(code)
+    assert clean >= 0.95 * count, f"of {count} codes {count - clean} were still in memory"
+    return f"{clean} of {count} codes were in no process's memory one second after"
+
+
+def machine(steps: int = 20_000) -> str:
+    """The state machine of people, callers and an operator."""
+    began = time.monotonic()
+    done = run_machine(steps // MEAN_STEPS, STEPS)
+    assert done >= steps, done
+    told = sorted(Machine.told.items(), key=lambda pair: -pair[1])
+    words = ", ".join(f"{count:,} {what}" for what, count in told if not what.startswith("ListSubjects"))
+    return f"{done:,} steps in {time.monotonic() - began:.0f} s, no invariant broken; {words}"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -327,6 +354,16 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         once,
         "500 rounds of 64 redeemers, on each database",
         "row 1.2: of 64 parallel redeemers of an authorisation exactly one wins, in each of 500 rounds",
+    ),
+    "visits": (
+        visits,
+        "200 guests",
+        "row 7.3: a person's code is in no process's memory a second after she has gone, in 95 of 100 runs",
+    ),
+    "machine": (
+        machine,
+        "20 000 steps",
+        "row 3.2, I1 to I8: people, callers and an operator in any order, with restarts and crashes",
     ),
     "histories": (
         histories,

@@ -34,7 +34,7 @@ from tests.daemon import REPOSITORY
 from tests.jump import Jump
 from tests.pki import Authority, pem
 from tests.processes import children
-from tests.signer.access.calls import Answer, Caller, ask, digests, said, scrape
+from tests.signer.access.calls import Answer, Caller, ask, digests, processes, said, scrape
 from tests.signer.people import canaries
 from tests.signer.people.persons import ALGORITHMS, OUTPUTS, STICK_PIN, Town
 from tests.signer.people.test_invalid_certificate import Lists
@@ -355,6 +355,17 @@ class Stage:
         assert exported.returncode == 0, exported.stderr
         found["audit export"] = exported.stdout.encode()
         return found | self.answers | self.seen
+
+    def left(self, secret: str) -> dict[int, int]:
+        """
+        How often a secret stands in the memory of each process that has it, by their ids; one that ends meanwhile has
+        nothing.
+        """
+        found = {}
+        for process in processes(self.town.rig):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[process.pid] = canaries.memory_has(process.pid, secret.encode())
+        return {pid: count for pid, count in found.items() if count}
 
     def look(self) -> None:
         """At the processes that run now."""

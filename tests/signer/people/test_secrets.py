@@ -7,7 +7,6 @@ The order matters: first what is left in memory, then what is provoked, what was
 
 import argparse
 import ast
-import contextlib
 import itertools
 import re
 import signal
@@ -56,15 +55,6 @@ def stage() -> Iterator[Stage]:
 # ---- row 7.3: what is left in memory
 
 
-def left(stage: Stage, code: str) -> dict[int, int]:
-    """How often a code stands in the memory of each process that has it; one that ends meanwhile has nothing."""
-    found = {}
-    for process in processes(stage.town.rig):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found[process.pid] = canaries.memory_has(process.pid, code.encode())
-    return {pid: count for pid, count in found.items() if count}
-
-
 @pytest.mark.parametrize("number", range(VISITS))
 def test_row_7_3_a_person_has_gone(stage: Stage, number: int) -> None:
     """
@@ -73,7 +63,7 @@ def test_row_7_3_a_person_has_gone(stage: Stage, number: int) -> None:
     `soak visits` has the share of 200 runs).
     """
     code = stage.visit()
-    until(lambda: not left(stage, code), GONE_S, f"{code} in {left(stage, code)}")
+    until(lambda: not stage.left(code), GONE_S, f"{code} in {stage.left(code)}")
 
 
 def test_row_7_3_a_wrong_code(stage: Stage) -> None:
@@ -81,7 +71,7 @@ def test_row_7_3_a_wrong_code(stage: Stage) -> None:
     with Caller(stage.town.rig, "window") as window:
         answer = stage.call("Authorize", stage.authorize(secret_code="Nearly-right-20931"), window)
         assert answer.reason == "OTP_INCORRECT"
-    until(lambda: not left(stage, "Nearly-right-20931"), GONE_S)
+    until(lambda: not stage.left("Nearly-right-20931"), GONE_S)
 
 
 def test_row_7_3_while_the_caller_stays(stage: Stage) -> None:
@@ -94,11 +84,11 @@ def test_row_7_3_while_the_caller_stays(stage: Stage) -> None:
         for code in (first, WRONG_CODE):
             assert stage.call("Authorize", stage.authorize(secret_code=code), window).reason == "OTP_INCORRECT"
         until(lambda: canaries.memory_has(stage.front, first.encode()) <= 1, GONE_S)
-        assert len(left(stage, first)) <= 1
+        assert len(stage.left(first)) <= 1
         for _ in range(READ_AHEAD_BYTES // 1_000):
             terms = stage.terms(digests(20), credential="nobody")
             assert stage.call("Authorize", stage.authorize(terms), window).reason == "CREDENTIAL_UNKNOWN"
-        until(lambda: not left(stage, first), GONE_S, f"{first} in {left(stage, first)}")
+        until(lambda: not stage.left(first), GONE_S, f"{first} in {stage.left(first)}")
 
 
 def test_row_7_3_the_worker_is_gone(stage: Stage) -> None:
@@ -113,7 +103,7 @@ def test_row_7_3_the_worker_is_gone(stage: Stage) -> None:
         answer = stage.call("SignBatch", request, window)
         assert [pb.ItemStatus.Name(one.status) for one in answer.value.outcomes] == ["SIGNED"] * 2
     until(lambda: gone(worker), 1.0, "the end of the worker")
-    until(lambda: not left(stage, STICK_PIN), GONE_S, f"{left(stage, STICK_PIN)}")
+    until(lambda: not stage.left(STICK_PIN), GONE_S, f"{stage.left(STICK_PIN)}")
 
 
 # ---- what is provoked
