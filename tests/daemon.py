@@ -266,11 +266,12 @@ class Rig:
         limits = list(self.limits)
         if self.descriptors is not None:
             limits.append(f"--nofile={self.descriptors}:{self.descriptors}")
+        command = as_user(command, self.user)
         if limits:
-            command = ["prlimit", *limits, *command]
+            command = ["prlimit", *limits, *command]  # before the privilege to raise them is gone
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                as_user(command, self.user),
+                command,
                 cwd=self.place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

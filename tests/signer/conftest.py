@@ -11,7 +11,8 @@ from tests.signer.access.calls import Done, Paraph
 
 @pytest.fixture
 def paraph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Paraph:
-    """`paraph WORDS...` in this process."""
+    """`paraph WORDS...` in this process, which keeps its limits: those of the daemons that it starts come from it."""
+    monkeypatch.setattr("pool.dump.forbid", lambda: None)
 
     def run(*words: Any) -> Done:
         monkeypatch.setattr(sys, "argv", ["paraph", *map(str, words)])

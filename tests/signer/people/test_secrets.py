@@ -431,7 +431,7 @@ def test_row_7_4_a_crash_leaves_nothing(stage: Stage) -> None:
         return {path for place in {there, rig.place, rig.state} for path in place.glob("*core*")}
 
     before = cores()
-    plain = as_user(["prlimit", *rig.limits, rig.python, "-I", "-c", CRASH], rig.user)
+    plain = ["prlimit", *rig.limits, *as_user([rig.python, "-I", "-c", CRASH], rig.user)]
     subprocess.run(plain, cwd=rig.place, check=False)
     control = cores() - before
     assert control, "this machine leaves no cores at all"
