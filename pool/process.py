@@ -22,6 +22,8 @@ _SOCKET_BYTES = 2 * wire.PACKET_BYTES_MAX
 # What a module may need to find its files and speak a language. Anything else is given in the token's configuration.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SOFTHSM2_CONF")
 
+_INBOX = wire.Inbox()  # one for all: a packet is read and done with in one turn of the loop
+
 
 class ChildLost(Exception):
     """The process ended or broke the protocol; `how` says which, for the operator."""
@@ -132,16 +134,14 @@ class Child:
 
     def _readable(self) -> bool:
         try:
-            packet = self._sock.recv(wire.PACKET_BYTES_MAX)
+            message = _INBOX.receive(self._sock)
         except (BlockingIOError, ConnectionError):
             return False
-        if not packet:
-            self._loop.remove_reader(self._sock)
-            return False
-        try:
-            message = wire.unpack(packet)
         except ValueError:
             self.kill()
+            return False
+        if message is None:
+            self._loop.remove_reader(self._sock)
             return False
         if message["t"] == "done":
             if self.on_done is not None:

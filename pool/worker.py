@@ -75,10 +75,8 @@ class Worker:
             "frame": self._frame,
             "ping": self._ping,
         }
-        while packet := self._sock.recv(wire.PACKET_BYTES_MAX):
-            message = wire.unpack(packet)
-            if message["t"] == "stop":
-                break
+        inbox = wire.Inbox()
+        while (message := inbox.receive(self._sock)) is not None and message["t"] != "stop":
             answer = handlers[message["t"]](message)
             self._sock.send(wire.pack(answer))
             if answer.get("lost"):
