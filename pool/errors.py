@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     "TOKEN_STARTING": "The token is being opened; try again in a moment.",
     "PIN_LOCKED": "A PIN was refused; check it, then unlock the token. It is not tried again without a person.",
     "PIN_INCORRECT": "The token refused the PIN.",
+    "PIN_AT_PAD": "This token's PIN is typed at its reader; send the request without one.",
     "PIN_FINAL_TRY_GUARD": "Another refused PIN could lock the token for good; make sure of it, then use the override.",
     "PIN_UNCLEAR": "The token did not say whether the PIN is right; it counts as a try. Check the PIN before the next.",
     "LOGIN_REQUIRED": "The key is a person's: it signs only in a lease, after the token's own PIN.",

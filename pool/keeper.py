@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module
-from pool.token import REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.token import IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
 
-ABLE = frozenset({State.OPEN, State.READY, State.LEASED})  # lanes may run
+ABLE = frozenset({State.OPEN, State.READY, State.LEASED, State.WAITING})  # lanes may run
 LOOK_EVERY_S = 1.0  # while a token is away; a re-plugged card signs again within 3 s
 TRIPPED_S = 30.0  # the breaker's pause before it looks again
 # When to come back to a token in this state; a person must act on one in any other.
-COMES_BACK_S = {State.ABSENT: 3.0, State.TRIPPED: 30.0, State.OPEN: 1.0, State.LEASED: 1.0}
+COMES_BACK_S = {State.ABSENT: 3.0, State.TRIPPED: 30.0, State.OPEN: 1.0, State.LEASED: 1.0, State.WAITING: 1.0}
 
 
 class StartFailed(Exception):
@@ -80,7 +80,7 @@ class TokenKeeper:
     def refusal(self) -> Unavailable:
         """What somebody is told who cannot have the token in its state."""
         # Who has the token is the operator's to know.
-        detail = "" if self.state is State.LEASED else f": {self.detail}"
+        detail = "" if self.state in IN_USE else f": {self.detail}"
         return Unavailable(REFUSAL[self.state], f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
 
     async def wait_for(self, states: frozenset[State]) -> None:

@@ -48,7 +48,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if config.pin is None:
         if opened["login"]:
             raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
-        answer = await child.ask({"t": "login", "pin": None, "lease": ""}, config.start_timeout_s)
+        answer = await child.ask({"t": "login", "pin": None, "pad": False, "lease": ""}, config.start_timeout_s)
         if answer["t"] != "logged-in":
             raise StartFailed(f"it cannot be used without a PIN ({answer['detail']})")
         return bool(answer["direct"])
@@ -60,7 +60,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
-    answer = await child.ask({"t": "login", "pin": pin.reveal(), "lease": ""}, config.start_timeout_s)
+    answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
     if answer["t"] == "logged-in":
         await asyncio.to_thread(tries.accepted, identity)
     elif answer["t"] == "refused":

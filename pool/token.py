@@ -26,10 +26,18 @@ class State(StrEnum):
     OPEN = "OPEN"  # present, the right one, nobody logged in
     READY = "READY"  # at least one lane is logged in and signs
     LEASED = "LEASED"  # a person's: from before the PIN is sent until nothing of the login is left
+    WAITING = "WAITING"  # the same, and it goes on when the person has done something at the token itself
     LOCKED = "LOCKED"
     QUARANTINED = "QUARANTINED"
     TRIPPED = "TRIPPED"
     DRAINED = "DRAINED"  # by an operator
+
+
+class Presence(StrEnum):
+    """What a person does at her token itself."""
+
+    PAD = "pad"  # types its PIN at the reader (PKCS#11 v3.1, 5.6.8: CKF_PROTECTED_AUTHENTICATION_PATH)
+    TOUCH = "touch"  # touches it before each signature
 
 
 class Event(StrEnum):
@@ -39,6 +47,8 @@ class Event(StrEnum):
     LOGGED_IN = "LOGGED_IN"
     LANES_LOST = "LANES_LOST"
     LEASE = "LEASE"
+    AWAIT = "AWAIT"
+    ANSWERED = "ANSWERED"
     RELEASED = "RELEASED"
     PIN_REFUSED = "PIN_REFUSED"
     WRONG_SIGNATURE = "WRONG_SIGNATURE"
@@ -71,7 +81,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         E.BREAKER: S.TRIPPED,
         E.DRAIN: S.DRAINED,
     },
-    S.LEASED: {E.RELEASED: S.OPEN, E.WRONG_SIGNATURE: S.QUARANTINED, E.DRAIN: S.DRAINED},
+    S.LEASED: {E.AWAIT: S.WAITING, E.RELEASED: S.OPEN, E.WRONG_SIGNATURE: S.QUARANTINED, E.DRAIN: S.DRAINED},
+    S.WAITING: {E.ANSWERED: S.LEASED, E.RELEASED: S.OPEN, E.WRONG_SIGNATURE: S.QUARANTINED, E.DRAIN: S.DRAINED},
     S.LOCKED: {E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
     S.QUARANTINED: {E.UNLOCK: S.OPEN},  # no DRAIN: a RESUME would then be a second way out
     S.TRIPPED: {E.FOUND: S.OPEN, E.GONE: S.ABSENT, E.OTHER: S.CHANGED, E.UNLOCK: S.OPEN, E.DRAIN: S.DRAINED},
@@ -84,11 +95,15 @@ REFUSAL: dict[State, str] = {
     S.CHANGED: "TOKEN_CHANGED",
     S.OPEN: "TOKEN_STARTING",
     S.LEASED: "TOKEN_BUSY",
+    S.WAITING: "TOKEN_BUSY",
     S.LOCKED: "PIN_LOCKED",
     S.QUARANTINED: "TOKEN_QUARANTINED",
     S.TRIPPED: "TOKEN_FAULT",
     S.DRAINED: "TOKEN_DRAINED",
 }
+
+
+IN_USE = frozenset({S.LEASED, S.WAITING})  # by a person
 
 
 class WrongEvent(Exception):
@@ -113,6 +128,7 @@ class TokenConfig:
     processes use it at once: 1 for a card, for an HSM as many as it has cores to answer with.
 
     A `personal` token is a person's own: it has no PIN here, one lane, and signs only in a lease (`Pool.lease`).
+    `presence` is what she does at the token itself; while that is awaited the token is WAITING.
     `reader` is the PC/SC name of the reader that its card sits in, which is reset after each lease; None for what is
     no card.
     """
@@ -131,6 +147,7 @@ class TokenConfig:
     environment: Mapping[str, str] = field(default_factory=dict)
     personal: bool = False
     reader: str | None = None
+    presence: Presence | None = None
 
     def __post_init__(self) -> None:
         if not self.module.is_absolute():
@@ -139,5 +156,5 @@ class TokenConfig:
             raise ValueError(f"token {self.name}: lanes must be 1 to 64")
         if self.personal and (self.pin is not None or self.lanes != 1):
             raise ValueError(f"token {self.name}: a person's token has one lane and no PIN in the configuration")
-        if self.reader is not None and not self.personal:
-            raise ValueError(f"token {self.name}: only a person's token names its reader")
+        if (self.reader is not None or self.presence is not None) and not self.personal:
+            raise ValueError(f"token {self.name}: only a person's token names its reader, or what she does at it")

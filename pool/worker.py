@@ -16,7 +16,7 @@ from mmap import mmap
 from typing import Any
 
 import pkcs11
-from pkcs11 import MGF, Attribute, Mechanism, ObjectClass, TokenFlag
+from pkcs11 import MGF, PROTECTED_AUTH, Attribute, Mechanism, ObjectClass, TokenFlag
 from pkcs11.exceptions import (
     AttributeSensitive,
     AttributeTypeInvalid,
@@ -110,6 +110,7 @@ class Worker:
             "serial": text(self._token.serial),
             "model": f"{text(self._token.manufacturer_id)} {text(self._token.model)}",
             "login": bool(self._token.flags & TokenFlag.LOGIN_REQUIRED),
+            "pad": bool(self._token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
             "flags": flags(self._token),
             "publics": seen,
         }
@@ -140,7 +141,7 @@ class Worker:
         """
         pin, self._lease = message.pop("pin"), message["lease"]
         try:
-            self._session = self._token.open(user_pin=pin)
+            self._session = self._token.open(user_pin=PROTECTED_AUTH if message["pad"] else pin)
         except _PIN_REFUSED as error:
             return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
@@ -166,8 +167,8 @@ class Worker:
             try:
                 key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
                 if wants_pin(key):
-                    if not self._lease:
-                        problems[ref] = "it wants its PIN at each signature, which only a person's lease gives"
+                    if self._pin is None:
+                        problems[ref] = "it wants its PIN at each signature, which only a lease with a typed PIN gives"
                         continue
                     each.append(ref)
                 self._keys[ref] = (key, spki, order_bytes)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from pool import PinFile, TokenConfig
+from pool import PinFile, Presence, TokenConfig
 from signer.fetch import check_url as check_fetched
 from signer.message import check_tell
 from signer.webhook import check_url
@@ -161,6 +161,7 @@ class Token(_Section):
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
     personal: bool = False
     reader: str | None = None
+    presence: Presence | None = None
     start_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     sign_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     environment: dict[str, str] = Field(default_factory=dict)
@@ -183,6 +184,8 @@ class Token(_Section):
             raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
         if self.reader is not None and not self.personal:
             raise ValueError("reader belongs to a personal token, whose card is reset after each use")
+        if self.presence is not None and not self.personal:
+            raise ValueError("presence belongs to a personal token: it says what its person does at it")
         return self
 
     def for_pool(self) -> TokenConfig:
@@ -206,6 +209,7 @@ class Token(_Section):
             pin_tries=self.pin_tries,
             personal=self.personal,
             reader=self.reader,
+            presence=self.presence,
             start_timeout_s=self.start_timeout_s,
             sign_timeout_s=self.sign_timeout_s,
             environment=self.environment,

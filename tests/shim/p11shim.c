@@ -40,7 +40,7 @@ enum { OK = 0, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, ARGUMENTS_BAD = 7, PIN_IN
 enum { CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
 /* CK_TOKEN_INFO begins with texts padded with spaces: label, manufacturer, model, serial; then come the flags. */
 enum { LABEL = 32, SERIAL_AT = 80, SERIAL = 16, FLAGS_AT = 96, TOKEN_INFO = 256 };
-enum { COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
+enum { PAD_FLAG = 0x100, COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
 
 enum { LOGGED = 1, FORGETS_KEYS = 2, OUTPUT = 4 };
 enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SESSIONS = 4096 };
@@ -68,7 +68,7 @@ enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SES
   X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), c.slot = &slot) \
   X(C_GetSessionInfo, 15, 0, (ULONG session, void *info), (session, info), c.session = &session) \
   X(C_Login, 18, LOGGED | FORGETS_KEYS, (ULONG session, ULONG user, BYTE *pin, ULONG length), \
-    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length) \
+    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length; c.pin = &pin; c.pin_room = &length) \
   X(C_Logout, 19, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
   X(C_CreateObject, 20, 0, (ULONG session, void *list, ULONG count, ULONG *object), (session, list, count, object), \
     c.session = &session) \
@@ -143,10 +143,10 @@ static const int traits[] = { WRAPPED(AS_TRAITS) };
 
 /* From DELAY to LOG what comes before the call, from TRIES to REKEY what becomes of its answer: they all go on. */
 enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TRIES, WRONG, PIN_FLAGS, AS_LABEL, AS_SERIAL, REKEY,
-              TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, EXIT, CORRUPT, SHORT, LONG, ZERO,
+              PAD, TYPED, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, EXIT, CORRUPT, SHORT, LONG, ZERO,
               ABSENT, VANISH };
 static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "tries", "wrong",
-  "pin-flags", "label", "serial", "rekey", "hang", "hold", "return", "after", "crash", "crash-after", "exit", "corrupt",
+  "pin-flags", "label", "serial", "rekey", "pad", "typed", "hang", "hold", "return", "after", "crash", "crash-after", "exit", "corrupt",
   "short", "long", "zero", "absent", "vanish" };
 
 struct rule {
@@ -157,7 +157,7 @@ struct edit { enum action action; ULONG number; bool is_count; char text[LABEL +
 struct call {
   int function; uint64_t n; bool query, logged;
   ULONG *session, *opened, *slot, *slots, *found, *user, *out_length; ULONG pin_length, key, data_length, room;
-  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, present;
+  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, **pin, present; ULONG *pin_room;
   char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
   double delay; pid_t child; struct rule end;          /* what the script says about this call */
   struct edit edits[EDITS]; int edit_count;
@@ -283,6 +283,10 @@ static bool parse_argument(struct rule *rule, char **rest) {
       text = word(rest);
       return rule->function == F_C_GetTokenInfo && *text &&
              strlen(text) <= (rule->action == AS_LABEL ? LABEL : SERIAL) && (rule->text = strdup(text));
+    case PAD: return rule->function == F_C_GetTokenInfo;
+    case TYPED:
+      text = word(rest);
+      return rule->function == F_C_Login && *text && strlen(text) <= LABEL && (rule->text = strdup(text));
     case REKEY: return rule->function == F_C_GetAttributeValue;
     case CORRUPT: case ZERO: return traits[rule->function] & OUTPUT;
     case SHORT: return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
@@ -625,6 +629,11 @@ static bool before(struct call *c, RV *rv) {
       *rv = PIN_LOCKED;
       return false;
     }
+  for (int i = 0; i < c->edit_count; i++)
+    if (c->edits[i].action == TYPED && !*c->pin) {  /* a caller with a PIN of his own has no need of the pad */
+      *c->pin = (BYTE *)c->edits[i].text;
+      *c->pin_room = strlen(c->edits[i].text);
+    }
   if (c->mechanism) find_key(c);
   return true;
 }
@@ -646,6 +655,12 @@ static RV edited(const struct call *c, const struct edit *edit, RV rv) {
   if (rv != OK) return rv;
   if (edit->action == AS_LABEL) set_text(c->token_info, LABEL, edit->text);
   if (edit->action == AS_SERIAL) set_text(c->token_info + SERIAL_AT, SERIAL, edit->text);
+  if (edit->action == PAD) {
+    ULONG flags;
+    memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
+    flags |= PAD_FLAG;
+    memcpy(c->token_info + FLAGS_AT, &flags, sizeof flags);
+  }
   if (edit->action == PIN_FLAGS) {
     ULONG flags;
     memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
