@@ -128,7 +128,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # what it may have forked
         if not self.ended.done():
-            self.ended.set_result(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+            self.ended.set_result(_how(code))
 
     def _readable(self) -> bool:
         try:
@@ -149,6 +149,12 @@ class Child:
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
         return True
+
+
+def _how(code: int) -> str:
+    if code == wire.EX_LIMIT:
+        return wire.WORKER_LIMIT
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 class Pages:

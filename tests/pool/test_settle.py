@@ -181,7 +181,7 @@ def test_a_code_that_hides_a_signature(page: Page, code: str) -> None:
     """The token may have signed before it failed: INDETERMINATE."""
     page.put_mark(0, wire.MARK_REFUSED, code)
     removed = {"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"}
-    reason = "TOKEN_REMOVED" if code in removed else "TOKEN_FAULT"
+    reason = "TOKEN_REMOVED" if code in removed else {"CKR_HOST_MEMORY": "WORKER_LIMIT"}.get(code, "TOKEN_FAULT")
     (outcome, *_) = outcomes(reading(page))
     assert outcome == Outcome(Status.INDETERMINATE, reason=reason, token="card", detail=code)
 
