@@ -215,6 +215,9 @@ def test_a_code_about_the_request_fails_its_item_alone(page: Page) -> None:
         ("signal SIGSEGV", "MODULE_CRASH"),
         ("exit code 1", "MODULE_CRASH"),
         ("CKR_DEVICE_ERROR", "TOKEN_FAULT"),
+        ("CKR_SESSION_COUNT", "TOKEN_SESSIONS"),
+        ("login failed (CKR_DEVICE_MEMORY)", "TOKEN_SESSIONS"),
+        ("WORKER_LIMIT", "WORKER_LIMIT"),
         ("", "TOKEN_FAULT"),
     ],
 )
