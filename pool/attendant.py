@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
+from pool.codes import shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
@@ -494,7 +495,7 @@ class Attendant:
                 if self.lane.lost(time.monotonic()):
                     self.lane.losses.clear()
                     detail = f"{BREAKER_LOSSES} losses within a minute, the last: {self.lane.problem}"
-                    self.token.on(TokenEvent.BREAKER, detail)
+                    self.token.on(TokenEvent.BREAKER, detail, shortage(self.lane.problem))
         if not stopped:
             await asyncio.sleep(self.lane.rest_s(time.monotonic()))
 

@@ -31,6 +31,8 @@ REASONS: dict[str, str] = {
     "TOKEN_BUSY": "Somebody else has the token now; try again when it is free. The PIN was not looked at.",
     "TOKEN_QUARANTINED": "The token made a wrong signature; examine it before it is unlocked.",
     "TOKEN_FAULT": "The token or its driver fails; it is tried again by itself.",
+    "TOKEN_SESSIONS": "The token has no session or no memory left; end what else uses it. It is tried again by itself.",
+    "WORKER_LIMIT": "The token's driver has used up what its process may have; the process was replaced.",
     "TOKEN_DRAINED": "An operator has drained the token; resume it to sign with it.",
     "TOKEN_REMOVED": "The token went away in the middle of its work.",
     "TOKEN_TIMEOUT": "The token did not answer in time; its lane was ended.",

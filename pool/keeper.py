@@ -53,6 +53,7 @@ class TokenKeeper:
         self.state = State.OPEN
         self.since = time.time()
         self.detail = ""
+        self.reason = ""  # for being in this state, where it is not the one that `token.REFUSAL` has
         self.serial = ""
         self.model = ""
         self.identity: TokenIdentity | None = None
@@ -60,13 +61,13 @@ class TokenKeeper:
         self._lanes_up = 0
         self._moved = asyncio.Event()
 
-    def on(self, event: Event, detail: str = "") -> None:
+    def on(self, event: Event, detail: str = "", reason: str = "") -> None:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         before = self.state
         self.state = after(before, event)
         if self.state is not before:
             self.since = time.time()
-            self.detail = detail
+            self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
             log.log(level, "token %s is %s%s", self.config.name, self.state, f": {detail}" if detail else "")
         self.moved()
@@ -81,7 +82,8 @@ class TokenKeeper:
         """What somebody is told who cannot have the token in its state."""
         # Who has the token is the operator's to know.
         detail = "" if self.state in IN_USE else f": {self.detail}"
-        return Unavailable(REFUSAL[self.state], f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
+        reason = self.reason or REFUSAL[self.state]
+        return Unavailable(reason, f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
 
     async def wait_for(self, states: frozenset[State]) -> None:
         while self.state not in states:

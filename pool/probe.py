@@ -13,7 +13,7 @@ import pkcs11
 from pkcs11.exceptions import PKCS11Error
 
 from pool import wire
-from pool.child import harden, open_socket
+from pool.child import harden, limit, open_socket
 from pool.shown import ckr, flags, publics, text, tokens
 
 PUBLIC_KEYS_MAX = 200  # a packet's worth
@@ -50,6 +50,7 @@ def _describe(token: Any) -> dict[str, Any]:
 def main() -> None:
     sock = open_socket(int(sys.argv[1]))
     harden()
+    limit()
     sock.send(wire.pack(look(sys.argv[2])))
 
 

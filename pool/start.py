@@ -78,4 +78,6 @@ async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], d
     """
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
+    if answer["t"] == "failed":
+        raise StartFailed(f"its keys cannot be looked for ({answer['detail']})")
     return frozenset(answer["found"]), answer["problems"], frozenset(answer["each"])

@@ -53,6 +53,8 @@ MARK_INVALID = 0xF004  # the token signed, and the signature does not verify
 _CODE_BYTES_MAX = 64
 SKIP, CUT = 1, 2
 FOREIGN_LEASE = "FOREIGN_LEASE"  # why a lane ends that was given another lease's frame; no return code of PKCS#11
+WORKER_LIMIT = "WORKER_LIMIT"  # why a lane ends that has come to its process's limits; no return code either
+EX_LIMIT = 77  # the exit code of one that could not even say so
 _MARKS = {MARK_EXPIRED, MARK_SKIPPED, MARK_REFUSED, MARK_NOT_BEGUN, MARK_INVALID}
 
 

@@ -9,6 +9,7 @@ Only this file and `probe.py` import pkcs11.
 
 import contextlib
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from pkcs11 import MGF, PROTECTED_AUTH, Attribute, Mechanism, ObjectClass, Token
 from pkcs11.exceptions import (
     AttributeSensitive,
     AttributeTypeInvalid,
+    MultipleObjectsReturned,
+    NoSuchKey,
     PinExpired,
     PinIncorrect,
     PinInvalid,
@@ -29,7 +32,7 @@ from pkcs11.exceptions import (
 )
 
 from pool import libcrypto, wire
-from pool.child import harden, open_socket
+from pool.child import harden, is_at_limit, limit, open_socket
 from pool.codes import Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
@@ -104,7 +107,11 @@ class Worker:
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": f"{ckr(error)} {error}".strip()}
+            return {
+                "t": "failed",
+                "why": "error",
+                "detail": wire.WORKER_LIMIT if is_at_limit() else f"{ckr(error)} {error}".strip(),
+            }
         return {
             "t": "opened",
             "serial": text(self._token.serial),
@@ -160,7 +167,8 @@ class Worker:
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
         """
         Find the private halves. A key is taken only where exactly one object answers. `each` are those that want a PIN
-        at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept.
+        at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept. Any other answer is
+        about the session, not about the key.
         """
         problems, each = {}, []
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
@@ -172,8 +180,10 @@ class Worker:
                         continue
                     each.append(ref)
                 self._keys[ref] = (key, spki, order_bytes)
-            except PKCS11Error as error:
+            except (NoSuchKey, MultipleObjectsReturned) as error:
                 problems[ref] = ckr(error)
+            except PKCS11Error as error:
+                return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}
         if not each:
             self._pin = None
         self._each = frozenset(each)
@@ -184,7 +194,7 @@ class Worker:
         try:
             token = self._token.slot.get_token()
         except PKCS11Error as error:
-            return {"t": "pong", "lost": ckr(error)}
+            return {"t": "pong", "lost": wire.WORKER_LIMIT if is_at_limit() else ckr(error)}
         return {"t": "pong", "lost": "" if token.serial == self._token.serial else "CKR_DEVICE_REMOVED"}
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -277,9 +287,13 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
                 marks[index] = make(items[index], address + index * step)
                 signed += 1
             except Refused as refused:
-                page.put_mark(index, wire.MARK_REFUSED if refused.begun else wire.MARK_NOT_BEGUN, refused.code)
-                if meaning(refused.code, begun=refused.begun) is not Meaning.REQUEST:
-                    return signed, refused.code
+                code, begun = refused.code, refused.begun
+                is_request = meaning(code, begun=begun) is Meaning.REQUEST
+                if not is_request and is_at_limit():
+                    code = wire.WORKER_LIMIT
+                page.put_mark(index, wire.MARK_REFUSED if begun else wire.MARK_NOT_BEGUN, code)
+                if not is_request:
+                    return signed, code
             except WrongSignature:
                 page.put_mark(index, wire.MARK_INVALID)
                 return signed, "WRONG_SIGNATURE"
@@ -339,7 +353,11 @@ def by_cryptography(algorithm: Algorithm, spki: bytes) -> libcrypto.Verifier:
 def main() -> None:
     sock = open_socket(int(sys.argv[1]))
     harden()
-    Worker(sock, mmap(int(sys.argv[2]), wire.PAGE_BYTES * wire.FRAMES_IN_FLIGHT)).serve()
+    limit()
+    try:
+        Worker(sock, mmap(int(sys.argv[2]), wire.PAGE_BYTES * wire.FRAMES_IN_FLIGHT)).serve()
+    except MemoryError:
+        os._exit(wire.EX_LIMIT)  # what an orderly end would want is memory
 
 
 if __name__ == "__main__":
