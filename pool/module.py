@@ -16,15 +16,18 @@ LOOK_TIMEOUT_S = 10.0  # a probe: a busy card makes a listing wait for seconds (
 class Module:
     """A PKCS#11 module with its environment: one start at a time, and one look at it for all who ask at once."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str], sha256: bytes | None = None) -> None:
         self.path = path
+        self.sha256 = sha256
         self.environment = environment
         self.lock = asyncio.Lock()
 
     async def look(self) -> list[dict[str, Any]] | None:
         """The module's tokens, by a probe process; None where it cannot say."""
         async with self.lock:
-            child = await Child.start("pool.probe", str(self.path), environment=self.environment)
+            child = await Child.start(
+                "pool.probe", str(self.path), (self.sha256 or b"").hex(), environment=self.environment
+            )
             try:
                 answer = await child.ask(None, LOOK_TIMEOUT_S)
             except (ChildLost, TimeoutError) as error:

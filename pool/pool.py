@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pool import token as tokens
 from pool.attendant import Attendant
@@ -104,10 +104,10 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
-        modules: dict[tuple[str, tuple[tuple[str, str], ...]], Module] = {}
+        modules: dict[Any, Module] = {}
         for config in self._configs:
-            store = (str(config.module), tuple(sorted(config.environment.items())))
-            module = modules.setdefault(store, Module(config.module, config.environment))
+            store = (str(config.module), tuple(sorted(config.environment.items())), config.module_sha256)
+            module = modules.setdefault(store, Module(config.module, config.environment, config.module_sha256))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:

@@ -9,11 +9,13 @@ PC/SC by ctypes: four calls of libpcsclite (PC/SC part 5, 3.2; its handles and c
 """
 
 import ctypes
+import os
 import sys
 from typing import Any
 
 from pool import wire
 from pool.child import harden, open_socket
+from pool.library import LibraryRefused, check_environment
 
 _LIBRARY = "libpcsclite.so.1"
 _SCOPE_SYSTEM, _SHARE_SHARED, _PROTOCOL_ANY, _RESET_CARD = 2, 2, 3, 1
@@ -26,8 +28,9 @@ _NO_CARD = frozenset({0x80100009, 0x8010000C, 0x80100017, 0x80100069, 0x8010002E
 def reset(reader: str) -> dict[str, Any]:
     """Answers 'reset', where there was something to reset or nothing to fear, or 'failed' and why."""
     try:
+        check_environment(os.environ)
         pcsc = ctypes.CDLL(_LIBRARY)
-    except OSError as error:
+    except (LibraryRefused, OSError) as error:
         return _failed(str(error))
     for function in (pcsc.SCardEstablishContext, pcsc.SCardConnect, pcsc.SCardDisconnect):
         function.restype = ctypes.c_long

@@ -14,6 +14,9 @@ from pool.public import order_bytes
 from pool.token import Event
 from pool.tries import Flags, TryRefused, check_machine
 
+# Of a module that must not be loaded nothing was run; it is looked at again by itself.
+_MEANS = {"absent": Event.GONE, "changed": Event.OTHER, "refused": Event.BREAKER}
+
 
 async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     """Have the token opened and compare its public keys, before anything else is sent to it."""
@@ -21,6 +24,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     question = {
         "t": "open",
         "module": str(config.module),
+        "sha256": config.module_sha256,
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
@@ -28,7 +32,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     }
     answer = await child.ask(question, config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
+        raise StartFailed(answer["detail"], _MEANS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
     assert token.identity is not None

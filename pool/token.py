@@ -145,6 +145,7 @@ class TokenConfig:
     start_timeout_s: float = 30.0  # a card with a slow driver needs 10 s to open (FIELD: ePass2003)
     sign_timeout_s: float = 20.0  # one C_Sign; the slowest card known signs RSA-4096 in 1.1 s
     environment: Mapping[str, str] = field(default_factory=dict)
+    module_sha256: bytes | None = None  # of its file; None: whatever root has put there
     personal: bool = False
     reader: str | None = None
     presence: Presence | None = None

@@ -35,6 +35,7 @@ from pool import libcrypto, wire
 from pool.child import harden, is_at_limit, limit, open_socket
 from pool.codes import Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
+from pool.library import Library, LibraryRefused, check_environment
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
@@ -88,9 +89,13 @@ class Worker:
 
     def _open(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
-        self._verify, self._module = message["verify"], message["module"]
+        self._verify = message["verify"]
         try:
-            self._lib = pkcs11.lib(message["module"])
+            check_environment(os.environ)
+            library = Library.find(message["module"], message["sha256"])
+            self._module = library.path
+            self._lib = pkcs11.lib(library.path)
+            library.check_again()
             found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
@@ -104,6 +109,8 @@ class Worker:
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
             seen = self._see(self._named)
+        except LibraryRefused as refused:
+            return {"t": "failed", "why": "refused", "detail": str(refused)}
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
