@@ -20,6 +20,7 @@ from pkcs11 import MGF, Attribute, Mechanism, ObjectClass, TokenFlag
 from pkcs11.exceptions import (
     AttributeSensitive,
     AttributeTypeInvalid,
+    MultipleObjectsReturned,
     PinExpired,
     PinIncorrect,
     PinInvalid,
@@ -166,7 +167,7 @@ class Worker:
         problems, each = {}, []
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
-                key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+                key = self._private(cka_id, label)
                 if wants_pin(key):
                     if not self._lease:
                         problems[ref] = "it wants its PIN at each signature, which only a person's lease gives"
@@ -179,6 +180,20 @@ class Worker:
             self._pin = None
         self._each = frozenset(each)
         return {"t": "keys", "found": list(self._keys), "problems": problems, "each": each}
+
+    def _private(self, cka_id: bytes | None, label: str | None) -> Any:
+        """
+        By CKA_ID, which the halves of a pair share (PKCS#11 v3.1, 4.6.2), where there is one; labels are for people, and
+        OpenSC calls the halves of a PIV card's pair differently. Where several have one ID, the label decides.
+        """
+        try:
+            return self._session.get_key(
+                object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=None if cka_id else label
+            )
+        except MultipleObjectsReturned:
+            if not cka_id or not label:
+                raise
+            return self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
 
     def _ping(self, _message: dict[str, Any]) -> dict[str, Any]:
         """Whether the token is still there, without a PIN and without a signature."""
