@@ -11,7 +11,7 @@ from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.pin import PinError
 from pool.process import Child
 from pool.public import order_bytes
-from pool.token import Event
+from pool.token import EVENTS, Event
 from pool.tries import Flags, TryRefused, check_machine
 
 
@@ -21,6 +21,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     question = {
         "t": "open",
         "module": str(config.module),
+        "reader": config.reader,
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
@@ -28,7 +29,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     }
     answer = await child.ask(question, config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
+        raise StartFailed(answer["detail"], EVENTS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
     assert token.identity is not None

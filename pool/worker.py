@@ -29,11 +29,12 @@ from pkcs11.exceptions import (
     PKCS11Error,
 )
 
-from pool import libcrypto, wire
+from pool import libcrypto, opensc, wire
 from pool.child import harden, open_socket
-from pool.codes import Meaning, meaning
+from pool.codes import PIN_REFUSED, Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
+from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
 PUBLIC_KEYS_MAX = (
@@ -44,6 +45,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
 
@@ -64,6 +66,8 @@ class Worker:
         self._named: list[tuple[bytes | None, str | None]] | None = None
         self._signer: Signer = by_library
         self._lease = ""
+        self._pcsc: Pcsc | None = None  # for a card, whose reader is known
+        self._reader, self._seen = "", Seen(False, False, 0)
         self._pin: str | None = None  # a person's, for keys that want it at each signature; gone with this process
 
     def serve(self) -> None:
@@ -90,13 +94,22 @@ class Worker:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
         self._verify, self._module = message["verify"], message["module"]
         try:
+            if message["reader"] is not None:
+                self._pcsc, self._reader = Pcsc(), message["reader"]
+                self._seen = self._pcsc.find(self._reader)
+                opensc.configure(self._reader, self._pcsc.readers())
             self._lib = pkcs11.lib(message["module"])
-            found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
+            shown = list(tokens(self._lib))
+            found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
                 if found and not named:
                     return {"t": "failed", "why": "changed", "detail": f"serial {text(found[0].serial)}"}
                 found = named
+            if self._pcsc is not None and not found:
+                if shown:
+                    return {"t": "failed", "why": "changed", "detail": other_card(self._reader, text(shown[0].label))}
+                return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
                 return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
@@ -104,6 +117,8 @@ class Worker:
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
             seen = self._see(self._named)
+        except PcscError as error:
+            return {"t": "failed", "why": error.why, "detail": error.detail}
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
@@ -119,6 +134,8 @@ class Worker:
 
     def _look(self, _message: dict[str, Any]) -> dict[str, Any]:
         """What the token shows now: a lane may have waited for hours, and its card may be another one."""
+        if gone := self._gone():
+            return {"t": "failed", "why": "absent", "detail": gone}
         try:
             token = self._token.slot.get_token()
             seen = self._see(self._named)
@@ -197,11 +214,26 @@ class Worker:
 
     def _ping(self, _message: dict[str, Any]) -> dict[str, Any]:
         """Whether the token is still there, without a PIN and without a signature."""
+        if gone := self._gone():
+            return {"t": "pong", "lost": gone}
         try:
             token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": ckr(error)}
         return {"t": "pong", "lost": "" if token.serial == self._token.serial else "CKR_DEVICE_REMOVED"}
+
+    def _gone(self, within_s: float = 0.0) -> str:
+        """
+        What happened to the card since it was opened, '' where it has been there all the time. OpenSC notices neither that
+        pcscd has ended nor a card that is back before it looked.
+        """
+        if self._pcsc is None:
+            return ""
+        try:
+            now = self._pcsc.wait(self._reader, self._seen, within_s)
+        except PcscError:
+            return "PCSC_DOWN"
+        return "" if now == self._seen else "CKR_DEVICE_REMOVED"
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
@@ -237,8 +269,25 @@ class Worker:
             if self._verify:
                 check = libcrypto.verifier(algorithm, spki) or by_cryptography(algorithm, spki)
                 make = verified(make, from_token(algorithm), check)
+            if self._pcsc is not None:
+                make = self._explained(make)
             self._makers[ref, scheme, hash_] = make
         return make
+
+    def _explained(self, make: Make) -> Make:
+        """The same; a card that was pulled, which drivers have many words for, is told by the one that means it."""
+
+        def make_or_explain(item: bytes, address: int) -> int:
+            try:
+                return make(item, address)
+            except Refused as refused:
+                what = meaning(refused.code, begun=refused.begun)
+                is_clear = what is Meaning.REQUEST or (what is Meaning.SESSION and refused.begun)
+                if is_clear or refused.code in PIN_REFUSED:
+                    raise
+                raise Refused(self._gone(NOTICE_S) or refused.code, begun=refused.begun) from None
+
+        return make_or_explain
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""

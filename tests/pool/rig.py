@@ -124,7 +124,7 @@ def gone(pid: int) -> bool:
 
 def children() -> list[psutil.Process]:
     """The lanes, probes and resets of this process that still run."""
-    return processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.reset")
+    return processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.card")
 
 
 def open_tries(directory: Path) -> int:
