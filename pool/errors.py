@@ -20,6 +20,7 @@ REASONS: dict[str, str] = {
     "BATCH_TOO_LARGE": "The request has more digests than the limit; split it or stream it.",
     "BACKLOG_FULL": "More work is waiting than the pool takes; try again after the time told.",
     "TOKEN_ABSENT": "The token is not there; insert it or start its reader.",
+    "PCSC_DOWN": "The host's PC/SC service, which readers belong to, does not answer or refuses the daemon; see to pcscd.",
     "TOKEN_CHANGED": "Another token sits in this place; put the configured one back. No PIN was sent.",
     "TOKEN_STARTING": "The token is being opened; try again in a moment.",
     "PIN_LOCKED": "A PIN was refused; check it, then unlock the token. It is not tried again without a person.",

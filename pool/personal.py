@@ -27,7 +27,7 @@ from pool.lease import Lease, reason_of
 from pool.login import Claim, log_in, not_accepted
 from pool.pin import Pin, PinError
 from pool.process import Child, ChildLost
-from pool.reader import RESET_S, Reset, ResetFailed
+from pool.reader import ANSWER_S, Reset
 from pool.relogin import Relogins
 from pool.start import open_token
 from pool.token import Event as TokenEvent
@@ -46,11 +46,9 @@ _EVENTS = {"PIN_LOCKED": TokenEvent.PIN_REFUSED, "TOKEN_CHANGED": TokenEvent.OTH
 
 class PersonalAttendant(Attendant):
     def __init__(self, token: TokenKeeper, changed: Callable[[], None], reset: Reset) -> None:
-        super().__init__(token, 0, self._returned, self._moved)
+        super().__init__(token, 0, self._returned, self._moved, reset)
         self.turns = Turns(token, lambda: self._lease is None and self.lane.state is State.OPEN)
         self._tell_pool = changed
-        self._reset = reset
-        self._is_clean = False  # nobody can be logged in to the card: not known of what another daemon left behind
         self._opened: dict[str, Any] = {}
         self._lease: Lease | None = None
         self._claim: Claim | None = None
@@ -91,13 +89,6 @@ class PersonalAttendant(Attendant):
         return next(iter(keys))
 
     # ---- the lane's life
-
-    async def _live(self) -> None:
-        try:
-            await self._clean()
-        except ResetFailed as failure:
-            raise StartFailed(f"its card may be logged in, and cannot be reset: {failure}") from None
-        await super()._live()
 
     async def _prepare(self, child: Child) -> None:
         """Open the token; the PIN comes with a person."""
@@ -255,7 +246,7 @@ class PersonalAttendant(Attendant):
         self.turns.close()
         await super().end()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOGOUT_S + RESET_S):
+            async with asyncio.timeout(LOGOUT_S + ANSWER_S):
                 await self._released.wait()
 
     def _why_over(self) -> str:
@@ -275,20 +266,11 @@ class PersonalAttendant(Attendant):
         await super()._clear_up()
         if in_order:
             await lease.relogins.over()
-        try:
-            await self._clean()
-        except ResetFailed as failure:  # tried again before the lane starts
-            log.warning("the card of token %s is not reset: %s", self.token.config.name, failure)
         self._lease = self._claim = None
         self._released.set()
         with contextlib.suppress(WrongEvent):  # an operator, or a wrong signature, has moved it on meanwhile
             self.token.on(TokenEvent.RELEASED)
         self._moved()
-
-    async def _clean(self) -> None:
-        if not self._is_clean:
-            await self._reset(self.token.config)
-            self._is_clean = True
 
     # ---- what it is told
 

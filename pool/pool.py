@@ -106,15 +106,17 @@ class Pool:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
         modules: dict[Any, Module] = {}
         for config in self._configs:
-            store = (str(config.module), tuple(sorted(config.environment.items())), config.module_sha256)
-            module = modules.setdefault(store, Module(config.module, config.environment, config.module_sha256))
+            # A module that is kept to one reader has nothing in common with its like for another.
+            what = (config.module_sha256, config.reader)
+            store = (str(config.module), tuple(sorted(config.environment.items())), *what)
+            module = modules.setdefault(store, Module(config.module, config.environment, *what))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:
                 self._personal_lanes.append(PersonalAttendant(keeper, self._changed, self._reset))
                 continue
             for index in range(config.lanes):
-                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed))
+                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed, self._reset))
         self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes()]
         self._tasks += [asyncio.create_task(k.look_for(), name=k.config.name) for k in self._keepers.values()]
         for task in self._tasks:

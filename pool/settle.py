@@ -20,7 +20,7 @@ def reason_for(problem: str) -> str:
     """The reason (errors.REASONS) for how a lane or a call ended."""
     if problem in REMOVED:
         return "TOKEN_REMOVED"
-    if problem == "TOKEN_TIMEOUT":
+    if problem in {"TOKEN_TIMEOUT", "PCSC_DOWN"}:
         return problem
     return shortage(problem) or ("MODULE_CRASH" if problem.startswith(("signal", "exit")) else "TOKEN_FAULT")
 

@@ -11,11 +11,8 @@ from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.pin import PinError
 from pool.process import Child
 from pool.public import order_bytes
-from pool.token import Event
+from pool.token import EVENTS, Event
 from pool.tries import Flags, TryRefused, check_machine
-
-# Of a module that must not be loaded nothing was run; it is looked at again by itself.
-_MEANS = {"absent": Event.GONE, "changed": Event.OTHER, "refused": Event.BREAKER}
 
 
 async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
@@ -25,6 +22,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         "t": "open",
         "module": str(config.module),
         "sha256": config.module_sha256,
+        "reader": config.reader,
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
@@ -32,7 +30,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     }
     answer = await child.ask(question, config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"], _MEANS.get(answer["why"]))
+        raise StartFailed(answer["detail"], EVENTS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
     assert token.identity is not None

@@ -31,12 +31,13 @@ from pkcs11.exceptions import (
     PKCS11Error,
 )
 
-from pool import libcrypto, wire
+from pool import libcrypto, opensc, wire
 from pool.child import harden, is_at_limit, limit, open_socket
-from pool.codes import Meaning, meaning
+from pool.codes import PIN_REFUSED, Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
 from pool.library import Library, LibraryRefused, check_environment
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
+from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
 PUBLIC_KEYS_MAX = (
@@ -47,6 +48,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
 
@@ -67,6 +69,8 @@ class Worker:
         self._named: list[tuple[bytes | None, str | None]] | None = None
         self._signer: Signer = by_library
         self._lease = ""
+        self._pcsc: Pcsc | None = None  # for a card, whose reader is known
+        self._reader, self._seen = "", Seen(False, False, 0)
         self._pin: str | None = None  # a person's, for keys that want it at each signature; gone with this process
 
     def serve(self) -> None:
@@ -94,14 +98,23 @@ class Worker:
             check_environment(os.environ)
             library = Library.find(message["module"], message["sha256"])
             self._module = library.path
+            if message["reader"] is not None:
+                self._pcsc, self._reader = Pcsc(), message["reader"]
+                self._seen = self._pcsc.find(self._reader)
+                opensc.configure(self._reader, self._pcsc.readers())
             self._lib = pkcs11.lib(library.path)
             library.check_again()
-            found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
+            shown = list(tokens(self._lib))
+            found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
                 if found and not named:
                     return {"t": "failed", "why": "changed", "detail": f"serial {text(found[0].serial)}"}
                 found = named
+            if self._pcsc is not None and not found:
+                if shown:
+                    return {"t": "failed", "why": "changed", "detail": other_card(self._reader, text(shown[0].label))}
+                return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
                 return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
@@ -111,6 +124,8 @@ class Worker:
             seen = self._see(self._named)
         except LibraryRefused as refused:
             return {"t": "failed", "why": "refused", "detail": str(refused)}
+        except PcscError as error:
+            return {"t": "failed", "why": error.why, "detail": error.detail}
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
@@ -131,6 +146,8 @@ class Worker:
 
     def _look(self, _message: dict[str, Any]) -> dict[str, Any]:
         """What the token shows now: a lane may have waited for hours, and its card may be another one."""
+        if gone := self._gone():
+            return {"t": "failed", "why": "absent", "detail": gone}
         try:
             token = self._token.slot.get_token()
             seen = self._see(self._named)
@@ -180,7 +197,7 @@ class Worker:
         problems, each = {}, []
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
-                key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+                key = self._private(cka_id, label)
                 if wants_pin(key):
                     if self._pin is None:
                         problems[ref] = "it wants its PIN at each signature, which only a lease with a typed PIN gives"
@@ -196,13 +213,42 @@ class Worker:
         self._each = frozenset(each)
         return {"t": "keys", "found": list(self._keys), "problems": problems, "each": each}
 
+    def _private(self, cka_id: bytes | None, label: str | None) -> Any:
+        """
+        By CKA_ID, which the halves of a pair share (PKCS#11 v3.1, 4.6.2), where there is one; labels are for people, and
+        OpenSC calls the halves of a PIV card's pair differently. Where several have one ID, the label decides.
+        """
+        try:
+            return self._session.get_key(
+                object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=None if cka_id else label
+            )
+        except MultipleObjectsReturned:
+            if not cka_id or not label:
+                raise
+            return self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+
     def _ping(self, _message: dict[str, Any]) -> dict[str, Any]:
         """Whether the token is still there, without a PIN and without a signature."""
+        if gone := self._gone():
+            return {"t": "pong", "lost": gone}
         try:
             token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": wire.WORKER_LIMIT if is_at_limit() else ckr(error)}
         return {"t": "pong", "lost": "" if token.serial == self._token.serial else "CKR_DEVICE_REMOVED"}
+
+    def _gone(self, within_s: float = 0.0) -> str:
+        """
+        What happened to the card since it was opened, '' where it has been there all the time. OpenSC notices neither that
+        pcscd has ended nor a card that is back before it looked.
+        """
+        if self._pcsc is None:
+            return ""
+        try:
+            now = self._pcsc.wait(self._reader, self._seen, within_s)
+        except PcscError:
+            return "PCSC_DOWN"
+        return "" if now == self._seen else "CKR_DEVICE_REMOVED"
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
@@ -238,8 +284,25 @@ class Worker:
             if self._verify:
                 check = libcrypto.verifier(algorithm, spki) or by_cryptography(algorithm, spki)
                 make = verified(make, from_token(algorithm), check)
+            if self._pcsc is not None:
+                make = self._explained(make)
             self._makers[ref, scheme, hash_] = make
         return make
+
+    def _explained(self, make: Make) -> Make:
+        """The same; a card that was pulled, which drivers have many words for, is told by the one that means it."""
+
+        def make_or_explain(item: bytes, address: int) -> int:
+            try:
+                return make(item, address)
+            except Refused as refused:
+                what = meaning(refused.code, begun=refused.begun)
+                is_clear = what is Meaning.REQUEST or (what is Meaning.SESSION and refused.begun)
+                if is_clear or refused.code in PIN_REFUSED:
+                    raise
+                raise Refused(self._gone(NOTICE_S) or refused.code, begun=refused.begun) from None
+
+        return make_or_explain
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""

@@ -208,10 +208,10 @@ class Token(_Section):
             raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
         if self.personal and self.kind == "smartcard" and self.reader is None:
             raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
-        if self.reader is not None and not self.personal:
-            raise ValueError("reader belongs to a personal token, whose card is reset after each use")
         if self.presence is not None and not self.personal:
             raise ValueError("presence belongs to a personal token: it says what its person does at it")
+        if self.reader is not None and self.lanes != 1:
+            raise ValueError("a token with a reader is a card, which signs one thing at a time: lanes = 1")
         return self
 
     def for_pool(self) -> TokenConfig:

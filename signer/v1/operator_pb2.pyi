@@ -108,6 +108,7 @@ class Token(_message.Message):
         DRAINED: _ClassVar[Token.State]
         LEASED: _ClassVar[Token.State]
         WAITING: _ClassVar[Token.State]
+        UNREACHABLE: _ClassVar[Token.State]
     STATE_UNSPECIFIED: Token.State
     ABSENT: Token.State
     CHANGED: Token.State
@@ -119,6 +120,7 @@ class Token(_message.Message):
     DRAINED: Token.State
     LEASED: Token.State
     WAITING: Token.State
+    UNREACHABLE: Token.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]

@@ -124,7 +124,7 @@ def gone(pid: int) -> bool:
 
 def children() -> list[psutil.Process]:
     """The lanes, probes and resets of this process that still run; a daemon beside has its own under it."""
-    found = processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.reset")
+    found = processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.card")
     return processes.living(found, lambda child: child.ppid() == os.getpid())
 
 

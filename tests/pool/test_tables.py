@@ -172,13 +172,13 @@ def test_the_fifth_loss_within_a_minute_opens_the_breaker() -> None:
 
 def test_a_token_is_configured_within_limits() -> None:
     """
-    A relative module path, a wild number of lanes, a person's token with a PIN or with two lanes, and a reader that would
-    never be reset are told by the token's name.
+    A relative module path, a wild number of lanes, a person's token with a PIN or with two lanes, and a card with two
+    lanes are told by the token's name.
     """
     of_a_person = (
         {"personal": True, "lanes": 2},
         {"personal": True, "pin": lambda: Pin("1234")},
-        {"reader": "Reader 0"},
+        {"reader": "Reader 0", "lanes": 2},
     )
     for wrong in ({"module": Path("lib.so")}, {"lanes": 0}, {"lanes": 65}, *of_a_person):
         with pytest.raises(ValueError, match="token card"):
