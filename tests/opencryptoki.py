@@ -80,6 +80,11 @@ class Opencryptoki:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespaces."""
+        return self._house.pid
+
     def start(self) -> None:
         """Start the daemon, and wait until a module can be initialised."""
         log = self.directory / "pkcsslotd.log"
@@ -120,6 +125,11 @@ class Opencryptoki:
         pairs = generate(self.module, self.environment, {"token_label": self.label}, self.pin, wanted)
         self.made |= pairs
         return pairs
+
+    def wrong_pin(self) -> None:
+        """Somebody else's wrong PIN."""
+        if not self._tool("--login", "--pin", "9" * len(self.pin), "--list-objects").returncode:
+            raise RuntimeError("a wrong PIN was right")
 
     def flags(self) -> set[str]:
         """What the token says of the user's PIN: of 'count low', 'final try', 'locked'."""
