@@ -24,7 +24,7 @@ from typing import Self
 from tests import door
 from tests.softhsm import SO_PIN, found, generate
 
-PIN = "12345678"  # this token takes none below 4, and its own default for a user is of 8
+PIN = "12345678"  # it takes 4 to 8
 TRIES = 3  # then it is locked, until its security officer gives another PIN
 START_S = 10.0
 MODULE = found("pkcs11/libopencryptoki.so")
@@ -112,9 +112,13 @@ class Opencryptoki:
         self.unblock(pin)
 
     def unblock(self, pin: str = "") -> None:
-        """The security officer gives the user a PIN (the same one without an argument): all tries are back."""
+        """
+        The security officer gives the user a PIN (the same one without an argument), and the user logs in: all tries are
+        back. The first alone would unlock it, and leave the warnings of a token that is not locked.
+        """
         self.pin = pin or self.pin
         self._must("--login", "--login-type", "so", "--so-pin", SO_PIN, "--init-pin", "--pin", self.pin)
+        self._must("--login", "--pin", self.pin, "--list-objects")
 
     def keys(self, kinds: Sequence[str]) -> dict[str, tuple[bytes, bytes]]:
         """Generate a key pair of each kind, CKA_LABEL the kind; kind -> (CKA_ID, DER SubjectPublicKeyInfo)."""
