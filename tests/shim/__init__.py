@@ -139,6 +139,10 @@ class Shim:
             raise ValueError(f"{fn} is not wrapped by the shim")
         return numbers.get(fn, 0)
 
+    def wrong_pins(self) -> int:
+        """How many PINs the real token has refused since the last right one: the count that `tries` goes by."""
+        return self.number("wrong PINs")
+
     def unfinished(self) -> list[Call]:
         """Calls entered and not left: under way, or those a process died in."""
         log = self.log()
