@@ -62,6 +62,7 @@ class TokenKeeper:
         self.serial = ""
         self.model = ""
         self.identity: TokenIdentity | None = None
+        self.gives_back = True  # its tries, after a right PIN (tries.gives_back)
         self.keys: dict[str, Key] | None = None  # public halves seen on it; None while it was never opened
         self._lanes_up = 0
         self._seen: Seen | None = None  # in the reader, when it was last looked at

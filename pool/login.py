@@ -66,7 +66,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
         finally:
             message.clear()  # an error's traceback would keep the PIN
     if answer["t"] == "logged-in":
-        await asyncio.to_thread(tries.accepted, identity)
+        await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
         return bool(answer["direct"])
     detail = answer["detail"]
     if detail in PIN_NOT_CHECKED:

@@ -355,7 +355,7 @@ class Pool:
             check_person(self._tries.count(keeper.identity), keeper.config.pin_tries, override=override)
             if override:
                 self._tries.override(keeper.identity, "an operator")
-            self._tries.grant(keeper.identity)
+            self._tries.grant(keeper.identity, anew=override and not keeper.gives_back)
         if keeper.state is tokens.State.QUARANTINED and keeper.identity is not None:
             assert self._tries is not None
             self._tries.release(keeper.identity)

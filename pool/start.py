@@ -12,7 +12,7 @@ from pool.pin import PinError
 from pool.process import Child
 from pool.public import order_bytes
 from pool.token import EVENTS, Event
-from pool.tries import Flags, TryRefused, check_machine
+from pool.tries import Flags, TryRefused, check_machine, gives_back
 
 
 async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
@@ -33,6 +33,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         raise StartFailed(answer["detail"], EVENTS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
+    token.gives_back = gives_back(answer["library"])
     assert token.identity is not None
     if token.tries.count(token.identity).quarantined:
         raise StartFailed("it made a wrong signature and was not seen to since", Event.WRONG_SIGNATURE)
@@ -64,7 +65,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     await asyncio.to_thread(tries.begin, identity)
     answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
     if answer["t"] == "logged-in":
-        await asyncio.to_thread(tries.accepted, identity)
+        await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
     elif answer["t"] == "refused":
         await asyncio.to_thread(tries.refused, identity)
         raise StartFailed(f"the token refused the PIN ({answer['detail']})", Event.PIN_REFUSED)

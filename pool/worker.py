@@ -138,6 +138,7 @@ class Worker:
             "t": "opened",
             "serial": text(self._token.serial),
             "model": f"{text(self._token.manufacturer_id)} {text(self._token.model)}",
+            "library": str(self._lib.library_description),
             "login": bool(self._token.flags & TokenFlag.LOGIN_REQUIRED),
             "pad": bool(self._token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
             "flags": flags(self._token),
