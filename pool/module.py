@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pool.process import Child, ChildLost
+from pool.process import ChildLost, Start
 
 log = logging.getLogger("pool")
 
@@ -16,15 +16,16 @@ LOOK_TIMEOUT_S = 10.0  # a probe: a busy card makes a listing wait for seconds (
 class Module:
     """A PKCS#11 module with its environment: one start at a time, and one look at it for all who ask at once."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str], start: Start) -> None:
         self.path = path
         self.environment = environment
+        self.start = start  # a child process that loads it
         self.lock = asyncio.Lock()
 
     async def look(self) -> list[dict[str, Any]] | None:
         """The module's tokens, by a probe process; None where it cannot say."""
         async with self.lock:
-            child = await Child.start("pool.probe", str(self.path), environment=self.environment)
+            child = await self.start("pool.probe", str(self.path), environment=self.environment)
             try:
                 answer = await child.ask(None, LOOK_TIMEOUT_S)
             except (ChildLost, TimeoutError) as error:

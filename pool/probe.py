@@ -7,6 +7,7 @@ by it. No PIN is ever sent from here. Started as `python -I -m pool.probe SOCKET
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pkcs11
@@ -19,10 +20,10 @@ from pool.shown import ckr, flags, publics, text, tokens
 PUBLIC_KEYS_MAX = 200  # a packet's worth
 
 
-def look(module: str) -> dict[str, Any]:
+def look(module: str, load: Callable[[str], Any] = pkcs11.lib) -> dict[str, Any]:
     """Every token: label, serial, model, PIN flags, and the public keys that show without a login."""
     try:
-        lib = pkcs11.lib(module)
+        lib = load(module)
         found = [_describe(token) for token in tokens(lib)]
     except (PKCS11Error, RuntimeError, OSError) as error:
         return {"t": "failed", "detail": ckr(error)}

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mmap import mmap
 from typing import Any
 
@@ -44,7 +44,7 @@ class Child:
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self.on_done: Callable[[dict[str, Any]], None] | None = None
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        self._loop.add_reader(sock, self._readable)
+        self._listen()
         self._waiter = self._loop.create_task(self._wait())
 
     @classmethod
@@ -99,8 +99,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL to the whole process group; idempotent."""
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
 
     async def close(self) -> None:
         """End it for certain and wait until the kernel has taken it back."""
@@ -123,12 +122,23 @@ class Child:
             while self._readable():
                 pass
         finally:  # also where the loop ends before the child, which ends when its socket does
-            self._loop.remove_reader(self._sock)
+            self._deaf()
             self._sock.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it may have forked
+        self._kill_group()  # what it may have forked
         if not self.ended.done():
             self.ended.set_result(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+
+    # What a child that is no process does in another way (fake.py).
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._sock, self._readable)
+
+    def _deaf(self) -> None:
+        self._loop.remove_reader(self._sock)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _readable(self) -> bool:
         try:
@@ -136,7 +146,7 @@ class Child:
         except (BlockingIOError, ConnectionError):
             return False
         if not packet:
-            self._loop.remove_reader(self._sock)
+            self._deaf()
             return False
         try:
             message = wire.unpack(packet)
@@ -149,6 +159,10 @@ class Child:
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
         return True
+
+
+# How a child is started: `Child.start`, or what stands for it where no process is wanted.
+Start = Callable[..., Awaitable[Child]]
 
 
 class Pages:

@@ -43,14 +43,17 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+Load = Callable[[str], Any]  # python-pkcs11's `lib`, or what looks like it
+Direct = Callable[[str, Any], Signer | None]
 CUT = "CUT"  # no return code of PKCS#11
 
 
 class Worker:
     """One token, one session, one frame at a time."""
 
-    def __init__(self, sock: Any, memory: mmap) -> None:
+    def __init__(self, sock: Any, memory: mmap, load: Load = pkcs11.lib, direct: Direct = direct) -> None:
         self._sock = sock
+        self._load, self._direct = load, direct  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
         self._token: Any = None
@@ -89,7 +92,7 @@ class Worker:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
         self._verify, self._module = message["verify"], message["module"]
         try:
-            self._lib = pkcs11.lib(message["module"])
+            self._lib = self._load(message["module"])
             found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
@@ -148,7 +151,7 @@ class Worker:
         except PKCS11Error as error:
             return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
         self._pin = pin if self._lease else None
-        straight = direct(self._module, self._session)
+        straight = self._direct(self._module, self._session)
         self._signer = straight or by_library
         return {"t": "logged-in", "direct": straight is not None}
 
