@@ -127,11 +127,7 @@ class TokenKeeper:
             await self.wait_for(away)
             await asyncio.sleep(TRIPPED_S if self.state is State.TRIPPED else LOOK_EVERY_S)
             if self.state in away:
-                try:
-                    seen = await self.look()
-                except OSError as error:  # no process can be started now
-                    log.warning("token %s cannot be looked for: %s", self.config.name, error)
-                    continue
+                seen = await self.look()
                 if self.state in away and seen is not None:
                     with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
                         self.on(*seen)

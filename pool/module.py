@@ -25,15 +25,19 @@ class Module:
     async def look(self) -> list[dict[str, Any]] | None:
         """The module's tokens, by a probe process; None where it cannot say."""
         async with self.lock:
-            child = await self.start("pool.probe", str(self.path), environment=self.environment)
             try:
-                answer = await child.ask(None, LOOK_TIMEOUT_S)
-            except (ChildLost, TimeoutError) as error:
+                answer = await self._ask()
+            except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now
                 answer = {"t": "failed", "detail": str(error) or "no answer in time"}
-            finally:
-                await child.close()
         if answer["t"] != "tokens":
             log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
             return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found
+
+    async def _ask(self) -> dict[str, Any]:
+        child = await self.start("pool.probe", str(self.path), environment=self.environment)
+        try:
+            return await child.ask(None, LOOK_TIMEOUT_S)
+        finally:
+            await child.close()

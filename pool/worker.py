@@ -30,7 +30,7 @@ from pkcs11.exceptions import (
 
 from pool import libcrypto, wire
 from pool.child import harden, open_socket
-from pool.codes import Meaning, meaning
+from pool.codes import TABLE, Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
@@ -178,6 +178,9 @@ class Worker:
                 self._keys[ref] = (key, spki, order_bytes)
             except PKCS11Error as error:
                 problems[ref] = ckr(error)
+                if TABLE.get(problems[ref], Meaning.REQUEST) is not Meaning.REQUEST:
+                    # It says nothing of the key: a lane would go on without it until its end.
+                    return {"t": "failed", "detail": f"{problems[ref]} while a private key was looked for"}
         if not each:
             self._pin = None
         self._each = frozenset(each)

@@ -13,7 +13,7 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -180,15 +180,15 @@ class Loop(asyncio.BaseEventLoop):
         pass
 
 
-def bury(loop: Loop) -> None:
+def bury(loop: Loop, tasks: Sequence[asyncio.Task[Any]]) -> None:
     """
-    What a crashed daemon leaves in this process is taken apart. Its coroutines would run their `finally` when they are
-    collected: by then nothing that they could reach is anybody's any more.
+    What a crashed daemon leaves in this process is taken apart, when the run is over: its coroutines run their `finally`,
+    and nothing of that may be part of it.
     """
     loop.set_exception_handler(lambda *_: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what such a `finally` would have awaited
-        for task in asyncio.all_tasks(loop):
+        for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
             for _ in range(10):  # one that waits for something on its way out is asked again
@@ -197,7 +197,6 @@ def bury(loop: Loop) -> None:
                     break
                 except BaseException:  # noqa: BLE001 -- whatever it says, it is a dead process's
                     continue
-        task = coroutine = None
     loop._ready.clear()  # type: ignore[attr-defined]
     loop._scheduled.clear()  # type: ignore[attr-defined]
     loop.close()
