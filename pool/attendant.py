@@ -150,8 +150,9 @@ class Attendant:
         timeout_s = self.token.config.start_timeout_s
         self._left.clear()
         try:
-            child = self._child = await Child.start(
-                "pool.worker", str(pages.fd), environment=self.token.module.environment, fds=(pages.fd,)
+            module = self.token.module
+            child = self._child = await module.start(
+                "pool.worker", str(pages.fd), environment=module.environment, fds=(pages.fd,)
             )
             async with asyncio.timeout(timeout_s):
                 await self._prepare(child)

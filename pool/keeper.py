@@ -135,11 +135,7 @@ class TokenKeeper:
             await self.wait_for(AWAY)
             await self._until_it_may_be_back()
             if self.state in AWAY:
-                try:
-                    seen = await self.look()
-                except OSError as error:  # no process can be started now
-                    log.warning("token %s cannot be looked for: %s", self.config.name, error)
-                    continue
+                seen = await self.look()
                 if self.state in AWAY and seen is not None:
                     with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
                         self.on(*seen)

@@ -37,6 +37,7 @@ from pool.mechanism import Algorithm
 from pool.module import Module
 from pool.personal import PersonalAttendant
 from pool.pin import Pin
+from pool.process import Child, Start
 from pool.reader import Reset, reset_card
 from pool.record import Record
 from pool.token import Presence, TokenConfig
@@ -85,6 +86,7 @@ class Pool:
         backlog_items_max: int = BACKLOG_ITEMS_MAX,
         caller_items_max: int = CALLER_ITEMS_MAX,
         reset: Reset = reset_card,
+        start: Start | None = None,
     ) -> None:
         names = [config.name for config in configs]
         if len(set(names)) != len(names):
@@ -93,6 +95,7 @@ class Pool:
         self._personal_lanes: list[PersonalAttendant] = []
         self._line = Line(Backlog(backlog_items_max, caller_items_max), self._service_lanes, self._refusal)
         self._reset = reset
+        self._start = start or Child.start
         self._keys = None if keys is None else {key.ref: key for key in keys}
         self._state_dir = state
         self._configs = list(configs)
@@ -109,7 +112,7 @@ class Pool:
             # A module that is kept to one reader has nothing in common with its like for another.
             what = (config.module_sha256, config.reader)
             store = (str(config.module), tuple(sorted(config.environment.items())), *what)
-            module = modules.setdefault(store, Module(config.module, config.environment, *what))
+            module = modules.setdefault(store, Module(config.module, config.environment, self._start, *what))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:

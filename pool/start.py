@@ -77,7 +77,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
 async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], dict[str, str], frozenset[str]]:
     """
     The keys whose private halves the lane found; what went wrong with the others; and those of the found that want a PIN
-    at each signature.
+    at each signature. Raises `StartFailed` where the token or the session fails, which is no key's fault.
     """
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)

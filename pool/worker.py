@@ -35,11 +35,12 @@ from pool import libcrypto, opensc, wire
 from pool.child import harden, is_at_limit, limit, open_socket
 from pool.codes import PIN_REFUSED, Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
-from pool.library import Library, LibraryRefused, check_environment
+from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
+_LOAD = loading(pkcs11.lib)
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
 )
@@ -48,6 +49,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+Direct = Callable[[str, Any], Signer | None]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
@@ -55,8 +57,9 @@ CUT = "CUT"  # no return code of PKCS#11
 class Worker:
     """One token, one session, one frame at a time."""
 
-    def __init__(self, sock: Any, memory: mmap) -> None:
+    def __init__(self, sock: Any, memory: mmap, load: Load = _LOAD, direct: Direct = direct) -> None:
         self._sock = sock
+        self._load, self._direct = load, direct  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
         self._token: Any = None
@@ -95,15 +98,11 @@ class Worker:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
         self._verify = message["verify"]
         try:
-            check_environment(os.environ)
-            library = Library.find(message["module"], message["sha256"])
-            self._module = library.path
             if message["reader"] is not None:
                 self._pcsc, self._reader = Pcsc(), message["reader"]
                 self._seen = self._pcsc.find(self._reader)
                 opensc.configure(self._reader, self._pcsc.readers())
-            self._lib = pkcs11.lib(library.path)
-            library.check_again()
+            self._lib, self._module = self._load(message["module"], message["sha256"])
             shown = list(tokens(self._lib))
             found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
@@ -179,7 +178,7 @@ class Worker:
         except PKCS11Error as error:
             return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
         self._pin = pin if self._lease else None
-        straight = direct(self._module, self._session)
+        straight = self._direct(self._module, self._session)
         self._signer = straight or by_library
         return {"t": "logged-in", "direct": straight is not None}
 
@@ -208,6 +207,7 @@ class Worker:
             except (NoSuchKey, MultipleObjectsReturned) as error:
                 problems[ref] = ckr(error)
             except PKCS11Error as error:
+                # It says nothing of the key: a lane would go on without it until its end.
                 return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}
         if not each:
             self._pin = None
