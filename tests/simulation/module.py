@@ -199,9 +199,7 @@ class Library:
 
     def get_slots(self, token_present: bool) -> list["LibrarySlot"]:
         def slots() -> list[LibrarySlot]:
-            return [
-                LibrarySlot(self, slot) for slot in self.module.slots if slot.card is not None or not token_present
-            ]
+            return [LibrarySlot(self, slot) for slot in self.module.slots if slot.card is not None or not token_present]
 
         found: list[LibrarySlot] = self.asked("C_GetSlotList", slots, lambda _action, _answer: [])
         return found
