@@ -338,7 +338,7 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "crashes": (
         crashes,
         "500 crashes of daemon, committer, lanes and power",
-        "row 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
+        "rows 3.3 and 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
     ),
     "restart": (
         restart,

@@ -140,7 +140,7 @@ def _serves(rig: Rig) -> bool:
     return rig.health() == SERVING
 
 
-def run(rig: Rig, crashes: int, seed: int, clients: int = 6) -> str:
+def run(rig: Rig, crashes: int, seed: int, clients: int = 8) -> str:
     """So many crashes; raises AssertionError, answers what happened."""
     chance, history = random.Random(seed), History()
     load = Clients(rig, clients, history)
