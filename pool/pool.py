@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pool import token as tokens
 from pool.attendant import Attendant
@@ -39,7 +39,7 @@ from pool.personal import PersonalAttendant
 from pool.pin import Pin
 from pool.reader import Reset, reset_card
 from pool.record import Record
-from pool.token import TokenConfig
+from pool.token import Presence, TokenConfig
 from pool.tries import Tries, check_person
 from pool.work import Outcomes, Work
 
@@ -104,17 +104,19 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
-        modules: dict[tuple[str, tuple[tuple[str, str], ...]], Module] = {}
+        modules: dict[Any, Module] = {}
         for config in self._configs:
-            store = (str(config.module), tuple(sorted(config.environment.items())))
-            module = modules.setdefault(store, Module(config.module, config.environment))
+            # A module that is kept to one reader has nothing in common with its like for another.
+            what = (config.module_sha256, config.reader)
+            store = (str(config.module), tuple(sorted(config.environment.items())), *what)
+            module = modules.setdefault(store, Module(config.module, config.environment, *what))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:
                 self._personal_lanes.append(PersonalAttendant(keeper, self._changed, self._reset))
                 continue
             for index in range(config.lanes):
-                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed))
+                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed, self._reset))
         self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes()]
         self._tasks += [asyncio.create_task(k.look_for(), name=k.config.name) for k in self._keepers.values()]
         for task in self._tasks:
@@ -187,19 +189,21 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, token_or_key: str, *, caller: str, pin: Pin, timeout_s: float, override: bool = False
+        self, token_or_key: str, *, caller: str, pin: Pin | None, timeout_s: float, override: bool = False
     ) -> AsyncIterator[Lease]:
         """
         A person's token for one caller, by the token's own PIN, for the time of the block and at most `timeout_s`, in
         which the wait for one's turn counts, too.
 
-        `token_or_key` is a personal token's name, or the `Key.ref` of a key on one. `override` spends a try that may be
+        `token_or_key` is a personal token's name, or the `Key.ref` of a key on one. `pin` is None for a token whose PIN is
+        typed at its reader. `override` spends a try that may be
         the last: it is written down. Raises `PinRefused` (PIN_INCORRECT, PIN_FINAL_TRY_GUARD, PIN_UNCLEAR),
         `Unavailable` (PIN_LOCKED, TOKEN_BUSY, what the token's state says, how its lane was lost), and `BadRequest`.
         When it is raised before the PIN was sent, the `Pin` may be used again; once sent it is forgotten.
         """
         deadline = time.monotonic() + timeout_s
         personal, key = self._personal(token_or_key)
+        personal.check_pin(pin)
         lease = await personal.lease(key, caller, pin, deadline, override=override)
         try:
             yield lease
@@ -259,6 +263,10 @@ class Pool:
             return ""
         return holders[0].token.refusal().reason
 
+    def presence(self, key: str) -> Presence | None:
+        """What a person does at the token that has this key."""
+        return next((lane.token.config.presence for lane in self._personal_holders(key)), None)
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 
@@ -317,7 +325,7 @@ class Pool:
         try:
             while True:
                 event.clear()
-                in_use = {tokens.State.READY, tokens.State.LEASED}
+                in_use = {tokens.State.READY} | tokens.IN_USE
                 yield any(keeper.state in in_use for keeper in self._keepers.values()) or any(
                     lane.lane.state is LaneState.OPEN for lane in self._personal_lanes
                 )

@@ -11,7 +11,7 @@ from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.pin import PinError
 from pool.process import Child
 from pool.public import order_bytes
-from pool.token import Event
+from pool.token import EVENTS, Event
 from pool.tries import Flags, TryRefused, check_machine, gives_back
 
 
@@ -21,6 +21,8 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     question = {
         "t": "open",
         "module": str(config.module),
+        "sha256": config.module_sha256,
+        "reader": config.reader,
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
@@ -28,7 +30,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     }
     answer = await child.ask(question, config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
+        raise StartFailed(answer["detail"], EVENTS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
     token.gives_back = gives_back(answer["library"])
@@ -49,7 +51,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if config.pin is None:
         if opened["login"]:
             raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
-        answer = await child.ask({"t": "login", "pin": None, "lease": ""}, config.start_timeout_s)
+        answer = await child.ask({"t": "login", "pin": None, "pad": False, "lease": ""}, config.start_timeout_s)
         if answer["t"] != "logged-in":
             raise StartFailed(f"it cannot be used without a PIN ({answer['detail']})")
         return bool(answer["direct"])
@@ -61,7 +63,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
-    answer = await child.ask({"t": "login", "pin": pin.reveal(), "lease": ""}, config.start_timeout_s)
+    answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
     if answer["t"] == "logged-in":
         await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
     elif answer["t"] == "refused":
@@ -79,4 +81,6 @@ async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], d
     """
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
+    if answer["t"] == "failed":
+        raise StartFailed(f"its keys cannot be looked for ({answer['detail']})")
     return frozenset(answer["found"]), answer["problems"], frozenset(answer["each"])

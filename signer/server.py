@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from pool import Key, Pool, TokenView
-from pool.token import State
+from pool.token import IN_USE, State
 from signer import books, checkpoint_key, revocation
 from signer import config as configs
 from signer import credential as rows
@@ -322,7 +322,7 @@ class Daemon:
             return True
         views = self._pool.snapshot()
         ready = any(view.state is State.READY and set(view.keys) - {own.ref} for view in views)
-        persons = (view for view in views if view.personal and view.state in {State.OPEN, State.LEASED})
+        persons = (view for view in views if view.personal and view.state in {State.OPEN} | IN_USE)
         return ready or not all(view.is_starting for view in persons)
 
     async def _watch_ledger(self) -> None:

@@ -399,9 +399,12 @@ def test_normal_delays(shim: Shim, start: Start, tmp_path: Path, softhsm: dict[s
         runs.append(durations(seeded))
     one, two = runs
     assert len(one) == 40
-    assert 0.010 < statistics.median(one) < 0.020
-    assert 0.002 < statistics.stdev(one) < 0.012
-    assert statistics.median(abs(a - b) for a, b in zip(one, two, strict=True)) < 0.0015
+    calm = [
+        min(pair) for pair in zip(one, two, strict=True)
+    ]  # the same draws; what else the machine did only adds to them
+    assert 0.010 < statistics.median(calm) < 0.020
+    assert 0.002 < statistics.stdev(calm) < 0.012
+    assert statistics.median(abs(a - b) for a, b in zip(one, two, strict=True)) < 0.003
 
 
 def test_hang_goes_on(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
@@ -454,9 +457,11 @@ def test_after_is_behind_the_real_call(shim: Shim, start: Start, softhsm: dict[s
     assert verified(driver("sign()"), softhsm)
 
 
-@pytest.mark.parametrize(("action", "gone"), [("crash", False), ("crash-after", True), ("exit 7", False)])
+@pytest.mark.parametrize(
+    ("action", "gone"), [("crash", False), ("crash-after", True), ("abort", False), ("exit 7", False)]
+)
 def test_deaths(action: str, gone: bool, shim: Shim, start: Start) -> None:
-    """`crash` and `exit` end the process before the real call, `crash-after` behind it; there is no leave."""
+    """`crash`, `abort` and `exit` end the process before the real call, `crash-after` behind it; there is no leave."""
     label = action.split(maxsplit=1)[0]
     shim.script(f"C_DestroyObject 1 {action}", "C_DestroyObject * log")
     driver = start()
@@ -465,7 +470,7 @@ def test_deaths(action: str, gone: bool, shim: Shim, start: Start) -> None:
         ' Attribute.TOKEN: True, Attribute.VALUE: b"x"})'
     )
     driver.ask(f'objects("{label}")[0].destroy()')
-    assert driver.ended() == (7 if label == "exit" else -signal.SIGSEGV)
+    assert driver.ended() == {"exit": 7, "abort": -signal.SIGABRT}.get(label, -signal.SIGSEGV)
     (call,) = shim.unfinished()
     assert (call.fn, call.ev, call.act) == ("C_DestroyObject", "enter", label)
     assert start()(f'len(objects("{label}"))') == ("0" if gone else "1")
@@ -498,6 +503,17 @@ def test_bad_outputs(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
     assert [call.len for call in leaves(shim, "C_Sign")] == [256, 256, 255, 256, 265]
     randoms = [driver("session.generate_random(128)") for _ in range(2)]
     assert randoms[0] != randoms[1] == str(bytes(16))
+
+
+def test_another_key(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
+    """`other-key`: the signature is of another key of the token than the one asked for, and the log says so."""
+    shim.script("C_SignInit 2 other-key 02ec")
+    driver = start()
+    assert verified(driver("sign()"), softhsm)
+    assert driver("sign(label='rsa')") in {"KeyTypeInconsistent", "MechanismInvalid", "GeneralError"}
+    shim.script("C_SignInit * other-key 01a1")
+    assert verified(driver("session.get_key(ObjectClass.PRIVATE_KEY, label='rsa') and sign()"), softhsm)
+    assert shim.signs()[-1].key == "01a1"
 
 
 def test_noise(shim: Shim, start: Start) -> None:
@@ -657,6 +673,22 @@ def test_what_is_only_passed_on_can_crash(function: str, shim: Shim, start: Star
     assert driver.ended() == -signal.SIGSEGV
 
 
+def test_leaks(shim: Shim, start: Start) -> None:
+    """`leak-memory` and `leak-files` keep what they take; where nothing is left they answer as a driver would."""
+    shim.script("C_Sign 1-2 leak-memory 50000000", "C_Sign 3 leak-memory 900000000000000", "C_Sign 4 leak-files 20")
+    driver = start()
+    sizes, files = ["open('/proc/self/statm').read().split()[0]", "len(os.listdir('/proc/self/fd'))"]
+    before = int(driver(sizes))
+    assert [len(driver("sign()")) for _ in range(2)] == [512] * 2
+    assert int(driver(sizes)) - before >= 2 * 50_000_000 // 4096
+    assert driver("sign()") == "HostMemory"
+    opened = int(driver(files))
+    assert len(driver("sign()")) == 512
+    assert int(driver(files)) == opened + 20
+    shim.script("C_Sign 5 leak-files 2000000")
+    assert driver("sign()") == "FunctionFailed"
+
+
 def test_fork(shim: Shim, start: Start) -> None:
     """`fork` leaves a child that outlives the call; the log has its pid; the call goes on at once."""
     shim.script("C_Sign 1 fork")
@@ -735,6 +767,7 @@ def test_a_script_changes_under_a_running_process(shim: Shim, start: Start) -> N
         "C_Sign 1 absent",
         "C_Sign 1 tries 3",
         "C_Sign 1 long 0",
+        "C_Sign 1 leak-files 0",
         "C_Login 1 tries 0",
         "C_GetTokenInfo 1 pin-flags 0x4",
         "C_GetTokenInfo 1 serial 12345678901234567",

@@ -31,16 +31,20 @@ typedef RV (*GET_ATTRIBUTE_VALUE)(ULONG session, ULONG object, ATTRIBUTE *list, 
 typedef RV (*SIGN)(ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length);
 typedef RV (*SIGN_FINAL)(ULONG session, BYTE *out, ULONG *out_length);
 typedef RV (*GET_SLOT_LIST)(BYTE present, ULONG *list, ULONG *count);
+typedef RV (*FIND_INIT)(ULONG session, ATTRIBUTE *list, ULONG count);
+typedef RV (*FIND)(ULONG session, ULONG *objects, ULONG most, ULONG *count);
+typedef RV (*FIND_FINAL)(ULONG session);
 typedef RV (*GET_TOKEN_INFO)(ULONG slot, void *info);
 enum { FUNCTIONS_IN_LIST = 68, C_GET_FUNCTION_LIST = 3, C_GET_SLOT_LIST = 4, C_GET_TOKEN_INFO = 6,
-       C_GET_ATTRIBUTE_VALUE = 24, C_SIGN = 43, C_SIGN_FINAL = 45 };
+       C_GET_ATTRIBUTE_VALUE = 24, C_FIND_OBJECTS_INIT = 26, C_FIND_OBJECTS = 27, C_FIND_OBJECTS_FINAL = 28,
+       C_SIGN = 43, C_SIGN_FINAL = 45 };
 typedef struct { BYTE major, minor; FUNCTION at[FUNCTIONS_IN_LIST]; } FUNCTION_LIST;
-enum { OK = 0, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, ARGUMENTS_BAD = 7, PIN_INCORRECT = 0xA0, PIN_LOCKED = 0xA4,
-       BUFFER_TOO_SMALL = 0x150 };
-enum { CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
+enum { OK = 0, HOST_MEMORY = 2, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, FUNCTION_FAILED = 6, ARGUMENTS_BAD = 7,
+       PIN_INCORRECT = 0xA0, PIN_LOCKED = 0xA4, BUFFER_TOO_SMALL = 0x150 };
+enum { CKO_PRIVATE_KEY = 3, CKA_CLASS = 0, CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
 /* CK_TOKEN_INFO begins with texts padded with spaces: label, manufacturer, model, serial; then come the flags. */
 enum { LABEL = 32, SERIAL_AT = 80, SERIAL = 16, FLAGS_AT = 96, TOKEN_INFO = 256 };
-enum { COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
+enum { PAD_FLAG = 0x100, COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
 
 enum { LOGGED = 1, FORGETS_KEYS = 2, OUTPUT = 4 };
 enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SESSIONS = 4096 };
@@ -68,7 +72,7 @@ enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SES
   X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), c.slot = &slot) \
   X(C_GetSessionInfo, 15, 0, (ULONG session, void *info), (session, info), c.session = &session) \
   X(C_Login, 18, LOGGED | FORGETS_KEYS, (ULONG session, ULONG user, BYTE *pin, ULONG length), \
-    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length) \
+    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length; c.pin = &pin; c.pin_room = &length) \
   X(C_Logout, 19, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
   X(C_CreateObject, 20, 0, (ULONG session, void *list, ULONG count, ULONG *object), (session, list, count, object), \
     c.session = &session) \
@@ -98,7 +102,7 @@ enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SES
   X(C_DigestKey, 40, 0, (ULONG session, ULONG key), (session, key), c.session = &session) \
   X(C_DigestFinal, 41, 0, ENDS) \
   X(C_SignInit, 42, 0, (ULONG session, MECHANISM *mechanism, ULONG key), (session, mechanism, key), \
-    c.session = &session; c.mechanism = mechanism; c.key = key) \
+    c.session = &session; c.mechanism = mechanism; c.key = key; c.signing_key = &key) \
   X(C_Sign, 43, LOGGED | OUTPUT, (ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length), \
     (session, data, length, out, out_length), c.session = &session; c.data = data; c.data_length = length; \
     c.out = out; c.out_length = out_length; c.room = ROOM(out_length); c.query = out == NULL) \
@@ -141,13 +145,14 @@ enum { WRAPPED(AS_ID) WRAPPED_COUNT, WRONG_PINS = WRAPPED_COUNT, COUNTERS };
 static const char *const names[] = { WRAPPED(AS_NAME) };
 static const int traits[] = { WRAPPED(AS_TRAITS) };
 
-/* From DELAY to LOG what comes before the call, from TRIES to REKEY what becomes of its answer: they all go on. */
-enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TRIES, WRONG, PIN_FLAGS, AS_LABEL, AS_SERIAL, REKEY,
-              TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, EXIT, CORRUPT, SHORT, LONG, ZERO,
-              ABSENT, VANISH };
-static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "tries", "wrong",
-  "pin-flags", "label", "serial", "rekey", "hang", "hold", "return", "after", "crash", "crash-after", "exit", "corrupt",
-  "short", "long", "zero", "absent", "vanish" };
+/* To LEAK_FILES what comes before the call, from TRIES to REKEY what becomes of it and its answer: they all go on. */
+enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, LEAK_MEMORY, LEAK_FILES, TRIES, WRONG, PIN_FLAGS, AS_LABEL,
+              AS_SERIAL, OTHER_KEY, REKEY, PAD, TYPED, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, ABORT,
+              EXIT, CORRUPT, SHORT, LONG, ZERO, ABSENT, VANISH };
+static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log",
+  "leak-memory", "leak-files", "tries", "wrong",
+  "pin-flags", "label", "serial", "other-key", "rekey", "pad", "typed", "hang", "hold", "return", "after", "crash", "crash-after",
+  "abort", "exit", "corrupt", "short", "long", "zero", "absent", "vanish" };
 
 struct rule {
   int function; char on[LABEL + 1]; uint64_t from, to, every;
@@ -156,8 +161,9 @@ struct rule {
 struct edit { enum action action; ULONG number; bool is_count; char text[LABEL + 1]; };
 struct call {
   int function; uint64_t n; bool query, logged;
-  ULONG *session, *opened, *slot, *slots, *found, *user, *out_length; ULONG pin_length, key, data_length, room;
-  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, present;
+  ULONG *session, *opened, *slot, *slots, *found, *user, *signing_key, *out_length, *pin_room;
+  ULONG pin_length, key, data_length, room;
+  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, **pin, present;
   char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
   double delay; pid_t child; struct rule end;          /* what the script says about this call */
   struct edit edits[EDITS]; int edit_count;
@@ -266,6 +272,10 @@ static bool parse_argument(struct rule *rule, char **rest) {
       text = *rest + strspn(*rest, " \t");
       *rest += strlen(*rest);
       return *text && (rule->text = strdup(text));
+    case LEAK_MEMORY: case LEAK_FILES:
+      rule->is_count = whole(word(rest), &end, &number) && !*end && number > 0;
+      rule->number = number;
+      return rule->is_count;
     case TRIES: case VANISH: case LONG:
       if (!whole(word(rest), &end, &number) || *end || number == 0) return false;
       rule->number = number;
@@ -283,6 +293,14 @@ static bool parse_argument(struct rule *rule, char **rest) {
       text = word(rest);
       return rule->function == F_C_GetTokenInfo && *text &&
              strlen(text) <= (rule->action == AS_LABEL ? LABEL : SERIAL) && (rule->text = strdup(text));
+    case PAD: return rule->function == F_C_GetTokenInfo;
+    case TYPED:
+      text = word(rest);
+      return rule->function == F_C_Login && *text && strlen(text) <= LABEL && (rule->text = strdup(text));
+    case OTHER_KEY:
+      text = word(rest);
+      return rule->function == F_C_SignInit && strlen(text) == strspn(text, "0123456789abcdef") && *text &&
+             strlen(text) % 2 == 0 && strlen(text) <= LABEL && (rule->text = strdup(text));
     case REKEY: return rule->function == F_C_GetAttributeValue;
     case CORRUPT: case ZERO: return traits[rule->function] & OUTPUT;
     case SHORT: return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
@@ -568,6 +586,31 @@ static void crash(void) {
   abort();
 }
 
+/* The private key with this CKA_ID, in hex. */
+static ULONG key_of(ULONG session, const char *hex) {
+  BYTE id[LABEL / 2];
+  ULONG class = CKO_PRIVATE_KEY, key, count = 0, length = strlen(hex) / 2;
+  for (ULONG i = 0; i < length; i++) sscanf(hex + 2 * i, "%2hhx", &id[i]);
+  ATTRIBUTE template[] = { { CKA_CLASS, &class, sizeof class }, { CKA_ID, id, length } };
+  FIND_INIT init = (FIND_INIT)real->at[C_FIND_OBJECTS_INIT];
+  FIND find = (FIND)real->at[C_FIND_OBJECTS];
+  FIND_FINAL final = (FIND_FINAL)real->at[C_FIND_OBJECTS_FINAL];
+  if (init(session, template, 2) != OK || find(session, &key, 1, &count) != OK || final(session) != OK || !count)
+    die("p11shim: there is no private key with the CKA_ID %s", hex);
+  return key;
+}
+
+/* Never given back; of memory only the addresses are used up, so that a limit of them is reached and the host is none
+ * the poorer.  False: there is no more, and a driver would answer so. */
+static bool leak_memory(ULONG bytes) {
+  return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
+static bool leak_files(ULONG count) {
+  while (count && open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0) count--;
+  return !count;
+}
+
 /* Matches the rules, writes the enter line, does what comes before.  False: the real function is not called. */
 static bool before(struct call *c, RV *rv) {
   bool forks = false;
@@ -617,14 +660,22 @@ static bool before(struct call *c, RV *rv) {
   if (c->end.action == HANG) pause_for(c->end.seconds);
   if (c->end.action == HOLD) hold(&script, c->end.seconds);
   if (c->end.action == CRASH) crash();
+  if (c->end.action == ABORT) abort();
   if (c->end.action == EXIT) _exit(c->end.number);
   if (c->end.action == RETURN) { *rv = c->end.number; return false; }
   if (gone) { *rv = SLOT_ID_INVALID; return false; }
-  for (int i = 0; i < c->edit_count; i++)
-    if (c->edits[i].action == TRIES && *c->user != CKU_SO && counters[WRONG_PINS].calls >= c->edits[i].number) {
-      *rv = PIN_LOCKED;
-      return false;
+  for (int i = 0; i < c->edit_count; i++) {
+    const struct edit *edit = &c->edits[i];
+    const bool locked = edit->action == TRIES && *c->user != CKU_SO && counters[WRONG_PINS].calls >= edit->number;
+    if (locked) { *rv = PIN_LOCKED; return false; }
+    if (edit->action == OTHER_KEY) *c->signing_key = c->key = key_of(*c->session, edit->text);
+    if (edit->action == LEAK_MEMORY && !leak_memory(edit->number)) { *rv = HOST_MEMORY; return false; }
+    if (edit->action == LEAK_FILES && !leak_files(edit->number)) { *rv = FUNCTION_FAILED; return false; }
+    if (edit->action == TYPED && !*c->pin) {  /* a caller with a PIN of his own has no need of the pad */
+      *c->pin = (BYTE *)edit->text;
+      *c->pin_room = strlen(edit->text);
     }
+  }
   if (c->mechanism) find_key(c);
   return true;
 }
@@ -646,6 +697,12 @@ static RV edited(const struct call *c, const struct edit *edit, RV rv) {
   if (rv != OK) return rv;
   if (edit->action == AS_LABEL) set_text(c->token_info, LABEL, edit->text);
   if (edit->action == AS_SERIAL) set_text(c->token_info + SERIAL_AT, SERIAL, edit->text);
+  if (edit->action == PAD) {
+    ULONG flags;
+    memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
+    flags |= PAD_FLAG;
+    memcpy(c->token_info + FLAGS_AT, &flags, sizeof flags);
+  }
   if (edit->action == PIN_FLAGS) {
     ULONG flags;
     memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
