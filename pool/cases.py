@@ -516,19 +516,22 @@ def put_back(given: Given) -> str:
     opened = Opened(given)
     _by_hand("pull")
     _by_hand("put back")
-    opened.f.call("C_CloseSession", opened.session)
     deadline = time.monotonic() + _BESIDE_S
-    while True:
-        try:
-            opened.slot = _slot(opened.f, given.label)
-            opened.session = opened.f.session(opened.slot)
-            break
-        except Answered as answered:
-            if time.monotonic() > deadline:
-                return answered.code
-            time.sleep(0.1)
-    code = opened.f.login(opened.session, given.pin)
-    return opened.sign_any() if code in {OK, "CKR_USER_ALREADY_LOGGED_IN"} else code
+    while (code := _once_more(opened, given)) != "verified" and time.monotonic() < deadline:
+        time.sleep(0.2)  # a reader takes a moment to see its card
+    return code
+
+
+def _once_more(opened: Opened, given: Given) -> str:
+    """What comes of another session, and of a signature in it."""
+    opened.f.call("C_CloseSession", opened.session)
+    try:
+        opened.slot = _slot(opened.f, given.label)
+        opened.session = opened.f.session(opened.slot)
+        code = opened.f.login(opened.session, given.pin)
+        return opened.sign_any() if code in {OK, "CKR_USER_ALREADY_LOGGED_IN"} else code
+    except Answered as answered:
+        return answered.code
 
 
 @case("a signature takes")

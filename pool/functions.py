@@ -16,16 +16,22 @@ SERIAL_SESSION = 4
 USER = 1
 # Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
 _PLACES = {
-
-        "C_Initialize": 1,
-        "C_Finalize": 2,
-        "C_GetInfo": 3,
-        "C_GetSlotList": 5,
-        "C_GetTokenInfo": 7,
-        "C_OpenSession": 13
-    ,
-    "C_CloseSession": 14, "C_CloseAllSessions": 15, "C_Login": 19, "C_Logout": 20, "C_GetAttributeValue": 25,
-    "C_FindObjectsInit": 27, "C_FindObjects": 28, "C_FindObjectsFinal": 29, "C_SignInit": 43, "C_Sign": 44,
+    "C_Initialize": 1,
+    "C_Finalize": 2,
+    "C_GetInfo": 3,
+    "C_GetSlotList": 5,
+    "C_GetTokenInfo": 7,
+    "C_OpenSession": 13,
+    "C_CloseSession": 14,
+    "C_CloseAllSessions": 15,
+    "C_Login": 19,
+    "C_Logout": 20,
+    "C_GetAttributeValue": 25,
+    "C_FindObjectsInit": 27,
+    "C_FindObjects": 28,
+    "C_FindObjectsFinal": 29,
+    "C_SignInit": 43,
+    "C_Sign": 44,
     "C_GenerateRandom": 65,
 }
 _OS_LOCKING = 2

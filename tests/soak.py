@@ -25,6 +25,7 @@ import psutil
 
 from signer.store import open_store
 from tests import abuse as abuses
+from tests import modules
 from tests.daemon import Rig, running, until
 from tests.pool import pins as pin_sequences
 from tests.postgres import Postgres
@@ -341,6 +342,18 @@ def pins(stack: str, sequences: int = 3_334) -> str:
     return f"{words}; none locked by us; {time.monotonic() - began:.0f} s"
 
 
+def all_modules() -> str:
+    """The forty cases of each module, as pool/MODULES.md has them."""
+    began, wanted, other = time.monotonic(), modules.published(), []
+    for module, stack in modules.STACKS.items():
+        with stack() as asked:
+            found = asked.answers()
+        names = [name for name in found if name not in modules.VARYING]
+        other += [f"{module}, {name}: {found[name]}" for name in names if found[name] != wanted[module][name]]
+    assert not other, "; ".join(other)
+    return f"{len(wanted)} modules as published, in {time.monotonic() - began:.0f} s"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -401,6 +414,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         )
         for stack in ("softhsm", "opencryptoki", "tpm")
     },
+    "modules": (
+        all_modules,
+        "40 cases of 5 modules",
+        "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
+    ),
     "histories": (
         histories,
         "100 000 correct histories, 10 000 tampered ones",
