@@ -15,6 +15,7 @@ from pool.cases import CASES, Given
 from pool.profile import profile
 from tests import softhsm
 from tests.card.pcscd import OPENSC, Pcscd
+from tests.card.piv import PIN as PIV_PIN
 from tests.card.piv import Card
 from tests.opencryptoki import Opencryptoki
 from tests.tpm import Tpm
@@ -104,7 +105,6 @@ STACKS: Mapping[str, Callable[[], contextlib.AbstractContextManager[Asked]]] = {
     "OpenSC 0.23.0, virtual PIV card": open_sc,
     "NSS 3.87.1": nss,
 }
-PIV_PIN = "123456"
 
 
 def table(columns: Mapping[str, Mapping[str, str]]) -> str:

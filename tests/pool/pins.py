@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pool import Pin, Pool, PoolError, TokenConfig, TokenView, TryRefused
+from tests.card.pcscd import OPENSC, Pcscd
+from tests.card.piv import PIN as PIV_PIN
+from tests.card.piv import PIN_REF, Card
 from tests.opencryptoki import Opencryptoki
 from tests.shim import Shim
 from tests.softhsm import MODULE, PIN, Store
@@ -130,14 +133,45 @@ class Chip:
         self.tpm.unblock()
 
 
+class Piv:
+    """A PIV card behind OpenSC, which sends the PIN when it wants to; the card counts what really came."""
+
+    wrong = "999999"
+    rules = ()
+    module = OPENSC
+
+    def __init__(self, pcscd: Pcscd) -> None:
+        self.card = Card()
+        self.card.add(0x9A, "p256", "card")
+        pcscd["reader"].insert(self.card)
+        self.environment, self.pin = pcscd.environment, PIV_PIN
+
+    def fresh(self) -> None:
+        self.card.unblock()
+        self.tidy()
+
+    def tidy(self) -> None:
+        self.card.reset()
+
+    def lost(self, shim: Shim) -> int:
+        left = self.card.tries[PIN_REF]
+        assert TRIES - left <= shim.wrong_pins() or not left, "OpenSC has sent a wrong PIN that was not ours"
+        return TRIES - left
+
+    def clear(self) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def counted(name: str) -> Iterator[Counted]:
-    """One of the stacks, running: 'softhsm', 'opencryptoki', 'tpm'."""
+    """One of the stacks, running: 'softhsm', 'opencryptoki', 'tpm', 'card'."""
     with contextlib.ExitStack() as stack:
         if name == "softhsm":
             yield SoftHsm(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         elif name == "opencryptoki":
             yield Soft(stack.enter_context(Opencryptoki()))
+        elif name == "card":
+            yield Piv(stack.enter_context(Pcscd("reader")))
         else:
             yield Chip(stack.enter_context(Tpm()))
 

@@ -9,16 +9,16 @@ import pytest
 
 from tests.pool import pins
 
-STACKS = ("softhsm", "opencryptoki", "tpm")
-FIXED = (3, 14, 16, 18, 27)  # in which all of it happens
-RANDOM = 3  # more of each stack, other ones in every run
+STACKS = ("softhsm", "opencryptoki", "tpm", "card")
+FIXED = (3, 14, 18, 27)  # in which all of it happens
+RANDOM = 2  # more of each stack, other ones in every run
 
 
 @pytest.mark.timeout(300)
 async def test_no_token_is_locked_by_us() -> None:
     """
     Row 2.5: right and wrong PINs, crashes between login and answer, answers that say nothing, flags that lie, operators and
-    persons who are wrong, over the shim before SoftHSM, opencryptoki and a TPM: no token is locked but by an override, none
+    persons who are wrong, over the shim before SoftHSM, opencryptoki, a TPM and a card: no token is locked but by an override, none
     has lost more tries than we know of, and no more logins are refused than persons have acted.
     """
     seeds = [*FIXED, *(random.randrange(10**6, 10**9) for _ in range(RANDOM))]
