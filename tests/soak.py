@@ -6,8 +6,10 @@ The tests run the same functions in a smaller size.
 """
 
 import argparse
+import asyncio
 import contextlib
 import itertools
+import logging
 import signal
 import sys
 import tempfile
@@ -16,13 +18,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from signer.store import open_store
 from tests import abuse as abuses
+from tests import modules
 from tests.daemon import Rig, running, until
+from tests.pool import pins as pin_sequences
 from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
@@ -59,6 +64,7 @@ The last outcome of each `make soak PART=...`, newest last.
 |---|---|---|---|
 """
 BATCH = 1_000  # digests in a call
+TOKENS_AT_ONCE = 5
 MEAN_STEPS = 32  # at least, of the runs of the state machine: some end early
 
 
@@ -313,6 +319,41 @@ def machine(steps: int = 20_000) -> str:
     return f"{done:,} steps in {time.monotonic() - began:.0f} s, no invariant broken; {words}"
 
 
+def pins(stack: str, sequences: int = 2_500) -> str:
+    """Random sequences of PINs over one kind of token, on five of them at a time; the seeds are 0 to `sequences` - 1."""
+    logging.getLogger("pool").setLevel(logging.CRITICAL)  # each refused PIN is a warning
+    seeds, tally, began = iter(range(sequences)), Counter[str](), time.monotonic()
+
+    async def on_one() -> None:
+        with pin_sequences.counted(stack) as token:
+            for seed in seeds:
+                tally.update(await pin_sequences.play(token, seed))
+
+    async def on_all() -> None:
+        await asyncio.gather(*(on_one() for _ in range(TOKENS_AT_ONCE)))
+
+    try:
+        asyncio.run(on_all())
+    except AssertionError as error:
+        print(*error.__notes__, sep="\n")
+        raise
+    assert tally["sequences"] == sequences, tally
+    words = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.items(), key=lambda pair: -pair[1]))
+    return f"{words}; none locked by us; {time.monotonic() - began:.0f} s"
+
+
+def all_modules() -> str:
+    """The forty cases of each module, as pool/MODULES.md has them."""
+    began, wanted, other = time.monotonic(), modules.published(), []
+    for module, stack in modules.STACKS.items():
+        with stack() as asked:
+            found = asked.answers()
+        names = [name for name in found if name not in modules.VARYING]
+        other += [f"{module}, {name}: {found[name]}" for name in names if found[name] != wanted[module][name]]
+    assert not other, "; ".join(other)
+    return f"{len(wanted)} modules as published, in {time.monotonic() - began:.0f} s"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -365,6 +406,19 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "20 000 steps",
         "row 3.2, I1 to I8: people, callers and an operator in any order, with restarts and crashes",
     ),
+    **{
+        f"pins-{stack}": (
+            partial(pins, stack),
+            "2 500 sequences of up to 5 steps",
+            f"row 2.5: PINs right and wrong, crashes, lies and persons over {stack}: no token is locked by us",
+        )
+        for stack in ("softhsm", "opencryptoki", "tpm", "card")
+    },
+    "modules": (
+        all_modules,
+        "40 cases of 5 modules",
+        "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
+    ),
     "histories": (
         histories,
         "100 000 correct histories, 10 000 tampered ones",
@@ -379,7 +433,7 @@ def main() -> int:
     part = parser.parse_args().part
     if part is None:
         for name, (_, _, line) in PARTS.items():
-            print(f"{name:12s} {line}")
+            print(f"{name:18s} {line}")
         return 0
     run, size, _ = PARTS[part]
     try:

@@ -112,6 +112,11 @@ class Tpm:
         said = self._run("tpm2_getcap", "properties-variable").stdout
         return int(next(line for line in said.splitlines() if "TPM2_PT_LOCKOUT_COUNTER" in line).split(":")[1], 0)
 
+    def tidy(self) -> None:
+        """What a resource manager does when a process is gone: its objects and sessions are flushed."""
+        for what in ("--transient-object", "--loaded-session"):
+            self._must("tpm2_flushcontext", what)
+
     def unblock(self) -> None:
         """The TPM's owner clears its lockout: all tries are back."""
         self._must("tpm2_dictionarylockout", "--clear-lockout")

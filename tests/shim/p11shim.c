@@ -741,13 +741,13 @@ static RV vanish(const struct call *c, ULONG count) {
 static RV after(struct call *c, RV rv, bool called) {
   const enum action action = c->end.action;
   const RV real_rv = rv;
-  if (called && action == CRASH_AFTER) crash();
   if (called && action == AFTER) rv = c->end.number;
   if (called && c->user && *c->user != CKU_SO) {  /* the token's own count, whatever it is made to answer */
     if (real_rv == OK) counters[WRONG_PINS].calls = 0;
     if (real_rv == PIN_INCORRECT) counters[WRONG_PINS].calls++;
   }
   if (called && c->function == F_C_InitPIN && real_rv == OK) counters[WRONG_PINS].calls = 0;
+  if (called && action == CRASH_AFTER) crash();
   for (int i = 0; called && i < c->edit_count; i++) rv = edited(c, &c->edits[i], rv);
   if (action == ABSENT && c->found && (rv == OK || rv == BUFFER_TOO_SMALL)) *c->found = 0, rv = OK;
   if (action == VANISH && (rv == OK || rv == BUFFER_TOO_SMALL)) rv = vanish(c, c->end.number);
