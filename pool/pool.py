@@ -261,6 +261,10 @@ class Pool:
             return ""
         return holders[0].token.refusal().reason
 
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float | None:
+        """When so many items of this caller would be done, seconds from now; None where nobody can sign with the key now."""
+        return None if self.problem(key) else self._line.done_in_s(key, algorithm, count, caller)
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 
