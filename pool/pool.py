@@ -66,6 +66,8 @@ class TokenView:
     lanes: tuple[tuple[Lane, int], ...]  # with the process id, 0 for none
     waiting: int  # digests in the line for keys of this token
     personal: bool
+    pin_tries_used: int  # may be spent
+    pin_tries: int
 
     @property
     def is_starting(self) -> bool:
@@ -270,6 +272,10 @@ class Pool:
         """What a person does at the token that has this key."""
         return next((lane.token.config.presence for lane in self._personal_holders(key)), None)
 
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float | None:
+        """When so many items of this caller would be done, seconds from now; None where nobody can sign with the key now."""
+        return None if self.problem(key) else self._line.done_in_s(key, algorithm, count, caller)
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 
@@ -313,15 +319,20 @@ class Pool:
             lanes=tuple((lane.lane, lane.pid) for lane in self._lanes() if lane.token is keeper),
             waiting=self._line.waiting_for(keys),
             personal=config.personal,
+            pin_tries_used=0 if keeper.identity is None else keeper.tries.known(keeper.identity).spent,
+            pin_tries=config.pin_tries,
         )
 
-    async def watch(self) -> AsyncIterator[list[TokenView]]:
-        """A snapshot now, and one after each change; changes faster than the reader are seen as one."""
-        async with contextlib.aclosing(self.changes()) as changes:
+    async def watch(self, every_s: float | None = None) -> AsyncIterator[list[TokenView]]:
+        """
+        A snapshot now, and one after each change; changes faster than the reader are seen as one. `every_s`: one after
+        this time, too, because what waits grows without one.
+        """
+        async with contextlib.aclosing(self.changes(every_s)) as changes:
             async for _ in changes:
                 yield self.snapshot()
 
-    async def changes(self) -> AsyncGenerator[bool, None]:
+    async def changes(self, every_s: float | None = None) -> AsyncGenerator[bool, None]:
         """Whether a token can sign, for a service or a person: now, and after each change of anything."""
         event = asyncio.Event()
         self._watchers.add(event)
@@ -332,7 +343,9 @@ class Pool:
                 yield any(keeper.state in in_use for keeper in self._keepers.values()) or any(
                     lane.lane.state is LaneState.OPEN for lane in self._personal_lanes
                 )
-                await event.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        await event.wait()
         finally:
             self._watchers.discard(event)
 
