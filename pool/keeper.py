@@ -15,7 +15,7 @@ from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
-from pool.token import EVENTS, REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.token import EVENTS, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
@@ -68,6 +68,8 @@ class TokenKeeper:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         before = self.state
         self.state = after(before, event)
+        if self.state is State.LOCKED and self.config.reader is not None:
+            detail = f"{detail}. {unblocking(self.config)}"
         if self.state is not before:
             self.since = time.time()
             self.detail = detail

@@ -31,7 +31,7 @@ from pkcs11.exceptions import (
 
 from pool import libcrypto, opensc, wire
 from pool.child import harden, open_socket
-from pool.codes import PIN_REFUSED, Meaning, meaning
+from pool.codes import PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
 from pool.cryptoki import Refused, Sign, Signer, direct
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
@@ -164,7 +164,10 @@ class Worker:
         except _PIN_REFUSED as error:
             return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
+            code = ckr(error)
+            if code not in PIN_NOT_CHECKED:
+                code = self._gone(NOTICE_S) or code
+            return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
         self._pin = pin if self._lease else None
         straight = direct(self._module, self._session)
         self._signer = straight or by_library
