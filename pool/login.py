@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from pool.codes import PIN_NOT_CHECKED, REMOVED
+from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
@@ -93,7 +93,7 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
     if detail in REMOVED:
         raise Unavailable("TOKEN_REMOVED", f"{detail} was the answer to the PIN; it counts as a try", COMES_BACK_S)
-    if detail == "PCSC_DOWN":
+    if detail == PCSC_DOWN:
         raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
     if count.open > OPEN_MAX:
         raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
@@ -104,7 +104,7 @@ async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], 
     """What the token says of its PIN now; raises `Unavailable` unless it is still the one that was opened."""
     answer = await child.ask({"t": "look"}, timeout_s)
     if answer["t"] == "failed":
-        reason = "PCSC_DOWN" if answer["detail"] == "PCSC_DOWN" else "TOKEN_ABSENT"
+        reason = PCSC_DOWN if answer["detail"] == PCSC_DOWN else "TOKEN_ABSENT"
         raise Unavailable(reason, f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
     if (answer["serial"], answer["publics"]) != (opened["serial"], opened["publics"]):
         raise Unavailable("TOKEN_CHANGED", f"token {token.config.name}: serial {answer['serial']}, or other keys")

@@ -31,8 +31,8 @@ from pkcs11.exceptions import (
 
 from pool import libcrypto, opensc, wire
 from pool.child import harden, open_socket
-from pool.codes import PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
-from pool.cryptoki import Refused, Sign, Signer, direct
+from pool.codes import CARD_GONE, PCSC_DOWN, PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
+from pool.cryptoki import Refused, Sign, Signer, direct, is_empty
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
@@ -220,6 +220,8 @@ class Worker:
         if gone := self._gone():
             return {"t": "pong", "lost": gone}
         try:
+            if is_empty(self._module, self._token.slot.slot_id):
+                return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": ckr(error)}
@@ -235,8 +237,8 @@ class Worker:
         try:
             now = self._pcsc.wait(self._reader, self._seen, within_s)
         except PcscError:
-            return "PCSC_DOWN"
-        return "" if now == self._seen else "CKR_DEVICE_REMOVED"
+            return PCSC_DOWN
+        return "" if now == self._seen else CARD_GONE
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""

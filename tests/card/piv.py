@@ -107,7 +107,11 @@ class Card:
         """Give it a key with this certificate (DER)."""
         assert reference in CERTIFICATES
         self.keys[reference], self.certificates[reference] = key, certificate
-        return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return self.spki(reference)
+
+    def spki(self, reference: int) -> bytes:
+        """The SubjectPublicKeyInfo (DER) of a key."""
+        return self.keys[reference].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def serial(self) -> str:
