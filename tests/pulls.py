@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from signer.v1 import signing_pb2 as pb
-from tests.card import Card, Pcscd
+from tests.card import Card, Pcscd, has_card
 from tests.card.pcscd import OPENSC
 from tests.card.piv import PIN, PIN_REF
 from tests.daemon import Rig, Token, running, until
@@ -132,7 +132,9 @@ def run(pulls: int, restarts: int, seed: int) -> str:
                 time.sleep(chance.uniform(0.0, 0.5))
                 if what == "pull":
                     pcscd["desk"].remove()
-                    time.sleep(chance.choice([chance.uniform(0.0, 0.4), chance.uniform(0.4, 1.5)]))
+                    # A hand is slower than pcscd, which looks every 0.4 s.
+                    until(lambda: not has_card(pcscd.environment, pcscd["desk"].name), what="pcscd sees it")
+                    time.sleep(chance.uniform(0.0, 1.0))
                     pcscd["desk"].insert(card)
                     took[what].append(load.signs_again(time.monotonic(), BACK_S, "an insertion"))
                 else:
