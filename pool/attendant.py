@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
-from pool.codes import shortage
+from pool.codes import CARD_GONE, PCSC_DOWN, shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
@@ -528,6 +528,11 @@ class Attendant:
         with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile
             if meaning is not None:
                 self.token.on(meaning, self.lane.problem)
+            elif self.lane.problem in {
+                CARD_GONE,
+                PCSC_DOWN,
+            }:  # no failure of the lane; its next start says what is there
+                log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
             elif not stopped:
                 log.warning("lane %s is lost: %s", self.lane.name, self.lane.problem)
                 if self.lane.lost(time.monotonic()):

@@ -15,7 +15,7 @@ from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
-from pool.token import EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.token import EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
@@ -72,6 +72,8 @@ class TokenKeeper:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         before = self.state
         self.state = after(before, event)
+        if self.state is State.LOCKED and self.config.reader is not None:
+            detail = f"{detail}. {unblocking(self.config)}"
         if self.state is not before:
             self.since = time.time()
             self.detail, self.reason = detail, reason
@@ -133,25 +135,30 @@ class TokenKeeper:
         """For ever: bring a token that is away back when a look without a PIN finds it in order."""
         while True:
             await self.wait_for(AWAY)
-            await self._until_it_may_be_back()
-            if self.state in AWAY:
-                seen = await self.look()
-                if self.state in AWAY and seen is not None:
-                    with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
-                        self.on(*seen)
+            seen = await self._news()
+            if self.state in AWAY and seen is not None:
+                with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
+                    self.on(*seen)
 
-    async def _until_it_may_be_back(self) -> None:
-        """A reader tells when something happens in it; whatever else is away is looked for from time to time."""
+    async def _news(self) -> tuple[Event, str] | None:
+        """
+        What becomes of a token that is away, as soon as something may have. A reader tells when: the lane then finds out
+        whose card was inserted. Whatever else is away is looked for from time to time.
+        """
         if self.state is State.TRIPPED:
             await asyncio.sleep(TRIPPED_S)
         elif self.config.reader is None:
             await asyncio.sleep(LOOK_EVERY_S)
         else:
+            last, self._seen = self._seen, None
             try:
-                self._seen = await reader.change(self.config, self._seen)
-            except reader.ReaderError:  # the look says why
-                self._seen = None
+                self._seen = await reader.change(self.config, last)
+            except (reader.ReaderError, OSError):  # the look says why
                 await asyncio.sleep(LOOK_EVERY_S)
+            if last is not None and self._seen not in {None, last}:
+                assert self._seen is not None
+                return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
+        return await self.look()
 
     async def look(self) -> tuple[Event, str] | None:
         """What a probe says of this token; None where it cannot say."""

@@ -205,3 +205,15 @@ class TokenConfig:
             raise ValueError(f"token {self.name}: only a person's token has somebody at it")
         if self.reader is not None and self.lanes != 1:
             raise ValueError(f"token {self.name}: a card has one lane, because it signs one thing at a time")
+
+
+def unblocking(config: TokenConfig) -> str:
+    """
+    What brings a card back whose PIN is locked. It is the card's own command (RESET RETRY COUNTER), with a secret that
+    is not ours to hold, and PKCS#11 has no word for it: C_InitPIN wants a security officer's login, which OpenSC does
+    not have for PIV cards. So it is OpenSC's program, which asks for PUK and PIN itself.
+    """
+    return (
+        f"If the card's PIN is locked: `pkcs15-tool --reader '{config.reader}' --unblock-pin` asks for its PUK and a new "
+        f"PIN; then unlock token {config.name} here"
+    )

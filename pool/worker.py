@@ -33,8 +33,8 @@ from pkcs11.exceptions import (
 
 from pool import libcrypto, opensc, wire
 from pool.child import harden, is_at_limit, limit, open_socket
-from pool.codes import PIN_REFUSED, Meaning, meaning
-from pool.cryptoki import Refused, Sign, Signer, direct
+from pool.codes import CARD_GONE, PCSC_DOWN, PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
+from pool.cryptoki import Refused, Sign, Signer, direct, is_empty
 from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
@@ -176,7 +176,10 @@ class Worker:
         except _PIN_REFUSED as error:
             return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
+            code = ckr(error)
+            if code not in PIN_NOT_CHECKED:
+                code = self._gone(NOTICE_S) or code
+            return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
         self._pin = pin if self._lease else None
         straight = self._direct(self._module, self._session)
         self._signer = straight or by_library
@@ -233,6 +236,8 @@ class Worker:
         if gone := self._gone():
             return {"t": "pong", "lost": gone}
         try:
+            if is_empty(self._module, self._token.slot.slot_id):
+                return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": wire.WORKER_LIMIT if is_at_limit() else ckr(error)}
@@ -248,8 +253,8 @@ class Worker:
         try:
             now = self._pcsc.wait(self._reader, self._seen, within_s)
         except PcscError:
-            return "PCSC_DOWN"
-        return "" if now == self._seen else "CKR_DEVICE_REMOVED"
+            return PCSC_DOWN
+        return "" if now == self._seen else CARD_GONE
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
