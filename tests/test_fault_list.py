@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fault_list import LAST, LIST, NOT_INJECTED, TESTS, Row, faults_of, rows, by_fault, written
+from tests.fault_list import LAST, LIST, NOT_INJECTED, TESTS, Row, by_fault, faults_of, rows, written
 
 ROWS = rows(LIST.read_text())
 
