@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module
-from pool.token import REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.token import ADVICE, REFUSAL, Event, State, TokenConfig, WrongEvent, after
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
@@ -69,7 +69,8 @@ class TokenKeeper:
             self.since = time.time()
             self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
-            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {detail}" if detail else "")
+            said = "; ".join(filter(None, (detail, ADVICE.get(self.state))))
+            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {said}" if said else "")
         self.moved()
 
     def moved(self) -> None:
@@ -106,7 +107,7 @@ class TokenKeeper:
         Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
         """
         if self.config.serial is None and self.serial and serial != self.serial:
-            raise StartFailed(f"serial {serial} instead of {self.serial}", Event.OTHER)
+            raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
         wanted = self.wanted()
         if wanted is None:
             found = list(_usable(publics))
@@ -114,7 +115,7 @@ class TokenKeeper:
             present = {spki for _, _, spki in publics}
             found = [key for key in wanted if key.spki in present]
         if not found:
-            none = "no credential names a key yet" if wanted == [] else "none of the configured keys is on it"
+            none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
         self.serial = serial
         self.keys = {}
@@ -132,7 +133,11 @@ class TokenKeeper:
                 try:
                     seen = await self.look()
                 except OSError as error:  # no process can be started now
-                    log.warning("token %s cannot be looked for: %s", self.config.name, error)
+                    log.warning(
+                        "token %s cannot be looked for: %s; it is tried again, see to the host's memory and open files",
+                        self.config.name,
+                        error,
+                    )
                     continue
                 if self.state in away and seen is not None:
                     with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
@@ -147,15 +152,26 @@ class TokenKeeper:
         if self.config.serial is not None:
             named = [token for token in found if token["serial"] == self.config.serial]
             if found and not named:
-                return Event.OTHER, f"serial {found[0]['serial']}"
+                return Event.OTHER, other_serial(found[0]["serial"])
             found = named
         if len(found) != 1:
-            return Event.GONE, f"{len(found)} tokens answer to its label"
+            return Event.GONE, how_many(len(found))
         try:
             self.recognise(found[0]["serial"], found[0]["publics"])
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""
+
+
+def how_many(tokens: int) -> str:
+    """Why a token is not known among those that are there."""
+    if tokens:
+        return f"{tokens} tokens answer to its label: name the serial of the right one in its configuration"
+    return "no token answers to its label"
+
+
+def other_serial(serial: str) -> str:
+    return f"its serial is {serial}, not the configured one"
 
 
 def _usable(publics: Sequence[tuple[bytes, str, bytes]]) -> Iterator[Key]:

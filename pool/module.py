@@ -32,7 +32,11 @@ class Module:
             finally:
                 await child.close()
         if answer["t"] != "tokens":
-            log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
+            log.warning(
+                "module %s cannot list its tokens: %s; they stay as they are, see to its driver, readers and configuration",
+                self.path,
+                answer["detail"],
+            )
             return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found

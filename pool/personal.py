@@ -93,7 +93,10 @@ class PersonalAttendant(Attendant):
         token = self.token
         self._opened = await open_token(child, token)
         if not self._opened["login"]:
-            raise StartFailed("it asks for no PIN, so that anybody could sign as its person", TokenEvent.PIN_REFUSED)
+            raise StartFailed(
+                "it asks for no PIN, so that anybody could sign as its person: give it one, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
         assert token.identity is not None
         try:
             check_spent(token.tries.count(token.identity), Flags(*self._opened["flags"]), token.config.pin_tries)
@@ -190,7 +193,7 @@ class PersonalAttendant(Attendant):
         try:
             await not_accepted(self.token, self.lane.problem, Flags(), is_refused=True)
         except PoolError as error:
-            detail = f"the token refused the PIN while it signed ({self.lane.problem})"
+            detail = f"the token refused the PIN while it signed ({self.lane.problem}): its person makes sure of it, then unlock it"
             raise StartFailed(detail, _EVENTS.get(error.reason)) from None
 
     # ---- the end of a lease
@@ -244,7 +247,11 @@ class PersonalAttendant(Attendant):
         try:
             await self._clean()
         except ResetFailed as failure:  # tried again before the lane starts
-            log.warning("the card of token %s is not reset: %s", self.token.config.name, failure)
+            log.warning(
+                "the card of token %s is not reset: %s; nobody gets it before it is, see to its reader",
+                self.token.config.name,
+                failure,
+            )
         self._lease = self._claim = None
         self._released.set()
         with contextlib.suppress(WrongEvent):  # an operator, or a wrong signature, has moved it on meanwhile
