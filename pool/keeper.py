@@ -15,7 +15,7 @@ from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
-from pool.token import EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
+from pool.token import ADVICE, EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
@@ -78,7 +78,8 @@ class TokenKeeper:
             self.since = time.time()
             self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
-            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {detail}" if detail else "")
+            said = "; ".join(filter(None, (detail, ADVICE.get(self.state))))
+            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {said}" if said else "")
         self.moved()
 
     def moved(self) -> None:
@@ -115,7 +116,7 @@ class TokenKeeper:
         Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
         """
         if self.config.serial is None and self.serial and serial != self.serial:
-            raise StartFailed(f"serial {serial} instead of {self.serial}", Event.OTHER)
+            raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
         wanted = self.wanted()
         if wanted is None:
             found = list(_usable(publics))
@@ -123,7 +124,7 @@ class TokenKeeper:
             present = {spki for _, _, spki in publics}
             found = [key for key in wanted if key.spki in present]
         if not found:
-            none = "no credential names a key yet" if wanted == [] else "none of the configured keys is on it"
+            none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
         self.serial = serial
         self.keys = {}
@@ -172,19 +173,30 @@ class TokenKeeper:
         if self.config.serial is not None:
             named = [token for token in found if token["serial"] == self.config.serial]
             if found and not named:
-                return Event.OTHER, f"serial {found[0]['serial']}"
+                return Event.OTHER, other_serial(found[0]["serial"])
             found = named
         if self.config.reader is not None and not found:
             if listed:
                 return Event.OTHER, other_card(self.config.reader, listed[0]["label"])
             return Event.GONE, no_token(self.config.reader)
         if len(found) != 1:
-            return Event.GONE, f"{len(found)} tokens answer to its label"
+            return Event.GONE, how_many(len(found))
         try:
             self.recognise(found[0]["serial"], found[0]["publics"])
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""
+
+
+def how_many(tokens: int) -> str:
+    """Why a token is not known among those that are there."""
+    if tokens:
+        return f"{tokens} tokens answer to its label: name the serial of the right one in its configuration"
+    return "no token answers to its label"
+
+
+def other_serial(serial: str) -> str:
+    return f"its serial is {serial}, not the configured one"
 
 
 def _usable(publics: Sequence[tuple[bytes, str, bytes]]) -> Iterator[Key]:

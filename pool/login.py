@@ -107,7 +107,7 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     except TriesSpent as spent:
         raise Unavailable("PIN_LOCKED", f"{detail}: {spent}") from None
     if detail == "CKR_PIN_LOCKED":
-        raise Unavailable("PIN_LOCKED", detail)
+        raise Unavailable("PIN_LOCKED", f"{detail}: unblock it with its PUK, then unlock it here")
     if is_refused:
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
     if detail in REMOVED:
@@ -115,7 +115,10 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     if detail == PCSC_DOWN:
         raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
     if count.open > OPEN_MAX:
-        raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
+        raise Unavailable(
+            "PIN_LOCKED",
+            f"{count.open} logins had no clear answer, the last {detail}: see to the token, then unlock it",
+        )
     raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
 
 

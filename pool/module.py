@@ -53,7 +53,11 @@ class Module:
         if answer["t"] != "tokens" and answer["why"] != "error":
             raise NoCard(answer["why"], answer["detail"])
         if answer["t"] != "tokens":
-            log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
+            log.warning(
+                "module %s cannot list its tokens: %s; they stay as they are, see to its driver, readers and configuration",
+                self.path,
+                answer["detail"],
+            )
             return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found

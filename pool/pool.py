@@ -70,6 +70,11 @@ class TokenView:
     pin_tries: int
 
     @property
+    def advice(self) -> str:
+        """What an operator does about it; '' where nothing is asked for."""
+        return tokens.ADVICE.get(self.state, "")
+
+    @property
     def is_starting(self) -> bool:
         """Whether it is being opened: neither a service nor a person could use it yet, and nothing forbids it."""
         waits = self.personal and any(lane.state is LaneState.OPEN for lane, _ in self.lanes)
@@ -386,4 +391,8 @@ class Pool:
 def _say_why(task: asyncio.Task[None]) -> None:
     """A keeper that ends by an error is a fault of ours: the log says which, and the token shows no sign of life."""
     if not task.cancelled() and task.exception() is not None:
-        log.critical("the task of %s ended", task.get_name(), exc_info=task.exception())
+        log.critical(
+            "the task of %s ended by a fault of ours: restart the service, and report it",
+            task.get_name(),
+            exc_info=task.exception(),
+        )

@@ -144,6 +144,16 @@ REFUSAL: dict[State, str] = {
     S.TRIPPED: "TOKEN_FAULT",
     S.DRAINED: "TOKEN_DRAINED",
 }
+# What an operator does about a token in this state; `detail` says before it what happened. Other states ask for nothing.
+ADVICE: dict[State, str] = {
+    S.ABSENT: "insert it or start its reader; it comes back by itself",
+    S.UNREACHABLE: "start pcscd, or let this user use it; it comes back by itself",
+    S.CHANGED: "put the configured token back, or register the keys of this one; it was sent no PIN",
+    S.LOCKED: "no PIN is sent to it until then",  # what to do depends, and stands in the detail
+    S.QUARANTINED: "examine it, then unlock it; nothing is signed with it until then",
+    S.TRIPPED: "it is looked at again every 30 s; where that does not help, see to its driver or reader",
+    S.DRAINED: "resume it when it may sign again",
+}
 
 
 IN_USE = frozenset({S.LEASED, S.WAITING})  # by a person

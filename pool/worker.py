@@ -108,7 +108,7 @@ class Worker:
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
                 if found and not named:
-                    return {"t": "failed", "why": "changed", "detail": f"serial {text(found[0].serial)}"}
+                    return {"t": "failed", "why": "changed", "serial": text(found[0].serial), "detail": ""}
                 found = named
             if self._pcsc is not None and not found:
                 if shown:
@@ -116,7 +116,7 @@ class Worker:
                 return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
-                return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
+                return {"t": "failed", "why": why, "count": len(found), "detail": ""}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
