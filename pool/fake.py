@@ -250,7 +250,7 @@ class Fakes:
             return module[0], path
 
         direct: Direct = lambda _path, session: module[0].direct(session)  # noqa: E731
-        Worker(_Socket(process), memory, load, direct).serve()
+        Worker(_Socket(process), memory, load, direct, lambda _path, _slot: False).serve()
 
     def _probe(self, process: Process, args: tuple[str, ...], _memory: mmap | None) -> None:
         path, _, reader = args

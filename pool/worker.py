@@ -50,6 +50,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
 Direct = Callable[[str, Any], Signer | None]
+Empty = Callable[[str, int], bool]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
@@ -57,9 +58,16 @@ CUT = "CUT"  # no return code of PKCS#11
 class Worker:
     """One token, one session, one frame at a time."""
 
-    def __init__(self, sock: Any, memory: mmap, load: Load = _LOAD, direct: Direct = direct) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        memory: mmap,
+        load: Load = _LOAD,
+        direct: Direct = direct,
+        is_empty: Empty = is_empty,
+    ) -> None:
         self._sock = sock
-        self._load, self._direct = load, direct  # others, where no module is wanted (fake.py)
+        self._load, self._direct, self._is_empty = load, direct, is_empty  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
         self._token: Any = None
@@ -236,7 +244,7 @@ class Worker:
         if gone := self._gone():
             return {"t": "pong", "lost": gone}
         try:
-            if is_empty(self._module, self._token.slot.slot_id):
+            if self._is_empty(self._module, self._token.slot.slot_id):
                 return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:

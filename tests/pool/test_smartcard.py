@@ -524,7 +524,7 @@ async def test_pcscd_is_killed_under_a_signature(pcscd: Pcscd, held: Held, tmp_p
         outcomes = held.checked(await signing)
         told = statuses(outcomes)
         assert told["INDETERMINATE", "PCSC_DOWN"] <= 1
-        assert told["SIGNED", ""] >= 3
+        assert told["SIGNED", ""] >= 2  # the last of the three may be the one that nobody was told of
         assert told["SIGNED", ""] + told["INDETERMINATE", "PCSC_DOWN"] + told["NOT_ATTEMPTED", "PCSC_DOWN"] == 30
         assert len(held.signed) <= told["SIGNED", ""] + 1
         await until(lambda: state(pool) == "UNREACHABLE")
