@@ -17,16 +17,17 @@ from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
-from pool.codes import shortage
+from pool.codes import CARD_GONE, PCSC_DOWN, shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
+from pool.reader import ANSWER_S, Reset, ResetFailed
 from pool.record import Intent, Unrecorded
 from pool.settle import Reading, reason_for
 from pool.start import find_keys, log_in, open_token
+from pool.token import EVENTS, WrongEvent
 from pool.token import Event as TokenEvent
 from pool.token import State as TokenState
-from pool.token import WrongEvent
 from pool.wire import FENCE, FRAMES_IN_FLIGHT
 from pool.work import Outcome, Status, Work
 
@@ -51,11 +52,17 @@ class Attendant:
     """
     One lane: its process, the frames it has, and their pages.
 
-    `give_back` takes the items that a lost lane never came to; `changed` is called when there is room or news.
+    `give_back` takes the items that a lost lane never came to; `changed` is called when there is room or news. A card is
+    `reset` before the first start and after each end: nobody is to find it logged in.
     """
 
     def __init__(
-        self, token: TokenKeeper, index: int, give_back: Callable[[Run, float], None], changed: Callable[[], None]
+        self,
+        token: TokenKeeper,
+        index: int,
+        give_back: Callable[[Run, float], None],
+        changed: Callable[[], None],
+        reset: Reset,
     ) -> None:
         self.token = token
         self.lane = Lane(token.config.name, index)
@@ -74,6 +81,10 @@ class Attendant:
         self._start_is_over = asyncio.Event()
         self._start_is_over.set()
         self._closing = False
+        self._reset = reset
+        self._left = asyncio.Event()  # set while there is no process, and what one has left is seen to
+        self._left.set()
+        self._is_clean = False  # nobody can be logged in to the card: not known of what another daemon left behind
 
     @property
     def pid(self) -> int:
@@ -104,6 +115,12 @@ class Attendant:
         """From exec to the end of the process; returns when it ended, raises `StartFailed` if it never came up."""
         self._killed_for = self.lane.problem = ""
         self._end_by = math.inf
+        try:
+            await self._clean()
+        except ResetFailed as failure:
+            event = EVENTS.get(failure.why)
+            detail = f"its card may be logged in, and cannot be reset: {failure}"
+            raise StartFailed(str(failure) if event else detail, event) from None
         self._pages = Pages()
         async with self.token.module.lock:
             if self.token.state not in ABLE or self._closing:  # it changed while this lane waited for its turn
@@ -131,9 +148,11 @@ class Attendant:
 
     async def _start(self, pages: Pages) -> Child:
         timeout_s = self.token.config.start_timeout_s
+        self._left.clear()
         try:
-            child = self._child = await Child.start(
-                "pool.worker", str(pages.fd), environment=self.token.module.environment, fds=(pages.fd,)
+            module = self.token.module
+            child = self._child = await module.start(
+                "pool.worker", str(pages.fd), environment=module.environment, fds=(pages.fd,)
             )
             async with asyncio.timeout(timeout_s):
                 await self._prepare(child)
@@ -146,9 +165,18 @@ class Attendant:
         child.on_done = self._frame_done
         return child
 
+    async def _clean(self) -> None:
+        """Raises `ResetFailed`."""
+        config = self.token.config
+        if not self._is_clean and (config.personal or config.reader is not None):
+            await self._reset(config)
+            self._is_clean = True
+
     async def _prepare(self, child: Child) -> None:
         """All that a process does before it signs."""
-        self.lane.direct = await log_in(child, self.token, await open_token(child, self.token))
+        opened = await open_token(child, self.token)
+        self._is_clean = False
+        self.lane.direct = await log_in(child, self.token, opened)
         await self._find_keys(child)
 
     async def _find_keys(self, child: Child) -> frozenset[str]:
@@ -237,6 +265,10 @@ class Attendant:
         child = self._child
         if child is not None:
             await child.stop(LOGOUT_S)
+        if self.token.config.reader is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await self._left.wait()
 
     def send(self, frame: Frame) -> None:
         """
@@ -487,6 +519,16 @@ class Attendant:
         self.lane.keys = frozenset()
         self.lane.on(Event.LOST)
         self._changed()
+        if child is not None:
+            try:
+                await self._clean()
+            except ResetFailed as failure:  # tried again before the lane starts
+                log.warning(
+                    "the card of token %s is not reset: %s; nobody gets it before it is, see to its reader",
+                    self.token.config.name,
+                    failure,
+                )
+        self._left.set()
 
     async def _after_life(self, stopped: bool, meaning: TokenEvent | None) -> None:
         """What the end means for the token; then rest, longer after each loss."""
@@ -500,6 +542,11 @@ class Attendant:
         with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile
             if meaning is not None:
                 self.token.on(meaning, self.lane.problem)
+            elif self.lane.problem in {
+                CARD_GONE,
+                PCSC_DOWN,
+            }:  # no failure of the lane; its next start says what is there
+                log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
             elif not stopped:
                 log.warning("lane %s is lost: %s; it is started again by itself", self.lane.name, self.lane.problem)
                 if self.lane.lost(time.monotonic()):

@@ -76,16 +76,28 @@ def flags(token: Any) -> list[bool]:
 def spki_of(public: Any) -> bytes | None:
     """The DER SubjectPublicKeyInfo of a public key object; None for a kind that is not signed with."""
     if public.key_type == KeyType.RSA:
-        exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
-        key = RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
-        spki: bytes = PublicKeyInfo.wrap(key, "rsa").dump()
-        return spki
-    if public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
-        head, length = _CURVES[public[Attribute.EC_PARAMS]]
-        point = _point(public[Attribute.EC_POINT], length)
-        return head + point if len(point) == length else None
+        return spki_of_values(KeyType.RSA, public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT])
+    if public.key_type == KeyType.EC:
+        return spki_of_values(KeyType.EC, params=public[Attribute.EC_PARAMS], point=public[Attribute.EC_POINT])
     if public.key_type == KeyType.EC_EDWARDS:
-        point = _point(public[Attribute.EC_POINT], _ED25519_BYTES)
+        return spki_of_values(KeyType.EC_EDWARDS, point=public[Attribute.EC_POINT])
+    return None
+
+
+def spki_of_values(
+    kind: int, modulus: bytes = b"", exponent: bytes = b"", params: bytes = b"", point: bytes = b""
+) -> bytes | None:
+    """The same of the values of its attributes: CKA_KEY_TYPE, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_EC_PARAMS, CKA_EC_POINT."""
+    if kind == KeyType.RSA:
+        numbers = {"modulus": int.from_bytes(modulus), "public_exponent": int.from_bytes(exponent)}
+        spki: bytes = PublicKeyInfo.wrap(RSAPublicKey(numbers), "rsa").dump()
+        return spki
+    if kind == KeyType.EC and params in _CURVES:
+        head, length = _CURVES[params]
+        point = _point(point, length)
+        return head + point if len(point) == length else None
+    if kind == KeyType.EC_EDWARDS:
+        point = _point(point, _ED25519_BYTES)
         return _ED25519 + point if len(point) == _ED25519_BYTES else None
     return None
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import signal
 import subprocess
@@ -27,7 +28,10 @@ import pytest
 
 from signer.store import open_store
 from tests import abuse as abuses
+from tests import modules
+from tests import pulls as pulling
 from tests.daemon import Rig, running, until
+from tests.pool import pins as pin_sequences
 from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
 from tests.pool.test_held import GROWTH_MB, held_by_lanes
 from tests.postgres import Postgres
@@ -68,6 +72,7 @@ The last outcome of each `make soak PART=...`, newest last.
 """
 BATCH = 1_000  # digests in a call
 PACE_S = 24.0  # two losses of a lane; a breaker opens at five in a minute
+TOKENS_AT_ONCE = 5
 MEAN_STEPS = 32  # at least, of the runs of the state machine: some end early
 
 
@@ -359,6 +364,15 @@ def visits(count: int = 200) -> str:
     return f"{clean} of {count} codes were in no process's memory one second after"
 
 
+def pulls(each: int = 25, rounds: int = 8) -> str:
+    """A card pulled and put back 25 times under load, and pcscd killed now and then; so many times anew."""
+    restarts = [3, 2] * (rounds // 2)
+    for seed, count in enumerate(restarts):
+        said = pulling.run(each, count, 2_600 + seed)
+        print(said, flush=True)
+    return f"{each * rounds} pulls, {sum(restarts)} restarts of pcscd, no restart of the daemon in a round; the last round: {said}"
+
+
 def machine(steps: int = 20_000) -> str:
     """The state machine of people, callers and an operator."""
     began = time.monotonic()
@@ -367,6 +381,41 @@ def machine(steps: int = 20_000) -> str:
     told = sorted(Machine.told.items(), key=lambda pair: -pair[1])
     words = ", ".join(f"{count:,} {what}" for what, count in told if not what.startswith("ListSubjects"))
     return f"{done:,} steps in {time.monotonic() - began:.0f} s, no invariant broken; {words}"
+
+
+def pins(stack: str, sequences: int = 2_500) -> str:
+    """Random sequences of PINs over one kind of token, on five of them at a time; the seeds are 0 to `sequences` - 1."""
+    logging.getLogger("pool").setLevel(logging.CRITICAL)  # each refused PIN is a warning
+    seeds, tally, began = iter(range(sequences)), Counter[str](), time.monotonic()
+
+    async def on_one() -> None:
+        with pin_sequences.counted(stack) as token:
+            for seed in seeds:
+                tally.update(await pin_sequences.play(token, seed))
+
+    async def on_all() -> None:
+        await asyncio.gather(*(on_one() for _ in range(TOKENS_AT_ONCE)))
+
+    try:
+        asyncio.run(on_all())
+    except AssertionError as error:
+        print(*error.__notes__, sep="\n")
+        raise
+    assert tally["sequences"] == sequences, tally
+    words = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.items(), key=lambda pair: -pair[1]))
+    return f"{words}; none locked by us; {time.monotonic() - began:.0f} s"
+
+
+def all_modules() -> str:
+    """The forty cases of each module, as pool/MODULES.md has them."""
+    began, wanted, other = time.monotonic(), modules.published(), []
+    for module, stack in modules.STACKS.items():
+        with stack() as asked:
+            found = asked.answers()
+        names = [name for name in found if name not in modules.VARYING]
+        other += [f"{module}, {name}: {found[name]}" for name in names if found[name] != wanted[module][name]]
+    assert not other, "; ".join(other)
+    return f"{len(wanted)} modules as published, in {time.monotonic() - began:.0f} s"
 
 
 # name -> (what is run in full, its size in words, one line for the list)
@@ -409,7 +458,7 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "crashes": (
         crashes,
         "500 crashes of daemon, committer, lanes and power",
-        "row 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
+        "rows 3.3 and 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
     ),
     "restart": (
         restart,
@@ -431,10 +480,28 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "200 guests",
         "row 7.3: a person's code is in no process's memory a second after she has gone, in 95 of 100 runs",
     ),
+    "pulls": (
+        pulls,
+        "200 pulls and insertions, 20 restarts of pcscd",
+        "row 2.6: a card pulled at random moments under load: nothing lost, no wrong key, signing within 3 s of insertion",
+    ),
     "machine": (
         machine,
         "20 000 steps",
         "row 3.2, I1 to I8: people, callers and an operator in any order, with restarts and crashes",
+    ),
+    **{
+        f"pins-{stack}": (
+            partial(pins, stack),
+            "2 500 sequences of up to 5 steps",
+            f"row 2.5: PINs right and wrong, crashes, lies and persons over {stack}: no token is locked by us",
+        )
+        for stack in ("softhsm", "opencryptoki", "tpm", "card")
+    },
+    "modules": (
+        all_modules,
+        "40 cases of 5 modules",
+        "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
     ),
     "histories": (
         histories,
@@ -450,7 +517,7 @@ def main() -> int:
     part = parser.parse_args().part
     if part is None:
         for name, (_, _, line) in PARTS.items():
-            print(f"{name:12s} {line}")
+            print(f"{name:18s} {line}")
         return 0
     run, size, _ = PARTS[part]
     try:

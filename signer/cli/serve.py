@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         if config.people.mail is not None and config.people.mail.has_login:
             reads.append(config.people.mail.login)
     if options.check:  # at a start, an anchor that is away is no reason not to sign
-        reads.append(partial(anchor.check, config.ledger))
+        reads += [partial(anchor.check, config.ledger), partial(_groups, config)]
     errors: list[ConfigError] = []
     for read in reads:
         try:
@@ -134,6 +134,22 @@ def _checkpoint_key(config: "Config", *, look: bool) -> None:
         print(f"paraph serve: not looked at, whether a credential has the checkpoints' key: {error}", file=sys.stderr)
     else:
         checkpoint_key.check_apart(spki, credentials.values())
+
+
+def _groups(config: "Config") -> None:
+    """Whether the credentials that there are make its groups; a start finds out by itself. Raises `ConfigError`."""
+    from signer import credential as rows
+    from signer import group
+    from signer.database import StoreError, where
+
+    if not config.group:
+        return
+    try:
+        credentials = rows.look(where(config))
+    except StoreError as error:
+        print(f"paraph serve: not looked at, whether a group's members are there: {error}", file=sys.stderr)
+    else:
+        group.check(config.group, credentials)
 
 
 def _mistakes(options: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:

@@ -44,7 +44,7 @@ enum { OK = 0, HOST_MEMORY = 2, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, FUNCTION
 enum { CKO_PRIVATE_KEY = 3, CKA_CLASS = 0, CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
 /* CK_TOKEN_INFO begins with texts padded with spaces: label, manufacturer, model, serial; then come the flags. */
 enum { LABEL = 32, SERIAL_AT = 80, SERIAL = 16, FLAGS_AT = 96, TOKEN_INFO = 256 };
-enum { COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
+enum { PAD_FLAG = 0x100, COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
 
 enum { LOGGED = 1, FORGETS_KEYS = 2, OUTPUT = 4 };
 enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SESSIONS = 4096 };
@@ -72,7 +72,7 @@ enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SES
   X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), c.slot = &slot) \
   X(C_GetSessionInfo, 15, 0, (ULONG session, void *info), (session, info), c.session = &session) \
   X(C_Login, 18, LOGGED | FORGETS_KEYS, (ULONG session, ULONG user, BYTE *pin, ULONG length), \
-    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length) \
+    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length; c.pin = &pin; c.pin_room = &length) \
   X(C_Logout, 19, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
   X(C_CreateObject, 20, 0, (ULONG session, void *list, ULONG count, ULONG *object), (session, list, count, object), \
     c.session = &session) \
@@ -147,11 +147,11 @@ static const int traits[] = { WRAPPED(AS_TRAITS) };
 
 /* To LEAK_FILES what comes before the call, from TRIES to REKEY what becomes of it and its answer: they all go on. */
 enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, LEAK_MEMORY, LEAK_FILES, TRIES, WRONG, PIN_FLAGS, AS_LABEL,
-              AS_SERIAL, OTHER_KEY, REKEY, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, ABORT,
+              AS_SERIAL, OTHER_KEY, REKEY, PAD, TYPED, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, ABORT,
               EXIT, CORRUPT, SHORT, LONG, ZERO, ABSENT, VANISH };
 static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log",
   "leak-memory", "leak-files", "tries", "wrong",
-  "pin-flags", "label", "serial", "other-key", "rekey", "hang", "hold", "return", "after", "crash", "crash-after",
+  "pin-flags", "label", "serial", "other-key", "rekey", "pad", "typed", "hang", "hold", "return", "after", "crash", "crash-after",
   "abort", "exit", "corrupt", "short", "long", "zero", "absent", "vanish" };
 
 struct rule {
@@ -161,9 +161,9 @@ struct rule {
 struct edit { enum action action; ULONG number; bool is_count; char text[LABEL + 1]; };
 struct call {
   int function; uint64_t n; bool query, logged;
-  ULONG *session, *opened, *slot, *slots, *found, *user, *signing_key, *out_length;
+  ULONG *session, *opened, *slot, *slots, *found, *user, *signing_key, *out_length, *pin_room;
   ULONG pin_length, key, data_length, room;
-  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, present;
+  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, **pin, present;
   char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
   double delay; pid_t child; struct rule end;          /* what the script says about this call */
   struct edit edits[EDITS]; int edit_count;
@@ -293,6 +293,10 @@ static bool parse_argument(struct rule *rule, char **rest) {
       text = word(rest);
       return rule->function == F_C_GetTokenInfo && *text &&
              strlen(text) <= (rule->action == AS_LABEL ? LABEL : SERIAL) && (rule->text = strdup(text));
+    case PAD: return rule->function == F_C_GetTokenInfo;
+    case TYPED:
+      text = word(rest);
+      return rule->function == F_C_Login && *text && strlen(text) <= LABEL && (rule->text = strdup(text));
     case OTHER_KEY:
       text = word(rest);
       return rule->function == F_C_SignInit && strlen(text) == strspn(text, "0123456789abcdef") && *text &&
@@ -667,6 +671,10 @@ static bool before(struct call *c, RV *rv) {
     if (edit->action == OTHER_KEY) *c->signing_key = c->key = key_of(*c->session, edit->text);
     if (edit->action == LEAK_MEMORY && !leak_memory(edit->number)) { *rv = HOST_MEMORY; return false; }
     if (edit->action == LEAK_FILES && !leak_files(edit->number)) { *rv = FUNCTION_FAILED; return false; }
+    if (edit->action == TYPED && !*c->pin) {  /* a caller with a PIN of his own has no need of the pad */
+      *c->pin = (BYTE *)edit->text;
+      *c->pin_room = strlen(edit->text);
+    }
   }
   if (c->mechanism) find_key(c);
   return true;
@@ -689,6 +697,12 @@ static RV edited(const struct call *c, const struct edit *edit, RV rv) {
   if (rv != OK) return rv;
   if (edit->action == AS_LABEL) set_text(c->token_info, LABEL, edit->text);
   if (edit->action == AS_SERIAL) set_text(c->token_info + SERIAL_AT, SERIAL, edit->text);
+  if (edit->action == PAD) {
+    ULONG flags;
+    memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
+    flags |= PAD_FLAG;
+    memcpy(c->token_info + FLAGS_AT, &flags, sizeof flags);
+  }
   if (edit->action == PIN_FLAGS) {
     ULONG flags;
     memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
@@ -727,13 +741,13 @@ static RV vanish(const struct call *c, ULONG count) {
 static RV after(struct call *c, RV rv, bool called) {
   const enum action action = c->end.action;
   const RV real_rv = rv;
-  if (called && action == CRASH_AFTER) crash();
   if (called && action == AFTER) rv = c->end.number;
   if (called && c->user && *c->user != CKU_SO) {  /* the token's own count, whatever it is made to answer */
     if (real_rv == OK) counters[WRONG_PINS].calls = 0;
     if (real_rv == PIN_INCORRECT) counters[WRONG_PINS].calls++;
   }
   if (called && c->function == F_C_InitPIN && real_rv == OK) counters[WRONG_PINS].calls = 0;
+  if (called && action == CRASH_AFTER) crash();
   for (int i = 0; called && i < c->edit_count; i++) rv = edited(c, &c->edits[i], rv);
   if (action == ABSENT && c->found && (rv == OK || rv == BUFFER_TOO_SMALL)) *c->found = 0, rv = OK;
   if (action == VANISH && (rv == OK || rv == BUFFER_TOO_SMALL)) rv = vanish(c, c->end.number);
