@@ -24,13 +24,14 @@ import pytest
 from rich.console import Console
 
 from signer.cli.board import Rates, advice, age, board, plain, summary
-from signer.cli.watching import SILENT_S, Feed, picture
+from signer.cli.watching import SILENT_S, picture
 from signer.client import Profile
 from signer.operator import WATCH_QUIET_S
 from signer.sync import SyncClient
 from signer.v1 import operator_pb2 as pb
 from tests.daemon import REPOSITORY, Rig, Token, running, until
 from tests.shim import Shim
+from tests.signer.access.calls import Caller
 from tests.signer.access.screen import Screen
 from tests.signer.people.terminal import ENVIRONMENT, profile
 from tests.softhsm import MODULE
@@ -260,6 +261,18 @@ def test_the_terminal_is_left_as_it_was(by: int | None, code: int, pool: Rig, tm
         assert "rack-hsm" in watching.screen.before
 
 
+def test_ctrl_z_gives_the_terminal_back(pool: Rig, tmp_path: Path) -> None:
+    """Stopped, it leaves the screen as it was; going on, it is back on its own."""
+    with Watching(profile(tmp_path, pool, "operator")) as watching:
+        watching.shows("live", "rack-hsm")
+        watching.process.send_signal(signal.SIGTSTP)
+        until(lambda: watching.look(0.05) or not watching.screen.is_other, 5)
+        assert watching.screen.has_cursor
+        watching.process.send_signal(signal.SIGCONT)
+        until(lambda: watching.look(0.05) or watching.screen.is_other, 5)
+        watching.shows("live", "rack-hsm", timeout_s=5)
+
+
 def test_a_restart_is_survived(tmp_path: Path) -> None:
     """The daemon is killed and started again: the picture stays and says that it is not live; then it is again, by itself."""
     rig = Rig()
@@ -407,14 +420,24 @@ def test_ages() -> None:
     assert age("junk", 0) == "?"
 
 
-def test_silence_is_told() -> None:
-    """A daemon that says nothing for 12 s, though it says something every 5 s, is not taken for a pool that stands still."""
-    feed = Feed(heard_s=100.0)
-    assert not feed.silence(100.0 + SILENT_S)
-    assert "has said nothing" in feed.silence(100.1 + SILENT_S)
-    feed.problem = "gone"
-    assert feed.silence(100.0) == "gone"
+def test_silence_is_told(pool: Rig, tmp_path: Path) -> None:
+    """
+    A daemon says every 5 s that its picture still holds. One that says nothing for longer is not taken for a pool that
+    stands still: it is told, and called anew until it answers.
+    """
+    with Caller(pool, "operator") as operator:
+        answers = operator.operator.WatchTokens(pb.WatchTokensRequest(), timeout=WATCH_QUIET_S * 2)
+        first, began = next(answers), time.monotonic()
+        assert (next(answers), time.monotonic() - began < WATCH_QUIET_S + 2) == (first, True)
+        answers.cancel()
     assert WATCH_QUIET_S * 2 < SILENT_S
+    script = "import signer.cli.watching as w; w.SILENT_S = 1.0; from signer.__main__ import main; main()"
+    words = ["-c", script, "tokens", "--watch", "--json", "--profile", str(profile(tmp_path, pool, "operator"))]
+    with piped([sys.executable, *words]) as process:
+        told = [json.loads(process.stdout.readline()) for _ in range(3)]
+        assert [(each["live"], each["problem"]) for each in told] == [
+            (True, ""), (False, "the daemon has said nothing for 1 s"), (True, ""),
+        ]  # fmt: skip
 
 
 def test_a_window_that_is_too_low() -> None:
