@@ -110,11 +110,11 @@ class Watching:
         while True:
             place = 0
             for text in texts:
-                place = self.screen.text.find(text, place) + len(text) if place >= 0 else -1
+                place = self.screen.picture.find(text, place) + len(text) if place >= 0 else -1
                 place = -1 if place < len(text) else place
             if place >= 0 and self.screen.is_other:
-                return self.screen.text
-            assert time.monotonic() < end and self._read(end), f"no {texts} on:\n{self.screen.text}"
+                return self.screen.picture
+            assert time.monotonic() < end and self._read(end), f"no {texts} on:\n{self.screen.picture}"
 
     def resize(self, columns: int, rows: int) -> None:
         old, self.screen = self.screen, Screen(columns, rows)
@@ -205,13 +205,13 @@ def test_under_load(pool: Rig, tmp_path: Path) -> None:
     with Watching(profile(tmp_path, pool, "operator")) as watching, load(pool.profile("portal")):
         watching.shows("1 of 1, 1 busy", "2 of 2, 2 busy")
         until(lambda: 3 <= rate(watching, "card") <= 1 / SLOW_S and rate(watching, "rack-hsm") > 50, 15)
-        assert line_of(watching.screen.text, "stick")[8] == "-"
+        assert line_of(watching.screen.picture, "stick")[8] == "-"
 
 
 def rate(watching: Watching, token: str) -> float:
     """NOW/S of a token with a busy lane, after a while in which the picture may have changed."""
     watching.look(0.3)
-    words = line_of(watching.screen.text, token)
+    words = line_of(watching.screen.picture, token)
     now = words[words.index("busy") + 1] if "busy" in words else "0"
     return 0.0 if now == "-" else float(now.replace(",", ""))
 
@@ -319,6 +319,7 @@ def test_json_is_a_line_a_change(pool: Rig, tmp_path: Path) -> None:
         first = json.loads(seen[0])
         assert (first["live"], first["problem"], len(first["tokens"])) == (True, "", 6)
         assert {"pin_tries_used", "pin_tries", "personal", "since", "detail", "lanes"} <= first["tokens"][0].keys()
+        assert not select.select([process.stdout], [], [], 1.5)[0], "a line without a change"
         for what, state in (("drain", "DRAINED"), ("resume", "READY")):
             change(pool, what, "card")
             until(lambda: seen.append(process.stdout.readline()) or state_in(seen[-1], "card") == state, 15)  # noqa: B023
