@@ -27,7 +27,7 @@ _PLACES = {
     "pool.mechanism": ("Algorithm", "Hash", "Scheme"),
     "pool.pin": ("Pin", "PinError", "PinFile"),
     "pool.pool": ("Pool", "TokenView"),
-    "pool.token": ("TokenConfig", "WrongEvent"),
+    "pool.token": ("Presence", "TokenConfig", "WrongEvent"),
     "pool.tries": ("TryRefused",),
     "pool.work": ("Outcome", "Outcomes", "Status"),
 }
@@ -50,6 +50,7 @@ __all__ = [
     "PinRefused",
     "Pool",
     "PoolError",
+    "Presence",
     "Scheme",
     "Status",
     "TokenConfig",

@@ -101,7 +101,8 @@ class Line:
 
     def withdraw_all(self, reason: str) -> None:
         """Every request is answered now, and nothing more of any is started."""
-        for work in {*self._backlog, *(run.work for lane in self._lanes for f in lane.frames for run in f.runs)}:
+        given = (run.work for lane in self._lanes for frame in lane.frames for run in frame.runs)
+        for work in dict.fromkeys((*self._backlog, *given)):  # each once, in an order
             self._withdraw(work, reason)
 
     def lost(self, run: Run, seconds: float) -> None:

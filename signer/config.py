@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from pool import LibraryRefused, PinFile, TokenConfig
+from pool import LibraryRefused, PinFile, Presence, TokenConfig
 from pool.library import Library, check_environment
 from signer.fetch import check_url as check_fetched
 from signer.message import check_tell
@@ -164,6 +164,7 @@ class Token(_Section):
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
     personal: bool = False
     reader: str | None = None
+    presence: Presence | None = None
     start_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     sign_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     environment: dict[str, str] = Field(default_factory=dict)
@@ -207,8 +208,10 @@ class Token(_Section):
             raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
         if self.personal and self.kind == "smartcard" and self.reader is None:
             raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
-        if self.reader is not None and not self.personal:
-            raise ValueError("reader belongs to a personal token, whose card is reset after each use")
+        if self.presence is not None and not self.personal:
+            raise ValueError("presence belongs to a personal token: it says what its person does at it")
+        if self.reader is not None and self.lanes != 1:
+            raise ValueError("a token with a reader is a card, which signs one thing at a time: lanes = 1")
         return self
 
     def for_pool(self) -> TokenConfig:
@@ -233,6 +236,7 @@ class Token(_Section):
             pin_tries=self.pin_tries,
             personal=self.personal,
             reader=self.reader,
+            presence=self.presence,
             start_timeout_s=self.start_timeout_s,
             sign_timeout_s=self.sign_timeout_s,
             environment=self.environment,

@@ -187,7 +187,7 @@ class OperatorService:
             kind=view.kind,
             state=view.state.value,
             since=rfc3339(datetime.fromtimestamp(view.since, UTC)),
-            detail=view.detail,
+            detail="; ".join(filter(None, (view.detail, view.advice))),
             label=view.label,
             serial=view.serial,
             model=view.model,

@@ -292,6 +292,7 @@ class SigningService:
             gate=credential.gate.value,
             subject=credential.subject,
             state=credential.state.value,
+            presence=self._pool.presence(credential.key.ref) or "",
         )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signer import randomness
 from signer.cli.exits import CONFIG, OK, TEMPORARY
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon can reload: by default it would end the process
+    try:
+        randomness.check()  # before the imports: some of them want random bytes already, and would wait for ever
+    except randomness.NoRandomness as error:
+        print(f"paraph serve: {error}", file=sys.stderr)
+        return TEMPORARY
     # Late imports: the client's installation has none of them.
     from signer import anchor
     from signer import config as configs

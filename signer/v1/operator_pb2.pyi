@@ -107,6 +107,8 @@ class Token(_message.Message):
         TRIPPED: _ClassVar[Token.State]
         DRAINED: _ClassVar[Token.State]
         LEASED: _ClassVar[Token.State]
+        WAITING: _ClassVar[Token.State]
+        UNREACHABLE: _ClassVar[Token.State]
     STATE_UNSPECIFIED: Token.State
     ABSENT: Token.State
     CHANGED: Token.State
@@ -117,6 +119,8 @@ class Token(_message.Message):
     TRIPPED: Token.State
     DRAINED: Token.State
     LEASED: Token.State
+    WAITING: Token.State
+    UNREACHABLE: Token.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]

@@ -42,7 +42,7 @@ asyncio.run(main())
 def programs() -> set[str]:
     """What is started as a child, by the source."""
     files = [path for package in ("pool", "signer") for path in (ROOT / package).rglob("*.py")]
-    return {word for path in files for word in re.findall(r'Child\.start\(\s*"([a-z_.]+)"', path.read_text())}
+    return {word for path in files for word in re.findall(r'\.start\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text())}
 
 
 def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libpcsclite.so.1", "pcsc.c"], cwd=directory, check=True)
     shim.script("C_GetSlotList * hang 60")
     words = {
-        "pool.probe": [shim.module, ""],
-        "pool.reset": ["a reader"],
+        "pool.probe": [shim.module, "", ""],
+        "pool.card": ["a reader", '["reset"]'],
         "pool.worker": ["PAGE"],
         "signer.assembler": [],
         "signer.committer": ["STREAM"],
