@@ -191,10 +191,13 @@ def test_the_picture(pool: Rig, tmp_path: Path) -> None:
         assert line_of(text, "stick")[1:3] == ["!", "LOCKED"]
         assert line_of(text, "stick")[-3:] == ["1", "of", "3"]
         watching.shows(
-            "stick", "why: the token refused the PIN", "next: make sure of its PIN; then: paraph tokens --unlock stick"
+            "stick",
+            "why: the token refused the PIN",
+            "check its PIN file",
+            "next: when it is seen to: paraph tokens --unlock stick",
         )
-        watching.shows("gone", "! ABSENT", "next: insert it, or see to its reader")
-        watching.shows("swapped", "! CHANGED", "next: put the configured token back (label other); no PIN was sent")
+        watching.shows("gone", "! ABSENT", "why: no token answers to its label", "insert it or start its reader")
+        watching.shows("swapped", "! CHANGED", "put the configured token back", "it was sent no PIN")
         watching.shows("ada-stick", "OPEN", "it waits for its person's PIN")
         assert watching.screen.colours
         assert not watching.screen.has_cursor
@@ -370,13 +373,15 @@ def drawn(*tokens: Any, columns: int = 200) -> str:
 
 @pytest.mark.parametrize("state", [name for name in pb.Token.State.keys() if name != "STATE_UNSPECIFIED"])  # noqa: SIM118
 def test_every_state_says_what_to_do(state: str) -> None:
-    """Each state in which a token does not sign says what to do, or what it waits for; a command names the token."""
-    shown = drawn(token(state=state, detail="" if state in {"OPEN", "READY"} else "so it is"))
+    """Each state is shown by its word and with what the service says; a command is given whole, with the token's name."""
+    shown = drawn(token(state=state, detail="so it is; do this"))
     assert state in shown
-    assert ("next:" in shown or "it is being opened" in shown) is (state not in {"READY", "LEASED"})
+    assert "why: so it is; do this" in shown
+    commands = {"LOCKED": "--unlock t", "QUARANTINED": "--unlock t", "TRIPPED": "--unlock t", "DRAINED": "--resume t"}
+    assert ("next:" in shown) is (state in commands)
+    assert f"paraph tokens {commands.get(state, '')}" in shown or state not in commands
     assert ("! needs you: t" in shown) is (state in {"ABSENT", "CHANGED", "LOCKED", "QUARANTINED"})
-    if "paraph tokens --" in shown:
-        assert shown.rstrip().endswith((" t", "t --override-final-try"))
+    assert "it is being opened" in drawn(token(state="OPEN"))
 
 
 @pytest.mark.parametrize(("used", "override"), [(0, False), (1, False), (2, True), (3, True)])
