@@ -472,20 +472,15 @@ async def test_what_a_daemon_that_was_killed_leaves(pcscd: Pcscd, held: Held, tm
     assert pins(held.card) == 1
 
 
-@pytest.mark.parametrize("whose", ["service", "person"])
-async def test_a_card_that_others_left_logged_in(pcscd: Pcscd, held: Held, tmp_path: Path, whose: str) -> None:
+async def test_a_card_that_others_left_logged_in(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
     """Row 2.6: what another program has left of a login is gone before a token is opened."""
     await insert(pcscd, held.card)
     verify = bytes.fromhex("0020008008") + PIN.encode() + b"\xff\xff"
     await asyncio.to_thread(transmit, pcscd.environment, pcscd["desk"].name, SELECT, verify)
     assert await logged_in(pcscd, pcscd["desk"])
-    if whose == "person":
-        async with personal(pcscd, tmp_path):
-            assert not held.card.is_verified
-            assert pins(held.card) == 1
-    else:
-        async with service(pcscd, tmp_path):
-            assert pins(held.card) == 2
+    async with personal(pcscd, tmp_path):
+        assert not held.card.is_verified
+        assert pins(held.card) == 1
     assert not await logged_in(pcscd, pcscd["desk"])
 
 
