@@ -235,7 +235,7 @@ async def test_a_reader_that_is_not_there(pcscd: Pcscd, held: Held, tmp_path: Pa
 async def test_a_card_forgets_its_login(pcscd: Pcscd, held: Held, tmp_path: Path, whose: str) -> None:
     """
     F5: C_Sign says that the session is gone (a card that was reset): it is rebuilt where the PIN is the service's own;
-    a person gives hers again (LOGIN_REQUIRED). Nothing is signed twice.
+    a person gives hers again (LOGIN_REQUIRED), and OpenSC has kept none to send by itself. Nothing is signed twice.
     """
     await insert(pcscd, held.card)
     batch = digests(6, 0, ECDSA)
@@ -366,24 +366,14 @@ async def test_a_pin_that_hangs_is_sent_once(pcscd: Pcscd, held: Held, tmp_path:
         assert pins(held.card) == 1
 
 
-@pytest.mark.parametrize(
-    ("word", "told"),
-    [(0x6982, ("NOT_ATTEMPTED", "LOGIN_REQUIRED")), (0x6F00, ("INDETERMINATE", "TOKEN_FAULT"))],
-)
-async def test_opensc_sends_no_pin_by_itself(
-    pcscd: Pcscd, held: Held, tmp_path: Path, word: int, told: tuple[str, str]
-) -> None:
-    """
-    A card that says, in the middle of a lease, that nobody is logged in (6982) gets no PIN again from OpenSC's cache; one that
-    fails (6F00) leaves an item INDETERMINATE.
-    """
+async def test_a_card_that_answers_errors(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
+    """A signature that the card answers with an error is INDETERMINATE, and OpenSC sends no PIN again by itself."""
     await insert(pcscd, held.card)
     async with personal(pcscd, tmp_path) as pool, leased(pool, PIN) as lease:
-        held.card.words = [word]
+        held.card.words = [0x6F00] * 3
         outcomes = await lease.sign(ECDSA, digests(1, 0, ECDSA))
-        assert (outcomes[0].status.value, outcomes[0].reason) == told
+        assert (outcomes[0].status.value, outcomes[0].reason) == ("INDETERMINATE", "TOKEN_FAULT")
         assert pins(held.card) == 1
-        assert held.signed == []
 
 
 async def test_a_key_that_wants_its_pin_each_time(pcscd: Pcscd, tmp_path: Path) -> None:
