@@ -162,7 +162,7 @@ def _beside(given: Given, name: str) -> str:
 
 @case("a lane's look at the module finds the token")
 def listing(given: Given) -> str:
-    found = look(given.module)
+    found = look(given.module, None, "")
     if found["t"] != "tokens":
         return str(found["detail"])
     return _yes(any(token["label"] == given.label for token in found["tokens"]))

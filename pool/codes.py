@@ -47,7 +47,9 @@ SHORTAGES: Mapping[str, str] = {
     "CKR_HOST_MEMORY": "WORKER_LIMIT",
     "WORKER_LIMIT": "WORKER_LIMIT",
 }
-REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
+# What PC/SC says, not the module: the card was pulled, also if one is back; nothing of pcscd answers. No fault of the lane.
+CARD_GONE, PCSC_DOWN = "CARD_GONE", "PCSC_DOWN"
+REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT", CARD_GONE})
 # What C_Login answers, by what became of the PIN. Any other code says nothing: the try may be spent.
 PIN_REFUSED = frozenset(
     {"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_EXPIRED", "CKR_PIN_LOCKED"}

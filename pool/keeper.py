@@ -15,7 +15,7 @@ from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
-from pool.token import EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.token import ADVICE, EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
@@ -72,11 +72,14 @@ class TokenKeeper:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         before = self.state
         self.state = after(before, event)
+        if self.state is State.LOCKED and self.config.reader is not None:
+            detail = f"{detail}. {unblocking(self.config)}"
         if self.state is not before:
             self.since = time.time()
             self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
-            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {detail}" if detail else "")
+            said = "; ".join(filter(None, (detail, ADVICE.get(self.state))))
+            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {said}" if said else "")
         self.moved()
 
     def moved(self) -> None:
@@ -113,7 +116,7 @@ class TokenKeeper:
         Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
         """
         if self.config.serial is None and self.serial and serial != self.serial:
-            raise StartFailed(f"serial {serial} instead of {self.serial}", Event.OTHER)
+            raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
         wanted = self.wanted()
         if wanted is None:
             found = list(_usable(publics))
@@ -121,7 +124,7 @@ class TokenKeeper:
             present = {spki for _, _, spki in publics}
             found = [key for key in wanted if key.spki in present]
         if not found:
-            none = "no credential names a key yet" if wanted == [] else "none of the configured keys is on it"
+            none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
         self.serial = serial
         self.keys = {}
@@ -133,29 +136,30 @@ class TokenKeeper:
         """For ever: bring a token that is away back when a look without a PIN finds it in order."""
         while True:
             await self.wait_for(AWAY)
-            await self._until_it_may_be_back()
-            if self.state in AWAY:
-                try:
-                    seen = await self.look()
-                except OSError as error:  # no process can be started now
-                    log.warning("token %s cannot be looked for: %s", self.config.name, error)
-                    continue
-                if self.state in AWAY and seen is not None:
-                    with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
-                        self.on(*seen)
+            seen = await self._news()
+            if self.state in AWAY and seen is not None:
+                with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
+                    self.on(*seen)
 
-    async def _until_it_may_be_back(self) -> None:
-        """A reader tells when something happens in it; whatever else is away is looked for from time to time."""
+    async def _news(self) -> tuple[Event, str] | None:
+        """
+        What becomes of a token that is away, as soon as something may have. A reader tells when: the lane then finds out
+        whose card was inserted. Whatever else is away is looked for from time to time.
+        """
         if self.state is State.TRIPPED:
             await asyncio.sleep(TRIPPED_S)
         elif self.config.reader is None:
             await asyncio.sleep(LOOK_EVERY_S)
         else:
+            last, self._seen = self._seen, None
             try:
-                self._seen = await reader.change(self.config, self._seen)
-            except reader.ReaderError:  # the look says why
-                self._seen = None
+                self._seen = await reader.change(self.config, last)
+            except (reader.ReaderError, OSError):  # the look says why
                 await asyncio.sleep(LOOK_EVERY_S)
+            if last is not None and self._seen not in {None, last}:
+                assert self._seen is not None
+                return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
+        return await self.look()
 
     async def look(self) -> tuple[Event, str] | None:
         """What a probe says of this token; None where it cannot say."""
@@ -169,19 +173,30 @@ class TokenKeeper:
         if self.config.serial is not None:
             named = [token for token in found if token["serial"] == self.config.serial]
             if found and not named:
-                return Event.OTHER, f"serial {found[0]['serial']}"
+                return Event.OTHER, other_serial(found[0]["serial"])
             found = named
         if self.config.reader is not None and not found:
             if listed:
                 return Event.OTHER, other_card(self.config.reader, listed[0]["label"])
             return Event.GONE, no_token(self.config.reader)
         if len(found) != 1:
-            return Event.GONE, f"{len(found)} tokens answer to its label"
+            return Event.GONE, how_many(len(found))
         try:
             self.recognise(found[0]["serial"], found[0]["publics"])
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""
+
+
+def how_many(tokens: int) -> str:
+    """Why a token is not known among those that are there."""
+    if tokens:
+        return f"{tokens} tokens answer to its label: name the serial of the right one in its configuration"
+    return "no token answers to its label"
+
+
+def other_serial(serial: str) -> str:
+    return f"its serial is {serial}, not the configured one"
 
 
 def _usable(publics: Sequence[tuple[bytes, str, bytes]]) -> Iterator[Key]:

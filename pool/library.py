@@ -19,9 +19,10 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LINKS_MAX = 40  # as the kernel's own walk (path_resolution(7))
 _ROOT_UID = 0
@@ -31,6 +32,23 @@ _SEARCH_PATH = "LD_LIBRARY_PATH"
 
 class LibraryRefused(Exception):
     """The file must not be loaded; the message says why, and what to do."""
+
+
+# From a path and the file's SHA-256, if it is pinned, to what was loaded and the path without links.
+Load = Callable[[str, bytes | None], tuple[Any, str]]
+
+
+def loading(by: Callable[[str], Any]) -> Load:
+    """`by` loads only what may be; raises `LibraryRefused`, and what `by` raises."""
+
+    def load(path: str, sha256: bytes | None) -> tuple[Any, str]:
+        check_environment(os.environ)
+        library = Library.find(path, sha256)
+        loaded = by(library.path)
+        library.check_again()
+        return loaded, library.path
+
+    return load
 
 
 @dataclass(frozen=True, slots=True)

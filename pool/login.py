@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from pool.codes import PIN_NOT_CHECKED, REMOVED
+from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
@@ -39,7 +39,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
     Send the person's PIN if the rules of `tries.py` allow it, and forget it.
 
     Answers whether the lane calls the module's functions directly. Raises `PinRefused`; `Unavailable` with PIN_LOCKED,
-    TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED or TOKEN_BUSY.
+    TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED, PCSC_DOWN or TOKEN_BUSY.
     """
     config, tries, identity = token.config, token.tries, token.identity
     assert identity is not None
@@ -107,13 +107,18 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     except TriesSpent as spent:
         raise Unavailable("PIN_LOCKED", f"{detail}: {spent}") from None
     if detail == "CKR_PIN_LOCKED":
-        raise Unavailable("PIN_LOCKED", detail)
+        raise Unavailable("PIN_LOCKED", f"{detail}: unblock it with its PUK, then unlock it here")
     if is_refused:
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
     if detail in REMOVED:
         raise Unavailable("TOKEN_REMOVED", f"{detail} was the answer to the PIN; it counts as a try", COMES_BACK_S)
+    if detail == PCSC_DOWN:
+        raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
     if count.open > OPEN_MAX:
-        raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
+        raise Unavailable(
+            "PIN_LOCKED",
+            f"{count.open} logins had no clear answer, the last {detail}: see to the token, then unlock it",
+        )
     raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
 
 
@@ -121,7 +126,8 @@ async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], 
     """What the token says of its PIN now; raises `Unavailable` unless it is still the one that was opened."""
     answer = await child.ask({"t": "look"}, timeout_s)
     if answer["t"] == "failed":
-        raise Unavailable("TOKEN_ABSENT", f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
+        reason = PCSC_DOWN if answer["detail"] == PCSC_DOWN else "TOKEN_ABSENT"
+        raise Unavailable(reason, f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
     if (answer["serial"], answer["publics"]) != (opened["serial"], opened["publics"]):
         raise Unavailable("TOKEN_CHANGED", f"token {token.config.name}: serial {answer['serial']}, or other keys")
     return Flags(*answer["flags"])

@@ -25,6 +25,8 @@ _NO_CARD = frozenset({_UNKNOWN_READER, 0x8010000C, 0x80100017, 0x80100069, _NO_R
 _PACE_S = 0.02  # between two looks, whatever else about the reader changes all the time
 # No service, service stopped, no answer from it, and a context that it knows nothing of.
 _NO_SERVICE = frozenset({0x8010001D, 0x8010001E, 0x80100013, 0x80100003})
+_SHARING = 0x8010000B  # somebody else has the card to himself
+_BUSY_S = 4.0
 _AGAIN_S = 0.3  # a reader that is away, or a pcscd that is down, is looked for as often
 
 
@@ -104,13 +106,21 @@ class Pcsc:
                 time.sleep(min(_AGAIN_S, left_s))
 
     def reset(self, reader: str) -> None:
-        """Whoever is logged in to the card is not any more; nothing where no card is."""
+        """
+        Whoever is logged in to the card is not any more; nothing where no card is. A card that is still busy for a
+        process that was killed is waited for.
+        """
         card, protocol = ctypes.c_long(), ctypes.c_ulong()
-        if self._call(
+        end = time.monotonic() + _BUSY_S
+        while code := self._call(
             "SCardConnect", self._context, reader.encode(), ctypes.c_ulong(_SHARE_SHARED),
-            ctypes.c_ulong(_PROTOCOL_ANY), ctypes.byref(card), ctypes.byref(protocol), but=_NO_CARD,
+            ctypes.c_ulong(_PROTOCOL_ANY), ctypes.byref(card), ctypes.byref(protocol), but={*_NO_CARD, _SHARING},
         ):  # fmt: skip
-            return
+            if code != _SHARING:
+                return
+            if time.monotonic() >= end:
+                raise PcscError("fault", f"another program has the card in reader '{reader}' ({code:#x})")
+            time.sleep(_AGAIN_S)
         self._call("SCardDisconnect", card, ctypes.c_ulong(_RESET_CARD), but=_NO_CARD)
 
     def find(self, reader: str) -> Seen:

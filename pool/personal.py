@@ -95,10 +95,14 @@ class PersonalAttendant(Attendant):
         token = self.token
         self._opened = await open_token(child, token)
         if not self._opened["login"]:
-            raise StartFailed("it asks for no PIN, so that anybody could sign as its person", TokenEvent.PIN_REFUSED)
+            raise StartFailed(
+                "it asks for no PIN, so that anybody could sign as its person: give it one, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
         if token.config.presence is Presence.PAD and not self._opened["pad"]:
             raise StartFailed(
-                "its reader has no pad for a PIN, as its driver says; leave out presence", TokenEvent.PIN_REFUSED
+                "its reader has no pad for a PIN, as its driver says: leave out presence, then unlock it",
+                TokenEvent.PIN_REFUSED,
             )
         assert token.identity is not None
         try:
@@ -196,7 +200,7 @@ class PersonalAttendant(Attendant):
         try:
             await not_accepted(self.token, self.lane.problem, Flags(), is_refused=True)
         except PoolError as error:
-            detail = f"the token refused the PIN while it signed ({self.lane.problem})"
+            detail = f"the token refused the PIN while it signed ({self.lane.problem}): its person makes sure of it, then unlock it"
             raise StartFailed(detail, _EVENTS.get(error.reason)) from None
 
     # ---- what she does at the token

@@ -37,6 +37,7 @@ from pool.mechanism import Algorithm
 from pool.module import Module
 from pool.personal import PersonalAttendant
 from pool.pin import Pin
+from pool.process import Child, Start
 from pool.reader import Reset, reset_card
 from pool.record import Record
 from pool.token import Presence, TokenConfig
@@ -65,6 +66,13 @@ class TokenView:
     lanes: tuple[tuple[Lane, int], ...]  # with the process id, 0 for none
     waiting: int  # digests in the line for keys of this token
     personal: bool
+    pin_tries_used: int  # may be spent
+    pin_tries: int
+
+    @property
+    def advice(self) -> str:
+        """What an operator does about it; '' where nothing is asked for."""
+        return tokens.ADVICE.get(self.state, "")
 
     @property
     def is_starting(self) -> bool:
@@ -85,6 +93,7 @@ class Pool:
         backlog_items_max: int = BACKLOG_ITEMS_MAX,
         caller_items_max: int = CALLER_ITEMS_MAX,
         reset: Reset = reset_card,
+        start: Start | None = None,
     ) -> None:
         names = [config.name for config in configs]
         if len(set(names)) != len(names):
@@ -93,6 +102,7 @@ class Pool:
         self._personal_lanes: list[PersonalAttendant] = []
         self._line = Line(Backlog(backlog_items_max, caller_items_max), self._service_lanes, self._refusal)
         self._reset = reset
+        self._start = start or Child.start
         self._keys = None if keys is None else {key.ref: key for key in keys}
         self._state_dir = state
         self._configs = list(configs)
@@ -109,7 +119,7 @@ class Pool:
             # A module that is kept to one reader has nothing in common with its like for another.
             what = (config.module_sha256, config.reader)
             store = (str(config.module), tuple(sorted(config.environment.items())), *what)
-            module = modules.setdefault(store, Module(config.module, config.environment, *what))
+            module = modules.setdefault(store, Module(config.module, config.environment, self._start, *what))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:
@@ -267,6 +277,10 @@ class Pool:
         """What a person does at the token that has this key."""
         return next((lane.token.config.presence for lane in self._personal_holders(key)), None)
 
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float | None:
+        """When so many items of this caller would be done, seconds from now; None where nobody can sign with the key now."""
+        return None if self.problem(key) else self._line.done_in_s(key, algorithm, count, caller)
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 
@@ -310,15 +324,20 @@ class Pool:
             lanes=tuple((lane.lane, lane.pid) for lane in self._lanes() if lane.token is keeper),
             waiting=self._line.waiting_for(keys),
             personal=config.personal,
+            pin_tries_used=0 if keeper.identity is None else keeper.tries.known(keeper.identity).spent,
+            pin_tries=config.pin_tries,
         )
 
-    async def watch(self) -> AsyncIterator[list[TokenView]]:
-        """A snapshot now, and one after each change; changes faster than the reader are seen as one."""
-        async with contextlib.aclosing(self.changes()) as changes:
+    async def watch(self, every_s: float | None = None) -> AsyncIterator[list[TokenView]]:
+        """
+        A snapshot now, and one after each change; changes faster than the reader are seen as one. `every_s`: one after
+        this time, too, because what waits grows without one.
+        """
+        async with contextlib.aclosing(self.changes(every_s)) as changes:
             async for _ in changes:
                 yield self.snapshot()
 
-    async def changes(self) -> AsyncGenerator[bool, None]:
+    async def changes(self, every_s: float | None = None) -> AsyncGenerator[bool, None]:
         """Whether a token can sign, for a service or a person: now, and after each change of anything."""
         event = asyncio.Event()
         self._watchers.add(event)
@@ -329,7 +348,9 @@ class Pool:
                 yield any(keeper.state in in_use for keeper in self._keepers.values()) or any(
                     lane.lane.state is LaneState.OPEN for lane in self._personal_lanes
                 )
-                await event.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        await event.wait()
         finally:
             self._watchers.discard(event)
 
@@ -370,4 +391,8 @@ class Pool:
 def _say_why(task: asyncio.Task[None]) -> None:
     """A keeper that ends by an error is a fault of ours: the log says which, and the token shows no sign of life."""
     if not task.cancelled() and task.exception() is not None:
-        log.critical("the task of %s ended", task.get_name(), exc_info=task.exception())
+        log.critical(
+            "the task of %s ended by a fault of ours: restart the service, and report it",
+            task.get_name(),
+            exc_info=task.exception(),
+        )

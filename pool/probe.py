@@ -7,7 +7,6 @@ by it. No PIN is ever sent from here. Started as `python -I -m pool.probe SOCKET
 SHA256 or READER is none.
 """
 
-import os
 import sys
 from typing import Any
 
@@ -16,24 +15,22 @@ from pkcs11.exceptions import PKCS11Error
 
 from pool import opensc, wire
 from pool.child import harden, limit, open_socket
-from pool.library import Library, LibraryRefused, check_environment
+from pool.library import LibraryRefused, Load, loading
 from pool.pcsc import Pcsc, PcscError
 from pool.shown import ckr, flags, publics, text, tokens
 
+_LOAD = loading(pkcs11.lib)
 PUBLIC_KEYS_MAX = 200  # a packet's worth
 
 
-def look(module: str, sha256: bytes | None = None, reader: str = "") -> dict[str, Any]:
+def look(module: str, sha256: bytes | None, reader: str, load: Load = _LOAD) -> dict[str, Any]:
     """Every token, or the reader's: label, serial, model, PIN flags, and the public keys that show without a login."""
     try:
-        check_environment(os.environ)
-        library = Library.find(module, sha256)
         if reader:
             pcsc = Pcsc()
             pcsc.find(reader)
             opensc.configure(reader, pcsc.readers())
-        lib = pkcs11.lib(library.path)
-        library.check_again()
+        lib, _ = load(module, sha256)
         found = [_describe(token) for token in tokens(lib)]
     except LibraryRefused as refused:
         return {"t": "failed", "why": "error", "detail": str(refused)}

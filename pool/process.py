@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mmap import mmap
 from typing import Any
 
@@ -50,7 +50,7 @@ class Child:
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self.on_done: Callable[[dict[str, Any]], None] | None = None
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        self._loop.add_reader(sock, self._readable)
+        self._listen()
         self._waiter = self._loop.create_task(self._wait())
 
     @classmethod
@@ -111,8 +111,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL to the whole process group; idempotent."""
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
 
     async def close(self) -> None:
         """End it for certain and wait until the kernel has taken it back."""
@@ -129,23 +128,40 @@ class Child:
         await self.close()
 
     async def _wait(self) -> None:
-        exited = asyncio.Event()
-        self._loop.add_reader(self._exits, exited.set)
         try:
-            await exited.wait()
-            code = self._process.wait()  # it has ended: at once
+            code = await self._exit()
             # What a dying child had already said still stands in the socket.
             while self._readable():
                 pass
         finally:  # also where the loop ends before the child, which ends when its socket does
-            self._loop.remove_reader(self._sock)
+            self._deaf()
             self._sock.close()
-            self._loop.remove_reader(self._exits)
-            os.close(self._exits)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it may have forked
+        self._kill_group()  # what it may have forked
         if not self.ended.done():
             self.ended.set_result(_how(code))
+
+    # What a child that is no process does in another way (fake.py).
+
+    async def _exit(self) -> int:
+        """Its exit code, once it has ended."""
+        exited = asyncio.Event()
+        self._loop.add_reader(self._exits, exited.set)
+        try:
+            await exited.wait()
+        finally:
+            self._loop.remove_reader(self._exits)
+            os.close(self._exits)
+        return self._process.wait()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._sock, self._readable)
+
+    def _deaf(self) -> None:
+        self._loop.remove_reader(self._sock)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _readable(self) -> bool:
         try:
@@ -156,7 +172,7 @@ class Child:
             self.kill()
             return False
         if message is None:
-            self._loop.remove_reader(self._sock)
+            self._deaf()
             return False
         if message["t"] == "done":
             if self.on_done is not None:
@@ -170,6 +186,10 @@ def _how(code: int) -> str:
     if code == wire.EX_LIMIT:
         return wire.WORKER_LIMIT
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+# How a child is started: `Child.start`, or what stands for it where no process is wanted.
+Start = Callable[..., Awaitable[Child]]
 
 
 class Pages:

@@ -7,7 +7,7 @@ from typing import cast
 from cryptography.exceptions import InvalidSignature
 
 from pool.assign import Frame, Run
-from pool.codes import REMOVED, Meaning, meaning, shortage
+from pool.codes import PCSC_DOWN, REMOVED, Meaning, meaning, shortage
 from pool.mechanism import Algorithm, Scheme, WrongSignature, from_token
 from pool.public import verify
 from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_NOT_BEGUN, MARK_REFUSED, MARK_SKIPPED, Page
@@ -20,7 +20,7 @@ def reason_for(problem: str) -> str:
     """The reason (errors.REASONS) for how a lane or a call ended."""
     if problem in REMOVED:
         return "TOKEN_REMOVED"
-    if problem in {"TOKEN_TIMEOUT", "PCSC_DOWN"}:
+    if problem in {"TOKEN_TIMEOUT", PCSC_DOWN}:
         return problem
     return shortage(problem) or ("MODULE_CRASH" if problem.startswith(("signal", "exit")) else "TOKEN_FAULT")
 

@@ -144,6 +144,16 @@ REFUSAL: dict[State, str] = {
     S.TRIPPED: "TOKEN_FAULT",
     S.DRAINED: "TOKEN_DRAINED",
 }
+# What an operator does about a token in this state; `detail` says before it what happened. Other states ask for nothing.
+ADVICE: dict[State, str] = {
+    S.ABSENT: "insert it or start its reader; it comes back by itself",
+    S.UNREACHABLE: "start pcscd, or let this user use it; it comes back by itself",
+    S.CHANGED: "put the configured token back, or register the keys of this one; it was sent no PIN",
+    S.LOCKED: "no PIN is sent to it until then",  # what to do depends, and stands in the detail
+    S.QUARANTINED: "examine it, then unlock it; nothing is signed with it until then",
+    S.TRIPPED: "it is looked at again every 30 s; where that does not help, see to its driver or reader",
+    S.DRAINED: "resume it when it may sign again",
+}
 
 
 IN_USE = frozenset({S.LEASED, S.WAITING})  # by a person
@@ -205,3 +215,15 @@ class TokenConfig:
             raise ValueError(f"token {self.name}: only a person's token has somebody at it")
         if self.reader is not None and self.lanes != 1:
             raise ValueError(f"token {self.name}: a card has one lane, because it signs one thing at a time")
+
+
+def unblocking(config: TokenConfig) -> str:
+    """
+    What brings a card back whose PIN is locked. It is the card's own command (RESET RETRY COUNTER), with a secret that
+    is not ours to hold, and PKCS#11 has no word for it: C_InitPIN wants a security officer's login, which OpenSC does
+    not have for PIV cards. So it is OpenSC's program, which asks for PUK and PIN itself.
+    """
+    return (
+        f"If the card's PIN is locked: `pkcs15-tool --reader '{config.reader}' --unblock-pin` asks for its PUK and a new "
+        f"PIN; then unlock token {config.name} here"
+    )

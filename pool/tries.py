@@ -159,6 +159,7 @@ class Tries:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.Lock()
+        self._known: dict[str, Count] = {}
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = DELETE")
@@ -180,10 +181,19 @@ class Tries:
 
     def count(self, token: TokenIdentity) -> Count:
         with self._lock:
-            row = self._db.execute(
-                "SELECT refused, open, granted, quarantined, kept FROM tries WHERE token = ?", (str(token),)
-            ).fetchone()
-        return Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) if row else Count()
+            return self._read(token)
+
+    def known(self, token: TokenIdentity) -> Count:
+        """The count as it was read or written last: never waits for the disk."""
+        return self._known.get(str(token), Count())
+
+    def _read(self, token: TokenIdentity) -> Count:
+        row = self._db.execute(
+            "SELECT refused, open, granted, quarantined, kept FROM tries WHERE token = ?", (str(token),)
+        ).fetchone()
+        found = Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) if row else Count()
+        self._known[str(token)] = found
+        return found
 
     def begin(self, token: TokenIdentity) -> None:
         """Durable before it returns: a PIN is about to be sent. A grant is used up by it."""
@@ -230,3 +240,4 @@ class Tries:
                 f" ON CONFLICT (token) DO UPDATE SET {change}",
                 (str(token), new.refused, new.open, new.granted, new.quarantined),
             )
+            self._read(token)

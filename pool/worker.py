@@ -33,13 +33,14 @@ from pkcs11.exceptions import (
 
 from pool import libcrypto, opensc, wire
 from pool.child import harden, is_at_limit, limit, open_socket
-from pool.codes import PIN_REFUSED, Meaning, meaning
-from pool.cryptoki import Refused, Sign, Signer, direct
-from pool.library import Library, LibraryRefused, check_environment
+from pool.codes import CARD_GONE, PCSC_DOWN, PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
+from pool.cryptoki import Refused, Sign, Signer, direct, is_empty
+from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
+_LOAD = loading(pkcs11.lib)
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
 )
@@ -48,6 +49,8 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
+Direct = Callable[[str, Any], Signer | None]
+Empty = Callable[[str, int], bool]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
@@ -55,8 +58,16 @@ CUT = "CUT"  # no return code of PKCS#11
 class Worker:
     """One token, one session, one frame at a time."""
 
-    def __init__(self, sock: Any, memory: mmap) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        memory: mmap,
+        load: Load = _LOAD,
+        direct: Direct = direct,
+        is_empty: Empty = is_empty,
+    ) -> None:
         self._sock = sock
+        self._load, self._direct, self._is_empty = load, direct, is_empty  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
         self._token: Any = None
@@ -95,21 +106,17 @@ class Worker:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
         self._verify = message["verify"]
         try:
-            check_environment(os.environ)
-            library = Library.find(message["module"], message["sha256"])
-            self._module = library.path
             if message["reader"] is not None:
                 self._pcsc, self._reader = Pcsc(), message["reader"]
                 self._seen = self._pcsc.find(self._reader)
                 opensc.configure(self._reader, self._pcsc.readers())
-            self._lib = pkcs11.lib(library.path)
-            library.check_again()
+            self._lib, self._module = self._load(message["module"], message["sha256"])
             shown = list(tokens(self._lib))
             found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
                 if found and not named:
-                    return {"t": "failed", "why": "changed", "detail": f"serial {text(found[0].serial)}"}
+                    return {"t": "failed", "why": "changed", "serial": text(found[0].serial), "detail": ""}
                 found = named
             if self._pcsc is not None and not found:
                 if shown:
@@ -117,7 +124,7 @@ class Worker:
                 return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
-                return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
+                return {"t": "failed", "why": why, "count": len(found), "detail": ""}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
@@ -177,9 +184,12 @@ class Worker:
         except _PIN_REFUSED as error:
             return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
+            code = ckr(error)
+            if code not in PIN_NOT_CHECKED:
+                code = self._gone(NOTICE_S) or code
+            return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
         self._pin = pin if self._lease else None
-        straight = direct(self._module, self._session)
+        straight = self._direct(self._module, self._session)
         self._signer = straight or by_library
         return {"t": "logged-in", "direct": straight is not None}
 
@@ -208,6 +218,7 @@ class Worker:
             except (NoSuchKey, MultipleObjectsReturned) as error:
                 problems[ref] = ckr(error)
             except PKCS11Error as error:
+                # It says nothing of the key: a lane would go on without it until its end.
                 return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}
         if not each:
             self._pin = None
@@ -233,6 +244,8 @@ class Worker:
         if gone := self._gone():
             return {"t": "pong", "lost": gone}
         try:
+            if self._is_empty(self._module, self._token.slot.slot_id):
+                return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:
             return {"t": "pong", "lost": wire.WORKER_LIMIT if is_at_limit() else ckr(error)}
@@ -248,8 +261,8 @@ class Worker:
         try:
             now = self._pcsc.wait(self._reader, self._seen, within_s)
         except PcscError:
-            return "PCSC_DOWN"
-        return "" if now == self._seen else "CKR_DEVICE_REMOVED"
+            return PCSC_DOWN
+        return "" if now == self._seen else CARD_GONE
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""

@@ -269,6 +269,20 @@ class Caller(_Section):
         return self
 
 
+class Group(_Section):
+    """Seals behind one name: a request that names it is signed by the member that will have done it soonest (group.py)."""
+
+    name: Name
+    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+
+    @field_validator("members")
+    @classmethod
+    def _each_once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(members)) < len(members):
+            raise ValueError("each member is named once")
+        return members
+
+
 class Mail(_Section):
     """The mail server that messages to people go through; `login_*` has the user on one line and the password on the next."""
 
@@ -469,6 +483,7 @@ class Config(_Section):
     listener: tuple[Listener, ...] = Field(min_length=1)
     token: tuple[Token, ...] = Field(min_length=1)
     caller: tuple[Caller, ...] = ()
+    group: tuple[Group, ...] = ()
     trust: Trust = Trust()
     people: People | None = None
     ledger: Ledger
@@ -479,6 +494,7 @@ class Config(_Section):
         for what, names in (
             ("token", [token.name for token in self.token]),
             ("caller", [caller.name for caller in self.caller]),
+            ("group", [group.name for group in self.group]),
             ("caller uri", [caller.uri for caller in self.caller if caller.uri is not None]),
             ("listener socket", [str(listener.socket) for listener in self.listener if listener.socket is not None]),
             ("listener address", [a for listener in self.listener if (a := listener.address) and a[-2:] != ":0"]),

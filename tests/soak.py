@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,18 +24,23 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+import pytest
 
 from signer.store import open_store
 from tests import abuse as abuses
 from tests import modules
+from tests import pulls as pulling
 from tests.daemon import Rig, running, until
 from tests.pool import pins as pin_sequences
+from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
+from tests.pool.test_held import GROWTH_MB, held_by_lanes
 from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
     ask,
     card_rig,
     digests,
+    lane_pids,
     metric,
     processes,
     rss_mb,
@@ -76,6 +83,7 @@ class Held:
     fds: int  # of all of them
     sessions: int  # PKCS#11 sessions opened and not closed
     front_mb: float
+    lanes_mb: float  # of the largest lane
 
 
 def held(rig: Rig) -> Held:
@@ -85,7 +93,13 @@ def held(rig: Rig) -> Held:
         for line in log:  # not parsed as a whole: it has two lines for each signature
             opened += '"C_OpenSession","ev":"leave"' in line and '"rv":0' in line
             closed += '"C_CloseSession","ev":"leave"' in line and '"rv":0' in line
-    return Held(len(everybody), sum(_fds(process) for process in everybody), opened - closed, rss_mb(rig))
+    return Held(
+        len(everybody), sum(_fds(process) for process in everybody), opened - closed, rss_mb(rig), lanes_mb(rig)
+    )
+
+
+def lanes_mb(rig: Rig) -> float:
+    return max(psutil.Process(pid).memory_info().rss for pid in lane_pids(rig)) / 1e6
 
 
 def _fds(process: psutil.Process) -> int:
@@ -148,14 +162,49 @@ def leaks(signatures: int = 100_000, cancels: int = 1_000) -> str:
             assert half.front_mb < 150, half
         grown = halves[1].front_mb - halves[0].front_mb
         assert grown < max(5, halves[0].front_mb * 0.05), f"the second half left the front {grown:.1f} MB larger"
+        lane_mb = halves[1].lanes_mb - first.lanes_mb
+        assert lane_mb <= GROWTH_MB, f"the lane is {lane_mb:.1f} MB larger"
         assert done >= signatures
         assert ended >= cancels
         last = asdict(halves[1])
     return (
         f"{done:,.0f} signatures, {ended:,.0f} cancelled calls in {took_s:.0f} s: {last['processes']} processes, "
         f"{last['fds']} descriptors, {last['sessions']} sessions before and after; front {first.front_mb:.0f}, "
-        f"{halves[0].front_mb:.0f}, {halves[1].front_mb:.0f} MB after a tenth, half, all"
+        f"{halves[0].front_mb:.0f}, {halves[1].front_mb:.0f} MB after a tenth, half, all; the lane {lane_mb:+.1f} MB"
     )
+
+
+def all_leaks() -> str:
+    """The daemon, and then its lanes alone, a person's among them."""
+    said = leaks()
+    with tempfile.TemporaryDirectory() as directory:
+        lanes = asyncio.run(held_by_lanes(Path(directory), signatures=100_000, wrong_pins=1_000, cancels=1_000))
+    return f"{said}; lanes alone: {lanes}"
+
+
+def entries(repeats: int = 10) -> str:
+    """SIGSEGV and abort at every entry of a module, so many times, in random order, under load on four tokens."""
+    plan = [(entry, action) for entry in ENTRIES for action in ("crash", "abort")] * repeats
+    random.Random(6).shuffle(plan)
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        forget_losses(patch)
+        place = Path(directory)
+        told = asyncio.run(strikes(four(place / "softhsm"), place, plan, calm_s=30.0))
+    assert told.p99_s <= 1.1 * told.p99_before_s, str(told)
+    return str(told)
+
+
+def repeated(count: int, *files: str) -> str:
+    """Whole files of tests, so many times; AssertionError with the last lines where one fails."""
+    began = time.monotonic()
+    for number in range(count):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0", *files],
+            check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert not done.returncode, f"repeat {number + 1}: {done.stdout[-1_500:]}"
+        last = done.stdout.splitlines()[-1]
+    return f"{count} times, the last: {last}; {time.monotonic() - began:.0f} s"
 
 
 def fairness() -> str:
@@ -309,6 +358,15 @@ def visits(count: int = 200) -> str:
     return f"{clean} of {count} codes were in no process's memory one second after"
 
 
+def pulls(each: int = 25, rounds: int = 8) -> str:
+    """A card pulled and put back 25 times under load, and pcscd killed now and then; so many times anew."""
+    restarts = [3, 2] * (rounds // 2)
+    for seed, count in enumerate(restarts):
+        said = pulling.run(each, count, 2_600 + seed)
+        print(said, flush=True)
+    return f"{each * rounds} pulls, {sum(restarts)} restarts of pcscd, no restart of the daemon in a round; the last round: {said}"
+
+
 def machine(steps: int = 20_000) -> str:
     """The state machine of people, callers and an operator."""
     began = time.monotonic()
@@ -367,9 +425,24 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "row 5.5: goodput stays at 90 % of the peak, and what is shed is told when to come back",
     ),
     "leaks": (
-        leaks,
-        "100 000 signatures, 1 000 cancelled calls",
-        "descriptors, sessions, processes and memory do not grow over 100 000 signatures and 1 000 cancelled calls",
+        all_leaks,
+        "100 000 signatures, 1 000 cancelled calls, 1 000 wrong PINs",
+        "row 2.8: descriptors, sessions, processes and memory do not grow over signatures, cancelled calls and wrong PINs",
+    ),
+    "entries": (
+        entries,
+        "SIGSEGV and abort at 16 entries of a module, 10 times each",
+        "row 2.3: a crash wherever a module can be entered costs one item, its lane 2 s, other tokens 10 % of their p99",
+    ),
+    "faults": (
+        partial(repeated, 20, "tests/pool/test_faults.py", "tests/pool/test_shortages.py"),
+        "20 times",
+        "rows 2.4 and 2.7, F1 to F14, F50: what modules and lanes do at their worst, 20 times each",
+    ),
+    "slots": (
+        partial(repeated, 20, "tests/pool/test_discovery.py"),
+        "20 times",
+        "row 2.10: discovery among 16 slots, of which 4 vanish while they are listed",
     ),
     "abuse": (
         abuse,
@@ -379,7 +452,7 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "crashes": (
         crashes,
         "500 crashes of daemon, committer, lanes and power",
-        "row 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
+        "rows 3.3 and 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
     ),
     "restart": (
         restart,
@@ -400,6 +473,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         visits,
         "200 guests",
         "row 7.3: a person's code is in no process's memory a second after she has gone, in 95 of 100 runs",
+    ),
+    "pulls": (
+        pulls,
+        "200 pulls and insertions, 20 restarts of pcscd",
+        "row 2.6: a card pulled at random moments under load: nothing lost, no wrong key, signing within 3 s of insertion",
     ),
     "machine": (
         machine,

@@ -16,14 +16,13 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from tests.card import Card, Pcscd, Reader, is_logged_in, transmit
+from tests.card import Card, Pcscd, Reader, has_card, is_logged_in, transmit
 from tests.card.client import ASK, SELECT, PcscError
 from tests.card.pcscd import OPENSC
 from tests.card.piv import PIN, PIN_REF, PUK, PUK_REF, tlv
 from tests.daemon import until
 from tests.processes import gone
 
-NO_CARD = 0x8010000C
 VERIFY = bytes.fromhex("0020008008") + PIN.encode() + b"\xff\xff"
 IDS = {0x9A: "01", 0x9C: "02", 0x9D: "03", 0x9E: "04", 0x82: "05"}
 
@@ -40,21 +39,12 @@ def left(pcscd: Pcscd) -> Iterator[Reader]:
     yield pcscd["left"]
     if pcscd["left"].card is not None:
         pcscd["left"].remove()
-    until(lambda: not has_card(pcscd, "left"), what="pcscd sees that the card is gone")
-
-
-def has_card(pcscd: Pcscd, name: str = "left") -> bool:
-    try:
-        transmit(pcscd.environment, pcscd[name].name)
-    except PcscError as error:
-        assert error.code == NO_CARD, error
-        return False
-    return True
+    until(lambda: not has_card(pcscd.environment, pcscd["left"].name), what="pcscd sees that the card is gone")
 
 
 def insert(pcscd: Pcscd, card: Card, name: str = "left") -> Card:
     pcscd[name].insert(card)
-    until(lambda: has_card(pcscd, name), what="pcscd sees the card")
+    until(lambda: has_card(pcscd.environment, pcscd[name].name), what="pcscd sees the card")
     return card
 
 
@@ -112,7 +102,7 @@ def test_wrong_pins_lock_the_card_and_the_puk_unblocks_it(pcscd: Pcscd, left: Re
         assert "CKR_PIN" in sign(pcscd, tmp_path, 0x9A, "ECDSA-SHA256", pin="111111")[1]
         assert card.tries[PIN_REF] == tries
     left.remove()
-    until(lambda: not has_card(pcscd), what="pcscd sees that it is gone")
+    until(lambda: not has_card(pcscd.environment, pcscd["left"].name), what="pcscd sees that it is gone")
     insert(pcscd, card)
     assert sign(pcscd, tmp_path, 0x9A, "ECDSA-SHA256")[0] == b""
     assert not card.seen("sign")
@@ -141,7 +131,7 @@ def test_the_card_fails_as_it_is_told(pcscd: Pcscd, left: Reader, tmp_path: Path
     card.latency_s, card.dies_in = 0.0, 1
     assert sign(pcscd, tmp_path, 0x9A, "ECDSA-SHA256")[0] == b""
     assert card.seen("sign")[-1].status == 0, "it answered"
-    until(lambda: not has_card(pcscd), what="pcscd sees that the card has died")
+    until(lambda: not has_card(pcscd.environment, pcscd["left"].name), what="pcscd sees that the card has died")
     left.remove()
     insert(pcscd, card)
     assert sign(pcscd, tmp_path, 0x9A, "ECDSA-SHA256")[0]
@@ -176,7 +166,7 @@ def test_a_login_lasts_until_the_power_is_gone(pcscd: Pcscd, left: Reader) -> No
     assert transmit(*where, SELECT, VERIFY)[1] == b"\x90\x00"
     assert is_logged_in(*where)
     left.remove()
-    until(lambda: not has_card(pcscd), what="pcscd sees that it is gone")
+    until(lambda: not has_card(pcscd.environment, pcscd["left"].name), what="pcscd sees that it is gone")
     insert(pcscd, card)
     assert not is_logged_in(*where)
     assert [event.what for event in card.events] == ["ask", "verify", "ask", "ask"]
@@ -279,7 +269,7 @@ def test_pcscd_is_killed_and_started_while_others_go_on(pcscd: Pcscd, left: Read
         with pytest.raises(PcscError):
             transmit(second.environment, second["left"].name, SELECT)
         second.start()
-        until(lambda: has_card(second), what="the card is there again")
+        until(lambda: has_card(second.environment, second["left"].name), what="the card is there again")
         assert not is_logged_in(second.environment, second["left"].name)
         ended = second.pid, second.directory
     assert not psutil.pid_exists(ended[0])

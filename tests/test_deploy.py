@@ -30,6 +30,7 @@ SECTIONS = {
     "listener": configs.Listener,
     "token": configs.Token,
     "caller": configs.Caller,
+    "group": configs.Group,
     "people": configs.People,
     "people.mail": configs.Mail,
     "trust": configs.Trust,

@@ -118,7 +118,8 @@ class Tpm:
             self._must("tpm2_flushcontext", what)
 
     def unblock(self) -> None:
-        """The TPM's owner clears its lockout: all tries are back."""
+        """The TPM's owner clears its lockout: all tries are back. What killed lanes have left there would leave it no room."""
+        self.tidy()
         self._must("tpm2_dictionarylockout", "--clear-lockout")
 
     def close(self) -> None:

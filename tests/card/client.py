@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 SELECT = bytes.fromhex("00a4040009a0000003080000100000")  # the PIV application
 ASK = bytes.fromhex("00200080")  # an empty VERIFY: is a PIN needed? It costs no try
-_SCOPE_SYSTEM, _SHARED, _T1, _LEAVE = 2, 2, 2, 0
+NO_CARD, SHARING_VIOLATION = 0x8010000C, 0x8010000B
+_SCOPE_SYSTEM, _SHARED, _T1, _LEAVE, _PRESENT = 2, 2, 2, 0, 0x20
 
 
 class PcscError(Exception):
@@ -26,14 +27,12 @@ class PcscError(Exception):
 
 def transmit(environment: Mapping[str, str], reader: str, *commands: bytes) -> list[bytes]:
     """What the card answers to each; it is left as it is afterwards. Raises `PcscError`."""
-    asked = subprocess.run(
-        [sys.executable, "-I", __file__, reader, *(command.hex() for command in commands)],
-        env=os.environ | dict(environment), check=True, text=True, stdout=subprocess.PIPE, timeout=30,
-    )  # fmt: skip
-    said = json.loads(asked.stdout)
-    if isinstance(said, int):
-        raise PcscError(said)
-    return [bytes.fromhex(answer) for answer in said]
+    return [bytes.fromhex(answer) for answer in _ask(environment, reader, *(command.hex() for command in commands))]
+
+
+def has_card(environment: Mapping[str, str], reader: str) -> bool:
+    """Whether pcscd knows of a card in the reader, whoever has it."""
+    return bool(_ask(environment, reader, "present"))
 
 
 def is_logged_in(environment: Mapping[str, str], reader: str) -> bool:
@@ -43,27 +42,55 @@ def is_logged_in(environment: Mapping[str, str], reader: str) -> bool:
     return answer == b"\x90\x00"
 
 
-def _speak(reader: str, commands: list[bytes]) -> list[str] | int:
+def _ask(environment: Mapping[str, str], reader: str, *words: str) -> list[str]:
+    asked = subprocess.run(
+        [sys.executable, "-I", __file__, reader, *words],
+        env=os.environ | dict(environment), check=True, text=True, stdout=subprocess.PIPE, timeout=30,
+    )  # fmt: skip
+    code, answers = json.loads(asked.stdout)
+    if code:
+        raise PcscError(code)
+    return list(answers)
+
+
+class _State(ctypes.Structure):
+    _fields_ = (
+        *(("reader", ctypes.c_char_p), ("data", ctypes.c_void_p), ("current", ctypes.c_ulong)),
+        *(("event", ctypes.c_ulong), ("length", ctypes.c_ulong), ("atr", ctypes.c_ubyte * 33)),
+    )
+
+
+def _speak(reader: str, words: list[str]) -> tuple[int, list[str]]:
+    """PC/SC's code, and the answers."""
     pcsc = ctypes.CDLL("libpcsclite.so.1")
     long, dword, byref = ctypes.c_long, ctypes.c_ulong, ctypes.byref
-    for name in ("SCardEstablishContext", "SCardConnect", "SCardTransmit", "SCardDisconnect"):
-        getattr(pcsc, name).restype = long
+
+    def call(name: str, *arguments: object) -> None:
+        function = getattr(pcsc, name)
+        function.restype = long
+        code = function(*arguments) & 0xFFFFFFFF
+        if code:
+            raise PcscError(code)
+
     context, card, protocol = long(), long(), dword()
-    code = pcsc.SCardEstablishContext(dword(_SCOPE_SYSTEM), None, None, byref(context))
-    if not code:
-        words = (dword(_SHARED), dword(_T1), byref(card), byref(protocol))
-        code = pcsc.SCardConnect(context, reader.encode(), *words)
     answers = []
-    for command in commands:
-        buffer, length = ctypes.create_string_buffer(65536), dword(65536)
-        head = (dword * 2)(_T1, ctypes.sizeof(dword) * 2)  # SCARD_IO_REQUEST
-        if not code:
-            where = (None, buffer, byref(length))
-            code = pcsc.SCardTransmit(card, head, command, dword(len(command)), *where)
+    try:
+        call("SCardEstablishContext", dword(_SCOPE_SYSTEM), None, None, byref(context))
+        if words == ["present"]:
+            state = _State(reader.encode())
+            call("SCardGetStatusChange", context, dword(0), byref(state), dword(1))
+            return 0, ["yes"] if state.event & _PRESENT else []
+        call("SCardConnect", context, reader.encode(), dword(_SHARED), dword(_T1), byref(card), byref(protocol))
+        for command in map(bytes.fromhex, words):
+            buffer, length = ctypes.create_string_buffer(65536), dword(65536)
+            head = (dword * 2)(_T1, ctypes.sizeof(dword) * 2)  # SCARD_IO_REQUEST
+            call("SCardTransmit", card, head, command, dword(len(command)), None, buffer, byref(length))
             answers.append(buffer.raw[: length.value].hex())
-    pcsc.SCardDisconnect(card, dword(_LEAVE))
-    return code & 0xFFFFFFFF if code else answers
+        call("SCardDisconnect", card, dword(_LEAVE))
+    except PcscError as error:
+        return error.code, answers
+    return 0, answers
 
 
 if __name__ == "__main__":
-    print(json.dumps(_speak(sys.argv[1], [bytes.fromhex(word) for word in sys.argv[2:]])))
+    print(json.dumps(_speak(sys.argv[1], sys.argv[2:])))

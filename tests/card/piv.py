@@ -83,7 +83,7 @@ class Card:
         self.certificates: dict[int, bytes] = {}
         self.events: list[Event] = []
         self.resets = 0
-        # Faults: each signature takes longer; the next is late; the next ones answer with these words; so many more
+        # Faults: each signature takes longer; the next, or a PIN, is late; the next ones answer with these words; so many more
         # signatures, and the card dies in the last of them.
         self.latency_s = 0.0
         self.hang_s = 0.0
@@ -107,7 +107,11 @@ class Card:
         """Give it a key with this certificate (DER)."""
         assert reference in CERTIFICATES
         self.keys[reference], self.certificates[reference] = key, certificate
-        return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return self.spki(reference)
+
+    def spki(self, reference: int) -> bytes:
+        """The SubjectPublicKeyInfo (DER) of a key."""
+        return self.keys[reference].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def serial(self) -> str:
@@ -213,6 +217,7 @@ class Card:
         if len(data) != _LENGTH:
             raise _Status(WRONG_LENGTH)
         with self._event("verify", reference):
+            self._wait(0.0)
             self._check(reference, data)
         self.is_verified = self.is_fresh = True
         return b""
@@ -268,15 +273,18 @@ class Card:
             return tlv(0x7C, tlv(0x82, _sign(key, challenge)))
 
     def _fail_as_told(self) -> None:
-        wait_s, self.hang_s = self.hang_s + self.latency_s, 0.0
-        if wait_s and self.pulled.wait(wait_s):
-            raise Died
+        self._wait(self.latency_s)
         if self.dies_in:
             self.dies_in -= 1
             if not self.dies_in:
                 raise Died
         if self.words:
             raise _Status(self.words.pop(0))
+
+    def _wait(self, latency_s: float) -> None:
+        wait_s, self.hang_s = latency_s + self.hang_s, 0.0
+        if wait_s and self.pulled.wait(wait_s):
+            raise Died
 
     @contextlib.contextmanager
     def _event(self, what: str, reference: int, data: bytes = b"") -> Iterator[None]:

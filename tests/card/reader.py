@@ -75,6 +75,7 @@ class Reader:
 
 def _speak(card: Card, connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    has_power = False
     while True:
         length = int.from_bytes(_exactly(connection, 2))
         # vpcd sends length and body one by one, and its kernel keeps the second until the first is acknowledged: 40 ms a
@@ -82,11 +83,14 @@ def _speak(card: Card, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         message = _exactly(connection, length)
         if length != 1:
+            if not has_power:  # put in for another so fast that nobody has seen it: it hears nothing
+                raise EOFError
             answer = card.transmit(message)
         elif message == _ATR:
             answer = atr()
         else:
             assert message in {_OFF, _ON, _RESET}, message
+            has_power = message != _OFF
             card.reset()
             continue
         connection.sendall(len(answer).to_bytes(2) + answer)

@@ -57,8 +57,8 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libpcsclite.so.1", "pcsc.c"], cwd=directory, check=True)
     shim.script("C_GetSlotList * hang 60")
     words = {
-        "pool.probe": [shim.module, ""],
-        "pool.reset": ["a reader"],
+        "pool.probe": [shim.module, "", ""],
+        "pool.card": ["a reader", '["reset"]'],
         "pool.worker": ["PAGE"],
         "signer.assembler": [],
         "signer.committer": ["STREAM"],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool.module import Module
+from pool.process import Child
 from tests.pool.rig import config, pool_over, state, until
 from tests.shim import Shim
 from tests.softhsm import Store
@@ -35,7 +36,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 async def listed(many: Store, shim: Shim) -> list[str]:
-    module = Module(Path(shim.module), many.environment | shim.env)
+    module = Module(Path(shim.module), many.environment | shim.env, Child.start)
     return [token["label"] for token in await module.look() or []]
 
 

@@ -349,6 +349,7 @@ async def test_row_7_6_a_token_says_why_and_comes_back(
     given: TokenConfig = config(store, shim=shim, module=path)
     async with pool_over(given, state=tmp_path / "pool", wait=False) as pool:
         await until(lambda: state(pool) == "TRIPPED", 10)
+        assert view(pool).detail.startswith(f"the file {path} can be written to")
         assert f"`chmod go-w {path}`" in view(pool).detail
         await asyncio.sleep(0.5)  # a look or two
         assert state(pool) == "TRIPPED"

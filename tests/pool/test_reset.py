@@ -129,7 +129,7 @@ async def test_no_card_is_a_clean_card(pcsc: Pcsc, code: str) -> None:
     ("answer", "words"),
     [
         ("SCardEstablishContext 8010001d", "pcscd does not answer at .* start it"),
-        ("SCardConnect 8010000b", "SCardConnect: 0x8010000b"),
+        ("SCardConnect 8010000f", "SCardConnect: 0x8010000f"),
         ("SCardDisconnect 80100004", "SCardDisconnect: 0x80100004"),
     ],
 )
@@ -175,10 +175,10 @@ async def test_a_lease_s_card_is_reset_by_the_pool_itself(
         _, (began, ended) = pcsc.resets()
         assert log_of(shim, pid)[-1].t < began
         assert ended < log_of(shim, pids(pool)[0])[0].t
-        pcsc.answer("SCardConnect 8010000b")
+        pcsc.answer("SCardConnect 8010000f")
         async with leased(pool):
             pass
-        await until(lambda: "0x8010000b" in view(pool).lanes[0][0].problem)
+        await until(lambda: "0x8010000f" in view(pool).lanes[0][0].problem)
         pcsc.answer()
         async with pool.lease("card", caller="bob", pin=Pin("1234"), timeout_s=5):
             pass

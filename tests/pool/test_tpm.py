@@ -77,7 +77,7 @@ async def test_the_last_try_is_a_person_s(card: Tpm, shim: Shim, tmp_path: Path)
         pin = card.pin
         pool.unlock("card", override=True)
         await pool.ready()
-        assert view(pool).detail == "the token refused the PIN (CKR_PIN_LOCKED)"
+        assert view(pool).detail == "the token refused the PIN (CKR_PIN_LOCKED): check its PIN file, then unlock it"
     async with Pool([token(card, shim=shim)], state=tmp_path) as pool:
         await pool.ready()
         assert (state(pool), len(shim.logins())) == ("LOCKED", 4)

@@ -45,8 +45,8 @@ def test_with_her_pin(town: Town) -> None:
 
 def test_a_wrong_pin(town: Town) -> None:
     """
-    A wrong PIN: PERMISSION_DENIED/PIN_INCORRECT, with the tries that are left where they are known, and not to be tried
-    again by itself; nothing is signed, and with the right one afterwards it is. (F15 is in tests/pool/test_lease.py.)
+    F15: a wrong PIN: PERMISSION_DENIED/PIN_INCORRECT, with the tries that are left where they are known, and not to be tried
+    again by itself; nothing is signed, and with the right one afterwards it is.
     """
     waits(town)
     name, before = opened(town), signed(town.rig)
