@@ -91,6 +91,7 @@ class Guard:
     is_foreign: bool = False
     refused: int = 0  # since a person has last allowed a try
     unclear: int = 0
+    is_wrong: bool = False  # it made a wrong signature, which is written down, and nobody has looked at it since
     visits: int = 0  # PINs that people have brought
     logins: int = 0
     overrides: int = 0
@@ -148,6 +149,8 @@ class Judge:
             for place, signature in zip(places, part.signatures, strict=True):
                 if signature and self.durable.setdefault((name, place), signature) != signature:
                     raise Violation(f"I2: two signatures for item {place} of {name} are on the disk")
+            if any(reason == "SIGNATURE_INVALID" for _, reason in part.problems.values()):
+                self.guard_of(part.token).is_wrong = True
         if entry.closes:
             for intent in self._by_sequence.pop(entry.intent):
                 self.open.pop((intent.request, intent.place), None)
@@ -221,6 +224,8 @@ class Judge:
         guard = self.guards[card.serial]
         if guard.is_foreign:
             raise Violation(f"I8: a PIN is sent to {card.serial}, which is not the card of {token}")
+        if guard.is_wrong and not said.is_context:
+            raise Violation(f"I1: {token} is logged in to, which has made a wrong signature")
         if said.is_context:  # with the PIN that this lease was given for
             return
         guard.logins += 1
@@ -245,16 +250,29 @@ class Judge:
                 guard.refused += 1
         self.check_pins()
 
+    def guard_of(self, token: str) -> Guard:
+        """Of the card that is the token's own."""
+        return next(one for one in self.guards.values() if one.card.label == token and not one.is_foreign)
+
+    def opened(self, pid: int, card: Card) -> None:
+        """A process speaks to a card for the first time."""
+        if card.is_open and card.open_for != pid and self.guards[card.serial].is_personal:
+            raise Violation(f"I1: the card of {card.label} is still open for somebody else")
+
     def check_pins(self) -> None:
         for guard in self.guards.values():
             if guard.card.wrong >= guard.card.tries and not guard.overrides:
                 raise Violation(f"I8: the PIN of {guard.card.label} is locked, and nobody has overridden its guard")
 
     def granted(self, card: Card, *, override: bool = False) -> None:
-        """A person has unlocked the token."""
+        """A person has unlocked the token whose PIN was refused."""
         guard = self.guards[card.serial]
         guard.refused = guard.unclear = 0
         guard.overrides += override
+
+    def examined(self, card: Card) -> None:
+        """A person has unlocked the token that made a wrong signature."""
+        self.guards[card.serial].is_wrong = False
 
     # ---- callers
 

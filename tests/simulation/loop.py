@@ -90,6 +90,7 @@ def simulated(clock: Clock) -> Iterator[None]:
         mock.patch.object(time, "monotonic_ns", clock.monotonic_ns),
         mock.patch.object(time, "time", lambda: EPOCH + clock.now),
         mock.patch.object(time, "thread_time", lambda: clock.used),
+        mock.patch.object(time, "sleep", clock.go_on),
         mock.patch.object(wire, "FENCE", _Fence(clock)),
         mock.patch.object(os, "_exit", _exit),
     ):

@@ -14,6 +14,7 @@ import secrets
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,11 +28,12 @@ from sqlalchemy import insert
 
 import pool.settle
 from pool import Pin, Pool, PoolError, TokenConfig, TryRefused, WrongEvent, libcrypto
-from pool.fake import Fakes, Process
+from pool.fake import FIRST_PID, Fakes, Process
 from pool.lane import State as LaneState
 from pool.process import Child
 from pool.reader import ResetFailed
 from pool.token import State
+from pool.work import Work
 from signer import recovery
 from signer.batch import Ask, Batches
 from signer.cipher import Cipher
@@ -67,6 +69,7 @@ FAULTS = {
     ],
     "C_Finalize": ["hang", "crash"],
 }
+LOOK_S = 0.05  # at what must not last: work beside idle lanes, tokens out of service
 _ZERO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -272,16 +275,28 @@ class World:
             name = card.label
             data = "" if fn == "C_Login" else " " + self._name(what.data)
             answer = f" -> {said['rv']:#x}" if event == "leave" else ""
-            self.say(f"{name}[{process.pid}]", f"{fn}{data}{answer}")
+            self.say(f"{name}[{process.pid - FIRST_PID}]", f"{fn}{data}{answer}")
             if fn == "C_Login":
                 if event == "enter":
                     self.judged(self.judge.c_login, name, card, what)
+                    self._one_login(process, name)
                 else:
+                    self._logging_in.pop(self._path(name), None)
                     self.judged(self.judge.login_left, card, what, said["rv"])
             elif event == "enter":
                 self.judged(self.judge.c_sign, process.pid, name, what)
+        elif fn == "C_OpenSession" and card is not None:
+            self.judged(self.judge.opened, process.pid, card)
         elif fn in {"C_Initialize", "C_Logout", "C_Finalize"} and event == "enter":
-            self.say(f"[{process.pid}]", fn)
+            self.say(f"[{process.pid - FIRST_PID}]", fn)
+
+    def _one_login(self, process: Process, name: str) -> None:
+        """Two at a time would make some modules refuse a right PIN."""
+        path = self._path(name)
+        before = self._logging_in.get(path)
+        if before is not None and before is not process and before in self.fakes.living:
+            self.failed(f"I8: two logins at a time in {path}")
+        self._logging_in[path] = process
 
     def _name(self, digest: bytes) -> str:
         found = self.judge.of(digest)
@@ -293,6 +308,7 @@ class World:
         """Raises what was found."""
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self._calls: dict[tuple[str, int, int], Any] = {}
+        self._logging_in: dict[str, Process] = {}
         with tempfile.TemporaryDirectory(dir=base) as directory, self._played():
             self.state = Path(directory)
             (self.state / "paraph.sqlite").write_bytes(_store())
@@ -396,8 +412,9 @@ class Life:
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order they were begun
         self.calls: set[Request] = set()
         self.is_calm = False
-        self._idle_since: dict[str, float] = {}
-        self._unwell_since: dict[str, float] = {}
+        self._idle_since: dict[str, tuple[float, float]] = {}
+        self._next_look = 0.0
+        self.works: dict[Work, None] = {}
         self._stream: Stream | None = None
         self._reader: Any = None
         self._engine: Any = None
@@ -408,13 +425,15 @@ class Life:
     async def main(self) -> None:
         world, chance = self.world, self.chance
         self.say("daemon", "starts")
-        ends_in = 3 + 17 * chance.random()
+        ends_in = 2 + 11 * chance.random()
         crashes = not self.is_last and chance.random() < 0.8
         if crashes:
             self.loop.call_later(ends_in, self._crash)
         self._open_books()
         async with self._pool() as self.pool:
             self._batches()
+            add = self.pool._line._backlog.add
+            self.pool._line._backlog.add = lambda work: (add(work), self.works.setdefault(work))[0]  # type: ignore[method-assign,func-returns-value]
             self.loop.look = self._look
             with contextlib.suppress(TimeoutError):
                 await self.pool.ready(chance.choice((0.1, 5.0)))
@@ -778,6 +797,8 @@ class Life:
         self.pool.unlock(name, override=override)  # type: ignore[union-attr]
         if was is State.LOCKED:
             self.world.judge.granted(self.world.cards[name], override=override)
+        if was is State.QUARANTINED:
+            self.world.judge.examined(self.world.cards[name])
 
     def _state(self, name: str) -> State:
         return self.pool._keeper(name).state  # type: ignore[union-attr]
@@ -847,12 +868,13 @@ class Life:
         for visit in world.judge.visits.values():
             if visit.ended is None and visit.lease.over:
                 visit.ended = now
-        line = pool._line
-        backlog = line._backlog
-        if backlog.items:
-            self._idle_lanes(pool, backlog, now)
-        else:
+        if not pool._line._backlog.items:
             self._idle_since.clear()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_S
+        self._idle_lanes(pool, pool._line._backlog, now)
+        self._nothing_lost(pool)
         for name in world.well:
             self._is_well(name, now)
 
@@ -869,6 +891,19 @@ class Life:
                 self._idle_since.pop(key, None)
         for key in self._idle_since.keys() - kinds:
             del self._idle_since[key]
+
+    def _nothing_lost(self, pool: Pool) -> None:
+        """I7: each item that has no outcome waits, or a lane has it."""
+        had: Counter[Work] = Counter()
+        for lane in pool._service_lanes:
+            for frame in lane.frames:
+                for run in frame.runs:
+                    had[run.work] += run.stop - run.start
+        for work in list(self.works):
+            if work.done.done() or not work.left:
+                del self.works[work]
+            elif work.waiting_count + had[work] < work.left:
+                self.world.failed(f"I7: {work.left} items of {work.caller} have no outcome, and nobody has them all")
 
     def _is_well(self, name: str, now: float) -> None:
         """I5."""
