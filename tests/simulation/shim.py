@@ -54,7 +54,8 @@ class FakeShim(Shim):
         self.fakes = Fakes(self.inner.load)
 
     def card(self, label: str, kinds: Sequence[str]) -> Card:
-        card = self.cards[label] = Card(label, f"{len(self.cards) + 1:016}", PIN, kinds)
+        # As SoftHSM's tokens are: after a wrong PIN one flag, and no end of tries.
+        card = self.cards[label] = Card(label, f"{len(self.cards) + 1:016}", PIN, kinds, tries=1_000_000)
         self.inner.slots = [*self.inner.slots, Slot(card)]
         return card
 

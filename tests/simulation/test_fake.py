@@ -14,7 +14,9 @@ import pytest
 
 from pool import Pool, TokenConfig
 from tests.conftest import Keys, MakePool
-from tests.pool import rig, test_faults
+from tests.pool import rig, test_faults, test_lease, test_login
+from tests.pool.conftest import MakePersonal
+from tests.pool.persons import Resets
 from tests.pool.rig import config, lanes_up, until
 from tests.pool.test_faults import (  # noqa: F401 -- collected here
     short_rests,
@@ -52,6 +54,32 @@ from tests.pool.test_faults import (  # noqa: F401 -- collected here
     test_the_lane_itself_looks_at_the_clock,
     test_two_hangs_in_the_login_are_enough,
 )
+from tests.pool.test_lease import (  # noqa: F401 -- collected here
+    test_a_lane_that_dies_while_it_waits,
+    test_another_lease_s_frame_is_refused_by_the_worker,
+    test_b_beside_a,
+    test_however_a_lease_ends,
+    test_nobody_has_a_card_that_could_not_be_reset,
+    test_several_requests_of_one_lease,
+    test_the_pool_s_end_is_a_lease_s_end,
+    test_what_a_lease_signs_is_in_writing_before,
+    test_who_comes_second_waits,
+    test_who_waits_is_told_when_it_is_in_vain,
+)
+from tests.pool.test_login import (  # noqa: F401 -- collected here
+    disk,
+    test_a_caller_who_goes_while_the_module_hangs,
+    test_a_caller_who_goes_while_the_pin_is_under_way,
+    test_a_card_that_goes_with_the_pin,
+    test_a_general_error_and_then_the_right_pin,
+    test_a_module_that_dies_in_the_login,
+    test_a_module_that_hangs_in_the_login,
+    test_a_stop_while_the_pin_is_under_way,
+    test_a_token_that_says_general_error,
+    test_a_wrong_pin,
+    test_a_wrong_pin_after_the_override,
+    test_the_last_try_is_guarded,
+)
 from tests.pool.test_record import (  # noqa: F401 -- collected here
     test_a_disk_that_hangs_costs_no_lane,
     test_a_lost_lane_is_told_of,
@@ -73,7 +101,8 @@ def simulated_time() -> Iterator[None]:
 def shim(monkeypatch: pytest.MonkeyPatch) -> FakeShim:
     made = FakeShim()
     monkeypatch.setattr(os, "kill", made.kill(os.kill))
-    monkeypatch.setattr(test_faults, "gone", made.gone)
+    for module in (test_faults, test_lease, test_login):
+        monkeypatch.setattr(module, "gone", made.gone)
     real = Pool.__init__
 
     def over_fakes(self: Pool, *args: Any, **more: Any) -> None:
@@ -93,6 +122,33 @@ def store(shim: FakeShim) -> FakeStore:
 @pytest.fixture
 def own_store(shim: FakeShim) -> FakeStore:
     return FakeStore(shim)
+
+
+@pytest.fixture
+def people(shim: FakeShim) -> FakeStore:
+    made = FakeStore(shim)
+    made.keys("card", ["P-256"])
+    return made
+
+
+@pytest.fixture
+def resets() -> Resets:
+    return Resets()
+
+
+@pytest.fixture
+def make_personal(people: FakeStore, shim: FakeShim, resets: Resets, tmp_path: Path) -> MakePersonal:
+    """As in tests/pool/conftest.py."""
+
+    @contextlib.asynccontextmanager
+    async def made(*, wait: bool = True, keys: Any = None, **token: Any) -> AsyncIterator[Pool]:
+        one: TokenConfig = config(people, **{"shim": shim, "pin": None, "personal": True, **token})  # type: ignore[arg-type]
+        async with rig.pool_over(one, state=tmp_path / "state", wait=wait, keys=keys, reset=resets) as pool:
+            yield pool
+        assert not shim.fakes.living
+        assert not shim.fakes.errors
+
+    return made
 
 
 @pytest.fixture
