@@ -157,16 +157,17 @@ class Judge:
 
     # ---- cards
 
-    def of(self, digest: bytes) -> tuple[Request, int] | None:
-        """Whose digest it is: of several, theirs who has an open INTENT for it."""
+    def of(self, digest: bytes, token: str = "") -> tuple[Request, int] | None:
+        """Whose digest it is: of several, theirs who has an open INTENT for it, with this token."""
         found = self.asked.get(digest, [])
-        under = (each for each in found if (each[0].name, each[1]) in self.open)
-        return next(under, found[0] if found else None)
+        under = [each for each in found if (each[0].name, each[1]) in self.open]
+        by_token = [each for each in under if self.open[each[0].name, each[1]].token == token]
+        return next(iter([*by_token, *under, *found]), None)
 
     def c_sign(self, pid: int, token: str, said: Signed) -> None:
         """A card is about to sign."""
         self.counts["C_Sign"] += 1
-        found = self.of(said.data)
+        found = self.of(said.data, token)
         if found is None:
             raise Violation("I1: a card signs what nobody has asked for")
         request, place = found

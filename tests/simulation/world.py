@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert
 
 import pool.settle
-from pool import Pin, Pool, PoolError, TokenConfig, TryRefused, WrongEvent, libcrypto
+from pool import Lease, Pin, Pool, PoolError, TokenConfig, TryRefused, WrongEvent, libcrypto
 from pool.fake import FIRST_PID, Fakes, Process
+from pool.lane import BREAKER_LOSSES
 from pool.lane import State as LaneState
 from pool.process import Child
 from pool.reader import ResetFailed
@@ -414,6 +415,8 @@ class Life:
         self.is_calm = False
         self._idle_since: dict[str, tuple[float, float]] = {}
         self._next_look = 0.0
+        self._tripped: set[str] = set()
+        self._counted: Counter[str] = Counter()  # losses of a lane that have opened a breaker
         self.works: dict[Work, None] = {}
         self._stream: Stream | None = None
         self._reader: Any = None
@@ -729,20 +732,14 @@ class Life:
         guard = judge.guards[world.cards["stick"].serial]
         guard.visits += 1
         guard.overrides += override
-        stalled, deadline = world.clock.stalled, time.monotonic() + timeout_s
-        request = self._new("window", "eve", count or chance.choice((1, 2, 8)))
+        request = self._new("window", "eve", count or chance.choice((1, 2, 8, 30)))
         self.say("eve", f"comes for {len(request.digests)} items, {timeout_s:.1f} s")
-        is_in = False
         leaves = count or chance.random() < 0.8
         try:
             async with (
                 self.consent.pin_given(credential, len(request.digests), "192.0.2.7", override=override),
-                self.pool.lease(  # type: ignore[union-attr]
-                    credential.key.ref if chance.random() < 0.5 else "stick",
-                    caller="eve", pin=Pin(pin), timeout_s=timeout_s, override=override,
-                ) as lease,
-            ):  # fmt: skip
-                is_in = True
+                self._leased(pin, timeout_s, override=override) as lease,
+            ):
                 self.say("eve", "is let in")
                 visit = judge.visits["stick"] = Visit("stick", lease)
                 if not next(one for one in reversed(world.cards["stick"].logins) if not one.is_context).is_right:
@@ -752,7 +749,11 @@ class Life:
                 lives = time.monotonic() + ends - self.steady.now()
                 request.allowed = Allowed("window", "eve", request.digests, lives, reference)
                 request.lease = visit
-                await self._call(request, timeout_s, lease)
+                if leaves and not count and chance.random() < 0.4:  # she goes while her documents are being signed
+                    self._task(self._call(request, timeout_s, lease))
+                    await asyncio.sleep(chance.random() * chance.choice((0.01, 0.2)))
+                else:
+                    await self._call(request, timeout_s, lease)
                 if not leaves:
                     await asyncio.sleep(chance.random() * timeout_s * 2)
         except (Refusal, PoolError) as error:
@@ -761,9 +762,20 @@ class Life:
             self.say("eve", f"is turned away: {error.reason}")
         finally:
             self.say("eve", "goes")
-            if not is_in:
-                world.judged(judge.in_time, "a lease", deadline, stalled)
         return len(request.given) == len(request.digests)
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, pin: str, timeout_s: float, *, override: bool) -> AsyncIterator[Lease]:
+        assert self.pool is not None
+        stalled, deadline = self.world.clock.stalled, time.monotonic() + timeout_s
+        name = CREDENTIALS["eve"].key.ref if self.chance.random() < 0.5 else "stick"
+        leased = self.pool.lease(name, caller="eve", pin=Pin(pin), timeout_s=timeout_s, override=override)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                lease = await stack.enter_async_context(leased)
+            finally:
+                self.world.judged(self.world.judge.in_time, "a lease", deadline, stalled)
+            yield lease
 
     # ---- an operator, and what goes wrong
 
@@ -868,6 +880,8 @@ class Life:
         for visit in world.judge.visits.values():
             if visit.ended is None and visit.lease.over:
                 visit.ended = now
+            elif visit.ended is None and now > visit.lease.deadline + 1:
+                world.failed("I1: a lease lives on after its time")
         if not pool._line._backlog.items:
             self._idle_since.clear()
         if now < self._next_look:
@@ -875,6 +889,8 @@ class Life:
         self._next_look = now + LOOK_S
         self._idle_lanes(pool, pool._line._backlog, now)
         self._nothing_lost(pool)
+        self._lanes_have_keys(pool)
+        self._breakers(pool)
         for name in world.well:
             self._is_well(name, now)
 
@@ -904,6 +920,28 @@ class Life:
                 del self.works[work]
             elif work.waiting_count + had[work] < work.left:
                 self.world.failed(f"I7: {work.left} items of {work.caller} have no outcome, and nobody has them all")
+
+    def _lanes_have_keys(self, pool: Pool) -> None:
+        """I5: a lane is up with all keys of its token, or it is not up."""
+        for lane in pool._service_lanes:
+            if lane.lane.is_up and lane.lane.keys != (lane.token.keys or {}).keys():
+                self.world.failed(f"I5: lane {lane.lane.name} is up and has not all of its token's keys")
+
+    def _breakers(self, pool: Pool) -> None:
+        """I5: a breaker opens for so many losses of a lane, and each counts once."""
+        for name in self.world.cards:
+            if self._state(name) is not State.TRIPPED:
+                self._tripped.discard(name)
+            elif name not in self._tripped:
+                self._tripped.add(name)
+                lanes = [lane.lane for lane in pool._lanes() if lane.token.config.name == name]
+                guilty = [lane for lane in lanes if lane.tally.losses - self._counted[lane.name] >= BREAKER_LOSSES]
+                if not guilty:
+                    self.world.failed(
+                        f"I5: the breaker of {name} opens, and no lane has lost {BREAKER_LOSSES} times since"
+                    )
+                for lane in guilty:
+                    self._counted[lane.name] = lane.tally.losses
 
     def _is_well(self, name: str, now: float) -> None:
         """I5."""
