@@ -1,14 +1,16 @@
 """
 What may never happen, judged by the cards' own logs and what is really on the disk (RELIABILITY: invariants I1 to I8).
 
-    I1  a card signs only what somebody has asked, and of a person's key what she has allowed, for as long as that lives
+    I1  a card signs only what somebody has asked, and of a person's key what she has allowed, for as long as that lives;
+        nobody comes to a card that is open for somebody else, or that has made a wrong signature
     I2  for an item of a request one signature at most is ever given out, and a card is not asked again where it may have
         signed, unless the caller was told INDETERMINATE, or nobody could be told, and has asked again
     I3  what was answered is answered again, the same bytes
     I4  a card signs only under an open INTENT, and what is given out as signed is in an OUTCOME, both on the disk
-    I5  a token that nobody disturbs is in service, with all its lanes, whatever happens to the others
+    I5  a token that nobody disturbs is in service, whatever happens to the others; a lane is up with all keys, or not at
+        all; a breaker opens for five losses of a lane, and each counts once; in the end everything comes back
     I6  no PIN is in the log or in an error
-    I7  every answer comes by its deadline and a second; nothing waits beside idle lanes
+    I7  every answer comes by its deadline and a second; nothing waits beside idle lanes, and no item is lost
     I8  no card loses more tries of its PIN than people have given
 """
 
