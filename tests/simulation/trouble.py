@@ -102,7 +102,7 @@ class Trouble:
             disk.slow_s = chance.choice((0.05, 0.4, 1.0))
         else:
             disk.state = what
-        if what == "sick" and self.is_last:
+        if what == "sick" and self.life.is_last:
             disk.state = "full"
         await asyncio.sleep(chance.choice((0.2, 1.0)))
         disk.slow_s = 0.0
