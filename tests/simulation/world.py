@@ -275,8 +275,8 @@ class World:
         finally:
             asyncio.set_event_loop(None)
             self.fakes.kill_all()
-            for error in self.fakes.errors:
-                self.failed(error)
+            for raised in self.fakes.errors:
+                self.failed(raised)
             self.steps += loop.turns
             life.crashed()
             self.graves.append((loop, life, list(asyncio.all_tasks(loop))))
