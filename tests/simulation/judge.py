@@ -104,7 +104,7 @@ class Judge:
         self._clock = clock
         self.requests: dict[str, Request] = {}
         self.asked: dict[bytes, list[tuple[Request, int]]] = {}  # who has named a digest, and where
-        self.open: dict[tuple[str, int], Intent] = {}
+        self.open: dict[tuple[str, int], list[Intent]] = {}  # of each item, oldest first
         self._by_sequence: dict[int, list[Intent]] = {}
         self.signs: dict[tuple[str, int], list[tuple[Intent, Signed]]] = {}
         self.durable: dict[tuple[str, int], bytes] = {}
@@ -135,10 +135,9 @@ class Judge:
         fields, made = entry.fields, []
         for place in (place for start, stop in fields["items"] for place in range(start, stop)):
             key = (fields["request"], place)
-            if key in self.open:
-                raise Violation(f"I4: item {place} of {key[0]} is under two open INTENTs")
-            self.open[key] = Intent(*key, fields["attempt"], fields["token"])
-            made.append(self.open[key])
+            # Two may be open: the lane of the first was lost before it was written, and its OUTCOME comes after it.
+            self.open.setdefault(key, []).append(Intent(*key, fields["attempt"], fields["token"]))
+            made.append(self.open[key][-1])
         self._by_sequence[sequence] = made
 
     def _decided(self, entry: Entry) -> None:
@@ -155,7 +154,10 @@ class Judge:
                 self.guard_of(part.token).is_wrong = True
         if entry.closes:
             for intent in self._by_sequence.pop(entry.intent):
-                self.open.pop((intent.request, intent.place), None)
+                key = (intent.request, intent.place)
+                self.open[key].remove(intent)
+                if not self.open[key]:
+                    del self.open[key]
 
     # ---- cards
 
@@ -163,7 +165,7 @@ class Judge:
         """Whose digest it is: of several, theirs who has an open INTENT for it, with this token."""
         found = self.asked.get(digest, [])
         under = [each for each in found if (each[0].name, each[1]) in self.open]
-        by_token = [each for each in under if self.open[each[0].name, each[1]].token == token]
+        by_token = [each for each in under if self.open[each[0].name, each[1]][-1].token == token]
         return next(iter([*by_token, *under, *found]), None)
 
     def c_sign(self, pid: int, token: str, said: Signed) -> None:
@@ -174,9 +176,12 @@ class Judge:
             raise Violation("I1: a card signs what nobody has asked for")
         request, place = found
         what = f"item {place} of {request.name}"
-        intent = self.open.get((request.name, place))
-        if intent is None:
+        intents = self.open.get((request.name, place))
+        if not intents:
             raise Violation(f"I4: a card signs {what} without an open INTENT on the disk")
+        intent = intents[-1]
+        if any(before.signs for before in intents[:-1]):
+            raise Violation(f"I2: a card signs {what}, which another lane may be signing")
         if intent.token != token:
             raise Violation(f"I4: {token} signs {what}, the INTENT names {intent.token}")
         if intent.signs:
