@@ -10,7 +10,7 @@ from tests.simulation.world import play
 from tests.test_layers import imports
 
 SEEDS = 200
-PARTS = 4
+PARTS = 10
 ROOT = Path(__file__).parent.parent.parent
 
 
