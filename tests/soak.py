@@ -60,6 +60,7 @@ from tests.signer.people.stage import Stage
 from tests.signer.people.test_machine import STEPS
 from tests.signer.people.test_machine import run as run_machine
 from tests.signer.people.test_once import REDEEMERS, race
+from tests.simulation.many import spread
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
 HEAD = """\
@@ -418,6 +419,19 @@ def all_modules() -> str:
     return f"{len(wanted)} modules as published, in {time.monotonic() - began:.0f} s"
 
 
+def simulation(seeds: int = 10_000) -> str:
+    """Runs of the simulation, from seeds that were never tried before."""
+    began, first = time.monotonic(), int(time.time()) * 100_000
+    counts: Counter[str] = Counter()
+    bad: dict[int, str] = {}
+    for some, broken in spread(first, seeds):
+        counts += some
+        bad |= broken
+    assert not bad, f"of {seeds:,} seeds from {first} on {len(bad)} broke an invariant: {dict(list(bad.items())[:5])}"
+    told = ", ".join(f"{counts[name]:,} {name}" for name in ("C_Sign", "C_Login", "turns of the loop"))
+    return f"{seeds:,} seeds from {first} on in {time.monotonic() - began:.0f} s, no invariant broken; {told}"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -502,6 +516,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         all_modules,
         "40 cases of 5 modules",
         "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
+    ),
+    "simulation": (
+        simulation,
+        "10 000 seeds",
+        "row 3.1, I1 to I8: pool, scheduler, ledger and gate under schedules and faults that seeds draw",
     ),
     "histories": (
         histories,
