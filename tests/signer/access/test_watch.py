@@ -84,11 +84,14 @@ def change(rig: Rig, what: str, token: str) -> None:
 class Watching:
     """`paraph tokens --watch` on a terminal of this size."""
 
-    def __init__(self, file: Path, columns: int = 100, rows: int = 40, **environment: str) -> None:
+    def __init__(
+        self, file: Path, columns: int = 100, rows: int = 40, *, tick_s: float = 1.0, **environment: str
+    ) -> None:
         self.screen = Screen(columns, rows)
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        command = ["setsid", "--ctty", sys.executable, "-m", "signer", "tokens", "--watch", "--profile", str(file)]
+        script = f"import signer.cli.watching as w; w.TICK_S = {tick_s}; from signer.__main__ import main; main()"
+        command = ["setsid", "--ctty", sys.executable, "-c", script, "tokens", "--watch", "--profile", str(file)]
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=ENVIRONMENT | environment, stdin=slave, stdout=slave, stderr=slave
         )
@@ -240,7 +243,7 @@ def test_narrow_and_without_colours(columns: int, rows: int, pool: Rig, tmp_path
     In a small window nothing is cut off at the side, and what has no room below is counted; with NO_COLOR there are no
     colours, and everything is still said.
     """
-    with Watching(profile(tmp_path, pool, "operator"), columns, rows, NO_COLOR="1") as watching:
+    with Watching(profile(tmp_path, pool, "operator"), columns, rows, tick_s=60.0, NO_COLOR="1") as watching:
         words = " ".join(watching.shows("live", "tokens").split())
         assert "needs you: stick, gone, swapped" in words
         assert "READY" in words
