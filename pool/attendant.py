@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
-from pool.codes import CARD_GONE, PCSC_DOWN
+from pool.codes import CARD_GONE, PCSC_DOWN, shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
@@ -104,7 +104,7 @@ class Attendant:
             except StartFailed as failure:
                 self.lane.problem, meaning = failure.detail, failure.event
             except Exception as error:  # no descriptors, a full disk: the lane rests and tries again
-                log.exception("lane %s failed", self.lane.name)
+                log.exception("lane %s failed; it is started again by itself: see to what stands below", self.lane.name)
                 self.lane.problem = f"{type(error).__name__}: {error}"
             finally:
                 stopped = self.lane.state is State.STOPPING and not self.lane.problem
@@ -150,17 +150,18 @@ class Attendant:
         timeout_s = self.token.config.start_timeout_s
         self._left.clear()
         try:
-            child = self._child = await Child.start(
-                "pool.worker", str(pages.fd), environment=self.token.module.environment, fds=(pages.fd,)
+            module = self.token.module
+            child = self._child = await module.start(
+                "pool.worker", str(pages.fd), environment=module.environment, fds=(pages.fd,)
             )
             async with asyncio.timeout(timeout_s):
                 await self._prepare(child)
         except ChildLost as lost:
             raise StartFailed(f"it ended while it started ({lost.how})") from None
         except TimeoutError:
-            raise StartFailed(f"it did not start within {timeout_s:g} s") from None
+            raise StartFailed(f"it did not start within {timeout_s:g} s (start_timeout_s)") from None
         except OSError as error:
-            raise StartFailed(f"it cannot be started ({error})") from None
+            raise StartFailed(f"it cannot be started ({error}): see to the host's memory and open files") from None
         child.on_done = self._frame_done
         return child
 
@@ -182,7 +183,13 @@ class Attendant:
         """Answers the keys that want a PIN at each signature."""
         self.lane.keys, problems, each = await find_keys(child, self.token)
         for ref, problem in problems.items():
-            log.warning("lane %s has no private key for %s: %s", self.lane.name, ref[:16], problem)
+            log.warning(
+                "lane %s has no private key for %s: %s; it signs with the others: put it on the token, or take its credential"
+                " away",
+                self.lane.name,
+                ref[:16],
+                problem,
+            )
         return each
 
     async def _serve(self, child: Child) -> None:
@@ -333,7 +340,7 @@ class Attendant:
         try:
             self._child.send(message)
         except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen, which says more
-            log.warning("lane %s: %s", self.lane.name, lost.how)
+            log.warning("lane %s: %s; it is started again by itself", self.lane.name, lost.how)
             self._child.kill()
 
     def _abandon(self, number: int, out: "_Out", error: BaseException) -> None:
@@ -343,7 +350,7 @@ class Attendant:
         if isinstance(error, Unrecorded):
             outcome = Outcome(Status.NOT_ATTEMPTED, reason=error.reason, detail=error.detail)
         else:
-            log.error("an intent could not be written", exc_info=error)
+            log.error("an intent could not be written, so nothing of it was signed: report it", exc_info=error)
             outcome = Outcome(Status.NOT_ATTEMPTED, reason="INTERNAL")
         for run, intent in zip(out.frame.runs, out.intents, strict=True):
             if intent is not None and intent.durable.exception() is None:
@@ -441,7 +448,11 @@ class Attendant:
             try:
                 self.token.tries.quarantine(self.token.identity)
             except sqlite3.Error:
-                log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
+                log.critical(
+                    "the quarantine of token %s cannot be written down: drain it, because a restart would use it again",
+                    self.token.config.name,
+                    exc_info=True,
+                )
 
     def _doubted(self, frame: Frame, signed: Sequence[int], ended: str) -> Sequence[int]:
         """
@@ -512,7 +523,11 @@ class Attendant:
             try:
                 await self._clean()
             except ResetFailed as failure:  # tried again before the lane starts
-                log.warning("the card of token %s is not reset yet: %s", self.token.config.name, failure)
+                log.warning(
+                    "the card of token %s is not reset: %s; nobody gets it before it is, see to its reader",
+                    self.token.config.name,
+                    failure,
+                )
         self._left.set()
 
     async def _after_life(self, stopped: bool, meaning: TokenEvent | None) -> None:
@@ -533,11 +548,11 @@ class Attendant:
             }:  # no failure of the lane; its next start says what is there
                 log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
             elif not stopped:
-                log.warning("lane %s is lost: %s", self.lane.name, self.lane.problem)
+                log.warning("lane %s is lost: %s; it is started again by itself", self.lane.name, self.lane.problem)
                 if self.lane.lost(time.monotonic()):
                     self.lane.losses.clear()
                     detail = f"{BREAKER_LOSSES} losses within a minute, the last: {self.lane.problem}"
-                    self.token.on(TokenEvent.BREAKER, detail)
+                    self.token.on(TokenEvent.BREAKER, detail, shortage(self.lane.problem))
         if not stopped:
             await asyncio.sleep(self.lane.rest_s(time.monotonic()))
 

@@ -8,17 +8,20 @@ calls it for a process that crashed. Started as `python -I -m pool.card SOCKET R
 """
 
 import json
+import os
 import sys
 from dataclasses import astuple
 from typing import Any
 
 from pool import wire
 from pool.child import harden, open_socket
+from pool.library import LibraryRefused, check_environment
 from pool.pcsc import Pcsc, PcscError, Seen
 
 
 def obey(reader: str, order: list[Any]) -> dict[str, Any]:
     try:
+        check_environment(os.environ)
         pcsc = Pcsc()
         match order:
             case ["reset"]:
@@ -30,6 +33,8 @@ def obey(reader: str, order: list[Any]) -> dict[str, Any]:
                 seen = pcsc.wait(reader, None if last is None else Seen(*last), seconds)
             case _:
                 raise AssertionError(order)
+    except LibraryRefused as refused:
+        return {"t": "failed", "why": "fault", "detail": str(refused)}
     except PcscError as error:
         return {"t": "failed", "why": error.why, "detail": error.detail}
     return {"t": "seen", "seen": astuple(seen)}

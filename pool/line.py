@@ -83,6 +83,10 @@ class Line:
         finally:
             timer.cancel()
 
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float:
+        """When so many items would be done, seconds from now, as things stand."""
+        return forecast.done_in_s((key, algorithm), count, caller, self._backlog, self._bare_lanes(), time.monotonic())
+
     def waiting_for(self, keys: Container[str]) -> int:
         """How many items wait for these keys."""
         return self._backlog.waiting_for(keys)
@@ -97,7 +101,8 @@ class Line:
 
     def withdraw_all(self, reason: str) -> None:
         """Every request is answered now, and nothing more of any is started."""
-        for work in {*self._backlog, *(run.work for lane in self._lanes for f in lane.frames for run in f.runs)}:
+        given = (run.work for lane in self._lanes for frame in lane.frames for run in frame.runs)
+        for work in dict.fromkeys((*self._backlog, *given)):  # each once, in an order
             self._withdraw(work, reason)
 
     def lost(self, run: Run, seconds: float) -> None:

@@ -6,6 +6,7 @@ takes it off again. Whatever is not CKR_OK ends the lane.
 """
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
 from pool.process import Child
+from pool.token import Event, WrongEvent
 from pool.tries import OPEN_MAX, Flags, TriesSpent, TryRefused, check_holder, check_spent, tries_left
 
 log = logging.getLogger("pool")
@@ -24,11 +26,11 @@ COMES_BACK_S = 3.0  # a card that is put back
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a person comes with. `lease` is the id that the login is for."""
+    """What a person comes with; no PIN where it is typed at the reader. `lease` is the id that the login is for."""
 
     lease: str
     caller: str
-    pin: Pin
+    pin: Pin | None
     override: bool
 
 
@@ -53,15 +55,18 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
             raise PinRefused("PIN_FINAL_TRY_GUARD", str(refused), left) from None
         log.warning("token %s: %s overrides the guard of the last tries: %s", config.name, claim.caller, refused)
         await asyncio.to_thread(tries.override, identity, claim.caller)
-    message = {"t": "login", "pin": claim.pin.reveal(), "lease": claim.lease}
-    try:
-        await asyncio.to_thread(tries.begin, identity)
-        claim.pin.forget()
-        answer = await child.ask(message, timeout_s)
-    finally:
-        message.clear()  # an error's traceback would keep the PIN
+    if claim.pin is None:
+        answer = await _at_the_pad(child, token, claim, timeout_s)
+    else:
+        message = {"t": "login", "pin": claim.pin.reveal(), "pad": False, "lease": claim.lease}
+        try:
+            await asyncio.to_thread(tries.begin, identity)
+            claim.pin.forget()
+            answer = await child.ask(message, timeout_s)
+        finally:
+            message.clear()  # an error's traceback would keep the PIN
     if answer["t"] == "logged-in":
-        await asyncio.to_thread(tries.accepted, identity)
+        await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
         return bool(answer["direct"])
     detail = answer["detail"]
     if detail in PIN_NOT_CHECKED:
@@ -69,6 +74,20 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
     await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
     raise AssertionError  # pragma: no cover -- the line above raises
+
+
+async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s: float) -> dict[str, Any]:
+    """
+    The reader asks for the PIN. No try is on disk while it does: what is typed there is a person's doing, and where nobody
+    comes nothing was tried; a refusal counts like any other.
+    """
+    with contextlib.suppress(WrongEvent):  # an operator has taken it out of service meanwhile
+        token.on(Event.AWAIT, "its PIN is to be typed at the reader")
+    try:
+        return await child.ask({"t": "login", "pin": None, "pad": True, "lease": claim.lease}, timeout_s)
+    finally:
+        with contextlib.suppress(WrongEvent):
+            token.on(Event.ANSWERED, f"for {claim.caller}")
 
 
 async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refused: bool) -> None:
@@ -88,7 +107,7 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     except TriesSpent as spent:
         raise Unavailable("PIN_LOCKED", f"{detail}: {spent}") from None
     if detail == "CKR_PIN_LOCKED":
-        raise Unavailable("PIN_LOCKED", detail)
+        raise Unavailable("PIN_LOCKED", f"{detail}: unblock it with its PUK, then unlock it here")
     if is_refused:
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
     if detail in REMOVED:
@@ -96,7 +115,10 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     if detail == PCSC_DOWN:
         raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
     if count.open > OPEN_MAX:
-        raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
+        raise Unavailable(
+            "PIN_LOCKED",
+            f"{count.open} logins had no clear answer, the last {detail}: see to the token, then unlock it",
+        )
     raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
 
 

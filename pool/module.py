@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pool.process import Child, ChildLost
+from pool.process import ChildLost, Start
 
 log = logging.getLogger("pool")
 
@@ -28,26 +28,44 @@ class Module:
     all who ask at once.
     """
 
-    def __init__(self, path: Path, environment: Mapping[str, str], reader: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, str],
+        start: Start,
+        sha256: bytes | None = None,
+        reader: str | None = None,
+    ) -> None:
         self.path = path
+        self.sha256 = sha256
         self.environment = environment
+        self.start = start  # a child process that loads it
         self.reader = reader
         self.lock = asyncio.Lock()
 
     async def look(self) -> list[dict[str, Any]] | None:
         """The module's tokens, by a probe process; None where it cannot say. Raises `NoCard`."""
         async with self.lock:
-            child = await Child.start("pool.probe", str(self.path), self.reader or "", environment=self.environment)
             try:
-                answer = await child.ask(None, LOOK_TIMEOUT_S)
-            except (ChildLost, TimeoutError) as error:
+                answer = await self._ask()
+            except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now
                 answer = {"t": "failed", "why": "error", "detail": str(error) or "no answer in time"}
-            finally:
-                await child.close()
         if answer["t"] != "tokens" and answer["why"] != "error":
             raise NoCard(answer["why"], answer["detail"])
         if answer["t"] != "tokens":
-            log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
+            log.warning(
+                "module %s cannot list its tokens: %s; they stay as they are, see to its driver, readers and configuration",
+                self.path,
+                answer["detail"],
+            )
             return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found
+
+    async def _ask(self) -> dict[str, Any]:
+        words = str(self.path), (self.sha256 or b"").hex(), self.reader or ""
+        child = await self.start("pool.probe", *words, environment=self.environment)
+        try:
+            return await child.ask(None, LOOK_TIMEOUT_S)
+        finally:
+            await child.close()

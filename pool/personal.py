@@ -20,7 +20,7 @@ from typing import Any
 from pool.assign import Run
 from pool.attendant import LOGOUT_S, PING_EVERY_S, Attendant
 from pool.codes import PIN_REFUSED
-from pool.errors import BadRequest, PoolError, Unavailable
+from pool.errors import BadRequest, PinRefused, PoolError, Unavailable
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import Event, State
 from pool.lease import Lease, reason_of
@@ -31,11 +31,14 @@ from pool.reader import ANSWER_S, Reset
 from pool.relogin import Relogins
 from pool.start import open_token
 from pool.token import Event as TokenEvent
-from pool.token import WrongEvent
+from pool.token import Presence, WrongEvent
+from pool.token import State as TokenState
 from pool.tries import Flags, TriesSpent, check_spent
 from pool.turns import Turns
 
 log = logging.getLogger("pool")
+
+TOUCH_S = 0.5  # a stick that needs no touch has signed by then
 
 # What a failed login means for the token; anything else that is not about the PIN is the lane's loss.
 _EVENTS = {"PIN_LOCKED": TokenEvent.PIN_REFUSED, "TOKEN_CHANGED": TokenEvent.OTHER}
@@ -53,7 +56,7 @@ class PersonalAttendant(Attendant):
         self._released.set()
         self._login_limit: asyncio.Timeout | None = None
 
-    async def lease(self, key: str, caller: str, pin: Pin, deadline: float, *, override: bool) -> Lease:
+    async def lease(self, key: str, caller: str, pin: Pin | None, deadline: float, *, override: bool) -> Lease:
         """A lease of this token, logged in to (`Pool.lease`). `key` '' means its only one."""
         await self.turns.take(deadline)
         ref = self._key(key)
@@ -68,6 +71,14 @@ class PersonalAttendant(Attendant):
             lease.end("CANCELLED")
             raise
         return lease
+
+    def check_pin(self, pin: Pin | None) -> None:
+        """A PIN where one is wanted; and none where it is typed at the reader: it would have been shown for nothing."""
+        has_pad = self.token.config.presence is Presence.PAD
+        if has_pad and pin is not None:
+            raise BadRequest("PIN_AT_PAD", f"token {self.token.config.name}")
+        if not has_pad and pin is None:
+            raise PinRefused("PIN_INCORRECT", f"token {self.token.config.name}: no PIN was given")
 
     def _key(self, key: str) -> str:
         keys = self.token.keys or {}
@@ -84,7 +95,15 @@ class PersonalAttendant(Attendant):
         token = self.token
         self._opened = await open_token(child, token)
         if not self._opened["login"]:
-            raise StartFailed("it asks for no PIN, so that anybody could sign as its person", TokenEvent.PIN_REFUSED)
+            raise StartFailed(
+                "it asks for no PIN, so that anybody could sign as its person: give it one, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
+        if token.config.presence is Presence.PAD and not self._opened["pad"]:
+            raise StartFailed(
+                "its reader has no pad for a PIN, as its driver says: leave out presence, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
         assert token.identity is not None
         try:
             check_spent(token.tries.count(token.identity), Flags(*self._opened["flags"]), token.config.pin_tries)
@@ -181,8 +200,27 @@ class PersonalAttendant(Attendant):
         try:
             await not_accepted(self.token, self.lane.problem, Flags(), is_refused=True)
         except PoolError as error:
-            detail = f"the token refused the PIN while it signed ({self.lane.problem})"
+            detail = f"the token refused the PIN while it signed ({self.lane.problem}): its person makes sure of it, then unlock it"
             raise StartFailed(detail, _EVENTS.get(error.reason)) from None
+
+    # ---- what she does at the token
+
+    def _watch(self, child: Child) -> None:
+        """A signature that takes so long waits for her touch."""
+        super()._watch(child)
+        if self.token.config.presence is Presence.TOUCH:
+            is_under = self._under is not None and self._under[1] is not None
+            self._shows_touch(is_under and time.monotonic() - self._under_since >= TOUCH_S)
+
+    def _shows_touch(self, waits: bool) -> None:
+        lease = self._lease
+        if lease is None or waits is (self.token.state is TokenState.WAITING):
+            return
+        with contextlib.suppress(WrongEvent):  # an operator has taken it out of service meanwhile
+            if waits:
+                self.token.on(TokenEvent.AWAIT, "it waits for a touch")
+            else:
+                self.token.on(TokenEvent.ANSWERED, f"for {lease.caller}")
 
     # ---- the end of a lease
 
@@ -246,6 +284,8 @@ class PersonalAttendant(Attendant):
 
     def _moved(self) -> None:
         if self._lease is not None:
+            if not self._out and self.token.config.presence is Presence.TOUCH:
+                self._shows_touch(False)
             self._lease.line.assign_soon()
         self.turns.tell()
         self._tell_pool()

@@ -23,8 +23,8 @@ from grpc_health.v1._async import HealthServicer
 
 from pool import Key, Pool, TokenConfig, TokenView
 from pool.reader import ReaderError, look
-from pool.token import State
-from signer import books, checkpoint_key, revocation
+from pool.token import IN_USE, State
+from signer import books, checkpoint_key, group, revocation
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
@@ -96,6 +96,7 @@ class Daemon:
             self._credentials = rows.read(self._engine)
             self._checkpoint_key = checkpoint_key.of(self._config.ledger, lambda: self._pool)
             checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
+            group.check(self._config.group, self._credentials)
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
@@ -296,6 +297,7 @@ class Daemon:
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await self._read_credentials()
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
+        group.check(new.group, credentials)
         if self._consent is not None:
             await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
@@ -337,7 +339,7 @@ class Daemon:
             return True
         views = self._pool.snapshot()
         ready = any(view.state is State.READY and set(view.keys) - {own.ref} for view in views)
-        persons = (view for view in views if view.personal and view.state in {State.OPEN, State.LEASED})
+        persons = (view for view in views if view.personal and view.state in {State.OPEN} | IN_USE)
         return ready or not all(view.is_starting for view in persons)
 
     async def _watch_ledger(self) -> None:

@@ -147,6 +147,7 @@ class Rig:
         self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.limits: list[str] = []  # of the daemon's process, as words for prlimit(1)
+        self.before: list[Any] = []  # words before the command of the daemon's process, which end by running it
         self.place = Path("/")  # where it runs
         self.log_level = "INFO"
         self.port = 0
@@ -275,6 +276,7 @@ class Rig:
         command = as_user(command, self.user)
         if limits:
             command = ["prlimit", *limits, *command]  # before the privilege to raise them is gone
+        command = [*map(str, self.before), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

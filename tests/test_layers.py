@@ -21,6 +21,7 @@ NEVER = {
 }
 # Where alone a library may be imported in pool and signer; signer/v1 is generated.
 ONLY_IN = {
+    "greenlet": {"pool/fake.py"},
     "pkcs11": {"pool/worker.py", "pool/probe.py", "pool/shown.py"},
     "pyhanko": {"signer/examine.py", "signer/local.py", "signer/pades.py", "signer/trust.py"},
     "pyhanko_certvalidator": {"signer/local.py", "signer/pades.py", "signer/trust.py"},

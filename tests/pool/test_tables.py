@@ -90,15 +90,22 @@ def test_a_wrong_signature_and_a_refused_pin_take_a_ready_token_out() -> None:
     assert after(State.READY, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
     assert after(State.READY, token.Event.PIN_REFUSED) is after(State.OPEN, token.Event.PIN_REFUSED) is State.LOCKED
     assert after(State.LEASED, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
-    assert {State.OPEN, State.READY, State.LEASED} == ABLE
+    assert {State.OPEN, State.READY, State.LEASED, State.WAITING} == ABLE
 
 
 def test_a_lease_begins_and_ends_at_open() -> None:
     """A token that a service uses is never leased, and a leased one never becomes READY, nor is leased again."""
     ways = {(state, event) for state in State for event, to in token.TRANSITIONS[state].items() if to is State.LEASED}
-    assert ways == {(State.OPEN, token.Event.LEASE)}
+    assert ways == {(State.OPEN, token.Event.LEASE), (State.WAITING, token.Event.ANSWERED)}
     assert after(State.LEASED, token.Event.RELEASED) is State.OPEN
-    assert ways_out(State.LEASED) == {"RELEASED", "WRONG_SIGNATURE", "DRAIN"}
+    assert ways_out(State.LEASED) == {"AWAIT", "RELEASED", "WRONG_SIGNATURE", "DRAIN"}
+
+
+def test_what_waits_at_the_token_is_still_the_leases() -> None:
+    """From WAITING it goes on, or ends as a lease does; only a lease gets there."""
+    into = {state for state in State if State.WAITING in token.TRANSITIONS[state].values()}
+    assert into == {State.LEASED}
+    assert ways_out(State.WAITING) == {"ANSWERED", "RELEASED", "WRONG_SIGNATURE", "DRAIN"}
 
 
 def test_every_refusal_has_its_words() -> None:

@@ -1,0 +1,1 @@
+"""Deterministic simulation of pool, scheduler and gate: README.md."""
