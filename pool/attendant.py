@@ -532,7 +532,7 @@ class Attendant:
 
     async def _after_life(self, stopped: bool, meaning: TokenEvent | None) -> None:
         """What the end means for the token; then rest, longer after each loss."""
-        if meaning is TokenEvent.GONE:
+        if meaning is TokenEvent.GONE and self.token.config.reader is None:  # PC/SC does not err about a card
             await asyncio.sleep(SECOND_LOOK_S)
             seen = await self.token.look()
             if seen is not None:
