@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pool.errors import REASONS, BadRequest, Busy, PinRefused, PoolError, Unavailable
     from pool.key import Key
     from pool.lease import Lease
+    from pool.library import LibraryRefused
     from pool.mechanism import Algorithm, Hash, Scheme
     from pool.pin import Pin, PinError, PinFile
     from pool.pool import Pool, TokenView
@@ -22,10 +23,11 @@ _PLACES = {
     "pool.errors": ("REASONS", "BadRequest", "Busy", "PinRefused", "PoolError", "Unavailable"),
     "pool.key": ("Key",),
     "pool.lease": ("Lease",),
+    "pool.library": ("LibraryRefused",),
     "pool.mechanism": ("Algorithm", "Hash", "Scheme"),
     "pool.pin": ("Pin", "PinError", "PinFile"),
     "pool.pool": ("Pool", "TokenView"),
-    "pool.token": ("TokenConfig", "WrongEvent"),
+    "pool.token": ("Presence", "TokenConfig", "WrongEvent"),
     "pool.tries": ("TryRefused",),
     "pool.work": ("Outcome", "Outcomes", "Status"),
 }
@@ -39,6 +41,7 @@ __all__ = [
     "Hash",
     "Key",
     "Lease",
+    "LibraryRefused",
     "Outcome",
     "Outcomes",
     "Pin",
@@ -47,6 +50,7 @@ __all__ = [
     "PinRefused",
     "Pool",
     "PoolError",
+    "Presence",
     "Scheme",
     "Status",
     "TokenConfig",

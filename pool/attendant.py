@@ -17,15 +17,17 @@ from functools import partial
 from typing import Any
 
 from pool.assign import Frame, Run
+from pool.codes import CARD_GONE, PCSC_DOWN, shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import BREAKER_LOSSES, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
+from pool.reader import ANSWER_S, Reset, ResetFailed
 from pool.record import Intent, Unrecorded
 from pool.settle import Reading, reason_for
 from pool.start import find_keys, log_in, open_token
+from pool.token import EVENTS, WrongEvent
 from pool.token import Event as TokenEvent
 from pool.token import State as TokenState
-from pool.token import WrongEvent
 from pool.wire import FENCE, FRAMES_IN_FLIGHT
 from pool.work import Outcome, Status, Work
 
@@ -50,11 +52,17 @@ class Attendant:
     """
     One lane: its process, the frames it has, and their pages.
 
-    `give_back` takes the items that a lost lane never came to; `changed` is called when there is room or news.
+    `give_back` takes the items that a lost lane never came to; `changed` is called when there is room or news. A card is
+    `reset` before the first start and after each end: nobody is to find it logged in.
     """
 
     def __init__(
-        self, token: TokenKeeper, index: int, give_back: Callable[[Run, float], None], changed: Callable[[], None]
+        self,
+        token: TokenKeeper,
+        index: int,
+        give_back: Callable[[Run, float], None],
+        changed: Callable[[], None],
+        reset: Reset,
     ) -> None:
         self.token = token
         self.lane = Lane(token.config.name, index)
@@ -73,6 +81,10 @@ class Attendant:
         self._start_is_over = asyncio.Event()
         self._start_is_over.set()
         self._closing = False
+        self._reset = reset
+        self._left = asyncio.Event()  # set while there is no process, and what one has left is seen to
+        self._left.set()
+        self._is_clean = False  # nobody can be logged in to the card: not known of what another daemon left behind
 
     @property
     def pid(self) -> int:
@@ -92,7 +104,7 @@ class Attendant:
             except StartFailed as failure:
                 self.lane.problem, meaning = failure.detail, failure.event
             except Exception as error:  # no descriptors, a full disk: the lane rests and tries again
-                log.exception("lane %s failed", self.lane.name)
+                log.exception("lane %s failed; it is started again by itself: see to what stands below", self.lane.name)
                 self.lane.problem = f"{type(error).__name__}: {error}"
             finally:
                 stopped = self.lane.state is State.STOPPING and not self.lane.problem
@@ -103,6 +115,12 @@ class Attendant:
         """From exec to the end of the process; returns when it ended, raises `StartFailed` if it never came up."""
         self._killed_for = self.lane.problem = ""
         self._end_by = math.inf
+        try:
+            await self._clean()
+        except ResetFailed as failure:
+            event = EVENTS.get(failure.why)
+            detail = f"its card may be logged in, and cannot be reset: {failure}"
+            raise StartFailed(str(failure) if event else detail, event) from None
         self._pages = Pages()
         async with self.token.module.lock:
             if self.token.state not in ABLE or self._closing:  # it changed while this lane waited for its turn
@@ -130,6 +148,7 @@ class Attendant:
 
     async def _start(self, pages: Pages) -> Child:
         timeout_s = self.token.config.start_timeout_s
+        self._left.clear()
         try:
             module = self.token.module
             child = self._child = await module.start(
@@ -140,22 +159,37 @@ class Attendant:
         except ChildLost as lost:
             raise StartFailed(f"it ended while it started ({lost.how})") from None
         except TimeoutError:
-            raise StartFailed(f"it did not start within {timeout_s:g} s") from None
+            raise StartFailed(f"it did not start within {timeout_s:g} s (start_timeout_s)") from None
         except OSError as error:
-            raise StartFailed(f"it cannot be started ({error})") from None
+            raise StartFailed(f"it cannot be started ({error}): see to the host's memory and open files") from None
         child.on_done = self._frame_done
         return child
 
+    async def _clean(self) -> None:
+        """Raises `ResetFailed`."""
+        config = self.token.config
+        if not self._is_clean and (config.personal or config.reader is not None):
+            await self._reset(config)
+            self._is_clean = True
+
     async def _prepare(self, child: Child) -> None:
         """All that a process does before it signs."""
-        self.lane.direct = await log_in(child, self.token, await open_token(child, self.token))
+        opened = await open_token(child, self.token)
+        self._is_clean = False
+        self.lane.direct = await log_in(child, self.token, opened)
         await self._find_keys(child)
 
     async def _find_keys(self, child: Child) -> frozenset[str]:
         """Answers the keys that want a PIN at each signature."""
         self.lane.keys, problems, each = await find_keys(child, self.token)
         for ref, problem in problems.items():
-            log.warning("lane %s has no private key for %s: %s", self.lane.name, ref[:16], problem)
+            log.warning(
+                "lane %s has no private key for %s: %s; it signs with the others: put it on the token, or take its credential"
+                " away",
+                self.lane.name,
+                ref[:16],
+                problem,
+            )
         return each
 
     async def _serve(self, child: Child) -> None:
@@ -231,6 +265,10 @@ class Attendant:
         child = self._child
         if child is not None:
             await child.stop(LOGOUT_S)
+        if self.token.config.reader is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await self._left.wait()
 
     def send(self, frame: Frame) -> None:
         """
@@ -302,7 +340,7 @@ class Attendant:
         try:
             self._child.send(message)
         except ChildLost as lost:  # the frame comes back as untouched when the process's end is seen, which says more
-            log.warning("lane %s: %s", self.lane.name, lost.how)
+            log.warning("lane %s: %s; it is started again by itself", self.lane.name, lost.how)
             self._child.kill()
 
     def _abandon(self, number: int, out: "_Out", error: BaseException) -> None:
@@ -312,7 +350,7 @@ class Attendant:
         if isinstance(error, Unrecorded):
             outcome = Outcome(Status.NOT_ATTEMPTED, reason=error.reason, detail=error.detail)
         else:
-            log.error("an intent could not be written", exc_info=error)
+            log.error("an intent could not be written, so nothing of it was signed: report it", exc_info=error)
             outcome = Outcome(Status.NOT_ATTEMPTED, reason="INTERNAL")
         for run, intent in zip(out.frame.runs, out.intents, strict=True):
             if intent is not None and intent.durable.exception() is None:
@@ -410,7 +448,11 @@ class Attendant:
             try:
                 self.token.tries.quarantine(self.token.identity)
             except sqlite3.Error:
-                log.critical("the quarantine of %s cannot be written down", self.token.config.name, exc_info=True)
+                log.critical(
+                    "the quarantine of token %s cannot be written down: drain it, because a restart would use it again",
+                    self.token.config.name,
+                    exc_info=True,
+                )
 
     def _doubted(self, frame: Frame, signed: Sequence[int], ended: str) -> Sequence[int]:
         """
@@ -477,6 +519,16 @@ class Attendant:
         self.lane.keys = frozenset()
         self.lane.on(Event.LOST)
         self._changed()
+        if child is not None:
+            try:
+                await self._clean()
+            except ResetFailed as failure:  # tried again before the lane starts
+                log.warning(
+                    "the card of token %s is not reset: %s; nobody gets it before it is, see to its reader",
+                    self.token.config.name,
+                    failure,
+                )
+        self._left.set()
 
     async def _after_life(self, stopped: bool, meaning: TokenEvent | None) -> None:
         """What the end means for the token; then rest, longer after each loss."""
@@ -490,12 +542,17 @@ class Attendant:
         with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile
             if meaning is not None:
                 self.token.on(meaning, self.lane.problem)
+            elif self.lane.problem in {
+                CARD_GONE,
+                PCSC_DOWN,
+            }:  # no failure of the lane; its next start says what is there
+                log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
             elif not stopped:
-                log.warning("lane %s is lost: %s", self.lane.name, self.lane.problem)
+                log.warning("lane %s is lost: %s; it is started again by itself", self.lane.name, self.lane.problem)
                 if self.lane.lost(time.monotonic()):
                     self.lane.losses.clear()
                     detail = f"{BREAKER_LOSSES} losses within a minute, the last: {self.lane.problem}"
-                    self.token.on(TokenEvent.BREAKER, detail)
+                    self.token.on(TokenEvent.BREAKER, detail, shortage(self.lane.problem))
         if not stopped:
             await asyncio.sleep(self.lane.rest_s(time.monotonic()))
 

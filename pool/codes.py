@@ -23,6 +23,7 @@ TABLE: Mapping[str, Meaning] = {
     "CKR_ARGUMENTS_BAD": Meaning.SESSION,
     "CKR_BUFFER_TOO_SMALL": Meaning.SESSION,
     "CKR_CRYPTOKI_NOT_INITIALIZED": Meaning.SESSION,
+    "CKR_DEVICE_MEMORY": Meaning.SESSION,  # the token had not the memory to perform it (PKCS#11 v3.1, 5.1.2)
     "CKR_KEY_HANDLE_INVALID": Meaning.SESSION,
     "CKR_OBJECT_HANDLE_INVALID": Meaning.SESSION,
     "CKR_OPERATION_ACTIVE": Meaning.SESSION,
@@ -32,14 +33,23 @@ TABLE: Mapping[str, Meaning] = {
     "CKR_SESSION_HANDLE_INVALID": Meaning.SESSION,
     "CKR_USER_NOT_LOGGED_IN": Meaning.SESSION,
     "CKR_DEVICE_ERROR": Meaning.MAYBE_SIGNED,
-    "CKR_DEVICE_MEMORY": Meaning.MAYBE_SIGNED,
     "CKR_DEVICE_REMOVED": Meaning.MAYBE_SIGNED,
     "CKR_FUNCTION_FAILED": Meaning.MAYBE_SIGNED,
     "CKR_GENERAL_ERROR": Meaning.MAYBE_SIGNED,
     "CKR_HOST_MEMORY": Meaning.MAYBE_SIGNED,
     "CKR_TOKEN_NOT_PRESENT": Meaning.MAYBE_SIGNED,
 }
-REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"})
+# Of what there was too little, by the code that says so: the reason (errors.REASONS). WORKER_LIMIT is no code of PKCS#11:
+# a lane says it of itself in the place of whatever a driver answers that has run into the process's limits.
+SHORTAGES: Mapping[str, str] = {
+    "CKR_SESSION_COUNT": "TOKEN_SESSIONS",
+    "CKR_DEVICE_MEMORY": "TOKEN_SESSIONS",
+    "CKR_HOST_MEMORY": "WORKER_LIMIT",
+    "WORKER_LIMIT": "WORKER_LIMIT",
+}
+# What PC/SC says, not the module: the card was pulled, also if one is back; nothing of pcscd answers. No fault of the lane.
+CARD_GONE, PCSC_DOWN = "CARD_GONE", "PCSC_DOWN"
+REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT", CARD_GONE})
 # What C_Login answers, by what became of the PIN. Any other code says nothing: the try may be spent.
 PIN_REFUSED = frozenset(
     {"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_EXPIRED", "CKR_PIN_LOCKED"}
@@ -69,6 +79,11 @@ def meaning(code: str, *, begun: bool = True) -> Meaning:
     if not begun:
         return Meaning.REQUEST if code in INIT_REQUEST else Meaning.SESSION
     return TABLE.get(code, Meaning.MAYBE_SIGNED)
+
+
+def shortage(problem: str) -> str:
+    """The reason for how a lane or a call ended, where that was for want of something; '' for any other end."""
+    return next((reason for code, reason in SHORTAGES.items() if code in problem), "")
 
 
 # PKCS#11 v3.1, pkcs11t.h: the return codes that C_SignInit and C_Sign may give, and a few that drivers do give.

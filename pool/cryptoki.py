@@ -24,7 +24,8 @@ from pool.wire import SIGNATURE_BYTES_MAX
 
 _ULONG = ctypes.c_ulong
 # Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
-_C_LOGIN, _C_SIGN_INIT, _C_SIGN = 19, 43, 44
+_C_GET_SLOT_INFO, _C_LOGIN, _C_SIGN_INIT, _C_SIGN = 6, 19, 43, 44
+_CKF_TOKEN_PRESENT, _CKF_REMOVABLE_DEVICE = 0x1, 0x2
 _CKR_OK = 0
 _CKU_CONTEXT_SPECIFIC = 2
 
@@ -50,6 +51,25 @@ class _Mechanism(ctypes.Structure):
 
 class _PssParameters(ctypes.Structure):
     _fields_ = (("hash", _ULONG), ("mgf", _ULONG), ("salt_bytes", _ULONG))
+
+
+class _SlotInfo(ctypes.Structure):
+    _fields_ = (("texts", ctypes.c_char * 96), ("flags", _ULONG), ("versions", ctypes.c_ubyte * 4))
+
+
+def is_empty(module: str, slot: int) -> bool:
+    """
+    Whether the module says that the token was taken out of the slot. OpenSC looks at the reader only when it is asked for
+    the slot; of the token it tells what it knew before.
+    """
+    pointer = _function_list(ctypes.CDLL(module))
+    if pointer is None:
+        return False
+    place = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_void_p))[_C_GET_SLOT_INFO]
+    info = _SlotInfo()
+    code = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(place)(slot, ctypes.addressof(info))
+    removable = bool(info.flags & _CKF_REMOVABLE_DEVICE)
+    return code == _CKR_OK and removable and not info.flags & _CKF_TOKEN_PRESENT
 
 
 def direct(module: str, session: Any) -> Signer | None:

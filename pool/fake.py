@@ -72,11 +72,11 @@ class Process:
         self._loop.call_later(self._fakes.delay("message"), self._deliver)
         return len(packet)
 
-    def recv(self, _size: int) -> bytes:
+    def recv_into(self, room: memoryview) -> int:
         if self.said:
-            return self.said.popleft()
+            return _put(room, self.said.popleft())
         if self._is_over:
-            return b""
+            return 0
         raise BlockingIOError
 
     def setblocking(self, _value: bool) -> None:
@@ -188,14 +188,22 @@ class _Socket:
     """The child's end of its socket."""
 
     def __init__(self, process: Process) -> None:
-        self.recv = lambda _size: process.read()
+        self.recv_into = lambda room: _put(room, process.read())
         self.send = process.say
+
+
+def _put(room: memoryview, packet: bytes) -> int:
+    room[: len(packet)] = packet
+    return len(packet)
 
 
 class FakeChild(Child):
     """The parent's end, which is the real one but for what the kernel does."""
 
     _process: Process  # type: ignore[assignment]
+
+    async def _exit(self) -> int:
+        return await self._process.wait()
 
     def _listen(self) -> None:
         self._process.on_said = self._readable
@@ -228,7 +236,7 @@ class Fakes:
         self.started += 1
         process = Process(self, self.started, lambda process: main(process, args, memory))
         self.living.append(process)
-        return FakeChild(process, process)  # type: ignore[arg-type]
+        return FakeChild(process, -1, process)  # type: ignore[arg-type]
 
     def kill_all(self) -> None:
         """What the kernel does when the parent dies."""
@@ -239,12 +247,13 @@ class Fakes:
         assert memory is not None
         module: list[Any] = []
 
-        def load(path: str) -> Any:
+        def load(path: str, _sha256: bytes | None) -> tuple[Any, str]:
             module.append(self._load(path, process))
-            return module[0]
+            return module[0], path
 
         direct: Direct = lambda _path, session: module[0].direct(session)  # noqa: E731
-        Worker(_Socket(process), memory, load, direct).serve()
+        Worker(_Socket(process), memory, load, direct, lambda _path, _slot: False).serve()
 
     def _probe(self, process: Process, args: tuple[str, ...], _memory: mmap | None) -> None:
-        process.say(wire.pack(probe.look(args[0], lambda path: self._load(path, process))))
+        path, _, reader = args
+        process.say(wire.pack(probe.look(path, None, reader, lambda path, _sha256: (self._load(path, process), path))))

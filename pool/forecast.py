@@ -6,6 +6,7 @@ Pure: it looks at the line and the lanes, and changes nothing.
 
 from collections.abc import Iterable
 
+from pool.assign import UNMEASURED_S
 from pool.backlog import Backlog
 from pool.errors import Busy
 from pool.lane import Lane
@@ -34,6 +35,15 @@ def wait_s(kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now
         return 0.0
     ahead = min(backlog.waiting(kind), backlog.caller_items(caller) * max(1, backlog.callers))
     return ahead / rate + sum(max(0.0, lane.busy_until - now) for lane in able) / len(able)
+
+
+def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:
+    """When so many items would be done, seconds from now; what was never measured is taken for fast, and so gets measured."""
+    lanes = list(lanes)
+    rate = per_second(kind, lanes)
+    if not rate:
+        return (backlog.waiting(kind) + count) * UNMEASURED_S
+    return wait_s(kind, caller, backlog, lanes, now) + count / rate
 
 
 def check(

@@ -10,19 +10,24 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from pool import reader
 from pool.errors import Unavailable
 from pool.key import Key
-from pool.module import Module
-from pool.token import REFUSAL, Event, State, TokenConfig, WrongEvent, after
+from pool.module import Module, NoCard
+from pool.pcsc import Seen, no_token, other_card
+from pool.token import ADVICE, EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
 
 log = logging.getLogger("pool")
 
-ABLE = frozenset({State.OPEN, State.READY, State.LEASED})  # lanes may run
+ABLE = frozenset({State.OPEN, State.READY, State.LEASED, State.WAITING})  # lanes may run
+AWAY = frozenset({State.ABSENT, State.UNREACHABLE, State.CHANGED, State.TRIPPED})  # looked for
 LOOK_EVERY_S = 1.0  # while a token is away; a re-plugged card signs again within 3 s
 TRIPPED_S = 30.0  # the breaker's pause before it looks again
 # When to come back to a token in this state; a person must act on one in any other.
-COMES_BACK_S = {State.ABSENT: 3.0, State.TRIPPED: 30.0, State.OPEN: 1.0, State.LEASED: 1.0}
+COMES_BACK_S = {State.ABSENT: 3.0, State.UNREACHABLE: 5.0, State.TRIPPED: 30.0, State.OPEN: 1.0} | dict.fromkeys(
+    IN_USE, 1.0
+)
 
 
 class StartFailed(Exception):
@@ -53,22 +58,28 @@ class TokenKeeper:
         self.state = State.OPEN
         self.since = time.time()
         self.detail = ""
+        self.reason = ""  # for being in this state, where it is not the one that `token.REFUSAL` has
         self.serial = ""
         self.model = ""
         self.identity: TokenIdentity | None = None
+        self.gives_back = True  # its tries, after a right PIN (tries.gives_back)
         self.keys: dict[str, Key] | None = None  # public halves seen on it; None while it was never opened
         self._lanes_up = 0
+        self._seen: Seen | None = None  # in the reader, when it was last looked at
         self._moved = asyncio.Event()
 
-    def on(self, event: Event, detail: str = "") -> None:
+    def on(self, event: Event, detail: str = "", reason: str = "") -> None:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         before = self.state
         self.state = after(before, event)
+        if self.state is State.LOCKED and self.config.reader is not None:
+            detail = f"{detail}. {unblocking(self.config)}"
         if self.state is not before:
             self.since = time.time()
-            self.detail = detail
+            self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
-            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {detail}" if detail else "")
+            said = "; ".join(filter(None, (detail, ADVICE.get(self.state))))
+            log.log(level, "token %s is %s%s", self.config.name, self.state, f": {said}" if said else "")
         self.moved()
 
     def moved(self) -> None:
@@ -80,8 +91,9 @@ class TokenKeeper:
     def refusal(self) -> Unavailable:
         """What somebody is told who cannot have the token in its state."""
         # Who has the token is the operator's to know.
-        detail = "" if self.state is State.LEASED else f": {self.detail}"
-        return Unavailable(REFUSAL[self.state], f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
+        detail = "" if self.state in IN_USE else f": {self.detail}"
+        reason = self.reason or REFUSAL[self.state]
+        return Unavailable(reason, f"token {self.config.name}{detail}", COMES_BACK_S.get(self.state))
 
     async def wait_for(self, states: frozenset[State]) -> None:
         while self.state not in states:
@@ -104,7 +116,7 @@ class TokenKeeper:
         Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
         """
         if self.config.serial is None and self.serial and serial != self.serial:
-            raise StartFailed(f"serial {serial} instead of {self.serial}", Event.OTHER)
+            raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
         wanted = self.wanted()
         if wanted is None:
             found = list(_usable(publics))
@@ -112,7 +124,7 @@ class TokenKeeper:
             present = {spki for _, _, spki in publics}
             found = [key for key in wanted if key.spki in present]
         if not found:
-            none = "no credential names a key yet" if wanted == [] else "none of the configured keys is on it"
+            none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
         self.serial = serial
         self.keys = {}
@@ -121,35 +133,70 @@ class TokenKeeper:
         self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
 
     async def look_for(self) -> None:
-        """For ever: bring an absent, changed or tripped token back when a look without a PIN finds it in order."""
-        away = frozenset({State.ABSENT, State.CHANGED, State.TRIPPED})
+        """For ever: bring a token that is away back when a look without a PIN finds it in order."""
         while True:
-            await self.wait_for(away)
-            await asyncio.sleep(TRIPPED_S if self.state is State.TRIPPED else LOOK_EVERY_S)
-            if self.state in away:
-                seen = await self.look()
-                if self.state in away and seen is not None:
-                    with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
-                        self.on(*seen)
+            await self.wait_for(AWAY)
+            seen = await self._news()
+            if self.state in AWAY and seen is not None:
+                with contextlib.suppress(WrongEvent):  # still absent, still changed: nothing new
+                    self.on(*seen)
+
+    async def _news(self) -> tuple[Event, str] | None:
+        """
+        What becomes of a token that is away, as soon as something may have. A reader tells when: the lane then finds out
+        whose card was inserted. Whatever else is away is looked for from time to time.
+        """
+        if self.state is State.TRIPPED:
+            await asyncio.sleep(TRIPPED_S)
+        elif self.config.reader is None:
+            await asyncio.sleep(LOOK_EVERY_S)
+        else:
+            last, self._seen = self._seen, None
+            try:
+                self._seen = await reader.change(self.config, last)
+            except (reader.ReaderError, OSError):  # the look says why
+                await asyncio.sleep(LOOK_EVERY_S)
+            if last is not None and self._seen not in {None, last}:
+                assert self._seen is not None
+                return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
+        return await self.look()
 
     async def look(self) -> tuple[Event, str] | None:
         """What a probe says of this token; None where it cannot say."""
-        listed = await self.module.look()
+        try:
+            listed = await self.module.look()
+        except NoCard as none:
+            return EVENTS.get(none.why, Event.GONE), none.detail
         if listed is None:
             return None
         found = [token for token in listed if token["label"] == self.config.label]
         if self.config.serial is not None:
             named = [token for token in found if token["serial"] == self.config.serial]
             if found and not named:
-                return Event.OTHER, f"serial {found[0]['serial']}"
+                return Event.OTHER, other_serial(found[0]["serial"])
             found = named
+        if self.config.reader is not None and not found:
+            if listed:
+                return Event.OTHER, other_card(self.config.reader, listed[0]["label"])
+            return Event.GONE, no_token(self.config.reader)
         if len(found) != 1:
-            return Event.GONE, f"{len(found)} tokens answer to its label"
+            return Event.GONE, how_many(len(found))
         try:
             self.recognise(found[0]["serial"], found[0]["publics"])
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""
+
+
+def how_many(tokens: int) -> str:
+    """Why a token is not known among those that are there."""
+    if tokens:
+        return f"{tokens} tokens answer to its label: name the serial of the right one in its configuration"
+    return "no token answers to its label"
+
+
+def other_serial(serial: str) -> str:
+    return f"its serial is {serial}, not the configured one"
 
 
 def _usable(publics: Sequence[tuple[bytes, str, bytes]]) -> Iterator[Key]:

@@ -83,6 +83,10 @@ class Line:
         finally:
             timer.cancel()
 
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float:
+        """When so many items would be done, seconds from now, as things stand."""
+        return forecast.done_in_s((key, algorithm), count, caller, self._backlog, self._bare_lanes(), time.monotonic())
+
     def waiting_for(self, keys: Container[str]) -> int:
         """How many items wait for these keys."""
         return self._backlog.waiting_for(keys)

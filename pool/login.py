@@ -6,15 +6,17 @@ takes it off again. Whatever is not CKR_OK ends the lane.
 """
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
-from pool.codes import PIN_NOT_CHECKED, REMOVED
+from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
 from pool.process import Child
+from pool.token import Event, WrongEvent
 from pool.tries import OPEN_MAX, Flags, TriesSpent, TryRefused, check_holder, check_spent, tries_left
 
 log = logging.getLogger("pool")
@@ -24,11 +26,11 @@ COMES_BACK_S = 3.0  # a card that is put back
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a person comes with. `lease` is the id that the login is for."""
+    """What a person comes with; no PIN where it is typed at the reader. `lease` is the id that the login is for."""
 
     lease: str
     caller: str
-    pin: Pin
+    pin: Pin | None
     override: bool
 
 
@@ -37,7 +39,7 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
     Send the person's PIN if the rules of `tries.py` allow it, and forget it.
 
     Answers whether the lane calls the module's functions directly. Raises `PinRefused`; `Unavailable` with PIN_LOCKED,
-    TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED or TOKEN_BUSY.
+    TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED, PCSC_DOWN or TOKEN_BUSY.
     """
     config, tries, identity = token.config, token.tries, token.identity
     assert identity is not None
@@ -53,15 +55,18 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
             raise PinRefused("PIN_FINAL_TRY_GUARD", str(refused), left) from None
         log.warning("token %s: %s overrides the guard of the last tries: %s", config.name, claim.caller, refused)
         await asyncio.to_thread(tries.override, identity, claim.caller)
-    message = {"t": "login", "pin": claim.pin.reveal(), "lease": claim.lease}
-    try:
-        await asyncio.to_thread(tries.begin, identity)
-        claim.pin.forget()
-        answer = await child.ask(message, timeout_s)
-    finally:
-        message.clear()  # an error's traceback would keep the PIN
+    if claim.pin is None:
+        answer = await _at_the_pad(child, token, claim, timeout_s)
+    else:
+        message = {"t": "login", "pin": claim.pin.reveal(), "pad": False, "lease": claim.lease}
+        try:
+            await asyncio.to_thread(tries.begin, identity)
+            claim.pin.forget()
+            answer = await child.ask(message, timeout_s)
+        finally:
+            message.clear()  # an error's traceback would keep the PIN
     if answer["t"] == "logged-in":
-        await asyncio.to_thread(tries.accepted, identity)
+        await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
         return bool(answer["direct"])
     detail = answer["detail"]
     if detail in PIN_NOT_CHECKED:
@@ -69,6 +74,20 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
     await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
     raise AssertionError  # pragma: no cover -- the line above raises
+
+
+async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s: float) -> dict[str, Any]:
+    """
+    The reader asks for the PIN. No try is on disk while it does: what is typed there is a person's doing, and where nobody
+    comes nothing was tried; a refusal counts like any other.
+    """
+    with contextlib.suppress(WrongEvent):  # an operator has taken it out of service meanwhile
+        token.on(Event.AWAIT, "its PIN is to be typed at the reader")
+    try:
+        return await child.ask({"t": "login", "pin": None, "pad": True, "lease": claim.lease}, timeout_s)
+    finally:
+        with contextlib.suppress(WrongEvent):
+            token.on(Event.ANSWERED, f"for {claim.caller}")
 
 
 async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refused: bool) -> None:
@@ -88,13 +107,18 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
     except TriesSpent as spent:
         raise Unavailable("PIN_LOCKED", f"{detail}: {spent}") from None
     if detail == "CKR_PIN_LOCKED":
-        raise Unavailable("PIN_LOCKED", detail)
+        raise Unavailable("PIN_LOCKED", f"{detail}: unblock it with its PUK, then unlock it here")
     if is_refused:
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
     if detail in REMOVED:
         raise Unavailable("TOKEN_REMOVED", f"{detail} was the answer to the PIN; it counts as a try", COMES_BACK_S)
+    if detail == PCSC_DOWN:
+        raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
     if count.open > OPEN_MAX:
-        raise Unavailable("PIN_LOCKED", f"{count.open} logins had no clear answer, the last {detail}")
+        raise Unavailable(
+            "PIN_LOCKED",
+            f"{count.open} logins had no clear answer, the last {detail}: see to the token, then unlock it",
+        )
     raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
 
 
@@ -102,7 +126,8 @@ async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], 
     """What the token says of its PIN now; raises `Unavailable` unless it is still the one that was opened."""
     answer = await child.ask({"t": "look"}, timeout_s)
     if answer["t"] == "failed":
-        raise Unavailable("TOKEN_ABSENT", f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
+        reason = PCSC_DOWN if answer["detail"] == PCSC_DOWN else "TOKEN_ABSENT"
+        raise Unavailable(reason, f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
     if (answer["serial"], answer["publics"]) != (opened["serial"], opened["publics"]):
         raise Unavailable("TOKEN_CHANGED", f"token {token.config.name}: serial {answer['serial']}, or other keys")
     return Flags(*answer["flags"])

@@ -13,30 +13,58 @@ log = logging.getLogger("pool")
 LOOK_TIMEOUT_S = 10.0  # a probe: a busy card makes a listing wait for seconds (measured: 4.3)
 
 
-class Module:
-    """A PKCS#11 module with its environment: one start at a time, and one look at it for all who ask at once."""
+class NoCard(Exception):
+    """There is no card that the module could be asked about; `why` is `PcscError.why`."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str], start: Start) -> None:
+    def __init__(self, why: str, detail: str) -> None:
+        self.why = why
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Module:
+    """
+    A PKCS#11 module with its environment, for one reader or for all it finds: one start at a time, and one look at it for
+    all who ask at once.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, str],
+        start: Start,
+        sha256: bytes | None = None,
+        reader: str | None = None,
+    ) -> None:
         self.path = path
+        self.sha256 = sha256
         self.environment = environment
         self.start = start  # a child process that loads it
+        self.reader = reader
         self.lock = asyncio.Lock()
 
     async def look(self) -> list[dict[str, Any]] | None:
-        """The module's tokens, by a probe process; None where it cannot say."""
+        """The module's tokens, by a probe process; None where it cannot say. Raises `NoCard`."""
         async with self.lock:
             try:
                 answer = await self._ask()
             except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now
-                answer = {"t": "failed", "detail": str(error) or "no answer in time"}
+                answer = {"t": "failed", "why": "error", "detail": str(error) or "no answer in time"}
+        if answer["t"] != "tokens" and answer["why"] != "error":
+            raise NoCard(answer["why"], answer["detail"])
         if answer["t"] != "tokens":
-            log.warning("module %s cannot list its tokens: %s", self.path, answer["detail"])
+            log.warning(
+                "module %s cannot list its tokens: %s; they stay as they are, see to its driver, readers and configuration",
+                self.path,
+                answer["detail"],
+            )
             return None
         found: list[dict[str, Any]] = answer["tokens"]
         return found
 
     async def _ask(self) -> dict[str, Any]:
-        child = await self.start("pool.probe", str(self.path), environment=self.environment)
+        words = str(self.path), (self.sha256 or b"").hex(), self.reader or ""
+        child = await self.start("pool.probe", *words, environment=self.environment)
         try:
             return await child.ask(None, LOOK_TIMEOUT_S)
         finally:

@@ -20,22 +20,25 @@ from typing import Any
 from pool.assign import Run
 from pool.attendant import LOGOUT_S, PING_EVERY_S, Attendant
 from pool.codes import PIN_REFUSED
-from pool.errors import BadRequest, PoolError, Unavailable
+from pool.errors import BadRequest, PinRefused, PoolError, Unavailable
 from pool.keeper import ABLE, StartFailed, TokenKeeper
 from pool.lane import Event, State
 from pool.lease import Lease, reason_of
 from pool.login import Claim, log_in, not_accepted
 from pool.pin import Pin, PinError
 from pool.process import Child, ChildLost
-from pool.reader import RESET_S, Reset, ResetFailed
+from pool.reader import ANSWER_S, Reset
 from pool.relogin import Relogins
 from pool.start import open_token
 from pool.token import Event as TokenEvent
-from pool.token import WrongEvent
+from pool.token import Presence, WrongEvent
+from pool.token import State as TokenState
 from pool.tries import Flags, TriesSpent, check_spent
 from pool.turns import Turns
 
 log = logging.getLogger("pool")
+
+TOUCH_S = 0.5  # a stick that needs no touch has signed by then
 
 # What a failed login means for the token; anything else that is not about the PIN is the lane's loss.
 _EVENTS = {"PIN_LOCKED": TokenEvent.PIN_REFUSED, "TOKEN_CHANGED": TokenEvent.OTHER}
@@ -43,11 +46,9 @@ _EVENTS = {"PIN_LOCKED": TokenEvent.PIN_REFUSED, "TOKEN_CHANGED": TokenEvent.OTH
 
 class PersonalAttendant(Attendant):
     def __init__(self, token: TokenKeeper, changed: Callable[[], None], reset: Reset) -> None:
-        super().__init__(token, 0, self._returned, self._moved)
+        super().__init__(token, 0, self._returned, self._moved, reset)
         self.turns = Turns(token, lambda: self._lease is None and self.lane.state is State.OPEN)
         self._tell_pool = changed
-        self._reset = reset
-        self._is_clean = False  # nobody can be logged in to the card: not known of what another daemon left behind
         self._opened: dict[str, Any] = {}
         self._lease: Lease | None = None
         self._claim: Claim | None = None
@@ -55,7 +56,7 @@ class PersonalAttendant(Attendant):
         self._released.set()
         self._login_limit: asyncio.Timeout | None = None
 
-    async def lease(self, key: str, caller: str, pin: Pin, deadline: float, *, override: bool) -> Lease:
+    async def lease(self, key: str, caller: str, pin: Pin | None, deadline: float, *, override: bool) -> Lease:
         """A lease of this token, logged in to (`Pool.lease`). `key` '' means its only one."""
         await self.turns.take(deadline)
         ref = self._key(key)
@@ -71,6 +72,14 @@ class PersonalAttendant(Attendant):
             raise
         return lease
 
+    def check_pin(self, pin: Pin | None) -> None:
+        """A PIN where one is wanted; and none where it is typed at the reader: it would have been shown for nothing."""
+        has_pad = self.token.config.presence is Presence.PAD
+        if has_pad and pin is not None:
+            raise BadRequest("PIN_AT_PAD", f"token {self.token.config.name}")
+        if not has_pad and pin is None:
+            raise PinRefused("PIN_INCORRECT", f"token {self.token.config.name}: no PIN was given")
+
     def _key(self, key: str) -> str:
         keys = self.token.keys or {}
         if key in keys:
@@ -81,19 +90,20 @@ class PersonalAttendant(Attendant):
 
     # ---- the lane's life
 
-    async def _live(self) -> None:
-        try:
-            await self._clean()
-        except ResetFailed as failure:
-            raise StartFailed(f"its card may be logged in, and cannot be reset: {failure}") from None
-        await super()._live()
-
     async def _prepare(self, child: Child) -> None:
         """Open the token; the PIN comes with a person."""
         token = self.token
         self._opened = await open_token(child, token)
         if not self._opened["login"]:
-            raise StartFailed("it asks for no PIN, so that anybody could sign as its person", TokenEvent.PIN_REFUSED)
+            raise StartFailed(
+                "it asks for no PIN, so that anybody could sign as its person: give it one, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
+        if token.config.presence is Presence.PAD and not self._opened["pad"]:
+            raise StartFailed(
+                "its reader has no pad for a PIN, as its driver says: leave out presence, then unlock it",
+                TokenEvent.PIN_REFUSED,
+            )
         assert token.identity is not None
         try:
             check_spent(token.tries.count(token.identity), Flags(*self._opened["flags"]), token.config.pin_tries)
@@ -190,8 +200,27 @@ class PersonalAttendant(Attendant):
         try:
             await not_accepted(self.token, self.lane.problem, Flags(), is_refused=True)
         except PoolError as error:
-            detail = f"the token refused the PIN while it signed ({self.lane.problem})"
+            detail = f"the token refused the PIN while it signed ({self.lane.problem}): its person makes sure of it, then unlock it"
             raise StartFailed(detail, _EVENTS.get(error.reason)) from None
+
+    # ---- what she does at the token
+
+    def _watch(self, child: Child) -> None:
+        """A signature that takes so long waits for her touch."""
+        super()._watch(child)
+        if self.token.config.presence is Presence.TOUCH:
+            is_under = self._under is not None and self._under[1] is not None
+            self._shows_touch(is_under and time.monotonic() - self._under_since >= TOUCH_S)
+
+    def _shows_touch(self, waits: bool) -> None:
+        lease = self._lease
+        if lease is None or waits is (self.token.state is TokenState.WAITING):
+            return
+        with contextlib.suppress(WrongEvent):  # an operator has taken it out of service meanwhile
+            if waits:
+                self.token.on(TokenEvent.AWAIT, "it waits for a touch")
+            else:
+                self.token.on(TokenEvent.ANSWERED, f"for {lease.caller}")
 
     # ---- the end of a lease
 
@@ -221,7 +250,7 @@ class PersonalAttendant(Attendant):
         self.turns.close()
         await super().end()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOGOUT_S + RESET_S):
+            async with asyncio.timeout(LOGOUT_S + ANSWER_S):
                 await self._released.wait()
 
     def _why_over(self) -> str:
@@ -241,20 +270,11 @@ class PersonalAttendant(Attendant):
         await super()._clear_up()
         if in_order:
             await lease.relogins.over()
-        try:
-            await self._clean()
-        except ResetFailed as failure:  # tried again before the lane starts
-            log.warning("the card of token %s is not reset: %s", self.token.config.name, failure)
         self._lease = self._claim = None
         self._released.set()
         with contextlib.suppress(WrongEvent):  # an operator, or a wrong signature, has moved it on meanwhile
             self.token.on(TokenEvent.RELEASED)
         self._moved()
-
-    async def _clean(self) -> None:
-        if not self._is_clean:
-            await self._reset(self.token.config)
-            self._is_clean = True
 
     # ---- what it is told
 
@@ -264,6 +284,8 @@ class PersonalAttendant(Attendant):
 
     def _moved(self) -> None:
         if self._lease is not None:
+            if not self._out and self.token.config.presence is Presence.TOUCH:
+                self._shows_touch(False)
             self._lease.line.assign_soon()
         self.turns.tell()
         self._tell_pool()

@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pool import token as tokens
 from pool.attendant import Attendant
@@ -40,7 +40,7 @@ from pool.pin import Pin
 from pool.process import Child, Start
 from pool.reader import Reset, reset_card
 from pool.record import Record
-from pool.token import TokenConfig
+from pool.token import Presence, TokenConfig
 from pool.tries import Tries, check_person
 from pool.work import Outcomes, Work
 
@@ -66,6 +66,13 @@ class TokenView:
     lanes: tuple[tuple[Lane, int], ...]  # with the process id, 0 for none
     waiting: int  # digests in the line for keys of this token
     personal: bool
+    pin_tries_used: int  # may be spent
+    pin_tries: int
+
+    @property
+    def advice(self) -> str:
+        """What an operator does about it; '' where nothing is asked for."""
+        return tokens.ADVICE.get(self.state, "")
 
     @property
     def is_starting(self) -> bool:
@@ -107,17 +114,19 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
-        modules: dict[tuple[str, tuple[tuple[str, str], ...]], Module] = {}
+        modules: dict[Any, Module] = {}
         for config in self._configs:
-            store = (str(config.module), tuple(sorted(config.environment.items())))
-            module = modules.setdefault(store, Module(config.module, config.environment, self._start))
+            # A module that is kept to one reader has nothing in common with its like for another.
+            what = (config.module_sha256, config.reader)
+            store = (str(config.module), tuple(sorted(config.environment.items())), *what)
+            module = modules.setdefault(store, Module(config.module, config.environment, self._start, *what))
             keeper = TokenKeeper(config, module, self._tries, self._wanted, self._token_moved)
             self._keepers[config.name] = keeper
             if config.personal:
                 self._personal_lanes.append(PersonalAttendant(keeper, self._changed, self._reset))
                 continue
             for index in range(config.lanes):
-                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed))
+                self._service_lanes.append(Attendant(keeper, index, self._line.lost, self._changed, self._reset))
         self._tasks = [asyncio.create_task(lane.run(), name=lane.lane.name) for lane in self._lanes()]
         self._tasks += [asyncio.create_task(k.look_for(), name=k.config.name) for k in self._keepers.values()]
         for task in self._tasks:
@@ -190,19 +199,21 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, token_or_key: str, *, caller: str, pin: Pin, timeout_s: float, override: bool = False
+        self, token_or_key: str, *, caller: str, pin: Pin | None, timeout_s: float, override: bool = False
     ) -> AsyncIterator[Lease]:
         """
         A person's token for one caller, by the token's own PIN, for the time of the block and at most `timeout_s`, in
         which the wait for one's turn counts, too.
 
-        `token_or_key` is a personal token's name, or the `Key.ref` of a key on one. `override` spends a try that may be
+        `token_or_key` is a personal token's name, or the `Key.ref` of a key on one. `pin` is None for a token whose PIN is
+        typed at its reader. `override` spends a try that may be
         the last: it is written down. Raises `PinRefused` (PIN_INCORRECT, PIN_FINAL_TRY_GUARD, PIN_UNCLEAR),
         `Unavailable` (PIN_LOCKED, TOKEN_BUSY, what the token's state says, how its lane was lost), and `BadRequest`.
         When it is raised before the PIN was sent, the `Pin` may be used again; once sent it is forgotten.
         """
         deadline = time.monotonic() + timeout_s
         personal, key = self._personal(token_or_key)
+        personal.check_pin(pin)
         lease = await personal.lease(key, caller, pin, deadline, override=override)
         try:
             yield lease
@@ -262,6 +273,14 @@ class Pool:
             return ""
         return holders[0].token.refusal().reason
 
+    def presence(self, key: str) -> Presence | None:
+        """What a person does at the token that has this key."""
+        return next((lane.token.config.presence for lane in self._personal_holders(key)), None)
+
+    def done_in_s(self, key: str, algorithm: Algorithm, count: int, caller: str) -> float | None:
+        """When so many items of this caller would be done, seconds from now; None where nobody can sign with the key now."""
+        return None if self.problem(key) else self._line.done_in_s(key, algorithm, count, caller)
+
     def _wanted(self) -> Sequence[Key] | None:
         return None if self._keys is None else list(self._keys.values())
 
@@ -305,26 +324,33 @@ class Pool:
             lanes=tuple((lane.lane, lane.pid) for lane in self._lanes() if lane.token is keeper),
             waiting=self._line.waiting_for(keys),
             personal=config.personal,
+            pin_tries_used=0 if keeper.identity is None else keeper.tries.known(keeper.identity).spent,
+            pin_tries=config.pin_tries,
         )
 
-    async def watch(self) -> AsyncIterator[list[TokenView]]:
-        """A snapshot now, and one after each change; changes faster than the reader are seen as one."""
-        async with contextlib.aclosing(self.changes()) as changes:
+    async def watch(self, every_s: float | None = None) -> AsyncIterator[list[TokenView]]:
+        """
+        A snapshot now, and one after each change; changes faster than the reader are seen as one. `every_s`: one after
+        this time, too, because what waits grows without one.
+        """
+        async with contextlib.aclosing(self.changes(every_s)) as changes:
             async for _ in changes:
                 yield self.snapshot()
 
-    async def changes(self) -> AsyncGenerator[bool, None]:
+    async def changes(self, every_s: float | None = None) -> AsyncGenerator[bool, None]:
         """Whether a token can sign, for a service or a person: now, and after each change of anything."""
         event = asyncio.Event()
         self._watchers.add(event)
         try:
             while True:
                 event.clear()
-                in_use = {tokens.State.READY, tokens.State.LEASED}
+                in_use = {tokens.State.READY} | tokens.IN_USE
                 yield any(keeper.state in in_use for keeper in self._keepers.values()) or any(
                     lane.lane.state is LaneState.OPEN for lane in self._personal_lanes
                 )
-                await event.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        await event.wait()
         finally:
             self._watchers.discard(event)
 
@@ -350,7 +376,7 @@ class Pool:
             check_person(self._tries.count(keeper.identity), keeper.config.pin_tries, override=override)
             if override:
                 self._tries.override(keeper.identity, "an operator")
-            self._tries.grant(keeper.identity)
+            self._tries.grant(keeper.identity, anew=override and not keeper.gives_back)
         if keeper.state is tokens.State.QUARANTINED and keeper.identity is not None:
             assert self._tries is not None
             self._tries.release(keeper.identity)
@@ -365,4 +391,8 @@ class Pool:
 def _say_why(task: asyncio.Task[None]) -> None:
     """A keeper that ends by an error is a fault of ours: the log says which, and the token shows no sign of life."""
     if not task.cancelled() and task.exception() is not None:
-        log.critical("the task of %s ended", task.get_name(), exc_info=task.exception())
+        log.critical(
+            "the task of %s ended by a fault of ours: restart the service, and report it",
+            task.get_name(),
+            exc_info=task.exception(),
+        )

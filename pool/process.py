@@ -3,7 +3,8 @@ The parent's end of a child process: start it by exec, speak with it in packets,
 
 Rules of this file: a child has its own process group, so that whatever it forks dies with it; it is spawned from the
 event loop's thread, because the kernel's parent-death signal follows the spawning thread; it inherits a few variables
-of the environment and no descriptor but its own.
+of the environment and no descriptor but its own. It is started by `subprocess`, which makes it by vfork(2) and runs no
+Python between that and exec(2); uvloop's own way forks, and runs the interpreter in a copy of a process with gRPC's threads.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mmap import mmap
@@ -21,6 +23,8 @@ from pool import wire
 _SOCKET_BYTES = 2 * wire.PACKET_BYTES_MAX
 # What a module may need to find its files and speak a language. Anything else is given in the token's configuration.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SOFTHSM2_CONF")
+
+_INBOX = wire.Inbox()  # one for all: a packet is read and done with in one turn of the loop
 
 
 class ChildLost(Exception):
@@ -37,8 +41,10 @@ class Child:
     and their 'done' comes back through `on_done`.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], exits: int, sock: socket.socket) -> None:
+        """`exits` is a pidfd of the process, which this takes over."""
         self._process = process
+        self._exits = exits
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[dict[str, Any]] | None = None
@@ -56,17 +62,23 @@ class Child:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
             ours.setblocking(False)
             inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-m", module, str(theirs.fileno()), *args, str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=None,
+            process = subprocess.Popen(  # noqa: ASYNC220 -- from this thread, for a millisecond
+                [sys.executable, "-I", "-m", module, str(theirs.fileno()), *args, str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=None,
                 env=inherited | dict(environment), pass_fds=(theirs.fileno(), *fds), start_new_session=True,
             )  # fmt: skip
+            try:
+                exits = os.pidfd_open(process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        return cls(process, ours)
+        return cls(process, exits, ours)
 
     @property
     def pid(self) -> int:
@@ -117,7 +129,7 @@ class Child:
 
     async def _wait(self) -> None:
         try:
-            code = await self._process.wait()
+            code = await self._exit()
             # What a dying child had already said still stands in the socket.
             while self._readable():
                 pass
@@ -126,9 +138,20 @@ class Child:
             self._sock.close()
         self._kill_group()  # what it may have forked
         if not self.ended.done():
-            self.ended.set_result(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+            self.ended.set_result(_how(code))
 
     # What a child that is no process does in another way (fake.py).
+
+    async def _exit(self) -> int:
+        """Its exit code, once it has ended."""
+        exited = asyncio.Event()
+        self._loop.add_reader(self._exits, exited.set)
+        try:
+            await exited.wait()
+        finally:
+            self._loop.remove_reader(self._exits)
+            os.close(self._exits)
+        return self._process.wait()
 
     def _listen(self) -> None:
         self._loop.add_reader(self._sock, self._readable)
@@ -142,16 +165,14 @@ class Child:
 
     def _readable(self) -> bool:
         try:
-            packet = self._sock.recv(wire.PACKET_BYTES_MAX)
+            message = _INBOX.receive(self._sock)
         except (BlockingIOError, ConnectionError):
             return False
-        if not packet:
-            self._deaf()
-            return False
-        try:
-            message = wire.unpack(packet)
         except ValueError:
             self.kill()
+            return False
+        if message is None:
+            self._deaf()
             return False
         if message["t"] == "done":
             if self.on_done is not None:
@@ -159,6 +180,12 @@ class Child:
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
         return True
+
+
+def _how(code: int) -> str:
+    if code == wire.EX_LIMIT:
+        return wire.WORKER_LIMIT
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 # How a child is started: `Child.start`, or what stands for it where no process is wanted.

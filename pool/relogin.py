@@ -61,5 +61,6 @@ class Relogins:
             return
         assert self._token.identity is not None
         with contextlib.suppress(sqlite3.Error):  # what was signed is signed; the next login takes the try off
-            await asyncio.to_thread(self._token.tries.accepted, self._token.identity)
+            tries, identity = self._token.tries, self._token.identity
+            await asyncio.to_thread(tries.accepted, identity, gives_back=self._token.gives_back)
             self.is_open = False

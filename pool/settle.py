@@ -7,7 +7,7 @@ from typing import cast
 from cryptography.exceptions import InvalidSignature
 
 from pool.assign import Frame, Run
-from pool.codes import REMOVED, Meaning, meaning
+from pool.codes import PCSC_DOWN, REMOVED, Meaning, meaning, shortage
 from pool.mechanism import Algorithm, Scheme, WrongSignature, from_token
 from pool.public import verify
 from pool.wire import MARK_EXPIRED, MARK_INVALID, MARK_NOT_BEGUN, MARK_REFUSED, MARK_SKIPPED, Page
@@ -20,9 +20,9 @@ def reason_for(problem: str) -> str:
     """The reason (errors.REASONS) for how a lane or a call ended."""
     if problem in REMOVED:
         return "TOKEN_REMOVED"
-    if problem == "TOKEN_TIMEOUT":
+    if problem in {"TOKEN_TIMEOUT", PCSC_DOWN}:
         return problem
-    return "MODULE_CRASH" if problem.startswith(("signal", "exit")) else "TOKEN_FAULT"
+    return shortage(problem) or ("MODULE_CRASH" if problem.startswith(("signal", "exit")) else "TOKEN_FAULT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Reading:
             return Outcome(Status.FAILED, reason="ALGORITHM_NOT_ALLOWED", token=self.token, detail=code)
         # Another session can do it, once: what costs every lane its session must not cost the token its breaker.
         if not self.ended and not self.first_look and run.work.refused(index) > RETURNS_MAX:
-            return Outcome(Status.FAILED, reason="TOKEN_FAULT", token=self.token, detail=code)
+            return Outcome(Status.FAILED, reason=shortage(code) or "TOKEN_FAULT", token=self.token, detail=code)
         return None
 
 

@@ -5,7 +5,9 @@ asn1crypto reads and writes the few structures; python-pkcs11 has loaded it alre
 each lane 17 MB larger.
 """
 
+import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from pkcs11.exceptions import NoSuchToken, PKCS11Error, SlotIDInvalid, TokenNotP
 
 from pool.codes import name_of
 
+LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 # CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3): the head of its SubjectPublicKeyInfo (RFC 5480, 2),
 # up to an uncompressed point of so many bytes.
@@ -38,12 +41,25 @@ def ckr(error: Exception) -> str:
 
 
 def tokens(lib: Any) -> Iterator[Any]:
-    """Every token of a module; a reader that vanishes meanwhile hides itself and nobody else."""
-    for slot in lib.get_slots():
+    """Every token of a module; a reader that vanishes meanwhile, or fails, hides itself and nobody else."""
+    for slot in _slots(lib):
         try:
             yield slot.get_token()
-        except NOT_THERE:
+        except PKCS11Error:
             continue
+
+
+def _slots(lib: Any) -> list[Any]:
+    """
+    Every slot, once. python-pkcs11 reads as many as a first call has counted, whatever the second one answers: where
+    slots have vanished in between, that is memory nobody wrote to, and mostly an error. So it is done again, and then
+    without the readers that are empty, one of which may answer nothing but errors.
+    """
+    for present in (False, False, True):
+        with contextlib.suppress(PKCS11Error):
+            return list({slot.slot_id: slot for slot in lib.get_slots(token_present=present)}.values())
+        time.sleep(LISTING_PAUSE_S)
+    return list({slot.slot_id: slot for slot in lib.get_slots(token_present=True)}.values())
 
 
 def text(value: Any) -> str:
@@ -60,16 +76,28 @@ def flags(token: Any) -> list[bool]:
 def spki_of(public: Any) -> bytes | None:
     """The DER SubjectPublicKeyInfo of a public key object; None for a kind that is not signed with."""
     if public.key_type == KeyType.RSA:
-        exponent, modulus = (int.from_bytes(public[a]) for a in (Attribute.PUBLIC_EXPONENT, Attribute.MODULUS))
-        key = RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
-        spki: bytes = PublicKeyInfo.wrap(key, "rsa").dump()
-        return spki
-    if public.key_type == KeyType.EC and public[Attribute.EC_PARAMS] in _CURVES:
-        head, length = _CURVES[public[Attribute.EC_PARAMS]]
-        point = _point(public[Attribute.EC_POINT], length)
-        return head + point if len(point) == length else None
+        return spki_of_values(KeyType.RSA, public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT])
+    if public.key_type == KeyType.EC:
+        return spki_of_values(KeyType.EC, params=public[Attribute.EC_PARAMS], point=public[Attribute.EC_POINT])
     if public.key_type == KeyType.EC_EDWARDS:
-        point = _point(public[Attribute.EC_POINT], _ED25519_BYTES)
+        return spki_of_values(KeyType.EC_EDWARDS, point=public[Attribute.EC_POINT])
+    return None
+
+
+def spki_of_values(
+    kind: int, modulus: bytes = b"", exponent: bytes = b"", params: bytes = b"", point: bytes = b""
+) -> bytes | None:
+    """The same of the values of its attributes: CKA_KEY_TYPE, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_EC_PARAMS, CKA_EC_POINT."""
+    if kind == KeyType.RSA:
+        numbers = {"modulus": int.from_bytes(modulus), "public_exponent": int.from_bytes(exponent)}
+        spki: bytes = PublicKeyInfo.wrap(RSAPublicKey(numbers), "rsa").dump()
+        return spki
+    if kind == KeyType.EC and params in _CURVES:
+        head, length = _CURVES[params]
+        point = _point(point, length)
+        return head + point if len(point) == length else None
+    if kind == KeyType.EC_EDWARDS:
+        point = _point(point, _ED25519_BYTES)
         return _ED25519 + point if len(point) == _ED25519_BYTES else None
     return None
 

@@ -7,12 +7,12 @@ Nothing here starts a process or decides what a failure means for the pool; `Sta
 import asyncio
 from typing import Any
 
-from pool.keeper import ABLE, StartFailed, TokenKeeper
+from pool.keeper import ABLE, StartFailed, TokenKeeper, how_many, other_serial
 from pool.pin import PinError
 from pool.process import Child
 from pool.public import order_bytes
-from pool.token import Event
-from pool.tries import Flags, TryRefused, check_machine
+from pool.token import EVENTS, Event
+from pool.tries import Flags, TryRefused, check_machine, gives_back
 
 
 async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
@@ -21,6 +21,8 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     question = {
         "t": "open",
         "module": str(config.module),
+        "sha256": config.module_sha256,
+        "reader": config.reader,
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
@@ -28,9 +30,15 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
     }
     answer = await child.ask(question, config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"], {"absent": Event.GONE, "changed": Event.OTHER}.get(answer["why"]))
+        detail = answer["detail"]
+        if "serial" in answer:
+            detail = other_serial(answer["serial"])
+        elif "count" in answer:
+            detail = how_many(answer["count"])
+        raise StartFailed(detail, EVENTS.get(answer["why"]))
     token.recognise(answer["serial"], answer["publics"])
     token.model = answer["model"]
+    token.gives_back = gives_back(answer["library"])
     assert token.identity is not None
     if token.tries.count(token.identity).quarantined:
         raise StartFailed("it made a wrong signature and was not seen to since", Event.WRONG_SIGNATURE)
@@ -47,10 +55,12 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     assert identity is not None
     if config.pin is None:
         if opened["login"]:
-            raise StartFailed("it asks for a PIN and none is configured", Event.PIN_REFUSED)
-        answer = await child.ask({"t": "login", "pin": None, "lease": ""}, config.start_timeout_s)
+            raise StartFailed(
+                "it asks for a PIN and none is configured: give it a pin_file, then unlock it", Event.PIN_REFUSED
+            )
+        answer = await child.ask({"t": "login", "pin": None, "pad": False, "lease": ""}, config.start_timeout_s)
         if answer["t"] != "logged-in":
-            raise StartFailed(f"it cannot be used without a PIN ({answer['detail']})")
+            raise StartFailed(f"it cannot be used without a PIN ({answer['detail']}): give it a pin_file")
         return bool(answer["direct"])
     try:
         check_machine(tries.count(identity), Flags(*opened["flags"]), config.pin_tries)
@@ -60,14 +70,18 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
-    answer = await child.ask({"t": "login", "pin": pin.reveal(), "lease": ""}, config.start_timeout_s)
+    answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
     if answer["t"] == "logged-in":
-        await asyncio.to_thread(tries.accepted, identity)
+        await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
     elif answer["t"] == "refused":
         await asyncio.to_thread(tries.refused, identity)
-        raise StartFailed(f"the token refused the PIN ({answer['detail']})", Event.PIN_REFUSED)
+        raise StartFailed(
+            f"the token refused the PIN ({answer['detail']}): check its PIN file, then unlock it", Event.PIN_REFUSED
+        )
     else:
-        raise StartFailed(f"login failed ({answer['detail']})")  # the try stays open: it may have been spent
+        raise StartFailed(
+            f"login failed ({answer['detail']}), which may have cost a try"
+        )  # the try stays open: it may have been spent
     return bool(answer["direct"])
 
 
@@ -79,5 +93,5 @@ async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], d
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
     answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
     if answer["t"] == "failed":
-        raise StartFailed(answer["detail"])
+        raise StartFailed(f"its keys cannot be looked for ({answer['detail']})")
     return frozenset(answer["found"]), answer["problems"], frozenset(answer["each"])

@@ -9,6 +9,9 @@ written down *before* it is sent (`open`) and moved when its answer is seen: to 
 The machine's rule: it tries by itself only while no answer was a refusal, at most one try is open, and the token is not
 known to be near its end. After a refusal a person must `UnlockToken`, and that allows one try.
 
+A right PIN gives a card its tries back. A TPM keeps its count: there what was refused before stays in ours (`kept`),
+until an operator who has cleared the TPM's says so by an override.
+
 The holder's rule, for the person whose token it is: while two tries are left. Beyond that only with an override, which
 is written down here; and when all may be spent not at all, before an operator has unlocked the token.
 """
@@ -23,6 +26,10 @@ from pathlib import Path
 
 OPEN_MAX = 1  # one crash between a login and its answer is bad luck; two may be a restart loop
 TRIES_MIN = 3  # a token with fewer is never tried by a machine
+# What stands in the library's description (CK_INFO) of a module whose token keeps its count although a right PIN came. A
+# TPM forgets wrong ones with time, or by its owner's hand (TPM 2.0 Library, part 1, "Dictionary Attack Protection").
+_KEEPS_COUNT = ("TPM",)
+_CLEAR = "no right PIN gives them back: clear the token's count (of a TPM: tpm2_dictionarylockout --clear-lockout)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,12 @@ class Count:
     open: int = 0
     granted: bool = False  # a person allowed one try and it was not used yet
     quarantined: bool = False  # it made a wrong signature, and no person has seen to it since
+    kept: int = 0  # of a token that keeps its count: what it may have lost before the last right PIN
 
     @property
     def spent(self) -> int:
         """How many tries the token may have lost."""
-        return self.refused + self.open
+        return self.refused + self.open + self.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,11 @@ class Flags:
     count_low: bool = False
     final_try: bool = False
     locked: bool = False
+
+
+def gives_back(library: str) -> bool:
+    """Whether a right PIN gives a token its tries back, by the description of its module's library."""
+    return not any(word in library for word in _KEEPS_COUNT)
 
 
 class TryRefused(Exception):
@@ -88,6 +101,8 @@ def check_machine(count: Count, flags: Flags, tries: int) -> None:
         raise TryRefused(f"the PIN was refused {count.refused} time(s); check it, then unlock the token")
     if count.open > OPEN_MAX:
         raise TryRefused(f"{count.open} logins ended without an answer; check the token, then unlock it")
+    if count.kept and count.kept + count.open > tries - 2:
+        raise TryRefused(f"{count.spent} of {tries} tries may be spent; {_CLEAR}, then unlock it with the override")
     if tries < TRIES_MIN or flags.count_low or flags.final_try:
         raise TryRefused("the token has fewer than 3 PIN tries left; check the PIN, then unlock the token")
 
@@ -97,7 +112,7 @@ def check_person(count: Count, tries: int, *, override: bool) -> None:
     if not override and count.spent > tries - 2:
         raise TryRefused(
             f"{count.spent} of {tries} tries may be spent; the next could be the last: "
-            "make sure of the PIN, then use the override"
+            f"{_CLEAR if count.kept else 'make sure of the PIN'}, then use the override"
         )
 
 
@@ -144,14 +159,18 @@ class Tries:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.Lock()
+        self._known: dict[str, Count] = {}
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL,"
-            " open INTEGER NOT NULL, granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0) STRICT"
+            " open INTEGER NOT NULL, granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0,"
+            " kept INTEGER NOT NULL DEFAULT 0) STRICT"
         )
+        if "kept" not in {row[1] for row in self._db.execute("PRAGMA table_info(tries)")}:  # a file of before
+            self._db.execute("ALTER TABLE tries ADD COLUMN kept INTEGER NOT NULL DEFAULT 0")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS overrides (token TEXT NOT NULL, at TEXT NOT NULL, caller TEXT NOT NULL,"
             " refused INTEGER NOT NULL, open INTEGER NOT NULL) STRICT"
@@ -162,18 +181,28 @@ class Tries:
 
     def count(self, token: TokenIdentity) -> Count:
         with self._lock:
-            row = self._db.execute(
-                "SELECT refused, open, granted, quarantined FROM tries WHERE token = ?", (str(token),)
-            ).fetchone()
-        return Count(row[0], row[1], bool(row[2]), bool(row[3])) if row else Count()
+            return self._read(token)
+
+    def known(self, token: TokenIdentity) -> Count:
+        """The count as it was read or written last: never waits for the disk."""
+        return self._known.get(str(token), Count())
+
+    def _read(self, token: TokenIdentity) -> Count:
+        row = self._db.execute(
+            "SELECT refused, open, granted, quarantined, kept FROM tries WHERE token = ?", (str(token),)
+        ).fetchone()
+        found = Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) if row else Count()
+        self._known[str(token)] = found
+        return found
 
     def begin(self, token: TokenIdentity) -> None:
         """Durable before it returns: a PIN is about to be sent. A grant is used up by it."""
         self._write(token, "open = open + 1, granted = 0", Count(open=1))
 
-    def accepted(self, token: TokenIdentity) -> None:
-        """The PIN was right: the token's own counter is full again, and so is ours."""
-        self._write(token, "refused = 0, open = 0, granted = 0", Count())
+    def accepted(self, token: TokenIdentity, *, gives_back: bool = True) -> None:
+        """The PIN was right: the token's own counter is full again, and so is ours; unless the token keeps its count."""
+        kept = "" if gives_back else "kept = kept + refused + max(open - 1, 0), "
+        self._write(token, f"{kept}refused = 0, open = 0, granted = 0", Count())
 
     def refused(self, token: TokenIdentity) -> None:
         self._write(token, "refused = refused + 1, open = max(open - 1, 0)", Count(refused=1))
@@ -191,9 +220,10 @@ class Tries:
                 (str(token), now, caller, count.refused, count.open),
             )
 
-    def grant(self, token: TokenIdentity) -> None:
-        """A person allows one more try."""
-        self._write(token, "granted = 1", Count(granted=True))
+    def grant(self, token: TokenIdentity, *, anew: bool = False) -> None:
+        """A person allows one more try; `anew`: and has cleared the token's own count."""
+        cleared = "refused = 0, open = 0, kept = 0, " if anew else ""
+        self._write(token, f"{cleared}granted = 1", Count(granted=True))
 
     def quarantine(self, token: TokenIdentity) -> None:
         """It made a wrong signature: kept over restarts, until a person releases it."""
@@ -210,3 +240,4 @@ class Tries:
                 f" ON CONFLICT (token) DO UPDATE SET {change}",
                 (str(token), new.refused, new.open, new.granted, new.quarantined),
             )
+            self._read(token)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pool.errors import Unavailable
 from pool.keeper import ABLE, TokenKeeper
-from pool.token import State
+from pool.token import IN_USE
 
 
 class Turns:
@@ -36,7 +36,7 @@ class Turns:
                         raise Unavailable("POOL_CLOSED")
                     if self._token.state not in ABLE:
                         raise self._token.refusal()
-                    was_busy = was_busy or self._line[0] is not ticket or self._token.state is State.LEASED
+                    was_busy = was_busy or self._line[0] is not ticket or self._token.state in IN_USE
                     await self._news.wait()
         except TimeoutError:
             if was_busy:

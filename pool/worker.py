@@ -9,6 +9,7 @@ Only this file and `probe.py` import pkcs11.
 
 import contextlib
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ from mmap import mmap
 from typing import Any
 
 import pkcs11
-from pkcs11 import MGF, Attribute, Mechanism, ObjectClass, TokenFlag
+from pkcs11 import MGF, PROTECTED_AUTH, Attribute, Mechanism, ObjectClass, TokenFlag
 from pkcs11.exceptions import (
     AttributeSensitive,
     AttributeTypeInvalid,
+    MultipleObjectsReturned,
+    NoSuchKey,
     PinExpired,
     PinIncorrect,
     PinInvalid,
@@ -28,13 +31,16 @@ from pkcs11.exceptions import (
     PKCS11Error,
 )
 
-from pool import libcrypto, wire
-from pool.child import harden, open_socket
-from pool.codes import TABLE, Meaning, meaning
-from pool.cryptoki import Refused, Sign, Signer, direct
+from pool import libcrypto, opensc, wire
+from pool.child import harden, is_at_limit, limit, open_socket
+from pool.codes import CARD_GONE, PCSC_DOWN, PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
+from pool.cryptoki import Refused, Sign, Signer, direct, is_empty
+from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
+from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
 from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
 
+_LOAD = loading(pkcs11.lib)
 PUBLIC_KEYS_MAX = (
     200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
 )
@@ -43,17 +49,25 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
-Load = Callable[[str], Any]  # python-pkcs11's `lib`, or what looks like it
 Direct = Callable[[str, Any], Signer | None]
+Empty = Callable[[str, int], bool]
+NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
 
 class Worker:
     """One token, one session, one frame at a time."""
 
-    def __init__(self, sock: Any, memory: mmap, load: Load = pkcs11.lib, direct: Direct = direct) -> None:
+    def __init__(
+        self,
+        sock: Any,
+        memory: mmap,
+        load: Load = _LOAD,
+        direct: Direct = direct,
+        is_empty: Empty = is_empty,
+    ) -> None:
         self._sock = sock
-        self._load, self._direct = load, direct  # others, where no module is wanted (fake.py)
+        self._load, self._direct, self._is_empty = load, direct, is_empty  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
         self._token: Any = None
@@ -66,6 +80,8 @@ class Worker:
         self._named: list[tuple[bytes | None, str | None]] | None = None
         self._signer: Signer = by_library
         self._lease = ""
+        self._pcsc: Pcsc | None = None  # for a card, whose reader is known
+        self._reader, self._seen = "", Seen(False, False, 0)
         self._pin: str | None = None  # a person's, for keys that want it at each signature; gone with this process
 
     def serve(self) -> None:
@@ -78,10 +94,8 @@ class Worker:
             "frame": self._frame,
             "ping": self._ping,
         }
-        while packet := self._sock.recv(wire.PACKET_BYTES_MAX):
-            message = wire.unpack(packet)
-            if message["t"] == "stop":
-                break
+        inbox = wire.Inbox()
+        while (message := inbox.receive(self._sock)) is not None and message["t"] != "stop":
             answer = handlers[message["t"]](message)
             self._sock.send(wire.pack(answer))
             if answer.get("lost"):
@@ -90,37 +104,58 @@ class Worker:
 
     def _open(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the module, find the token, and list its public keys: all that can be done without a PIN."""
-        self._verify, self._module = message["verify"], message["module"]
+        self._verify = message["verify"]
         try:
-            self._lib = self._load(message["module"])
-            found = [t for t in tokens(self._lib) if text(t.label) == message["label"]]
+            if message["reader"] is not None:
+                self._pcsc, self._reader = Pcsc(), message["reader"]
+                self._seen = self._pcsc.find(self._reader)
+                opensc.configure(self._reader, self._pcsc.readers())
+            self._lib, self._module = self._load(message["module"], message["sha256"])
+            shown = list(tokens(self._lib))
+            found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
                 if found and not named:
-                    return {"t": "failed", "why": "changed", "detail": f"serial {text(found[0].serial)}"}
+                    return {"t": "failed", "why": "changed", "serial": text(found[0].serial), "detail": ""}
                 found = named
+            if self._pcsc is not None and not found:
+                if shown:
+                    return {"t": "failed", "why": "changed", "detail": other_card(self._reader, text(shown[0].label))}
+                return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
-                return {"t": "failed", "why": why, "detail": f"{len(found)} tokens have this label and serial"}
+                return {"t": "failed", "why": why, "count": len(found), "detail": ""}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
             seen = self._see(self._named)
+        except LibraryRefused as refused:
+            return {"t": "failed", "why": "refused", "detail": str(refused)}
+        except PcscError as error:
+            return {"t": "failed", "why": error.why, "detail": error.detail}
         except NOT_THERE as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": f"{ckr(error)} {error}".strip()}
+            return {
+                "t": "failed",
+                "why": "error",
+                "detail": wire.WORKER_LIMIT if is_at_limit() else f"{ckr(error)} {error}".strip(),
+            }
         return {
             "t": "opened",
             "serial": text(self._token.serial),
             "model": f"{text(self._token.manufacturer_id)} {text(self._token.model)}",
+            "library": str(self._lib.library_description),
             "login": bool(self._token.flags & TokenFlag.LOGIN_REQUIRED),
+            "pad": bool(self._token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
             "flags": flags(self._token),
             "publics": seen,
         }
 
     def _look(self, _message: dict[str, Any]) -> dict[str, Any]:
         """What the token shows now: a lane may have waited for hours, and its card may be another one."""
+        if gone := self._gone():
+            return {"t": "failed", "why": "absent", "detail": gone}
         try:
             token = self._token.slot.get_token()
             seen = self._see(self._named)
@@ -145,11 +180,14 @@ class Worker:
         """
         pin, self._lease = message.pop("pin"), message["lease"]
         try:
-            self._session = self._token.open(user_pin=pin)
+            self._session = self._token.open(user_pin=PROTECTED_AUTH if message["pad"] else pin)
         except _PIN_REFUSED as error:
             return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
         except PKCS11Error as error:
-            return {"t": "failed", "why": "error", "detail": ckr(error), "flags": self._flags_now()}
+            code = ckr(error)
+            if code not in PIN_NOT_CHECKED:
+                code = self._gone(NOTICE_S) or code
+            return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
         self._pin = pin if self._lease else None
         straight = self._direct(self._module, self._session)
         self._signer = straight or by_library
@@ -164,35 +202,67 @@ class Worker:
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
         """
         Find the private halves. A key is taken only where exactly one object answers. `each` are those that want a PIN
-        at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept.
+        at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept. Any other answer is
+        about the session, not about the key.
         """
         problems, each = {}, []
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
-                key = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+                key = self._private(cka_id, label)
                 if wants_pin(key):
-                    if not self._lease:
-                        problems[ref] = "it wants its PIN at each signature, which only a person's lease gives"
+                    if self._pin is None:
+                        problems[ref] = "it wants its PIN at each signature, which only a lease with a typed PIN gives"
                         continue
                     each.append(ref)
                 self._keys[ref] = (key, spki, order_bytes)
-            except PKCS11Error as error:
+            except (NoSuchKey, MultipleObjectsReturned) as error:
                 problems[ref] = ckr(error)
-                if TABLE.get(problems[ref], Meaning.REQUEST) is not Meaning.REQUEST:
-                    # It says nothing of the key: a lane would go on without it until its end.
-                    return {"t": "failed", "detail": f"{problems[ref]} while a private key was looked for"}
+            except PKCS11Error as error:
+                # It says nothing of the key: a lane would go on without it until its end.
+                return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}
         if not each:
             self._pin = None
         self._each = frozenset(each)
         return {"t": "keys", "found": list(self._keys), "problems": problems, "each": each}
 
+    def _private(self, cka_id: bytes | None, label: str | None) -> Any:
+        """
+        By CKA_ID, which the halves of a pair share (PKCS#11 v3.1, 4.6.2), where there is one; labels are for people, and
+        OpenSC calls the halves of a PIV card's pair differently. Where several have one ID, the label decides.
+        """
+        try:
+            return self._session.get_key(
+                object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=None if cka_id else label
+            )
+        except MultipleObjectsReturned:
+            if not cka_id or not label:
+                raise
+            return self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=label)
+
     def _ping(self, _message: dict[str, Any]) -> dict[str, Any]:
         """Whether the token is still there, without a PIN and without a signature."""
+        if gone := self._gone():
+            return {"t": "pong", "lost": gone}
         try:
+            if self._is_empty(self._module, self._token.slot.slot_id):
+                return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:
-            return {"t": "pong", "lost": ckr(error)}
+            return {"t": "pong", "lost": wire.WORKER_LIMIT if is_at_limit() else ckr(error)}
         return {"t": "pong", "lost": "" if token.serial == self._token.serial else "CKR_DEVICE_REMOVED"}
+
+    def _gone(self, within_s: float = 0.0) -> str:
+        """
+        What happened to the card since it was opened, '' where it has been there all the time. OpenSC notices neither that
+        pcscd has ended nor a card that is back before it looked.
+        """
+        if self._pcsc is None:
+            return ""
+        try:
+            now = self._pcsc.wait(self._reader, self._seen, within_s)
+        except PcscError:
+            return PCSC_DOWN
+        return "" if now == self._seen else CARD_GONE
 
     def _frame(self, message: dict[str, Any]) -> dict[str, Any]:
         """The hot loop is `sign_run`; what is the same for all items of a kind was made once, by `_maker`."""
@@ -228,8 +298,25 @@ class Worker:
             if self._verify:
                 check = libcrypto.verifier(algorithm, spki) or by_cryptography(algorithm, spki)
                 make = verified(make, from_token(algorithm), check)
+            if self._pcsc is not None:
+                make = self._explained(make)
             self._makers[ref, scheme, hash_] = make
         return make
+
+    def _explained(self, make: Make) -> Make:
+        """The same; a card that was pulled, which drivers have many words for, is told by the one that means it."""
+
+        def make_or_explain(item: bytes, address: int) -> int:
+            try:
+                return make(item, address)
+            except Refused as refused:
+                what = meaning(refused.code, begun=refused.begun)
+                is_clear = what is Meaning.REQUEST or (what is Meaning.SESSION and refused.begun)
+                if is_clear or refused.code in PIN_REFUSED:
+                    raise
+                raise Refused(self._gone(NOTICE_S) or refused.code, begun=refused.begun) from None
+
+        return make_or_explain
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""
@@ -284,9 +371,13 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
                 marks[index] = make(items[index], address + index * step)
                 signed += 1
             except Refused as refused:
-                page.put_mark(index, wire.MARK_REFUSED if refused.begun else wire.MARK_NOT_BEGUN, refused.code)
-                if meaning(refused.code, begun=refused.begun) is not Meaning.REQUEST:
-                    return signed, refused.code
+                code, begun = refused.code, refused.begun
+                is_request = meaning(code, begun=begun) is Meaning.REQUEST
+                if not is_request and is_at_limit():
+                    code = wire.WORKER_LIMIT
+                page.put_mark(index, wire.MARK_REFUSED if begun else wire.MARK_NOT_BEGUN, code)
+                if not is_request:
+                    return signed, code
             except WrongSignature:
                 page.put_mark(index, wire.MARK_INVALID)
                 return signed, "WRONG_SIGNATURE"
@@ -346,7 +437,11 @@ def by_cryptography(algorithm: Algorithm, spki: bytes) -> libcrypto.Verifier:
 def main() -> None:
     sock = open_socket(int(sys.argv[1]))
     harden()
-    Worker(sock, mmap(int(sys.argv[2]), wire.PAGE_BYTES * wire.FRAMES_IN_FLIGHT)).serve()
+    limit()
+    try:
+        Worker(sock, mmap(int(sys.argv[2]), wire.PAGE_BYTES * wire.FRAMES_IN_FLIGHT)).serve()
+    except MemoryError:
+        os._exit(wire.EX_LIMIT)  # what an orderly end would want is memory
 
 
 if __name__ == "__main__":

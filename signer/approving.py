@@ -244,7 +244,7 @@ class ApprovingService:
         """On the person's own token, which takes her PIN for as long as this batch needs it."""
         source = source_of(request.source, call.caller)
         try:
-            pin = Pin(request.pin)
+            pin = Pin(request.pin) if request.pin else None  # typed at the token's reader, or missing
         except PinError as error:
             raise Refusal("PIN_INCORRECT", str(error)) from None
         timeout_s = ask.deadline - self._clock.monotonic()

@@ -9,10 +9,13 @@ signed before it is answered.
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
-from pool import Algorithm, Lease, Outcome, Outcomes, Pool, Status
+from pool import Algorithm, Lease, Outcome, Outcomes, Pool, PoolError, Status, Unavailable
+from signer import group
 from signer.chain import items_hash
 from signer.chained import Chains
 from signer.clock import Clock
@@ -25,6 +28,8 @@ from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
 from signer.record import DIGESTS, RESUME_S, Asked, Record
 from signer.revocation import Revocations
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Ask:
     inputs: Sequence[bytes] = ()  # of documents that were prepared here: each one's SHA-256 as it came
     resume_s: float = RESUME_S  # of a batch that waits for a person: as long as it does
     login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
+    group: str = ""  # by whose name the caller has asked; then `credential` is one of its members
+    others: tuple[Credential, ...] = ()  # who may sign instead, as long as nothing was attempted
 
     @property
     def id(self) -> bytes:
@@ -53,7 +60,7 @@ class Ask:
 
     def asked(self) -> Asked:
         """What the ledger knows it by: the same request again is equal to it."""
-        what = (self.credential.name, self.output, self.algorithm, *self.more)
+        what = (self.group or self.credential.name, self.output, self.algorithm, *self.more)
         body = hashlib.sha256("\0".join(map(str, what)).encode())
         if self.item == DIGESTS:
             body.update(b"\0digests\0" + items_hash(self.digests).encode())
@@ -109,12 +116,25 @@ class Batches:
         self._revocations = revocations
         self._chains, self._roots = Chains(), roots
 
+    async def by_who_can(self, ask: Ask, sign: Callable[[Ask], Awaitable[T]]) -> T:
+        """
+        What `sign` answers for the first member of a group that can, asked one after the other as long as nothing was
+        attempted with any; of a credential by itself, for that one. Raises the first one's error where none can.
+        """
+        problem: Exception | None = None
+        for credential in (ask.credential, *ask.others):
+            try:
+                return await sign(replace(ask, credential=credential, others=()) if ask.group else ask)
+            except (PoolError, Refusal) as error:
+                if not ask.group or not group.may_go_on(error):
+                    raise
+                problem = group.worse(problem, error)
+        assert problem is not None
+        raise problem
+
     def check(self, ask: Ask) -> None:
         """Raise unless the credential may make this, of so many and such digests."""
-        ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
-        self._chains.check(ask.credential, self._roots(), ask.accepted)
-        self._revocations.check(ask.credential.certificates[0], ask.accepted)
-        ask.credential.check_request(ask.output, ask.algorithm)
+        self.check_credential(ask)
         if not ask.digests:
             raise Refusal("BATCH_EMPTY")
         most = DIGESTS_MAX if ask.output.is_bare else ask.credential.cms_digests_max()
@@ -122,6 +142,13 @@ class Batches:
             raise Refusal("BATCH_TOO_LARGE", f"{len(ask.digests)} digests, at most {most} with {ask.output}")
         if not ask.output.is_bare:
             self._check_lengths(ask)
+
+    def check_credential(self, ask: Ask) -> None:
+        """Raise unless the credential may be used for this now."""
+        ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
+        self._chains.check(ask.credential, self._roots(), ask.accepted)
+        self._revocations.check(ask.credential.certificates[0], ask.accepted)
+        ask.credential.check_request(ask.output, ask.algorithm)
 
     def _check_lengths(self, ask: Ask) -> None:
         """The pool checks what it signs; here it would be attributes, so the digests are checked before."""
@@ -142,6 +169,9 @@ class Batches:
         One outcome for each digest, in order, all of them on the disk; with CADES_B_B and PADES_B_B its `signature` is
         the CMS. And the record, which wants to know whether the answer was taken.
         """
+        return await self.by_who_can(ask, partial(self._sign, lease=lease))
+
+    async def _sign(self, ask: Ask, lease: Lease | None = None) -> tuple[Outcomes, Record]:
         self.check(ask)
         record = await self.enter(ask)
         try:
@@ -196,10 +226,19 @@ class Batches:
             outcomes = await self._pool.sign(
                 key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
             )
+        if ask.group and not record.has_row:
+            _check_begun(outcomes)
         if timeout_s < left_s:
             _over(outcomes, "AUTHZ_EXPIRED" if timeout_s == allowed_s else "CERT_EXPIRED")
         await record.finish(ask.deadline)
         return outcomes if known is None or todo is None else known.completed(todo, outcomes)
+
+
+def _check_begun(outcomes: Outcomes) -> None:
+    """Raise `Unavailable` where a member's token went away before anything was in writing: another one may be asked."""
+    reasons = {problem.reason for problem in outcomes.problems.values()}
+    if len(outcomes.problems) == len(outcomes) and not reasons & {"DEADLINE_EXCEEDED", "CANCELLED"}:
+        raise Unavailable(outcomes.problems[0].reason, outcomes.problems[0].detail)
 
 
 def _over(outcomes: Outcomes, reason: str) -> None:

@@ -30,7 +30,7 @@ from signer.entry import Backend, Entry, Failed, Seal, Taken, Unpacker, packed
 
 log = logging.getLogger("signer.ledger")
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16  # what the allocator keeps; more comes from the system anew at each read
 
 
 class Committer:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from pool import PinFile, TokenConfig
+from pool import LibraryRefused, PinFile, Presence, TokenConfig
+from pool.library import Library, check_environment
 from signer.fetch import check_url as check_fetched
 from signer.message import check_tell
 from signer.webhook import check_url
@@ -25,6 +26,7 @@ from signer.webhook import check_url
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]  # a name in LoadCredential=
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}){1,128}$")]  # a CKA_ID
 Role = Literal["submit", "consent", "self", "operator"]
 
@@ -152,6 +154,7 @@ class Token(_Section):
     name: Name
     kind: Literal["smartcard", "signing-stick", "signing-server"]
     module: Path
+    module_sha256: Sha256 | None = None
     label: Annotated[str, StringConstraints(min_length=1, max_length=32)]
     serial: str | None = None
     pin_file: Path | None = None
@@ -161,6 +164,7 @@ class Token(_Section):
     pin_tries: Annotated[int, Field(ge=1, le=15)] = 3
     personal: bool = False
     reader: str | None = None
+    presence: Presence | None = None
     start_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     sign_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     environment: dict[str, str] = Field(default_factory=dict)
@@ -168,10 +172,33 @@ class Token(_Section):
     @field_validator("module")
     @classmethod
     def _module(cls, path: Path) -> Path:
-        _absolute(path)
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
+        try:
+            Library.find(path)
+        except LibraryRefused as refused:
+            raise ValueError(str(refused)) from None
         return path
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, environment: dict[str, str]) -> dict[str, str]:
+        try:
+            check_environment(environment)
+        except LibraryRefused as refused:
+            raise ValueError(str(refused)) from None
+        return environment
+
+    @property
+    def pinned(self) -> bytes | None:
+        """The SHA-256 of the module's file, None for whatever root has put there."""
+        return None if self.module_sha256 is None else bytes.fromhex(self.module_sha256)
+
+    @model_validator(mode="after")
+    def _as_pinned(self) -> Self:
+        try:
+            Library.find(self.module, self.pinned)
+        except LibraryRefused as refused:
+            raise ValueError(f"module_sha256: {refused}") from None
+        return self
 
     @model_validator(mode="after")
     def _one_pin(self) -> Self:
@@ -181,8 +208,10 @@ class Token(_Section):
             raise ValueError("a personal token has no PIN here, and one lane: its person gives the PIN each time")
         if self.personal and self.kind == "smartcard" and self.reader is None:
             raise ValueError("a personal smartcard names its reader, so that the card is reset after each use")
-        if self.reader is not None and not self.personal:
-            raise ValueError("reader belongs to a personal token, whose card is reset after each use")
+        if self.presence is not None and not self.personal:
+            raise ValueError("presence belongs to a personal token: it says what its person does at it")
+        if self.reader is not None and self.lanes != 1:
+            raise ValueError("a token with a reader is a card, which signs one thing at a time: lanes = 1")
         return self
 
     def for_pool(self) -> TokenConfig:
@@ -197,6 +226,7 @@ class Token(_Section):
         return TokenConfig(
             name=self.name,
             module=self.module,
+            module_sha256=self.pinned,
             label=self.label,
             serial=self.serial,
             pin=pin,
@@ -206,6 +236,7 @@ class Token(_Section):
             pin_tries=self.pin_tries,
             personal=self.personal,
             reader=self.reader,
+            presence=self.presence,
             start_timeout_s=self.start_timeout_s,
             sign_timeout_s=self.sign_timeout_s,
             environment=self.environment,
@@ -236,6 +267,20 @@ class Caller(_Section):
                 f"the role {self.role} has no {', '.join(unknown)}; it has {', '.join(sorted(ROLES[self.role]))}"
             )
         return self
+
+
+class Group(_Section):
+    """Seals behind one name: a request that names it is signed by the member that will have done it soonest (group.py)."""
+
+    name: Name
+    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+
+    @field_validator("members")
+    @classmethod
+    def _each_once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(members)) < len(members):
+            raise ValueError("each member is named once")
+        return members
 
 
 class Mail(_Section):
@@ -438,6 +483,7 @@ class Config(_Section):
     listener: tuple[Listener, ...] = Field(min_length=1)
     token: tuple[Token, ...] = Field(min_length=1)
     caller: tuple[Caller, ...] = ()
+    group: tuple[Group, ...] = ()
     trust: Trust = Trust()
     people: People | None = None
     ledger: Ledger
@@ -448,6 +494,7 @@ class Config(_Section):
         for what, names in (
             ("token", [token.name for token in self.token]),
             ("caller", [caller.name for caller in self.caller]),
+            ("group", [group.name for group in self.group]),
             ("caller uri", [caller.uri for caller in self.caller if caller.uri is not None]),
             ("listener socket", [str(listener.socket) for listener in self.listener if listener.socket is not None]),
             ("listener address", [a for listener in self.listener if (a := listener.address) and a[-2:] != ":0"]),
@@ -455,6 +502,9 @@ class Config(_Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} {', '.join(twice)} is given twice")
+        for each in self.token:
+            if any(other.module == each.module and other.pinned != each.pinned for other in self.token):
+                raise ValueError(f"module {each.module} has one module_sha256, the same in each token that names it")
         callers = {caller.name for caller in self.caller}
         for index, listener in enumerate(self.listener):
             if listener.caller is not None and listener.caller not in callers:

@@ -7,6 +7,7 @@ back. A document's failure is its own result, and the stream goes on.
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -43,11 +44,13 @@ class Order:
     """What a stream was opened for."""
 
     request_id: str
-    current: Callable[[], Credential]  # as it is now: it may be suspended or removed while the stream is open
+    # As they are now, the soonest first: one may be suspended or removed while the stream is open.
+    current: Callable[[], tuple[Credential, ...]]
     output: Output
     algorithm: Algorithm
     enveloping: bool
     authorisation: bytes = field(default=b"", repr=False)
+    group: str = ""  # whose members they are
 
 
 class DocumentStream:
@@ -143,8 +146,9 @@ class DocumentStream:
 
     async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Iterator[bytes]]:
         order, now = self._order, self._clock.wall()
-        credential = order.current()
-        credential.check(now)
+        credential, *others = order.current()
+        if not order.group:
+            credential.check(now)
         job.check_text(credential.gate, self._call.caller)
         deadline = min(self._call.deadline, asyncio.get_running_loop().time() + BATCH_CALL_S)
         ask = Ask(
@@ -160,8 +164,19 @@ class DocumentStream:
             upload.sha256,
             ("enveloping" if order.enveloping else "", job.reason, job.location),
             order.authorisation,
+            group=order.group,
+            others=tuple(others),
         )
-        record = job.record = await self._batches.enter(ask)
+        return await self._batches.by_who_can(ask, functools.partial(self._sign_by, job, upload, result))
+
+    async def _sign_by(self, job: "_Job", upload: Upload, result: Any, ask: Ask) -> tuple[Any, Iterator[bytes]]:
+        if ask.group:
+            self._batches.check_credential(ask)
+        record = await self._batches.enter(ask)
+        if job.record is not None:  # of a member that could not, and what was prepared for it
+            job.record.release(delivered=False)
+            os.truncate(upload.file.fileno(), upload.size)
+        job.record = record
         try:
             return await self._sign_recorded(job, upload, result, ask, record)
         finally:

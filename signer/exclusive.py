@@ -4,7 +4,7 @@ knowledge.
 
 A token is held by the name of a Unix socket in Linux's abstract namespace (unix(7)): the kernel frees it with the
 process, however that ends, and tells who listens. The name is made of what the configuration says of the token (module,
-label, serial, environment), because it must be held before the token is touched. Anybody on the host may take a name;
+label, serial, reader, environment), because it must be held before the token is touched. Anybody on the host may take a name;
 so a holder counts only if it is the superuser's or runs as we do.
 """
 
@@ -77,6 +77,7 @@ def _name(token: Token) -> bytes:
         str(token.module.resolve()),
         token.label,
         token.serial or "",
+        *([token.reader] if token.reader else []),
         *sorted(map("=".join, token.environment.items())),
     ]
     return b"\0paraph-token-" + hashlib.sha256("\0".join(said).encode()).hexdigest().encode()

@@ -49,7 +49,9 @@ async def result(
             item = pb.SignedItem(status=pb.SIGNED, signature=made[place])
             if problem is not None:
                 item = pb.SignedItem(status=problem.status.value, reason=problem.reason)
-            answer.items.append(pb.ResultItem(index=index, item=item, accepted=accepted))
+            other = b"" if each.chain == stored[0].chain else chains[each.chain][0]
+            answer.items.append(pb.ResultItem(index=index, item=item, accepted=accepted, certificate=other))
+            size += len(other)
     if len(stored) == DOCUMENTS_MOST:
         answer.next = stored[-1].item + 1
     return answer

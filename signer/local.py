@@ -45,7 +45,7 @@ async def sign_pdf(
     """
     digest_algorithm, signature_algorithm = algorithms_for(credential, pss=pss)
     wishes = pades.Wishes(
-        certificate=credential.certificates[0],
+        certificate=_chain_of(credential)[0],
         digest=digest_algorithm.lower(),
         cms_bytes_max=credential.cms_bytes_max,
         time=datetime.now(UTC).replace(microsecond=0),
@@ -82,6 +82,13 @@ async def sign_file(client: Client, credential: Any, source: Path, target: Path,
         file.write(cms)
 
 
+def _chain_of(credential: Any) -> Any:
+    """Raises ValueError for a group: what is prepared here is for one certificate, and who signs is not known yet."""
+    if not credential.certificates:
+        raise ValueError(f"{credential.name} is a group: name one of its members, or let the service sign the document")
+    return credential.certificates
+
+
 class RemoteSigner(Signer):  # type: ignore[misc]  # pyHanko's types are not read
     """
     pyHanko's own `Signer`, with the key in the service: for what pyHanko does and Paraph does not.
@@ -91,7 +98,7 @@ class RemoteSigner(Signer):  # type: ignore[misc]  # pyHanko's types are not rea
     """
 
     def __init__(self, client: Client, credential: Any, *, pss: bool = False) -> None:
-        chain = [x509.Certificate.load(der) for der in credential.certificates]
+        chain = [x509.Certificate.load(der) for der in _chain_of(credential)]
         registry = SimpleCertificateStore()
         registry.register_multiple(chain[1:])
         self._client = client

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +33,8 @@ log = logging.getLogger("signer.operator")
 
 PROTOCOL = 1
 WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
+WATCH_LOOK_S = 1.0  # without a change: what waits may have grown
+WATCH_QUIET_S = 5.0  # then the same picture is sent once more: it still holds
 _WORDS = "contact_kind is email or webhook, language en or fr, factor totp, hotp or sent"
 
 
@@ -92,9 +95,14 @@ class OperatorService:
         try:
             async with asyncio.timeout(None) as watching:
                 with call.admission.when_draining(lambda: watching.reschedule(0)):
-                    async for views in self._pool.watch():
+                    last, sent = None, 0.0
+                    async for views in self._pool.watch(WATCH_LOOK_S):
                         call.check_again()
-                        await context.write(self._tokens(views))
+                        tokens, now = self._tokens(views), time.monotonic()
+                        if tokens == last and now - sent < WATCH_QUIET_S:
+                            continue
+                        last, sent = tokens, now
+                        await context.write(tokens)
                         await asyncio.sleep(WATCH_PAUSE_S)
         except TimeoutError:
             raise draining() from None
@@ -179,7 +187,7 @@ class OperatorService:
             kind=view.kind,
             state=view.state.value,
             since=rfc3339(datetime.fromtimestamp(view.since, UTC)),
-            detail=view.detail,
+            detail="; ".join(filter(None, (view.detail, view.advice))),
             label=view.label,
             serial=view.serial,
             model=view.model,
@@ -187,6 +195,9 @@ class OperatorService:
             credentials=holds,
             lanes=[_lane(lane, pid) for lane, pid in view.lanes],
             waiting=view.waiting,
+            pin_tries_used=view.pin_tries_used,
+            pin_tries=view.pin_tries,
+            personal=view.personal,
         )
 
 

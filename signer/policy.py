@@ -22,6 +22,7 @@ class Policy:
     by_uri: Mapping[str, Caller]
     denied: frozenset[bytes]  # SHA-256 of client certificates
     roots: tuple[bytes, ...]  # DER
+    groups: Mapping[str, tuple[str, ...]]  # of credentials: name -> its members' names
 
     @classmethod
     def of(cls, config: Config) -> "Policy":
@@ -36,6 +37,7 @@ class Policy:
             by_uri={caller.uri: caller for caller in config.caller if caller.uri is not None},
             denied=denied,
             roots=roots,
+            groups={group.name: group.members for group in config.group},
         )
 
     def check_rpc(self, caller: Caller, rpc: str) -> None:

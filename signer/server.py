@@ -11,7 +11,7 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,9 +21,10 @@ import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
-from pool import Key, Pool, TokenView
-from pool.token import State
-from signer import books, checkpoint_key, revocation
+from pool import Key, Pool, TokenConfig, TokenView
+from pool.reader import ReaderError, look
+from pool.token import IN_USE, State
+from signer import books, checkpoint_key, group, revocation
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
@@ -95,6 +96,7 @@ class Daemon:
             self._credentials = rows.read(self._engine)
             self._checkpoint_key = checkpoint_key.of(self._config.ledger, lambda: self._pool)
             checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
+            group.check(self._config.group, self._credentials)
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
@@ -102,6 +104,7 @@ class Daemon:
                 Revocations(revocation.issuers(self._config.trust), self._clock)
             )
             tokens = [token.for_pool() for token in self._config.token]
+            await self._check_readers(tokens)
             pool = Pool(tokens, state=state / "pool", keys=self._keys(self._credentials))
             self._pool = await stack.enter_async_context(pool)
             self._checkpoints = await stack.enter_async_context(self._books.checkpointed(self._checkpoint_key))
@@ -121,6 +124,19 @@ class Daemon:
                 ready.set()
             await self._stopping.wait()
             await self._drain()
+
+    async def _check_readers(self, tokens: Iterable[TokenConfig]) -> None:
+        """Raises `ConfigError` where PC/SC refuses us: only a person changes that. One that is down may come up."""
+        mistakes = []
+        for token in tokens:
+            if token.reader is not None:
+                try:
+                    await look(token)
+                except ReaderError as error:
+                    if error.why == "denied":
+                        mistakes.append(f"token {token.name}: {error}")
+        if mistakes:
+            raise ConfigError(self._path, mistakes)
 
     def _keys(self, credentials: Mapping[str, Credential]) -> list[Key]:
         """What the pool signs with: the credentials' keys, and that of checkpoints if a token has it."""
@@ -281,6 +297,7 @@ class Daemon:
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
         credentials = await self._read_credentials()
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
+        group.check(new.group, credentials)
         if self._consent is not None:
             await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
@@ -322,7 +339,7 @@ class Daemon:
             return True
         views = self._pool.snapshot()
         ready = any(view.state is State.READY and set(view.keys) - {own.ref} for view in views)
-        persons = (view for view in views if view.personal and view.state in {State.OPEN, State.LEASED})
+        persons = (view for view in views if view.personal and view.state in {State.OPEN} | IN_USE)
         return ready or not all(view.is_starting for view in persons)
 
     async def _watch_ledger(self) -> None:

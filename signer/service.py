@@ -8,19 +8,19 @@ import asyncio
 import functools
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pool import Hash, Outcomes, Pool, Scheme
-from signer import found
+from pool import Algorithm, Hash, Outcomes, Pool, Scheme
+from signer import found, group
 from signer import requests as read
 from signer.answer import encoded
 from signer.arrival import next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
-from signer.credential import Credential, Output, Purpose, certificates_of
+from signer.credential import Credential, Output, Purpose, State, certificates_of
 from signer.documents import DocumentStream, Order
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
@@ -66,22 +66,32 @@ class SigningService:
         self._document_streams: Counter[str] = Counter()
 
     async def list_credentials(self, _request: Any, call: Call) -> Any:
-        found = [self._credentials()[name] for name in sorted(call.caller.credentials & self._credentials().keys())]
-        mine = call.caller.subject
-        shown = [self._describe(one) for one in found if mine is None or one.subject == mine]
+        groups, mine = self._policy().groups.keys(), call.caller.subject
+        names = sorted(call.caller.credentials & (self._credentials().keys() | (set() if mine else groups)))
+        shown = [self._shown(name, call) for name in names if name in groups or self._is_for(call, name)]
         return pb.ListCredentialsResponse(credentials=shown)
 
+    def _is_for(self, call: Call, name: str) -> bool:
+        return call.caller.subject in {None, self._credentials()[name].subject}
+
     async def get_credential(self, request: Any, call: Call) -> Any:
-        return self._describe(self._credential(request.credential, call))
+        return self._shown(request.credential, call)
+
+    def _shown(self, name: str, call: Call) -> Any:
+        members = self._members(name, call)
+        if name not in self._policy().groups:
+            return self._describe(members[0])
+        return _as_group(name, [self._describe(member) for member in sorted(members, key=lambda one: one.name)])
 
     async def sign_digests(self, request: Any, call: Call) -> Any:
         ask = self._ask(request, call, call.deadline, call.accepted)
-        call.promise(ask.credential.answer_bytes_max(ask.output, len(ask.digests)))
+        members = (ask.credential, *ask.others)
+        call.promise(max(one.answer_bytes_max(ask.output, len(ask.digests)) for one in members))
         outcomes, record = await self._batches.sign(ask)
         call.place.at_end(record.release)
         self._count(ask, outcomes)
         whole_call(outcomes)
-        return encoded(ask.request_id, outcomes, ask.credential.certificates[0])
+        return encoded(ask.request_id, outcomes, _certificate(ask, record))
 
     async def get_result(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
@@ -145,10 +155,13 @@ class SigningService:
 
     def _answer_bytes_max(self, message: Any, count: int) -> int:
         """For a request of a stream that was not looked into yet; little, where it will be refused."""
-        credential = self._credentials().get(message.credential)
-        if credential is None or message.output not in read.OUTPUTS or credential.purpose is not Purpose.SIGNATURE:
+        names = self._policy().groups.get(message.credential, (message.credential,))
+        found = [one for name in names if (one := self._credentials().get(name)) is not None]
+        if message.output not in read.OUTPUTS:
             return _PROBLEM_BYTES
-        return credential.answer_bytes_max(read.output(message.output), count)
+        output = read.output(message.output)
+        sizes = [one.answer_bytes_max(output, count) for one in found if one.purpose is Purpose.SIGNATURE]
+        return max(sizes, default=_PROBLEM_BYTES)
 
     async def _one_of_stream(self, message: Any, call: Call) -> tuple[Any, Record | None]:
         """The answer to one request of a stream, its refusal included, and the ledger's record of it."""
@@ -163,7 +176,7 @@ class SigningService:
                 raise
             return pb.SignDigestsResponse(request_id=message.request_id, error=pb.Problem(**problem_of(refusal))), None
         self._count(ask, outcomes)
-        return encoded(ask.request_id, outcomes, ask.credential.certificates[0]), record
+        return encoded(ask.request_id, outcomes, _certificate(ask, record)), record
 
     async def sign_documents(self, context: Any, call: Call) -> None:
         caller = call.caller.name
@@ -192,16 +205,18 @@ class SigningService:
     async def _order(self, message: Any, call: Call) -> Order:
         call.request_id = read.request_id(message.request_id)
         await self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
-        credential = self._credential(message.credential, call)
+        name = message.credential
+        members = self._members(name, call)
         output = read.output(message.output)
         if output is Output.RAW:
             raise Refusal("OUTPUT_NOT_ALLOWED", "documents are signed as CADES_B_B or PADES_B_B")
         algorithm = read.algorithm(message.signature_algorithm, message.digest_algorithm)
-        credential.check(call.accepted)
-        credential.check_request(output, algorithm)
-        name = message.credential
-        current = functools.partial(self._credential, name, call)
-        return Order(call.request_id, current, output, algorithm, message.enveloping, message.authorisation)
+        _check_one(members, output, algorithm, call.accepted)
+        current = functools.partial(self._members, name, call, algorithm)
+        return Order(
+            call.request_id, current, output, algorithm, message.enveloping, message.authorisation,
+            group=name if name in self._policy().groups else "",
+        )  # fmt: skip
 
     async def verify_document(self, context: Any, call: Call) -> Any:
         message = await next_message(context)
@@ -229,17 +244,28 @@ class SigningService:
             if content is not None:
                 content.close()
 
-    def _credential(self, name: str, call: Call) -> Credential:
-        return read.credential_of(name, call.caller, self._policy(), self._credentials())
+    def _members(
+        self, name: str, call: Call, algorithm: Algorithm | None = None, count: int = 1
+    ) -> tuple[Credential, ...]:
+        """Who may sign for a name: the credential itself, or a group's members, the soonest for so many items first."""
+
+        def done_in_s(member: Credential) -> float | None:
+            one = algorithm or member.algorithms()[0]
+            return self._pool.done_in_s(member.key.ref, one, count, call.caller.name)
+
+        return group.candidates(name, call.caller, self._policy(), self._credentials(), done_in_s)
 
     def _ask(self, request: Any, call: Call, deadline: float, accepted: datetime) -> Ask:
         call.request_id = read.request_id(request.request_id)
-        credential = self._credential(request.credential, call)
+        name = request.credential
+        members, in_group = self._members(name, call), name in self._policy().groups
         output = read.output(request.output)
         algorithm, items = read.items(request, output)
+        if in_group:
+            members = self._members(name, call, algorithm, len(items))
         return Ask(
-            call.caller, call.request_id, credential, output, algorithm, items, deadline, accepted,
-            authorisation=request.authorisation,
+            call.caller, call.request_id, members[0], output, algorithm, items, deadline, accepted,
+            authorisation=request.authorisation, group=name if in_group else "", others=members[1:],
         )  # fmt: skip
 
     def _count(self, ask: Ask, outcomes: Outcomes) -> None:
@@ -266,7 +292,49 @@ class SigningService:
             gate=credential.gate.value,
             subject=credential.subject,
             state=credential.state.value,
+            presence=self._pool.presence(credential.key.ref) or "",
         )
+
+
+def _certificate(ask: Ask, record: Record) -> bytes:
+    """Of who has signed: of a group it is known only now."""
+    return certificates_of(record.asked.certificates)[0] if ask.group else ask.credential.certificates[0]
+
+
+def _check_one(members: Sequence[Credential], output: Output, algorithm: Algorithm, now: datetime) -> None:
+    """Raise the first one's refusal where none of them may make this: before a document is sent."""
+    problem: Refusal | None = None
+    for member in members:
+        try:
+            member.check(now)
+            member.check_request(output, algorithm)
+        except Refusal as refusal:
+            problem = problem or refusal
+        else:
+            return
+    assert problem is not None
+    raise problem
+
+
+def _as_group(name: str, members: Sequence[Any]) -> Any:
+    """A group as a credential: what each of its members makes; it can sign while one can."""
+    able = [member for member in members if member.available and member.state == State.ACTIVE]
+    shown = pb.Credential(
+        name=name,
+        purpose=members[0].purpose,
+        key_type=members[0].key_type,
+        outputs=sorted(set.intersection(*(set(member.outputs) for member in members))),
+        signature_algorithms=members[0].signature_algorithms,
+        digest_algorithms=members[0].digest_algorithms,
+        cms_digests_max=min(member.cms_digests_max for member in members),
+        available=bool(able),
+        unavailable_reason="" if able else members[0].unavailable_reason or "CREDENTIAL_SUSPENDED",
+        cms_bytes_max=max(member.cms_bytes_max for member in members),
+        gate=members[0].gate,
+        state=State.ACTIVE if any(member.state == State.ACTIVE for member in members) else members[0].state,
+    )
+    shown.members.extend(members)
+    return shown
 
 
 def _not_delivered(task: asyncio.Task[tuple[Any, Record | None]]) -> None:

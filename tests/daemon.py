@@ -98,7 +98,10 @@ def as_user(command: Sequence[Any], user: pwd.struct_passwd | None) -> list[str]
 
 @dataclass
 class Token:
-    """A token of the daemon's configuration; more keys of the section in `more`. `pin` empty: none is configured."""
+    """
+    A token of the daemon's configuration; more keys of the section in `more`, more variables of its processes in
+    `environment`. `pin` empty: none is configured.
+    """
 
     name: str
     label: str
@@ -106,13 +109,14 @@ class Token:
     module: str = str(MODULE)
     pin: str = PIN
     more: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Rig:
     """
     Everything a daemon needs, in a directory of its own. Tell it tokens, credentials and callers, then `start` it.
 
-    `credentials`: name -> (chain PEM, key label, outputs). `callers`: name -> (role, RPCs, credential names).
+    `credentials`: name -> (chain PEM, key label or CKA_ID, outputs). `callers`: name -> (role, RPCs, credential names).
     """
 
     def __init__(self, store: Store | None = None, shim: Shim | None = None) -> None:
@@ -124,7 +128,7 @@ class Rig:
         self.pki = Pki(self.directory / "pki")
         self.server_files = self.pki.server()
         self.tokens: list[Token] = []
-        self.credentials: dict[str, tuple[bytes, str, Sequence[str]]] = {}
+        self.credentials: dict[str, tuple[bytes, str | bytes, Sequence[str]]] = {}
         self.callers: dict[str, tuple[str, Sequence[str], Sequence[str] | None]] = {
             "portal": ("submit", SUBMIT, None),
             "operator": ("operator", OPERATOR, ()),
@@ -143,6 +147,7 @@ class Rig:
         self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.limits: list[str] = []  # of the daemon's process, as words for prlimit(1)
+        self.before: list[Any] = []  # words before the command of the daemon's process, which end by running it
         self.place = Path("/")  # where it runs
         self.log_level = "INFO"
         self.port = 0
@@ -198,6 +203,7 @@ class Rig:
                 pin.write_text(token.pin)
                 pin.chmod(0o400)
             environment = self.store.environment | (self.shim.env if self.shim and token.module != str(MODULE) else {})
+            environment = environment | token.environment
             lines += ["[[token]]", f'name = "{token.name}"', f'kind = "{token.kind}"', f'module = "{token.module}"']
             lines += [f'label = "{token.label}"', *([f'pin_file = "{pin}"'] if token.pin else [])]
             lines += [f"{name} = {json.dumps(value)}" for name, value in token.more.items()]
@@ -236,7 +242,8 @@ class Rig:
             path.write_bytes(chain)
             path.chmod(0o644)
             wanted = [rows.Output(output) for output in outputs]
-            rows.add(engine, name, chain, cka_id=None, key_label=label, outputs=wanted, clock=Clock())
+            by_id, by_label = (label, None) if isinstance(label, bytes) else (None, label)
+            rows.add(engine, name, chain, cka_id=by_id, key_label=by_label, outputs=wanted, clock=Clock())
         engine.dispose()
 
     def _hand_over(self) -> None:
@@ -269,6 +276,7 @@ class Rig:
         command = as_user(command, self.user)
         if limits:
             command = ["prlimit", *limits, *command]  # before the privilege to raise them is gone
+        command = [*map(str, self.before), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -6,9 +6,13 @@ The tests run the same functions in a smaller size.
 """
 
 import argparse
+import asyncio
 import contextlib
 import itertools
+import logging
+import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,19 +20,27 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
+import pytest
 
 from signer.store import open_store
 from tests import abuse as abuses
+from tests import modules
+from tests import pulls as pulling
 from tests.daemon import Rig, running, until
+from tests.pool import pins as pin_sequences
+from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
+from tests.pool.test_held import GROWTH_MB, held_by_lanes
 from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
     ask,
     card_rig,
     digests,
+    lane_pids,
     metric,
     processes,
     rss_mb,
@@ -60,6 +72,7 @@ The last outcome of each `make soak PART=...`, newest last.
 |---|---|---|---|
 """
 BATCH = 1_000  # digests in a call
+TOKENS_AT_ONCE = 5
 MEAN_STEPS = 32  # at least, of the runs of the state machine: some end early
 
 
@@ -71,6 +84,7 @@ class Held:
     fds: int  # of all of them
     sessions: int  # PKCS#11 sessions opened and not closed
     front_mb: float
+    lanes_mb: float  # of the largest lane
 
 
 def held(rig: Rig) -> Held:
@@ -80,7 +94,13 @@ def held(rig: Rig) -> Held:
         for line in log:  # not parsed as a whole: it has two lines for each signature
             opened += '"C_OpenSession","ev":"leave"' in line and '"rv":0' in line
             closed += '"C_CloseSession","ev":"leave"' in line and '"rv":0' in line
-    return Held(len(everybody), sum(_fds(process) for process in everybody), opened - closed, rss_mb(rig))
+    return Held(
+        len(everybody), sum(_fds(process) for process in everybody), opened - closed, rss_mb(rig), lanes_mb(rig)
+    )
+
+
+def lanes_mb(rig: Rig) -> float:
+    return max(psutil.Process(pid).memory_info().rss for pid in lane_pids(rig)) / 1e6
 
 
 def _fds(process: psutil.Process) -> int:
@@ -143,14 +163,49 @@ def leaks(signatures: int = 100_000, cancels: int = 1_000) -> str:
             assert half.front_mb < 150, half
         grown = halves[1].front_mb - halves[0].front_mb
         assert grown < max(5, halves[0].front_mb * 0.05), f"the second half left the front {grown:.1f} MB larger"
+        lane_mb = halves[1].lanes_mb - first.lanes_mb
+        assert lane_mb <= GROWTH_MB, f"the lane is {lane_mb:.1f} MB larger"
         assert done >= signatures
         assert ended >= cancels
         last = asdict(halves[1])
     return (
         f"{done:,.0f} signatures, {ended:,.0f} cancelled calls in {took_s:.0f} s: {last['processes']} processes, "
         f"{last['fds']} descriptors, {last['sessions']} sessions before and after; front {first.front_mb:.0f}, "
-        f"{halves[0].front_mb:.0f}, {halves[1].front_mb:.0f} MB after a tenth, half, all"
+        f"{halves[0].front_mb:.0f}, {halves[1].front_mb:.0f} MB after a tenth, half, all; the lane {lane_mb:+.1f} MB"
     )
+
+
+def all_leaks() -> str:
+    """The daemon, and then its lanes alone, a person's among them."""
+    said = leaks()
+    with tempfile.TemporaryDirectory() as directory:
+        lanes = asyncio.run(held_by_lanes(Path(directory), signatures=100_000, wrong_pins=1_000, cancels=1_000))
+    return f"{said}; lanes alone: {lanes}"
+
+
+def entries(repeats: int = 10) -> str:
+    """SIGSEGV and abort at every entry of a module, so many times, in random order, under load on four tokens."""
+    plan = [(entry, action) for entry in ENTRIES for action in ("crash", "abort")] * repeats
+    random.Random(6).shuffle(plan)
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        forget_losses(patch)
+        place = Path(directory)
+        told = asyncio.run(strikes(four(place / "softhsm"), place, plan, calm_s=30.0))
+    assert told.p99_s <= 1.1 * told.p99_before_s, str(told)
+    return str(told)
+
+
+def repeated(count: int, *files: str) -> str:
+    """Whole files of tests, so many times; AssertionError with the last lines where one fails."""
+    began = time.monotonic()
+    for number in range(count):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0", *files],
+            check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert not done.returncode, f"repeat {number + 1}: {done.stdout[-1_500:]}"
+        last = done.stdout.splitlines()[-1]
+    return f"{count} times, the last: {last}; {time.monotonic() - began:.0f} s"
 
 
 def fairness() -> str:
@@ -304,6 +359,15 @@ def visits(count: int = 200) -> str:
     return f"{clean} of {count} codes were in no process's memory one second after"
 
 
+def pulls(each: int = 25, rounds: int = 8) -> str:
+    """A card pulled and put back 25 times under load, and pcscd killed now and then; so many times anew."""
+    restarts = [3, 2] * (rounds // 2)
+    for seed, count in enumerate(restarts):
+        said = pulling.run(each, count, 2_600 + seed)
+        print(said, flush=True)
+    return f"{each * rounds} pulls, {sum(restarts)} restarts of pcscd, no restart of the daemon in a round; the last round: {said}"
+
+
 def machine(steps: int = 20_000) -> str:
     """The state machine of people, callers and an operator."""
     began = time.monotonic()
@@ -327,6 +391,41 @@ def simulation(seeds: int = 10_000) -> str:
     return f"{seeds:,} seeds from {first} on in {time.monotonic() - began:.0f} s, no invariant broken; {told}"
 
 
+def pins(stack: str, sequences: int = 2_500) -> str:
+    """Random sequences of PINs over one kind of token, on five of them at a time; the seeds are 0 to `sequences` - 1."""
+    logging.getLogger("pool").setLevel(logging.CRITICAL)  # each refused PIN is a warning
+    seeds, tally, began = iter(range(sequences)), Counter[str](), time.monotonic()
+
+    async def on_one() -> None:
+        with pin_sequences.counted(stack) as token:
+            for seed in seeds:
+                tally.update(await pin_sequences.play(token, seed))
+
+    async def on_all() -> None:
+        await asyncio.gather(*(on_one() for _ in range(TOKENS_AT_ONCE)))
+
+    try:
+        asyncio.run(on_all())
+    except AssertionError as error:
+        print(*error.__notes__, sep="\n")
+        raise
+    assert tally["sequences"] == sequences, tally
+    words = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.items(), key=lambda pair: -pair[1]))
+    return f"{words}; none locked by us; {time.monotonic() - began:.0f} s"
+
+
+def all_modules() -> str:
+    """The forty cases of each module, as pool/MODULES.md has them."""
+    began, wanted, other = time.monotonic(), modules.published(), []
+    for module, stack in modules.STACKS.items():
+        with stack() as asked:
+            found = asked.answers()
+        names = [name for name in found if name not in modules.VARYING]
+        other += [f"{module}, {name}: {found[name]}" for name in names if found[name] != wanted[module][name]]
+    assert not other, "; ".join(other)
+    return f"{len(wanted)} modules as published, in {time.monotonic() - began:.0f} s"
+
+
 # name -> (what is run in full, its size in words, one line for the list)
 PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "fairness": (
@@ -340,9 +439,24 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "row 5.5: goodput stays at 90 % of the peak, and what is shed is told when to come back",
     ),
     "leaks": (
-        leaks,
-        "100 000 signatures, 1 000 cancelled calls",
-        "descriptors, sessions, processes and memory do not grow over 100 000 signatures and 1 000 cancelled calls",
+        all_leaks,
+        "100 000 signatures, 1 000 cancelled calls, 1 000 wrong PINs",
+        "row 2.8: descriptors, sessions, processes and memory do not grow over signatures, cancelled calls and wrong PINs",
+    ),
+    "entries": (
+        entries,
+        "SIGSEGV and abort at 16 entries of a module, 10 times each",
+        "row 2.3: a crash wherever a module can be entered costs one item, its lane 2 s, other tokens 10 % of their p99",
+    ),
+    "faults": (
+        partial(repeated, 20, "tests/pool/test_faults.py", "tests/pool/test_shortages.py"),
+        "20 times",
+        "rows 2.4 and 2.7, F1 to F14, F50: what modules and lanes do at their worst, 20 times each",
+    ),
+    "slots": (
+        partial(repeated, 20, "tests/pool/test_discovery.py"),
+        "20 times",
+        "row 2.10: discovery among 16 slots, of which 4 vanish while they are listed",
     ),
     "abuse": (
         abuse,
@@ -352,7 +466,7 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
     "crashes": (
         crashes,
         "500 crashes of daemon, committer, lanes and power",
-        "row 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
+        "rows 3.3 and 4.1, F29: nothing released twice, nothing acknowledged lost, no C_Sign without an intent",
     ),
     "restart": (
         restart,
@@ -374,6 +488,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "200 guests",
         "row 7.3: a person's code is in no process's memory a second after she has gone, in 95 of 100 runs",
     ),
+    "pulls": (
+        pulls,
+        "200 pulls and insertions, 20 restarts of pcscd",
+        "row 2.6: a card pulled at random moments under load: nothing lost, no wrong key, signing within 3 s of insertion",
+    ),
     "machine": (
         machine,
         "20 000 steps",
@@ -383,6 +502,19 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         simulation,
         "10 000 seeds",
         "row 3.1, I1 to I8: pool, scheduler, ledger and gate under schedules and faults that seeds draw",
+    ),
+    **{
+        f"pins-{stack}": (
+            partial(pins, stack),
+            "2 500 sequences of up to 5 steps",
+            f"row 2.5: PINs right and wrong, crashes, lies and persons over {stack}: no token is locked by us",
+        )
+        for stack in ("softhsm", "opencryptoki", "tpm", "card")
+    },
+    "modules": (
+        all_modules,
+        "40 cases of 5 modules",
+        "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
     ),
     "histories": (
         histories,
@@ -398,7 +530,7 @@ def main() -> int:
     part = parser.parse_args().part
     if part is None:
         for name, (_, _, line) in PARTS.items():
-            print(f"{name:12s} {line}")
+            print(f"{name:18s} {line}")
         return 0
     run, size, _ = PARTS[part]
     try:

@@ -14,24 +14,28 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 KINDS = ("RSA-2048", "RSA-3072", "RSA-4096", "P-256", "P-384", "P-521", "Ed25519")
 PIN = "1234"
 SO_PIN = "87654321"
+
+
+def found(name: str) -> Path:
+    """A PKCS#11 module by its path under a library directory; where it is missing, where Debian would have it."""
+    places = [
+        Path("/usr/lib"),
+        *(Path("/usr/lib", f"{cpu}-linux-gnu") for cpu in ("x86_64", "aarch64")),
+        Path("/usr/lib64"),
+    ]
+    paths = [place / name for place in places]
+    return next((path for path in paths if path.exists()), paths[1])
+
+
 MODULE = next(
-    (
-        path
-        for path in (
-            Path("/usr/lib/softhsm/libsofthsm2.so"),
-            Path("/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"),
-            Path("/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"),
-            Path("/usr/lib64/pkcs11/libsofthsm2.so"),
-        )
-        if path.exists()
-    ),
+    (path for path in (found("softhsm/libsofthsm2.so"), found("pkcs11/libsofthsm2.so")) if path.exists()),
     Path("/usr/lib/softhsm/libsofthsm2.so"),
 )
 
@@ -67,7 +71,9 @@ def generate(session, kind, cka_id, label, private):
     return ec.EllipticCurvePublicKey.from_encoded_point(CURVES[kind], point(public))
 
 order = json.load(sys.stdin)
-token = pkcs11.lib(order["module"]).get_token(token_serial=order["serial"].encode())
+if "token_serial" in order["token"]:
+    order["token"]["token_serial"] = order["token"]["token_serial"].encode()
+token = pkcs11.lib(order["module"]).get_token(**order["token"])
 made = {}
 private = {Attribute.ALWAYS_AUTHENTICATE: True} if order["pin_each_time"] else {}
 with token.open(user_pin=order["pin"], rw=True) as session:
@@ -151,15 +157,8 @@ class Store:
     def _generate(
         self, label: str, wanted: list[tuple[str, str, str]], *, pin_each_time: bool
     ) -> dict[str, tuple[bytes, bytes]]:
-        order = {
-            "module": str(MODULE), "serial": self._serials[label], "pin": self._pins[label], "keys": wanted,
-            "pin_each_time": pin_each_time,
-        }  # fmt: skip
-        made = subprocess.run(
-            [sys.executable, "-c", _GENERATE],
-            input=json.dumps(order), env=os.environ | self.environment, check=True, text=True, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        return {kind: (bytes.fromhex(i), bytes.fromhex(spki)) for kind, (i, spki) in json.loads(made.stdout).items()}
+        token = {"token_serial": self._serials[label]}
+        return generate(MODULE, self.environment, token, self._pins[label], wanted, pin_each_time=pin_each_time)
 
     def add(self, label: str, pkcs8: Path, name: str) -> bytes:
         """Put the key pair of a PKCS#8 PEM file on the token, CKA_LABEL `name`; returns the CKA_ID."""
@@ -209,6 +208,29 @@ class Store:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"softhsm2-util {args[0]}: {done.stdout.strip()}")
+
+
+def generate(
+    module: Path,
+    environment: Mapping[str, str],
+    token: Mapping[str, str],
+    pin: str,
+    keys: Sequence[tuple[str, str, str]],
+    *,
+    pin_each_time: bool = False,
+) -> dict[str, tuple[bytes, bytes]]:
+    """
+    Key pairs on a token of any module: of each kind, with a CKA_ID in hex and a label; kind -> (CKA_ID, DER
+    SubjectPublicKeyInfo). `token` is what python-pkcs11 finds it by: `token_label`, `token_serial`.
+    """
+    order = {"module": str(module), "token": dict(token), "pin": pin, "keys": keys, "pin_each_time": pin_each_time}
+    made = subprocess.run(
+        [sys.executable, "-c", _GENERATE],
+        input=json.dumps(order), env=os.environ | environment, check=False, text=True, capture_output=True,
+    )  # fmt: skip
+    if made.returncode:
+        raise RuntimeError(f"no keys on {token}: {made.stderr.strip()}")
+    return {kind: (bytes.fromhex(i), bytes.fromhex(spki)) for kind, (i, spki) in json.loads(made.stdout).items()}
 
 
 def _read(directory: Path) -> dict[str, bytes]:

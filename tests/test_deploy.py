@@ -30,6 +30,7 @@ SECTIONS = {
     "listener": configs.Listener,
     "token": configs.Token,
     "caller": configs.Caller,
+    "group": configs.Group,
     "people": configs.People,
     "people.mail": configs.Mail,
     "trust": configs.Trust,
@@ -66,7 +67,7 @@ def test_the_example_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def keys_of_the_example() -> dict[tuple[str, str], str]:
     """(section, key) -> the comment above it, where it stands first; '#key =' is one that is not given there."""
     section, comment, found = "", "", {}
-    for line in re.sub(r"^#(?=[a-z_]+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE).splitlines():
+    for line in re.sub(r"^#(?=[a-z0-9_]+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE).splitlines():
         if line.startswith("#"):
             comment += line.removeprefix("#") + "\n"
         elif line.startswith("["):

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import statistics
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pkcs11
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -271,8 +273,8 @@ def test_functions_that_are_not_logged_are_counted(shim: Shim, start: Start) -> 
     assert shim.count("C_SignInit") == 2
     logged = [(call.n, call.ev) for call in shim.log() if call.fn == "C_SignInit"]
     assert logged == [(2, "enter"), (2, "leave")]
-    with pytest.raises(ValueError, match="C_Encrypt"):
-        shim.count("C_Encrypt")
+    with pytest.raises(ValueError, match="C_SignRecover"):
+        shim.count("C_SignRecover")
 
 
 def test_a_killed_process_leaves_an_enter(shim: Shim, start: Start) -> None:
@@ -397,9 +399,12 @@ def test_normal_delays(shim: Shim, start: Start, tmp_path: Path, softhsm: dict[s
         runs.append(durations(seeded))
     one, two = runs
     assert len(one) == 40
-    assert 0.010 < statistics.median(one) < 0.020
-    assert 0.002 < statistics.stdev(one) < 0.012
-    assert statistics.median(abs(a - b) for a, b in zip(one, two, strict=True)) < 0.0015
+    calm = [
+        min(pair) for pair in zip(one, two, strict=True)
+    ]  # the same draws; what else the machine did only adds to them
+    assert 0.010 < statistics.median(calm) < 0.020
+    assert 0.002 < statistics.stdev(calm) < 0.012
+    assert statistics.median(abs(a - b) for a, b in zip(one, two, strict=True)) < 0.003
 
 
 def test_hang_goes_on(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
@@ -452,9 +457,11 @@ def test_after_is_behind_the_real_call(shim: Shim, start: Start, softhsm: dict[s
     assert verified(driver("sign()"), softhsm)
 
 
-@pytest.mark.parametrize(("action", "gone"), [("crash", False), ("crash-after", True), ("exit 7", False)])
+@pytest.mark.parametrize(
+    ("action", "gone"), [("crash", False), ("crash-after", True), ("abort", False), ("exit 7", False)]
+)
 def test_deaths(action: str, gone: bool, shim: Shim, start: Start) -> None:
-    """`crash` and `exit` end the process before the real call, `crash-after` behind it; there is no leave."""
+    """`crash`, `abort` and `exit` end the process before the real call, `crash-after` behind it; there is no leave."""
     label = action.split(maxsplit=1)[0]
     shim.script(f"C_DestroyObject 1 {action}", "C_DestroyObject * log")
     driver = start()
@@ -463,7 +470,7 @@ def test_deaths(action: str, gone: bool, shim: Shim, start: Start) -> None:
         ' Attribute.TOKEN: True, Attribute.VALUE: b"x"})'
     )
     driver.ask(f'objects("{label}")[0].destroy()')
-    assert driver.ended() == (7 if label == "exit" else -signal.SIGSEGV)
+    assert driver.ended() == {"exit": 7, "abort": -signal.SIGABRT}.get(label, -signal.SIGSEGV)
     (call,) = shim.unfinished()
     assert (call.fn, call.ev, call.act) == ("C_DestroyObject", "enter", label)
     assert start()(f'len(objects("{label}"))') == ("0" if gone else "1")
@@ -479,19 +486,34 @@ def test_a_crash_cannot_be_handled(shim: Shim, start: Start) -> None:
 
 
 def test_bad_outputs(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
-    """`corrupt` flips one bit, `short` takes off one byte, `zero` leaves only zeros; the answer stays OK."""
-    shim.script("C_Sign 2 corrupt", "C_Sign 3 short", "C_Sign 4 zero", "C_GenerateRandom 2 zero")
+    """
+    `corrupt` flips one bit, `short` takes off one byte, `zero` leaves only zeros, `long` claims more and writes no more
+    than there is room for; the answer stays OK.
+    """
+    shim.script("C_Sign 2 corrupt", "C_Sign 3 short", "C_Sign 4 zero", "C_Sign 5 long 9", "C_GenerateRandom 2 zero")
     driver = start()
     good, corrupt, short, zero = (bytes.fromhex(driver("sign()")) for _ in range(4))
+    driver("sign()")  # python-pkcs11 believes the length, and reads past its buffer
     assert verified(good.hex(), softhsm)
     assert not verified(corrupt.hex(), softhsm)
     assert (int.from_bytes(good) ^ int.from_bytes(corrupt)).bit_count() == 1
     assert short == good[:-1]
     assert zero == bytes(256)
-    assert [call.rv for call in leaves(shim, "C_Sign")] == [0] * 4
-    assert [call.len for call in leaves(shim, "C_Sign")] == [256, 256, 255, 256]
+    assert [call.rv for call in leaves(shim, "C_Sign")] == [0] * 5
+    assert [call.len for call in leaves(shim, "C_Sign")] == [256, 256, 255, 256, 265]
     randoms = [driver("session.generate_random(128)") for _ in range(2)]
     assert randoms[0] != randoms[1] == str(bytes(16))
+
+
+def test_another_key(shim: Shim, start: Start, softhsm: dict[str, str]) -> None:
+    """`other-key`: the signature is of another key of the token than the one asked for, and the log says so."""
+    shim.script("C_SignInit 2 other-key 02ec")
+    driver = start()
+    assert verified(driver("sign()"), softhsm)
+    assert driver("sign(label='rsa')") in {"KeyTypeInconsistent", "MechanismInvalid", "GeneralError"}
+    shim.script("C_SignInit * other-key 01a1")
+    assert verified(driver("session.get_key(ObjectClass.PRIVATE_KEY, label='rsa') and sign()"), softhsm)
+    assert shim.signs()[-1].key == "01a1"
 
 
 def test_noise(shim: Shim, start: Start) -> None:
@@ -513,6 +535,160 @@ def test_absent(shim: Shim, start: Start) -> None:
     assert driver("len(lib.get_slots())") == str(there)
 
 
+def test_no_objects(shim: Shim, start: Start) -> None:
+    """`absent` of C_FindObjects: the keys are not there, for as long as the rule says so."""
+    driver = start()
+    shim.script("C_FindObjects * absent")
+    assert driver("sign()") == "NoSuchKey"
+    shim.clear()
+    assert len(driver("sign()")) == 512
+
+
+def test_slots_vanish_between_two_calls(shim: Shim, start: Start, softhsm: dict[str, str], tmp_path: Path) -> None:
+    """`vanish` in the second call of a listing: fewer than were counted, and nothing answers to the others any more."""
+    driver = start(ready=False)
+    driver("load()")
+    slots = "[slot.slot_id for slot in lib.get_slots()]"
+    there = eval(driver(slots))
+    assert len(there) == 2  # the card, and the place for another token
+    shim.script(f"C_GetSlotList {shim.number('C_GetSlotList') + 2}+ vanish 1")
+    driver("globals().update(last=lib.get_slots)")
+    assert driver("last()") == "SlotIDInvalid"  # python-pkcs11 reads as many as the first call has counted
+    assert eval(driver(slots)) == there[:1]
+    shim.clear()
+    assert driver(f"[slot.get_token() for slot in lib.get_slots() if slot.slot_id == {there[1]}]") == "SlotIDInvalid"
+    driver("lib.reinitialize()")
+    assert eval(driver(slots)) == there
+
+
+def test_a_token_becomes_another(shim: Shim, start: Start) -> None:
+    """`label`, `serial` and `rekey`, from a call on, for a token that is named by its real label: and back again."""
+    driver = start()
+    ask = (
+        "(lambda t: (t.label, t.serial))(token.slot.get_token())",
+        'session.get_key(ObjectClass.PUBLIC_KEY, label="rsa")[Attribute.MODULUS].hex()',
+        'session.get_key(ObjectClass.PUBLIC_KEY, label="ec")[Attribute.EC_POINT].hex()',
+    )
+    before = [driver(question) for question in ask]
+    number = shim.number("C_GetTokenInfo")
+    shim.script(
+        f"C_GetTokenInfo@card {number + 2}+ label other",
+        f"C_GetTokenInfo@card {number + 2}+ serial 0123456789abcdef",
+        "C_GetTokenInfo@other * return 0x5",
+        "C_GetAttributeValue@card * rekey",
+        "C_GetAttributeValue@other * return 0x5",
+    )
+    assert driver(ask[0]) == before[0]
+    assert driver(ask[0]) == "('other', b'0123456789abcdef')"
+    for question, was in zip(ask[1:], before[1:], strict=True):
+        assert (int(driver(question), 16) ^ int(was, 16)).bit_count() == 1
+    shim.clear()
+    assert [driver(question) for question in ask] == before
+
+
+FLAGS = '",".join(f.name for f in pkcs11.TokenFlag if f.value & 0x70000 and f in token.slot.get_token().flags)'
+WRONG = '(lambda s: s)(token.open(user_pin="wrong"))'
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_count_of_tries_of_its_own(shim: Shim, start: Start, lies: bool) -> None:
+    """`tries` locks by the count of PINs that the real token refused; `pin-flags` and `wrong` tell of it, or lie."""
+    honest = ("C_Login@card * tries 3", "C_GetTokenInfo@card * pin-flags 3")
+    shim.script(*(("C_Login * tries 3", "C_Login * wrong 0x5", "C_GetTokenInfo * pin-flags 0x0") if lies else honest))
+    driver = start(ready=False)
+    driver("load()")
+    driver('globals().update(token=lib.get_token(token_label="card"))')
+    told = []
+    for _ in range(2):
+        told += [driver(WRONG), driver(FLAGS)]
+    assert shim.wrong_pins() == 2
+    assert driver("login()") == "None"
+    assert shim.wrong_pins() == 0
+    driver("session.close()")
+    for _ in range(3):
+        told += [driver(WRONG), driver(FLAGS)]
+    real = shim.logins()
+    assert driver("login()") == "PinLocked"
+    driver("lib.reinitialize()")  # each refused PIN has left a session
+    driver('globals().update(token=lib.get_token(token_label="card"))')
+    assert driver(f'token.open(so_pin="87654321", rw=True).init_pin("{PIN}")') == "None"
+    assert shim.wrong_pins() == 0
+    low, final, locked = "USER_PIN_COUNT_LOW", "USER_PIN_COUNT_LOW,USER_PIN_FINAL_TRY", "USER_PIN_LOCKED"
+    said = ["GeneralError" if lies else "PinIncorrect"]
+    if lies:
+        assert told == [*said, ""] * 5
+    else:
+        assert told == [*said, low, *said, final, *said, low, *said, final, *said, locked]
+    assert len(real) == 6
+    shim.script("C_GetTokenInfo * pin-flags 0x60000")
+    assert driver(FLAGS) == "USER_PIN_FINAL_TRY,USER_PIN_LOCKED"
+
+
+def test_every_function_that_python_pkcs11_calls_is_wrapped(shim: Shim, start: Start) -> None:
+    """Each of its calls can crash or hang: whatever stands behind `funclist.` in its source has a number here."""
+    source = Path(pkcs11.__file__).with_name("_pkcs11.pyx").read_text()
+    called = set(re.findall(r"funclist\.(C_\w+)", source))
+    assert len(called) > 45
+    start(ready=False)("load()")
+    assert [name for name in called if shim.number(name) < 0] == []
+
+
+PASSED_ON = {
+    "C_GetSlotInfo": "lib.get_slots()",
+    "C_GetMechanismList": "token.slot.get_mechanisms()",
+    "C_GetMechanismInfo": "repr(token.slot.get_mechanism_info(Mechanism.RSA_PKCS))",
+    "C_FindObjects": "sign()",
+    "C_FindObjectsFinal": "sign()",
+    "C_GetAttributeValue": 'session.get_key(ObjectClass.PUBLIC_KEY, label="rsa").key_length',
+    "C_Digest": 'session.digest(b"x", mechanism=Mechanism.SHA256)',
+    "C_GenerateKey": "globals().update(aes=session.generate_key(KeyType.AES, 256, template={Attribute.EXTRACTABLE: True}))",
+    "C_EncryptFinal": 'globals().update(secret=b"".join(aes.encrypt([bytes(16)] * 2, mechanism_param=bytes(16))))',
+    "C_Decrypt": "aes.decrypt(secret, mechanism_param=bytes(16))",
+    "C_WrapKey": "globals().update(wrapped=aes.wrap_key(aes, mechanism=Mechanism.AES_KEY_WRAP))",
+    "C_UnwrapKey": "aes.unwrap_key(ObjectClass.SECRET_KEY, KeyType.AES, wrapped, mechanism=Mechanism.AES_KEY_WRAP)",
+    "C_Verify": 'session.get_key(ObjectClass.PUBLIC_KEY, label="rsa").verify(bytes(32), bytes(256))',
+    "C_SeedRandom": "session.seed_random(bytes(8))",
+    "C_SetPIN": 'session.set_pin(os.environ["PIN"], os.environ["PIN"])',
+}
+
+
+def test_what_is_only_passed_on(shim: Shim, start: Start) -> None:
+    """Functions without a part in the log are called with the parameters they have, and counted."""
+    driver = start()
+    for function, line in PASSED_ON.items():
+        before = shim.number(function)
+        answer = driver(line)
+        assert not re.fullmatch(r"(?!None|False)[A-Z]\w+", answer), (function, answer)  # an error's name
+        assert shim.number(function) > before, function
+
+
+@pytest.mark.parametrize(
+    "function", ["C_GetSlotInfo", "C_GetMechanismList", "C_FindObjectsFinal", "C_GetAttributeValue"]
+)
+def test_what_is_only_passed_on_can_crash(function: str, shim: Shim, start: Start) -> None:
+    """The script rules all functions alike."""
+    driver = start()
+    shim.script(f"{function} {shim.number(function) + 1} crash")
+    driver.ask(PASSED_ON[function])
+    assert driver.ended() == -signal.SIGSEGV
+
+
+def test_leaks(shim: Shim, start: Start) -> None:
+    """`leak-memory` and `leak-files` keep what they take; where nothing is left they answer as a driver would."""
+    shim.script("C_Sign 1-2 leak-memory 50000000", "C_Sign 3 leak-memory 900000000000000", "C_Sign 4 leak-files 20")
+    driver = start()
+    sizes, files = ["open('/proc/self/statm').read().split()[0]", "len(os.listdir('/proc/self/fd'))"]
+    before = int(driver(sizes))
+    assert [len(driver("sign()")) for _ in range(2)] == [512] * 2
+    assert int(driver(sizes)) - before >= 2 * 50_000_000 // 4096
+    assert driver("sign()") == "HostMemory"
+    opened = int(driver(files))
+    assert len(driver("sign()")) == 512
+    assert int(driver(files)) == opened + 20
+    shim.script("C_Sign 5 leak-files 2000000")
+    assert driver("sign()") == "FunctionFailed"
+
+
 def test_fork(shim: Shim, start: Start) -> None:
     """`fork` leaves a child that outlives the call; the log has its pid; the call goes on at once."""
     shim.script("C_Sign 1 fork")
@@ -520,9 +696,9 @@ def test_fork(shim: Shim, start: Start) -> None:
     assert len(driver("sign()")) == 512
     (call,) = shim.signs()
     try:
-        status = Path(f"/proc/{call.child}/status").read_text()
-        assert f"PPid:\t{driver.pid}\n" in status
-        assert "State:\tS" in status
+        status = Path(f"/proc/{call.child}/status")
+        assert f"PPid:\t{driver.pid}\n" in status.read_text()
+        until(lambda: "State:\tS" in status.read_text())  # it sleeps
     finally:
         os.kill(call.child, signal.SIGKILL)
     assert [call.pid for call in shim.signs()] == [driver.pid]
@@ -568,7 +744,9 @@ def test_a_script_changes_under_a_running_process(shim: Shim, start: Start) -> N
     "line",
     [
         "C_Sing 1 crash",
-        "C_Encrypt 1 crash",
+        "C_SignRecover 1 crash",
+        "C_GetSlotList@card 1 crash",
+        "C_Sign@ 1 crash",
         "C_Sign",
         "C_Sign 1",
         "C_Sign 0 crash",
@@ -587,6 +765,13 @@ def test_a_script_changes_under_a_running_process(shim: Shim, start: Start) -> N
         "C_Sign 1 exit 256",
         "C_Sign 1 noise",
         "C_Sign 1 absent",
+        "C_Sign 1 tries 3",
+        "C_Sign 1 long 0",
+        "C_Sign 1 leak-files 0",
+        "C_Login 1 tries 0",
+        "C_GetTokenInfo 1 pin-flags 0x4",
+        "C_GetTokenInfo 1 serial 12345678901234567",
+        "C_GetTokenInfo 1 rekey",
         "C_Login 1 corrupt",
         "C_GenerateRandom 1 short",
     ],

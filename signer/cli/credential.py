@@ -145,6 +145,10 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
         )
         print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}")
     elif options.action == "remove":
+        groups = [group.name for group in config.group if options.name in group.members]
+        if groups:
+            said = f"{options.name} is a member of {', '.join(groups)}: take it out of [[group]] and reload, then remove it"
+            raise rows.CredentialError(said)
         rows.remove(engine, options.name, clock)
     else:
         wanted = rows.State.SUSPENDED if options.action == "suspend" else rows.State.ACTIVE

@@ -21,6 +21,8 @@ _AGAIN = {
     "TOKEN_BUSY": "Type the PIN again when it is free.",
     "TOKEN_STARTING": "Type the PIN again.",
 }
+# What she does at the token itself.
+_AT_TOKEN = {"pad": "type the PIN at the reader", "touch": "touch the token for each signature"}
 
 
 class TokenPin:
@@ -30,6 +32,8 @@ class TokenPin:
         self._overrides = options.override_final_try
         self._question = f"PIN of {credential.subject}'s token: "
         self._pin = ""
+        self._at_token = _AT_TOKEN.get(credential.presence, "the token is at work")
+        self._has_pad = credential.presence == "pad"
 
     def __repr__(self) -> str:
         return "TokenPin(***)"
@@ -39,7 +43,10 @@ class TokenPin:
         left = prompt.TRIES
         while True:
             left -= 1
-            self._pin = self._pin or prompt.hidden(self._question)
+            if self._has_pad:  # nothing waits there for her before she says so
+                prompt.visible("Press Enter, then type the PIN at the reader: ")
+            else:
+                self._pin = self._pin or prompt.hidden(self._question)
             try:
                 outcomes = await self._send(batch)
             except ServiceError as error:
@@ -56,7 +63,7 @@ class TokenPin:
     async def _send(self, batch: OwnBatch) -> list[Any]:
         """The last try that a token has is hers to give away, and she says so after she was told."""
         try:
-            with _waiting():
+            with self._waiting():
                 return await batch.sign(self._pin)
         except ServiceError as error:
             if error.reason != "PIN_FINAL_TRY_GUARD":
@@ -67,13 +74,12 @@ class TokenPin:
             prompt.tell(session.say(error))
             if prompt.visible("Type 'yes' to send the PIN all the same: ") != "yes":
                 raise
-        with _waiting():
+        with self._waiting():
             return await batch.sign(self._pin, override_final_try=True)
 
-
-def _waiting() -> Status:
-    """Somebody else may have the token, and a card takes its time."""
-    return Console(stderr=True).status("the token is at work")
+    def _waiting(self) -> Status:
+        """Somebody else may have the token, a card takes its time, and some want to be touched."""
+        return Console(stderr=True).status(self._at_token)
 
 
 def _why(outcomes: list[Any]) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signer import randomness
 from signer.cli.exits import CONFIG, OK, TEMPORARY
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon can reload: by default it would end the process
+    try:
+        randomness.check()  # before the imports: some of them want random bytes already, and would wait for ever
+    except randomness.NoRandomness as error:
+        print(f"paraph serve: {error}", file=sys.stderr)
+        return TEMPORARY
     # Late imports: the client's installation has none of them.
     from signer import anchor
     from signer import config as configs
@@ -57,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         if config.people.mail is not None and config.people.mail.has_login:
             reads.append(config.people.mail.login)
     if options.check:  # at a start, an anchor that is away is no reason not to sign
-        reads.append(partial(anchor.check, config.ledger))
+        reads += [partial(anchor.check, config.ledger), partial(_groups, config)]
     errors: list[ConfigError] = []
     for read in reads:
         try:
@@ -128,6 +134,22 @@ def _checkpoint_key(config: "Config", *, look: bool) -> None:
         print(f"paraph serve: not looked at, whether a credential has the checkpoints' key: {error}", file=sys.stderr)
     else:
         checkpoint_key.check_apart(spki, credentials.values())
+
+
+def _groups(config: "Config") -> None:
+    """Whether the credentials that there are make its groups; a start finds out by itself. Raises `ConfigError`."""
+    from signer import credential as rows
+    from signer import group
+    from signer.database import StoreError, where
+
+    if not config.group:
+        return
+    try:
+        credentials = rows.look(where(config))
+    except StoreError as error:
+        print(f"paraph serve: not looked at, whether a group's members are there: {error}", file=sys.stderr)
+    else:
+        group.check(config.group, credentials)
 
 
 def _mistakes(options: argparse.Namespace, errors: "Sequence[ConfigError]") -> int:

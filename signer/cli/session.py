@@ -5,8 +5,9 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
 from signer.client import Client, ProfileError, ServiceError
@@ -39,9 +40,19 @@ def with_client(options: argparse.Namespace, action: Callable[[Client], Awaitabl
     """Run a command against the daemon; its errors are one line that says what to do."""
 
     async def main() -> int:
-        async with Client.from_profile(options.profile.expanduser()) as client:
-            return await action(client)
+        async with client(options) as made:
+            return await action(made)
 
+    return told(main)
+
+
+def client(options: argparse.Namespace) -> Client:
+    """Raises `ProfileError`."""
+    return Client.from_profile(options.profile.expanduser())
+
+
+def told(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run it to its end; errors are one line that says what to do."""
     try:
         return asyncio.run(main())
     except (ProfileError, UsageError) as error:

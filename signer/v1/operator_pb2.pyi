@@ -94,7 +94,7 @@ class ResumeTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class Token(_message.Message):
-    __slots__ = ("name", "kind", "state", "since", "detail", "label", "serial", "model", "module", "credentials", "lanes", "waiting")
+    __slots__ = ("name", "kind", "state", "since", "detail", "label", "serial", "model", "module", "credentials", "lanes", "waiting", "pin_tries_used", "pin_tries", "personal")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Token.State]
@@ -107,6 +107,8 @@ class Token(_message.Message):
         TRIPPED: _ClassVar[Token.State]
         DRAINED: _ClassVar[Token.State]
         LEASED: _ClassVar[Token.State]
+        WAITING: _ClassVar[Token.State]
+        UNREACHABLE: _ClassVar[Token.State]
     STATE_UNSPECIFIED: Token.State
     ABSENT: Token.State
     CHANGED: Token.State
@@ -117,6 +119,8 @@ class Token(_message.Message):
     TRIPPED: Token.State
     DRAINED: Token.State
     LEASED: Token.State
+    WAITING: Token.State
+    UNREACHABLE: Token.State
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +133,9 @@ class Token(_message.Message):
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    PIN_TRIES_USED_FIELD_NUMBER: _ClassVar[int]
+    PIN_TRIES_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     state: Token.State
@@ -141,7 +148,10 @@ class Token(_message.Message):
     credentials: _containers.RepeatedScalarFieldContainer[str]
     lanes: _containers.RepeatedCompositeFieldContainer[Lane]
     waiting: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[Token.State, str]] = ..., since: _Optional[str] = ..., detail: _Optional[str] = ..., label: _Optional[str] = ..., serial: _Optional[str] = ..., model: _Optional[str] = ..., module: _Optional[str] = ..., credentials: _Optional[_Iterable[str]] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ..., waiting: _Optional[int] = ...) -> None: ...
+    pin_tries_used: int
+    pin_tries: int
+    personal: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[Token.State, str]] = ..., since: _Optional[str] = ..., detail: _Optional[str] = ..., label: _Optional[str] = ..., serial: _Optional[str] = ..., model: _Optional[str] = ..., module: _Optional[str] = ..., credentials: _Optional[_Iterable[str]] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ..., waiting: _Optional[int] = ..., pin_tries_used: _Optional[int] = ..., pin_tries: _Optional[int] = ..., personal: _Optional[bool] = ...) -> None: ...
 
 class Lane(_message.Message):
     __slots__ = ("index", "state", "pid", "signatures", "errors", "starts", "losses", "per_second", "problem", "direct")

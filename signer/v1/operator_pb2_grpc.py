@@ -125,7 +125,8 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTokens(self, request, context):
-        """A list now and after each change, at most ten a second.
+        """A list now and after each change, at most ten a second; after 5 s without one the same again, which says that it still
+        holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

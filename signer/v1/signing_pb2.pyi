@@ -72,7 +72,7 @@ class GetCredentialRequest(_message.Message):
     def __init__(self, credential: _Optional[str] = ...) -> None: ...
 
 class Credential(_message.Message):
-    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id", "cms_bytes_max", "gate", "subject", "state")
+    __slots__ = ("name", "purpose", "certificates", "key_type", "outputs", "signature_algorithms", "digest_algorithms", "cms_digests_max", "available", "unavailable_reason", "key_id", "cms_bytes_max", "gate", "subject", "state", "presence", "members")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[Credential.Purpose]
@@ -96,6 +96,8 @@ class Credential(_message.Message):
     GATE_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     purpose: Credential.Purpose
     certificates: _containers.RepeatedScalarFieldContainer[bytes]
@@ -111,7 +113,9 @@ class Credential(_message.Message):
     gate: str
     subject: str
     state: str
-    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ..., cms_bytes_max: _Optional[int] = ..., gate: _Optional[str] = ..., subject: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+    presence: str
+    members: _containers.RepeatedCompositeFieldContainer[Credential]
+    def __init__(self, name: _Optional[str] = ..., purpose: _Optional[_Union[Credential.Purpose, str]] = ..., certificates: _Optional[_Iterable[bytes]] = ..., key_type: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., signature_algorithms: _Optional[_Iterable[_Union[SignatureAlgorithm, str]]] = ..., digest_algorithms: _Optional[_Iterable[_Union[DigestAlgorithm, str]]] = ..., cms_digests_max: _Optional[int] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., key_id: _Optional[bytes] = ..., cms_bytes_max: _Optional[int] = ..., gate: _Optional[str] = ..., subject: _Optional[str] = ..., state: _Optional[str] = ..., presence: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Credential, _Mapping]]] = ...) -> None: ...
 
 class SignDigestsRequest(_message.Message):
     __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "digests", "crc32c", "messages", "timeout_s", "authorisation")
@@ -182,14 +186,16 @@ class GetResultResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., output: _Optional[_Union[Output, str]] = ..., items: _Optional[_Iterable[_Union[ResultItem, _Mapping]]] = ..., certificate: _Optional[bytes] = ..., next: _Optional[int] = ...) -> None: ...
 
 class ResultItem(_message.Message):
-    __slots__ = ("index", "item", "accepted")
+    __slots__ = ("index", "item", "accepted", "certificate")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     index: int
     item: SignedItem
     accepted: str
-    def __init__(self, index: _Optional[int] = ..., item: _Optional[_Union[SignedItem, _Mapping]] = ..., accepted: _Optional[str] = ...) -> None: ...
+    certificate: bytes
+    def __init__(self, index: _Optional[int] = ..., item: _Optional[_Union[SignedItem, _Mapping]] = ..., accepted: _Optional[str] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("reason", "message", "code", "retry_after_s")

@@ -123,8 +123,9 @@ def gone(pid: int) -> bool:
 
 
 def children() -> list[psutil.Process]:
-    """The lanes, probes and resets of this process that still run."""
-    return processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.reset")
+    """The lanes, probes and resets of this process that still run; a daemon beside has its own under it."""
+    found = processes.children(os.getpid(), "pool.worker", "pool.probe", "pool.card")
+    return processes.living(found, lambda child: child.ppid() == os.getpid())
 
 
 def open_tries(directory: Path) -> int:

@@ -53,6 +53,8 @@ from tests.softhsm import MODULE, Store
 RECOVERY_S = 2.0  # a lane is back after a crash
 ANSWER_S = 0.2  # after a deadline, the caller has an answer
 END_S = 1.0  # after that, a hanging lane is gone
+# By one bit, altogether, shorter, longer by a byte, and longer than any signature.
+WRONG_OUTPUTS = ["corrupt", "zero", "short", "long 1", "long 5000"]
 CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED = "0x30", "0x32"
 CKR_MECHANISM_INVALID, CKR_SESSION_HANDLE_INVALID = "0x70", "0xB3"
 
@@ -223,7 +225,7 @@ async def test_a_kill_under_one_token_is_nothing_to_another(pair: Store, shim: S
 
 async def test_a_hang_in_c_sign(pair: Store, shim: Shim, tmp_path: Path) -> None:
     """
-    F11: 60 s in C_Sign: an answer at the deadline, INDETERMINATE for the one item; its neighbours in the frame are not
+    F11, row 2.4: 60 s in C_Sign: an answer at the deadline, INDETERMINATE for the one item; its neighbours in the frame are not
     signed afterwards; the process is gone within 1 s; another token of the module goes on.
     """
     configs = (config(pair, shim=shim), config(pair, "other", shim=shim))
@@ -275,16 +277,31 @@ async def test_close_with_a_hanging_lane(make_pool: MakePool, keys: Keys, shim: 
         assert audit(shim, keys["RSA-2048"][1], RSA, items, await batch) == [0]
 
 
-@pytest.mark.parametrize(("function", "logins"), [("C_Initialize", 0), ("C_Login", 1)])
-async def test_a_hang_in_the_start(make_pool: MakePool, shim: Shim, tmp_path: Path, function: str, logins: int) -> None:
-    """F12: killed after the start's time; a PIN that may have reached the token counts as open; then it comes up."""
-    shim.script(f"{function} 1 hang 60")
-    async with make_pool(shim=shim, start_timeout_s=0.6, wait=False) as pool:
+@pytest.mark.parametrize(
+    ("function", "logins"), [("C_Initialize", 0), ("C_GetSlotList", 0), ("C_FindObjects", 0), ("C_Login", 1)]
+)
+async def test_a_hang_in_the_start(
+    make_pool: MakePool, keys: Keys, shim: Shim, tmp_path: Path, function: str, logins: int
+) -> None:
+    """
+    F12: a hang in the start, in C_Login too: killed after the start's time; a PIN that may have reached the token counts
+    as open; then it comes up. Row 2.4: who waits for the token is answered at the deadline, and no zombie is left.
+    """
+    cka_id, spki = keys["P-256"]
+    key = Key(spki, cka_id)
+    shim.script(f"{function} * log", f"{function} 1 hang 60")
+    async with make_pool(shim=shim, start_timeout_s=1.0, wait=False, pool_keys=[key]) as pool:
         await until(lambda: [call for call in shim.unfinished() if call.fn == function])
         (pid,) = await until(lambda: [pid for pid in pids(pool) if pid])
         assert open_tries(tmp_path / "state") == logins
         assert state(pool) == "OPEN"
-        await until(lambda: gone(pid), 0.6 + END_S)
+        began = time.monotonic()
+        outcomes = await pool.sign(key.ref, ECDSA, digests(2), timeout_s=0.3)
+        assert 0.3 <= time.monotonic() - began <= 0.3 + ANSWER_S
+        assert statuses(outcomes) == {("NOT_ATTEMPTED", "DEADLINE_EXCEEDED"): 2}
+        assert not gone(pid), "it did not hang"
+        await until(lambda: gone(pid), 1.0 + END_S)
+        await until(lambda: not [c for c in psutil.Process().children() if c.status() == psutil.STATUS_ZOMBIE])
         assert len(shim.logins()) == logins
         assert open_tries(tmp_path / "state") == logins
         await back(pool, [pid], within_s=4)
@@ -418,13 +435,13 @@ async def test_a_cancelled_call_leaves_the_others_alone(make_pool: MakePool, key
 
 
 @pytest.mark.parametrize("verify", [True, False], ids=["the lane verifies", "the parent verifies"])
-@pytest.mark.parametrize("action", ["corrupt", "zero", "short"])
+@pytest.mark.parametrize("action", WRONG_OUTPUTS)
 async def test_a_wrong_signature_is_not_released(
     make_pool: MakePool, keys: Keys, shim: Shim, verify: bool, action: str
 ) -> None:
     """
-    F14: withheld as SIGNATURE_INVALID, the token QUARANTINED until a person unlocks it, the rest not signed by it.
-    A slow lane is verified by the parent, too: it need not be believed.
+    F14, row 2.7: bits flipped, too short or too long: withheld as SIGNATURE_INVALID, the token QUARANTINED until a person
+    unlocks it, the rest not signed by it. A slow lane is verified by the parent, too: it need not be believed.
     """
     async with make_pool(shim=shim, verify=verify) as pool:
         key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
@@ -451,12 +468,15 @@ async def test_a_wrong_signature_is_not_released(
 
 
 async def test_a_fast_lane_verifies_itself(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
-    """F14: of a fast lane the parent looks at one in 64 only: it is the lane that withholds the others."""
+    """
+    F14, row 2.7: of a fast lane the parent looks at one in 256 only: it is the lane that withholds the others, whatever is
+    wrong with them.
+    """
     async with make_pool(shim=shim) as pool:
         key, spki = pool.key("P-256"), keys["P-256"][1]
-        for number in range(3):
+        for number, action in enumerate(WRONG_OUTPUTS):
             await warm(pool, key, ECDSA)
-            shim.script(f"C_Sign {shim.number('C_Sign') + 10} corrupt")
+            shim.script(f"C_Sign {shim.number('C_Sign') + 10} {action}")
             items = digests(200, number * 1_000, ECDSA)
             outcomes = await pool.sign(key, ECDSA, items)
             audit(shim, spki, ECDSA, items, outcomes)
@@ -465,6 +485,28 @@ async def test_a_fast_lane_verifies_itself(make_pool: MakePool, keys: Keys, shim
             await until(lambda: pids(pool) == [0])
             pool.unlock("card")
             await until(lambda: state(pool) == "READY")
+
+
+@pytest.mark.parametrize("verify", [True, False], ids=["the lane verifies", "the parent verifies"])
+async def test_a_signature_of_another_key(own_store: Store, shim: Shim, tmp_path: Path, verify: bool) -> None:
+    """
+    F14, row 2.7: the token signs with another of its keys: a good signature, and not of the key that was asked for:
+    withheld, and the token is QUARANTINED.
+    """
+    own_store.token("card")
+    cka_id, spki = own_store.keys("card", ["P-256"], ["first"])["P-256"]
+    another, _ = own_store.keys("card", ["P-256"], ["second"])["P-256"]
+    one = config(own_store, shim=shim, verify=verify)
+    async with pool_over(one, state=tmp_path / "state", keys=[key := Key(spki, cka_id)]) as pool:
+        number = shim.number("C_SignInit")
+        shim.script("C_Sign * delay 0.006", f"C_SignInit {number + 4} other-key {another.hex()}")
+        outcomes = await pool.sign(key.ref, ECDSA, items := digests(8))
+        audit(shim, spki, ECDSA, items, outcomes)
+        assert [call.key for call in shim.signs()][3] == another.hex()
+        assert (outcomes[3].status, outcomes[3].reason, outcomes[3].signature) == (
+            Status.FAILED, "SIGNATURE_INVALID", b"",
+        )  # fmt: skip
+        assert state(pool) == "QUARANTINED"
 
 
 async def test_a_quarantine_outlives_a_restart(own_store: Store, shim: Shim, tmp_path: Path) -> None:
@@ -741,7 +783,7 @@ async def test_a_crash_on_the_way_out(make_pool: MakePool, keys: Keys, shim: Shi
 
 
 async def test_a_hang_on_the_way_out(make_pool: MakePool, shim: Shim) -> None:
-    """F13: a module that hangs in C_Finalize is killed a second later."""
+    """F13, row 2.4: a module that hangs in C_Finalize is killed a second later."""
     async with make_pool(shim=shim) as pool:
         (pid,) = pids(pool)
         shim.script("C_Finalize * hang 60")

@@ -82,7 +82,9 @@ def test_other_signatures_leave_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curve", "order_bytes"), [(ec.SECP256R1(), 32), (ec.SECP384R1(), 48), (ec.SECP521R1(), 66)], ids=str
+    ("curve", "order_bytes"),
+    [(ec.SECP256R1(), 32), (ec.SECP384R1(), 48), (ec.SECP521R1(), 66)],
+    ids=["P-256", "P-384", "P-521"],
 )
 @pytest.mark.parametrize("hash_", Hash)
 def test_ecdsa_digest_is_cut_to_the_order(curve: ec.EllipticCurve, order_bytes: int, hash_: Hash) -> None:

@@ -1,6 +1,7 @@
 """The pool over real SoftHSM tokens: signing, what it refuses, and the life of a token."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -567,6 +568,25 @@ async def test_a_drain_waits_for_frames_and_a_resume_brings_it_back(
         assert await signs(pool, ref, start=5_000)
         with pytest.raises(WrongEvent):
             pool.resume("card")
+
+
+async def test_watch_tells_without_a_change(make_pool: MakePool) -> None:
+    """With a time given, a snapshot comes after it though nothing moved; without one none does."""
+    async with make_pool() as pool:
+        async with contextlib.aclosing(pool.watch(0.05)) as watch, asyncio.timeout(5):
+            assert [(await anext(watch))[0].state.value for _ in range(3)] == ["READY"] * 3
+        async with contextlib.aclosing(pool.watch()) as watch:
+            await anext(watch)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.3)
+
+
+async def test_a_snapshot_has_the_pin_tries(own_store: Store, tmp_path: Path) -> None:
+    """How many tries may be spent, and of how many: for a refused PIN one of 3, though nobody asks the disk for it."""
+    card(own_store)
+    async with pool_over(config(own_store, pin=lambda: Pin("9999")), state=tmp_path / "state") as pool:
+        assert state(pool) == "LOCKED"
+        assert (view(pool).pin_tries_used, view(pool).pin_tries) == (1, 3)
 
 
 async def test_watch_tells_every_change(make_pool: MakePool) -> None:

@@ -181,7 +181,7 @@ def test_a_code_that_hides_a_signature(page: Page, code: str) -> None:
     """The token may have signed before it failed: INDETERMINATE."""
     page.put_mark(0, wire.MARK_REFUSED, code)
     removed = {"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT"}
-    reason = "TOKEN_REMOVED" if code in removed else "TOKEN_FAULT"
+    reason = "TOKEN_REMOVED" if code in removed else {"CKR_HOST_MEMORY": "WORKER_LIMIT"}.get(code, "TOKEN_FAULT")
     (outcome, *_) = outcomes(reading(page))
     assert outcome == Outcome(Status.INDETERMINATE, reason=reason, token="card", detail=code)
 
@@ -215,6 +215,9 @@ def test_a_code_about_the_request_fails_its_item_alone(page: Page) -> None:
         ("signal SIGSEGV", "MODULE_CRASH"),
         ("exit code 1", "MODULE_CRASH"),
         ("CKR_DEVICE_ERROR", "TOKEN_FAULT"),
+        ("CKR_SESSION_COUNT", "TOKEN_SESSIONS"),
+        ("login failed (CKR_DEVICE_MEMORY)", "TOKEN_SESSIONS"),
+        ("WORKER_LIMIT", "WORKER_LIMIT"),
         ("", "TOKEN_FAULT"),
     ],
 )

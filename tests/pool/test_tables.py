@@ -90,15 +90,22 @@ def test_a_wrong_signature_and_a_refused_pin_take_a_ready_token_out() -> None:
     assert after(State.READY, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
     assert after(State.READY, token.Event.PIN_REFUSED) is after(State.OPEN, token.Event.PIN_REFUSED) is State.LOCKED
     assert after(State.LEASED, token.Event.WRONG_SIGNATURE) is State.QUARANTINED
-    assert {State.OPEN, State.READY, State.LEASED} == ABLE
+    assert {State.OPEN, State.READY, State.LEASED, State.WAITING} == ABLE
 
 
 def test_a_lease_begins_and_ends_at_open() -> None:
     """A token that a service uses is never leased, and a leased one never becomes READY, nor is leased again."""
     ways = {(state, event) for state in State for event, to in token.TRANSITIONS[state].items() if to is State.LEASED}
-    assert ways == {(State.OPEN, token.Event.LEASE)}
+    assert ways == {(State.OPEN, token.Event.LEASE), (State.WAITING, token.Event.ANSWERED)}
     assert after(State.LEASED, token.Event.RELEASED) is State.OPEN
-    assert ways_out(State.LEASED) == {"RELEASED", "WRONG_SIGNATURE", "DRAIN"}
+    assert ways_out(State.LEASED) == {"AWAIT", "RELEASED", "WRONG_SIGNATURE", "DRAIN"}
+
+
+def test_what_waits_at_the_token_is_still_the_leases() -> None:
+    """From WAITING it goes on, or ends as a lease does; only a lease gets there."""
+    into = {state for state in State if State.WAITING in token.TRANSITIONS[state].values()}
+    assert into == {State.LEASED}
+    assert ways_out(State.WAITING) == {"ANSWERED", "RELEASED", "WRONG_SIGNATURE", "DRAIN"}
 
 
 def test_every_refusal_has_its_words() -> None:
@@ -165,13 +172,13 @@ def test_the_fifth_loss_within_a_minute_opens_the_breaker() -> None:
 
 def test_a_token_is_configured_within_limits() -> None:
     """
-    A relative module path, a wild number of lanes, a person's token with a PIN or with two lanes, and a reader that would
-    never be reset are told by the token's name.
+    A relative module path, a wild number of lanes, a person's token with a PIN or with two lanes, and a card with two
+    lanes are told by the token's name.
     """
     of_a_person = (
         {"personal": True, "lanes": 2},
         {"personal": True, "pin": lambda: Pin("1234")},
-        {"reader": "Reader 0"},
+        {"reader": "Reader 0", "lanes": 2},
     )
     for wrong in ({"module": Path("lib.so")}, {"lanes": 0}, {"lanes": 65}, *of_a_person):
         with pytest.raises(ValueError, match="token card"):

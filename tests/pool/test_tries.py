@@ -25,6 +25,7 @@ from pool.tries import (
     check_holder,
     check_machine,
     check_person,
+    gives_back,
     tries_left,
 )
 
@@ -93,6 +94,21 @@ def test_every_step_is_on_disk_when_it_returns(tries: Tries, path: Path) -> None
     ):
         change(CARD)
         assert tries.count(CARD) == reopened(path) == wanted
+
+
+def test_what_is_known_needs_no_disk(path: Path) -> None:
+    """The last count that was read or written is told without the file: an operator's view never waits for a disk."""
+    tries = Tries(path)
+    assert tries.known(CARD) == Count()
+    tries.begin(CARD)
+    tries.refused(CARD)
+    assert tries.known(CARD) == tries.count(CARD) == Count(refused=1)
+    tries.close()
+    assert tries.known(CARD) == Count(refused=1)
+    again = Tries(path)
+    assert again.known(CARD) == Count()
+    assert again.count(CARD) == again.known(CARD) == Count(refused=1)
+    again.close()
 
 
 def test_a_login_without_an_answer_stays_open(path: Path) -> None:
@@ -232,6 +248,35 @@ def test_a_person_does_not_spend_the_last_try_by_accident(tries: int) -> None:
             assert person_may(count, tries, override=True)
 
 
+def test_a_token_may_keep_its_count_although_the_pin_was_right(tries: Tries, path: Path) -> None:
+    """
+    Of a TPM what was refused before a right PIN still counts, for the machine and for persons; its operator, who has
+    cleared its count, begins anew with an override.
+    """
+    assert not gives_back("TPM2.0 Cryptoki")
+    assert gives_back("Implementation of PKCS11")
+    for refused, left in ((1, True), (2, False)):
+        tries.begin(CARD)
+        tries.refused(CARD)
+        tries.begin(CARD)
+        tries.accepted(CARD, gives_back=False)
+        assert tries.count(CARD) == reopened(path) == Count(kept=refused)
+        assert machine_may(tries.count(CARD)) == person_may(tries.count(CARD)) == left
+        assert holder_may(tries.count(CARD)) == ("yes" if left else "override")
+    tries.begin(CARD)
+    tries.begin(CARD)
+    tries.accepted(CARD, gives_back=False)
+    assert tries.count(CARD) == Count(kept=3), "a login without an answer may have been a wrong PIN"
+    for check in (lambda c: check_machine(c, NONE, 3), lambda c: check_person(c, 3, override=False)):
+        with pytest.raises(TryRefused, match=r"3 of 3 tries.*--clear-lockout.*override"):
+            check(tries.count(CARD))
+    tries.grant(CARD, anew=True)
+    assert tries.count(CARD) == Count(granted=True)
+    tries.begin(CARD)
+    tries.accepted(CARD)
+    assert tries.count(CARD) == Count(), "a card's tries are back"
+
+
 def test_refusals_say_what_to_do() -> None:
     """Each names the rule and the way on."""
     for count, flags, words in (
@@ -252,11 +297,12 @@ STEPS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=STEPS, tries=st.integers(1, 5))
-def test_whatever_happens_a_machine_never_goes_on_by_itself(steps: list[str], tries: int) -> None:
+@given(steps=STEPS, tries=st.integers(1, 5), gives_back=st.booleans())
+def test_whatever_happens_a_machine_never_goes_on_by_itself(steps: list[str], tries: int, gives_back: bool) -> None:
     """
     Over any sequence of logins, crashes, restarts and unlocks: no second PIN after a refusal without a person's grant,
-    no third after two crashes, and without an override the token is never driven into its last try.
+    no third after two crashes, and without an override the token is never driven into its last try; also a token whose
+    tries do not come back with a right PIN, of which the operator clears the count before an override.
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "tries.sqlite"
@@ -272,15 +318,18 @@ def test_whatever_happens_a_machine_never_goes_on_by_itself(steps: list[str], tr
                 if person_may(counts.count(CARD), tries, override=override):
                     overrides += override
                     grants = 1
-                    counts.grant(CARD)
+                    counts.grant(CARD, anew=override and not gives_back)
+                    if override and not gives_back:  # nothing of before counts any more
+                        spent = refused = crashed = 0
             elif machine_may(counts.count(CARD), NONE, tries):
                 assert grants or (not refused and crashed <= OPEN_MAX and tries >= 3)
                 assert overrides or spent < max(tries - 1, 1)
                 grants = 0
                 counts.begin(CARD)
                 if step == "right":
-                    counts.accepted(CARD)
-                    spent = refused = crashed = overrides = 0
+                    counts.accepted(CARD, gives_back=gives_back)
+                    refused = crashed = 0
+                    spent, overrides = (0, 0) if gives_back else (spent, overrides)
                 elif step == "wrong":
                     counts.refused(CARD)
                     spent, refused = spent + 1, refused + 1
@@ -379,9 +428,9 @@ HOLDER_STEPS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=HOLDER_STEPS, tries=st.integers(1, 5), honest=st.booleans())
+@given(steps=HOLDER_STEPS, tries=st.integers(1, 5), honest=st.booleans(), gives_back=st.booleans())
 def test_whatever_happens_a_person_never_burns_the_last_try_unawares(
-    steps: list[tuple[str, bool]], tries: int, honest: bool
+    steps: list[tuple[str, bool]], tries: int, honest: bool, gives_back: bool
 ) -> None:
     """
     Row 2.5: over any sequence of right and wrong PINs, crashes between a login and its answer, answers that say nothing,
@@ -397,7 +446,8 @@ def test_whatever_happens_a_person_never_burns_the_last_try_unawares(
             flags = Flags(final_try=spent == tries - 1, locked=spent >= tries) if honest else NONE
             if step == "unlock":
                 if person_may(counts.count(CARD), tries, override=override):
-                    counts.grant(CARD)
+                    counts.grant(CARD, anew=override and not gives_back)
+                    spent = 0 if override and not gives_back else spent
                 continue
             granted = counts.count(CARD).granted
             may = holder_may(counts.count(CARD), flags, tries)
@@ -410,8 +460,8 @@ def test_whatever_happens_a_person_never_burns_the_last_try_unawares(
             sent += 1
             counts.begin(CARD)
             if step == "right" and spent < tries:
-                counts.accepted(CARD)
-                spent = 0
+                counts.accepted(CARD, gives_back=gives_back)
+                spent = 0 if gives_back else spent
             elif step == "wrong":
                 counts.refused(CARD)
                 spent += 1

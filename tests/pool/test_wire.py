@@ -144,6 +144,23 @@ def test_messages_come_back_as_they_were() -> None:
     assert wire.unpack(wire.pack(message)) == message
 
 
+def test_packets_share_one_place_and_leave_no_pin_there() -> None:
+    """A long packet, a short one, one with a PIN: each is read as it was sent, nothing of the PIN stays, the end is None."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    inbox = wire.Inbox()
+    with theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PACKET_BYTES_MAX)
+        for message in ({"t": "long", "i": bytes(100_000)}, {"t": "short"}, {"t": "login", "pin": "canary-493817"}):
+            ours.send(wire.pack(message))
+            assert inbox.receive(theirs) == message
+        assert b"canary" not in bytes(inbox._room)
+        ours.send(b"\xc1")
+        with pytest.raises(ValueError):
+            inbox.receive(theirs)
+        ours.close()
+        assert inbox.receive(theirs) is None
+
+
 def test_a_message_that_fits_no_packet_is_not_sent() -> None:
     """The limit is told to the sender, in bytes."""
     with pytest.raises(ValueError, match="over the"):

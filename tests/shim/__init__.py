@@ -133,11 +133,22 @@ class Shim:
 
     def number(self, fn: str) -> int:
         """The number of a function's last call, to write rules for the calls after it."""
-        state = self._state.read_bytes()
-        numbers = {name.rstrip(b"\0").decode(): calls for name, calls in COUNTER.iter_unpack(state)}
+        numbers = self._numbers()
         if numbers and fn not in numbers:
             raise ValueError(f"{fn} is not wrapped by the shim")
         return numbers.get(fn, 0)
+
+    def functions(self) -> list[str]:
+        """All that are wrapped, once a process has loaded the shim."""
+        return [name for name in self._numbers() if name.startswith("C_")]
+
+    def _numbers(self) -> dict[str, int]:
+        state = self._state.read_bytes()
+        return {name.rstrip(b"\0").decode(): calls for name, calls in COUNTER.iter_unpack(state)}
+
+    def wrong_pins(self) -> int:
+        """How many PINs the real token has refused since the last right one: the count that `tries` goes by."""
+        return self.number("wrong PINs")
 
     def unfinished(self) -> list[Call]:
         """Calls entered and not left: under way, or those a process died in."""

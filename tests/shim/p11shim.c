@@ -30,71 +30,150 @@ typedef void (*FUNCTION)(void);
 typedef RV (*GET_ATTRIBUTE_VALUE)(ULONG session, ULONG object, ATTRIBUTE *list, ULONG count);
 typedef RV (*SIGN)(ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length);
 typedef RV (*SIGN_FINAL)(ULONG session, BYTE *out, ULONG *out_length);
-enum { FUNCTIONS_IN_LIST = 68, C_GET_FUNCTION_LIST = 3, C_GET_ATTRIBUTE_VALUE = 24, C_SIGN = 43, C_SIGN_FINAL = 45 };
+typedef RV (*GET_SLOT_LIST)(BYTE present, ULONG *list, ULONG *count);
+typedef RV (*FIND_INIT)(ULONG session, ATTRIBUTE *list, ULONG count);
+typedef RV (*FIND)(ULONG session, ULONG *objects, ULONG most, ULONG *count);
+typedef RV (*FIND_FINAL)(ULONG session);
+typedef RV (*GET_TOKEN_INFO)(ULONG slot, void *info);
+enum { FUNCTIONS_IN_LIST = 68, C_GET_FUNCTION_LIST = 3, C_GET_SLOT_LIST = 4, C_GET_TOKEN_INFO = 6,
+       C_GET_ATTRIBUTE_VALUE = 24, C_FIND_OBJECTS_INIT = 26, C_FIND_OBJECTS = 27, C_FIND_OBJECTS_FINAL = 28,
+       C_SIGN = 43, C_SIGN_FINAL = 45 };
 typedef struct { BYTE major, minor; FUNCTION at[FUNCTIONS_IN_LIST]; } FUNCTION_LIST;
-enum { OK = 0, GENERAL_ERROR = 5, ARGUMENTS_BAD = 7, BUFFER_TOO_SMALL = 0x150, CKA_ID = 0x102 };
+enum { OK = 0, HOST_MEMORY = 2, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, FUNCTION_FAILED = 6, ARGUMENTS_BAD = 7,
+       PIN_INCORRECT = 0xA0, PIN_LOCKED = 0xA4, BUFFER_TOO_SMALL = 0x150 };
+enum { CKO_PRIVATE_KEY = 3, CKA_CLASS = 0, CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
+/* CK_TOKEN_INFO begins with texts padded with spaces: label, manufacturer, model, serial; then come the flags. */
+enum { LABEL = 32, SERIAL_AT = 80, SERIAL = 16, FLAGS_AT = 96, TOKEN_INFO = 256 };
+enum { PAD_FLAG = 0x100, COUNT_LOW = 0x10000, FINAL_TRY = 0x20000, LOCKED = 0x40000 };
 
 enum { LOGGED = 1, FORGETS_KEYS = 2, OUTPUT = 4 };
-enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256 };
+enum { DATA_LOGGED = 4096, KEY_ID = 64, RULES = 256, EDITS = 8, SLOTS = 256, SESSIONS = 4096 };
 
 /* Everything that is wrapped: name, place in the function list, what is special, parameters, arguments, and
  * the statements that note what log and script need.  To wrap one more function, add one line. */
 #define WRAPPED(X) \
   X(C_Initialize, 0, LOGGED | FORGETS_KEYS, (void *a), (a), ) \
   X(C_Finalize, 1, LOGGED | FORGETS_KEYS, (void *a), (a), ) \
-  X(C_GetSlotList, 4, 0, (BYTE present, ULONG *list, ULONG *count), (present, list, count), c.slots = count) \
-  X(C_GetTokenInfo, 6, 0, (ULONG slot, void *info), (slot, info), ) \
+  X(C_GetInfo, 2, 0, (void *info), (info), ) \
+  X(C_GetSlotList, 4, 0, (BYTE present, ULONG *list, ULONG *count), (present, list, count), \
+    c.found = count; c.slots = list; c.present = present; c.room = ROOM(count)) \
+  X(C_GetSlotInfo, 5, 0, (ULONG slot, void *info), (slot, info), c.slot = &slot) \
+  X(C_GetTokenInfo, 6, 0, (ULONG slot, void *info), (slot, info), c.slot = &slot; c.token_info = info) \
+  X(C_GetMechanismList, 7, 0, (ULONG slot, ULONG *list, ULONG *count), (slot, list, count), c.slot = &slot) \
+  X(C_GetMechanismInfo, 8, 0, (ULONG slot, ULONG type, void *info), (slot, type, info), c.slot = &slot) \
+  X(C_InitToken, 9, 0, (ULONG slot, BYTE *pin, ULONG length, BYTE *label), (slot, pin, length, label), \
+    c.slot = &slot) \
+  X(C_InitPIN, 10, 0, (ULONG session, BYTE *pin, ULONG length), (session, pin, length), c.session = &session) \
+  X(C_SetPIN, 11, 0, (ULONG session, BYTE *old, ULONG old_length, BYTE *pin, ULONG length), \
+    (session, old, old_length, pin, length), c.session = &session) \
   X(C_OpenSession, 12, LOGGED, (ULONG slot, ULONG flags, void *app, void *notify, ULONG *session), \
-    (slot, flags, app, notify, session), c.opened = session) \
+    (slot, flags, app, notify, session), c.slot = &slot; c.opened = session) \
   X(C_CloseSession, 13, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
-  X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), ) \
+  X(C_CloseAllSessions, 14, LOGGED | FORGETS_KEYS, (ULONG slot), (slot), c.slot = &slot) \
   X(C_GetSessionInfo, 15, 0, (ULONG session, void *info), (session, info), c.session = &session) \
   X(C_Login, 18, LOGGED | FORGETS_KEYS, (ULONG session, ULONG user, BYTE *pin, ULONG length), \
-    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length) \
+    (session, user, pin, length), c.session = &session; c.user = &user; c.pin_length = length; c.pin = &pin; c.pin_room = &length) \
   X(C_Logout, 19, LOGGED | FORGETS_KEYS, (ULONG session), (session), c.session = &session) \
+  X(C_CreateObject, 20, 0, (ULONG session, void *list, ULONG count, ULONG *object), (session, list, count, object), \
+    c.session = &session) \
+  X(C_CopyObject, 21, 0, (ULONG session, ULONG object, void *list, ULONG count, ULONG *copy), \
+    (session, object, list, count, copy), c.session = &session) \
   X(C_DestroyObject, 22, FORGETS_KEYS, (ULONG session, ULONG object), (session, object), c.session = &session) \
+  X(C_GetAttributeValue, 24, 0, (ULONG session, ULONG object, ATTRIBUTE *list, ULONG count), \
+    (session, object, list, count), c.session = &session; c.attributes = list; c.attribute_count = count) \
   X(C_SetAttributeValue, 25, FORGETS_KEYS, (ULONG session, ULONG object, void *list, ULONG count), \
     (session, object, list, count), c.session = &session) \
   X(C_FindObjectsInit, 26, 0, (ULONG session, void *list, ULONG count), (session, list, count), \
     c.session = &session) \
+  X(C_FindObjects, 27, 0, (ULONG session, ULONG *objects, ULONG most, ULONG *count), (session, objects, most, count), \
+    c.session = &session; c.found = count) \
+  X(C_FindObjectsFinal, 28, 0, (ULONG session), (session), c.session = &session) \
+  X(C_EncryptInit, 29, 0, BEGINS) \
+  X(C_Encrypt, 30, 0, CONVERTS) \
+  X(C_EncryptUpdate, 31, 0, CONVERTS) \
+  X(C_EncryptFinal, 32, 0, ENDS) \
+  X(C_DecryptInit, 33, 0, BEGINS) \
+  X(C_Decrypt, 34, 0, CONVERTS) \
+  X(C_DecryptUpdate, 35, 0, CONVERTS) \
+  X(C_DecryptFinal, 36, 0, ENDS) \
+  X(C_DigestInit, 37, 0, (ULONG session, void *mechanism), (session, mechanism), c.session = &session) \
+  X(C_Digest, 38, 0, CONVERTS) \
+  X(C_DigestUpdate, 39, 0, TAKES) \
+  X(C_DigestKey, 40, 0, (ULONG session, ULONG key), (session, key), c.session = &session) \
+  X(C_DigestFinal, 41, 0, ENDS) \
   X(C_SignInit, 42, 0, (ULONG session, MECHANISM *mechanism, ULONG key), (session, mechanism, key), \
-    c.session = &session; c.mechanism = mechanism; c.key = key) \
+    c.session = &session; c.mechanism = mechanism; c.key = key; c.signing_key = &key) \
   X(C_Sign, 43, LOGGED | OUTPUT, (ULONG session, BYTE *data, ULONG length, BYTE *out, ULONG *out_length), \
     (session, data, length, out, out_length), c.session = &session; c.data = data; c.data_length = length; \
-    c.out = out; c.out_length = out_length; c.query = out == NULL) \
-  X(C_SignUpdate, 44, 0, (ULONG session, BYTE *data, ULONG length), (session, data, length), c.session = &session) \
+    c.out = out; c.out_length = out_length; c.room = ROOM(out_length); c.query = out == NULL) \
+  X(C_SignUpdate, 44, 0, TAKES) \
   X(C_SignFinal, 45, LOGGED | OUTPUT, (ULONG session, BYTE *out, ULONG *out_length), (session, out, out_length), \
-    c.session = &session; c.out = out; c.out_length = out_length; c.query = out == NULL) \
+    c.session = &session; c.out = out; c.out_length = out_length; c.room = ROOM(out_length); c.query = out == NULL) \
+  X(C_VerifyInit, 48, 0, BEGINS) \
+  X(C_Verify, 49, 0, (ULONG session, BYTE *data, ULONG length, BYTE *signature, ULONG signature_length), \
+    (session, data, length, signature, signature_length), c.session = &session) \
+  X(C_VerifyUpdate, 50, 0, TAKES) \
+  X(C_VerifyFinal, 51, 0, TAKES) \
+  X(C_GenerateKey, 58, 0, (ULONG session, void *mechanism, void *list, ULONG count, ULONG *key), \
+    (session, mechanism, list, count, key), c.session = &session) \
+  X(C_GenerateKeyPair, 59, 0, (ULONG session, void *mechanism, void *public_list, ULONG public_count, \
+    void *private_list, ULONG private_count, ULONG *public_key, ULONG *private_key), \
+    (session, mechanism, public_list, public_count, private_list, private_count, public_key, private_key), \
+    c.session = &session) \
+  X(C_WrapKey, 60, 0, (ULONG session, void *mechanism, ULONG by, ULONG key, BYTE *out, ULONG *out_length), \
+    (session, mechanism, by, key, out, out_length), c.session = &session) \
+  X(C_UnwrapKey, 61, 0, (ULONG session, void *mechanism, ULONG by, BYTE *wrapped, ULONG length, void *list, \
+    ULONG count, ULONG *key), (session, mechanism, by, wrapped, length, list, count, key), c.session = &session) \
+  X(C_DeriveKey, 62, 0, (ULONG session, void *mechanism, ULONG base, void *list, ULONG count, ULONG *key), \
+    (session, mechanism, base, list, count, key), c.session = &session) \
+  X(C_SeedRandom, 63, 0, TAKES) \
   X(C_GenerateRandom, 64, OUTPUT, (ULONG session, BYTE *out, ULONG length), (session, out, length), \
-    c.session = &session; c.out = out; c.out_length = &length)
+    c.session = &session; c.out = out; c.out_length = &length) \
+  X(C_WaitForSlotEvent, 67, 0, (ULONG flags, ULONG *slot, void *reserved), (flags, slot, reserved), )
+/* Parameters that several functions have in common. */
+#define BEGINS (ULONG session, void *mechanism, ULONG key), (session, mechanism, key), c.session = &session
+#define TAKES (ULONG session, BYTE *data, ULONG length), (session, data, length), c.session = &session
+#define ENDS (ULONG session, BYTE *out, ULONG *out_length), (session, out, out_length), c.session = &session
+#define ROOM(length) ((length) ? *(length) : 0)
+#define CONVERTS (ULONG session, BYTE *in, ULONG length, BYTE *out, ULONG *out_length), \
+  (session, in, length, out, out_length), c.session = &session
 
 #define AS_ID(name, ...) F_##name,
 #define AS_NAME(name, ...) #name,
 #define AS_TRAITS(name, place, traits, ...) traits,
-enum { WRAPPED(AS_ID) WRAPPED_COUNT };
+enum { WRAPPED(AS_ID) WRAPPED_COUNT, WRONG_PINS = WRAPPED_COUNT, COUNTERS };
 static const char *const names[] = { WRAPPED(AS_NAME) };
 static const int traits[] = { WRAPPED(AS_TRAITS) };
 
-enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH,
-              CRASH_AFTER, EXIT, CORRUPT, SHORT, ZERO, ABSENT };
-static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "hang", "hold", "return",
-  "after", "crash", "crash-after", "exit", "corrupt", "short", "zero", "absent" };
+/* To LEAK_FILES what comes before the call, from TRIES to REKEY what becomes of it and its answer: they all go on. */
+enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, LEAK_MEMORY, LEAK_FILES, TRIES, WRONG, PIN_FLAGS, AS_LABEL,
+              AS_SERIAL, OTHER_KEY, REKEY, PAD, TYPED, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, ABORT,
+              EXIT, CORRUPT, SHORT, LONG, ZERO, ABSENT, VANISH };
+static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log",
+  "leak-memory", "leak-files", "tries", "wrong",
+  "pin-flags", "label", "serial", "other-key", "rekey", "pad", "typed", "hang", "hold", "return", "after", "crash", "crash-after",
+  "abort", "exit", "corrupt", "short", "long", "zero", "absent", "vanish" };
 
 struct rule {
-  int function; uint64_t from, to, every;
-  enum action action; double seconds, sigma; ULONG number; char *text;
+  int function; char on[LABEL + 1]; uint64_t from, to, every;
+  enum action action; double seconds, sigma; ULONG number; bool is_count; char *text;
 };
+struct edit { enum action action; ULONG number; bool is_count; char text[LABEL + 1]; };
 struct call {
   int function; uint64_t n; bool query, logged;
-  ULONG *session, *opened, *slots, *user, *out_length; ULONG pin_length, key, data_length;
-  MECHANISM *mechanism; BYTE *data, *out;
+  ULONG *session, *opened, *slot, *slots, *found, *user, *signing_key, *out_length, *pin_room;
+  ULONG pin_length, key, data_length, room;
+  MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, **pin, present;
   char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
   double delay; pid_t child; struct rule end;          /* what the script says about this call */
+  struct edit edits[EDITS]; int edit_count;
 };
 /* The numbers, shared by every process with the same P11SHIM_STATE; the names make the file tell its meaning. */
 struct counter { char name[24]; _Atomic uint64_t calls; };
 struct operation { ULONG session, mech; char id[2 * KEY_ID + 1]; bool active; };
 struct known_key { ULONG handle; char id[2 * KEY_ID + 1]; };
+struct known_slot { ULONG slot; char label[LABEL + 1]; bool vanished; };
+struct known_session { ULONG session, slot; };
 
 RV C_GetFunctionList(FUNCTION_LIST **answer);
 static FUNCTION_LIST *real, list;
@@ -109,6 +188,9 @@ static struct stat script_seen;
 static struct operation *operations;
 static struct known_key *keys;
 static size_t operation_count, key_count;
+static struct known_slot slots[SLOTS];
+static struct known_session sessions[SESSIONS];
+static size_t slot_count, session_count;
 
 static void lock(void) { pthread_mutex_lock(&mutex); }
 static void unlock(void) { pthread_mutex_unlock(&mutex); }
@@ -155,6 +237,14 @@ static bool decimal(const char *text, double *value) {
   return digits && *value < 1e6;
 }
 
+static bool hexadecimal(const char *text, ULONG *value) {
+  char *end;
+  if (strncmp(text, "0x", 2) || !isxdigit((unsigned char)text[2])) return false;
+  errno = 0;
+  *value = strtoul(text, &end, 16);
+  return errno == 0 && !*end;
+}
+
 static bool parse_which(char *text, struct rule *rule) {
   char *end;
   rule->from = 1, rule->to = UINT64_MAX, rule->every = 1;
@@ -173,12 +263,7 @@ static bool parse_argument(struct rule *rule, char **rest) {
   switch (rule->action) {
     case DELAY: case HANG: case HOLD: return decimal(word(rest), &rule->seconds);
     case DELAY_NORMAL: return decimal(word(rest), &rule->seconds) && decimal(word(rest), &rule->sigma);
-    case RETURN: case AFTER:
-      text = word(rest);
-      if (strncmp(text, "0x", 2) || !isxdigit((unsigned char)text[2])) return false;
-      errno = 0;
-      rule->number = strtoul(text, &end, 16);
-      return errno == 0 && !*end;
+    case RETURN: case AFTER: return hexadecimal(word(rest), &rule->number);
     case EXIT:
       if (!whole(word(rest), &end, &number) || *end || number > 255) return false;
       rule->number = number;
@@ -187,19 +272,61 @@ static bool parse_argument(struct rule *rule, char **rest) {
       text = *rest + strspn(*rest, " \t");
       *rest += strlen(*rest);
       return *text && (rule->text = strdup(text));
+    case LEAK_MEMORY: case LEAK_FILES:
+      rule->is_count = whole(word(rest), &end, &number) && !*end && number > 0;
+      rule->number = number;
+      return rule->is_count;
+    case TRIES: case VANISH: case LONG:
+      if (!whole(word(rest), &end, &number) || *end || number == 0) return false;
+      rule->number = number;
+      if (rule->action == LONG) return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
+      return rule->function == (rule->action == TRIES ? F_C_Login : F_C_GetSlotList);
+    case WRONG: return rule->function == F_C_Login && hexadecimal(word(rest), &rule->number);
+    case PIN_FLAGS:  /* those that a token with so many tries shows, or, in hexadecimal, always these */
+      text = word(rest);
+      if (rule->function != F_C_GetTokenInfo) return false;
+      if (hexadecimal(text, &rule->number)) return !(rule->number & ~(ULONG)(COUNT_LOW | FINAL_TRY | LOCKED));
+      rule->is_count = whole(text, &end, &number) && !*end && number > 0;
+      rule->number = number;
+      return rule->is_count;
+    case AS_LABEL: case AS_SERIAL:
+      text = word(rest);
+      return rule->function == F_C_GetTokenInfo && *text &&
+             strlen(text) <= (rule->action == AS_LABEL ? LABEL : SERIAL) && (rule->text = strdup(text));
+    case PAD: return rule->function == F_C_GetTokenInfo;
+    case TYPED:
+      text = word(rest);
+      return rule->function == F_C_Login && *text && strlen(text) <= LABEL && (rule->text = strdup(text));
+    case OTHER_KEY:
+      text = word(rest);
+      return rule->function == F_C_SignInit && strlen(text) == strspn(text, "0123456789abcdef") && *text &&
+             strlen(text) % 2 == 0 && strlen(text) <= LABEL && (rule->text = strdup(text));
+    case REKEY: return rule->function == F_C_GetAttributeValue;
     case CORRUPT: case ZERO: return traits[rule->function] & OUTPUT;
     case SHORT: return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
-    case ABSENT: return rule->function == F_C_GetSlotList;
+    case ABSENT: return rule->function == F_C_GetSlotList || rule->function == F_C_FindObjects;
     default: return true;
   }
+}
+
+/* The label of the token that a rule is for. */
+static bool parse_on(const char *label, struct rule *rule) {
+  switch (rule->function) {
+    case F_C_Initialize: case F_C_Finalize: case F_C_GetInfo: case F_C_GetSlotList: case F_C_WaitForSlotEvent:
+      return false;  /* of no one token */
+  }
+  return *label && snprintf(rule->on, sizeof rule->on, "%s", label) < (int)sizeof rule->on;
 }
 
 static void parse_line(const char *line, int number) {
   char *copy = strdup(line), *rest = copy, *name = word(&rest);
   if (*name && *name != '#') {
     struct rule rule = { .function = -1 };
+    char *on = strchr(name, '@');
+    if (on) *on++ = 0;
     for (int i = 0; i < WRAPPED_COUNT; i++) if (!strcmp(name, names[i])) rule.function = i;
-    bool good = rule.function >= 0 && rule_count < RULES && parse_which(word(&rest), &rule);
+    bool good = rule.function >= 0 && rule_count < RULES && (!on || parse_on(on, &rule)) &&
+                parse_which(word(&rest), &rule);
     char *action = word(&rest);
     for (int i = 1; i < (int)(sizeof actions / sizeof *actions); i++)
       if (!strcmp(action, actions[i])) rule.action = i;
@@ -328,7 +455,7 @@ static void write_log(const struct call *c, const RV *rv) {
 
 static void map_counters(void) {
   const char *path = getenv("P11SHIM_STATE");
-  size_t size = WRAPPED_COUNT * sizeof *counters;
+  size_t size = COUNTERS * sizeof *counters;
   numbers_shared = path;
   int fd = -1;
   if (path) {
@@ -338,19 +465,21 @@ static void map_counters(void) {
   counters = mmap(NULL, size, PROT_READ | PROT_WRITE, path ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, fd, 0);
   if (counters == MAP_FAILED) die("p11shim: the numbers: %s", strerror(errno));
   if (fd >= 0) close(fd);
-  for (int i = 0; i < WRAPPED_COUNT; i++) {
-    if (*counters[i].name && strcmp(counters[i].name, names[i])) die("p11shim: %s: of another shim", path);
-    strcpy(counters[i].name, names[i]);
+  for (int i = 0; i < COUNTERS; i++) {
+    const char *name = i == WRONG_PINS ? "wrong PINs" : names[i];
+    if (*counters[i].name && strcmp(counters[i].name, name)) die("p11shim: %s: of another shim", path);
+    strcpy(counters[i].name, name);
   }
 }
 
 static void notice_fork(void) {
   if (process == getpid()) return;
   if (process && !numbers_shared)
-    for (int i = 0; i < WRAPPED_COUNT; i++) counters[i].calls = 0;
+    for (int i = 0; i < COUNTERS; i++) counters[i].calls = 0;
   process = getpid();
   operation_count = 0;
   key_count = 0;
+  slot_count = session_count = 0;
 }
 
 static struct operation *operation_of(ULONG session) {
@@ -388,6 +517,55 @@ static void find_key(struct call *c) {
   unlock();
 }
 
+/* What is known of slots; to be called with the lock held. */
+static struct known_slot *slot_of(ULONG slot) {
+  for (size_t i = 0; i < slot_count; i++) if (slots[i].slot == slot) return &slots[i];
+  return NULL;
+}
+
+static struct known_slot *new_slot(ULONG slot) {
+  if (slot_count == SLOTS) die("p11shim: more than %d slots", SLOTS);
+  slots[slot_count] = (struct known_slot){ .slot = slot };
+  return &slots[slot_count++];
+}
+
+/* It stays known when the token is gone. */
+static const char *label_of(ULONG slot) {
+  struct known_slot *known = slot_of(slot);
+  char info[TOKEN_INFO];
+  if (known && *known->label) return known->label;
+  if (((GET_TOKEN_INFO)real->at[C_GET_TOKEN_INFO])(slot, info) != OK) return "";
+  if (!known) known = new_slot(slot);
+  size_t length = LABEL;
+  while (length && info[length - 1] == ' ') length--;
+  memcpy(known->label, info, length);
+  return known->label;
+}
+
+/* Whether a call is about the token of this label. */
+static bool is_on(const struct call *c, const char *label) {
+  if (c->slot) return !strcmp(label_of(*c->slot), label);
+  for (size_t i = 0; i < session_count; i++)
+    if (sessions[i].session == *c->session) return !strcmp(label_of(sessions[i].slot), label);
+  return false;
+}
+
+static void note_sessions(const struct call *c, RV rv) {
+  size_t kept = 0;
+  if (c->function == F_C_OpenSession && rv == OK) {
+    if (session_count == SESSIONS) die("p11shim: more than %d sessions", SESSIONS);
+    sessions[session_count++] = (struct known_session){ *c->opened, *c->slot };
+  }
+  if (c->function == F_C_CloseSession || c->function == F_C_CloseAllSessions) {
+    for (size_t i = 0; i < session_count; i++) {
+      bool closed = c->slot ? sessions[i].slot == *c->slot : sessions[i].session == *c->session;
+      if (!closed) sessions[kept++] = sessions[i];
+    }
+    session_count = kept;
+  }
+  if (c->function == F_C_Initialize || c->function == F_C_Finalize) slot_count = session_count = 0;
+}
+
 /* After a scripted answer the caller holds the operation for ended, as the standard says, but the real module does
  * not, and would refuse whatever the session begins next.  There is no call to cancel in PKCS#11 2.40. */
 static void end_operation(ULONG session) {
@@ -406,6 +584,31 @@ static void crash(void) {
   signal(SIGSEGV, SIG_DFL);  /* a handler of the host came back: a real crash would not let it */
   raise(SIGSEGV);
   abort();
+}
+
+/* The private key with this CKA_ID, in hex. */
+static ULONG key_of(ULONG session, const char *hex) {
+  BYTE id[LABEL / 2];
+  ULONG class = CKO_PRIVATE_KEY, key, count = 0, length = strlen(hex) / 2;
+  for (ULONG i = 0; i < length; i++) sscanf(hex + 2 * i, "%2hhx", &id[i]);
+  ATTRIBUTE template[] = { { CKA_CLASS, &class, sizeof class }, { CKA_ID, id, length } };
+  FIND_INIT init = (FIND_INIT)real->at[C_FIND_OBJECTS_INIT];
+  FIND find = (FIND)real->at[C_FIND_OBJECTS];
+  FIND_FINAL final = (FIND_FINAL)real->at[C_FIND_OBJECTS_FINAL];
+  if (init(session, template, 2) != OK || find(session, &key, 1, &count) != OK || final(session) != OK || !count)
+    die("p11shim: there is no private key with the CKA_ID %s", hex);
+  return key;
+}
+
+/* Never given back; of memory only the addresses are used up, so that a limit of them is reached and the host is none
+ * the poorer.  False: there is no more, and a driver would answer so. */
+static bool leak_memory(ULONG bytes) {
+  return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
+static bool leak_files(ULONG count) {
+  while (count && open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0) count--;
+  return !count;
 }
 
 /* Matches the rules, writes the enter line, does what comes before.  False: the real function is not called. */
@@ -428,14 +631,23 @@ static bool before(struct call *c, RV *rv) {
     for (int i = 0; i < rule_count; i++) {
       const struct rule *r = &rules[i];
       if (r->function != c->function || c->n < r->from || c->n > r->to || c->n % r->every) continue;
+      if (*r->on && !is_on(c, r->on)) continue;
       if (r->action == DELAY) c->delay += r->seconds;
       else if (r->action == DELAY_NORMAL) c->delay += normal(r->seconds, r->sigma, c);
       else if (r->action == NOISE) said[says++] = strdup(r->text);
       else if (r->action == FORK) forks = c->logged = true;
       else if (r->action == LOG) c->logged = true;
+      else if (r->action < TERMINAL) {
+        if (c->edit_count == EDITS) die("p11shim: more than %d changes of one answer", EDITS);
+        struct edit *edit = &c->edits[c->edit_count++];
+        edit->action = r->action, edit->number = r->number, edit->is_count = r->is_count;
+        if (r->text) strcpy(edit->text, r->text);
+      }
       else if (!c->end.action) c->end = *r;
     }
   }
+  const struct known_slot *known = c->slot ? slot_of(*c->slot) : NULL;
+  const bool gone = known && known->vanished;
   unlock();
   if (forks && (c->child = fork()) == 0) { pause_for(30); _exit(0); }
   if (c->child < 0) die("p11shim: fork: %s", strerror(errno));
@@ -448,27 +660,111 @@ static bool before(struct call *c, RV *rv) {
   if (c->end.action == HANG) pause_for(c->end.seconds);
   if (c->end.action == HOLD) hold(&script, c->end.seconds);
   if (c->end.action == CRASH) crash();
+  if (c->end.action == ABORT) abort();
   if (c->end.action == EXIT) _exit(c->end.number);
   if (c->end.action == RETURN) { *rv = c->end.number; return false; }
+  if (gone) { *rv = SLOT_ID_INVALID; return false; }
+  for (int i = 0; i < c->edit_count; i++) {
+    const struct edit *edit = &c->edits[i];
+    const bool locked = edit->action == TRIES && *c->user != CKU_SO && counters[WRONG_PINS].calls >= edit->number;
+    if (locked) { *rv = PIN_LOCKED; return false; }
+    if (edit->action == OTHER_KEY) *c->signing_key = c->key = key_of(*c->session, edit->text);
+    if (edit->action == LEAK_MEMORY && !leak_memory(edit->number)) { *rv = HOST_MEMORY; return false; }
+    if (edit->action == LEAK_FILES && !leak_files(edit->number)) { *rv = FUNCTION_FAILED; return false; }
+    if (edit->action == TYPED && !*c->pin) {  /* a caller with a PIN of his own has no need of the pad */
+      *c->pin = (BYTE *)edit->text;
+      *c->pin_room = strlen(edit->text);
+    }
+  }
   if (c->mechanism) find_key(c);
   return true;
+}
+
+static void set_text(BYTE *place, size_t size, const char *text) {
+  memset(place, ' ', size);
+  memcpy(place, text, strlen(text));
+}
+
+/* The flags of a token that has so many tries and tells the truth about them. */
+static ULONG pin_flags(ULONG tries) {
+  ULONG wrong = counters[WRONG_PINS].calls;
+  return wrong >= tries ? LOCKED : wrong == 0 ? 0 : wrong == tries - 1 ? COUNT_LOW | FINAL_TRY : COUNT_LOW;
+}
+
+/* Changes a good answer as `edit` says; answers what the caller gets. */
+static RV edited(const struct call *c, const struct edit *edit, RV rv) {
+  if (edit->action == WRONG) return rv == PIN_INCORRECT ? edit->number : rv;
+  if (rv != OK) return rv;
+  if (edit->action == AS_LABEL) set_text(c->token_info, LABEL, edit->text);
+  if (edit->action == AS_SERIAL) set_text(c->token_info + SERIAL_AT, SERIAL, edit->text);
+  if (edit->action == PAD) {
+    ULONG flags;
+    memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
+    flags |= PAD_FLAG;
+    memcpy(c->token_info + FLAGS_AT, &flags, sizeof flags);
+  }
+  if (edit->action == PIN_FLAGS) {
+    ULONG flags;
+    memcpy(&flags, c->token_info + FLAGS_AT, sizeof flags);
+    flags &= ~(ULONG)(COUNT_LOW | FINAL_TRY | LOCKED);
+    flags |= edit->is_count ? pin_flags(edit->number) : edit->number;
+    memcpy(c->token_info + FLAGS_AT, &flags, sizeof flags);
+  }
+  for (ULONG i = 0; edit->action == REKEY && i < c->attribute_count; i++) {
+    const ATTRIBUTE *a = &c->attributes[i];
+    if ((a->type == CKA_MODULUS || a->type == CKA_EC_POINT) && a->value && a->length && a->length != (ULONG)-1)
+      ((BYTE *)a->value)[a->length / 2] ^= 2;
+  }
+  return OK;
+}
+
+/* The last slots are not in the answer; where their numbers are known, nothing answers to them any more. */
+static RV vanish(const struct call *c, ULONG count) {
+  ULONG all[SLOTS], found = SLOTS;  /* the caller may have room for those that are left, and not for all */
+  RV rv = ((GET_SLOT_LIST)real->at[C_GET_SLOT_LIST])(c->present, all, &found);
+  if (rv != OK) return rv;
+  const ULONG left = count < found ? found - count : 0;
+  *c->found = left;
+  if (!c->slots) return OK;
+  if (left > c->room) return BUFFER_TOO_SMALL;
+  memcpy(c->slots, all, left * sizeof *all);
+  lock();
+  for (ULONG i = left; i < found; i++) {
+    struct known_slot *known = slot_of(all[i]);
+    (known ? known : new_slot(all[i]))->vanished = true;
+  }
+  unlock();
+  return OK;
 }
 
 /* What comes after the real call, or instead of it; writes the leave line. */
 static RV after(struct call *c, RV rv, bool called) {
   const enum action action = c->end.action;
   const RV real_rv = rv;
-  if (called && action == CRASH_AFTER) crash();
   if (called && action == AFTER) rv = c->end.number;
-  if (action == ABSENT && c->slots && (rv == OK || rv == BUFFER_TOO_SMALL)) *c->slots = 0, rv = OK;
+  if (called && c->user && *c->user != CKU_SO) {  /* the token's own count, whatever it is made to answer */
+    if (real_rv == OK) counters[WRONG_PINS].calls = 0;
+    if (real_rv == PIN_INCORRECT) counters[WRONG_PINS].calls++;
+  }
+  if (called && c->function == F_C_InitPIN && real_rv == OK) counters[WRONG_PINS].calls = 0;
+  if (called && action == CRASH_AFTER) crash();
+  for (int i = 0; called && i < c->edit_count; i++) rv = edited(c, &c->edits[i], rv);
+  if (action == ABSENT && c->found && (rv == OK || rv == BUFFER_TOO_SMALL)) *c->found = 0, rv = OK;
+  if (action == VANISH && (rv == OK || rv == BUFFER_TOO_SMALL)) rv = vanish(c, c->end.number);
   if (rv == OK && c->out && c->out_length && *c->out_length) {
     if (action == CORRUPT) c->out[*c->out_length / 2] ^= 1;
     if (action == ZERO) memset(c->out, 0, *c->out_length);
     if (action == SHORT) --*c->out_length;
+    if (action == LONG) {  /* a longer claim than there was room for, it may be, but nothing written past the room */
+      const ULONG most = *c->out_length + c->end.number;
+      for (ULONG i = *c->out_length; i < most && i < c->room; i++) c->out[i] = 0xA5;
+      *c->out_length = most;
+    }
   }
   lock();
   if (traits[c->function] & FORGETS_KEYS) key_count = 0;
   if (c->function == F_C_Initialize || c->function == F_C_Finalize) operation_count = 0;
+  note_sessions(c, rv);
   struct operation *o = c->session ? operation_of(*c->session) : NULL;
   if (c->function == F_C_CloseSession && o) *o = operations[--operation_count];
   if (c->mechanism && rv == OK && called) set_operation(c);
@@ -482,7 +778,8 @@ static RV after(struct call *c, RV rv, bool called) {
   return rv;
 }
 
-#define DEFINE(name, place, traits, parameters, arguments, ...)                  \
+#define DEFINE(...) DEFINE_ONE(__VA_ARGS__)  /* so that parameters in common are taken for several */
+#define DEFINE_ONE(name, place, traits, parameters, arguments, ...)                  \
   static RV w_##name parameters {                                                \
     struct call c = { .function = F_##name };                                    \
     RV rv = OK;                                                                  \

@@ -23,6 +23,7 @@ from tests.abuse import Abuser, Outcome
 from tests.daemon import Rig, running
 from tests.signer.access.calls import Caller
 
+pytestmark = pytest.mark.alone
 CONNECTIONS = 500
 WATCH = "/grpc.health.v1.Health/Watch"
 AGE, GRACE = "grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms"

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,15 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "mode no octal": ('mode = "0660"', 'mode = "rw"', "listener[1].mode: "),
     "mode with sticky bits": ('mode = "0660"', 'mode = "4660"', "listener[1].mode: "),
     "mode a number": ('mode = "0660"', "mode = 660", "listener[1].mode: "),
-    "relative module": (f'"{MODULE}"', '"libsofthsm2.so"', "token[0].module: the path must be absolute"),
-    "no module": (f'"{MODULE}"', '"/nowhere/p11.so"', "token[0].module: there is no file /nowhere/p11.so"),
+    "relative module": (f'"{MODULE}"', '"libsofthsm2.so"', "token[0].module: 'libsofthsm2.so' is not absolute"),
+    "no module": (f'"{MODULE}"', '"/nowhere/p11.so"', "token[0].module: /nowhere/p11.so: No such file or directory"),
+    "pin of a module": ("lanes = 1", f'module_sha256 = "{"0" * 64}"', "token[0]: module_sha256: "),
+    "two pins of a module": (
+        "[[caller]]",
+        f'[[token]]\nname="b"\nkind="smartcard"\nmodule="{MODULE}"\nmodule_sha256="{sha256(MODULE.read_bytes()).hexdigest()}"\nlabel="b"\n[[caller]]',
+        "has one module_sha256, the same in each token",
+    ),
+    "loader's variable": ("SOFTHSM2_CONF =", "LD_PRELOAD =", "LD_PRELOAD would have other code loaded"),
     "kind": ('"smartcard"', '"hsm"', "token[0].kind: "),
     "no label": ('"Card of the clerk"', '""', "token[0].label: "),
     "long label": ('"Card of the clerk"', f'"{"x" * 33}"', "token[0].label: "),

@@ -19,6 +19,7 @@ from tests.signer.access.calls import metric, rss_mb
 from tests.signer.access.load import Load
 from tests.softhsm import MODULE
 
+pytestmark = pytest.mark.alone
 ROUNDS, SECONDS = 3, 1.0
 CALM = {"batch": 64, "in_flight": 16, "channels": 1}  # alone it uses the token up
 SHARE = 0.8

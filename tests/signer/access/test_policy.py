@@ -298,7 +298,7 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
     ],
 )  # fmt: skip
 def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], mistakes: list[str]) -> None:
-    """A file with a mistake is refused whole, each mistake named, by SIGHUP as by ReloadConfig; the old one stays."""
+    """F47: a file with a mistake is refused whole, each mistake named, by SIGHUP as by ReloadConfig; the old one stays."""
     changing.write_config()
     good = changing.config.read_text()
     # In the same file a change that would be fine: it must not come into force either.

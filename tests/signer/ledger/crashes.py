@@ -16,8 +16,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from pool import Algorithm, Hash, Scheme
 from signer.chain import Kind, items_hash
+from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from signer.writer import EX_IOERR
 from tests.daemon import Rig, until
@@ -33,6 +36,7 @@ DEFINITE = {"OK"}
 LATE_S = 1.0  # row 4.7: after its deadline
 TIMEOUT_S = 5.0
 AGAIN_S = 0.05
+SERVING = 1
 
 
 @dataclass
@@ -120,10 +124,23 @@ def crash(rig: Rig, what: str, chance: random.Random) -> None:
     if what == "power":
         Disk.power_cut(rig.state)
     rig.launch()
-    rig.wait_serving()
+    until(lambda: _serves(rig), 30, "SERVING")
 
 
-def run(rig: Rig, crashes: int, seed: int, clients: int = 6) -> str:
+def _serves(rig: Rig) -> bool:
+    """
+    Whether it signs. Two crashes, each within a login, leave two PINs without an answer; the token is LOCKED then, and no
+    third PIN goes out before a person says so, which is what happens here.
+    """
+    with Caller(rig, "operator") as operator, contextlib.suppress(grpc.RpcError):
+        for token in operator.operator.ListTokens(op.ListTokensRequest(), timeout=2).tokens:
+            if token.state == op.Token.LOCKED:
+                unlock = op.UnlockTokenRequest(token=token.name, override_final_try=True)
+                operator.operator.UnlockToken(unlock, timeout=2)
+    return rig.health() == SERVING
+
+
+def run(rig: Rig, crashes: int, seed: int, clients: int = 8) -> str:
     """So many crashes; raises AssertionError, answers what happened."""
     chance, history = random.Random(seed), History()
     load = Clients(rig, clients, history)

@@ -27,6 +27,8 @@ def test_row_4_1_intent_before_record_after(rig: Rig, seed: int) -> None:
     """
     Row 4.1: kill -9 and power cuts at every step: nothing is released without INTENT and SIGNED, nothing acknowledged is
     lost, no C_Sign is without a record. F29: the power goes, and with it what was not synced: as F26 to F28. Row 4.7:
-    every request has its result or a reason within its deadline and a second.
+    every request has its result or a reason within its deadline and a second. Row 3.3: eight clients, a random kill -9
+    of the daemon, a worker or what writes the store, and a checker of the whole history: no release twice, no
+    acknowledged answer lost, the audit covers all that was released.
     """
     print(run(rig, crashes=6, seed=seed))

@@ -176,11 +176,11 @@ def test_two_daemons_with_one_id(own: Rig) -> None:
 
 def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     """
-    Kill -9 of the server under load, now and then of the daemon as well: no signature is released twice, none that was
+    Row 3.3: kill -9 of the store's server under load, now and then of the daemon as well: no signature is released twice, none that was
     acknowledged is lost, C_Sign is never called without an INTENT, and every call is answered in time.
     """
     chance, history = random.Random(11), History()
-    load = Clients(own, 6, history)
+    load = Clients(own, 8, history)
     try:
         for number in range(6):
             time.sleep(chance.uniform(0.1, 0.5))  # many requests long

@@ -100,7 +100,9 @@ class Allowed:
     credential: str
     digests: list[bytes]
     reference: bytes
-    ends: float  # of the monotonic clock
+    began: float  # of the monotonic clock: it was asked for ...
+    answered: float  # ... and given at some moment between
+    lives_s: float
     is_revoked: bool = False
     request: str = ""  # that has redeemed it
 
@@ -108,9 +110,9 @@ class Allowed:
     def is_over(self) -> bool | None:
         """None: nobody can say, because the store counts in whole seconds."""
         now = time.monotonic()
-        if now > self.ends + 0.1:
+        if now > self.answered + self.lives_s + 0.1:
             return True
-        return False if now < self.ends - 1.1 else None
+        return False if now < self.began + self.lives_s - 1.1 else None
 
 
 @dataclass
@@ -282,12 +284,13 @@ class Machine(RuleBasedStateMachine):
         began = time.monotonic()
         request = pb.AuthorizeRequest(terms=terms(digests, credential), **typed)  # type: ignore[arg-type]
         answer = self._call("window", "Authorize", request)
+        answered = time.monotonic()
         assert answer.reason == reason, (answer, reason)
         if not reason:
             lives_s = BRIEF_S if brief else 120.0
             reference = bytes(answer.value.authorisation)
             self.village.codes.add(reference.hex())
-            self.allowed.append(Allowed(name, credential, digests, reference, began + lives_s))
+            self.allowed.append(Allowed(name, credential, digests, reference, began, answered, lives_s))
 
     # ---- signing what was allowed
 

@@ -103,8 +103,9 @@ class Person:
 class Town:
     """`with Town() as town:` everybody is there, and `ada` (HOTP) is enrolled."""
 
-    def __init__(self, pin: str = PIN) -> None:
+    def __init__(self, pin: str = PIN, presence: str = "") -> None:
         self.inbox = Inbox()
+        self._presence = {"presence": presence} if presence else {}
         self.rig = card_rig("P-256", pin=pin)
         key = self.rig.directory / "seeds.key"
         key.write_bytes(secrets.token_bytes(32))
@@ -137,10 +138,19 @@ class Town:
     def __enter__(self) -> Self:
         rig = self.rig
         assert rig.shim is not None
+        if self._presence.get("presence") == "pad":
+            rig.shim.script("C_GetTokenInfo@stick * pad")
         rig.store.token("stick", pin=STICK_PIN)
         rig.store.keys("stick", ["P-256"], ["stick-key"])
         rig.tokens.append(
-            Token("stick", "stick", kind="signing-stick", module=rig.shim.module, pin="", more={"personal": True})
+            Token(
+                "stick",
+                "stick",
+                kind="signing-stick",
+                module=rig.shim.module,
+                pin="",
+                more={"personal": True, **self._presence},
+            )
         )
         self.owned["dora"] = "stick-key", rig.store.made["stick"]["P-256"][1]
         for person in sorted({wanted[1] for wanted in self.wanted.values()} - {"dora"}):

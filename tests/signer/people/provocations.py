@@ -465,7 +465,7 @@ ELSEWHERE: Mapping[str, str] = (
         (
             *("TOKEN_ABSENT", "TOKEN_CHANGED", "TOKEN_STARTING", "TOKEN_QUARANTINED", "TOKEN_FAULT", "TOKEN_DRAINED"),
             *("TOKEN_REMOVED", "TOKEN_TIMEOUT", "TOKEN_BUSY", "MODULE_CRASH", "SIGNATURE_INVALID", "PIN_LOCKED"),
-            *("PIN_UNCLEAR", "LOGIN_REQUIRED"),
+            *("PIN_UNCLEAR", "LOGIN_REQUIRED", "PIN_AT_PAD", "PCSC_DOWN", "TOKEN_SESSIONS", "WORKER_LIMIT"),
         ),
         "the tokens' own: tests/pool has them, with PINs",
     )

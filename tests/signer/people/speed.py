@@ -3,6 +3,7 @@
 import statistics
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -11,6 +12,8 @@ from tests.signer.people.persons import Town, batch, terms
 
 PERSON_S = 0.25  # code and one-time code included, 95 of 100
 BATCHES = 0.98  # of the same without a person
+ALONE = 0.94  # the same one at a time: one more commit before the first signature, 3 ms of 100
+IN_FLIGHT = 4
 PDF = minimal_pdf(text="A letter.")
 
 
@@ -29,21 +32,27 @@ def one_document(town: Town, count: int) -> list[float]:
     return sorted(times)
 
 
-def batches(town: Town, rounds: int, size: int) -> float:
-    """How fast batches of this size are with an authorisation, against the same key's seal, in turns: the medians' ratio."""
-    ada = town.people["ada"]
-    allowed: list[float] = []
-    seal: list[float] = []
-    for number in range(rounds):
-        wanted = digests(size, start=number * size)
-        reference = town.reference(ada, terms(wanted))
-        for credential, more, times in (("ada", {"authorisation": reference}, allowed), ("p-256", {}, seal)):
-            request = ask(credential=credential, digests=wanted, request_id=str(uuid.uuid4()), **more)
-            began = time.perf_counter()
-            answer = town["portal"].sign(request, timeout_s=60)
-            times.append(time.perf_counter() - began)
-            assert answer.code == "OK", answer
-    return statistics.median(seal) / statistics.median(allowed)
+def batches(town: Town, rounds: int, size: int, in_flight: int) -> float:
+    """
+    How fast batches of this size are with an authorisation, against the same key's seal, so many in flight, in turns: the
+    medians' ratio. Alone, a batch waits for its own redemption to be on the disk; beside others the lanes go on meanwhile.
+    """
+    ada, portal = town.people["ada"], town["portal"]
+    times: dict[str, list[float]] = {"ada": [], "p-256": []}
+    with ThreadPoolExecutor(in_flight) as pool:
+        for number in range(rounds):
+            wanted = [digests(size, start=(number * in_flight + one) * size) for one in range(in_flight)]
+            allowed = [{"authorisation": town.reference(ada, terms(each))} for each in wanted]
+            for credential, more in (("ada", allowed), ("p-256", [{}] * in_flight)):
+                requests = [
+                    ask(credential=credential, digests=each, request_id=str(uuid.uuid4()), **one)
+                    for each, one in zip(wanted, more, strict=True)
+                ]
+                began = time.perf_counter()
+                answers = list(pool.map(lambda request: portal.sign(request, timeout_s=60), requests))
+                times[credential].append(time.perf_counter() - began)
+                assert {answer.code for answer in answers} == {"OK"}, answers
+    return statistics.median(times["p-256"]) / statistics.median(times["ada"])
 
 
 def p95(times: list[float]) -> float:
@@ -56,11 +65,13 @@ def report(documents: int = 200, rounds: int = 40, size: int = 1_000) -> str:
         town.enrol("ada", "hotp")
         one_document(town, 5)
         times = one_document(town, documents)
-        ratio = batches(town, rounds, size)
+        alone, beside = batches(town, rounds, size, 1), batches(town, rounds // 2, size, IN_FLIGHT)
     said_ = (
         f"one document, {documents} times: median {statistics.median(times) * 1e3:.0f} ms, p95 {p95(times) * 1e3:.0f} ms; "
-        f"batches of {size}, {rounds} in turns: {ratio:.3f} of the seal's speed"
+        f"batches of {size}, {rounds} in turns: {beside:.3f} of the seal's speed with {IN_FLIGHT} in flight, "
+        f"{alone:.3f} one at a time"
     )
     assert p95(times) <= PERSON_S, said_
-    assert ratio >= BATCHES, said_
+    assert beside >= BATCHES, said_
+    assert alone >= ALONE, said_
     return said_

@@ -1,5 +1,6 @@
 """A person's own token on the daemon's machine: it takes her PIN for one batch, and is clean again afterwards."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pool import lane as lanes
@@ -44,8 +45,8 @@ def test_with_her_pin(town: Town) -> None:
 
 def test_a_wrong_pin(town: Town) -> None:
     """
-    A wrong PIN: PERMISSION_DENIED/PIN_INCORRECT, with the tries that are left where they are known, and not to be tried
-    again by itself; nothing is signed, and with the right one afterwards it is. (F15 is in tests/pool/test_lease.py.)
+    F15: a wrong PIN: PERMISSION_DENIED/PIN_INCORRECT, with the tries that are left where they are known, and not to be tried
+    again by itself; nothing is signed, and with the right one afterwards it is.
     """
     waits(town)
     name, before = opened(town), signed(town.rig)
@@ -69,6 +70,31 @@ def test_no_pin_and_no_code_will_do(town: Town) -> None:
     given = {"secret_code": "correct horse 7", "otp": "123456"}
     assert sign(town, name, "", **given).brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
     assert town.rig.shim.number("C_Login") == logins
+
+
+def test_at_the_readers_pad() -> None:
+    """
+    F12: the PIN is typed at the reader: her credential says so, the operator sees WAITING and for what, the batch is
+    signed without a PIN in the request, and one that brings a PIN is refused before anything is sent.
+    """
+    with Town(presence="pad") as town, ThreadPoolExecutor(1) as pool:
+        shim = town.rig.shim
+        assert shim is not None
+        ask = pb.GetCredentialRequest(credential="dora")
+        until(lambda: town["portal"].signing.GetCredential(ask, timeout=10).available, 10, "her stick is recognised")
+        dora = town["portal"].signing.GetCredential(ask, timeout=10)
+        assert (dora.gate, dora.presence) == ("token-pin", "pad")
+        name, logins = opened(town), shim.number("C_Login")
+        assert sign(town, name, STICK_PIN).brief == ("INVALID_ARGUMENT", "PIN_AT_PAD")
+        assert shim.number("C_Login") == logins
+        shim.script("C_GetTokenInfo@stick * pad", f"C_Login@stick * typed {STICK_PIN}", "C_Login@stick * hold 20")
+        signing = pool.submit(sign, town, name, "")
+        until(lambda: stick(town).state == op.Token.WAITING, 10, "the reader asks for the PIN")
+        assert "typed at the reader" in stick(town).detail
+        shim.script("C_GetTokenInfo@stick * pad", f"C_Login@stick * typed {STICK_PIN}")
+        answer = signing.result(20)
+        assert answer.code == "OK", answer
+        assert [pb.ItemStatus.Name(one.status) for one in answer.value.outcomes] == ["SIGNED"] * 2
 
 
 def test_every_state_can_be_told() -> None:

@@ -1,0 +1,96 @@
+"""Finding tokens among many slots, some of which vanish while they are listed."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from pool.module import Module
+from pool.process import Child
+from tests.pool.rig import config, pool_over, state, until
+from tests.shim import Shim
+from tests.softhsm import Store
+
+LABELS = [f"t{number:02}" for number in range(15)]  # and SoftHSM's place for another one: 16 slots
+VANISH = 4
+LIST_S = 2.0  # the others are listed
+EVENT_S = 3.0  # after a plug
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store(tmp_path_factory.mktemp("many") / "softhsm")
+    serial = made.token(LABELS[0]).encode()
+    made.keys(LABELS[0], ["P-256"])
+    (first,) = (made.directory / "tokens").iterdir()
+    for number, label in enumerate(LABELS[1:], 1):
+        # The same token and key under another name: softhsm2-util takes a third of a second for each.
+        other = b"%016x" % number
+        copy = first.with_name(f"{first.name[:-17]}{other[:4].decode()}-{other[4:].decode()}")
+        shutil.copytree(first, copy)
+        token = copy / "token.object"
+        renamed = token.read_bytes().replace(serial, other).replace(LABELS[0].encode(), label.encode())
+        token.write_bytes(renamed)
+    return made
+
+
+async def listed(many: Store, shim: Shim) -> list[str]:
+    module = Module(Path(shim.module), many.environment | shim.env, Child.start)
+    return [token["label"] for token in await module.look() or []]
+
+
+async def test_slots_vanish_while_they_are_listed(many: Store, shim: Shim) -> None:
+    """Row 2.10: of 16 slots 4 vanish between the two calls of a listing: the others are listed within 2 s, each once."""
+    order = await listed(many, shim)
+    assert sorted(order) == LABELS
+    shim.script(f"C_GetSlotList {shim.number('C_GetSlotList') + 2}+ vanish {VANISH}")
+    began = time.monotonic()
+    assert await listed(many, shim) == order[: 16 - VANISH]
+    assert time.monotonic() - began <= LIST_S
+    shim.clear()
+    assert await listed(many, shim) == order
+
+
+@pytest.mark.parametrize("code", ["0xe0", "0xe1", "0x30", "0x32"])
+async def test_slots_that_answer_with_an_error(many: Store, shim: Shim, code: str) -> None:
+    """Row 2.10: a slot whose token is not present, not recognised, failing or removed hides itself and nobody else."""
+    shim.script(*(f"C_GetTokenInfo@{label} * return {code}" for label in LABELS[:VANISH]))
+    assert sorted(await listed(many, shim)) == LABELS[VANISH:]
+
+
+async def test_tokens_of_a_pool_while_others_vanish(many: Store, shim: Shim, tmp_path: Path) -> None:
+    """
+    Row 2.10: a pool over a module of which 4 slots vanish while it starts: the tokens that are there are READY, those that
+    are not are ABSENT, and each is READY within 3 s after it is plugged in.
+    """
+    order = await listed(many, shim)
+    there, away = order[0], order[-1]
+    shim.script(f"C_GetSlotList {shim.number('C_GetSlotList') + 2}+ vanish {VANISH}")
+    configs = [config(many, label, shim=shim) for label in (there, away)]
+    async with pool_over(*configs, state=tmp_path / "state", wait=False) as pool:
+        await until(lambda: (state(pool, there), state(pool, away)) == ("READY", "ABSENT"), 10)
+        shim.clear()
+        plugged = time.monotonic()
+        await until(lambda: state(pool, away) == "READY", EVENT_S)
+        assert time.monotonic() - plugged <= EVENT_S
+        assert state(pool, there) == "READY"
+
+
+async def test_a_token_that_changes_while_it_is_looked_for(many: Store, shim: Shim, tmp_path: Path) -> None:
+    """
+    F3: a token that shows another serial, or other keys, from one call on: CHANGED, no PIN to it, and READY again when it
+    is itself again.
+    """
+    label = LABELS[3]
+    async with pool_over(config(many, label, shim=shim), state=tmp_path / "state") as pool:
+        for rule in (f"C_GetTokenInfo@{label} * serial another", f"C_GetAttributeValue@{label} * rekey"):
+            logins = len(shim.logins())
+            shim.script(rule)
+            pool.drain(label)
+            await until(lambda: all(not pid for _, pid in pool.snapshot()[0].lanes))
+            pool.resume(label)
+            await until(lambda: state(pool, label) == "CHANGED", 10)
+            assert len(shim.logins()) == logins, "it was sent a PIN"
+            shim.clear()
+            await until(lambda: state(pool, label) == "READY", EVENT_S + 2)

@@ -1,0 +1,151 @@
+"""What a person does at her token itself: the PIN at the reader's pad, the touch before a signature."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool import BadRequest, Pin, PinRefused, Pool, PoolError, TokenConfig, Unavailable
+from pool.token import Presence
+from tests.pool.conftest import MakePersonal
+from tests.pool.persons import WRONG, count, waits
+from tests.pool.rig import ECDSA, digests, state, statuses, until, view
+from tests.shim import Shim
+from tests.softhsm import MODULE, PIN
+
+PAD = "C_GetTokenInfo * pad"
+
+
+def at_pad(pool: Pool, *, caller: str = "ann", timeout_s: float = 10.0, **more: Any) -> Any:
+    return pool.lease("card", caller=caller, pin=None, timeout_s=timeout_s, **more)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+async def test_a_pin_typed_at_the_pad(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """F12: while the reader asks for the PIN the token is WAITING and says for what; then it is hers, by one C_Login."""
+    shim.script(PAD, f"C_Login * typed {PIN}", "C_Login * hold 20")
+    async with make_personal(presence=Presence.PAD) as pool:
+        entering = asyncio.create_task((lease := at_pad(pool)).__aenter__())
+        await until(lambda: state(pool) == "WAITING")
+        assert "typed at the reader" in view(pool).detail
+        assert count(disk) == (0, 0)  # nobody has typed anything yet
+        shim.script(PAD, f"C_Login * typed {PIN}")
+        mine = await entering
+        assert state(pool) == "LEASED"
+        assert statuses(await mine.sign(ECDSA, digests(3))) == {("SIGNED", ""): 3}
+        await lease.__aexit__(None, None, None)
+        await waits(pool)
+    assert [login.pinlen for login in shim.logins()] == [0]
+
+
+async def test_nobody_comes_to_the_pad(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """
+    F12: a login that waits at the pad can be cancelled: the lane is ended within a second, no second C_Login follows, no
+    try is counted however often it happens, and the next person can have the token.
+    """
+    shim.script(PAD, "C_Login * hold 60")
+    async with make_personal(presence=Presence.PAD) as pool:
+        for turn in range(1, 4):
+            entering = asyncio.create_task(at_pad(pool, timeout_s=60).__aenter__())
+            await until(lambda: state(pool) == "WAITING")
+            entering.cancel()
+            began = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await entering
+            await until(lambda: state(pool) == "OPEN")
+            assert time.monotonic() - began < 2.5
+            assert len(shim.logins()) == turn
+            await waits(pool)
+        assert count(disk) == (0, 0)
+        shim.script(PAD, f"C_Login * typed {PIN}")
+        async with at_pad(pool) as lease:
+            assert statuses(await lease.sign(ECDSA, digests(1))) == {("SIGNED", ""): 1}
+
+
+async def test_the_deadline_passes_at_the_pad(make_personal: MakePersonal, shim: Shim) -> None:
+    """F12: who does not come in time is told so at the deadline."""
+    shim.script(PAD, "C_Login * hold 60")
+    async with make_personal(presence=Presence.PAD) as pool:
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as error:
+            await at_pad(pool, timeout_s=0.5).__aenter__()
+        assert error.value.reason == "DEADLINE_EXCEEDED"
+        assert 0.4 < time.monotonic() - began < 1.0
+
+
+async def test_a_wrong_pin_at_the_pad_counts(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """F15, F16: a refusal at the pad is a refusal; after two of three the last try is not asked for."""
+    shim.script(PAD, f"C_Login * typed {WRONG}")
+    async with make_personal(presence=Presence.PAD) as pool:
+        for reason in ("PIN_INCORRECT", "PIN_INCORRECT", "PIN_FINAL_TRY_GUARD"):
+            with pytest.raises(PinRefused) as error:
+                await at_pad(pool).__aenter__()
+            assert error.value.reason == reason
+            await waits(pool)
+    assert count(disk) == (2, 0)
+    assert len(shim.logins()) == 2
+
+
+async def test_a_pin_that_is_not_wanted(make_personal: MakePersonal, shim: Shim) -> None:
+    """A PIN that would be shown for nothing is refused before anything happens; and a missing one where one is wanted."""
+    shim.script(PAD)
+    async with make_personal(presence=Presence.PAD) as pool:
+        with pytest.raises(BadRequest) as error:
+            await pool.lease("card", caller="ann", pin=Pin(PIN), timeout_s=5).__aenter__()
+        assert (error.value.reason, shim.logins()) == ("PIN_AT_PAD", [])
+    async with make_personal() as pool:
+        with pytest.raises(PinRefused) as missing:
+            await at_pad(pool).__aenter__()
+        assert (missing.value.reason, shim.logins()) == ("PIN_INCORRECT", [])
+
+
+async def test_a_reader_without_a_pad(make_personal: MakePersonal, shim: Shim) -> None:
+    """The configuration says pad and the driver does not: a person has to see to it, and nobody waits at it."""
+    async with make_personal(presence=Presence.PAD, wait=False) as pool:
+        await until(lambda: state(pool) == "LOCKED")
+        assert "no pad" in view(pool).detail
+        with pytest.raises(PoolError):
+            await at_pad(pool).__aenter__()
+    assert shim.logins() == []
+
+
+async def test_a_touch_is_waited_for(make_personal: MakePersonal, shim: Shim) -> None:
+    """F12: a signature that waits for a touch shows as WAITING, and LEASED again when it was touched, one by one."""
+    async with make_personal(presence=Presence.TOUCH) as pool:
+        async with pool.lease("card", caller="ann", pin=Pin(PIN), timeout_s=20) as lease:
+            shim.script("C_Sign * hold 20")
+            signing = asyncio.create_task(lease.sign(ECDSA, digests(2)))
+            for number in range(2):
+                await until(lambda: state(pool) == "WAITING")
+                assert "touch" in view(pool).detail
+                shim.script(f"C_Sign {shim.number('C_Sign') + 1} hold 20" if not number else "")  # touched
+                await until(lambda: state(pool) == "LEASED")
+            assert statuses(await signing) == {("SIGNED", ""): 2}
+        await waits(pool)
+
+
+async def test_a_touch_that_nobody_makes(make_personal: MakePersonal, shim: Shim) -> None:
+    """F12: cancelled while it waits for a touch: no signature, the lane gone within two seconds, the token open again."""
+    async with make_personal(presence=Presence.TOUCH) as pool:
+        async with pool.lease("card", caller="ann", pin=Pin(PIN), timeout_s=60) as lease:
+            shim.script("C_Sign * hold 60")
+            signing = asyncio.create_task(lease.sign(ECDSA, digests(1)))
+            await until(lambda: state(pool) == "WAITING")
+            signing.cancel()
+        began = time.monotonic()
+        shim.script("")
+        await until(lambda: state(pool) == "OPEN")
+        assert time.monotonic() - began < 2.5
+        await waits(pool)
+
+
+def test_presence_is_a_persons() -> None:
+    """A service has nobody at the token."""
+    with pytest.raises(ValueError, match="only a person's token"):
+        TokenConfig("seal", MODULE, "card", presence=Presence.TOUCH)
