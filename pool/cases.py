@@ -534,19 +534,21 @@ def _once_more(opened: Opened, given: Given) -> str:
         return answered.code
 
 
-@case("a signature takes")
+@case("a signature by the first key takes")
 def speed(given: Given) -> str:
     opened = Opened(given)
     pair = next(opened.pairs(), None)
     if pair is None:
         return NOT_HERE
     algorithm, times = algorithms(pair[1])[0], []
-    for _ in range(6):
+    for _ in range(10):
         began = time.monotonic()
         opened.sign(*pair, algorithm, _item(algorithm))
         times.append(time.monotonic() - began)
-    median_s = sorted(times[1:])[2]
-    return next((f"< {limit:g} ms" for limit in (10, 100, 1000) if median_s < limit / 1000), "more than a second")
+    least_s = min(times)  # what else the machine does only adds to it
+    return next(
+        (f"< {limit} ms" for limit in (3, 10, 30, 100, 300, 1000) if least_s < limit / 1000), "more than a second"
+    )
 
 
 # ---- the process of one case
