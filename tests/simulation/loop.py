@@ -53,6 +53,14 @@ class Clock:
         self.now += seconds
         self.used += seconds * self.busy
 
+    def sleep(self, seconds: float) -> None:
+        """`time.sleep`: a child pauses, or the loop is held up."""
+        process = self.lane()
+        if process is not None:
+            process.sleep(seconds)
+        else:
+            self.go_on(seconds)
+
     def monotonic_ns(self) -> int:
         """A lane looks at the clock between two things that its parent may see: between them others have their turn."""
         process = self.lane()
@@ -91,7 +99,7 @@ def simulated(clock: Clock) -> Iterator[None]:
         mock.patch.object(time, "monotonic_ns", clock.monotonic_ns),
         mock.patch.object(time, "time", lambda: EPOCH + clock.now),
         mock.patch.object(time, "thread_time", lambda: clock.used),
-        mock.patch.object(time, "sleep", clock.go_on),
+        mock.patch.object(time, "sleep", clock.sleep),
         mock.patch.object(wire, "FENCE", _Fence(clock)),
         mock.patch.object(os, "_exit", _exit),
     ):

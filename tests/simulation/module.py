@@ -19,8 +19,9 @@ from pkcs11.exceptions import PKCS11Error
 from pool.codes import NAMES
 from pool.cryptoki import Refused, Sign
 from pool.fake import Process
-from pool.mechanism import Algorithm
+from pool.mechanism import Algorithm, WrongSignature
 from pool.shown import ckr
+from pool.wire import SIGNATURE_BYTES_MAX
 from tests.simulation import keys
 
 OK, GENERAL_ERROR, DEVICE_ERROR, DEVICE_REMOVED, PIN_INCORRECT, PIN_LOCKED = 0, 0x5, 0x30, 0x32, 0xA0, 0xA4
@@ -172,7 +173,7 @@ class Library:
                         process.sleep(float(argument))
                     else:
                         process.hang()
-                case "" | "after" | "crash-after" | "corrupt" | "zero" | "short" | "absent":
+                case "" | "after" | "crash-after" | "corrupt" | "zero" | "short" | "long" | "absent":
                     pass
                 case _:
                     raise ValueError(f"this module cannot {action}")
@@ -183,6 +184,8 @@ class Library:
                 raise Code(int(argument, 16))
             if action in {"corrupt", "zero", "short", "absent"}:
                 answer = twist(action, answer)
+            if action == "long":
+                answer = twist(argument, answer)
         except Code as raised:
             code = raised.code
         module.seen(process, fn, "leave", number, rv=code)
@@ -225,6 +228,8 @@ class Library:
                     made = session.sign(key, data)
                 except Code as code:
                     raise Refused(NAMES.get(code.code, hex(code.code))) from None
+                if not 0 < len(made) <= SIGNATURE_BYTES_MAX:
+                    raise WrongSignature
                 ctypes.memmove(address, made, len(made))
                 return len(made)
 
@@ -318,7 +323,8 @@ class Session:
             ids, label = where.get(Attribute.ID), where.get(Attribute.LABEL)
             return [PublicKey(n) for n in self.card.keys if ids in {None, n.encode()} and label in {None, n}]
 
-        objects: list[PublicKey] = self.library.asked("C_FindObjectsInit", found)
+        self.library.asked("C_FindObjectsInit", lambda: None)
+        objects: list[PublicKey] = self.library.asked("C_FindObjects", found)
         return objects
 
     def get_key(self, *, object_class: ObjectClass, id: bytes | None, label: str | None) -> "PrivateKey":  # noqa: A002
@@ -361,6 +367,8 @@ class Session:
 
         def twist(action: str, made: bytes) -> bytes:
             said.made = b""  # what it hands over is none
+            if action.isdigit():  # so many bytes more
+                return made + bytes(int(action))
             if action == "short":
                 return made[:-1]
             return bytes(len(made)) if action == "zero" else made[:-1] + bytes([made[-1] ^ 1])

@@ -151,9 +151,9 @@ MUTANTS = (
     ),
     Mutant(
         "the next lane is started before the card was reset",
-        "pool/personal.py",
-        "        try:\n            await self._clean()\n        except ResetFailed as failure:\n            raise StartFailed(",
-        "        try:\n            pass\n        except ResetFailed as failure:\n            raise StartFailed(",
+        "pool/attendant.py",
+        "        try:\n            await self._clean()\n        except ResetFailed as failure:\n            event",
+        "        try:\n            pass\n        except ResetFailed as failure:\n            event",
     ),
     Mutant(
         "a quarantine is not written down",
@@ -188,8 +188,9 @@ MUTANTS = (
     Mutant(
         "found by the simulation: an error while a key is looked for leaves the lane without it",
         "pool/worker.py",
-        "if TABLE.get(problems[ref], Meaning.REQUEST) is not Meaning.REQUEST:",
-        "if False:",
+        '                return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}\n'
+        "        if not each:",
+        "                problems[ref] = ckr(error)\n        if not each:",
     ),
 )
 

@@ -24,7 +24,7 @@ CLOCK.late_s = 0.0
 _ACTIONS = frozenset(
     {
         *("delay", "hang", "return", "after", "crash", "crash-after"),
-        *("exit", "corrupt", "zero", "short", "absent"),
+        *("exit", "corrupt", "zero", "short", "long", "absent", "log"),
     }
 )
 
@@ -76,10 +76,13 @@ class FakeShim(Shim):
         return self.inner.numbers[fn]
 
     def _for(self, fn: str, number: int) -> list[tuple[str, str]]:
+        return [(action, arg) for action, arg in self._all_for(fn, number) if action != "log"]
+
+    def _all_for(self, fn: str, number: int) -> list[tuple[str, str]]:
         return [(action, arg) for name, which, action, arg in self._rules if name == fn and _matches(which, number)]
 
     def _seen(self, process: Process, fn: str, event: str, number: int, **said: Any) -> None:
-        if fn not in LOGGED:
+        if fn not in LOGGED and ("log", "") not in self._all_for(fn, number):
             return
         data = said.get("data")
         fields = {name: said[name] for name in ("act", "rv", "user") if name in said}

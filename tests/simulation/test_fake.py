@@ -169,9 +169,11 @@ def make_pool(store: FakeStore, shim: FakeShim, tmp_path: Path) -> MakePool:
     """As in tests/conftest.py; there is no way round this shim."""
 
     @contextlib.asynccontextmanager
-    async def made(*, wait: bool = True, state: Path = tmp_path / "state", **token: Any) -> AsyncIterator[Pool]:
+    async def made(
+        *, wait: bool = True, state: Path = tmp_path / "state", pool_keys: Any = None, **token: Any
+    ) -> AsyncIterator[Pool]:
         one: TokenConfig = config(store, **{"shim": shim, **token})  # type: ignore[arg-type]
-        async with rig.pool_over(one, state=state, wait=wait) as pool:
+        async with rig.pool_over(one, state=state, wait=wait, keys=pool_keys) as pool:
             if wait:
                 await until(lambda: all(map(lanes_up, pool.snapshot())))
             yield pool
