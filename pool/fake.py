@@ -29,6 +29,8 @@ Load = Callable[[str, "Process"], Any]
 # How long something takes, in seconds: 'exec', 'message' (down), 'answer' (up), 'exit' (until the parent sees it).
 Delay = Callable[[str], float]
 
+FIRST_PID = 1 << 22  # no process of the kernel has this id or a higher one (PID_MAX_LIMIT)
+
 
 class _Over(BaseException):
     """The process has ended: nothing of its code goes on."""
@@ -219,7 +221,7 @@ class Fakes:
     def __init__(self, load: Load, delay: Delay = lambda _what: 0.0) -> None:
         self.delay = delay
         self.living: list[Process] = []
-        self.started = 0
+        self.started = FIRST_PID - 1
         self.errors: list[BaseException] = []  # what nobody caught: a real child says it on stderr
         self.running: Process | None = None  # who has its turn
         self._load = load

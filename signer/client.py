@@ -18,7 +18,7 @@ import random
 import time
 import tomllib
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -255,7 +255,7 @@ class Client:
         answer = await called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
         return list(answer.tokens)
 
-    async def watch_tokens(self) -> AsyncIterator[list[Any]]:
+    async def watch_tokens(self) -> AsyncGenerator[list[Any], None]:
         """The tokens now and after each change, until the service ends the stream."""
         call = self.operator.WatchTokens(op.WatchTokensRequest())
         try:

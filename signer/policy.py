@@ -6,7 +6,7 @@ mistake makes none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +22,7 @@ class Policy:
     by_uri: Mapping[str, Caller]
     denied: frozenset[bytes]  # SHA-256 of client certificates
     roots: tuple[bytes, ...]  # DER
-    groups: Mapping[str, tuple[str, ...]]  # of credentials: name -> its members' names
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of credentials: name -> its members' names
 
     @classmethod
     def of(cls, config: Config) -> "Policy":

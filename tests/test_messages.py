@@ -1,6 +1,6 @@
 """What an operator reads is listed, names its token or lane, and says what to do."""
 
-from pool.token import ADVICE, REFUSAL, State
+from pool.token import ADVICE, IN_USE, REFUSAL, State
 from tests.messages import listed, locking, log_lines, spoken
 
 
@@ -25,8 +25,8 @@ def test_a_log_line_says_what_to_do() -> None:
 
 
 def test_every_state_that_refuses_has_advice() -> None:
-    """A state in which a token is not used by somebody's fault says what to do; OPEN and LEASED pass by themselves."""
-    assert set(ADVICE) == set(REFUSAL) - {State.OPEN, State.LEASED}
+    """A state in which a token is not used by somebody's fault says what to do; OPEN and a person's own pass by themselves."""
+    assert set(ADVICE) == set(REFUSAL) - {State.OPEN} - IN_USE
 
 
 def test_what_locks_a_token_says_how_to_unlock_it() -> None:

@@ -19,7 +19,15 @@ from rich.text import Text
 from signer.v1 import operator_pb2 as pb
 
 RATE_S = 3.0  # signatures of the last seconds: long enough for a card, short enough to see it stop
-_COLOURS = {"READY": "green", "LEASED": "green", "OPEN": "yellow", "TRIPPED": "yellow", "DRAINED": "cyan"}
+_COLOURS = {
+    "READY": "green",
+    "LEASED": "green",
+    "OPEN": "yellow",
+    "WAITING": "yellow",
+    "TRIPPED": "yellow",
+    "UNREACHABLE": "yellow",
+    "DRAINED": "cyan",
+}
 # Nobody but a person gets it out of this state.
 _WANTS_SOMEBODY = frozenset({"ABSENT", "CHANGED", "LOCKED", "QUARANTINED"})
 _UP = frozenset({pb.Lane.State.IDLE, pb.Lane.State.SIGNING})
@@ -65,32 +73,19 @@ def wants_somebody(token: Any) -> bool:
 
 
 def advice(token: Any) -> str:
-    """What to do about it; empty where there is nothing to do."""
+    """The command for it, beside what the service says of it; empty where there is none."""
     state, name = state_of(token), token.name
-    if state == "ABSENT":
-        return "insert it, or see to its reader; it is looked for every second"
-    if state == "CHANGED":
-        return (
-            f"put the configured token back (label {plain(token.label)}); no PIN was sent to this one. If it is the right "
-            "one, its key has no credential yet: paraph credential add"
-        )
-    if state == "LOCKED":
-        last = token.pin_tries_used > token.pin_tries - 2
-        risk = ", which the token may not forgive once more" if last else ""
-        return (
-            f"make sure of its PIN{risk}; then: paraph tokens --unlock {name}{' --override-final-try' if last else ''}"
-        )
-    if state == "QUARANTINED":
-        return f"its signature did not verify, and was withheld: have it examined; then: paraph tokens --unlock {name}"
-    if state == "TRIPPED":
-        return f"it is tried again by itself every 30 s; at once, when it is seen to: paraph tokens --unlock {name}"
+    if state == "LOCKED" and token.pin_tries_used > token.pin_tries - 2:
+        return f"one more refusal may lock it for good; when you are sure: paraph tokens --unlock {name} --override-final-try"
+    if state in {"LOCKED", "QUARANTINED", "TRIPPED"}:
+        return f"when it is seen to: paraph tokens --unlock {name}"
     return f"when it may sign again: paraph tokens --resume {name}" if state == "DRAINED" else ""
 
 
 def summary(tokens: Sequence[Any], rates: Mapping[str, float] | None) -> Text:
     """All of them in a line."""
     states = Counter("for its person" if waits_for_pin(token) else state_of(token) for token in tokens)
-    signing = states["READY"] + states["LEASED"]
+    signing = states["READY"] + states["LEASED"] + states["WAITING"]
     parts = [f"{len(tokens)} token{'s' * (len(tokens) != 1)}, {signing} ready"]
     if states["for its person"]:
         parts.append(f"{states['for its person']} waiting for a person's PIN")

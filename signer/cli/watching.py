@@ -29,7 +29,7 @@ from signer.client import Client, ServiceError
 PICTURE_S = 0.2  # at most so often: an eye sees no more, and a slow line takes no more
 TICK_S = 1.0  # times and rates move on without news
 RETRY_S = 1.0  # while the daemon is away
-SILENT_S = 12.0  # the daemon says something every 5 s: then nobody knows how things are
+SILENT_S = 12.0  # the daemon says something every 5 s: then nobody knows how things are, and it is called anew
 # The daemon is not there, or is going: it may come back. Any other refusal is about who asks, and stays.
 _COMES_BACK = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"})
 # DEC private mode 2026: a terminal that knows it shows nothing of what is between the two before it has all.
@@ -42,8 +42,8 @@ class Feed:
     """What was heard of the tokens last, and what is wrong since; `news` is set by each change of either."""
 
     tokens: list[Any] = field(default_factory=list)
-    heard_s: float = 0.0  # monotonic
-    problem: str = ""
+    is_heard: bool = False  # at least once
+    problem: str = ""  # why what is known may be over; empty while it holds
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, connect: Callable[[], Client]) -> None:
@@ -52,23 +52,27 @@ class Feed:
             # A channel of its own each time: one that found nobody waits longer and longer before it looks again.
             async with connect() as client:
                 try:
-                    async for tokens in client.watch_tokens():
-                        self.tokens, self.heard_s, self.problem = tokens, time.monotonic(), ""
-                        self.news.set()
+                    await self._listen(client)
                     self.problem = "the daemon has ended the connection"
                 except ServiceError as error:
-                    if error.code not in _COMES_BACK or not self.heard_s:
+                    if error.code not in _COMES_BACK or not self.is_heard:
                         raise
                     self.problem = say(error) if error.reason else "the daemon cannot be reached"
+                except TimeoutError:
+                    self.problem = f"the daemon has said nothing for {SILENT_S:.0f} s"
+                    if not self.is_heard:
+                        raise ServiceError("", self.problem, "UNAVAILABLE") from None
             self.news.set()
             await asyncio.sleep(RETRY_S)
 
-    def silence(self, now_s: float) -> str:
-        """Why what is known may be over; empty while it holds."""
-        if self.problem:
-            return self.problem
-        is_quiet = now_s - self.heard_s > SILENT_S
-        return f"the daemon has said nothing for more than {SILENT_S:.0f} s" if is_quiet else ""
+    async def _listen(self, client: Client) -> None:
+        """Until the daemon ends it. Raises `ServiceError`, and TimeoutError where it has fallen silent."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(SILENT_S) as patience, contextlib.aclosing(client.watch_tokens()) as told:
+            async for tokens in told:
+                self.tokens, self.is_heard, self.problem = tokens, True, ""
+                self.news.set()
+                patience.reschedule(loop.time() + SILENT_S)
 
 
 async def watch(connect: Callable[[], Client], *, as_json: bool) -> None:
@@ -117,20 +121,34 @@ async def _pictures(feed: Feed) -> AsyncIterator[None]:
 async def _show(feed: Feed, console: Console) -> None:
     rates = Rates()
     await feed.news.wait()  # nothing is drawn before there is something to show
-    asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, feed.news.set)
-    console.set_alt_screen(True)
-    console.show_cursor(False)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGWINCH, feed.news.set)
+    loop.add_signal_handler(signal.SIGTSTP, _stop, console)
+    loop.add_signal_handler(signal.SIGCONT, _on_screen, console)
+    _on_screen(console)
     try:
         async for _ in _pictures(feed):
-            now_s = time.monotonic()
-            silence = feed.silence(now_s)
-            lines = picture(
-                feed.tokens, {} if silence else rates.look(feed.tokens, now_s), time.time(), silence, console
-            )
+            known = {} if feed.problem else rates.look(feed.tokens, time.monotonic())
+            lines = picture(feed.tokens, known, time.time(), feed.problem, console)
             _write(_BEGIN + _HOME + f"{_REST_OF_LINE}\r\n".join(lines) + _REST_OF_LINE + _REST_OF_SCREEN + _END)
     finally:
-        console.show_cursor(True)
-        console.set_alt_screen(False)
+        _off_screen(console)
+
+
+def _on_screen(console: Console) -> None:
+    console.set_alt_screen(True)
+    console.show_cursor(False)
+
+
+def _off_screen(console: Console) -> None:
+    console.show_cursor(True)
+    console.set_alt_screen(False)
+
+
+def _stop(console: Console) -> None:
+    """Ctrl-Z: the shell gets its terminal as it was, until it lets us go on."""
+    _off_screen(console)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def picture(tokens: Sequence[Any], rates: dict[str, float], now_s: float, silence: str, console: Console) -> list[str]:
@@ -155,7 +173,7 @@ def picture(tokens: Sequence[Any], rates: dict[str, float], now_s: float, silenc
 
 async def _print_lines(feed: Feed, make: Callable[[Feed], list[str]]) -> None:
     async for _ in _pictures(feed):
-        if feed.heard_s:
+        if feed.is_heard:
             for line in make(feed):
                 _write(line + "\n")
 
@@ -170,15 +188,14 @@ class _Lines:
 
     def json(self, feed: Feed) -> list[str]:
         """One object, where anything is another than before."""
-        silence = feed.silence(time.monotonic())
-        told = {"live": not silence, "problem": silence, "tokens": [as_dict(token) for token in feed.tokens]}
+        told = {"live": not feed.problem, "problem": feed.problem, "tokens": [as_dict(token) for token in feed.tokens]}
         before, self._last = self._last, json.dumps(told)
         return [] if self._last == before else [self._last]
 
     def changes(self, feed: Feed) -> list[str]:
         """A line for each token whose state, or the reason for it, is another one than before."""
         moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        silence, found = feed.silence(time.monotonic()), []
+        silence, found = feed.problem, []
         if bool(silence) != bool(self._silence):
             found.append(f"{moment} NOT LIVE: {plain(silence)}" if silence else f"{moment} live again")
         self._silence = silence

@@ -42,7 +42,7 @@ asyncio.run(main())
 def programs() -> set[str]:
     """What is started as a child, by the source."""
     files = [path for package in ("pool", "signer") for path in (ROOT / package).rglob("*.py")]
-    return {word for path in files for word in re.findall(r'Child\.start\(\s*"([a-z_.]+)"', path.read_text())}
+    return {word for path in files for word in re.findall(r'\.start\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text())}
 
 
 def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -> None:

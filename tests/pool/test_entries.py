@@ -186,8 +186,13 @@ class Told:
         )
 
 
-async def strikes(store: Store, directory: Path, plan: list[tuple[str, str]], calm_s: float) -> Told:
-    """Each (entry, action) of the plan in turn, under load; AssertionError where anything but the card's lane suffers."""
+async def strikes(
+    store: Store, directory: Path, plan: list[tuple[str, str]], calm_s: float, pause_s: float = 0.0
+) -> Told:
+    """
+    Each (entry, action) of the plan in turn, under load; AssertionError where anything but the card's lane suffers. With
+    `pause_s` between two of them: a start of a process takes a tenth of a second of a processor.
+    """
     async with struck(store, directory) as (card, others), load(card.pool, others) as beside:
         await asyncio.sleep(calm_s)
         calm = len(beside.times)
@@ -198,6 +203,7 @@ async def strikes(store: Store, directory: Path, plan: list[tuple[str, str]], ca
             seconds = await card.strike(entry, action)
             assert seconds <= BACK_S, (entry, action, seconds)
             took.append(seconds)
+            await asyncio.sleep(pause_s)
         assert beside.wrong == []
         assert [pids(card.pool, label) for label in "bcd"] == quiet
         zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]

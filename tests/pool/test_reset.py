@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pool import Pin, TokenConfig
-from pool.reader import ResetFailed, reset_card
+from pool.pcsc import Seen
+from pool.reader import ReaderError, ResetFailed, look, reset_card
 from tests.pool.persons import leased, log_of, waits
 from tests.pool.rig import children, config, gone, pids, pool_over, until, view
 from tests.shim import Shim
@@ -139,6 +140,21 @@ async def test_a_reset_that_fails_is_told(pcsc: Pcsc, answer: str, words: str) -
     with pytest.raises(ResetFailed, match=words):
         await reset_card(token(pcsc))
     assert children() == []
+
+
+async def test_a_service_that_refuses_us(pcsc: Pcsc) -> None:
+    """F49: pcscd refuses the daemon's user (polkit): it is told apart from one that is down, with what to do."""
+    pcsc.answer("SCardEstablishContext 8010006a")
+    with pytest.raises(ReaderError, match="allow this user by a polkit rule") as error:
+        await look(token(pcsc))
+    assert error.value.why == "denied"
+    pcsc.answer("SCardEstablishContext 8010001d")
+    with pytest.raises(ReaderError) as error:
+        await look(token(pcsc, environment=pcsc.environment | {"PCSCLITE_CSOCK_NAME": "/nowhere"}))
+    assert error.value.why == "down"
+    pcsc.answer("SCardGetStatusChange 8010000a")  # nothing has happened
+    assert await look(token(pcsc)) == Seen(is_known=True, has_card=True, count=1)
+    assert not (await look(token(pcsc, reader="Another 00 00"))).is_known
 
 
 async def test_a_library_that_is_not_there(pcsc: Pcsc, tmp_path: Path) -> None:

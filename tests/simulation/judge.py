@@ -1,14 +1,16 @@
 """
 What may never happen, judged by the cards' own logs and what is really on the disk (RELIABILITY: invariants I1 to I8).
 
-    I1  a card signs only what somebody has asked, and of a person's key what she has allowed, for as long as that lives
+    I1  a card signs only what somebody has asked, and of a person's key what she has allowed, for as long as that lives;
+        nobody comes to a card that is open for somebody else, or that has made a wrong signature
     I2  for an item of a request one signature at most is ever given out, and a card is not asked again where it may have
         signed, unless the caller was told INDETERMINATE, or nobody could be told, and has asked again
     I3  what was answered is answered again, the same bytes
     I4  a card signs only under an open INTENT, and what is given out as signed is in an OUTCOME, both on the disk
-    I5  a token that nobody disturbs is in service, with all its lanes, whatever happens to the others
+    I5  a token that nobody disturbs is in service, whatever happens to the others; a lane is up with all keys, or not at
+        all; a breaker opens for five losses of a lane, and each counts once; in the end everything comes back
     I6  no PIN is in the log or in an error
-    I7  every answer comes by its deadline and a second; nothing waits beside idle lanes
+    I7  every answer comes by its deadline and a second; nothing waits beside idle lanes, and no item is lost
     I8  no card loses more tries of its PIN than people have given
 """
 
@@ -91,6 +93,7 @@ class Guard:
     is_foreign: bool = False
     refused: int = 0  # since a person has last allowed a try
     unclear: int = 0
+    is_wrong: bool = False  # it made a wrong signature, which is written down, and nobody has looked at it since
     visits: int = 0  # PINs that people have brought
     logins: int = 0
     overrides: int = 0
@@ -101,7 +104,7 @@ class Judge:
         self._clock = clock
         self.requests: dict[str, Request] = {}
         self.asked: dict[bytes, list[tuple[Request, int]]] = {}  # who has named a digest, and where
-        self.open: dict[tuple[str, int], Intent] = {}
+        self.open: dict[tuple[str, int], list[Intent]] = {}  # of each item, oldest first
         self._by_sequence: dict[int, list[Intent]] = {}
         self.signs: dict[tuple[str, int], list[tuple[Intent, Signed]]] = {}
         self.durable: dict[tuple[str, int], bytes] = {}
@@ -132,10 +135,9 @@ class Judge:
         fields, made = entry.fields, []
         for place in (place for start, stop in fields["items"] for place in range(start, stop)):
             key = (fields["request"], place)
-            if key in self.open:
-                raise Violation(f"I4: item {place} of {key[0]} is under two open INTENTs")
-            self.open[key] = Intent(*key, fields["attempt"], fields["token"])
-            made.append(self.open[key])
+            # Two may be open: the lane of the first was lost before it was written, and its OUTCOME comes after it.
+            self.open.setdefault(key, []).append(Intent(*key, fields["attempt"], fields["token"]))
+            made.append(self.open[key][-1])
         self._by_sequence[sequence] = made
 
     def _decided(self, entry: Entry) -> None:
@@ -148,29 +150,38 @@ class Judge:
             for place, signature in zip(places, part.signatures, strict=True):
                 if signature and self.durable.setdefault((name, place), signature) != signature:
                     raise Violation(f"I2: two signatures for item {place} of {name} are on the disk")
+            if any(reason == "SIGNATURE_INVALID" for _, reason in part.problems.values()):
+                self.guard_of(part.token).is_wrong = True
         if entry.closes:
             for intent in self._by_sequence.pop(entry.intent):
-                self.open.pop((intent.request, intent.place), None)
+                key = (intent.request, intent.place)
+                self.open[key].remove(intent)
+                if not self.open[key]:
+                    del self.open[key]
 
     # ---- cards
 
-    def of(self, digest: bytes) -> tuple[Request, int] | None:
-        """Whose digest it is: of several, theirs who has an open INTENT for it."""
+    def of(self, digest: bytes, token: str = "") -> tuple[Request, int] | None:
+        """Whose digest it is: of several, theirs who has an open INTENT for it, with this token."""
         found = self.asked.get(digest, [])
-        under = (each for each in found if (each[0].name, each[1]) in self.open)
-        return next(under, found[0] if found else None)
+        under = [each for each in found if (each[0].name, each[1]) in self.open]
+        by_token = [each for each in under if self.open[each[0].name, each[1]][-1].token == token]
+        return next(iter([*by_token, *under, *found]), None)
 
     def c_sign(self, pid: int, token: str, said: Signed) -> None:
         """A card is about to sign."""
         self.counts["C_Sign"] += 1
-        found = self.of(said.data)
+        found = self.of(said.data, token)
         if found is None:
             raise Violation("I1: a card signs what nobody has asked for")
         request, place = found
         what = f"item {place} of {request.name}"
-        intent = self.open.get((request.name, place))
-        if intent is None:
+        intents = self.open.get((request.name, place))
+        if not intents:
             raise Violation(f"I4: a card signs {what} without an open INTENT on the disk")
+        intent = intents[-1]
+        if any(before.signs for before in intents[:-1]):
+            raise Violation(f"I2: a card signs {what}, which another lane may be signing")
         if intent.token != token:
             raise Violation(f"I4: {token} signs {what}, the INTENT names {intent.token}")
         if intent.signs:
@@ -221,6 +232,8 @@ class Judge:
         guard = self.guards[card.serial]
         if guard.is_foreign:
             raise Violation(f"I8: a PIN is sent to {card.serial}, which is not the card of {token}")
+        if guard.is_wrong and not said.is_context:
+            raise Violation(f"I1: {token} is logged in to, which has made a wrong signature")
         if said.is_context:  # with the PIN that this lease was given for
             return
         guard.logins += 1
@@ -245,16 +258,29 @@ class Judge:
                 guard.refused += 1
         self.check_pins()
 
+    def guard_of(self, token: str) -> Guard:
+        """Of the card that is the token's own."""
+        return next(one for one in self.guards.values() if one.card.label == token and not one.is_foreign)
+
+    def opened(self, pid: int, card: Card) -> None:
+        """A process speaks to a card for the first time."""
+        if card.is_open and card.open_for != pid and self.guards[card.serial].is_personal:
+            raise Violation(f"I1: the card of {card.label} is still open for somebody else")
+
     def check_pins(self) -> None:
         for guard in self.guards.values():
             if guard.card.wrong >= guard.card.tries and not guard.overrides:
                 raise Violation(f"I8: the PIN of {guard.card.label} is locked, and nobody has overridden its guard")
 
     def granted(self, card: Card, *, override: bool = False) -> None:
-        """A person has unlocked the token."""
+        """A person has unlocked the token whose PIN was refused."""
         guard = self.guards[card.serial]
         guard.refused = guard.unclear = 0
         guard.overrides += override
+
+    def examined(self, card: Card) -> None:
+        """A person has unlocked the token that made a wrong signature."""
+        self.guards[card.serial].is_wrong = False
 
     # ---- callers
 

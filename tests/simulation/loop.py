@@ -20,6 +20,7 @@ from unittest import mock
 from pool import wire
 
 TURN_S = 0.0001  # at most, that a turn of the loop takes
+FENCE_S = 0.0005  # at most, that a lane stands between two steps that its parent may see
 LATE_S = (0.0, 1e-6, 1e-4, 0.002)  # at most, that a timer comes late: one of these for a whole run
 THREAD_S = 0.004  # at most, until a thread's function runs, and again until its answer is seen
 STALL_S = 0.25  # at most, that the loop is held up for
@@ -68,8 +69,8 @@ class _Fence:
 
     def __enter__(self) -> None:
         process = self._clock.lane()
-        if process is not None and self._clock.chance.random() < 0.3:
-            process.sleep(self._clock.chance.random() * TURN_S)
+        if process is not None and self._clock.chance.random() < 0.5:
+            process.sleep(self._clock.chance.random() * FENCE_S)
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -90,7 +91,7 @@ def simulated(clock: Clock) -> Iterator[None]:
         mock.patch.object(time, "monotonic_ns", clock.monotonic_ns),
         mock.patch.object(time, "time", lambda: EPOCH + clock.now),
         mock.patch.object(time, "thread_time", lambda: clock.used),
-        mock.patch.object(time, "sleep", lambda _seconds: None),  # a probe's pause between two looks
+        mock.patch.object(time, "sleep", clock.go_on),
         mock.patch.object(wire, "FENCE", _Fence(clock)),
         mock.patch.object(os, "_exit", _exit),
     ):

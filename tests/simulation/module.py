@@ -24,6 +24,7 @@ from pool.shown import ckr
 from tests.simulation import keys
 
 OK, GENERAL_ERROR, DEVICE_ERROR, DEVICE_REMOVED, PIN_INCORRECT, PIN_LOCKED = 0, 0x5, 0x30, 0x32, 0xA0, 0xA4
+MECHANISM_INVALID = 0x70
 SESSION_INVALID, TOKEN_NOT_PRESENT, ALREADY_LOGGED_IN, NOT_LOGGED_IN = 0xB3, 0xE0, 0x100, 0x101
 CONTEXT_SPECIFIC = 2
 _P256 = bytes.fromhex("06082a8648ce3d030107")
@@ -84,6 +85,7 @@ class Card:
     sign_s: Callable[[], float] = lambda: 0.0
     wrong: int = 0  # refused PINs since the last right one
     is_open: bool = False  # the card itself: to whoever speaks to it, until it is reset or loses its power
+    open_for: int = 0  # the process that gave the PIN
     inserted: int = 0  # sessions of an earlier insertion are worth nothing
     signs: list[Signed] = field(default_factory=list)
     logins: list[Login] = field(default_factory=list)
@@ -150,13 +152,13 @@ class Library:
         what = said.get("said")
         if what is not None:
             (said["card"].signs if isinstance(what, Signed) else said["card"].logins).append(what)
-        module.seen(process, fn, "enter", number, **said)
         rules = module.rules(fn, number)
-        for action, argument in rules:
-            if action == "delay":
-                process.sleep(float(argument))
-        code, answer = OK, None
         action, argument = next((rule for rule in rules if rule[0] != "delay"), ("", ""))
+        module.seen(process, fn, "enter", number, act=action or None, **said)
+        for each, seconds in rules:
+            if each == "delay":
+                process.sleep(float(seconds))
+        code, answer = OK, None
         try:
             match action:
                 case "return":
@@ -262,7 +264,7 @@ class Token:
                 raise Code(TOKEN_NOT_PRESENT)
             return Session(library, slot, slot.card)
 
-        session: Session = library.asked("C_OpenSession", opened)
+        session: Session = library.asked("C_OpenSession", opened, card=slot.card)
         if user_pin is not None:
             session.login(user_pin)
         return session
@@ -282,8 +284,7 @@ class Session:
 
     def close(self) -> None:
         def logout() -> None:
-            self.library.logged_in.discard(id(self.card))
-            self.card.is_open = self.card.is_open and self.slot.card is not self.card
+            self.library.logged_in.discard(id(self.card))  # what the card makes of it is up to its driver
 
         if id(self.card) in self.library.logged_in:
             self.library.asked("C_Logout", logout)
@@ -306,7 +307,7 @@ class Session:
             card.wrong += 1
             raise Code(GENERAL_ERROR if card.lies else PIN_INCORRECT)
         card.wrong = 0
-        card.is_open = True
+        card.is_open, card.open_for = True, self.library.process.pid
         self.library.logged_in.add(id(card))
 
     def get_objects(self, where: dict[Attribute, Any]) -> list["PublicKey"]:
@@ -352,7 +353,9 @@ class Session:
             self.check()
             if id_of(self) not in self.library.logged_in:
                 raise Code(NOT_LOGGED_IN)
-            raw, said.made = keys.signature(key.name, data, card.made[data])
+            raw, said.made = made = keys.signature(key.name, data, card.made[data])
+            if not made[0]:
+                raise Code(MECHANISM_INVALID)
             card.made[data] += 1
             return raw
 
@@ -376,12 +379,14 @@ def id_of(session: Session) -> int:
 
 
 class PublicKey:
-    key_type = KeyType.EC
-
     def __init__(self, name: str) -> None:
         self.id, self.label = name.encode(), name
+        self.key_type = KeyType.RSA if keys.is_rsa(name) else KeyType.EC
 
     def __getitem__(self, attribute: Attribute) -> bytes:
+        if self.key_type is KeyType.RSA:
+            modulus, exponent = keys.numbers(self.label)
+            return {Attribute.MODULUS: modulus, Attribute.PUBLIC_EXPONENT: exponent}[attribute]
         point = keys.point(self.label)
         return {Attribute.EC_PARAMS: _P256, Attribute.EC_POINT: b"\x04" + bytes([len(point)]) + point}[attribute]
 

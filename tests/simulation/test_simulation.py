@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.world import play
+from tests.test_layers import imports
 
 SEEDS = 200
-PARTS = 4
+PARTS = 10
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -36,3 +37,18 @@ def test_a_seed_replays_exactly() -> None:
         told.append(done.stdout)
     assert told[0] == told[1]
     assert len(told[0].splitlines()) > 100
+
+
+def test_time_has_one_place() -> None:
+    """
+    The simulated clock reaches whoever asks the module `time`: nobody in pool or signer has taken a function out of it.
+    What takes the wall's time from `datetime` is not on a signature's way, or is handed a clock (signer/clock.py).
+    """
+    taken = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for package in ("pool", "signer")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for name in imports(path.read_text())
+        if name.startswith("time.")
+    ]
+    assert taken == []

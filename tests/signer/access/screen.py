@@ -13,6 +13,7 @@ class Screen:
         self.has_cursor = True
         self.pictures = 0  # begun with the mode that shows nothing before its end
         self.colours: set[str] = set()
+        self.picture = ""  # the last one that was written whole
         self.before = ""  # what stood on the other screen when it was left
         self._lines = [" " * columns for _ in range(rows)]
         self._row = self._column = 0
@@ -64,6 +65,7 @@ class Screen:
             self.has_cursor = letter == "h"
         elif numbers == "?2026":
             self.pictures += letter == "h"
+            self.picture = self.text if letter == "l" else self.picture
         else:
             raise AssertionError(f"no screen of ours knows ESC[{numbers}{letter}")
 

@@ -161,6 +161,7 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "no lane": ("lanes = 1", "lanes = 0", "token[0].lanes: "),
     "too many lanes": ("lanes = 1", "lanes = 65", "token[0].lanes: "),
     "lanes no number": ("lanes = 1", 'lanes = "many"', "token[0].lanes: "),
+    "two lanes in a reader": ("lanes = 1", "lanes = 2\nreader = 'Reader 0'", "token[0]: a token with a reader is a card"),
     "tries": ("lanes = 1", "pin_tries = 0", "token[0].pin_tries: "),
     "time": ("lanes = 1", "sign_timeout_s = 0", "token[0].sign_timeout_s: "),
     "endless time": ("lanes = 1", "sign_timeout_s = inf", "token[0].sign_timeout_s: "),

@@ -75,7 +75,7 @@ def next_signs(rig: Rig, rule: str, count: int = 1) -> None:
 def _deadline_s(rpc: str, asked_s: float | None) -> float:
     """How long a call is given by the gatekeeper."""
     caller = ConfiguredCaller(name="portal", role="submit", rpcs=frozenset(SUBMIT))
-    policy = Policy({"portal": caller}, {}, frozenset(), ())
+    policy = Policy({"portal": caller}, {}, frozenset(), (), {})
     clock: Any = SimpleNamespace(monotonic=lambda: 1_000.0, wall=Clock().wall)
     peers: Any = SimpleNamespace(identify=lambda _: caller)
     context: Any = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: asked_s)

@@ -24,13 +24,14 @@ import pytest
 from rich.console import Console
 
 from signer.cli.board import Rates, advice, age, board, plain, summary
-from signer.cli.watching import SILENT_S, Feed, picture
+from signer.cli.watching import SILENT_S, picture
 from signer.client import Profile
 from signer.operator import WATCH_QUIET_S
 from signer.sync import SyncClient
 from signer.v1 import operator_pb2 as pb
 from tests.daemon import REPOSITORY, Rig, Token, running, until
 from tests.shim import Shim
+from tests.signer.access.calls import Caller
 from tests.signer.access.screen import Screen
 from tests.signer.people.terminal import ENVIRONMENT, profile
 from tests.softhsm import MODULE
@@ -109,11 +110,11 @@ class Watching:
         while True:
             place = 0
             for text in texts:
-                place = self.screen.text.find(text, place) + len(text) if place >= 0 else -1
+                place = self.screen.picture.find(text, place) + len(text) if place >= 0 else -1
                 place = -1 if place < len(text) else place
             if place >= 0 and self.screen.is_other:
-                return self.screen.text
-            assert time.monotonic() < end and self._read(end), f"no {texts} on:\n{self.screen.text}"
+                return self.screen.picture
+            assert time.monotonic() < end and self._read(end), f"no {texts} on:\n{self.screen.picture}"
 
     def resize(self, columns: int, rows: int) -> None:
         old, self.screen = self.screen, Screen(columns, rows)
@@ -190,10 +191,13 @@ def test_the_picture(pool: Rig, tmp_path: Path) -> None:
         assert line_of(text, "stick")[1:3] == ["!", "LOCKED"]
         assert line_of(text, "stick")[-3:] == ["1", "of", "3"]
         watching.shows(
-            "stick", "why: the token refused the PIN", "next: make sure of its PIN; then: paraph tokens --unlock stick"
+            "stick",
+            "why: the token refused the PIN",
+            "check its PIN file",
+            "next: when it is seen to: paraph tokens --unlock stick",
         )
-        watching.shows("gone", "! ABSENT", "next: insert it, or see to its reader")
-        watching.shows("swapped", "! CHANGED", "next: put the configured token back (label other); no PIN was sent")
+        watching.shows("gone", "! ABSENT", "why: no token answers to its label", "insert it or start its reader")
+        watching.shows("swapped", "! CHANGED", "put the configured token back", "it was sent no PIN")
         watching.shows("ada-stick", "OPEN", "it waits for its person's PIN")
         assert watching.screen.colours
         assert not watching.screen.has_cursor
@@ -204,13 +208,13 @@ def test_under_load(pool: Rig, tmp_path: Path) -> None:
     with Watching(profile(tmp_path, pool, "operator")) as watching, load(pool.profile("portal")):
         watching.shows("1 of 1, 1 busy", "2 of 2, 2 busy")
         until(lambda: 3 <= rate(watching, "card") <= 1 / SLOW_S and rate(watching, "rack-hsm") > 50, 15)
-        assert line_of(watching.screen.text, "stick")[8] == "-"
+        assert line_of(watching.screen.picture, "stick")[8] == "-"
 
 
 def rate(watching: Watching, token: str) -> float:
     """NOW/S of a token with a busy lane, after a while in which the picture may have changed."""
     watching.look(0.3)
-    words = line_of(watching.screen.text, token)
+    words = line_of(watching.screen.picture, token)
     now = words[words.index("busy") + 1] if "busy" in words else "0"
     return 0.0 if now == "-" else float(now.replace(",", ""))
 
@@ -260,6 +264,18 @@ def test_the_terminal_is_left_as_it_was(by: int | None, code: int, pool: Rig, tm
         assert "rack-hsm" in watching.screen.before
 
 
+def test_ctrl_z_gives_the_terminal_back(pool: Rig, tmp_path: Path) -> None:
+    """Stopped, it leaves the screen as it was; going on, it is back on its own."""
+    with Watching(profile(tmp_path, pool, "operator")) as watching:
+        watching.shows("live", "rack-hsm")
+        watching.process.send_signal(signal.SIGTSTP)
+        until(lambda: watching.look(0.05) or not watching.screen.is_other, 5)
+        assert watching.screen.has_cursor
+        watching.process.send_signal(signal.SIGCONT)
+        until(lambda: watching.look(0.05) or watching.screen.is_other, 5)
+        watching.shows("live", "rack-hsm", timeout_s=5)
+
+
 def test_a_restart_is_survived(tmp_path: Path) -> None:
     """The daemon is killed and started again: the picture stays and says that it is not live; then it is again, by itself."""
     rig = Rig()
@@ -306,6 +322,7 @@ def test_json_is_a_line_a_change(pool: Rig, tmp_path: Path) -> None:
         first = json.loads(seen[0])
         assert (first["live"], first["problem"], len(first["tokens"])) == (True, "", 6)
         assert {"pin_tries_used", "pin_tries", "personal", "since", "detail", "lanes"} <= first["tokens"][0].keys()
+        assert not select.select([process.stdout], [], [], 1.5)[0], "a line without a change"
         for what, state in (("drain", "DRAINED"), ("resume", "READY")):
             change(pool, what, "card")
             until(lambda: seen.append(process.stdout.readline()) or state_in(seen[-1], "card") == state, 15)  # noqa: B023
@@ -356,13 +373,15 @@ def drawn(*tokens: Any, columns: int = 200) -> str:
 
 @pytest.mark.parametrize("state", [name for name in pb.Token.State.keys() if name != "STATE_UNSPECIFIED"])  # noqa: SIM118
 def test_every_state_says_what_to_do(state: str) -> None:
-    """Each state in which a token does not sign says what to do, or what it waits for; a command names the token."""
-    shown = drawn(token(state=state, detail="" if state in {"OPEN", "READY"} else "so it is"))
+    """Each state is shown by its word and with what the service says; a command is given whole, with the token's name."""
+    shown = drawn(token(state=state, detail="so it is; do this"))
     assert state in shown
-    assert ("next:" in shown or "it is being opened" in shown) is (state not in {"READY", "LEASED"})
+    assert "why: so it is; do this" in shown
+    commands = {"LOCKED": "--unlock t", "QUARANTINED": "--unlock t", "TRIPPED": "--unlock t", "DRAINED": "--resume t"}
+    assert ("next:" in shown) is (state in commands)
+    assert f"paraph tokens {commands.get(state, '')}" in shown or state not in commands
     assert ("! needs you: t" in shown) is (state in {"ABSENT", "CHANGED", "LOCKED", "QUARANTINED"})
-    if "paraph tokens --" in shown:
-        assert shown.rstrip().endswith((" t", "t --override-final-try"))
+    assert "it is being opened" in drawn(token(state="OPEN"))
 
 
 @pytest.mark.parametrize(("used", "override"), [(0, False), (1, False), (2, True), (3, True)])
@@ -407,14 +426,24 @@ def test_ages() -> None:
     assert age("junk", 0) == "?"
 
 
-def test_silence_is_told() -> None:
-    """A daemon that says nothing for 12 s, though it says something every 5 s, is not taken for a pool that stands still."""
-    feed = Feed(heard_s=100.0)
-    assert not feed.silence(100.0 + SILENT_S)
-    assert "has said nothing" in feed.silence(100.1 + SILENT_S)
-    feed.problem = "gone"
-    assert feed.silence(100.0) == "gone"
+def test_silence_is_told(pool: Rig, tmp_path: Path) -> None:
+    """
+    A daemon says every 5 s that its picture still holds. One that says nothing for longer is not taken for a pool that
+    stands still: it is told, and called anew until it answers.
+    """
+    with Caller(pool, "operator") as operator:
+        answers = operator.operator.WatchTokens(pb.WatchTokensRequest(), timeout=WATCH_QUIET_S * 2)
+        first, began = next(answers), time.monotonic()
+        assert (next(answers), time.monotonic() - began < WATCH_QUIET_S + 2) == (first, True)
+        answers.cancel()
     assert WATCH_QUIET_S * 2 < SILENT_S
+    script = "import signer.cli.watching as w; w.SILENT_S = 1.0; from signer.__main__ import main; main()"
+    words = ["-c", script, "tokens", "--watch", "--json", "--profile", str(profile(tmp_path, pool, "operator"))]
+    with piped([sys.executable, *words]) as process:
+        told = [json.loads(process.stdout.readline()) for _ in range(3)]
+        assert [(each["live"], each["problem"]) for each in told] == [
+            (True, ""), (False, "the daemon has said nothing for 1 s"), (True, ""),
+        ]  # fmt: skip
 
 
 def test_a_window_that_is_too_low() -> None:

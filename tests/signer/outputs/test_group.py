@@ -22,12 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from pool import Key
+from pool import Busy, Key, Unavailable
 from signer import group
 from signer.config import ConfigError, Group
 from signer.credential import Credential, Output, Purpose, State
 from signer.errors import Refusal
 from signer.gate import Gate
+from signer.local import sign_pdf
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, Token, running, until
@@ -186,6 +187,25 @@ def test_a_repeat_is_the_same_member_s(output: str, portal: Caller, only: Callab
     assert [one.item.signature for one in found.items] == [one.signature for one in first.value.items]
     other = portal.sign(ask(credential="seals", output=output, request_id=request.request_id, digests=[digest(1)]))
     assert other.reason == "IDEMPOTENCY_MISMATCH"
+
+
+def test_on_a_stream(portal: Caller, only: Callable[..., None]) -> None:
+    """StreamDigests, too: each request of a stream has a member, whose certificate is in its answer."""
+    only("fast-1", "fast-2")
+    requests = [ask(credential="seals", digests=digests(5, 10 * number)) for number in range(4)]
+    answers = list(portal.signing.StreamDigests(iter(requests), timeout=10))
+    found = [signed_by(Answer("OK", value=each), digests(5, 10 * n)) for n, each in enumerate(answers)]
+    assert len(found) == len(requests)
+    assert set(found) <= {"fast-1", "fast-2"}
+
+
+async def test_a_local_document_names_a_member(rig: Rig, portal: Caller, tmp_path: Path) -> None:
+    """What the client prepares itself is for one certificate: of a group it is told so, before anything is written."""
+    shown = portal.signing.GetCredential(pb.GetCredentialRequest(credential="seals"), timeout=5)
+    async with rig.client() as client:
+        with pytest.raises(ValueError, match="seals is a group: name one of its members"):
+            await sign_pdf(client, shown, tmp_path / "none.pdf", tmp_path / "signed.pdf")
+    assert not list(tmp_path.iterdir())
 
 
 # ---- a member that fails
@@ -421,6 +441,8 @@ def test_members_are_seals_alike(other: dict[str, Any], said: str) -> None:
 def test_which_errors_lead_to_the_next() -> None:
     """What is wrong with the request is told at once, and not once for each member."""
     assert group.may_go_on(Refusal("CERT_EXPIRED"))
+    assert group.may_go_on(Busy("BACKLOG_FULL", 1.0))
+    assert group.may_go_on(Unavailable("TOKEN_ABSENT"))
     for reason in ("IDEMPOTENCY_MISMATCH", "DIGEST_LENGTH", "DEADLINE_EXCEEDED", "AUDIT_UNWRITABLE", "PDF_REJECTED"):
         assert not group.may_go_on(Refusal(reason))
     first, second = Refusal("CREDENTIAL_CHANGED"), Refusal("CERT_EXPIRED")
