@@ -14,9 +14,11 @@ from pathlib import Path
 from pool.cases import CASES, Given
 from pool.profile import profile
 from tests import softhsm
+from tests.card.client import has_card
 from tests.card.pcscd import OPENSC, Pcscd
 from tests.card.piv import PIN as PIV_PIN
 from tests.card.piv import Card
+from tests.daemon import until
 from tests.opencryptoki import Opencryptoki
 from tests.tpm import Tpm
 
@@ -83,8 +85,20 @@ def open_sc() -> Iterator[Asked]:
         card.add(reference, kind, "card")
     with Pcscd("reader") as pcscd:
         reader = pcscd["reader"]
-        reader.insert(card)
-        hands = {"pull": reader.remove, "put back": lambda: reader.insert(card)}
+
+        def sees_card() -> bool:
+            return has_card(pcscd.environment, reader.name)
+
+        def pull() -> None:
+            reader.remove()
+            until(lambda: not sees_card(), 5, "pcscd sees that the card is gone")
+
+        def put_back() -> None:
+            reader.insert(card)
+            until(sees_card, 5, "pcscd sees the card")
+
+        put_back()
+        hands = {"pull": pull, "put back": put_back}
         given = Given(str(OPENSC), "card", PIV_PIN, wrong_pins=True, hands=True)
         yield Asked(given, pcscd.environment, lambda what: hands[what](), card.unblock)
 

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pool import Pin, Pool, PoolError, TokenConfig, TokenView, TryRefused
+from tests.card.client import has_card
 from tests.card.pcscd import OPENSC, Pcscd
 from tests.card.piv import PIN as PIV_PIN
 from tests.card.piv import PIN_REF, Card
+from tests.daemon import until as seen
 from tests.opencryptoki import Opencryptoki
 from tests.shim import Shim
 from tests.softhsm import MODULE, PIN, Store
@@ -144,6 +146,7 @@ class Piv:
         self.card = Card()
         self.card.add(0x9A, "p256", "card")
         pcscd["reader"].insert(self.card)
+        seen(lambda: has_card(pcscd.environment, pcscd["reader"].name), 5, "pcscd sees the card")
         self.environment, self.pin = pcscd.environment, PIV_PIN
 
     def fresh(self) -> None:
