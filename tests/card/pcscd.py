@@ -134,6 +134,7 @@ class Pcscd:
         answer, fds = self._ask(str(port)) if self.pid else ("pcscd does not run", [])
         if not fds:
             raise OSError(answer or "the namespace is gone")
+        os.set_inheritable(fds[0], False)  # what is passed is inherited otherwise, and a card would stay in
         return socket.socket(fileno=fds[0])
 
     def _answers(self) -> bool:
