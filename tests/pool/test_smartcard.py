@@ -189,7 +189,7 @@ async def test_a_card_that_is_swapped_while_its_lane_waits(
         assert error.reason in {"TOKEN_CHANGED", "TOKEN_ABSENT", "TOKEN_REMOVED", "PIN_UNCLEAR"}
         if is_fast:
             await pull(pcscd)
-            pcscd["desk"].insert(other.card)
+            await insert(pcscd, other.card)
         await until(lambda: state(pool) == "CHANGED", 10)
     assert pins(other.card) == 0
     assert tries(other.card) == 3
