@@ -72,4 +72,5 @@ def say(error: ServiceError) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < _MINUTE_S else f"{math.ceil(seconds / 60)} minutes"
+    # The service rounds to whole seconds, upwards: a quarter of an hour may come as 900.7 s.
+    return f"{seconds:.1f} s" if seconds < _MINUTE_S else f"{math.ceil((seconds - 1) / 60)} minutes"

@@ -279,7 +279,7 @@ def test_f40_slow_and_half_open_handshakes(rig: Rig, portal: Caller) -> None:
             began = time.monotonic()
             assert statuses(portal.sign(digests=[digest(70)])) == ["SIGNED"]
             slowest = max(slowest, time.monotonic() - began)
-            assert metric(rig, "paraph_calls_in_work") == 0
+            until(lambda: metric(rig, "paraph_calls_in_work") == 0, 1, "nothing of a handshake counts as a call")
             threading.Event().wait(0.05)  # the pace of a calm caller
     assert all(9 <= future.result() <= 12 for future in waiting), [future.result() for future in waiting]
     assert slowest < 1.0
