@@ -159,7 +159,13 @@ class TokenKeeper:
             if last is not None and self._seen not in {None, last}:
                 assert self._seen is not None
                 return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
-        return await self.look()
+        seen = await self.look()
+        if self.config.reader is not None and seen == (Event.GONE, no_token(self.config.reader)):
+            # A card that went and came back between two looks of pcscd has no power, and answers nobody before a reset.
+            with contextlib.suppress(reader.ReaderError):
+                await reader.reset_card(self.config)
+            seen = await self.look()
+        return seen
 
     async def look(self) -> tuple[Event, str] | None:
         """What a probe says of this token; None where it cannot say."""

@@ -4,12 +4,18 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pool import Pin, TokenConfig
+from pool.keeper import TokenKeeper
 from pool.pcsc import Seen
 from pool.reader import ReaderError, ResetFailed, look, reset_card
+from pool.token import Event
+from pool.tries import Tries
 from tests.pool.persons import leased, log_of, waits
 from tests.pool.rig import children, config, gone, pids, pool_over, until, view
 from tests.shim import Shim
@@ -198,3 +204,29 @@ async def test_a_lease_s_card_is_reset_by_the_pool_itself(
         pcsc.answer()
         async with pool.lease("card", caller="bob", pin=Pin("1234"), timeout_s=5):
             pass
+
+
+async def test_a_card_that_answers_nobody_is_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F2: PC/SC has a card and the module shows none: it has no power, and is looked at again after a reset; one each look."""
+    resets: list[str | None] = []
+
+    async def reset_card(config: TokenConfig) -> None:
+        resets.append(config.reader)
+
+    async def change(_config: TokenConfig, _last: Seen | None) -> Seen:
+        return Seen(is_known=True, has_card=True, count=3)
+
+    class Unpowered:
+        async def look(self) -> list[dict[str, Any]]:
+            key = (b"\1", "seal", ec.generate_private_key(ec.SECP256R1()).public_key())
+            spki = key[2].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            return [{"label": "card", "serial": "1", "publics": [(key[0], key[1], spki)]}] if resets else []
+
+    monkeypatch.setattr("pool.reader.change", change)
+    monkeypatch.setattr("pool.reader.reset_card", reset_card)
+    config = TokenConfig("card", MODULE, "card", reader="desk 00 00")
+    module: Any = Unpowered()
+    keeper = TokenKeeper(config, module, Tries(tmp_path / "tries.sqlite"), lambda: None, lambda _keeper: None)
+    keeper.on(Event.GONE)
+    assert await keeper._news() == (Event.FOUND, "")
+    assert resets == ["desk 00 00"]

@@ -223,6 +223,27 @@ async def test_a_token_is_known_by_what_it_is_and_not_by_its_slot(pcscd: Pcscd, 
     assert pins(other.card) == 0
 
 
+async def test_a_card_that_went_and_came_between_two_looks(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
+    """F2: faster than pcscd looks, it has no power and answers nobody: it is reset, and signs again without anybody's doing."""
+    await insert(pcscd, held.card)
+    async with service(pcscd, tmp_path) as pool:
+        for number in range(4):
+            pcscd["desk"].insert(pcscd["desk"].remove())
+
+            async def signs(start: int) -> bool:
+                try:
+                    outcomes = await pool.sign(held.key, ECDSA, digests(1, start, ECDSA), timeout_s=2)
+                except Unavailable:
+                    return False
+                return statuses(outcomes) == {("SIGNED", ""): 1}
+
+            end = time.monotonic() + 15
+            while not await signs(number):
+                assert time.monotonic() < end, view(pool).detail
+                await asyncio.sleep(0.1)
+    assert tries(held.card) == 3
+
+
 async def test_a_reader_that_is_not_there(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
     """F4: the reader that a token names is unplugged: TOKEN_ABSENT, and the operator reads which readers there are."""
     await insert(pcscd, held.card)
