@@ -19,7 +19,7 @@ from typing import Any
 from pool.assign import Frame, Run
 from pool.codes import CARD_GONE, PCSC_DOWN, shortage
 from pool.keeper import ABLE, StartFailed, TokenKeeper
-from pool.lane import BREAKER_LOSSES, Event, Lane, State
+from pool.lane import BREAKER_LOSSES, REST_FIRST_S, Event, Lane, State
 from pool.process import Child, ChildLost, Pages
 from pool.reader import ANSWER_S, Reset, ResetFailed
 from pool.record import Intent, Unrecorded
@@ -547,6 +547,7 @@ class Attendant:
                 PCSC_DOWN,
             }:  # no failure of the lane; its next start says what is there
                 log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
+                await asyncio.sleep(REST_FIRST_S)  # a bad contact must not have it logged in to without a pause
             elif not stopped:
                 log.warning("lane %s is lost: %s; it is started again by itself", self.lane.name, self.lane.problem)
                 if self.lane.lost(time.monotonic()):

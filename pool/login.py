@@ -70,8 +70,11 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
         return bool(answer["direct"])
     detail = answer["detail"]
     if detail in PIN_NOT_CHECKED:
-        await asyncio.to_thread(tries.not_sent, identity)
+        if claim.pin is not None:
+            await asyncio.to_thread(tries.not_sent, identity)
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
+    if claim.pin is None:  # what was typed at the pad was a try, now that there is an answer to it
+        await asyncio.to_thread(tries.begin, identity)
     await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
     raise AssertionError  # pragma: no cover -- the line above raises
 

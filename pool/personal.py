@@ -41,7 +41,12 @@ log = logging.getLogger("pool")
 TOUCH_S = 0.5  # a stick that needs no touch has signed by then
 
 # What a failed login means for the token; anything else that is not about the PIN is the lane's loss.
-_EVENTS = {"PIN_LOCKED": TokenEvent.PIN_REFUSED, "TOKEN_CHANGED": TokenEvent.OTHER}
+_EVENTS = {
+    "PIN_LOCKED": TokenEvent.PIN_REFUSED,
+    "TOKEN_CHANGED": TokenEvent.OTHER,
+    "TOKEN_ABSENT": TokenEvent.GONE,
+    "PCSC_DOWN": TokenEvent.NO_SERVICE,
+}
 
 
 class PersonalAttendant(Attendant):

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from pool import Algorithm, Lease, Outcome, Outcomes, Pool, PoolError, Status, Unavailable
+from pool import REASONS, Algorithm, Lease, Outcome, Outcomes, Pool, PoolError, Status, Unavailable
 from signer import group
 from signer.chain import items_hash
 from signer.chained import Chains
@@ -237,8 +237,9 @@ class Batches:
 def _check_begun(outcomes: Outcomes) -> None:
     """Raise `Unavailable` where a member's token went away before anything was in writing: another one may be asked."""
     reasons = {problem.reason for problem in outcomes.problems.values()}
-    if len(outcomes.problems) == len(outcomes) and not reasons & {"DEADLINE_EXCEEDED", "CANCELLED"}:
-        raise Unavailable(outcomes.problems[0].reason, outcomes.problems[0].detail)
+    # A ledger that cannot be written is nobody's fault here, nor is a caller who has gone.
+    if len(outcomes.problems) == len(outcomes) and reasons <= REASONS.keys() - {"DEADLINE_EXCEEDED", "CANCELLED"}:
+        raise Unavailable(outcomes.problems[0].reason)
 
 
 def _over(outcomes: Outcomes, reason: str) -> None:

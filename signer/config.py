@@ -493,6 +493,8 @@ class Config(_Section):
     def _consistent(self) -> Self:
         for what, names in (
             ("token", [token.name for token in self.token]),
+            # Two lanes at one card would reset it under each other's login.
+            ("token reader", [token.reader for token in self.token if token.reader is not None]),
             ("caller", [caller.name for caller in self.caller]),
             ("group", [group.name for group in self.group]),
             ("caller uri", [caller.uri for caller in self.caller if caller.uri is not None]),

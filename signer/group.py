@@ -9,7 +9,8 @@ A group: several seals behind one name. A request that names it is signed by the
 Each member has a key and a certificate of its own, and signed attributes hold the certificate: so the member is chosen
 before anything is prepared, and the answer carries its certificate. The ledger's rows name the member; what a request is
 known by is the group's name, and its row has the member's certificates: asked again, it goes to that member, and is
-answered with the same bytes. Once an INTENT is written a request never goes to another member.
+answered with the same bytes. Once an INTENT is written a request never goes to another member: it is the ledger that
+holds this, by the certificates in the request's row (CREDENTIAL_CHANGED for any other).
 """
 
 import math

@@ -29,7 +29,7 @@ _COLOURS = {
     "DRAINED": "cyan",
 }
 # Nobody but a person gets it out of this state.
-_WANTS_SOMEBODY = frozenset({"ABSENT", "CHANGED", "LOCKED", "QUARANTINED"})
+_WANTS_SOMEBODY = frozenset({"ABSENT", "CHANGED", "UNREACHABLE", "LOCKED", "QUARANTINED"})
 _UP = frozenset({pb.Lane.State.IDLE, pb.Lane.State.SIGNING})
 # Columns of a token's first line, behind its name: heading, width, to the right.
 _COLUMNS = (

@@ -92,6 +92,31 @@ async def test_a_wrong_pin_at_the_pad_counts(make_personal: MakePersonal, shim: 
     assert len(shim.logins()) == 2
 
 
+async def test_an_unlock_allows_one_try_at_the_pad(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
+    """F16, F18: what an operator grants is used up by one try, as with a typed PIN; an answer without a meaning counts."""
+    shim.script(PAD, f"C_Login * typed {WRONG}", "C_Login * after 0x5")
+    async with make_personal(presence=Presence.PAD) as pool:
+        for reason in ("PIN_UNCLEAR", "PIN_LOCKED"):
+            with pytest.raises(PoolError) as error:
+                await at_pad(pool).__aenter__()
+            assert error.value.reason == reason
+            await until(lambda: state(pool) in {"OPEN", "LOCKED"})
+            if reason == "PIN_UNCLEAR":
+                await waits(pool)
+        assert count(disk) == (0, 2)
+        await until(lambda: state(pool) == "LOCKED")
+        pool.unlock("card", override=True)
+        await waits(pool)
+        shim.script(PAD, f"C_Login * typed {WRONG}")
+        with pytest.raises(PoolError):
+            await at_pad(pool).__aenter__()
+        logins = len(shim.logins())
+        with pytest.raises(PoolError) as guarded:
+            await at_pad(pool).__aenter__()
+        assert guarded.value.reason == "PIN_LOCKED"
+        assert len(shim.logins()) == logins
+
+
 async def test_a_pin_that_is_not_wanted(make_personal: MakePersonal, shim: Shim) -> None:
     """A PIN that would be shown for nothing is refused before anything happens; and a missing one where one is wanted."""
     shim.script(PAD)

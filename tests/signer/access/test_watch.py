@@ -383,7 +383,7 @@ def test_every_state_says_what_to_do(state: str) -> None:
     commands = {"LOCKED": "--unlock t", "QUARANTINED": "--unlock t", "TRIPPED": "--unlock t", "DRAINED": "--resume t"}
     assert ("next:" in shown) is (state in commands)
     assert f"paraph tokens {commands.get(state, '')}" in shown or state not in commands
-    assert ("! needs you: t" in shown) is (state in {"ABSENT", "CHANGED", "LOCKED", "QUARANTINED"})
+    assert ("! needs you: t" in shown) is (state in {"ABSENT", "CHANGED", "UNREACHABLE", "LOCKED", "QUARANTINED"})
     assert "it is being opened" in drawn(token(state="OPEN"))
 
 

@@ -581,7 +581,10 @@ class Machine(RuleBasedStateMachine):
                 assert bool(subject.locked_until) == human.is_locked, subject
 
     def teardown(self) -> None:
-        """I3: everything that was answered is there, at the end, too."""
+        """I3: everything that was answered is there, at the end, too. What is still open would count in the next run."""
+        for batch in getattr(self, "batches", []):
+            if batch.state == "OPEN":
+                self._call("portal", "CancelBatch", pb.CancelBatchRequest(request_id=batch.name))
         for name in NAMES:
             if name in getattr(self, "humans", {}) and self.humans[name].enrolment:
                 self._complete(name)
