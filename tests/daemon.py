@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,7 @@ class Rig:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = self.directory / "daemon.log"
         self._files: dict[str, tuple[Path, Path]] = {}
+        self._issuing = threading.Lock()  # callers in several threads: gRPC aborts over half a file
 
     @property
     def config(self) -> Path:
@@ -302,9 +304,10 @@ class Rig:
 
     def files(self, caller: str) -> tuple[Path, Path]:
         """(certificate, key) of a caller."""
-        if caller not in self._files:
-            self._files[caller] = self.pki.caller(caller)
-        return self._files[caller]
+        with self._issuing:
+            if caller not in self._files:
+                self._files[caller] = self.pki.caller(caller)
+            return self._files[caller]
 
     def tls(self, caller: str, files: tuple[Path, Path] | None = None) -> grpc.ChannelCredentials:
         certificate, key = files or self.files(caller)
