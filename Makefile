@@ -10,7 +10,7 @@ demo: setup ## install what is missing, sign real PDFs with three software token
 	@.venv/bin/paraph demo
 
 test: setup-tests ## every test, against real tokens and a real daemon; under 15 minutes
-	$(PYTHON) -m pytest -m "not alone" -n 2 --dist loadfile
+	$(PYTHON) -m pytest -m "not alone" -n 2 --dist loadfile --max-worker-restart 0
 	$(PYTHON) -m pytest -m alone
 
 soak: setup-tests ## one full figure: make soak PART=leaks; without PART: list them
