@@ -542,10 +542,8 @@ class Attendant:
         with contextlib.suppress(WrongEvent):  # the token has moved on meanwhile
             if meaning is not None:
                 self.token.on(meaning, self.lane.problem)
-            elif self.lane.problem in {
-                CARD_GONE,
-                PCSC_DOWN,
-            }:  # no failure of the lane; its next start says what is there
+            elif self.lane.problem in {CARD_GONE, PCSC_DOWN}:
+                # No failure of the lane; its next start says what is there.
                 log.info("lane %s is lost: %s", self.lane.name, self.lane.problem)
                 await asyncio.sleep(REST_FIRST_S)  # a bad contact must not have it logged in to without a pause
             elif not stopped:

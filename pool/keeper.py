@@ -172,14 +172,7 @@ class TokenKeeper:
         try:
             listed = await self.module.look()
         except NoCard as none:
-            event = EVENTS.get(none.why)
-            if event is None:  # PC/SC itself fails: the card is where it was
-                log.warning(
-                    "module %s cannot list its tokens: %s; they stay as they are, see to its driver, readers and configuration",
-                    self.module.path,
-                    none.detail,
-                )
-            return None if event is None else (event, none.detail)
+            return EVENTS[none.why], none.detail
         if listed is None:
             return None
         found = [token for token in listed if token["label"] == self.config.label]

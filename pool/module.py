@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pool.process import ChildLost, Start
+from pool.token import EVENTS
 
 log = logging.getLogger("pool")
 
@@ -14,7 +15,7 @@ LOOK_TIMEOUT_S = 10.0  # a probe: a busy card makes a listing wait for seconds (
 
 
 class NoCard(Exception):
-    """There is no card that the module could be asked about; `why` is `PcscError.why`."""
+    """There is no card that the module could be asked about; `why` is a key of `token.EVENTS`."""
 
     def __init__(self, why: str, detail: str) -> None:
         self.why = why
@@ -50,7 +51,7 @@ class Module:
                 answer = await self._ask()
             except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now
                 answer = {"t": "failed", "why": "error", "detail": str(error) or "no answer in time"}
-        if answer["t"] != "tokens" and answer["why"] != "error":
+        if answer["t"] != "tokens" and answer["why"] in EVENTS:  # any other leaves the card where it was
             raise NoCard(answer["why"], answer["detail"])
         if answer["t"] != "tokens":
             log.warning(

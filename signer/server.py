@@ -127,14 +127,17 @@ class Daemon:
 
     async def _check_readers(self, tokens: Iterable[TokenConfig]) -> None:
         """Raises `ConfigError` where PC/SC refuses us: only a person changes that. One that is down may come up."""
-        mistakes = []
-        for token in tokens:
-            if token.reader is not None:
-                try:
-                    await look(token)
-                except ReaderError as error:
-                    if error.why == "denied":
-                        mistakes.append(f"token {token.name}: {error}")
+
+        async def denied(token: TokenConfig) -> str:
+            try:
+                await look(token)
+            except ReaderError as error:
+                if error.why == "denied":
+                    return f"token {token.name}: {error}"
+            return ""
+
+        said = await asyncio.gather(*(denied(token) for token in tokens if token.reader is not None))
+        mistakes = [mistake for mistake in said if mistake]
         if mistakes:
             raise ConfigError(self._path, mistakes)
 

@@ -28,7 +28,7 @@ _COLOURS = {
     "UNREACHABLE": "yellow",
     "DRAINED": "cyan",
 }
-# Nobody but a person gets it out of this state.
+# Somebody has to do something about it.
 _WANTS_SOMEBODY = frozenset({"ABSENT", "CHANGED", "UNREACHABLE", "LOCKED", "QUARANTINED"})
 _UP = frozenset({pb.Lane.State.IDLE, pb.Lane.State.SIGNING})
 # Columns of a token's first line, behind its name: heading, width, to the right.

@@ -6,32 +6,15 @@ A disk that fails by script, and one whose power is cut: for a daemon that is st
     disk.power_cut()                 after kill -9: what was written and not synced is taken back
 """
 
-import hashlib
-import os
 import struct
-import subprocess
-import tempfile
 from pathlib import Path
+
+from tests.compiled import compiled
 
 __all__ = ["Disk"]
 
 SOURCE = Path(__file__).with_name("faultdisk.c")
-COMPILER = ("gcc", "-std=gnu11", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
 UNDO = struct.Struct("=QQQ")
-
-
-def build() -> Path:
-    """The compiled library; once per source, in a directory that other users can read."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr(COMPILER).encode()).hexdigest()
-    directory = Path(tempfile.gettempdir()) / f"paraph-disk-{digest}-{os.geteuid()}"
-    directory.mkdir(exist_ok=True, mode=0o755)
-    library = directory / "faultdisk.so"
-    if not library.exists():
-        made = directory / f"{os.getpid()}.so"
-        subprocess.run([*COMPILER, "-o", made, SOURCE, "-ldl"], check=True)
-        made.chmod(0o755)
-        made.replace(library)
-    return library
 
 
 class Disk:
@@ -42,7 +25,7 @@ class Disk:
         self._script = directory / "disk-script"
         self.script()
         self.environment = {
-            "LD_PRELOAD": str(build()),
+            "LD_PRELOAD": str(compiled(SOURCE)),
             "FAULTDISK_FILES": files,
             "FAULTDISK_SCRIPT": str(self._script),
         }
