@@ -41,8 +41,8 @@ def show(directory: Path, rows: Sequence[Row], burst: Burst, seconds: float) -> 
 {seconds:.1f} s in all. Signed files: {shown / "signed"}   the daemon's log: {shown / "daemon.log"}
 pdfsig and openssl's cms do not know Ed25519: pyHanko read it in the daemon, and cryptography in deploy/demo/check.py.
 
-The "card" here is software, and sits in the server's reader. Until gates come, every allowed caller
-signs with it: nobody is asked for a PIN. Nothing here is a legal signature.
+The "card" here is software, and sits in the server's reader. Its keys are seals: every allowed caller
+signs with them, and nobody is asked for a PIN. Nothing here is a legal signature.
 
 Once more by hand, in two terminals:
   {paraph} serve --config {shown / "paraph.toml"}
