@@ -2,15 +2,18 @@
 Many single calls at one time become few messages: what waits while a message is away goes out with the next one.
 
 Nothing waits by the clock. A lone call leaves at once; under load the batches are as long as the service is slow, which
-is when they pay.
+is when they pay. Callers who ask again as soon as they are answered would all share one message, with the token idle
+while it travels: what waits is shared out among the messages that may leave.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 
 BATCH_MAX = 1_000  # digests in a message: about 0.7 s of one RSA-2048 lane, a fifth of the service's limit
 AWAY_MAX = 2  # messages of a kind under way: one with the token, one on its way there
+PART_LEAST = 32  # digests: a message costs the service as much as about ten P-256 signatures
 
 Send = Callable[[Hashable, Sequence[bytes]], Awaitable[Sequence["bytes | Exception"]]]
 
@@ -58,8 +61,10 @@ class _Line:
 
     def _leave(self) -> None:
         while self._waiting and len(self._away) < AWAY_MAX:
-            batch = [entry for entry in self._waiting[:BATCH_MAX] if not entry[1].done()]  # a cancelled call stays home
-            del self._waiting[:BATCH_MAX]
+            share = math.ceil(len(self._waiting) / (AWAY_MAX - len(self._away)))
+            count = min(BATCH_MAX, max(PART_LEAST, share))
+            batch = [entry for entry in self._waiting[:count] if not entry[1].done()]  # a cancelled call stays home
+            del self._waiting[:count]
             if batch:
                 task = self._loop.create_task(self._carry(batch))
                 self._away.add(task)

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 
-from signer.coalesce import AWAY_MAX, BATCH_MAX, Coalescer
+from signer.coalesce import AWAY_MAX, BATCH_MAX, PART_LEAST, Coalescer
 
 
 class Service:
@@ -68,6 +68,17 @@ async def test_a_message_has_a_limit() -> None:
     answers = await asyncio.gather(*(coalescer.ask("k", b"%d" % i) for i in range(count)))
     assert answers == [b"%d!" % i for i in range(count)]
     assert [len(message) for message in service.messages] == [BATCH_MAX, BATCH_MAX, 1]
+
+
+async def test_many_calls_share_the_messages_that_may_leave() -> None:
+    """Whoever asks again as soon as he is answered keeps both messages under way, and not one with everybody in it."""
+    service = Service()
+    coalescer = Coalescer(service.send)
+    tasks = [coalescer.ask("k", b"%d" % i) for i in range(8 * PART_LEAST)]
+    await turns()
+    assert [len(message) for message in service.messages] == [4 * PART_LEAST, 4 * PART_LEAST]
+    service.gate.set()
+    assert await asyncio.gather(*tasks) == [b"%d!" % i for i in range(8 * PART_LEAST)]
 
 
 async def test_kinds_do_not_mix() -> None:
