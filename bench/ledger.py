@@ -1,7 +1,8 @@
 """
 What does the ledger cost? The daemon against itself without one, on the same tokens, in turns.
 
-The disk is this machine's own: what an fsync costs is in the answer. An unloaded call is compared with raw C_Sign.
+The disk is this machine's own: what an fsync costs is in the answer. An unloaded call is compared with raw C_Sign. The
+PostgreSQL server is on this machine, too, and takes its time from the same processors.
 """
 
 import statistics
@@ -14,6 +15,7 @@ from bench.rig.daemon import Service
 from bench.rig.raw import Raw
 from bench.rig.report import Report, Row, bounded, compare
 from bench.rig.rounds import Sample, play
+from bench.rig.softhsm import NotInstalled
 from bench.single import CHANNELS, IN_FLIGHT
 
 BATCHES = {  # kind, verification -> goal
@@ -21,6 +23,7 @@ BATCHES = {  # kind, verification -> goal
     ("P-256", False): ">= 0.90",
     ("P-256", True): ">= 0.95",
 }
+POSTGRESQL_GOAL = ">= 0.80"
 ADDED_MS = 1.8
 
 
@@ -46,7 +49,28 @@ def ask(*, quick: bool) -> Report:
             both = _turns(ours, without, checked.keys[kind].label, others[0].keys[kind].label, order, seconds)
             rows.append(compare(words, play(both, rounds), "with", "without", goal=">= 0.75"))
         rows.append(_alone(ours, raw, checked.keys["P-256"].label, rounds))
+    rows += _postgresql(rounds, seconds)
     return Report("ledger", rows, rounds)
+
+
+def _postgresql(rounds: int, seconds: float) -> list[Row]:
+    """Batches with the ledger in PostgreSQL, against none; nothing where there is no server to be had."""
+    rows: list[Row] = []
+    with Bed() as bed:
+        try:
+            url = bed.postgresql()
+        except NotInstalled as missing:
+            print(f"ledger: {missing}")
+            return rows
+        token, other = bed.store.tokens("verified", "bare-verified")
+        ours = bed.client(bed.daemon(Service(token, bed.lanes), database=url))
+        without = bed.client(bed.daemon(Service(other, bed.lanes), recorded=False))
+        order = {"do": "flood", "batch": 256, "in_flight": 8, "channels": 1}
+        for kind in token.keys:
+            words = f"PostgreSQL: {kind}, verify on, batches of 256"
+            both = _turns(ours, without, token.keys[kind].label, other.keys[kind].label, order, seconds)
+            rows.append(compare(words, play(both, rounds), "with", "without", goal=POSTGRESQL_GOAL))
+    return rows
 
 
 def _turns(

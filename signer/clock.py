@@ -15,7 +15,7 @@ class Clock:
 
     def wall(self) -> datetime:
         """Now, UTC, in whole seconds: what signing-time and /M can hold."""
-        return datetime.now(UTC).replace(microsecond=0)
+        return datetime.fromtimestamp(int(time.time()), UTC)
 
     def monotonic(self) -> float:
         return time.monotonic()

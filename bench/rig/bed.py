@@ -19,6 +19,7 @@ from typing import Self
 from bench.rig.child import Child
 from bench.rig.daemon import REPOSITORY, Daemon, Service, free_port
 from bench.rig.machine import cores
+from bench.rig.postgresql import Postgres
 from bench.rig.raw import Raw
 from bench.rig.rounds import Sample
 from bench.rig.softhsm import Store, Token
@@ -44,10 +45,15 @@ class Bed:
     def close(self) -> None:
         self._stack.close()
 
-    def daemon(self, *services: Service, recorded: bool = True) -> Daemon:
+    def daemon(self, *services: Service, recorded: bool = True, database: str = "") -> Daemon:
+        """`database`: the URL of the PostgreSQL database that its ledger is in, instead of SQLite."""
         self._daemons += 1
         directory = self.directory / f"daemon{self._daemons}"
-        return self._stack.enter_context(Daemon(directory, services, recorded=recorded))
+        return self._stack.enter_context(Daemon(directory, services, recorded=recorded, database=database))
+
+    def postgresql(self) -> str:
+        """The URL of an empty database of a server that ends with the bed; raises `NotInstalled`."""
+        return self._stack.enter_context(Postgres()).url
 
     def client(self, daemon: Daemon, caller: str = "portal", *, target: str | None = None) -> Child:
         return self._stack.enter_context(daemon.client(caller, target=target))

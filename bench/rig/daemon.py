@@ -59,12 +59,19 @@ class Service:
 
 class Daemon:
     def __init__(
-        self, directory: Path, services: Sequence[Service], *, pki: Pki | None = None, recorded: bool = True
+        self,
+        directory: Path,
+        services: Sequence[Service],
+        *,
+        pki: Pki | None = None,
+        recorded: bool = True,
+        database: str = "",
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.pki = pki or Pki(directory / "pki")
         self._services = services
+        self._database = database
         self._program = "signer" if recorded else "bench.rig.unrecorded"
         self.port, self.metrics_port = free_port(), free_port()
         self._files = {name: self.pki.caller(name) for name in (*CALLERS, "operator")}
@@ -142,6 +149,8 @@ class Daemon:
             (place / name).write_bytes(content)
             (place / name).chmod(0o400)
         keys = f'checkpoint_key = "{place}/checkpoint.key"\ndata_key_file = "{place}/data.key"'
+        if self._database:
+            keys += f'\ndatabase = "{self._database}"'
         return f'[ledger]\n{keys}\n[[ledger.anchor]]\nfile = "{anchor}/checkpoints"'
 
     def start(self) -> None:
