@@ -19,6 +19,18 @@ NEVER = {
     "portal_adapter": {"pkcs11", "pool", "pyhanko", "asn1crypto", "bench", "tests"},
     "bench": {"tests"},
 }
+# Within the portal: what a part of it (a path's beginning) never imports of the portal itself. The window, where codes
+# are typed, and what knows the database know nothing of each other; domain knows no HTTP.
+NEVER_OF_PORTAL = {
+    "portal_adapter/window/": {"store", "domain", "auth", "mail", "files", "app", "web.frame", "web.views", "web.ask"},
+    "portal_adapter/domain/": {"web", "window", "app", "cli"},
+    "portal_adapter/store/": {"web", "window", "app", "cli", "domain", "auth"},
+    "portal_adapter/auth/": {"web", "window", "app", "cli"},
+    "portal_adapter/mail/": {"web", "window", "app", "cli"},
+    "portal_adapter/files/": {"web", "window", "app", "cli", "domain", "auth"},
+    "portal_adapter/web/": {"window", "cli"},
+    "portal_adapter/app.py": {"window", "cli"},
+}
 # Where alone a library may be imported in pool and signer; signer/v1 is generated.
 ONLY_IN = {
     "greenlet": {"pool/fake.py"},
@@ -92,6 +104,10 @@ def mistakes(path: str, text: str) -> list[str]:
         allowed = any(f"{name}.".startswith(f"{each}.") for each in PORTAL_ADAPTER_MAY)
         if package == "portal_adapter" and top == "signer" and not allowed:
             found.append(f"{path}: portal_adapter imports only {', '.join(sorted(PORTAL_ADAPTER_MAY))} of ours")
+        for part, never in NEVER_OF_PORTAL.items():
+            inside = f"{name.removeprefix('portal_adapter.')}."
+            if path.startswith(part) and any(top == "portal_adapter" and inside.startswith(f"{one}.") for one in never):
+                found.append(f"{path}: {part} never imports {name}")
     return found
 
 
@@ -121,6 +137,10 @@ def test_imports_point_one_way() -> None:
         ("signer/cli/sign.py", "import tests.daemon"),
         ("portal_adapter/app.py", "from pool import Pool"),
         ("portal_adapter/app.py", "from signer import server"),
+        ("portal_adapter/window/app.py", "from portal_adapter.store import schema"),
+        ("portal_adapter/window/app.py", "from portal_adapter.web.frame import endpoint"),
+        ("portal_adapter/domain/space.py", "from portal_adapter.web.answer import Page"),
+        ("portal_adapter/web/frame.py", "import portal_adapter.window.app"),
         ("bench/run.py", "from tests import soak"),
     ],
 )

@@ -1,0 +1,42 @@
+"""paraph-portal: `serve`, `window`, `check`, `user` and what else an operator of the portal does."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from portal_adapter.cli import check, serve
+from portal_adapter.settings import SettingsError
+from portal_adapter.store.database import StoreError
+
+EX_OK, EX_USAGE, EX_CONFIG, EX_UNAVAILABLE = 0, 64, 78, 69
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "serve": ("run the portal", serve.arguments, serve.run),
+    "check": ("say what is wrong with the configuration", check.arguments, check.run),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="paraph-portal", description="The web portal over paraph.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, arguments, run) in COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text)
+        one.add_argument("--config", type=Path, required=True, metavar="FILE")
+        arguments(one)
+        one.set_defaults(run=run)
+    options = parser.parse_args()
+    try:
+        sys.exit(options.run(options))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except StoreError as error:
+        print(f"paraph-portal: {error}", file=sys.stderr)
+        sys.exit(EX_UNAVAILABLE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

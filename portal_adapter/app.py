@@ -1,0 +1,121 @@
+"""
+The portal as an ASGI application: its routes, the frame round them, and what every answer's headers say.
+
+    app(services)          the portal
+    cards_app(services)    the origin where TLS asks for a certificate (auth by card or stick), one page
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.routing import Route as StarletteRoute
+from starlette.staticfiles import StaticFiles
+
+from portal_adapter.auth.certificate import Issuers
+from portal_adapter.clock import Clock
+from portal_adapter.refusal import Refusal
+from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
+from portal_adapter.store.database import open_database
+from portal_adapter.web import frame
+from portal_adapter.web.headers import Headers
+from portal_adapter.web.route import Level, Route
+from portal_adapter.web.routes import FORMS, ROUTES
+from portal_adapter.web.templates import Templates
+from portal_adapter.web.views.cards import CARDS_ROUTES
+
+THREADS = 16  # views wait for the database, not for the processor
+_STATIC = Path(__file__).parent / "web" / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What views use, made once."""
+
+    settings: Settings
+    engine: Engine
+    clock: Clock
+    key: bytes
+    issuers: Issuers
+    threads: ThreadPoolExecutor
+    templates: Templates
+    forms: Mapping[str, Route]  # of a POST route: the GET route that shows its form
+
+    def close(self) -> None:
+        self.threads.shutdown()
+        self.engine.dispose()
+
+
+def services(settings: Settings, *, clock: Clock | None = None) -> Services:
+    """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
+    try:
+        key = settings.portal.key_file.read_bytes()
+        issuers = Issuers.read(settings.trust.issuers)
+        for file in (settings.terms.fr, settings.terms.en):
+            file.read_text()
+    except (OSError, ValueError) as error:
+        raise SettingsError(settings.portal.key_file, [str(error)]) from None
+    if len(key) != KEY_BYTES:
+        raise SettingsError(settings.portal.key_file, [f"has {len(key)} bytes; {KEY_BYTES} random bytes are wanted"])
+    about = {
+        "portal_name": settings.portal.name,
+        "portal_origin": settings.portal.origin,
+        "window_origin": settings.window.origin,
+        "has_cards": settings.cards is not None or settings.front is not None,
+        "help_email": settings.portal.help_email,
+    }
+    by_name = {route.name: route for route in ROUTES}
+    return Services(
+        settings,
+        open_database(settings.portal.state, settings.portal.database),
+        clock or Clock(),
+        key,
+        issuers,
+        ThreadPoolExecutor(THREADS, thread_name_prefix="view"),
+        Templates(about),
+        {post: by_name[get] for post, get in FORMS.items()},
+    )
+
+
+def app(made: Services) -> Any:
+    """Every answer, of whatever, has the headers of `web/headers.py`."""
+    settings = made.settings
+    outside = [settings.window.origin]
+    if settings.cards is not None:
+        outside.append(settings.cards.origin)
+    if settings.front is not None:
+        outside.append(settings.front.origin)
+    return Headers(_starlette(made, ROUTES), form_targets=outside)
+
+
+def cards_app(made: Services) -> Any:
+    return Headers(_starlette(made, CARDS_ROUTES), form_targets=[made.settings.portal.origin])
+
+
+def _starlette(made: Services, routes: tuple[Route, ...]) -> Starlette:
+    nowhere = Route("GET", "/", "nowhere", _nowhere, Level.OPEN, ("0.1",))
+
+    async def not_found(request: Request, _: Exception) -> Response:
+        return await frame.endpoint(nowhere, made)(request)
+
+    return Starlette(
+        routes=[
+            *(
+                StarletteRoute(one.path, frame.endpoint(one, made), methods=[one.method], name=one.name)
+                for one in routes
+            ),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        exception_handlers={404: not_found, 405: not_found},
+    )
+
+
+def _nowhere(_: Any) -> Any:
+    raise Refusal("not-found")

@@ -1,0 +1,95 @@
+"""
+Sessions and forms: cookies whose SHA-256 is what the database knows, and form tokens that are made from them.
+
+A browser without a session has a visitor's cookie instead, so that a login can only be finished where it was begun, and a
+form posted only by who was shown it. A session's token is new with each login (ASVS 7.2.4). It ends after 15 minutes
+without a request, after 8 hours, by logout, or when its product is removed: the database is asked at every request.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from portal_adapter.domain.actor import Actor
+from portal_adapter.domain.ids import hashed, new_secret
+from portal_adapter.settings import Limits
+from portal_adapter.store.schema import accounts, products, sessions
+
+SESSION_COOKIE, VISITOR_COOKIE, LANGUAGE_COOKIE = "__Host-session", "__Host-visitor", "__Host-language"
+SEEN_EVERY_S = 5  # a session's last request is written down no more often
+_KEPT_S = 86400  # an ended session, for whoever looks into what happened
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    actor: Actor
+    token: str  # SHA-256
+    language: str
+    ends: int  # when it ends, unless there is another request
+    space: str  # the id of the one that the header shows, '' for none
+
+
+def open_session(connection: Connection, now: int, account: str, fingerprint: str) -> str:
+    """Answers the token, which is only in the browser's cookie."""
+    token = new_secret()
+    connection.execute(
+        insert(sessions).values(token=hashed(token), account=account, fingerprint=fingerprint, created=now, seen=now)
+    )
+    connection.execute(delete(sessions).where(sessions.c.ended < now - _KEPT_S))
+    return token
+
+
+def find(connection: Connection, now: int, token: str, limits: Limits, address: str) -> Session | None:
+    """The session of a cookie, if it has not ended and its product is still registered."""
+    query = (
+        select(sessions, accounts)
+        .join(accounts, accounts.c.id == sessions.c.account)
+        .join(products, (products.c.fingerprint == sessions.c.fingerprint) & (products.c.account == accounts.c.id))
+        .where(sessions.c.token == hashed(token), sessions.c.ended.is_(None))
+    )
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    absolute = row["created"] + limits.session_s
+    if now >= min(row["seen"] + limits.idle_s, absolute):
+        return None
+    actor = Actor(
+        row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
+    )
+    return Session(actor, row["token"], row["language"], min(now + limits.idle_s, absolute), row["space"] or "")
+
+
+def is_due(connection: Connection, now: int, session: Session) -> bool:
+    """Whether its last request is to be written down again."""
+    seen = connection.execute(select(sessions.c.seen).where(sessions.c.token == session.token)).scalar_one()
+    return now - int(seen) >= SEEN_EVERY_S
+
+
+def seen(connection: Connection, now: int, session: Session) -> None:
+    connection.execute(
+        update(sessions).where(sessions.c.token == session.token, sessions.c.ended.is_(None)).values(seen=now)
+    )
+
+
+def end(connection: Connection, now: int, token: str) -> None:
+    """`token` is the hashed one."""
+    connection.execute(update(sessions).where(sessions.c.token == token, sessions.c.ended.is_(None)).values(ended=now))
+
+
+def end_all(connection: Connection, now: int, account: str, *, fingerprint: str | None = None) -> None:
+    """Of an account; or only those opened with one certificate."""
+    wanted = (sessions.c.account == account) & sessions.c.ended.is_(None)
+    if fingerprint is not None:
+        wanted &= sessions.c.fingerprint == fingerprint
+    connection.execute(update(sessions).where(wanted).values(ended=now))
+
+
+def form_token(key: bytes, cookie: str) -> str:
+    """What a form of this browser carries (ASVS 3.5.1): of the cookie, which other origins cannot read."""
+    return hmac.new(key, b"form\0" + cookie.encode(), hashlib.sha256).hexdigest()
+
+
+def is_form_token(key: bytes, cookie: str, token: str) -> bool:
+    return hmac.compare_digest(form_token(key, cookie).encode(), token.encode("utf-8", "replace"))

@@ -1,0 +1,45 @@
+"""`paraph-portal serve`: the portal, and beside it the cards' origin or the front's socket."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+import uvloop
+
+from portal_adapter.app import Services, app, cards_app, services
+from portal_adapter.serving import Server
+from portal_adapter.settings import load
+
+log = logging.getLogger("portal")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+def run(options: argparse.Namespace) -> int:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    made = services(load(options.config))
+    try:
+        uvloop.run(_serve(made))
+    finally:
+        made.close()
+    return 0
+
+
+async def _serve(made: Services) -> None:
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, over.set)
+    settings = made.settings
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Server(app(made), settings.listener))
+        if settings.cards is not None:
+            await stack.enter_async_context(Server(cards_app(made), settings.cards, client_ca=settings.cards.client_ca))
+        log.info("serving %s on %s", settings.portal.origin, settings.listener.address)
+        await over.wait()
+        log.info("stopping")

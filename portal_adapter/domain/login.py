@@ -1,0 +1,210 @@
+"""
+Logging in and registering, whatever the product: begun here, proven elsewhere, finished here in the same browser.
+
+    begin      a nonce for one browser, two minutes long
+    proven     by a statement of the window (Signing Server), or a ticket of the cards' origin (card, stick)
+    finish     the product's account has a session; a product without one may be registered
+
+Whoever proves something for another browser's nonce helps nobody: the proof travels through his own browser, which has not
+the cookie that the nonce is bound to.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from portal_adapter.auth import certificate as certificates
+from portal_adapter.auth import session as sessions
+from portal_adapter.auth.certificate import Certificate
+from portal_adapter.domain import audit, marks
+from portal_adapter.domain.fields import Fields, folded
+from portal_adapter.domain.ids import hashed, new_id, new_secret
+from portal_adapter.refusal import Refusal, guard, invalid
+from portal_adapter.settings import Limits
+from portal_adapter.store.schema import accounts, attempts, presented, products, tickets
+
+NONCE_BYTES = 32
+REGISTER_S = 15 * 60  # a presented product waits so long for its registration
+KINDS = ("smartcard", "stick", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A product that its holder has just used, for an attempt of this browser."""
+
+    certificate: Certificate
+    number: str  # of a Signing Server product; empty for a card or stick
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    token: str  # for the cookie
+    back: str
+
+
+def begin(connection: Connection, now: int, visitor: str, back: str, number: str, limits: Limits, address: str) -> str:
+    """Answers the nonce in hexadecimal; raises `rate-limited`."""
+    marks.check(connection, now, "login", address, limits.login_a_minute, 60)
+    marks.mark(connection, now, "login", address)
+    nonce = secrets.token_hex(NONCE_BYTES)
+    connection.execute(
+        insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)
+    )
+    connection.execute(delete(attempts).where(attempts.c.created < now - 3600))
+    return nonce
+
+
+def issue_ticket(connection: Connection, now: int, nonce: str, certificate: bytes, limits: Limits) -> str:
+    """For the cards' origin: a certificate was presented for this nonce. The ticket goes back through the same browser."""
+    row = connection.execute(select(attempts).where(attempts.c.nonce == hashed(nonce))).mappings().first()
+    if row is None or row["used"] is not None or now - row["created"] > limits.challenge_s:
+        raise _begin_again("attempt-over")
+    ticket = new_secret()
+    connection.execute(
+        insert(tickets).values(ticket=hashed(ticket), nonce=hashed(nonce), certificate=certificate, created=now)
+    )
+    return ticket
+
+
+def take_ticket(connection: Connection, now: int, ticket: str, limits: Limits) -> tuple[str, bytes]:
+    """The hashed nonce and the certificate; a ticket is taken once."""
+    row = connection.execute(select(tickets).where(tickets.c.ticket == hashed(ticket))).mappings().first()
+    gone = connection.execute(delete(tickets).where(tickets.c.ticket == hashed(ticket))).rowcount
+    connection.execute(delete(tickets).where(tickets.c.created < now - limits.challenge_s))
+    if row is None or not gone or now - row["created"] > limits.challenge_s:
+        raise _begin_again("ticket-over")
+    return row["nonce"], row["certificate"]
+
+
+def use_attempt(connection: Connection, now: int, nonce: str, visitor: str, limits: Limits) -> tuple[str, str]:
+    """Of a hashed nonce: the page that was wanted, and the number that was named. Once, in the browser that began."""
+    row = connection.execute(select(attempts).where(attempts.c.nonce == nonce)).mappings().first()
+    if row is None or row["visitor"] != hashed(visitor):
+        raise _begin_again("attempt-unknown")
+    if now - row["created"] > limits.challenge_s:
+        raise _begin_again("attempt-over")
+    used = update(attempts).where(attempts.c.nonce == nonce, attempts.c.used.is_(None)).values(used=now)
+    if not connection.execute(used).rowcount:
+        raise _begin_again("attempt-used")
+    return row["back"], row["number"]
+
+
+def finish(connection: Connection, now: int, proof: Proof, visitor: str, address: str) -> LoggedIn | None:
+    """A session; None where the product is nobody's yet: it may be registered from this browser."""
+    found = products.c.fingerprint == proof.certificate.fingerprint
+    owner = connection.execute(select(products.c.account).where(found)).scalar()
+    if owner is None:
+        present(connection, now, proof, visitor)
+        return None
+    token = sessions.open_session(connection, now, owner, proof.certificate.fingerprint)
+    audit.note(connection, now, "login", account=owner, address=address, fingerprint=proof.certificate.fingerprint)
+    return LoggedIn(token, proof.back)
+
+
+def present(connection: Connection, now: int, proof: Proof, visitor: str) -> None:
+    connection.execute(
+        delete(presented).where((presented.c.visitor == hashed(visitor)) | (presented.c.created < now - REGISTER_S))
+    )
+    connection.execute(
+        insert(presented).values(
+            visitor=hashed(visitor), kind="server" if proof.number else "", number=proof.number,
+            certificate=proof.certificate.der, created=now, back=proof.back,
+        )
+    )  # fmt: skip
+
+
+def presented_in(connection: Connection, now: int, visitor: str) -> Proof | None:
+    """What this browser may register; its certificate was accepted when it was presented."""
+    row = connection.execute(select(presented).where(presented.c.visitor == hashed(visitor))).mappings().first()
+    if row is None or now - row["created"] > REGISTER_S:
+        return None
+    return Proof(certificates.read(row["certificate"]), row["number"], row["back"])
+
+
+def register(
+    connection: Connection, now: int, visitor: str, form: dict[str, str], language: str, limits: Limits, address: str
+) -> LoggedIn:
+    """A new account with the presented product (TOK-15), and its session."""
+    proof = presented_in(connection, now, visitor)
+    if proof is None:
+        raise _begin_again("nothing-presented")
+    certificate = proof.certificate
+    fields = Fields(form)
+    fields.read_only("family", certificate.family)
+    fields.read_only("given", certificate.given)
+    email = fields.email("email", most=limits.email)
+    kind = "server" if proof.number else fields.choice("kind", ("smartcard", "stick"))
+    fields.check()
+    account = new_id()
+    connection.execute(
+        insert(accounts).values(
+            id=account, family=certificate.family, given=certificate.given, email=email, language=language, created=now
+        )
+    )
+    _add(connection, now, account, kind, proof)
+    connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+    audit.note(connection, now, "register", account=account, address=address, fingerprint=certificate.fingerprint)
+    return LoggedIn(sessions.open_session(connection, now, account, certificate.fingerprint), proof.back)
+
+
+def add_product(
+    connection: Connection, now: int, account: str, visitor: str, form: dict[str, str], address: str
+) -> None:
+    """Another product of a logged-in person; names must be hers."""
+    proof = presented_in(connection, now, visitor)
+    if proof is None:
+        raise _begin_again("nothing-presented")
+    own = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().one()
+    names = (folded(proof.certificate.family), folded(proof.certificate.given))
+    if names != (folded(own["family"]), folded(own["given"])):
+        raise guard("other-person", "This product has another person's names.")
+    fields = Fields(form)
+    kind = "server" if proof.number else fields.choice("kind", ("smartcard", "stick"))
+    fields.check()
+    _add(connection, now, account, kind, proof)
+    connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+    audit.note(
+        connection, now, "product-added", account=account, address=address, fingerprint=proof.certificate.fingerprint
+    )
+
+
+def remove_product(connection: Connection, now: int, account: str, product: str, address: str) -> None:
+    """All but the last; its sessions end at once."""
+    mine = connection.execute(select(products).where(products.c.account == account).with_for_update()).mappings().all()
+    found = next((one for one in mine if one["id"] == product), None)
+    if found is None:
+        raise Refusal("not-found")
+    if len(mine) == 1:
+        raise guard("last-product", "This is your only product: register another one before you remove it.")
+    connection.execute(delete(products).where(products.c.id == product))
+    sessions.end_all(connection, now, account, fingerprint=found["fingerprint"])
+    audit.note(connection, now, "product-removed", account=account, address=address, fingerprint=found["fingerprint"])
+
+
+def products_of(connection: Connection, account: str) -> list[dict[str, object]]:
+    rows = connection.execute(select(products).where(products.c.account == account).order_by(products.c.added))
+    return [dict(row) for row in rows.mappings()]
+
+
+def _add(connection: Connection, now: int, account: str, kind: str, proof: Proof) -> None:
+    fingerprint = proof.certificate.fingerprint
+    if connection.execute(select(products.c.id).where(products.c.fingerprint == fingerprint)).first() is not None:
+        raise invalid("product", "product-taken", "This product belongs to an account already.")
+    connection.execute(
+        insert(products).values(
+            id=new_id(), account=account, kind=kind, number=proof.number, fingerprint=fingerprint,
+            certificate=proof.certificate.der, added=now,
+        )
+    )  # fmt: skip
+
+
+def logout(connection: Connection, now: int, account: str, token: str, address: str) -> None:
+    """`token` is the hashed one."""
+    sessions.end(connection, now, token)
+    audit.note(connection, now, "logout", account=account, address=address)
+
+
+def _begin_again(reason: str) -> Refusal:
+    return Refusal("unauthenticated", "This login is over. Please begin again.", reason=reason)

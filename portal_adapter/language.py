@@ -1,0 +1,89 @@
+"""
+French and English. A text in code or template is its English; `locale/fr.po` has the French, and a test holds it complete.
+
+Read at the start by Babel, so that no compiled file can be old. A text with a number has both forms.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from babel.dates import format_date, format_datetime, format_time
+from babel.messages.pofile import read_po
+
+LANGUAGES = ("fr", "en")
+NAMES = {"fr": "Français", "en": "English"}
+_LOCALES = Path(__file__).parent / "locale"
+
+
+@cache
+def _french() -> tuple[Mapping[str, str], Mapping[str, tuple[str, ...]]]:
+    with (_LOCALES / "fr.po").open("rb") as file:
+        catalog = read_po(file, locale="fr")
+    texts: dict[str, str] = {}
+    plurals: dict[str, tuple[str, ...]] = {}
+    for message in catalog:
+        forms = message.string
+        if isinstance(message.id, str) and isinstance(forms, str) and message.id and forms:
+            texts[message.id] = forms
+        elif not isinstance(message.id, str) and isinstance(forms, tuple | list):
+            plurals[message.id[0]] = tuple(forms)
+    return texts, plurals
+
+
+class Language:
+    """One of `LANGUAGES`, in one time zone."""
+
+    def __init__(self, code: str, zone: str) -> None:
+        self.code = code if code in LANGUAGES else "en"
+        self._zone = ZoneInfo(zone)
+        self._locale = Locale.parse("fr_FR" if self.code == "fr" else "en_GB")
+
+    def text(self, message: str, /, **values: Any) -> str:
+        """The text in this language; `values` stand in its braces, as texts: nothing in them is looked up."""
+        if self.code == "fr":
+            message = _french()[0].get(message, message)
+        return message.format(**values) if values else message
+
+    def count(self, one: str, many: str, number: int, /, **values: Any) -> str:
+        """With a number: French has its plural from 2 on, English but for 1."""
+        forms = (one, many)
+        if self.code == "fr":
+            forms = _french()[1].get(one, forms)  # type: ignore[assignment]
+            return forms[number >= 2].format(number=number, **values)
+        return forms[number != 1].format(number=number, **values)
+
+    def moment(self, seconds: int) -> str:
+        return format_datetime(self._local(seconds), "d MMM y, HH:mm", locale=self._locale)
+
+    def day(self, seconds: int) -> str:
+        return format_date(self._local(seconds), "long", locale=self._locale)
+
+    def hour(self, seconds: int) -> str:
+        return format_time(self._local(seconds), "HH:mm", locale=self._locale, tzinfo=self._zone)
+
+    def iso(self, seconds: int) -> str:
+        """With the zone's offset, for `<time datetime>`."""
+        return self._local(seconds).isoformat()
+
+    def _local(self, seconds: int) -> datetime:
+        return datetime.fromtimestamp(seconds, UTC).astimezone(self._zone)
+
+
+def preferred(accept: str, default: str) -> str:
+    """Out of Accept-Language (RFC 9110, 12.5.4): the first of ours with the greatest weight."""
+    best, found = 0.0, default
+    for part in accept.split(",")[:20]:
+        name, _, weight = part.strip().partition(";q=")
+        try:
+            quality = float(weight) if weight else 1.0
+        except ValueError:
+            continue
+        code = name.strip()[:2].lower()
+        if code in LANGUAGES and quality > best:
+            best, found = quality, code
+    return found

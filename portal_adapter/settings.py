@@ -1,0 +1,253 @@
+"""
+The portal's configuration: one TOML file. deploy/portal.toml is the commented example, and a test loads it.
+
+Every mistake is named with its path, all at once; an unknown key is a mistake. Secrets are never in it: they are paths of
+files that only the portal can read. The window has a file of its own (window/settings.py).
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+KEY_BYTES = 32
+T = TypeVar("T", bound="Section")
+
+
+def _from_its_place(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context["base"] if info.context else "") / path
+
+
+File = Annotated[Path, AfterValidator(_from_its_place)]  # relative to the configuration file
+
+
+class SettingsError(Exception):
+    """The file cannot be used; `mistakes` has a line for each."""
+
+    def __init__(self, path: Path, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or value != f"https://{parts.netloc}":
+        raise ValueError("is an https origin without a path, such as https://portal.example.org")
+    return value
+
+
+Origin = Annotated[str, StringConstraints(max_length=255)]
+Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:]+\]|localhost):\d{1,5}$")]
+
+
+class Listener(Section):
+    """An HTTPS listener. Behind a front that ends TLS, give it a loopback address and its own certificate all the same."""
+
+    address: Address
+    certificate: File
+    key: File
+
+
+class Cards(Listener):
+    """Where people log in with a card or stick: TLS asks for the certificate, on an origin of its own."""
+
+    origin: Origin
+    client_ca: File
+
+    _origin = field_validator("origin")(check_origin)
+
+
+class Front(Section):
+    """
+    A TLS front that passes the verified client certificate on: it comes through a Unix socket that it alone can open, in
+    one header (PEM, URL-encoded), and takes that header out of whatever comes from outside.
+    """
+
+    socket: File
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    origin: Origin
+
+    _origin = field_validator("origin")(check_origin)
+
+
+class Window(Section):
+    """The signing window, where codes are typed: its origin, and its name as a caller of the daemon."""
+
+    origin: Origin
+    caller: str
+
+    _origin = field_validator("origin")(check_origin)
+
+
+class Mail(Section):
+    """By SMTP (`server` 'host:port'), or into files (`directory`), one of both."""
+
+    sender: Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
+    server: str | None = None
+    starttls: bool = True
+    login_file: File | None = None  # two lines: user, password
+    directory: File | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.server is None) is (self.directory is None):
+            raise ValueError("give server or directory, one of both")
+        return self
+
+
+class Terms(Section):
+    """The general terms: a new version asks everybody again. Plain text, paragraphs apart by an empty line."""
+
+    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+    fr: File
+    en: File
+
+
+class Business(Section):
+    require_pro_certificate: bool = False
+    pro_policy_oids: tuple[str, ...] = ()
+    single_space: bool = False
+    admin_nomination_required: bool = False
+    spaces_max: int = Field(default=200, ge=1)  # that one person administers
+
+
+class Source(Section):
+    """An authentic source: `kind` names the plug-in."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
+    kind: Literal["file"]
+    file: File
+    label_fr: str
+    label_en: str
+
+
+class Scan(Section):
+    """What looks at uploads for malware: a command that gets the file on its standard input, or clamd's socket."""
+
+    command: tuple[str, ...] = ()
+    clamd: File | None = None
+
+
+class Limits(Section):
+    """All inclusive. Characters are code points after NFC, trimmed, CRLF as one."""
+
+    space_title: int = Field(default=100, ge=1)
+    company_name: int = Field(default=200, ge=1)
+    person_name: int = Field(default=100, ge=1)
+    email: int = Field(default=254, ge=6)  # RFC 5321, 4.5.3.1.3
+    search: int = Field(default=100, ge=1)
+    document_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
+    document_name: int = Field(default=80, ge=1)
+    archive_documents: int = Field(default=1000, ge=1)  # of a space
+    image_pixels: int = Field(default=40_000_000, ge=1)
+    idle_s: int = Field(default=15 * 60, ge=60)
+    session_s: int = Field(default=8 * 3600, ge=60)
+    challenge_s: int = Field(default=120, ge=30)  # from the login's beginning to its statement
+    invitation_s: int = Field(default=14 * 86400, ge=60)
+    form_bytes: int = Field(default=256 * 1024, ge=1024)  # of a form without a file
+    login_a_minute: int = Field(default=10, ge=1)  # begun by one address
+    login_failures: int = Field(default=5, ge=1)  # of one account, in 15 minutes
+    uploads_a_minute: int = Field(default=30, ge=1)
+
+
+class Portal(Section):
+    """`name` is what the portal calls itself; `state` holds its files and, without `database`, its SQLite file."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=60)]
+    origin: Origin
+    state: File
+    key_file: File  # 32 random bytes, mode 0400: form tokens are made with it
+    database: str | None = None  # postgresql://...
+    time_zone: str = "Europe/Luxembourg"
+    language: Literal["fr", "en"] = "en"  # for whoever has said nothing
+    help_email: str = ""
+
+    _origin = field_validator("origin")(check_origin)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"there is no time zone {value!r}") from None
+        return value
+
+
+class Daemon(Section):
+    """How the portal calls the daemon: the client's profile (signer/client.py), of a caller with the role submit."""
+
+    profile: File
+
+
+class Trust(Section):
+    """Who issues the certificates that people log in with: CA certificates in PEM."""
+
+    issuers: tuple[File, ...] = Field(min_length=1)
+
+
+class Settings(Section):
+    portal: Portal
+    listener: Listener
+    cards: Cards | None = None
+    front: Front | None = None
+    window: Window
+    daemon: Daemon
+    trust: Trust
+    mail: Mail
+    terms: Terms
+    business: Business = Business()
+    source: tuple[Source, ...] = ()
+    scan: Scan | None = None
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _origins(self) -> Self:
+        origins = [self.portal.origin, self.window.origin, *([self.cards.origin] if self.cards else [])]
+        if len(set(origins)) < len(origins):
+            raise ValueError("portal, window and cards each have an origin of their own: use another name or port")
+        if self.cards and self.front:
+            raise ValueError("certificates come by [cards] or by [front], not both ways")
+        return self
+
+
+def load(path: Path) -> Settings:
+    """Raises `SettingsError` with every mistake. Paths in the file are relative to it."""
+    return parse(path, Settings)
+
+
+def parse(path: Path, kind: type[T]) -> T:
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(path, [error.strerror or str(error)]) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(path, [f"not TOML: {error}"]) from None
+    try:
+        return kind.model_validate(table, context={"base": path.resolve().parent})
+    except ValidationError as error:
+        raise SettingsError(path, [_mistake(one) for one in error.errors()]) from None
+
+
+def _mistake(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "the file"
+    said = {"extra_forbidden": "is unknown: take it out, or see deploy/portal.toml", "missing": "is missing"}
+    message: str = said.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}"

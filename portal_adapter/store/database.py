@@ -1,0 +1,82 @@
+"""
+The portal's database: SQLite by default, PostgreSQL by one setting; the same code on both.
+
+A transaction that writes takes SQLite's lock at its beginning, so that what it has read is still so when it writes. On
+PostgreSQL every change names the version it has seen (`... WHERE version = :seen`), and unique keys settle races.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+
+BUSY_S = 5.0  # for SQLite's lock; a write takes milliseconds
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message says what to do."""
+
+
+def open_database(state: Path, url: str | None) -> Engine:
+    """The database in the newest form; raises `StoreError`, or what its driver raises."""
+    if url is not None:
+        engine = create_engine(
+            url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=16, pool_pre_ping=True
+        )
+    else:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = state / "portal.db"
+        file.touch(mode=0o600)
+        engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": BUSY_S}, pool_size=16)
+        event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "begin", _begin)
+    upgrade(engine)
+    return engine
+
+
+def _pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own transactions begin too late
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    only_reads = connection.get_execution_options().get("only_reads", False)
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Sees one moment, and holds nobody up."""
+    with engine.connect() as connection:
+        connection.execution_options(only_reads=True)
+        with connection.begin() as transaction:
+            yield connection
+            transaction.rollback()
+
+
+def upgrade(engine: Engine) -> None:
+    """Take the schema to this program's; raises `StoreError` for a newer one."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        known = {one.revision for one in script.walk_revisions()}
+        if current is not None and current not in known:
+            raise StoreError(f"the database is of a newer paraph-portal (schema {current}): use that one")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

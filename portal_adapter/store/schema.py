@@ -1,0 +1,255 @@
+"""
+The portal's tables. Times are seconds since the epoch, UTC; ids are UUIDs in hexadecimal; what is secret is a SHA-256.
+
+Changed by migrations alone (migrations/versions); a test compares what they make with this file.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+
+METADATA = MetaData(
+    naming_convention={"uq": "uq_%(table_name)s_%(column_0_N_name)s", "fk": "fk_%(table_name)s_%(column_0_N_name)s"}
+)
+_ID = 32  # a UUID in hexadecimal
+
+
+def _account(name: str = "account", **more: object) -> Column[str]:
+    return Column(name, String(_ID), ForeignKey("accounts.id"), **more)  # type: ignore[arg-type]
+
+
+def _space(**more: object) -> Column[str]:
+    return Column("space", String(_ID), ForeignKey("spaces.id"), **more)  # type: ignore[arg-type]
+
+
+# A person. The names are those of her product, and change with it alone.
+accounts = Table(
+    "accounts",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    Column("family", String, nullable=False),
+    Column("given", String, nullable=False),
+    Column("email", String, nullable=False),
+    Column("language", String(2), nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+# Authentication products: a certificate each. `number` is the credential's name for a Signing Server product.
+products = Table(
+    "products",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _account(nullable=False),
+    Column("kind", String, nullable=False),  # smartcard, stick, server
+    Column("number", String, nullable=False),
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("added", BigInteger, nullable=False),
+)
+Index("ix_products_account", products.c.account)
+# A login or registration that was begun in one browser, for at most two minutes.
+attempts = Table(
+    "attempts",
+    METADATA,
+    Column("nonce", String(64), primary_key=True),  # SHA-256 of it
+    Column("visitor", String(64), nullable=False),  # SHA-256 of the browser's cookie
+    Column("back", String, nullable=False),  # the page that was wanted
+    Column("number", String, nullable=False),  # of the product that was named; empty for a card
+    Column("created", BigInteger, nullable=False),
+    Column("used", BigInteger),
+)
+# A certificate that was presented on the cards' origin, on its way to this one.
+tickets = Table(
+    "tickets",
+    METADATA,
+    Column("ticket", String(64), primary_key=True),
+    Column("nonce", String(64), nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+# A product that was presented and belongs to no account yet: what its browser may register.
+presented = Table(
+    "presented",
+    METADATA,
+    Column("visitor", String(64), primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("number", String, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("back", String, nullable=False),
+)
+sessions = Table(
+    "sessions",
+    METADATA,
+    Column("token", String(64), primary_key=True),
+    _account(nullable=False),
+    Column("fingerprint", String(64), nullable=False),  # of the certificate that was used at login (TOK-13)
+    Column("created", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("ended", BigInteger),
+    Column("space", String(_ID)),  # the one that the header shows
+)
+Index("ix_sessions_account", sessions.c.account)
+acceptances = Table(
+    "acceptances",
+    METADATA,
+    _account(primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("accepted", BigInteger, nullable=False),
+)
+spaces = Table(
+    "spaces",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    Column("identifier", String(11), nullable=False, unique=True),
+    Column("kind", String, nullable=False),  # private, business
+    Column("owner", String(_ID), unique=True),  # a private space's: one each
+    Column("form", String, nullable=False),  # legal_person, self_employed, association; empty for private
+    Column("title", String, nullable=False),
+    Column("company", String, nullable=False),
+    Column("registration", String, nullable=False),
+    Column("email", String, nullable=False),
+    Column("profiles", String, nullable=False),  # of a private space, separated by spaces
+    Column("state", String, nullable=False),  # active, suspended
+    Column("certified", BigInteger),
+    Column("certified_by", String, nullable=False, server_default=""),
+    Column("certification_asked", BigInteger),
+    Column("created", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+)
+members = Table(
+    "members",
+    METADATA,
+    _space(primary_key=True),
+    _account(primary_key=True),
+    Column("role", String, nullable=False),  # administrator, signatory, editor, viewer; owner of a private space
+    Column("since", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+)
+Index("ix_members_account", members.c.account)
+invitations = Table(
+    "invitations",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _space(nullable=False),
+    Column("token", String(64), nullable=False, unique=True),
+    Column("family", String, nullable=False),
+    Column("given", String, nullable=False),
+    Column("email", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("serial", String, nullable=False),
+    Column("state", String, nullable=False),  # sent, accepted, refused, expired, withdrawn
+    Column("created", BigInteger, nullable=False),
+    _account("inviter", nullable=False),
+    _account("invitee"),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+)
+Index("ix_invitations_space", invitations.c.space)
+# Data that is used again and again (My information).
+information = Table(
+    "information",
+    METADATA,
+    _space(primary_key=True),
+    Column("item", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    _account("changed_by", nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+)
+# The document archive of a space. `file` names the bytes (files/blobs.py).
+documents = Table(
+    "documents",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _space(nullable=False),
+    Column("name", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("file", String(_ID), nullable=False),
+    Column("scan", String, nullable=False),  # pending, clean, infected, error
+    Column("scan_note", String, nullable=False),  # 'not scanned', or what the scanner said
+    Column("added", BigInteger, nullable=False),
+    _account("added_by", nullable=False),
+)
+Index("ix_documents_space", documents.c.space)
+# Who may be the administrator of a business space, where that must be nominated: by a certificate's serial.
+nominations = Table(
+    "nominations",
+    METADATA,
+    Column("serial", String, primary_key=True),
+    Column("noted", BigInteger, nullable=False),
+    Column("operator", String, nullable=False),
+)
+# Which data of one institution another one may be shown, and by what law.
+sharing_rules = Table(
+    "sharing_rules",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    Column("source", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("item", String, nullable=False),
+    Column("basis", String, nullable=False),
+    Column("begins", BigInteger, nullable=False),
+    Column("ends", BigInteger),
+    Column("operator", String, nullable=False),
+)
+# A form that was posted, and where that led: the same form again leads there, too.
+posted = Table(
+    "posted",
+    METADATA,
+    Column("form", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),  # session or browser
+    Column("location", String, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)
+# What counts towards a limit of so many in so long.
+marks = Table(
+    "marks",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("who", String, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)
+Index("ix_marks_kind_who_time", marks.c.kind, marks.c.who, marks.c.time)
+# Only ever added to: the database refuses anything else (migration 1).
+audit = Table(
+    "audit",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("account", String, nullable=False),  # empty: nobody, or an operator's command
+    Column("space", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("outcome", String, nullable=False),  # done, or the refusal's code
+    Column("detail", String, nullable=False),  # JSON
+    Column("address", String, nullable=False),
+)
+# Mail: written in the transaction of its cause, sent afterwards (mail/outbox.py).
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    Column("created", BigInteger, nullable=False),
+    Column("recipient", String, nullable=False),
+    Column("language", String(2), nullable=False),
+    Column("template", String, nullable=False),
+    Column("data", String, nullable=False),  # JSON
+    Column("state", String, nullable=False),  # queued, sent, failed
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next", BigInteger, nullable=False),
+    Column("claimed", BigInteger, nullable=False, server_default=text("0")),
+    Column("error", String, nullable=False, server_default=""),
+    Column("settled", BigInteger),
+)
+Index("ix_outbox_state_next", outbox.c.state, outbox.c.next)

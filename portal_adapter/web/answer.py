@@ -1,0 +1,38 @@
+"""What a view answers: a page, the way to one, or a file. The frame makes HTML or JSON of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`data` is what the template shows, and what JSON has: texts, numbers, lists and mappings of such."""
+
+    template: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """303 to a page of ours, or (`outside`) of the window or the cards' origin. `cookies`: name -> value, None ends it."""
+
+    location: str
+    cookies: Mapping[str, str | None] = field(default_factory=dict)
+    outside: bool = False
+    notice: str = ""  # of NOTICES: shown once on the next page
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file's bytes, as an attachment or to be looked at."""
+
+    path: Path
+    media_type: str
+    name: str
+    inline: bool = False
+
+
+Answer = Page | Redirect | Download

@@ -1,0 +1,10 @@
+"""The page that was wanted before a login: one of ours, whatever a link says."""
+
+import re
+
+_PATH = re.compile(r"/[A-Za-z0-9._~/*$=-]{0,255}")
+
+
+def inside(path: str) -> str:
+    """The path if it is a plain one of this origin, else the front page: never another site (CWE-601)."""
+    return path if _PATH.fullmatch(path) and not path.startswith("//") else "/"

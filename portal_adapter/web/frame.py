@@ -1,0 +1,400 @@
+"""
+From a request to its answer: limits, session, form token, level and right, one transaction, and the one place where a
+refusal becomes a page or a problem (RFC 9457).
+
+Order, and why it is this one: what is too large is not read; who is nobody is sent to log in before anything is said of
+what there is; a space's stranger is told that it does not exist; and only then the view decides. A refused request leaves
+one audit line and nothing else.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError, OperationalError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+
+from portal_adapter.auth import session as sessions
+from portal_adapter.auth.session import LANGUAGE_COOKIE, SESSION_COOKIE, VISITOR_COOKIE, Session
+from portal_adapter.domain import audit, space, terms
+from portal_adapter.domain.actor import check_right
+from portal_adapter.domain.ids import hashed
+from portal_adapter.language import Language, preferred
+from portal_adapter.refusal import Refusal
+from portal_adapter.store.database import reading, writing
+from portal_adapter.store.schema import posted
+from portal_adapter.web.answer import Answer, Download, Page, Redirect
+from portal_adapter.web.ask import Ask, Uploaded
+from portal_adapter.web.notices import NOTICES
+from portal_adapter.web.route import Level, Route
+
+if TYPE_CHECKING:
+    from portal_adapter.app import Services
+
+log = logging.getLogger("portal")
+
+NOTICE_COOKIE = "__Host-notice"
+FIELDS_MAX = 500  # of a form
+FILES_MAX = 1
+MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
+_YEAR_S = 365 * 86400
+
+
+def endpoint(route: Route, services: "Services") -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return await _Visit(route, services, request).answer()
+
+    return answer
+
+
+class _Visit:
+    """One request."""
+
+    def __init__(self, route: Route, services: "Services", request: Request) -> None:
+        self.route, self.services, self.request = route, services, request
+        cookies = request.cookies
+        self.token = cookies.get(SESSION_COOKIE, "")[:128]
+        self.visitor = cookies.get(VISITOR_COOKIE, "")[:128]
+        self.fresh_visitor = ""
+        if not self.visitor:
+            self.visitor = self.fresh_visitor = secrets.token_urlsafe(32)
+        self.language = Language(
+            cookies.get(LANGUAGE_COOKIE)
+            or preferred(request.headers.get("accept-language", ""), services.settings.portal.language),
+            services.settings.portal.time_zone,
+        )
+        self.wants_json = "application/json" in request.headers.get("accept", "")
+        self.session: Session | None = None
+        self.space: Mapping[str, Any] | None = None
+        self.form: dict[str, str] = {}
+        self.now = services.clock.now()
+        self.address = request.client.host if request.client else ""
+
+    async def answer(self) -> Response:
+        with ExitStack() as stack:
+            try:
+                files = await self._read(stack)
+                work = partial(self._in_transaction, files)
+                answer = await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
+                response = self._respond(answer)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except Refusal as refusal:
+                response = await self._refused(refusal)
+            except OperationalError as error:  # the database is locked, full or away: nothing was changed
+                log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
+                response = await self._refused(Refusal("signer-unavailable", "Please try again in a moment."))
+        if self.fresh_visitor:
+            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
+        return response
+
+    # ---- reading
+
+    async def _read(self, stack: ExitStack) -> dict[str, Uploaded]:
+        if self.route.method != "POST":
+            return {}
+        limits = self.services.settings.limits
+        most = limits.document_bytes + MULTIPART_BYTES if self.route.upload else limits.form_bytes
+        kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        _count(self.request, most)
+        if kind == "application/json":
+            self.form = _fields_of_json(await self.request.body())
+            return {}
+        if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
+            raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
+        try:
+            form = await self.request.form(max_files=FILES_MAX if self.route.upload else 0, max_fields=FIELDS_MAX)
+        except MultiPartException:
+            raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
+        files: dict[str, Uploaded] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files[name] = _kept(value, stack)
+            else:
+                self.form[name] = value
+        await form.close()
+        return files
+
+    # ---- deciding
+
+    def _in_transaction(self, files: dict[str, Uploaded]) -> Answer:
+        after: list[Callable[[], None]] = []
+        is_post = self.route.method == "POST"
+        with (writing if is_post else reading)(self.services.engine) as connection:
+            self._let_in(connection)
+            ask = self._ask(connection, files, after)
+            answer = self._once(connection, ask) if is_post else self.route.view(ask)
+            if is_post and self.session is not None:
+                sessions.seen(connection, self.now, self.session)
+        for one in after:
+            one()
+        if not is_post and self.session is not None:
+            self._seen()
+        return answer
+
+    def _let_in(self, connection: Connection) -> None:
+        settings = self.services.settings
+        if self.token:
+            self.session = sessions.find(connection, self.now, self.token, settings.limits, self.address)
+        if self.route.method == "POST":
+            self._check_form()
+        if self.route.level is not Level.OPEN and self.session is None:
+            raise Refusal("unauthenticated", "Please log in.")
+        if self.session is not None:
+            if self.route.level is Level.TERMS:
+                terms.check(connection, self.session.actor.account, settings.terms.version)
+            if self.route.right:
+                identifier = self.request.path_params["space"]
+                self.space = space.of(connection, self.session.actor, identifier)
+                check_right(self.space["role"], self.route.right)
+                if self.route.method == "POST":
+                    space.check_active(self.space)
+
+    def _check_form(self) -> None:
+        """A form of ours, in the browser it was shown to (ASVS 3.5.1), and no other site's (3.5.3)."""
+        given = self.form.pop("csrf", "") or self.request.headers.get("x-csrf-token", "")
+        site = self.request.headers.get("sec-fetch-site", "same-origin")
+        if site not in {"same-origin", "none"} or not sessions.is_form_token(
+            self.services.key, self.token if self.session is not None else self.visitor, given
+        ):
+            raise Refusal("forbidden", "This form is not of this visit. Open the page again.", reason="form-token")
+
+    def _ask(self, connection: Connection, files: Mapping[str, Uploaded], after: list[Callable[[], None]]) -> Ask:
+        return Ask(
+            connection, self.services, self.now, self.language, self.session, self.visitor, self.address,
+            {name: str(value) for name, value in self.request.path_params.items()},
+            {name: value[:2048] for name, value in self.request.query_params.items()},
+            self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after,
+        )  # fmt: skip
+
+    def _once(self, connection: Connection, ask: Ask) -> Answer:
+        """A form that is posted twice leads where it led the first time."""
+        form = self.form.pop("form", "")
+        if not form:
+            return self.route.view(ask)
+        owner, key = (
+            hashed(self.token if self.session is not None else self.visitor),
+            hashed(f"{self.route.name} {form}"),
+        )
+        known = connection.execute(select(posted.c.location).where(posted.c.form == key, posted.c.owner == owner))
+        if (location := known.scalar()) is not None:
+            return Redirect(location)
+        answer = self.route.view(ask)
+        if isinstance(answer, Redirect) and not answer.outside and not answer.cookies:
+            try:
+                with connection.begin_nested():
+                    connection.execute(
+                        insert(posted).values(form=key, owner=owner, location=answer.location, time=self.now)
+                    )
+            except IntegrityError:  # its twin was quicker
+                raise Refusal("forbidden-transition", "This form was sent already.", reason="sent-already") from None
+        return answer
+
+    def _seen(self) -> None:
+        """Every request extends the session; written down now and then."""
+        assert self.session is not None
+        with reading(self.services.engine) as connection:
+            due = sessions.is_due(connection, self.now, self.session)
+        if due:
+            with writing(self.services.engine) as connection:
+                sessions.seen(connection, self.now, self.session)
+
+    # ---- answering
+
+    def _respond(self, answer: Answer) -> Response:
+        if isinstance(answer, Download):
+            return _download(answer)
+        if isinstance(answer, Redirect):
+            response: Response = (
+                JSONResponse({"location": answer.location})
+                if self.wants_json and not answer.outside
+                else RedirectResponse(answer.location, 303)
+            )
+            for name, value in answer.cookies.items():
+                _set_cookie(response, name, value)
+            if answer.notice and not self.wants_json:
+                _set_cookie(response, NOTICE_COOKIE, answer.notice, max_age=60)
+            return response
+        if self.wants_json:
+            return JSONResponse({**answer.data, "csrf": self._csrf()}, answer.status)
+        return self._page(answer.template, answer.data, answer.status)
+
+    def _page(self, template: str, data: Mapping[str, Any], status: int) -> Response:
+        notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
+        html = self.services.templates.render(
+            template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
+            form_id=secrets.token_urlsafe(16), path=self.request.url.path, notice=notice, now=self.now,
+            spaces=self._spaces(),
+        )  # fmt: skip
+        response = Response(html, status, media_type="text/html")
+        if notice:
+            _set_cookie(response, NOTICE_COOKIE, None)
+        return response
+
+    def _spaces(self) -> list[Mapping[str, Any]]:
+        """The header's menu."""
+        if self.session is None:
+            return []
+        with reading(self.services.engine) as connection:
+            return space.all_of(connection, self.session.actor.account)
+
+    def _csrf(self) -> str:
+        return sessions.form_token(self.services.key, self.token if self.session is not None else self.visitor)
+
+    async def _refused(self, refusal: Refusal) -> Response:
+        work = partial(self._write_down, refusal)
+        await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
+        response = self._problem(refusal) if self.wants_json else self._refusal_page(refusal)
+        if refusal.retry_after_s is not None:
+            response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
+        return response
+
+    def _write_down(self, refusal: Refusal) -> None:
+        if self.route.method == "GET" and refusal.code in {"unauthenticated", "not-found", "guard-failed"}:
+            return  # nothing was tried but to look
+        actor = self.session.actor if self.session is not None else None
+        try:
+            with writing(self.services.engine) as connection:
+                audit.note(
+                    connection, self.now, self.route.name, account=actor.account if actor else "",
+                    space=self.space["id"] if self.space else "", outcome=refusal.code, address=self.address,
+                    reason=refusal.reason,
+                )  # fmt: skip
+        except OperationalError as error:
+            log.error("a refusal is not in the audit: %s", error.orig)  # noqa: TRY400 -- as above
+
+    def _problem(self, refusal: Refusal) -> Response:
+        text = self.language.text
+        errors = [
+            {
+                "field": one.field,
+                "code": one.code,
+                "message": text(one.message, **(one.values or {}), limit=one.limit),
+                **({} if one.limit is None else {"limit": one.limit}),
+            }
+            for one in refusal.errors
+        ]
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": refusal.code,
+            "status": refusal.status,
+            "code": refusal.code,
+            "detail": text(refusal.message),
+            "reason": refusal.reason,
+            **refusal.details,
+        }
+        if errors:
+            body["errors"] = errors
+        if refusal.unmet:
+            body["unmet"] = [
+                {"code": one.code, "message": text(one.message), "href": one.href} for one in refusal.unmet
+            ]
+        return JSONResponse(body, refusal.status, media_type="application/problem+json")
+
+    def _refusal_page(self, refusal: Refusal) -> Response:
+        if refusal.code == "unauthenticated" and self.route.level is not Level.OPEN:
+            back = self.request.url.path if self.route.method == "GET" else "/"
+            response: Response = RedirectResponse(f"/login?{urlencode({'back': back})}", 303)
+            if self.token:
+                _set_cookie(response, SESSION_COOKIE, None)
+            return response
+        if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
+            return RedirectResponse("/terms", 303)
+        if refusal.errors and (again := self._same_form(refusal)) is not None:
+            return again
+        data = {"refusal": refusal, "form": _kept_values(self.form)}
+        return self._page("refusal.html", data, refusal.status)
+
+    def _same_form(self, refusal: Refusal) -> Response | None:
+        """The form once more, with what was typed and what is wrong with it: from the page that shows it."""
+        shows = self.services.forms.get(self.route.name)
+        if shows is None:
+            return None
+        try:
+            with reading(self.services.engine) as connection:
+                ask = replace(self._ask(connection, {}, []), form={})
+                page = shows.view(ask)
+        except Refusal:
+            return None
+        if not isinstance(page, Page):
+            return None
+        data = {**page.data, "form": _kept_values(self.form), "errors": refusal.errors}
+        return self._page(page.template, data, refusal.status)
+
+
+SECRET_FIELDS = frozenset({"secret_code", "otp", "pin"})
+
+
+def _kept_values(form: Mapping[str, str]) -> dict[str, str]:
+    """What a form is filled with again."""
+    return {name: value for name, value in form.items() if name not in SECRET_FIELDS}
+
+
+def _count(request: Request, most: int) -> None:
+    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise Refusal("too-large", "This is too large.", limit=most, measured=int(length))
+    receive, measured = request._receive, 0  # noqa: SLF001 -- Starlette has no other place to count at
+
+    async def counted() -> Any:
+        nonlocal measured
+        message = await receive()
+        measured += len(message.get("body", b""))
+        if measured > most:
+            raise Refusal("too-large", "This is too large.", limit=most, measured=measured)
+        return message
+
+    request._receive = counted  # noqa: SLF001
+
+
+def _fields_of_json(body: bytes) -> dict[str, str]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal("validation", "This is not JSON.", reason="form-unreadable") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise Refusal("validation", "An object of texts is wanted.", reason="form-unreadable")
+    return found
+
+
+def _kept(upload: UploadFile, stack: ExitStack) -> Uploaded:
+    """In a file of its own, until the request is over."""
+    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="paraph-upload-"))  # noqa: SIM115 -- the stack closes it
+    size = 0
+    while chunk := upload.file.read(256 * 1024):
+        size += len(chunk)
+        file.write(chunk)
+    file.flush()
+    return Uploaded(Path(file.name), upload.filename or "", size)
+
+
+def _download(answer: Download) -> Response:
+    """RFC 6266: the name for people, beside an ASCII one."""
+    kind = "inline" if answer.inline else "attachment"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in answer.name) or "document"
+    value = f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(answer.name, safe='')}"
+    return FileResponse(answer.path, media_type=answer.media_type, headers={"content-disposition": value})
+
+
+def _set_cookie(response: Response, name: str, value: str | None, *, max_age: int | None = None) -> None:
+    """`__Host-`: this host alone, its whole path, over TLS (RFC 6265bis, 4.1.3.2)."""
+    same_site: Any = "lax"  # a login comes back from another origin
+    if value is None:
+        response.delete_cookie(name, path="/", secure=True, httponly=True, samesite=same_site)
+    else:
+        life = _YEAR_S if name == LANGUAGE_COOKIE else max_age
+        response.set_cookie(name, value, max_age=life, path="/", secure=True, httponly=True, samesite=same_site)

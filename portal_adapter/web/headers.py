@@ -1,0 +1,45 @@
+"""
+What every answer says to browsers (ASVS 5.0, 3.4): TLS only, nothing but our own files, no frames, no guessing of types,
+no place in caches but for the static files.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+_STATIC_S = 3600
+
+
+class Headers:
+    """ASGI middleware. `form_targets`: other origins that a form of ours may lead to."""
+
+    def __init__(self, app: Any, *, form_targets: Sequence[str] = ()) -> None:
+        self._app = app
+        targets = " ".join(["'self'", *form_targets])
+        policy = (
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+            f"form-action {targets}; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
+        )
+        self._always = [
+            (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
+            (b"content-security-policy", policy.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-frame-options", b"DENY"),
+            (b"referrer-policy", b"same-origin"),
+            (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+        ]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_static = scope["path"].startswith("/static/")
+        cache = f"public, max-age={_STATIC_S}".encode() if is_static else b"no-store"
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *self._always, (b"cache-control", cache)]}
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

@@ -1,0 +1,44 @@
+"""
+A route: what may be asked, by whom, and for which requirement. All of them stand in `app.ROUTES`; the frame refuses one
+without a level or a requirement at the start, and a test refuses a requirement that the table does not know.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from portal_adapter.web.answer import Answer
+from portal_adapter.web.ask import Ask
+
+
+class Level(Enum):
+    """Who may come this far; each includes the ones before it."""
+
+    OPEN = "open"  # anybody
+    SESSION = "session"  # a person with a session
+    TERMS = "terms"  # who has accepted the present terms, too
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
+    `upload` takes a file: its bytes are counted while they come. A GET changes nothing.
+    """
+
+    method: str
+    path: str
+    name: str
+    view: Callable[[Ask], Answer]
+    level: Level
+    requirements: tuple[str, ...]
+    right: str = ""
+    upload: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in {"GET", "POST"}:
+            raise ValueError(f"{self.path}: {self.method} is not used here")
+        if not self.requirements:
+            raise ValueError(f"{self.path}: for which requirement is it?")
+        if ("{space}" in self.path) is not bool(self.right):
+            raise ValueError(f"{self.path}: a route of a space names the right that it wants, and no other route does")

@@ -1,0 +1,54 @@
+"""A person's account: her names, her products (TOK-06, TOK-07, TOK-15)."""
+
+from portal_adapter.auth import certificate as certificates
+from portal_adapter.domain import login
+from portal_adapter.web.answer import Answer, Page, Redirect
+from portal_adapter.web.ask import Ask
+from portal_adapter.web.route import Level, Route
+
+
+def show(ask: Ask) -> Answer:
+    actor = ask.actor
+    products = []
+    for one in login.products_of(ask.connection, actor.account):
+        found = certificates.read(bytes(one["certificate"]))  # type: ignore[call-overload]
+        products.append(
+            {
+                "id": one["id"], "kind": one["kind"], "number": one["number"], "issuer": found.issuer,
+                "not_after": found.not_after, "in_use": one["fingerprint"] == actor.fingerprint,
+            }
+        )  # fmt: skip
+    return Page(
+        "account.html", {"given": actor.given, "family": actor.family, "email": actor.email, "products": products}
+    )
+
+
+def show_new(ask: Ask) -> Answer:
+    proof = login.presented_in(ask.connection, ask.now, ask.visitor)
+    if proof is None:
+        return Redirect("/account")
+    found = proof.certificate
+    data = {
+        "family": found.family, "given": found.given, "issuer": found.issuer, "not_after": found.not_after,
+        "kind": "server" if proof.number else "",
+    }  # fmt: skip
+    return Page("product.html", data)
+
+
+def add(ask: Ask) -> Answer:
+    login.add_product(ask.connection, ask.now, ask.actor.account, ask.visitor, dict(ask.form), ask.address)
+    return Redirect("/account", notice="product-added")
+
+
+def remove(ask: Ask) -> Answer:
+    login.remove_product(ask.connection, ask.now, ask.actor.account, ask.parts["product"], ask.address)
+    return Redirect("/account", notice="product-removed")
+
+
+ROUTES = (
+    Route("GET", "/account", "account", show, Level.SESSION, ("TOK-07", "TOK-15")),
+    Route("GET", "/account/products/new", "new-product", show_new, Level.SESSION, ("TOK-15",)),
+    Route("POST", "/account/products", "add-product", add, Level.SESSION, ("TOK-06", "TOK-15")),
+    Route("POST", "/account/products/{product}/remove", "remove-product", remove, Level.SESSION, ("TOK-15",)),
+)
+FORMS = {"add-product": "new-product"}
