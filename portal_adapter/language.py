@@ -1,5 +1,6 @@
 """
-French and English. A text in code or template is its English; `locale/fr.po` has the French, and a test holds it complete.
+French and English. A text in code or template is its English; the files in `locale/fr` have the French, one for each part
+of the portal, and a test holds them complete.
 
 Read at the start by Babel, so that no compiled file can be old. A text with a number has both forms.
 """
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date, format_datetime, format_time
+from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
 LANGUAGES = ("fr", "en")
@@ -22,17 +24,20 @@ _LOCALES = Path(__file__).parent / "locale"
 
 @cache
 def _french() -> tuple[Mapping[str, str], Mapping[str, tuple[str, ...]]]:
-    with (_LOCALES / "fr.po").open("rb") as file:
-        catalog = read_po(file, locale="fr")
     texts: dict[str, str] = {}
     plurals: dict[str, tuple[str, ...]] = {}
-    for message in catalog:
+    for message in (message for path in sorted((_LOCALES / "fr").glob("*.po")) for message in _messages(path)):
         forms = message.string
         if isinstance(message.id, str) and isinstance(forms, str) and message.id and forms:
             texts[message.id] = forms
         elif not isinstance(message.id, str) and isinstance(forms, tuple | list):
             plurals[message.id[0]] = tuple(forms)
     return texts, plurals
+
+
+def _messages(path: Path) -> Catalog:
+    with path.open("rb") as file:
+        return read_po(file, locale="fr")
 
 
 class Language:

@@ -5,5 +5,11 @@ from collections.abc import Mapping
 from portal_adapter.web.route import Route
 from portal_adapter.web.views import account, home, login, spaces
 
-ROUTES: tuple[Route, ...] = (*home.ROUTES, *login.ROUTES, *account.ROUTES, *spaces.ROUTES)
-FORMS: Mapping[str, str] = {**home.FORMS, **login.FORMS, **account.FORMS, **spaces.FORMS}
+_PARTS = (
+    home,
+    login,
+    account,
+    spaces,
+)
+ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
+FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}
