@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED
+from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED, REMOVED_BEFORE
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
@@ -113,7 +113,7 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
         raise Unavailable("PIN_LOCKED", f"{detail}: unblock it with its PUK, then unlock it here")
     if is_refused:
         raise PinRefused("PIN_INCORRECT", detail, tries_left(count, flags, config.pin_tries))
-    if detail in REMOVED:
+    if detail in REMOVED | REMOVED_BEFORE:
         raise Unavailable("TOKEN_REMOVED", f"{detail} was the answer to the PIN; it counts as a try", COMES_BACK_S)
     if detail == PCSC_DOWN:
         raise Unavailable(detail, "pcscd ended before the PIN was answered; it counts as a try", COMES_BACK_S)
