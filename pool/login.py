@@ -8,7 +8,9 @@ takes it off again. Whatever is not CKR_OK ends the lane.
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED, REMOVED_BEFORE
@@ -24,7 +26,16 @@ log = logging.getLogger("pool")
 COMES_BACK_S = 3.0  # a card that is put back
 
 
-@dataclass(frozen=True, slots=True)
+class Cost(StrEnum):
+    """What a login has cost so far: for whoever is told that it had no answer."""
+
+    NO_PIN = "no PIN was sent"
+    TRY = "the PIN counts as a try"
+    AT_PAD = "what was typed at the reader, if anything, is not counted: it may have cost the token a try"
+    NO_TRY = "the PIN was right"
+
+
+@dataclass(slots=True)
 class Claim:
     """What a person comes with; no PIN where it is typed at the reader. `lease` is the id that the login is for."""
 
@@ -32,6 +43,7 @@ class Claim:
     caller: str
     pin: Pin | None
     override: bool
+    cost: Cost = Cost.NO_PIN
 
 
 async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim: Claim, timeout_s: float) -> bool:
@@ -60,13 +72,14 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
     else:
         message = {"t": "login", "pin": claim.pin.reveal(), "pad": False, "lease": claim.lease}
         try:
-            await asyncio.to_thread(tries.begin, identity)
+            await _begin(token, claim)
             claim.pin.forget()
             answer = await child.ask(message, timeout_s)
         finally:
             message.clear()  # an error's traceback would keep the PIN
     if answer["t"] == "logged-in":
         await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
+        claim.cost = Cost.NO_TRY
         return bool(answer["direct"])
     detail = answer["detail"]
     if detail in PIN_NOT_CHECKED:
@@ -74,9 +87,20 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
             await asyncio.to_thread(tries.not_sent, identity)
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
     if claim.pin is None:  # what was typed at the pad was a try, now that there is an answer to it
-        await asyncio.to_thread(tries.begin, identity)
+        await _begin(token, claim)
     await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
     raise AssertionError  # pragma: no cover -- the line above raises
+
+
+async def _begin(token: TokenKeeper, claim: Claim) -> None:
+    """Write a try down. Who stops waiting for that does not stop the write."""
+    assert token.identity is not None
+    before, claim.cost = claim.cost, Cost.TRY
+    try:
+        await asyncio.to_thread(token.tries.begin, token.identity)
+    except sqlite3.Error:
+        claim.cost = before
+        raise
 
 
 async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s: float) -> dict[str, Any]:
@@ -86,6 +110,7 @@ async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s:
     """
     with contextlib.suppress(WrongEvent):  # an operator has taken it out of service meanwhile
         token.on(Event.AWAIT, "its PIN is to be typed at the reader")
+    claim.cost = Cost.AT_PAD
     try:
         return await child.ask({"t": "login", "pin": None, "pad": True, "lease": claim.lease}, timeout_s)
     finally:

@@ -163,13 +163,13 @@ class PersonalAttendant(Attendant):
         except PoolError as error:
             self._turn_away(lease, error)
         except ChildLost as lost:
-            self._turn_away(lease, Unavailable(reason_of(lost.how), f"{lost.how}; the PIN may count as a try"))
+            self._turn_away(lease, Unavailable(reason_of(lost.how), f"{lost.how}; {claim.cost}"))
         except TimeoutError:
             self._kill(child, "TOKEN_TIMEOUT")
-            detail = "the login had no answer in time; if the PIN was sent, it counts as a try"
+            detail = f"the login had no answer in time; {claim.cost}"
             self._turn_away(lease, Unavailable("TOKEN_TIMEOUT", detail))
         except (sqlite3.Error, PinError) as error:
-            self._turn_away(lease, Unavailable("TOKEN_FAULT", f"{type(error).__name__}: {error}"))
+            self._turn_away(lease, Unavailable("TOKEN_FAULT", f"{type(error).__name__}: {error}; {claim.cost}"))
 
     async def _log_in(self, child: Child, lease: Lease, claim: Claim) -> None:
         """

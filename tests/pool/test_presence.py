@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pool import BadRequest, Pin, PinRefused, Pool, PoolError, TokenConfig, Unavailable
+from pool.login import Cost
 from pool.token import Presence
 from tests.pool.conftest import MakePersonal
 from tests.pool.persons import WRONG, count, waits
@@ -77,6 +78,20 @@ async def test_the_deadline_passes_at_the_pad(make_personal: MakePersonal, shim:
             await at_pad(pool, timeout_s=0.5).__aenter__()
         assert error.value.reason == "DEADLINE_EXCEEDED"
         assert 0.4 < time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize(("how", "reason"), [("crash", "MODULE_CRASH"), ("hang 60", "TOKEN_TIMEOUT")])
+async def test_no_answer_from_the_pad(
+    make_personal: MakePersonal, shim: Shim, disk: Path, how: str, reason: str
+) -> None:
+    """F12: the driver dies or hangs while the reader asks for the PIN: nothing is counted, and she is told so."""
+    shim.script(PAD, f"C_Login * {how}")
+    async with make_personal(presence=Presence.PAD, start_timeout_s=1.0) as pool:
+        with pytest.raises(Unavailable) as error:
+            await at_pad(pool).__aenter__()
+        assert (error.value.reason, count(disk)) == (reason, (0, 0))
+        assert error.value.detail.endswith(f"; {Cost.AT_PAD}")
+        await waits(pool)
 
 
 async def test_a_wrong_pin_at_the_pad_counts(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
