@@ -2,13 +2,15 @@
 A person's login: the rules before the PIN, the PIN, and what the token's answer means.
 
 Rules of this file: a try is on disk before its PIN is on its way, and only an answer that says what became of the PIN
-takes it off again. Whatever is not CKR_OK ends the lane.
+takes it off again. Whatever is not CKR_OK ends the lane. A login that waits at a pad leaves the module to others; what a
+second login beside it may cost is a try without an answer, and who has one already is alone with the module.
 """
 
 import asyncio
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -46,9 +48,16 @@ class Claim:
     cost: Cost = Cost.NO_PIN
 
 
-async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim: Claim, timeout_s: float) -> bool:
+async def log_in(
+    child: Child,
+    token: TokenKeeper,
+    opened: dict[str, Any],
+    claim: Claim,
+    timeout_s: float,
+    let_go: Callable[[], Awaitable[None]],
+) -> bool:
     """
-    Send the person's PIN if the rules of `tries.py` allow it, and forget it.
+    Send the person's PIN if the rules of `tries.py` allow it, and forget it. `let_go` gives up the module's lock.
 
     Answers whether the lane calls the module's functions directly. Raises `PinRefused`; `Unavailable` with PIN_LOCKED,
     TOKEN_CHANGED, TOKEN_ABSENT, TOKEN_REMOVED, PCSC_DOWN or TOKEN_BUSY.
@@ -67,8 +76,13 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any], claim
             raise PinRefused("PIN_FINAL_TRY_GUARD", str(refused), left) from None
         log.warning("token %s: %s overrides the guard of the last tries: %s", config.name, claim.caller, refused)
         await asyncio.to_thread(tries.override, identity, claim.caller)
+    if count.open:
+        await token.module.quiet.wait()
+    elif claim.pin is None:
+        await let_go()
     if claim.pin is None:
-        answer = await _at_the_pad(child, token, claim, timeout_s)
+        with token.module.at_pad():
+            answer = await _at_the_pad(child, token, claim, timeout_s)
     else:
         message = {"t": "login", "pin": claim.pin.reveal(), "pad": False, "lease": claim.lease}
         try:

@@ -180,11 +180,12 @@ class PersonalAttendant(Attendant):
         limit_s = min(token.config.start_timeout_s, lease.deadline - time.monotonic()) + LOGOUT_S
         self._start_is_over.clear()
         try:
-            async with asyncio.timeout(limit_s) as self._login_limit, token.module.lock:
+            async with asyncio.timeout(limit_s) as self._login_limit, contextlib.AsyncExitStack() as held:
+                await held.enter_async_context(token.module.lock)
                 if lease.over:
                     return
                 self._is_clean = False
-                self.lane.direct = await log_in(child, token, self._opened, claim, limit_s)
+                self.lane.direct = await log_in(child, token, self._opened, claim, limit_s, held.aclose)
                 each = await self._find_keys(child)
         finally:
             self._login_limit = None
