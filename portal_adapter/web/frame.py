@@ -48,6 +48,7 @@ log = logging.getLogger("portal")
 
 NOTICE_COOKIE = "__Host-notice"
 FIELDS_MAX = 500  # of a form
+QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4 000
 FILES_MAX = 1
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
 _YEAR_S = 365 * 86400
@@ -94,6 +95,9 @@ class _Visit:
                 return Response(status_code=400)
             except Refusal as refusal:
                 response = await self._refused(refusal)
+            except IntegrityError:  # a unique key has settled a race: the other one won
+                message = "Somebody else was quicker. Look at the page again."
+                response = await self._refused(Refusal("stale", message, reason="lost-race"))
             except OperationalError as error:  # the database is locked, full or away: nothing was changed
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 response = await self._refused(Refusal("signer-unavailable", "Please try again in a moment."))
@@ -176,7 +180,7 @@ class _Visit:
         return Ask(
             connection, self.services, self.now, self.language, self.session, self.visitor, self.address,
             {name: str(value) for name, value in self.request.path_params.items()},
-            {name: value[:2048] for name, value in self.request.query_params.items()},
+            {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
             self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after,
         )  # fmt: skip
 
