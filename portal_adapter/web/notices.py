@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 NOTICES: Mapping[str, str] = {
+    "account-changed": "Your account is changed.",
     "product-added": "The product is registered.",
     "product-removed": "The product is removed.",
     "private-space-created": "You have created your private space.",
