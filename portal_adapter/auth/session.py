@@ -28,7 +28,6 @@ class Session:
     token: str  # SHA-256
     language: str
     ends: int  # when it ends, unless there is another request
-    space: str  # the id of the one that the header shows, '' for none
 
 
 def open_session(connection: Connection, now: int, account: str, fingerprint: str) -> str:
@@ -58,7 +57,7 @@ def find(connection: Connection, now: int, token: str, limits: Limits, address: 
     actor = Actor(
         row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
     )
-    return Session(actor, row["token"], row["language"], min(now + limits.idle_s, absolute), row["space"] or "")
+    return Session(actor, row["token"], row["language"], min(now + limits.idle_s, absolute))
 
 
 def is_due(connection: Connection, now: int, session: Session) -> bool:
