@@ -48,11 +48,13 @@ def add(connection: Connection, now: int, operator: str, serial: str) -> str:
     return stored
 
 
-def remove(connection: Connection, now: int, operator: str, serial: str) -> None:
-    """Who administers already goes on; raises `not-found`."""
-    if not connection.execute(delete(nominations).where(nominations.c.serial == serial_key(serial))).rowcount:
+def remove(connection: Connection, now: int, operator: str, serial: str) -> str:
+    """Answers it as it was stored. Who administers already goes on. Raises `not-found`."""
+    stored = serial_key(serial)
+    if not connection.execute(delete(nominations).where(nominations.c.serial == stored)).rowcount:
         raise not_found()
-    audit.note(connection, now, "nomination-removed", operator=operator, serial=serial_key(serial))
+    audit.note(connection, now, "nomination-removed", operator=operator, serial=stored)
+    return stored
 
 
 def listed(connection: Connection) -> list[Mapping[str, Any]]:

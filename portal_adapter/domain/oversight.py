@@ -46,14 +46,21 @@ def of(connection: Connection, identifier: str) -> Mapping[str, Any]:
     return dict(row)
 
 
+def business_space(connection: Connection, identifier: str) -> Mapping[str, Any]:
+    """Raises `guard-failed` for a private one: it has neither team nor certification."""
+    space = of(connection, identifier)
+    if space["kind"] != "business":
+        raise guard("wrong-space-kind", "This is a private space: it has no team and is not certified.")
+    return space
+
+
 def fire(connection: Connection, now: int, operator: str, identifier: str, event: str) -> str:
     """One of `EVENTS`; answers the new state. Raises `not-found`, `forbidden-transition`, and `guard-failed`."""
-    space = of(connection, identifier)
     machine = EVENTS[event]
+    hold(connection, of(connection, identifier)["id"])
+    space = (business_space if machine is CERTIFICATION else of)(connection, identifier)
     values: dict[str, Any] = {}
     if machine is CERTIFICATION:
-        if space["kind"] != "business":
-            raise guard("wrong-space-kind", "Only a business space is certified.")
         is_given = event == "certify"
         values = {
             "certified": now if is_given else None, "certified_by": operator if is_given else "",
@@ -66,9 +73,7 @@ def fire(connection: Connection, now: int, operator: str, identifier: str, event
 
 def appoint(connection: Connection, now: int, operator: str, identifier: str, account: str, business: Business) -> None:
     """A member becomes an administrator. Raises `not-found`, `forbidden-transition` for who is one, and `forbidden`."""
-    space = of(connection, identifier)
-    if space["kind"] != "business":
-        raise guard("wrong-space-kind", "Only a business space has a team.")
+    space = business_space(connection, identifier)
     hold(connection, space["id"])
     before = team.member(connection, space["id"], account)
     if before["role"] == "administrator":
