@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from portal_adapter.cli import check, nominate, serve, space
+from portal_adapter.cli import check, mail, nominate, serve, space
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError
 from portal_adapter.store.database import StoreError
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callab
     "serve": ("run the portal", serve.arguments, serve.run),
     "space": ("list, suspend, certify spaces; appoint administrators", space.arguments, space.run),
     "nominate": ("say who may administer business spaces", nominate.arguments, nominate.run),
+    "mail": ("what waits, was sent or was given up; send again", mail.arguments, mail.run),
     "check": ("say what is wrong with the configuration", check.arguments, check.run),
 }
 

@@ -28,7 +28,7 @@ STATES = ("queued", "sent", "failed")
 LEASE_S = 5 * 60  # longer than a sender takes (sender.py), whatever the mail server does
 FIRST_WAIT_S = 60
 LONGEST_WAIT_S = 6 * 3600
-TRIES_MAX = 24  # over four and a half days: RFC 5321, 4.5.4.1, has four or five
+TRIES_MAX = 26  # over four days: RFC 5321, 4.5.4.1, has four or five
 
 
 def queue(
