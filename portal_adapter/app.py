@@ -24,6 +24,7 @@ from portal_adapter.clock import Clock
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
+from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
 from portal_adapter.web.headers import Headers
@@ -51,6 +52,7 @@ class Services:
     forms: Mapping[str, Route]  # of a POST route: the GET route that shows its form
     lookers: ThreadPoolExecutor
     blobs: Blobs
+    sources: Sources
 
     def close(self) -> None:
         self.lookers.shutdown()
@@ -88,6 +90,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         {post: by_name[get] for post, get in FORMS.items()},
         ThreadPoolExecutor(LOOKERS, thread_name_prefix="look"),
         Blobs(settings.portal.state),
+        Sources(settings.source),
     )
 
 

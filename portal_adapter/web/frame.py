@@ -35,6 +35,7 @@ from portal_adapter.auth.session import LANGUAGE_COOKIE, SESSION_COOKIE, VISITOR
 from portal_adapter.domain import audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
+from portal_adapter.files.examine import too_large
 from portal_adapter.language import Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
@@ -136,7 +137,7 @@ class _Visit:
         takes_file = self.route.upload is not None
         most = limits.document_bytes + MULTIPART_BYTES if takes_file else limits.form_bytes
         kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        _count(self.request, most)
+        _count(self.request, most, limits.document_bytes if takes_file else most)
         if kind == "application/json":
             self.form = _fields_of_json(await self.request.body())
             self.form_token = self.form.pop("csrf", "")
@@ -388,11 +389,11 @@ def _kept_values(form: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in form.items() if name not in SECRET_FIELDS}
 
 
-def _count(request: Request, most: int) -> None:
-    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept."""
+def _count(request: Request, most: int, limit: int) -> None:
+    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept. `limit` is what is said."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
-        raise Refusal("too-large", "This is too large.", limit=most, measured=int(length))
+        raise too_large(int(length), limit)
     receive, measured = request._receive, 0  # noqa: SLF001 -- Starlette has no other place to count at
 
     async def counted() -> Any:
@@ -400,7 +401,7 @@ def _count(request: Request, most: int) -> None:
         message = await receive()
         measured += len(message.get("body", b""))
         if measured > most:
-            raise Refusal("too-large", "This is too large.", limit=most, measured=measured)
+            raise too_large(measured, limit)
         return message
 
     request._receive = counted  # noqa: SLF001
