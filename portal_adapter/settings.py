@@ -156,6 +156,12 @@ class Scan(Section):
     command: tuple[str, ...] = ()
     clamd: File | None = None
 
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.command) is (self.clamd is not None):
+            raise ValueError("give command or clamd, one of both")
+        return self
+
 
 class Limits(Section):
     """All inclusive. Characters are code points after NFC, trimmed, CRLF as one."""
