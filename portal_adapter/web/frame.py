@@ -50,6 +50,7 @@ NOTICE_COOKIE = "__Host-notice"
 FIELDS_MAX = 500  # of a form
 FILES_MAX = 1
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
+QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 
 
@@ -176,7 +177,7 @@ class _Visit:
         return Ask(
             connection, self.services, self.now, self.language, self.session, self.visitor, self.address,
             {name: str(value) for name, value in self.request.path_params.items()},
-            {name: value[:2048] for name, value in self.request.query_params.items()},
+            {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
             self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after,
         )  # fmt: skip
 
