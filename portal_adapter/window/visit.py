@@ -7,6 +7,7 @@ start; so a form is posted by the browser that was shown it, and by no other sit
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -70,7 +71,7 @@ class Visit:
         shown = {name: value for name, value in self.form.items() if name not in SECRET_FIELDS}
         html = self.services.templates.render(
             template, {"refusal": None, "form": shown, **data}, language=language, csrf=self._token(),
-            path=self.request.url.path, here=self._here,
+            here=self._here, wait=lambda seconds: _wait(language, seconds),
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if self._is_new:
@@ -92,6 +93,12 @@ class Visit:
 
     def _token(self) -> str:
         return hmac.new(self.services.key, b"form\0" + self.browser.encode(), hashlib.sha256).hexdigest()
+
+
+def _wait(language: Language, seconds: int) -> str:
+    if seconds < 120:
+        return language.count("Try again in {number} second.", "Try again in {number} seconds.", max(1, seconds))
+    return language.count("Try again in {number} minute.", "Try again in {number} minutes.", math.ceil(seconds / 60))
 
 
 def endpoint(
