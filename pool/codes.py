@@ -50,6 +50,8 @@ SHORTAGES: Mapping[str, str] = {
 # What PC/SC says, not the module: the card was pulled, also if one is back; nothing of pcscd answers. No fault of the lane.
 CARD_GONE, PCSC_DOWN = "CARD_GONE", "PCSC_DOWN"
 REMOVED = frozenset({"CKR_DEVICE_REMOVED", "CKR_TOKEN_NOT_PRESENT", CARD_GONE})
+# The same of C_Login, which is called in a session that was good a moment ago: it ends with its token (v3.1, 5.1.2).
+REMOVED_BEFORE = frozenset({"CKR_SESSION_CLOSED", "CKR_SESSION_HANDLE_INVALID"})
 # What C_Login answers, by what became of the PIN. Any other code says nothing: the try may be spent.
 PIN_REFUSED = frozenset(
     {"CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE", "CKR_PIN_EXPIRED", "CKR_PIN_LOCKED"}
@@ -57,7 +59,8 @@ PIN_REFUSED = frozenset(
 PIN_NOT_CHECKED = frozenset(
     {
         "CKR_USER_ALREADY_LOGGED_IN",
-        "CKR_ANOTHER_USER_ALREADY_LOGGED_IN",  # python-pkcs11's word for CKR_USER_ANOTHER_ALREADY_LOGGED_IN
+        "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+        "CKR_ANOTHER_USER_ALREADY_LOGGED_IN",  # python-pkcs11's word for the same
         "CKR_USER_TOO_MANY_TYPES",
     }
 )
@@ -86,7 +89,7 @@ def shortage(problem: str) -> str:
     return next((reason for code, reason in SHORTAGES.items() if code in problem), "")
 
 
-# PKCS#11 v3.1, pkcs11t.h: the return codes that C_SignInit and C_Sign may give, and a few that drivers do give.
+# PKCS#11 v3.1, pkcs11t.h: the return codes that C_Login, C_SignInit and C_Sign may give, and a few that drivers do give.
 NAMES: Mapping[int, str] = {
     0x1: "CKR_CANCEL",
     0x2: "CKR_HOST_MEMORY",
@@ -123,6 +126,10 @@ NAMES: Mapping[int, str] = {
     0xE1: "CKR_TOKEN_NOT_RECOGNISED",
     0x100: "CKR_USER_ALREADY_LOGGED_IN",
     0x101: "CKR_USER_NOT_LOGGED_IN",
+    0x102: "CKR_USER_PIN_NOT_INITIALIZED",
+    0x103: "CKR_USER_TYPE_INVALID",
+    0x104: "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+    0x105: "CKR_USER_TOO_MANY_TYPES",
     0x150: "CKR_BUFFER_TOO_SMALL",
     0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",
     0x200: "CKR_FUNCTION_REJECTED",

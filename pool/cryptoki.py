@@ -1,16 +1,20 @@
 """
-C_SignInit and C_Sign without a layer between: called by the function list of the module that python-pkcs11 loaded.
+C_SignInit, C_Sign and C_Login without a layer between: called by the function list of the module that python-pkcs11
+loaded.
 
 python-pkcs11 asks for the signature's length before each signature and allocates anew; here the token writes into the
 result page itself. Both ways are the same to the worker (`worker.by_library` is the other): for a key and an algorithm
 a function from data and an address with `SIGNATURE_BYTES_MAX` of room to the signature's length, which raises `Refused`
 with the name of the return code, and `WrongSignature` for a length that no signature has. A test holds them against each other.
 
+python-pkcs11 opens a session for each login. A PIN belongs into the session that has shown the token's keys: it ends when
+its token is taken out (PKCS#11 v3.1, 5.1.2), so that no other token can hear the PIN.
+
 A key that is always authenticated (CKA_ALWAYS_AUTHENTICATE) wants C_Login as CKU_CONTEXT_SPECIFIC between the two
 calls, for each signature (PKCS#11 v3.1, 5.6.8): such a function is given the PIN.
 
 Some modules make their function list anew at each call (p11-kit-client). There the list seen here would not be the one
-python-pkcs11 uses, so python-pkcs11's own way stays; `direct` says which it is.
+python-pkcs11 uses, so python-pkcs11's own way stays, for logins as well; `loaded` says which it is.
 """
 
 import ctypes
@@ -24,10 +28,13 @@ from pool.wire import SIGNATURE_BYTES_MAX
 
 _ULONG = ctypes.c_ulong
 # Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
-_C_GET_SLOT_INFO, _C_LOGIN, _C_SIGN_INIT, _C_SIGN = 6, 19, 43, 44
+_C_GET_SLOT_INFO, _C_LOGIN, _C_LOGOUT, _C_SIGN_INIT, _C_SIGN = 6, 19, 20, 43, 44
 _CKF_TOKEN_PRESENT, _CKF_REMOVABLE_DEVICE = 0x1, 0x2
 _CKR_OK = 0
-_CKU_CONTEXT_SPECIFIC = 2
+_CKU_USER, _CKU_CONTEXT_SPECIFIC = 1, 2
+
+_FUNCTIONS = 69  # in CK_FUNCTION_LIST, with the version
+_KEPT: list[Any] = []  # what a module's caller has the address of
 
 Sign = Callable[[bytes, int], int]
 Signer = Callable[[Any, Algorithm, str | None], Sign]
@@ -57,65 +64,107 @@ class _SlotInfo(ctypes.Structure):
     _fields_ = (("texts", ctypes.c_char * 96), ("flags", _ULONG), ("versions", ctypes.c_ubyte * 4))
 
 
-def is_empty(module: str, slot: int) -> bool:
-    """
-    Whether the module says that the token was taken out of the slot. OpenSC looks at the reader only when it is asked for
-    the slot; of the token it tells what it knew before.
-    """
-    pointer = _function_list(ctypes.CDLL(module))
-    if pointer is None:
-        return False
-    place = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_void_p))[_C_GET_SLOT_INFO]
-    info = _SlotInfo()
-    code = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(place)(slot, ctypes.addressof(info))
-    removable = bool(info.flags & _CKF_REMOVABLE_DEVICE)
-    return code == _CKR_OK and removable and not info.flags & _CKF_TOKEN_PRESENT
+class Cryptoki:
+    """The functions of a module, by the address of its function list; `session` is always python-pkcs11's."""
+
+    def __init__(self, functions: int) -> None:
+        places = ctypes.cast(functions, ctypes.POINTER(ctypes.c_void_p))
+        # PYFUNCTYPE keeps the interpreter's lock: a lane has one thread, and whoever ends it does so from outside.
+        self._slot_info = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(places[_C_GET_SLOT_INFO])
+        self._login = ctypes.PYFUNCTYPE(_ULONG, _ULONG, _ULONG, ctypes.c_char_p, _ULONG)(places[_C_LOGIN])
+        self._logout = ctypes.PYFUNCTYPE(_ULONG, _ULONG)(places[_C_LOGOUT])
+        self._sign_init = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
+        self._sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
+            places[_C_SIGN]
+        )
+
+    def is_empty(self, slot: int) -> bool:
+        """
+        Whether the module says that the token was taken out of the slot. OpenSC looks at the reader only when it is asked
+        for the slot; of the token it tells what it knew before.
+        """
+        info = _SlotInfo()
+        code = self._slot_info(slot, ctypes.addressof(info))
+        removable = bool(info.flags & _CKF_REMOVABLE_DEVICE)
+        return code == _CKR_OK and removable and not info.flags & _CKF_TOKEN_PRESENT
+
+    def log_in(self, session: Any, pin: str | None) -> str:
+        """The user's login in this very session, None for a PIN that is typed at the reader: '' or the code's name."""
+        value = None if pin is None else pin.encode()
+        code = self._login(session.handle, _CKU_USER, value, len(value or b""))
+        return "" if code == _CKR_OK else name_of(code)
+
+    def log_out(self, session: Any) -> None:
+        """Whatever it answers: C_Finalize comes next."""
+        self._logout(session.handle)
+
+    def signer(self, session: Any) -> Signer:
+        """Signing in this session."""
+        sign_init, c_sign, c_login, handle = self._sign_init, self._sign, self._login, session.handle
+        length = _ULONG()
+        at_length = ctypes.addressof(length)
+
+        def log_in_after(pin: bytes) -> Callable[[int, int, int], int]:
+            def begin(handle: int, mechanism: int, key_handle: int) -> int:
+                code: int = sign_init(handle, mechanism, key_handle)
+                return code or c_login(handle, _CKU_CONTEXT_SPECIFIC, pin, len(pin))
+
+            return begin
+
+        def signer(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
+            mechanism, key_handle = _mechanism(algorithm)[0], key.handle
+            begin = sign_init if pin is None else log_in_after(pin.encode())
+
+            def sign(data: bytes, address: int) -> int:
+                code = begin(handle, mechanism, key_handle)
+                if code != _CKR_OK:
+                    raise Refused(name_of(code), begun=False)
+                length.value = SIGNATURE_BYTES_MAX
+                code = c_sign(handle, data, len(data), address, at_length)
+                if code != _CKR_OK:
+                    raise Refused(name_of(code))
+                signature_bytes = length.value
+                if not 0 < signature_bytes <= SIGNATURE_BYTES_MAX:
+                    raise WrongSignature
+                return signature_bytes
+
+            return sign
+
+        return signer
 
 
-def direct(module: str, session: Any) -> Signer | None:
-    """Signing by the module's own functions, in this session; None where its function list does not stay."""
+def loaded(module: str) -> Cryptoki | None:
+    """The functions of a module that this process has loaded; None where its function list does not stay."""
     library = ctypes.CDLL(module)  # the loader answers with the copy that is already there
     lists = [_function_list(library), _function_list(library)]
-    if lists[0] != lists[1] or lists[0] is None:
-        return None
-    places = ctypes.cast(lists[0], ctypes.POINTER(ctypes.c_void_p))
-    # PYFUNCTYPE keeps the interpreter's lock: a lane has one thread, and whoever ends it does so from outside.
-    sign_init = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
-    c_sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
-        places[_C_SIGN]
+    return None if lists[0] is None or lists[0] != lists[1] else Cryptoki(lists[0])
+
+
+def overlook_slots(lib: Any, module: str) -> None:
+    """
+    Have python-pkcs11 pass over a slot of which the module answers nothing but errors: it gives up the whole listing, and
+    makes no slot in any other way. From now on it has a copy of the function list, in which C_GetSlotInfo never fails.
+
+    Where it has its list is no public matter: first in the object. So nothing is done unless the list's address stands
+    there.
+    """
+    functions, place = _function_list(ctypes.CDLL(module)), ctypes.c_void_p.from_address(id(lib) + object.__basicsize__)
+    if functions is None or place.value != functions:
+        return
+    copy = (ctypes.c_void_p * _FUNCTIONS).from_buffer_copy(
+        ctypes.string_at(functions, _FUNCTIONS * ctypes.sizeof(_ULONG))
     )
-    c_login = ctypes.PYFUNCTYPE(_ULONG, _ULONG, _ULONG, ctypes.c_char_p, _ULONG)(places[_C_LOGIN])
-    handle = session.handle
-    length = _ULONG()
-    at_length = ctypes.addressof(length)
+    real = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(copy[_C_GET_SLOT_INFO] or 0)
 
-    def log_in_after(pin: bytes) -> Callable[[int, int, int], int]:
-        def begin(handle: int, mechanism: int, key_handle: int) -> int:
-            code: int = sign_init(handle, mechanism, key_handle)
-            return code or c_login(handle, _CKU_CONTEXT_SPECIFIC, pin, len(pin))
+    def slot_info(slot: int, info: int) -> int:
+        if real(slot, info) != _CKR_OK:
+            ctypes.memset(info, 0, ctypes.sizeof(_SlotInfo))
+        return _CKR_OK
 
-        return begin
-
-    def signer(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
-        mechanism, key_handle = _mechanism(algorithm)[0], key.handle
-        begin = sign_init if pin is None else log_in_after(pin.encode())
-
-        def sign(data: bytes, address: int) -> int:
-            code = begin(handle, mechanism, key_handle)
-            if code != _CKR_OK:
-                raise Refused(name_of(code), begun=False)
-            length.value = SIGNATURE_BYTES_MAX
-            code = c_sign(handle, data, len(data), address, at_length)
-            if code != _CKR_OK:
-                raise Refused(name_of(code))
-            signature_bytes = length.value
-            if not 0 < signature_bytes <= SIGNATURE_BYTES_MAX:
-                raise WrongSignature
-            return signature_bytes
-
-        return sign
-
-    return signer
+    lenient = type(real)(slot_info)
+    copy[_C_GET_SLOT_INFO] = ctypes.cast(lenient, ctypes.c_void_p).value
+    _KEPT.extend((copy, lenient))
+    place.value = ctypes.addressof(copy)
 
 
 def _function_list(library: ctypes.CDLL) -> int | None:

@@ -22,9 +22,9 @@ from greenlet import getcurrent, greenlet
 
 from pool import probe, wire
 from pool.process import Child
-from pool.worker import Direct, Worker
+from pool.worker import Loaded, Worker
 
-# A module for one process: what python-pkcs11's `lib` would answer, and `cryptoki.direct` with it.
+# A module for one process: what python-pkcs11's `lib` would answer, and with `cryptoki` what stands for `cryptoki.loaded`.
 Load = Callable[[str, "Process"], Any]
 # How long something takes, in seconds: 'exec', 'message' (down), 'answer' (up), 'exit' (until the parent sees it).
 Delay = Callable[[str], float]
@@ -216,7 +216,7 @@ class FakeChild(Child):
 
 
 class Fakes:
-    """Starts children. `load` gives a process its module; a module's `direct` takes the place of `cryptoki.direct`."""
+    """Starts children. `load` gives a process its module; a module's `cryptoki` takes the place of `cryptoki.loaded`."""
 
     def __init__(self, load: Load, delay: Delay = lambda _what: 0.0) -> None:
         self.delay = delay
@@ -251,8 +251,8 @@ class Fakes:
             module.append(self._load(path, process))
             return module[0], path
 
-        direct: Direct = lambda _path, session: module[0].direct(session)  # noqa: E731
-        Worker(_Socket(process), memory, load, direct, lambda _path, _slot: False).serve()
+        loaded: Loaded = lambda _path: module[0].cryptoki  # noqa: E731
+        Worker(_Socket(process), memory, load, loaded).serve()
 
     def _probe(self, process: Process, args: tuple[str, ...], _memory: mmap | None) -> None:
         path, _, reader = args

@@ -1,8 +1,9 @@
 """A PKCS#11 module as several tokens share it: one start at a time, and one look for all who ask."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ class Module:
         self.start = start  # a child process that loads it
         self.reader = reader
         self.lock = asyncio.Lock()
+        self._pads = 0  # that somebody is waited for at
+        self.quiet = asyncio.Event()  # set while there is none
+        self.quiet.set()
+
+    @contextlib.contextmanager
+    def at_pad(self) -> Iterator[None]:
+        """While a person types at a reader's pad: the one login that does not keep the lock, because it takes minutes."""
+        self._pads += 1
+        self.quiet.clear()
+        try:
+            yield
+        finally:
+            self._pads -= 1
+            if not self._pads:
+                self.quiet.set()
 
     async def look(self) -> list[dict[str, Any]] | None:
         """The module's tokens, by a probe process; None where it cannot say. Raises `NoCard`."""

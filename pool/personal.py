@@ -163,13 +163,13 @@ class PersonalAttendant(Attendant):
         except PoolError as error:
             self._turn_away(lease, error)
         except ChildLost as lost:
-            self._turn_away(lease, Unavailable(reason_of(lost.how), f"{lost.how}; the PIN may count as a try"))
+            self._turn_away(lease, Unavailable(reason_of(lost.how), f"{lost.how}; {claim.cost}"))
         except TimeoutError:
             self._kill(child, "TOKEN_TIMEOUT")
-            detail = "the login had no answer in time; if the PIN was sent, it counts as a try"
+            detail = f"the login had no answer in time; {claim.cost}"
             self._turn_away(lease, Unavailable("TOKEN_TIMEOUT", detail))
         except (sqlite3.Error, PinError) as error:
-            self._turn_away(lease, Unavailable("TOKEN_FAULT", f"{type(error).__name__}: {error}"))
+            self._turn_away(lease, Unavailable("TOKEN_FAULT", f"{type(error).__name__}: {error}; {claim.cost}"))
 
     async def _log_in(self, child: Child, lease: Lease, claim: Claim) -> None:
         """
@@ -180,11 +180,12 @@ class PersonalAttendant(Attendant):
         limit_s = min(token.config.start_timeout_s, lease.deadline - time.monotonic()) + LOGOUT_S
         self._start_is_over.clear()
         try:
-            async with asyncio.timeout(limit_s) as self._login_limit, token.module.lock:
+            async with asyncio.timeout(limit_s) as self._login_limit, contextlib.AsyncExitStack() as held:
+                await held.enter_async_context(token.module.lock)
                 if lease.over:
                     return
                 self._is_clean = False
-                self.lane.direct = await log_in(child, token, self._opened, claim, limit_s)
+                self.lane.direct = await log_in(child, token, self._opened, claim, limit_s, held.aclose)
                 each = await self._find_keys(child)
         finally:
             self._login_limit = None

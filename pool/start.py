@@ -67,6 +67,8 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
         pin = config.pin()
     except (TryRefused, PinError) as error:
         raise StartFailed(str(error), Event.PIN_REFUSED) from None
+    if tries.count(identity).open:  # perhaps by a login beside it: now it is alone
+        await token.module.quiet.wait()
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)

@@ -29,12 +29,13 @@ from pkcs11.exceptions import (
     PinLenRange,
     PinLocked,
     PKCS11Error,
+    TokenNotPresent,
 )
 
 from pool import libcrypto, opensc, wire
 from pool.child import harden, is_at_limit, limit, open_socket
 from pool.codes import CARD_GONE, PCSC_DOWN, PIN_NOT_CHECKED, PIN_REFUSED, Meaning, meaning
-from pool.cryptoki import Refused, Sign, Signer, direct, is_empty
+from pool.cryptoki import Cryptoki, Refused, Sign, Signer, loaded
 from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
@@ -49,8 +50,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
 Make = Callable[[bytes, int], int]
-Direct = Callable[[str, Any], Signer | None]
-Empty = Callable[[str, int], bool]
+Loaded = Callable[[str], Cryptoki | None]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
 
@@ -63,20 +63,20 @@ class Worker:
         sock: Any,
         memory: mmap,
         load: Load = _LOAD,
-        direct: Direct = direct,
-        is_empty: Empty = is_empty,
+        loaded: Loaded = loaded,
     ) -> None:
         self._sock = sock
-        self._load, self._direct, self._is_empty = load, direct, is_empty  # others, where no module is wanted (fake.py)
+        self._load, self._loaded = load, loaded  # others, where no module is wanted (fake.py)
         self._pages = [wire.Page(memory, number) for number in range(wire.FRAMES_IN_FLIGHT)]
         self._lib: Any = None
+        self._cryptoki: Cryptoki | None = None
         self._token: Any = None
-        self._session: Any = None
+        self._session: Any = None  # in which the token has shown its keys: a PIN is sent in no other
+        self._is_logged_in = False
         self._keys: dict[str, tuple[Any, bytes, int]] = {}
         self._each: frozenset[str] = frozenset()
         self._makers: dict[tuple[str, str, str], Make] = {}
         self._verify = True
-        self._module = ""
         self._named: list[tuple[bytes | None, str | None]] | None = None
         self._signer: Signer = by_library
         self._lease = ""
@@ -110,8 +110,9 @@ class Worker:
                 self._pcsc, self._reader = Pcsc(), message["reader"]
                 self._seen = self._pcsc.find(self._reader)
                 opensc.configure(self._reader, self._pcsc.readers())
-            self._lib, self._module = self._load(message["module"], message["sha256"])
-            shown = list(tokens(self._lib))
+            self._lib, path = self._load(message["module"], message["sha256"])
+            self._cryptoki = self._loaded(path)
+            shown = list(tokens(self._lib, path))
             found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]
@@ -128,7 +129,9 @@ class Worker:
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             self._named = message["keys"] if text(self._token.serial).strip("0") else None
-            seen = self._see(self._named)
+            token, seen = self._show()
+            if (token.label, token.serial) != (self._token.label, self._token.serial):
+                raise TokenNotPresent  # it was changed for another between the list and the session
         except LibraryRefused as refused:
             return {"t": "failed", "why": "refused", "detail": str(refused)}
         except PcscError as error:
@@ -157,41 +160,53 @@ class Worker:
         if gone := self._gone():
             return {"t": "failed", "why": "absent", "detail": gone}
         try:
-            token = self._token.slot.get_token()
-            seen = self._see(self._named)
+            token, seen = self._show()
         except PKCS11Error as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         return {"t": "seen", "serial": text(token.serial), "flags": flags(token), "publics": seen}
 
-    def _see(self, wanted: list[tuple[bytes | None, str | None]] | None) -> list[tuple[bytes, str, bytes]]:
-        """The public halves of the wanted keys, or of all of them where none is named."""
-        session = self._token.open()
-        try:
-            if wanted is None:
-                return [row for row, _ in zip(publics(session), range(PUBLIC_KEYS_MAX), strict=False)]
-            return [row for cka_id, label in wanted for row in publics(session, cka_id, label)]
-        finally:
-            session.close()
+    def _show(self) -> tuple[Any, list[tuple[bytes, str, bytes]]]:
+        """
+        The token as it is now, and the public halves of the named keys, or of all where none is named: in a session that
+        is kept. It is opened first: what is seen after that, and in it, is of the token that hears a PIN sent in it.
+        """
+        if self._session is not None:
+            with contextlib.suppress(PKCS11Error):  # it may have ended with its token
+                self._session.close()
+        self._session = None
+        session = self._session = self._token.open()
+        token = self._token.slot.get_token()
+        if self._named is None:
+            return token, [row for row, _ in zip(publics(session), range(PUBLIC_KEYS_MAX), strict=False)]
+        return token, [row for cka_id, label in self._named for row in publics(session, cka_id, label)]
 
     def _login(self, message: dict[str, Any]) -> dict[str, Any]:
         """
-        Log in, once. Any answer but CKR_OK ends this process: python-pkcs11 leaks a session for each refused PIN, and
-        CKR_USER_ALREADY_LOGGED_IN would mean that the PIN was not looked at.
+        Log in, once. Any answer but CKR_OK ends this process: CKR_USER_ALREADY_LOGGED_IN, too, would mean that the PIN was
+        not looked at.
         """
         pin, self._lease = message.pop("pin"), message["lease"]
-        try:
-            self._session = self._token.open(user_pin=PROTECTED_AUTH if message["pad"] else pin)
-        except _PIN_REFUSED as error:
-            return {"t": "refused", "detail": ckr(error), "flags": self._flags_now()}
-        except PKCS11Error as error:
-            code = ckr(error)
+        code = self._send(pin, at_pad=message["pad"]) if pin is not None or message["pad"] else ""
+        if code in PIN_REFUSED:
+            return {"t": "refused", "detail": code, "flags": self._flags_now()}
+        if code:
             if code not in PIN_NOT_CHECKED:
                 code = self._gone(NOTICE_S) or code
             return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
+        self._is_logged_in = pin is not None or message["pad"]
         self._pin = pin if self._lease else None
-        straight = self._direct(self._module, self._session)
-        self._signer = straight or by_library
-        return {"t": "logged-in", "direct": straight is not None}
+        self._signer = by_library if self._cryptoki is None else self._cryptoki.signer(self._session)
+        return {"t": "logged-in", "direct": self._cryptoki is not None}
+
+    def _send(self, pin: str | None, *, at_pad: bool) -> str:
+        """C_Login: the name of what it answers, '' for CKR_OK."""
+        if self._cryptoki is not None:
+            return self._cryptoki.log_in(self._session, pin)
+        try:  # python-pkcs11 knows no login but in a session of its own
+            self._session = self._token.open(user_pin=PROTECTED_AUTH if at_pad else pin)
+        except PKCS11Error as error:
+            return ckr(error)
+        return ""
 
     def _flags_now(self) -> list[bool]:
         try:
@@ -244,7 +259,7 @@ class Worker:
         if gone := self._gone():
             return {"t": "pong", "lost": gone}
         try:
-            if self._is_empty(self._module, self._token.slot.slot_id):
+            if self._cryptoki is not None and self._cryptoki.is_empty(self._token.slot.slot_id):
                 return {"t": "pong", "lost": "CKR_TOKEN_NOT_PRESENT"}
             token = self._token.slot.get_token()
         except PKCS11Error as error:
@@ -320,6 +335,8 @@ class Worker:
 
     def _leave(self) -> None:
         """Log out and finalise, so that the next process finds the token as it should be."""
+        if self._is_logged_in and self._cryptoki is not None:
+            self._cryptoki.log_out(self._session)
         with contextlib.suppress(PKCS11Error):  # a logout that fails leaves the more for C_Finalize to do
             if self._session is not None:
                 self._session.close()

@@ -22,6 +22,11 @@ NAMES = {"fr": "Français", "en": "English"}
 _LOCALES = Path(__file__).parent / "locale"
 
 
+def msgid(text: str) -> str:
+    """Marks a text of a table: it is looked up where it is shown."""
+    return text
+
+
 @cache
 def _french() -> tuple[Mapping[str, str], Mapping[str, tuple[str, ...]]]:
     texts: dict[str, str] = {}

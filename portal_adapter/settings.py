@@ -100,8 +100,8 @@ class Mail(Section):
     """By SMTP (`server` 'host:port'), or into files (`directory`), one of both."""
 
     sender: Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
-    server: str | None = None
-    starttls: bool = True
+    server: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]+\]):\d{1,5}$")] | None = None
+    starttls: bool = True  # without it, to a loopback address only
     login_file: File | None = None  # two lines: user, password
     directory: File | None = None
 
@@ -109,6 +109,12 @@ class Mail(Section):
     def _one(self) -> Self:
         if (self.server is None) is (self.directory is None):
             raise ValueError("give server or directory, one of both")
+        if not self.starttls and (self.server or "localhost:").rpartition(":")[0] not in {
+            "127.0.0.1",
+            "[::1]",
+            "localhost",
+        }:
+            raise ValueError("without starttls mail goes only to a loopback address, as 127.0.0.1")
         return self
 
 

@@ -4,8 +4,11 @@ knowledge.
 
 A token is held by the name of a Unix socket in Linux's abstract namespace (unix(7)): the kernel frees it with the
 process, however that ends, and tells who listens. The name is made of what the configuration says of the token (module,
-label, serial, reader, environment), because it must be held before the token is touched. Anybody on the host may take a name;
-so a holder counts only if it is the superuser's or runs as we do.
+label, serial, environment, and behind them the reader), because it must be held before the token is touched. Anybody on
+the host may take a name; so a holder counts only if it is the superuser's or runs as we do.
+
+Whoever names no reader means the token in any of them: so he asks for all names that begin like his own, and who names
+one asks for the name without it, too. Two readers are two names, because two cards may be alike in all else.
 """
 
 import contextlib
@@ -46,14 +49,20 @@ def hold_state(state: Path) -> Callable[[], None]:
 
 def hold_tokens(tokens: Iterable[Token]) -> Callable[[], None]:
     """Raises `AlreadyRunning`, and holds none then; answers how to let go of all."""
+    named = [(_name(token), token) for token in tokens]
     with contextlib.ExitStack() as stack:
-        for token in tokens:
-            stack.callback(_hold(token).close)
+        for name, token in named:
+            stack.callback(_hold(name, token).close)
+        # Only now: of two who come at once at least one finds the other.
+        for name, token in named:
+            for other in _alike(name) - {name for name, _ in named}:
+                pid, uid = _holder(other)
+                if uid in {0, os.geteuid()}:
+                    raise _used(token, pid)
         return stack.pop_all().close
 
 
-def _hold(token: Token) -> socket.socket:
-    name = _name(token)
+def _hold(name: bytes, token: Token) -> socket.socket:
     held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         held.bind(name)
@@ -62,9 +71,7 @@ def _hold(token: Token) -> socket.socket:
         held.close()
         pid, uid = _holder(name)
         if uid in {0, os.geteuid()}:
-            raise AlreadyRunning(
-                f"token {token.name} ({token.module}, {token.label}) is used by the daemon with process id {pid}"
-            ) from None
+            raise _used(token, pid) from None
         log.warning(
             "somebody else (user %d, process %d) holds the name of token %s; it is not locked", uid, pid, token.name
         )
@@ -72,15 +79,35 @@ def _hold(token: Token) -> socket.socket:
     return held
 
 
+def _used(token: Token, pid: int) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"token {token.name} ({token.module}, {token.label}) is used by the daemon with process id {pid}"
+    )
+
+
 def _name(token: Token) -> bytes:
     said = [
         str(token.module.resolve()),
         token.label,
         token.serial or "",
-        *([token.reader] if token.reader else []),
         *sorted(map("=".join, token.environment.items())),
     ]
-    return b"\0paraph-token-" + hashlib.sha256("\0".join(said).encode()).hexdigest().encode()
+    return b"\0paraph-token-" + _short("\0".join(said)) + (b"-" + _short(token.reader) if token.reader else b"")
+
+
+def _short(text: str) -> bytes:
+    """Of such a length that two of them stand in a socket's name (108 bytes)."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32].encode()
+
+
+def _alike(name: bytes) -> set[bytes]:
+    """The names of what may be the same token: without its reader, or with any."""
+    without = name.rpartition(b"-")[0]
+    if without != b"\0paraph-token":
+        return {without}
+    # An abstract name begins with '@' there.
+    listed = (line.rpartition(b" @")[2] for line in Path("/proc/self/net/unix").read_bytes().splitlines())
+    return {b"\0" + each for each in listed if each.startswith(name[1:] + b"-")}
 
 
 def _holder(name: bytes) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pool.login import Cost
 from pool.token import ADVICE
 
 POOL = Path(__file__).parent.parent / "pool"
@@ -32,7 +33,7 @@ def listed() -> dict[str, tuple[str, str]]:
 
 def spoken() -> dict[str, str]:
     """message -> the file that says it."""
-    found = dict.fromkeys(ADVICE.values(), "token.py")
+    found = dict.fromkeys(ADVICE.values(), "token.py") | dict.fromkeys(map(str, Cost), "login.py")
     for path in sorted(POOL.glob("*.py")):
         for message in _messages(ast.parse(path.read_text())):
             found[message] = path.name

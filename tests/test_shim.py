@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.shim import SOURCE, Call, Shim, build
+from tests.softhsm import Store
 
 SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "73019264-unmistakable"
@@ -586,6 +587,32 @@ def test_a_token_becomes_another(shim: Shim, start: Start) -> None:
     assert [driver(question) for question in ask] == before
 
 
+def test_a_token_is_swapped(shim: Shim, start: Start, tmp_path: Path) -> None:
+    """
+    `swap`, from a call on: another token is in the slot, whose login is logged as its own, and the sessions from before
+    have ended; one that is nowhere ends the process.
+    """
+    store = Store(tmp_path / "two")
+    for label in ("card", "other"):
+        store.token(label, pin=PIN)
+    driver = start(**store.environment)
+    shim.script("C_GetTokenInfo@card * swap other")
+    assert driver("token.slot.get_token().label") == "other"
+    assert driver("objects('x')") == "SessionHandleInvalid"
+    assert driver('str(token.open(user_pin=os.environ["PIN"]))').startswith("<")
+    assert [(call.token, call.rv) for call in shim.log() if call.fn == "C_Login"] == [
+        ("card", None),
+        ("card", 0),
+        ("other", None),
+        ("other", 0),
+    ]
+    shim.clear()
+    driver = start(**store.environment)
+    shim.script("C_GetTokenInfo@card * swap nobody")
+    driver.ask("token.slot.get_token()")
+    assert driver.ended() == -signal.SIGABRT
+
+
 FLAGS = '",".join(f.name for f in pkcs11.TokenFlag if f.value & 0x70000 and f in token.slot.get_token().flags)'
 WRONG = '(lambda s: s)(token.open(user_pin="wrong"))'
 
@@ -772,6 +799,8 @@ def test_a_script_changes_under_a_running_process(shim: Shim, start: Start) -> N
         "C_GetTokenInfo 1 pin-flags 0x4",
         "C_GetTokenInfo 1 serial 12345678901234567",
         "C_GetTokenInfo 1 rekey",
+        "C_Login 1 swap other",
+        "C_Login@card 1 swap",
         "C_Login 1 corrupt",
         "C_GenerateRandom 1 short",
     ],

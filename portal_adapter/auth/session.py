@@ -27,6 +27,7 @@ class Session:
     actor: Actor
     token: str  # SHA-256
     language: str
+    seen: int  # when its last request was written down
     ends: int  # when it ends, unless there is another request
     space: str  # the id of the one that the header shows, '' for none
 
@@ -58,13 +59,13 @@ def find(connection: Connection, now: int, token: str, limits: Limits, address: 
     actor = Actor(
         row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
     )
-    return Session(actor, row["token"], row["language"], min(now + limits.idle_s, absolute), row["space"] or "")
+    ends = min(now + limits.idle_s, absolute)
+    return Session(actor, row["token"], row["language"], row["seen"], ends, row["space"] or "")
 
 
-def is_due(connection: Connection, now: int, session: Session) -> bool:
+def is_due(now: int, session: Session) -> bool:
     """Whether its last request is to be written down again."""
-    seen = connection.execute(select(sessions.c.seen).where(sessions.c.token == session.token)).scalar_one()
-    return now - int(seen) >= SEEN_EVERY_S
+    return now - session.seen >= SEEN_EVERY_S
 
 
 def seen(connection: Connection, now: int, session: Session) -> None:

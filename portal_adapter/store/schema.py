@@ -212,6 +212,7 @@ posted = Table(
     Column("location", String, nullable=False),
     Column("time", BigInteger, nullable=False),
 )
+Index("ix_posted_time", posted.c.time)
 # What counts towards a limit of so many in so long.
 marks = Table(
     "marks",

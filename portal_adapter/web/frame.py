@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
@@ -48,7 +48,9 @@ log = logging.getLogger("portal")
 
 NOTICE_COOKIE = "__Host-notice"
 FIELDS_MAX = 500  # of a form
+QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4 000
 FILES_MAX = 1
+POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
 QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
@@ -81,6 +83,8 @@ class _Visit:
         self.session: Session | None = None
         self.space: Mapping[str, Any] | None = None
         self.form: dict[str, str] = {}
+        self.form_token = self.form_id = ""
+        self.spaces: list[Mapping[str, Any]] = []
         self.now = services.clock.now()
         self.address = request.client.host if request.client else ""
 
@@ -88,19 +92,24 @@ class _Visit:
         with ExitStack() as stack:
             try:
                 files = await self._read(stack)
-                work = partial(self._in_transaction, files)
-                answer = await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
-                response = self._respond(answer)
+                response = await self._in_thread(partial(self._looked_at_twice, files))
             except ClientDisconnect:
                 return Response(status_code=400)
             except Refusal as refusal:
-                response = await self._refused(refusal)
+                response = await self._in_thread(partial(self._refused, refusal))
+            except IntegrityError:  # a unique key has settled a race: the other one won
+                lost = Refusal("stale", "Somebody else was quicker. Look at the page again.", reason="lost-race")
+                response = await self._in_thread(partial(self._refused, lost))
             except OperationalError as error:  # the database is locked, full or away: nothing was changed
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
-                response = await self._refused(Refusal("signer-unavailable", "Please try again in a moment."))
+                away = Refusal("signer-unavailable", "Please try again in a moment.")
+                response = await self._in_thread(partial(self._refused, away))
         if self.fresh_visitor:
             _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
+
+    async def _in_thread(self, work: Callable[[], Response]) -> Response:
+        return await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
 
     # ---- reading
 
@@ -112,26 +121,41 @@ class _Visit:
         kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         _count(self.request, most)
         if kind == "application/json":
-            self.form = _fields_of_json(await self.request.body())
+            self._keep(_fields_of_json(await self.request.body()))
             return {}
         if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
             raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
         try:
             form = await self.request.form(max_files=FILES_MAX if self.route.upload else 0, max_fields=FIELDS_MAX)
-        except MultiPartException:
+        except HTTPException:  # what Starlette makes of its parser's errors
             raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
         files: dict[str, Uploaded] = {}
+        fields: dict[str, str] = {}
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 files[name] = _kept(value, stack)
             else:
-                self.form[name] = value
+                fields[name] = value
         await form.close()
+        self._keep(fields)
         return files
+
+    def _keep(self, fields: dict[str, str]) -> None:
+        """What the frame itself wants of a form is not the view's."""
+        self.form_token = fields.pop("csrf", "") or self.request.headers.get("x-csrf-token", "")
+        self.form_id = fields.pop("form", "")
+        self.form = fields
 
     # ---- deciding
 
-    def _in_transaction(self, files: dict[str, Uploaded]) -> Answer:
+    def _looked_at_twice(self, files: dict[str, Uploaded]) -> Response:
+        """Who loses a race for a unique key looks again, at what the winner left, and is told that."""
+        try:
+            return self._in_transaction(files)
+        except IntegrityError:
+            return self._in_transaction(files)
+
+    def _in_transaction(self, files: dict[str, Uploaded]) -> Response:
         after: list[Callable[[], None]] = []
         is_post = self.route.method == "POST"
         with (writing if is_post else reading)(self.services.engine) as connection:
@@ -140,16 +164,17 @@ class _Visit:
             answer = self._once(connection, ask) if is_post else self.route.view(ask)
             if is_post and self.session is not None:
                 sessions.seen(connection, self.now, self.session)
+            response = self._respond(answer)
         for one in after:
             one()
-        if not is_post and self.session is not None:
-            self._seen()
-        return answer
+        if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
+            with writing(self.services.engine) as connection:
+                sessions.seen(connection, self.now, self.session)
+        return response
 
     def _let_in(self, connection: Connection) -> None:
         settings = self.services.settings
-        if self.token:
-            self.session = sessions.find(connection, self.now, self.token, settings.limits, self.address)
+        self._recognise(connection)
         if self.route.method == "POST":
             self._check_form()
         if self.route.level is not Level.OPEN and self.session is None:
@@ -164,13 +189,21 @@ class _Visit:
                 if self.route.method == "POST":
                     space.check_active(self.space)
 
+    def _recognise(self, connection: Connection) -> None:
+        """Whose session it is, and what the header's menu lists."""
+        if not self.token:
+            return
+        self.session = sessions.find(connection, self.now, self.token, self.services.settings.limits, self.address)
+        if self.session is not None and not self.wants_json:
+            self.spaces = space.all_of(connection, self.session.actor.account)
+
     def _check_form(self) -> None:
         """A form of ours, in the browser it was shown to (ASVS 3.5.1), and no other site's (3.5.3)."""
-        given = self.form.pop("csrf", "") or self.request.headers.get("x-csrf-token", "")
         site = self.request.headers.get("sec-fetch-site", "same-origin")
-        if site not in {"same-origin", "none"} or not sessions.is_form_token(
-            self.services.key, self.token if self.session is not None else self.visitor, given
-        ):
+        # Who posts a form of a session that has ended meanwhile is sent to log in.
+        cookies = {self.token} if self.session is not None else {self.token, self.visitor}
+        ours = any(cookie and sessions.is_form_token(self.services.key, cookie, self.form_token) for cookie in cookies)
+        if site not in {"same-origin", "none"} or not ours:
             raise Refusal("forbidden", "This form is not of this visit. Open the page again.", reason="form-token")
 
     def _ask(self, connection: Connection, files: Mapping[str, Uploaded], after: list[Callable[[], None]]) -> Ask:
@@ -182,36 +215,25 @@ class _Visit:
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:
-        """A form that is posted twice leads where it led the first time."""
-        form = self.form.pop("form", "")
-        if not form:
+        """
+        A form that is posted twice leads where it led the first time. The key is taken before anything is done, so that
+        a twin waits for it, and then finds where it has led.
+        """
+        if not self.form_id:
             return self.route.view(ask)
-        owner, key = (
-            hashed(self.token if self.session is not None else self.visitor),
-            hashed(f"{self.route.name} {form}"),
-        )
-        known = connection.execute(select(posted.c.location).where(posted.c.form == key, posted.c.owner == owner))
-        if (location := known.scalar()) is not None:
+        owner = hashed(self.token if self.session is not None else self.visitor)
+        key = hashed(f"{self.route.name} {self.form_id}")
+        mine = (posted.c.form == key) & (posted.c.owner == owner)
+        if (location := connection.execute(select(posted.c.location).where(mine)).scalar()) is not None:
             return Redirect(location)
+        connection.execute(delete(posted).where(posted.c.time < self.now - POSTED_S))
+        connection.execute(insert(posted).values(form=key, owner=owner, location="", time=self.now))
         answer = self.route.view(ask)
         if isinstance(answer, Redirect) and not answer.outside and not answer.cookies:
-            try:
-                with connection.begin_nested():
-                    connection.execute(
-                        insert(posted).values(form=key, owner=owner, location=answer.location, time=self.now)
-                    )
-            except IntegrityError:  # its twin was quicker
-                raise Refusal("forbidden-transition", "This form was sent already.", reason="sent-already") from None
+            connection.execute(update(posted).where(mine).values(location=answer.location))
+        else:
+            connection.execute(delete(posted).where(mine))
         return answer
-
-    def _seen(self) -> None:
-        """Every request extends the session; written down now and then."""
-        assert self.session is not None
-        with reading(self.services.engine) as connection:
-            due = sessions.is_due(connection, self.now, self.session)
-        if due:
-            with writing(self.services.engine) as connection:
-                sessions.seen(connection, self.now, self.session)
 
     # ---- answering
 
@@ -231,33 +253,28 @@ class _Visit:
             return response
         if self.wants_json:
             return JSONResponse({**answer.data, "csrf": self._csrf()}, answer.status)
-        return self._page(answer.template, answer.data, answer.status)
+        return self._page(answer.template, answer.data, answer.status, self.request.url.path)
 
-    def _page(self, template: str, data: Mapping[str, Any], status: int) -> Response:
+    def _page(self, template: str, data: Mapping[str, Any], status: int, path: str) -> Response:
+        """`path` is where the reader comes back to when she has chosen another language."""
         notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
-            form_id=secrets.token_urlsafe(16), path=self.request.url.path, notice=notice, now=self.now,
-            spaces=self._spaces(),
+            form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if notice:
             _set_cookie(response, NOTICE_COOKIE, None)
         return response
 
-    def _spaces(self) -> list[Mapping[str, Any]]:
-        """The header's menu."""
-        if self.session is None:
-            return []
-        with reading(self.services.engine) as connection:
-            return space.all_of(connection, self.session.actor.account)
-
     def _csrf(self) -> str:
         return sessions.form_token(self.services.key, self.token if self.session is not None else self.visitor)
 
-    async def _refused(self, refusal: Refusal) -> Response:
-        work = partial(self._write_down, refusal)
-        await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
+    def _refused(self, refusal: Refusal) -> Response:
+        if self.session is None and self.token:  # it was refused before anybody looked who it is
+            with reading(self.services.engine) as connection:
+                self._recognise(connection)
+        self._write_down(refusal)
         response = self._problem(refusal) if self.wants_json else self._refusal_page(refusal)
         if refusal.retry_after_s is not None:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
@@ -306,7 +323,7 @@ class _Visit:
         return JSONResponse(body, refusal.status, media_type="application/problem+json")
 
     def _refusal_page(self, refusal: Refusal) -> Response:
-        if refusal.code == "unauthenticated" and self.route.level is not Level.OPEN:
+        if refusal.code == "unauthenticated" and self.session is None and self.route.level is not Level.OPEN:
             back = self.request.url.path if self.route.method == "GET" else "/"
             response: Response = RedirectResponse(f"/login?{urlencode({'back': back})}", 303)
             if self.token:
@@ -316,8 +333,8 @@ class _Visit:
             return RedirectResponse("/terms", 303)
         if refusal.errors and (again := self._same_form(refusal)) is not None:
             return again
-        data = {"refusal": refusal, "form": _kept_values(self.form)}
-        return self._page("refusal.html", data, refusal.status)
+        back = self.request.url.path if self.route.method == "GET" else "/"
+        return self._page("refusal.html", {"refusal": refusal}, refusal.status, back)
 
     def _same_form(self, refusal: Refusal) -> Response | None:
         """The form once more, with what was typed and what is wrong with it: from the page that shows it."""
@@ -333,7 +350,7 @@ class _Visit:
         if not isinstance(page, Page):
             return None
         data = {**page.data, "form": _kept_values(self.form), "errors": refusal.errors}
-        return self._page(page.template, data, refusal.status)
+        return self._page(page.template, data, refusal.status, shows.path.format(**self.request.path_params))
 
 
 SECRET_FIELDS = frozenset({"secret_code", "otp", "pin"})

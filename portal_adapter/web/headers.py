@@ -35,10 +35,11 @@ class Headers:
             await self._app(scope, receive, send)
             return
         is_static = scope["path"].startswith("/static/")
-        cache = f"public, max-age={_STATIC_S}".encode() if is_static else b"no-store"
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
+                is_kept = is_static and message["status"] in {200, 304}
+                cache = f"public, max-age={_STATIC_S}".encode() if is_kept else b"no-store"
                 message = {**message, "headers": [*message["headers"], *self._always, (b"cache-control", cache)]}
             await send(message)
 

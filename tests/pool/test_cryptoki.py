@@ -21,15 +21,14 @@ BOTH = """
 import ctypes, json, sys
 import pkcs11
 from pkcs11 import ObjectClass
-from pool.cryptoki import Refused, direct
+from pool.cryptoki import Refused, loaded
 from pool.mechanism import Algorithm, Hash, Scheme
 from pool.wire import SIGNATURE_BYTES_MAX
 from pool.worker import by_library
 
 order = json.loads(sys.stdin.readline())
 session = pkcs11.lib(order["module"]).get_token(token_label="card").open(user_pin=order["pin"])
-ways = {"direct": direct(order["module"], session), "library": by_library}
-assert ways["direct"] is not None
+ways = {"direct": loaded(order["module"]).signer(session), "library": by_library}
 room = ctypes.create_string_buffer(SIGNATURE_BYTES_MAX)
 
 def answer(way, key, algorithm, data):

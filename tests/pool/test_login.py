@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from pool import Key, Pin, PinError, PinRefused, TryRefused, Unavailable
+from pool.login import Cost
 from tests.pool.conftest import MakePersonal
 from tests.pool.persons import (
     CKU_CONTEXT_SPECIFIC,
@@ -328,6 +329,39 @@ async def test_a_stop_while_the_pin_is_under_way(make_personal: MakePersonal, sh
         assert count(disk) == (0, 0)
 
 
+async def _last_search(make_personal: MakePersonal, shim: Shim) -> int:
+    """Which of a lease's searches is that for the private key, after the PIN."""
+    async with make_personal() as pool:
+        before = shim.number("C_FindObjectsInit")
+        async with leased(pool):
+            return shim.number("C_FindObjectsInit") - before
+
+
+@pytest.mark.parametrize("how", ["crash", "hang 60"])
+async def test_what_it_has_cost_where_no_answer_came(
+    make_personal: MakePersonal, shim: Shim, disk: Path, how: str
+) -> None:
+    """
+    F12, F19: the lane dies, or hangs past its time, while the token is looked at, in C_Login, and behind it: its person is
+    told that no PIN was sent, that it counts as a try, that it was right; and so it stands on the disk.
+    """
+    searches = await _last_search(make_personal, shim)
+    # A login that hangs has a second more than the start: what it says of the PIN is awaited.
+    async with make_personal(start_timeout_s=1.0) as pool:
+        for function, place, cost, counted in (
+            ("C_OpenSession", 1, Cost.NO_PIN, 0),
+            ("C_Login", 1, Cost.TRY, 1),
+            ("C_FindObjectsInit", searches, Cost.NO_TRY, 0),
+        ):
+            shim.script(f"{function} {shim.number(function) + place} {how}")
+            error = await refused(pool)
+            assert error.reason == ("MODULE_CRASH" if how == "crash" else "TOKEN_TIMEOUT")
+            assert error.detail.endswith(f"; {cost}"), function
+            assert count(disk) == (0, counted), function
+            view(pool).lanes[0][0].losses.clear()
+            await waits(pool)
+
+
 async def test_a_count_that_cannot_be_written(
     make_personal: MakePersonal, shim: Shim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +374,7 @@ async def test_a_count_that_cannot_be_written(
         pin = Pin(PIN)
         with monkeypatch.context() as broken:
             broken.setattr("pool.tries.Tries.begin", full)
-            with pytest.raises(Unavailable, match="disk is full"):
+            with pytest.raises(Unavailable, match=f"disk is full; {Cost.NO_PIN}"):
                 async with pool.lease("card", caller="ann", pin=pin, timeout_s=5):
                     pass
         assert shim.logins() == []

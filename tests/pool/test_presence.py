@@ -1,21 +1,25 @@
 """What a person does at her token itself: the PIN at the reader's pad, the touch before a signature."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pool import BadRequest, Pin, PinRefused, Pool, PoolError, TokenConfig, Unavailable
+from pool import Algorithm, BadRequest, Hash, Pin, PinRefused, Pool, PoolError, Scheme, TokenConfig, Unavailable
+from pool.login import Cost
 from pool.token import Presence
 from tests.pool.conftest import MakePersonal
-from tests.pool.persons import WRONG, count, waits
-from tests.pool.rig import ECDSA, digests, state, statuses, until, view
+from tests.pool.persons import WRONG, Resets, count, waits
+from tests.pool.rig import ECDSA, config, digests, pids, pool_over, state, statuses, until, view
 from tests.shim import Shim
-from tests.softhsm import MODULE, PIN
+from tests.softhsm import MODULE, PIN, Store
 
 PAD = "C_GetTokenInfo * pad"
+P384 = Algorithm(Scheme.ECDSA, Hash.SHA384)
 
 
 def at_pad(pool: Pool, *, caller: str = "ann", timeout_s: float = 10.0, **more: Any) -> Any:
@@ -42,6 +46,95 @@ async def test_a_pin_typed_at_the_pad(make_personal: MakePersonal, shim: Shim, d
         await lease.__aexit__(None, None, None)
         await waits(pool)
     assert [login.pinlen for login in shim.logins()] == [0]
+
+
+@contextlib.asynccontextmanager
+async def beside_a_pad(
+    people: Store, shim: Shim, disk: Path, *, is_unclear: bool = False, **other: Any
+) -> AsyncIterator[tuple[Pool, asyncio.Task[Any]]]:
+    """
+    A card at a pad, where somebody is waited for by this task, and a service's token "other" of the same module.
+    `is_unclear`: she was there before, and the answer said nothing of her PIN.
+    """
+    people.token("other")
+    people.keys("other", ["P-384"])
+    shim.script("C_GetTokenInfo@card * pad", f"C_Login@card * {'return 0x5' if is_unclear else 'hang 60'}")
+    card = config(people, shim=shim, pin=None, personal=True, presence=Presence.PAD)
+    async with pool_over(card, config(people, "other", shim=shim, **other), state=disk, reset=Resets()) as pool:
+        await waits(pool)
+        if is_unclear:
+            with pytest.raises(PinRefused, match="PIN_UNCLEAR"):
+                await at_pad(pool).__aenter__()
+            await waits(pool)
+            shim.script("C_GetTokenInfo@card * pad", "C_Login@card * hang 60")
+        entering = asyncio.create_task(at_pad(pool, timeout_s=60).__aenter__())
+        await until(lambda: state(pool) == "WAITING")
+        yield pool, entering
+        entering.cancel()
+        await asyncio.wait([entering])
+
+
+async def test_other_tokens_start_beside_a_pad(people: Store, shim: Shim, disk: Path) -> None:
+    """F12: while a person is waited for at a pad, a token of the same module starts, and signs."""
+    async with beside_a_pad(people, shim, disk) as (pool, _):
+        pool.drain("other")
+        await until(lambda: pids(pool, "other") == [0])
+        pool.resume("other")
+        await until(lambda: state(pool, "other") == "READY")
+        outcomes = await pool.sign(pool.key("P-384"), P384, digests(1, 0, P384))
+        assert statuses(outcomes) == {("SIGNED", ""): 1}
+        assert state(pool) == "WAITING"
+
+
+async def test_a_module_that_stands_no_login_beside_a_pad(people: Store, shim: Shim, disk: Path) -> None:
+    """
+    F18: a module that answers GENERAL_ERROR to a right PIN while a person is at a pad: one try without an answer, and the
+    next login waits until she has gone: the service is not LOCKED, and READY then.
+    """
+    async with beside_a_pad(people, shim, disk) as (pool, entering):
+        shim.script("C_GetTokenInfo@card * pad", "C_Login@other * return 0x5")
+        pool.drain("other")
+        await until(lambda: pids(pool, "other") == [0])
+        before = len(shim.logins())
+        pool.resume("other")
+        await until(lambda: len(shim.logins()) == before + 1)
+        await asyncio.sleep(2)  # the lane rests for less
+        assert (len(shim.logins()), state(pool, "other")) == (before + 1, "OPEN")
+        shim.script("C_GetTokenInfo@card * pad")
+        entering.cancel()
+        await until(lambda: state(pool, "other") == "READY")
+
+
+async def test_a_person_whose_pin_was_unclear_beside_a_pad(people: Store, shim: Shim, disk: Path) -> None:
+    """F18: the same of a person's PIN: her second one is sent when nobody is at the pad any more."""
+    async with beside_a_pad(people, shim, disk, pin=None, personal=True) as (pool, entering):
+        shim.script("C_GetTokenInfo@card * pad", "C_Login@other * return 0x5")
+
+        async def come() -> None:
+            async with pool.lease("other", caller="bob", pin=Pin(PIN), timeout_s=20):
+                pass
+
+        with pytest.raises(PinRefused, match="PIN_UNCLEAR"):
+            await come()
+        await waits(pool, "other")
+        shim.script("C_GetTokenInfo@card * pad")
+        before, coming = len(shim.logins()), asyncio.create_task(come())
+        await asyncio.sleep(0.5)
+        assert len(shim.logins()) == before
+        entering.cancel()
+        await coming
+
+
+async def test_whose_try_had_no_answer_is_alone_at_the_pad(people: Store, shim: Shim, disk: Path) -> None:
+    """F18: at a pad, too: nothing of the module starts beside a second login."""
+    async with beside_a_pad(people, shim, disk, is_unclear=True) as (pool, entering):
+        pool.drain("other")
+        await until(lambda: pids(pool, "other") == [0])
+        pool.resume("other")
+        await asyncio.sleep(0.5)
+        assert (state(pool, "other"), pids(pool, "other")) == ("OPEN", [0])
+        entering.cancel()
+        await until(lambda: state(pool, "other") == "READY")
 
 
 async def test_nobody_comes_to_the_pad(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
@@ -77,6 +170,20 @@ async def test_the_deadline_passes_at_the_pad(make_personal: MakePersonal, shim:
             await at_pad(pool, timeout_s=0.5).__aenter__()
         assert error.value.reason == "DEADLINE_EXCEEDED"
         assert 0.4 < time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize(("how", "reason"), [("crash", "MODULE_CRASH"), ("hang 60", "TOKEN_TIMEOUT")])
+async def test_no_answer_from_the_pad(
+    make_personal: MakePersonal, shim: Shim, disk: Path, how: str, reason: str
+) -> None:
+    """F12: the driver dies or hangs while the reader asks for the PIN: nothing is counted, and she is told so."""
+    shim.script(PAD, f"C_Login * {how}")
+    async with make_personal(presence=Presence.PAD, start_timeout_s=1.0) as pool:
+        with pytest.raises(Unavailable) as error:
+            await at_pad(pool).__aenter__()
+        assert (error.value.reason, count(disk)) == (reason, (0, 0))
+        assert error.value.detail.endswith(f"; {Cost.AT_PAD}")
+        await waits(pool)
 
 
 async def test_a_wrong_pin_at_the_pad_counts(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from pool import Key, Outcome, PinRefused, Pool, Unavailable
 from pool.opensc import configuration
+from pool.tries import Tries
 from tests.card import Card, Pcscd, transmit
 from tests.card.client import SELECT, SHARING_VIOLATION, PcscError
 from tests.card.pcscd import OPENSC
@@ -195,6 +196,38 @@ async def test_a_card_that_is_swapped_while_its_lane_waits(
     assert tries(other.card) == 3
     if not is_fast:
         assert count(tmp_path / "state") == (0, 0), "a try that was not made"
+
+
+@pytest.mark.parametrize("whose", ["personal", "service"])
+async def test_a_card_that_is_swapped_between_the_look_and_the_pin(
+    pcscd: Pcscd, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """
+    F3: the card was recognised, and another one is in the reader when the PIN comes: CHANGED, and it hears no PIN. (OpenSC
+    alone would see to that; test_swapped.py has a module that would send it.)
+    """
+    other, real = Held(), Tries.begin
+    loop = asyncio.get_running_loop()
+
+    async def swap() -> None:
+        await pull(pcscd)
+        await insert(pcscd, other.card)
+
+    def begin(self: Tries, *args: Any) -> None:  # in a thread of its own
+        asyncio.run_coroutine_threadsafe(swap(), loop).result(20)
+        real(self, *args)
+
+    await insert(pcscd, held.card)
+    if whose == "personal":
+        async with personal(pcscd, tmp_path) as pool:
+            monkeypatch.setattr(Tries, "begin", begin)
+            assert (await refused(pool, PIN)).reason == "TOKEN_REMOVED"
+            await until(lambda: state(pool) == "CHANGED", 10)
+    else:
+        monkeypatch.setattr(Tries, "begin", begin)
+        async with pool_over(card_token(pcscd), state=tmp_path / "state", wait=False) as pool:
+            await until(lambda: state(pool) == "CHANGED", 15)
+    assert (pins(held.card), pins(other.card), tries(other.card)) == (0, 0, 3)
 
 
 async def test_a_card_of_another_label_in_the_reader(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ class Call:
     query: bool = False
     user: int | None = None
     pinlen: int | None = None
+    token: str | None = None
     act: str | None = None
     child: int | None = None
     rv: int | None = None

@@ -40,7 +40,7 @@ enum { FUNCTIONS_IN_LIST = 68, C_GET_FUNCTION_LIST = 3, C_GET_SLOT_LIST = 4, C_G
        C_SIGN = 43, C_SIGN_FINAL = 45 };
 typedef struct { BYTE major, minor; FUNCTION at[FUNCTIONS_IN_LIST]; } FUNCTION_LIST;
 enum { OK = 0, HOST_MEMORY = 2, SLOT_ID_INVALID = 3, GENERAL_ERROR = 5, FUNCTION_FAILED = 6, ARGUMENTS_BAD = 7,
-       PIN_INCORRECT = 0xA0, PIN_LOCKED = 0xA4, BUFFER_TOO_SMALL = 0x150 };
+       PIN_INCORRECT = 0xA0, PIN_LOCKED = 0xA4, SESSION_HANDLE_INVALID = 0xB3, BUFFER_TOO_SMALL = 0x150 };
 enum { CKO_PRIVATE_KEY = 3, CKA_CLASS = 0, CKA_ID = 0x102, CKA_MODULUS = 0x120, CKA_EC_POINT = 0x181, CKU_SO = 0 };
 /* CK_TOKEN_INFO begins with texts padded with spaces: label, manufacturer, model, serial; then come the flags. */
 enum { LABEL = 32, SERIAL_AT = 80, SERIAL = 16, FLAGS_AT = 96, TOKEN_INFO = 256 };
@@ -146,10 +146,10 @@ static const char *const names[] = { WRAPPED(AS_NAME) };
 static const int traits[] = { WRAPPED(AS_TRAITS) };
 
 /* To LEAK_FILES what comes before the call, from TRIES to REKEY what becomes of it and its answer: they all go on. */
-enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, LEAK_MEMORY, LEAK_FILES, TRIES, WRONG, PIN_FLAGS, AS_LABEL,
+enum action { NONE, DELAY, DELAY_NORMAL, NOISE, FORK, LOG, SWAP, LEAK_MEMORY, LEAK_FILES, TRIES, WRONG, PIN_FLAGS, AS_LABEL,
               AS_SERIAL, OTHER_KEY, REKEY, PAD, TYPED, TERMINAL, HANG = TERMINAL, HOLD, RETURN, AFTER, CRASH, CRASH_AFTER, ABORT,
               EXIT, CORRUPT, SHORT, LONG, ZERO, ABSENT, VANISH };
-static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log",
+static const char *const actions[] = { "", "delay", "delay-normal", "noise", "fork", "log", "swap",
   "leak-memory", "leak-files", "tries", "wrong",
   "pin-flags", "label", "serial", "other-key", "rekey", "pad", "typed", "hang", "hold", "return", "after", "crash", "crash-after",
   "abort", "exit", "corrupt", "short", "long", "zero", "absent", "vanish" };
@@ -164,6 +164,7 @@ struct call {
   ULONG *session, *opened, *slot, *slots, *found, *user, *signing_key, *out_length, *pin_room;
   ULONG pin_length, key, data_length, room;
   MECHANISM *mechanism; ATTRIBUTE *attributes; ULONG attribute_count; BYTE *data, *out, *token_info, **pin, present;
+  char token[LABEL + 1];  /* of a login: whose */
   char id[2 * KEY_ID + 1]; ULONG mech; bool signing;  /* the operation this C_Sign belongs to */
   double delay; pid_t child; struct rule end;          /* what the script says about this call */
   struct edit edits[EDITS]; int edit_count;
@@ -172,8 +173,8 @@ struct call {
 struct counter { char name[24]; _Atomic uint64_t calls; };
 struct operation { ULONG session, mech; char id[2 * KEY_ID + 1]; bool active; };
 struct known_key { ULONG handle; char id[2 * KEY_ID + 1]; };
-struct known_slot { ULONG slot; char label[LABEL + 1]; bool vanished; };
-struct known_session { ULONG session, slot; };
+struct known_slot { ULONG slot; char label[LABEL + 1]; bool vanished, swapped; ULONG has; };  /* the token of slot `has` */
+struct known_session { ULONG session, slot; bool dead; };
 
 RV C_GetFunctionList(FUNCTION_LIST **answer);
 static FUNCTION_LIST *real, list;
@@ -302,6 +303,9 @@ static bool parse_argument(struct rule *rule, char **rest) {
       return rule->function == F_C_SignInit && strlen(text) == strspn(text, "0123456789abcdef") && *text &&
              strlen(text) % 2 == 0 && strlen(text) <= LABEL && (rule->text = strdup(text));
     case REKEY: return rule->function == F_C_GetAttributeValue;
+    case SWAP:
+      text = word(rest);
+      return *rule->on && *text && strlen(text) <= LABEL && (rule->text = strdup(text));
     case CORRUPT: case ZERO: return traits[rule->function] & OUTPUT;
     case SHORT: return rule->function == F_C_Sign || rule->function == F_C_SignFinal;
     case ABSENT: return rule->function == F_C_GetSlotList || rule->function == F_C_FindObjects;
@@ -429,7 +433,7 @@ static void write_log(const struct call *c, const RV *rv) {
                rv ? "leave" : "enter", (unsigned long long)c->n);
   if (c->session) p += sprintf(p, ",\"session\":%lu", *c->session);
   if (c->opened && rv && *rv == OK) p += sprintf(p, ",\"session\":%lu", *c->opened);
-  if (c->user) p += sprintf(p, ",\"user\":%lu,\"pinlen\":%lu", *c->user, c->pin_length);
+  if (c->user) p += sprintf(p, ",\"user\":%lu,\"pinlen\":%lu,\"token\":\"%s\"", *c->user, c->pin_length, c->token);
   if (c->signing) p += sprintf(p, ",\"key\":\"%s\",\"mech\":%lu", c->id, c->mech);
   if (c->function == F_C_Sign) {
     p += sprintf(p, ",\"datalen\":%lu,\"data\":\"", c->data_length);
@@ -542,19 +546,36 @@ static const char *label_of(ULONG slot) {
   return known->label;
 }
 
+static struct known_session *session_of(ULONG session) {
+  for (size_t i = 0; i < session_count; i++) if (sessions[i].session == session) return &sessions[i];
+  return NULL;
+}
+
 /* Whether a call is about the token of this label. */
 static bool is_on(const struct call *c, const char *label) {
   if (c->slot) return !strcmp(label_of(*c->slot), label);
-  for (size_t i = 0; i < session_count; i++)
-    if (sessions[i].session == *c->session) return !strcmp(label_of(sessions[i].slot), label);
-  return false;
+  const struct known_session *in = session_of(*c->session);
+  return in && !strcmp(label_of(in->slot), label);
+}
+
+/* The token is taken out of the slot that the call is about, with which its sessions end, and the one with this label is
+ * put in. */
+static void swap(const struct call *c, const char *label) {
+  const ULONG slot = c->slot ? *c->slot : session_of(*c->session)->slot;
+  struct known_slot *known = slot_of(slot);
+  ULONG all[SLOTS], found = SLOTS;
+  if (known->swapped) return;
+  if (((GET_SLOT_LIST)real->at[C_GET_SLOT_LIST])(1, all, &found) != OK) die("p11shim: no slots to swap tokens");
+  for (ULONG i = 0; i < found; i++) if (!strcmp(label_of(all[i]), label)) known->swapped = true, known->has = all[i];
+  if (!known->swapped) die("p11shim: there is no token %s to put in", label);
+  for (size_t i = 0; i < session_count; i++) if (sessions[i].slot == slot) sessions[i].dead = true;
 }
 
 static void note_sessions(const struct call *c, RV rv) {
   size_t kept = 0;
   if (c->function == F_C_OpenSession && rv == OK) {
     if (session_count == SESSIONS) die("p11shim: more than %d sessions", SESSIONS);
-    sessions[session_count++] = (struct known_session){ *c->opened, *c->slot };
+    sessions[session_count++] = (struct known_session){ *c->opened, *c->slot, false };
   }
   if (c->function == F_C_CloseSession || c->function == F_C_CloseAllSessions) {
     for (size_t i = 0; i < session_count; i++) {
@@ -637,6 +658,7 @@ static bool before(struct call *c, RV *rv) {
       else if (r->action == NOISE) said[says++] = strdup(r->text);
       else if (r->action == FORK) forks = c->logged = true;
       else if (r->action == LOG) c->logged = true;
+      else if (r->action == SWAP) swap(c, r->text);
       else if (r->action < TERMINAL) {
         if (c->edit_count == EDITS) die("p11shim: more than %d changes of one answer", EDITS);
         struct edit *edit = &c->edits[c->edit_count++];
@@ -648,6 +670,10 @@ static bool before(struct call *c, RV *rv) {
   }
   const struct known_slot *known = c->slot ? slot_of(*c->slot) : NULL;
   const bool gone = known && known->vanished;
+  if (known && known->swapped) *c->slot = known->has;
+  const struct known_session *in = c->session ? session_of(*c->session) : NULL;
+  const bool dead = in && in->dead;
+  if (c->user && in) strcpy(c->token, label_of(in->slot));
   unlock();
   if (forks && (c->child = fork()) == 0) { pause_for(30); _exit(0); }
   if (c->child < 0) die("p11shim: fork: %s", strerror(errno));
@@ -664,6 +690,7 @@ static bool before(struct call *c, RV *rv) {
   if (c->end.action == EXIT) _exit(c->end.number);
   if (c->end.action == RETURN) { *rv = c->end.number; return false; }
   if (gone) { *rv = SLOT_ID_INVALID; return false; }
+  if (dead) { *rv = SESSION_HANDLE_INVALID; return false; }
   for (int i = 0; i < c->edit_count; i++) {
     const struct edit *edit = &c->edits[i];
     const bool locked = edit->action == TRIES && *c->user != CKU_SO && counters[WRONG_PINS].calls >= edit->number;

@@ -213,11 +213,29 @@ class Library:
         self.logged_in.clear()
         self.asked("C_Finalize", lambda: None)
 
-    def direct(self, session: "Session") -> Any:
-        """`cryptoki.direct`: C_SignInit, the login where one is wanted, and C_Sign, each with its own return code."""
-        if not self.module.is_direct:
-            return None
+    @property
+    def cryptoki(self) -> "LibraryCryptoki | None":
+        return LibraryCryptoki() if self.module.is_direct else None
 
+
+class LibraryCryptoki:
+    """`cryptoki.Cryptoki`: each function with its own return code."""
+
+    def is_empty(self, _slot: int) -> bool:
+        return False
+
+    def log_in(self, session: "Session", pin: str | None) -> str:
+        assert pin is not None
+        try:
+            session.login(pin)
+        except PKCS11Error as error:
+            return ckr(error)
+        return ""
+
+    def log_out(self, session: "Session") -> None:
+        session.log_out()
+
+    def signer(self, session: "Session") -> Any:
         def signer(key: "PrivateKey", _algorithm: Algorithm, pin: str | None = None) -> Sign:
             def sign(data: bytes, address: int) -> int:
                 try:
@@ -288,12 +306,15 @@ class Session:
             raise Code(SESSION_INVALID)
 
     def close(self) -> None:
+        if id(self.card) in self.library.logged_in:
+            self.log_out()
+        self.library.asked("C_CloseSession", lambda: None)
+
+    def log_out(self) -> None:
         def logout() -> None:
             self.library.logged_in.discard(id(self.card))  # what the card makes of it is up to its driver
 
-        if id(self.card) in self.library.logged_in:
-            self.library.asked("C_Logout", logout)
-        self.library.asked("C_CloseSession", lambda: None)
+        self.library.asked("C_Logout", logout)
 
     def login(self, pin: str) -> None:
         said = Login(self.library.module.now(), self.library.process.pid, pin)

@@ -24,7 +24,7 @@ CLOCK.late_s = 0.0
 _ACTIONS = frozenset(
     {
         *("delay", "hang", "return", "after", "crash", "crash-after"),
-        *("exit", "corrupt", "zero", "short", "long", "absent", "log"),
+        *("exit", "corrupt", "zero", "short", "long", "absent", "log", "swap"),
     }
 )
 
@@ -64,7 +64,19 @@ class FakeShim(Shim):
         unknown = [action for _, _, action, _ in rules if action not in _ACTIONS]
         if unknown:
             raise ValueError(f"this shim cannot {unknown}")
-        self._rules = rules
+        self._rules = [rule for rule in rules if rule[2] != "swap"]
+        for label, other in {(fn.partition("@")[2], other) for fn, _, action, other in rules if action == "swap"}:
+            self._swap(self.cards[label], self.cards[other])
+
+    def _swap(self, card: Card, other: Card) -> None:
+        """At once, because nothing else happens meanwhile."""
+        (place,) = [slot for slot in self.inner.slots if slot.card is card]
+        for slot in self.inner.slots:
+            if slot.card is other:
+                slot.card = None
+        place.card = other
+        card.power_lost()
+        other.power_lost()
 
     def clear(self) -> None:
         self._rules = []
@@ -86,6 +98,8 @@ class FakeShim(Shim):
             return
         data = said.get("data")
         fields = {name: said[name] for name in ("act", "rv", "user") if name in said}
+        if "user" in said:
+            fields["token"] = said["card"].label
         hexed = data.hex() if data is not None else None
         self._calls.append(Call(time.monotonic_ns(), process.pid, fn, event, number, data=hexed, **fields))
 

@@ -87,6 +87,11 @@ from tests.pool.test_record import (  # noqa: F401 -- collected here
     test_what_cannot_be_written_is_not_signed,
     test_what_is_answered_at_the_deadline_was_told,
 )
+from tests.pool.test_swapped import (  # noqa: F401 -- collected here
+    test_a_person_s_card,
+    test_a_service_s_card,
+    two,
+)
 from tests.simulation.loop import simulated
 from tests.simulation.shim import CLOCK, FakeShim, FakeStore
 

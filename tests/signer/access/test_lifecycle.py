@@ -244,6 +244,22 @@ def test_f52_two_daemons_on_one_pool(rig: Rig) -> None:
     assert rig.health() == SERVING
 
 
+def test_f52_two_daemons_of_which_one_names_the_reader(rig: Rig) -> None:
+    """F52: the same token, once with its reader and once without: the second daemon finds the first all the same."""
+    assert rig.process is not None
+    text = rig.config.read_text().replace(f'state = "{rig.state}"', f'state = "{rig.directory}/third"')
+    text = text.replace(f"127.0.0.1:{rig.port}", "127.0.0.1:0").replace(f":{rig.metrics_port}", ":0")
+    second = rig.directory / "third.toml"
+    for label in ("card", "stick"):
+        text = text.replace(f'label = "{label}"', f'label = "{label}"\nreader = "{label}s 00 00"')
+    second.write_text(text)
+    done = rig.command("serve", "--config", second)
+    assert done.returncode == 75, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert "token card" in said
+    assert said.endswith(f"is used by the daemon with process id {rig.process.pid}")
+
+
 def test_check(rig: Rig, paraph: Paraph) -> None:
     """`serve --check` reads what a start would read and starts nothing: 0, or 78 with all mistakes at once."""
     done = paraph("serve", "--check", "--config", rig.config)

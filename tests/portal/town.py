@@ -1,0 +1,141 @@
+"""
+Two tenants of one portal who have one of everything, and what a test of every route needs: the ids that stand in paths, a
+picture of the database, and requests as they stand on the wire.
+
+    town = Town(place)
+    town.paths(route)          the route's paths with Ada's own ids
+    town.foreign               every id in the database that is none of Ada's
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from sqlalchemy import Engine, select
+
+from portal_adapter.store import schema
+from portal_adapter.web.route import Route
+from tests.portal.place import Place, Visitor
+
+MARKER = "Zauberberg"  # stands in every text of the other tenant
+IDENTIFIER = re.compile(r"[0-9A-Z]{10}[0-9A-Z*~$=]")
+# What no tenant has: of the right form, of a wrong one, and what means something to a file system, a shell or a header.
+NOBODYS = (
+    "0" * 32, "f" * 32, "00000000000", "ZZZZZZZZZZ0", "1", "0", "-1", "admin", "new", "%2e%2e", "..%2f..%2fetc%2fpasswd",
+    "%00", "%0d%0aset-cookie:%20a=b", "'%20or%201=1--", "{{7*7}}", "%F0%9F%92%A9", "a" * 4000,
+)  # fmt: skip
+
+
+class Town:
+    """Ada and Bob each have an account, a private space and a business space; Ada is the one who asks."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.engine = place.services.engine
+        self.ada, self.bob = place.visitor(), place.visitor()
+        self.ada.logs_in("Ada", "Lovelace")
+        self.ada_space = _settles(self.ada, "Engines")
+        before = set(_ids(self.engine))
+        self.bob.logs_in("Bob", MARKER)
+        self.bob_space = _settles(self.bob, f"{MARKER} Works")
+        self.foreign = sorted(set(_ids(self.engine)) - before)
+        assert self.bob_space in self.foreign
+        assert len(self.foreign) >= 4
+        self.carol = place.visitor()  # has not accepted the terms
+        self.carol.logs_in("Carol", "Newcomer", terms=False)
+        self.nobody = place.visitor()
+
+    def paths(self, route: Route) -> list[str]:
+        """With each of Ada's own ids; fails for a parameter that `OWN` does not know."""
+        paths = [route.path]
+        for name in parameters(route):
+            assert name in OWN, f"tests/portal/town.py does not know where a {{{name}}} comes from"
+            paths = [path.replace(f"{{{name}}}", one) for path in paths for one in OWN[name](self)]
+        assert paths, f"Ada has nothing to ask {route.path} for"
+        return paths
+
+    def strangers(self, route: Route) -> Iterator[str]:
+        """The route's paths with another's, a guessed or a malformed id in each place in turn, and Ada's own in the others."""
+        names = parameters(route)
+        for wrong in names:
+            path = route.path
+            for name in names:
+                if name != wrong:
+                    path = path.replace(f"{{{name}}}", OWN[name](self)[0])
+            for id_ in (*self.foreign, *NOBODYS):
+                yield path.replace(f"{{{wrong}}}", id_)
+
+    def account(self) -> str:
+        with self.engine.connect() as connection:
+            found = select(schema.accounts.c.id).where(schema.accounts.c.given == "Ada")
+            return str(connection.execute(found).scalar_one())
+
+    def of_account(self, column: Any, account: Any) -> list[str]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(select(column).where(account == self.account())).scalars())
+
+
+# A path's parameter -> Ada's own ids of that kind.
+OWN: Mapping[str, Callable[[Town], list[str]]] = {
+    "space": lambda town: [town.ada_space],
+    "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
+}
+
+
+def parameters(route: Route) -> list[str]:
+    return re.findall(r"{(\w+)}", route.path)
+
+
+def _settles(person: Visitor, title: str) -> str:
+    """A private and a business space; the business one's identifier."""
+    page = "/spaces/new/private"
+    made = person.post(page, {"email": f"{title.split(maxsplit=1)[0].lower()}@example.org"}, page=page)
+    assert made.status_code == 303, made.text
+    return person.creates_business(title, email=f"{title.split(maxsplit=1)[0].lower()}-office@example.org")
+
+
+def _ids(engine: Engine) -> Iterator[str]:
+    """Whatever in the database looks like an id that a path could have."""
+    for rows in picture(engine).values():
+        for row in rows:
+            for value in row:
+                if isinstance(value, str) and (re.fullmatch(r"[0-9a-f]{32}", value) or IDENTIFIER.fullmatch(value)):
+                    yield value
+
+
+def picture(engine: Engine, *, without: tuple[str, ...] = ()) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table; not when a session was last seen, which each request may move."""
+    found = {}
+    with engine.connect() as connection:
+        for table in schema.METADATA.sorted_tables:
+            if table.name not in without:
+                columns = [one for one in table.c if one is not schema.sessions.c.seen]
+                found[table.name] = sorted((tuple(row) for row in connection.execute(select(*columns))), key=repr)
+    return found
+
+
+def on_the_wire(
+    app: Any, method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], body: Iterable[bytes] = ()
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """A request whose path no client has tidied, its body in pieces without a length; status, headers and body."""
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "https",
+        "path": unquote(raw_path.decode("ascii")), "raw_path": raw_path, "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"portal.test"), *headers], "client": ("127.0.0.1", 1), "server": ("portal.test", 443),
+        "state": {},
+    }  # fmt: skip
+    pieces = iter(body)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        piece = next(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    start = next(one for one in sent if one["type"] == "http.response.start")
+    return start["status"], list(start["headers"]), b"".join(one.get("body", b"") for one in sent)
