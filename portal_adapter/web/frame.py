@@ -217,7 +217,7 @@ class _Visit:
             if self.route.right:
                 identifier = self.request.path_params["space"]
                 self.space = space.of(connection, self.session.actor, identifier)
-                space.check_product(connection, self.session.actor, self.space, settings.business)
+                space.check_product(connection, self.session.actor, self.space, self.services.settings.business)
                 check_right(self.space["role"], self.route.right)
                 if self.route.method == "POST":
                     space.check_active(self.space)
