@@ -40,6 +40,7 @@ from portal_adapter.language import Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
+from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
@@ -300,9 +301,12 @@ class _Visit:
     def _page(self, template: str, data: Mapping[str, Any], status: int, path: str) -> Response:
         """`path` is where the reader comes back to when she has chosen another language."""
         notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
+        shown = self.route.method == "GET" and status == 200
+        origin, query = self.services.settings.portal.origin, self.request.query_params
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
+            aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if notice:
