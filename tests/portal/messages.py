@@ -98,7 +98,9 @@ def of_code(source: str, name: str) -> Iterator[Message]:
 
 def _is_language(function: ast.expr) -> bool:
     """`language.text("...")`, or `text("...")` where that is what it was called; of a form, `text` takes a field's name."""
-    return isinstance(function, ast.Name) or (isinstance(function, ast.Attribute) and "language" in ast.dump(function.value))
+    return isinstance(function, ast.Name) or (
+        isinstance(function, ast.Attribute) and "language" in ast.dump(function.value)
+    )
 
 
 def _constants(node: ast.expr) -> list[str]:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, select
 
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
+from portal_adapter.web.topics import topics
 from tests.portal.place import Place, Visitor
 
 MARKER = "Zauberberg"  # stands in every text of the other tenant
@@ -79,6 +80,7 @@ class Town:
 
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
+    "topic": lambda _: sorted(topics()),
     "space": lambda town: [town.ada_space],
     "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
 }
