@@ -182,6 +182,8 @@ documents = Table(
     Column("file", String(_ID), nullable=False),
     Column("scan", String, nullable=False),  # pending, clean, infected, error
     Column("scan_note", String, nullable=False),  # 'not scanned', or what the scanner said
+    Column("scan_tries", Integer, nullable=False),  # that came to nothing
+    Column("scan_next", BigInteger, nullable=False),  # error: when it is tried again; pending: when somebody else may
     Column("added", BigInteger, nullable=False),
     _account("added_by", nullable=False),
 )

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 
 NOTICES: Mapping[str, str] = {
+    "account-changed": "Your account is changed.",
     "product-added": "The product is registered.",
     "product-removed": "The product is removed.",
+    "document-added": "The document is in the archive.",
+    "document-removed": "The document is deleted.",
+    "information-saved": "The information is saved.",
     "private-space-created": "You have created your private space.",
     "space-changed": "The data of the space are changed.",
     "certification-asked": "Your request is noted. You will see here when the space is certified.",
