@@ -19,6 +19,7 @@ from sqlalchemy import Engine, select
 from portal_adapter.domain.ids import hashed
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
+from portal_adapter.web.topics import topics
 from tests.portal.place import Place, Visitor
 
 MARKER = "Zauberberg"  # stands in every text of the other tenant
@@ -97,6 +98,7 @@ class Town:
 
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
+    "topic": lambda _: sorted(topics()),
     "space": lambda town: [town.ada_space],
     "member": lambda town: [town.account()],
     "invitation": lambda town: [town.invitation()[0]],
