@@ -133,6 +133,12 @@ class Business(Section):
     admin_nomination_required: bool = False
     spaces_max: int = Field(default=200, ge=1)  # that one person administers
 
+    @model_validator(mode="after")
+    def _policies(self) -> Self:
+        if self.require_pro_certificate and not self.pro_policy_oids:
+            raise ValueError("require_pro_certificate needs pro_policy_oids: which policies are professional?")
+        return self
+
 
 class Source(Section):
     """An authentic source: `kind` names the plug-in."""
@@ -175,7 +181,6 @@ class Limits(Section):
     invitation_s: int = Field(default=14 * 86400, ge=60)
     form_bytes: int = Field(default=256 * 1024, ge=1024)  # of a form without a file
     login_a_minute: int = Field(default=10, ge=1)  # begun by one address
-    login_failures: int = Field(default=5, ge=1)  # of one account, in 15 minutes
     uploads_a_minute: int = Field(default=30, ge=1)
 
 
@@ -260,6 +265,6 @@ def parse(path: Path, kind: type[T]) -> T:
 
 def _mistake(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "the file"
-    said = {"extra_forbidden": "is unknown: take it out, or see deploy/portal.toml", "missing": "is missing"}
+    said = {"extra_forbidden": "is unknown: take it out, or see the example in deploy/", "missing": "is missing"}
     message: str = said.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     return f"{place}: {message}"

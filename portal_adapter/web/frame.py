@@ -57,6 +57,7 @@ QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4
 FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
+QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 
 
@@ -225,6 +226,7 @@ class _Visit:
             if self.route.right:
                 identifier = self.request.path_params["space"]
                 self.space = space.of(connection, self.session.actor, identifier)
+                space.check_product(connection, self.session.actor, self.space, self.services.settings.business)
                 check_right(self.space["role"], self.route.right)
                 if self.route.method == "POST":
                     space.check_active(self.space)
@@ -376,26 +378,33 @@ class _Visit:
                 _set_cookie(response, SESSION_COOKIE, None)
             return response
         if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
-            return RedirectResponse("/terms", 303)
-        if refusal.errors and (again := self._same_form(refusal)) is not None:
+            return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
+        if (refusal.errors or refusal.code == "stale") and (again := self._same_form(refusal)) is not None:
             return again
         back = self.request.url.path if self.route.method == "GET" else "/"
         return self._page("refusal.html", {"refusal": refusal}, refusal.status, back)
 
     def _same_form(self, refusal: Refusal) -> Response | None:
-        """The form once more, with what was typed and what is wrong with it: from the page that shows it."""
+        """
+        The form once more, with what was typed and what is wrong with it: from the page that shows it. A stale one gets
+        the present version, so that sending it again is said knowingly.
+        """
         shows = self.services.forms.get(self.route.name)
         if shows is None:
             return None
         try:
             with reading(self.services.engine) as connection:
+                if self.space is not None and self.session is not None:  # as it is now
+                    self.space = space.of(connection, self.session.actor, self.space["identifier"])
                 ask = replace(self._ask(connection, {}, [], []), form={})
                 page = shows.view(ask)
         except Refusal:
             return None
         if not isinstance(page, Page):
             return None
-        data = {**page.data, "form": _kept_values(self.form), "errors": refusal.errors}
+        data = {
+            **page.data, "form": _kept_values(self.form), "errors": refusal.errors, "stale": refusal.code == "stale",
+        }  # fmt: skip
         return self._page(page.template, data, refusal.status, shows.path.format(**self.request.path_params))
 
 

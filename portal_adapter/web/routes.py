@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 
 from portal_adapter.web.route import Route
-from portal_adapter.web.views import account, files, home, information, login, spaces
+from portal_adapter.web.views import account, files, home, information, invitations, login, spaces, team
 
 _PARTS = (
     home,
     login,
     account,
     spaces,
+    team,
+    invitations,
     information,
     files,
 )
