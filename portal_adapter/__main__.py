@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from portal_adapter.cli import check, mail, serve, window
+from portal_adapter.serving import ListenError
 from portal_adapter.settings import SettingsError
 from portal_adapter.store.database import StoreError
 
@@ -33,7 +34,7 @@ def main() -> None:
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(EX_CONFIG)
-    except StoreError as error:
+    except (StoreError, ListenError) as error:
         print(f"paraph-portal: {error}", file=sys.stderr)
         sys.exit(EX_UNAVAILABLE)
     except KeyboardInterrupt:
