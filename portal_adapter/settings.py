@@ -133,6 +133,12 @@ class Business(Section):
     admin_nomination_required: bool = False
     spaces_max: int = Field(default=200, ge=1)  # that one person administers
 
+    @model_validator(mode="after")
+    def _policies(self) -> Self:
+        if self.require_pro_certificate and not self.pro_policy_oids:
+            raise ValueError("require_pro_certificate needs pro_policy_oids: which policies are professional?")
+        return self
+
 
 class Source(Section):
     """An authentic source: `kind` names the plug-in."""
@@ -149,6 +155,12 @@ class Scan(Section):
 
     command: tuple[str, ...] = ()
     clamd: File | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.command) is (self.clamd is not None):
+            raise ValueError("give command or clamd, one of both")
+        return self
 
 
 class Limits(Section):

@@ -2,13 +2,11 @@
 
 import argparse
 import json
-from datetime import UTC, datetime
 
-from portal_adapter.cli.operator import note
+from portal_adapter.cli.operator import note, opened, when
 from portal_adapter.clock import Clock
 from portal_adapter.mail import outbox
-from portal_adapter.settings import load
-from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.store.database import reading, writing
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,32 +20,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """1 where a mail that is to be sent again is not one that was given up; then the others are sent all the same."""
-    settings = load(options.config)
-    engine = open_database(settings.portal.state, settings.portal.database)
-    try:
-        if options.action == "list":
-            with reading(engine) as connection:
-                found = outbox.listed(connection, options.state)
-            if options.json:
-                print(json.dumps(found, ensure_ascii=False, indent=2))
-            else:
-                for row in found:
-                    when = datetime.fromtimestamp(row["created"], UTC).isoformat(timespec="minutes")
-                    said = f", {row['tries']} tries: {row['error']}" if row["error"] else ""
-                    print(f"{row['id']}  {when}  {row['state']:6}  {row['template']:10}  {row['recipient']}{said}")
-            return 0
-        now = Clock().now()
-        with writing(engine) as connection:
-            done = {one: outbox.retry(connection, now, one) for one in options.id}
-            for one, is_done in done.items():
-                if is_done:
-                    note(connection, now, "mail-retry", mail=one)
-        if options.json:
-            print(json.dumps(done, indent=2))
-        else:
-            for one, is_done in done.items():
-                print(f"{one}: {'queued' if is_done else 'is no mail that was given up'}")
-        return 0 if all(done.values()) else 1
-    finally:
-        engine.dispose()
+    return _list(options) if options.action == "list" else _retry(options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    with opened(options) as engine, reading(engine) as connection:
+        found = outbox.listed(connection, options.state)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0
+    for row in found:
+        said = f", {row['tries']} tries: {row['error']}" if row["error"] else ""
+        print(f"{row['id']}  {when(row['created'])}  {row['state']:6}  {row['template']:10}  {row['recipient']}{said}")
+    return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    """1 where one is not a mail that was given up; the others are queued all the same."""
+    now = Clock().now()
+    with opened(options) as engine, writing(engine) as connection:
+        done = {one: outbox.retry(connection, now, one) for one in options.id}
+        for one, is_done in done.items():
+            if is_done:
+                note(connection, now, "mail-retry", mail=one)
+    if options.json:
+        print(json.dumps(done, indent=2))
+    else:
+        for one, is_done in done.items():
+            print(f"{one}: {'queued' if is_done else 'is no mail that was given up'}")
+    return 0 if all(done.values()) else 1

@@ -112,6 +112,12 @@ TEMPLATES: Mapping[str, Template] = {
         ),
         {"event": _one_of(EVENTS), "about": _line, "time": _moment},
     ),
+    # ESP-18, to the portal's address for help: space (its title), identifier, person (a name), time
+    "certification-asked": Template(
+        msgid("Certification of a space is asked for on {portal_name}"),
+        (msgid("The space:"), "    {space}", "    {identifier}", msgid("Asked for on {time} by:"), "    {person}"),
+        {"space": _line, "identifier": _line, "person": _line, "time": _moment},
+    ),
     # MAIL-08, to a space's address: space (its title), text (of several lines), link
     "general": Template(
         msgid("News for your space on {portal_name}"),

@@ -5,8 +5,6 @@ import contextlib
 import ipaddress
 import json
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from portal_adapter.settings import Mail
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
 from tests.pki import Pki
+from tests.portal.commands import command
 from tests.portal.place import Place
 from tests.portal.post import Memory, parsed, texts
 from tests.signer.people.servers import mailbox, rough
@@ -484,13 +483,6 @@ def test_a_mail_of_another_version_is_given_up(place: Place) -> None:
 
 
 # ---- what operators see
-
-
-def command(place: Place, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "portal_adapter", *words[:1], "--config", str(place.config), *words[1:]],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
 
 
 def test_operators_see_each_mails_state_and_try_again(place: Place) -> None:
