@@ -8,11 +8,13 @@ import sqlite3
 import uuid
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from signer.config import ROLES
 from signer.config import Caller as Configured
 from signer.v1 import signing_pb2 as pb
+from tests.portal.place import b64
 from tests.portal.real import Real
 from tests.signer.access.calls import Answer, Caller, said
 
@@ -33,6 +35,7 @@ def requests(real: Real) -> dict[str, Any]:
     """Everything that takes what people type, with right codes where there are any."""
     ada = real.people["ada"]
     codes = {"secret_code": ada.secret_code, "otp": ada.otp(), "source": "192.0.2.7"}
+    ada.counter -= 1  # nobody will look at it
     return {
         "Authenticate": pb.AuthenticateRequest(request_id=str(uuid.uuid4()), login=login(real), **codes),
         "Authorize": pb.AuthorizeRequest(terms=terms(), **codes),
@@ -44,7 +47,7 @@ def requests(real: Real) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rpc", ["Authenticate", "Authorize", "SignBatch", "RequestOtp", "CompleteEnrolment"])
 def test_the_portal_s_certificate_may_only_submit(real: Real, rpc: str) -> None:
-    """6.8: with the portal's own client certificate every call that takes a code is refused, the right codes given too."""
+    """TOK-14, row 6.8: with the portal's own client certificate every call that takes a code is refused, the right codes given too."""
     with Caller(real.rig, "portal") as stolen:
         answer = said(lambda: getattr(stolen.signing, rpc)(requests(real)[rpc], timeout=10))
         assert answer.brief == ("PERMISSION_DENIED", "RPC_NOT_ALLOWED")
@@ -53,18 +56,16 @@ def test_the_portal_s_certificate_may_only_submit(real: Real, rpc: str) -> None:
 
 
 def test_no_configuration_gives_the_portal_more() -> None:
-    """6.8: a caller that submits cannot be given a call that takes codes; the configuration is refused."""
+    """TOK-14, row 6.8: a caller that submits cannot be given a call that takes codes; the configuration is refused."""
     for rpc in ROLES["consent"] - ROLES["submit"]:
         with pytest.raises(ValueError, match="the role submit has no"):
             Configured(name="portal", uri="urn:x:portal", role="submit", rpcs={rpc}, credentials=())
 
 
 def test_the_portal_s_certificate_signs_with_nobody_s_key(real: Real) -> None:
-    """6.8: digests for a person's key come to nothing without what she allowed; an invented reference is none."""
+    """TOK-14, row 6.8: digests for a person's key come to nothing without what she allowed; an invented reference is none."""
 
     def signs(credential: str, authorisation: bytes) -> Answer:
-        import google_crc32c
-
         digest = hashlib.sha256(b"a deed").digest()
         with Caller(real.rig, "portal") as stolen:
             return stolen.sign(
@@ -81,7 +82,7 @@ def test_the_portal_s_certificate_signs_with_nobody_s_key(real: Real) -> None:
 
 def test_the_portal_s_database_and_key_log_in_nowhere(real: Real) -> None:
     """
-    6.8: of a session that is open, the stolen database has no cookie, and what it has is accepted as none; of a login it
+    TOK-14, row 6.8: of a session that is open, the stolen database has no cookie, and what it has is accepted as none; of a login it
     has no challenge. The key file makes forms' tokens, and no session.
     """
     browser = real.browser()
@@ -106,7 +107,7 @@ def test_the_portal_s_database_and_key_log_in_nowhere(real: Real) -> None:
 
 
 def test_the_window_alone_may_not_submit(real: Real) -> None:
-    """6.8: the window's certificate takes codes, and submits nothing: it can have nothing signed that no portal sends."""
+    """TOK-14, row 6.8: the window's certificate takes codes, and submits nothing: it can have nothing signed that no portal sends."""
     with Caller(real.rig, "window") as window:
         for rpc in ("SignDigests", "GetResult"):
             request = getattr(pb, f"{rpc}Request")()
@@ -115,7 +116,7 @@ def test_the_window_alone_may_not_submit(real: Real) -> None:
 
 
 def test_a_statement_of_another_caller_opens_nothing(real: Real) -> None:
-    """6.8: a statement that names another portal, made by the window with right codes, is refused by this one."""
+    """TOK-14, row 6.8: a statement that names another portal, made by the window with right codes, is refused by this one."""
     ada, browser = real.people["ada"], real.browser()
     address = browser.asks_for_window(ada.number)
     nonce = bytes.fromhex(address.partition("nonce=")[2][:64])
@@ -125,8 +126,6 @@ def test_a_statement_of_another_caller_opens_nothing(real: Real) -> None:
     )  # fmt: skip
     with Caller(real.rig, "window") as window:
         made = window.signing.Authenticate(request, timeout=10)
-    from tests.portal.place import b64
-
     given = {
         "statement": b64(made.statement), "signature": b64(made.signature), "certificate": b64(made.certificates[0])
     }  # fmt: skip

@@ -116,7 +116,7 @@ FORGED = (
 
 
 def test_a_header_makes_nobody(real: Real) -> None:
-    """F55, TOK-14: a user's name or a certificate in a header opens nothing on any TLS listener, with a front's name too."""
+    """row F55, TOK-14: a user's name or a certificate in a header opens nothing on any TLS listener, with a front's name too."""
     certificate, _ = real.card("Cleo", "Clifford")
     browser = real.browser()
     for value in (quote(certificate.read_text()), "cleo", "root"):
@@ -199,7 +199,7 @@ def test_a_front_s_header_that_is_none_is_refused(fronted: Real, value: str) -> 
 
 
 def test_the_front_s_header_is_ignored_everywhere_else(fronted: Real) -> None:
-    """F55, TOK-14: with a front configured its header on the portal's own listener is still nobody's certificate."""
+    """row F55, TOK-14: with a front configured its header on the portal's own listener is still nobody's certificate."""
     forged = {HEADER: quote(fronted.card("Cleo", "Clifford")[0].read_text())}
     browser = fronted.browser()
     assert browser.get("/account", headers=forged).status_code == 303
@@ -239,7 +239,7 @@ def _rest(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("sends", [b"", b"GET / HTTP/1.1\r\nHost: local"])
 def test_a_connection_without_a_request_is_ended(real: Real, sends: bytes) -> None:
-    """6.1: who connects and sends nothing, or half a request, holds a connection for 10 s and no longer."""
+    """UI-07, row 6.1: who connects and sends nothing, or half a request, holds a connection for 10 s and no longer."""
     context = ssl.create_default_context(cafile=str(real.ca))
     with (
         socket.create_connection(("127.0.0.1", real.ports["portal"]), 10) as plain,
@@ -252,7 +252,7 @@ def test_a_connection_without_a_request_is_ended(real: Real, sends: bytes) -> No
 
 
 def test_endless_headers_are_refused(real: Real) -> None:
-    """6.1: a request's headers that go on and on are refused, and not collected."""
+    """UI-07, row 6.1: a request's headers that go on and on are refused, and not collected."""
     context = ssl.create_default_context(cafile=str(real.ca))
     with (
         socket.create_connection(("127.0.0.1", real.ports["portal"]), 10) as plain,
@@ -269,7 +269,7 @@ def test_endless_headers_are_refused(real: Real) -> None:
 
 
 def test_a_listener_that_cannot_listen_is_told(real: Real) -> None:
-    """6.1: a second portal at the same address ends with a line that says so, and not with a traceback."""
+    """UI-07, row 6.1: a second portal at the same address ends with a line that says so, and not with a traceback."""
     second = real.run("serve", "portal")
     assert second.returncode == 69
     assert f"cannot listen on 127.0.0.1:{real.ports['portal']}" in second.stderr

@@ -207,7 +207,7 @@ def test_another_person_s_product_is_not_hers(place: Place) -> None:
 
 
 def test_a_removed_product_s_sessions_end(place: Place) -> None:
-    """TOK-15, 6.7: with a product the sessions that it has opened are over at the next request."""
+    """TOK-15, TOK-12, row 6.7: with a product the sessions that it has opened are over at the next request."""
     ada, stick = place.visitor(), place.visitor()
     ada.logs_in()
     other = place.issuer.product("Ada", "Lovelace")
@@ -247,7 +247,7 @@ def test_every_page_has_a_login_link_or_a_logout(place: Place) -> None:
 
 
 def test_a_session_ends_after_a_quarter_of_an_hour_of_rest(place: Place) -> None:
-    """TOK-12, 6.7: 15 minutes without a request end a session; every request, a GET too, extends it."""
+    """TOK-12, row 6.7: 15 minutes without a request end a session; every request, a GET too, extends it."""
     ada = place.visitor()
     ada.logs_in()
     for _ in range(4):
@@ -259,7 +259,7 @@ def test_a_session_ends_after_a_quarter_of_an_hour_of_rest(place: Place) -> None
 
 
 def test_a_session_ends_after_eight_hours(place: Place) -> None:
-    """TOK-12, 6.7: 8 hours after the login a session is over, whatever was asked meanwhile; the page says that time."""
+    """TOK-12, row 6.7: 8 hours after the login a session is over, whatever was asked meanwhile; the page says that time."""
     ada = place.visitor()
     ada.logs_in()
     ends = SetClock.at + 8 * 3600
@@ -274,7 +274,7 @@ def test_a_session_ends_after_eight_hours(place: Place) -> None:
 
 
 def test_a_logged_out_session_is_over_at_once(place: Place) -> None:
-    """6.7: the cookie of a session that was logged out opens nothing any more, for pages and for JSON."""
+    """TOK-12, row 6.7: the cookie of a session that was logged out opens nothing any more, for pages and for JSON."""
     ada, thief = place.visitor(), place.visitor()
     ada.logs_in()
     thief.http.cookies.set(SESSION_COOKIE, ada.http.cookies[SESSION_COOKIE], domain="portal.test", path="/")
@@ -286,7 +286,7 @@ def test_a_logged_out_session_is_over_at_once(place: Place) -> None:
 
 
 def test_parallel_sessions_end_one_by_one(place: Place) -> None:
-    """6.7: two browsers of one person have two sessions; a logout ends its own."""
+    """TOK-12, row 6.7: two browsers of one person have two sessions; a logout ends its own."""
     one, other = place.visitor(), place.visitor()
     product = one.logs_in()
     other.logs_in(product=product)
@@ -297,7 +297,7 @@ def test_parallel_sessions_end_one_by_one(place: Place) -> None:
 
 
 def test_a_session_is_never_one_that_was_given(place: Place) -> None:
-    """6.7: a cookie that somebody has put into a browser opens nothing, and is not the session's after the login (fixation)."""
+    """TOK-12, row 6.7: a cookie that somebody has put into a browser opens nothing, and is not the session's after the login (fixation)."""
     ada = place.visitor()
     ada.http.cookies.set(SESSION_COOKIE, "A" * 43, domain="portal.test", path="/")
     assert not in_session(ada)
@@ -311,7 +311,7 @@ def test_a_session_is_never_one_that_was_given(place: Place) -> None:
 
 
 def test_the_database_cannot_open_a_session(place: Place) -> None:
-    """6.7, 6.8: neither a session's cookie nor a browser's is in the database; what is there opens nothing as a cookie."""
+    """TOK-12, row 6.7, TOK-14, row 6.8: neither a session's cookie nor a browser's is in the database; what is there opens nothing as a cookie."""
     ada, thief = place.visitor(), place.visitor()
     ada.logs_in()
     files = [path.read_bytes() for path in (place.directory / "state").iterdir()]
@@ -346,7 +346,7 @@ def fingerprint_of(product: Product) -> str:
 
 
 def test_an_address_begins_ten_logins_a_minute(place: Place) -> None:
-    """6.6: the eleventh login that one address begins within a minute is refused with Retry-After; then it goes on."""
+    """0.1 rate-limited, row 6.6: the eleventh login that one address begins within a minute is refused with Retry-After; then it goes on."""
     ada = place.visitor()
     for _ in range(10):
         begins(ada)

@@ -121,7 +121,7 @@ def test_the_certificate_for_signing_is_not_for_logging_in(real: Real) -> None:
 
 def test_wrong_codes_lock_for_a_quarter_of_an_hour_and_no_longer(real: Real) -> None:
     """
-    6.6: after five wrong codes of one person, from wherever, nothing more is looked at, and the page says for how long: at
+    0.1 rate-limited, row 6.6: after five wrong codes of one person, from wherever, nothing more is looked at, and the page says for how long: at
     most 15 minutes. She can log in with her card meanwhile. The address that the daemon counts is the browser's.
     """
     eve = real.people["eve"]
@@ -142,7 +142,7 @@ def test_wrong_codes_lock_for_a_quarter_of_an_hour_and_no_longer(real: Real) -> 
 
 
 def test_an_address_tries_ten_times_a_minute(real: Real) -> None:
-    """6.6: the eleventh form with codes from one address within a minute is refused unseen; other addresses go on."""
+    """0.1 rate-limited, row 6.6: the eleventh form with codes from one address within a minute is refused unseen; other addresses go on."""
     browser = real.browser()
     address = browser.asks_for_window("nobody-login")
     began = time.monotonic()
@@ -155,7 +155,7 @@ def test_an_address_tries_ten_times_a_minute(real: Real) -> None:
 
 
 def test_a_sent_code_is_not_sent_twice_in_a_moment(real: Real) -> None:
-    """6.6: the daemon's own limit of sent codes is shown, with how long it lasts; the contact is masked."""
+    """0.1 rate-limited, row 6.6: the daemon's own limit of sent codes is shown, with how long it lasts; the contact is masked."""
     browser = real.browser()
     address = browser.asks_for_window("dan-login")
     page = browser.get(address).text
@@ -363,7 +363,7 @@ def canaries_of(person: Person, *more: str) -> None:
 
 def test_nothing_that_was_typed_is_written_anywhere(real: Real) -> None:
     """
-    7.2: after all of the above, and a login here, no secret code, one-time code, enrolment code or seed is in a log, a
+    UI-07, row 7.2: after all of the above, and a login here, no secret code, one-time code, enrolment code or seed is in a log, a
     database, a command line or an environment of the portal or the window, in any form.
     """
     ada, browser = real.people["ada"], real.browser()
