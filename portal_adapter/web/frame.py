@@ -58,7 +58,6 @@ QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4
 FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
-QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 _OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
