@@ -21,8 +21,10 @@ from starlette.staticfiles import StaticFiles
 
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.clock import Clock
+from portal_adapter.files.blobs import Blobs
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
+from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
 from portal_adapter.web.headers import Headers
@@ -32,6 +34,7 @@ from portal_adapter.web.templates import Templates
 from portal_adapter.web.views.cards import CARDS_ROUTES
 
 THREADS = 16  # views wait for the database, not for the processor
+LOOKERS = 4  # that look into uploads: a picture takes up to 512 MB and 10 s of a processor
 _STATIC = Path(__file__).parent / "web" / "static"
 
 
@@ -47,8 +50,12 @@ class Services:
     threads: ThreadPoolExecutor
     templates: Templates
     forms: Mapping[str, Route]  # of a POST route: the GET route that shows its form
+    lookers: ThreadPoolExecutor
+    blobs: Blobs
+    sources: Sources
 
     def close(self) -> None:
+        self.lookers.shutdown()
         self.threads.shutdown()
         self.engine.dispose()
 
@@ -81,6 +88,9 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         ThreadPoolExecutor(THREADS, thread_name_prefix="view"),
         Templates(about),
         {post: by_name[get] for post, get in FORMS.items()},
+        ThreadPoolExecutor(LOOKERS, thread_name_prefix="look"),
+        Blobs(settings.portal.state),
+        Sources(settings.source),
     )
 
 

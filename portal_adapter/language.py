@@ -6,7 +6,7 @@ Read at the start by Babel, so that no compiled file can be old. A text with a n
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ from babel.messages.pofile import read_po
 LANGUAGES = ("fr", "en")
 NAMES = {"fr": "Français", "en": "English"}
 _LOCALES = Path(__file__).parent / "locale"
+
+
+def msgid(text: str) -> str:
+    """Marks a text of a table: it is looked up where it is shown."""
+    return text
 
 
 @cache
@@ -67,6 +72,10 @@ class Language:
 
     def day(self, seconds: int) -> str:
         return format_date(self._local(seconds), "long", locale=self._locale)
+
+    def date(self, iso: str) -> str:
+        """Of a calendar date as it is kept, 2026-12-31: it has no time zone."""
+        return format_date(date.fromisoformat(iso), "long", locale=self._locale)
 
     def hour(self, seconds: int) -> str:
         return format_time(self._local(seconds), "HH:mm", locale=self._locale, tzinfo=self._zone)

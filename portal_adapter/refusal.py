@@ -82,6 +82,11 @@ def not_found() -> Refusal:
     return Refusal("not-found")
 
 
+def stale(version: int) -> Refusal:
+    """Somebody else has changed it meanwhile: `version` is the present one."""
+    return Refusal("stale", "Somebody else has changed this meanwhile. Open the page again.", version=version)
+
+
 def guard(code: str, message: str, href: str = "") -> Refusal:
     """One guard that is false."""
     return Refusal("guard-failed", message, reason=code, unmet=[Unmet(code, message, href)])

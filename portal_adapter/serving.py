@@ -1,61 +1,108 @@
 """
-An HTTPS listener: uvicorn, with what it does not do by itself: the client's certificate is put where the frame looks for
-it, and more than one runs in a process.
+A listener: uvicorn, with what it does not do by itself. The client's certificate is put where the frame looks for it, a
+connection that sends no request is ended, and more than one listener runs in a process.
+
+    Server(app, listener)                 HTTPS
+    Server(app, cards, client_ca=...)     HTTPS that asks the browser for a certificate
+    BehindFront(app, front)               plain HTTP on a Unix socket, for a front that has ended TLS
 """
 
 import asyncio
+import os
+import socket
 import ssl
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote_to_bytes
 
 import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from portal_adapter.settings import Listener
+from portal_adapter.settings import Front, Listener
 
 CONNECTIONS_MAX = 512
 KEEP_ALIVE_S = 15
+HANDSHAKE_S = 10.0  # a card's PIN is asked for in it, by a browser that begins again afterwards if it was slow
+HEAD_S = 10.0  # from a connection, or the end of a request, to the next request's headers
+HEAD_BYTES_MAX = 32 * 1024  # of a request's line and headers beyond one read of the socket; a returning login has 6 KiB
 STOP_S = 10  # for requests that are being answered
-HEADER_BYTES_MAX = 32 * 1024
+_SOCKET_MODE = 0o660
 
 
 class _Protocol(HttpToolsProtocol):
     """With `peer_certificate` (DER) in the state of each request's scope: TLS has verified it, or there is none."""
 
+    _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response("Request headers are too long.")
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_S, self.transport.close)
         tls = self.transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.scope["state"]["peer_certificate"] = certificate
 
+    def on_headers_complete(self) -> None:
+        self._in_time()
+        super().on_headers_complete()
 
-class Server:
-    """`async with Server(...)` listens in the block; raises OSError where it cannot."""
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
-    def __init__(self, app: Any, listener: Listener, *, client_ca: Path | None = None) -> None:
-        host, _, port = listener.address.rpartition(":")
-        config = uvicorn.Config(
-            app, host=host.strip("[]"), port=int(port), http=_Protocol, loop="none", lifespan="off", log_config=None,
-            access_log=False, server_header=False, date_header=False, limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=STOP_S, ws="none", proxy_headers=False,
-            ssl_certfile=listener.certificate, ssl_keyfile=listener.key,
-            ssl_ca_certs=None if client_ca is None else str(client_ca),
-            ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_OPTIONAL,
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class _Listening:
+    """`async with` listens in the block; raises OSError where it cannot."""
+
+    def __init__(self, app: Any, **tls: Any) -> None:
+        self._config = uvicorn.Config(
+            app, http=_Protocol, loop="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+            date_header=False, limit_concurrency=CONNECTIONS_MAX, timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_S, ws="none", proxy_headers=False, **tls,
         )  # fmt: skip
-        config.load()
-        assert config.ssl is not None
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        self._config = config
+        self._config.load()
+        self._server = uvicorn.Server(self._config)
+
+    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         server = self._server
         server.lifespan = self._config.lifespan_class(self._config)
-        await server.startup()
-        if server.should_exit:
-            raise OSError(f"cannot listen on {self._config.host}:{self._config.port}")
+        server.servers = [
+            await self._listen(lambda: _Protocol(config=self._config, server_state=server.server_state, app_state={}))  # type: ignore[list-item]
+        ]
+        server.started = True
         self._ticking = asyncio.create_task(server.main_loop(), name="http listener")
         return self
 
@@ -65,3 +112,78 @@ class Server:
         self._server.should_exit = True
         await self._ticking
         await self._server.shutdown()
+
+
+class Server(_Listening):
+    def __init__(self, app: Any, listener: Listener, *, client_ca: Path | None = None) -> None:
+        super().__init__(
+            app, ssl_certfile=listener.certificate, ssl_keyfile=listener.key,
+            ssl_ca_certs=None if client_ca is None else str(client_ca),
+            ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_OPTIONAL,
+        )  # fmt: skip
+        assert self._config.ssl is not None
+        self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        host, _, port = listener.address.rpartition(":")
+        self._where = host.strip("[]"), int(port)
+
+    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+        host, port = self._where
+        return await asyncio.get_running_loop().create_server(
+            protocol, host, port, ssl=self._config.ssl, ssl_handshake_timeout=HANDSHAKE_S
+        )
+
+
+class BehindFront(_Listening):
+    """The socket's mode is 0660: the front is in our group, or alone in its directory's."""
+
+    def __init__(self, app: Any, front: Front) -> None:
+        super().__init__(Fronted(app, front.header))
+        self._path = front.socket
+
+    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+        if self._path.exists() and stat.S_ISSOCK(self._path.stat().st_mode):
+            self._path.unlink()  # of a process that was killed
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o777 & ~_SOCKET_MODE)  # never open to more, not even for a moment
+        try:
+            made.bind(str(self._path))
+        except OSError:
+            made.close()
+            raise
+        finally:
+            os.umask(before)
+        return await asyncio.get_running_loop().create_unix_server(protocol, sock=made)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
+        self._path.unlink(missing_ok=True)
+
+
+class Fronted:
+    """
+    ASGI middleware for the front's socket alone: its header (PEM, URL-encoded; empty for none) becomes `peer_certificate`.
+    A header that comes twice, or holds something else, is the front's mistake or somebody's trick: 400.
+    """
+
+    def __init__(self, app: Any, header: str) -> None:
+        self._app = app
+        self._header = header.lower().encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            scope["state"]["peer_certificate"] = _only([v for name, v in scope["headers"] if name == self._header])
+        except ValueError:
+            await PlainTextResponse("The certificate's header cannot be read.", 400)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _only(values: list[bytes]) -> bytes | None:
+    """The certificate in DER; raises ValueError."""
+    if len(values) > 1:
+        raise ValueError("more than one")
+    if not values or not values[0]:
+        return None
+    return x509.load_pem_x509_certificate(unquote_to_bytes(values[0])).public_bytes(Encoding.DER)

@@ -100,8 +100,8 @@ class Mail(Section):
     """By SMTP (`server` 'host:port'), or into files (`directory`), one of both."""
 
     sender: Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
-    server: str | None = None
-    starttls: bool = True
+    server: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]+\]):\d{1,5}$")] | None = None
+    starttls: bool = True  # without it, to a loopback address only
     login_file: File | None = None  # two lines: user, password
     directory: File | None = None
 
@@ -109,6 +109,12 @@ class Mail(Section):
     def _one(self) -> Self:
         if (self.server is None) is (self.directory is None):
             raise ValueError("give server or directory, one of both")
+        if not self.starttls and (self.server or "localhost:").rpartition(":")[0] not in {
+            "127.0.0.1",
+            "[::1]",
+            "localhost",
+        }:
+            raise ValueError("without starttls mail goes only to a loopback address, as 127.0.0.1")
         return self
 
 
@@ -127,6 +133,12 @@ class Business(Section):
     admin_nomination_required: bool = False
     spaces_max: int = Field(default=200, ge=1)  # that one person administers
 
+    @model_validator(mode="after")
+    def _policies(self) -> Self:
+        if self.require_pro_certificate and not self.pro_policy_oids:
+            raise ValueError("require_pro_certificate needs pro_policy_oids: which policies are professional?")
+        return self
+
 
 class Source(Section):
     """An authentic source: `kind` names the plug-in."""
@@ -143,6 +155,12 @@ class Scan(Section):
 
     command: tuple[str, ...] = ()
     clamd: File | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.command) is (self.clamd is not None):
+            raise ValueError("give command or clamd, one of both")
+        return self
 
 
 class Limits(Section):
@@ -163,7 +181,6 @@ class Limits(Section):
     invitation_s: int = Field(default=14 * 86400, ge=60)
     form_bytes: int = Field(default=256 * 1024, ge=1024)  # of a form without a file
     login_a_minute: int = Field(default=10, ge=1)  # begun by one address
-    login_failures: int = Field(default=5, ge=1)  # of one account, in 15 minutes
     uploads_a_minute: int = Field(default=30, ge=1)
 
 
@@ -248,6 +265,6 @@ def parse(path: Path, kind: type[T]) -> T:
 
 def _mistake(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "the file"
-    said = {"extra_forbidden": "is unknown: take it out, or see deploy/portal.toml", "missing": "is missing"}
+    said = {"extra_forbidden": "is unknown: take it out, or see the example in deploy/", "missing": "is missing"}
     message: str = said.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     return f"{place}: {message}"

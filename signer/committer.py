@@ -23,6 +23,7 @@ from typing import Any
 
 from pool import wire
 from pool.child import harden, open_socket
+from signer import randomness
 from signer.chain import Row, after
 from signer.cipher import Cipher
 from signer.database import database_at
@@ -61,11 +62,14 @@ class Committer:
         first, taken = self._sequence + 1, []
         problem: tuple[str, str, bool] | None = None
         try:
+            randomness.check_again()
             for entry in entries:
                 entry.complete(self._seal)
             taken = self._write(entries)
         except Failed as failed:
             problem = (failed.reason, failed.detail, failed.is_fatal)
+        except randomness.NoRandomness as error:
+            problem = ("AUDIT_UNWRITABLE", str(error), False)
         except Exception as error:
             log.exception("the ledger's writer failed")
             problem = ("AUDIT_UNWRITABLE", str(error), False)

@@ -118,6 +118,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "ASSEMBLY_FAILED": (Code.UNAVAILABLE, "The process that assembles documents was lost; try again."),
     "AUDIT_UNWRITABLE": (Code.UNAVAILABLE, "The ledger cannot be written, so nothing is signed; try again."),
     "STORE_BUSY": (Code.UNAVAILABLE, "The ledger's disk does not answer, so nothing is signed; try again."),
+    "NO_RANDOMNESS": (Code.UNAVAILABLE, "The system gives no random bytes, so nothing can be kept secret; try again."),
     "REVOCATION_UNAVAILABLE": (
         Code.UNAVAILABLE,
         "Whether the credential's certificate is revoked is not known now, so nothing is signed; try again.",
@@ -164,6 +165,7 @@ _RETRIES_S: Mapping[str, float] = {
     "CODES_FAILED": 1.0,
     "AUDIT_UNWRITABLE": 1.0,
     "STORE_BUSY": 1.0,
+    "NO_RANDOMNESS": 1.0,
     "INTERRUPTED": 0.1,
     "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
 }

@@ -19,6 +19,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import DecodeError
 
+from signer import randomness
 from signer.clock import Clock
 from signer.config import Caller
 from signer.errors import Refusal, details, refusal_from
@@ -288,6 +289,12 @@ class Gatekeeper:
             return Refusal("DEADLINE_EXCEEDED")
         refusal = refusal_from(error)
         if refusal is None:
+            if isinstance(error, OSError):  # as os.urandom raises it
+                try:
+                    randomness.check_again()
+                except randomness.NoRandomness as none:
+                    log.error("%s failed: %s", outcome, none)  # noqa: TRY400 -- no fault of ours
+                    return Refusal("NO_RANDOMNESS")
             log.error("%s failed", outcome, exc_info=error)
             return Refusal("INTERNAL")
         return refusal.bare()

@@ -70,12 +70,13 @@ class Authority:
         extended: list[x509.ObjectIdentifier] | None = None,
         begins: timedelta = -DAY,
         ends: timedelta = 365 * DAY,
+        subject: x509.Name | None = None,
     ) -> x509.Certificate:
-        """A certificate; `begins` and `ends` are relative to now, `bits` its keyUsage."""
+        """A certificate; `begins` and `ends` are relative to now, `bits` its keyUsage. `subject`: more than a common name."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(common))
+            .subject_name(subject or _name(common))
             .issuer_name(self.name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())

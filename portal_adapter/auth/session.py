@@ -29,7 +29,6 @@ class Session:
     language: str
     seen: int  # when its last request was written down
     ends: int  # when it ends, unless there is another request
-    space: str  # the id of the one that the header shows, '' for none
 
 
 def open_session(connection: Connection, now: int, account: str, fingerprint: str) -> str:
@@ -60,7 +59,7 @@ def find(connection: Connection, now: int, token: str, limits: Limits, address: 
         row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
     )
     ends = min(now + limits.idle_s, absolute)
-    return Session(actor, row["token"], row["language"], row["seen"], ends, row["space"] or "")
+    return Session(actor, row["token"], row["language"], row["seen"], ends)
 
 
 def is_due(now: int, session: Session) -> bool:

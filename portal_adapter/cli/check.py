@@ -1,10 +1,17 @@
-"""`paraph-portal check`: whether the configuration could be served, without serving it."""
+"""`paraph-portal check`: whether a configuration, the portal's or the window's, could be served, without serving it."""
 
 import argparse
 import ssl
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
 
-from portal_adapter.app import services
-from portal_adapter.settings import SettingsError, load
+from portal_adapter import app as portal
+from portal_adapter import settings as portal_settings
+from portal_adapter.settings import Listener, SettingsError
+from portal_adapter.window import app as window
+from portal_adapter.window import settings as window_settings
+from signer.client import Profile, ProfileError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,15 +19,49 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = load(options.config)
-    made = services(settings)
-    made.close()
-    for listener in (settings.listener, settings.cards):
-        if listener is None:
-            continue
+    origin = (_check_window if _is_window(options.config) else _check_portal)(options.config)
+    print(f"{options.config}: can be served as {origin}")
+    return 0
+
+
+def _is_window(path: Path) -> bool:
+    """It accepts no certificates and sends no mail; a file that cannot be read is refused as the portal's."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return not table.keys() & {"trust", "mail", "terms"} and "window" in table
+
+
+def _check_window(path: Path) -> str:
+    settings = window_settings.load(path)
+    window.services(settings)
+    _check_files(path, [settings.listener], settings.daemon.profile)
+    return settings.window.origin
+
+
+def _check_portal(path: Path) -> str:
+    settings = portal_settings.load(path)
+    listeners = [settings.listener, *([settings.cards] if settings.cards else [])]
+    _check_files(path, listeners, settings.daemon.profile)
+    portal.services(settings).close()
+    return settings.portal.origin
+
+
+def _check_files(path: Path, listeners: Sequence[Listener], profile: Path) -> None:
+    """Raises `SettingsError` with every file that cannot be used."""
+    mistakes = []
+    for listener in listeners:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listener.certificate, listener.key)
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(options.config, [f"{listener.certificate}, {listener.key}: {error}"]) from None
-    print(f"{options.config}: can be served as {settings.portal.origin}")
-    return 0
+            mistakes.append(f"{listener.certificate}, {listener.key}: {error}")
+    try:
+        found = Profile.load(profile)
+    except ProfileError as error:
+        mistakes.append(str(error))
+    else:
+        files = (found.ca, found.certificate, found.key)
+        mistakes += [f"{profile}: {file} is not there" for file in files if file is not None and not file.is_file()]
+    if mistakes:
+        raise SettingsError(path, mistakes)

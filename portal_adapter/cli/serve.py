@@ -1,17 +1,18 @@
 """`paraph-portal serve`: the portal, and beside it the cards' origin or the front's socket."""
 
 import argparse
-import asyncio
 import logging
-import signal
 import sys
 from contextlib import AsyncExitStack
 
 import uvloop
 
 from portal_adapter.app import Services, app, cards_app, services
-from portal_adapter.serving import Server
+from portal_adapter.cli.stop import stopped
+from portal_adapter.mail.delivery import Delivery
+from portal_adapter.serving import BehindFront, Server
 from portal_adapter.settings import load
+from portal_adapter.upkeep import Upkeep
 
 log = logging.getLogger("portal")
 
@@ -31,15 +32,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(made: Services) -> None:
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, over.set)
+    over = stopped()
     settings = made.settings
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
+        await stack.enter_async_context(Upkeep(made.engine, made.clock))
         await stack.enter_async_context(Server(app(made), settings.listener))
         if settings.cards is not None:
             await stack.enter_async_context(Server(cards_app(made), settings.cards, client_ca=settings.cards.client_ca))
+        if settings.front is not None:
+            await stack.enter_async_context(BehindFront(cards_app(made), settings.front))
         log.info("serving %s on %s", settings.portal.origin, settings.listener.address)
         await over.wait()
         log.info("stopping")

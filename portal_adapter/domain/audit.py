@@ -1,9 +1,10 @@
 """The audit: one line for each transition, login, refused transition, download by staff, and mail. Only ever added to."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from portal_adapter.store.schema import audit
 
@@ -26,3 +27,10 @@ def note(
             detail=json.dumps(detail, ensure_ascii=False, sort_keys=True),
         )
     )  # fmt: skip
+
+
+def lines(connection: Connection, since: int) -> Iterator[dict[str, Any]]:
+    """From a time on, the oldest first; `detail` is a mapping."""
+    query = select(audit).where(audit.c.time >= since).order_by(audit.c.id)
+    for row in connection.execution_options(yield_per=500).execute(query).mappings():
+        yield {**row, "detail": json.loads(row["detail"])}

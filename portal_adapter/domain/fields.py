@@ -22,6 +22,8 @@ _EMAIL = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
 
+VERSION_DIGITS_MAX = 9  # what the databases' integers hold
+
 
 class Fields:
     def __init__(self, form: Mapping[str, str]) -> None:
@@ -62,6 +64,14 @@ class Fields:
         elif value not in choices:
             self.refuse(field, "unknown", "Choose one of those offered.")
         return value
+
+    def version(self) -> int:
+        """Of what the form was made from; every form that changes something has it."""
+        value = self._form.get("version", "")
+        if not (value.isascii() and value.isdigit() and len(value) <= VERSION_DIGITS_MAX):
+            self.refuse("version", "required", "Say which version you have seen.")
+            return 0
+        return int(value)
 
     def ticked(self, field: str, message: str) -> None:
         """A box that must be ticked."""

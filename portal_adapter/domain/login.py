@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from portal_adapter.auth import certificate as certificates
 from portal_adapter.auth import session as sessions
 from portal_adapter.auth.certificate import Certificate
+from portal_adapter.domain import account as account_of
 from portal_adapter.domain import audit, marks
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import hashed, new_id, new_secret
@@ -165,6 +166,7 @@ def add_product(
     fields.check()
     _add(connection, now, account, kind, proof)
     connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+    account_of.notice(connection, now, account, "product-added", proof.certificate.issuer)
     audit.note(
         connection, now, "product-added", account=account, address=address, fingerprint=proof.certificate.fingerprint
     )
@@ -180,6 +182,8 @@ def remove_product(connection: Connection, now: int, account: str, product: str,
         raise guard("last-product", "This is your only product: register another one before you remove it.")
     connection.execute(delete(products).where(products.c.id == product))
     sessions.end_all(connection, now, account, fingerprint=found["fingerprint"])
+    issuer = certificates.read(found["certificate"]).issuer
+    account_of.notice(connection, now, account, "product-removed", issuer)
     audit.note(connection, now, "product-removed", account=account, address=address, fingerprint=found["fingerprint"])
 
 

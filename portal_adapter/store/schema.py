@@ -95,7 +95,6 @@ sessions = Table(
     Column("created", BigInteger, nullable=False),
     Column("seen", BigInteger, nullable=False),
     Column("ended", BigInteger),
-    Column("space", String(_ID)),  # the one that the header shows
 )
 Index("ix_sessions_account", sessions.c.account)
 acceptances = Table(
@@ -117,8 +116,11 @@ spaces = Table(
     Column("company", String, nullable=False),
     Column("registration", String, nullable=False),
     Column("email", String, nullable=False),
+    # Its registration number in capitals, where a business may have one space only; else nothing.
+    Column("sole", String, unique=True),
     Column("profiles", String, nullable=False),  # of a private space, separated by spaces
     Column("state", String, nullable=False),  # active, suspended
+    Column("certification", String, nullable=False),  # no, asked, yes
     Column("certified", BigInteger),
     Column("certified_by", String, nullable=False, server_default=""),
     Column("certification_asked", BigInteger),
@@ -145,9 +147,11 @@ invitations = Table(
     Column("given", String, nullable=False),
     Column("email", String, nullable=False),
     Column("role", String, nullable=False),
-    Column("serial", String, nullable=False),
+    Column("serial", String, nullable=False),  # that the certificate must have; empty for any
+    Column("language", String(2), nullable=False),  # of the mail
     Column("state", String, nullable=False),  # sent, accepted, refused, expired, withdrawn
     Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
     _account("inviter", nullable=False),
     _account("invitee"),
     Column("version", Integer, nullable=False, server_default=text("1")),
@@ -178,6 +182,8 @@ documents = Table(
     Column("file", String(_ID), nullable=False),
     Column("scan", String, nullable=False),  # pending, clean, infected, error
     Column("scan_note", String, nullable=False),  # 'not scanned', or what the scanner said
+    Column("scan_tries", Integer, nullable=False),  # that came to nothing
+    Column("scan_next", BigInteger, nullable=False),  # error: when it is tried again; pending: when somebody else may
     Column("added", BigInteger, nullable=False),
     _account("added_by", nullable=False),
 )

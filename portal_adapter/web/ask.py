@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from portal_adapter.auth.session import Session
+from portal_adapter.files.examined import Examined
 from portal_adapter.language import Language
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Settings
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file that came whole: its bytes are in `path`, which the frame removes afterwards."""
+    """
+    A file that came whole: its bytes are on the disk in `path`, which the frame removes afterwards. `Blobs.keep` keeps
+    them. `found` is what the route's `upload` has found in it.
+    """
 
     path: Path
-    name: str  # as the browser said it, cleaned: for people, never a path
+    name: str  # as the browser said it: never a path
     size: int
+    sha256: str
+    found: Examined | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Ask:
     space: Mapping[str, Any] | None = None  # of {space}, with the caller's `role` in it
     peer_certificate: bytes | None = None  # of the TLS connection, or of the front
     after: list[Callable[[], None]] = field(default_factory=list)  # done once the transaction is
+    undo: list[Callable[[], None]] = field(default_factory=list)  # done where it is taken back
 
     @property
     def settings(self) -> Settings:

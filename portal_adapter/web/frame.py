@@ -3,13 +3,16 @@ From a request to its answer: limits, session, form token, level and right, one 
 refusal becomes a page or a problem (RFC 9457).
 
 Order, and why it is this one: what is too large is not read; who is nobody is sent to log in before anything is said of
-what there is; a space's stranger is told that it does not exist; and only then the view decides. A refused request leaves
+what there is; a space's stranger is told that it does not exist; and only then the view decides. A file is read only from
+who may send one, and looked into before the transaction. A refused request leaves
 one audit line and nothing else.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
+import os
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -29,9 +32,10 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 
 from portal_adapter.auth import session as sessions
 from portal_adapter.auth.session import LANGUAGE_COOKIE, SESSION_COOKIE, VISITOR_COOKIE, Session
-from portal_adapter.domain import audit, space, terms
+from portal_adapter.domain import audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
+from portal_adapter.files.examine import too_large
 from portal_adapter.language import Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
@@ -39,12 +43,13 @@ from portal_adapter.store.schema import posted
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
-from portal_adapter.web.route import Level, Route
+from portal_adapter.web.route import Level, Look, Route
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
 
 log = logging.getLogger("portal")
+T = TypeVar("T")
 
 NOTICE_COOKIE = "__Host-notice"
 FIELDS_MAX = 500  # of a form
@@ -52,6 +57,7 @@ QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4
 FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
+QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 
 
@@ -90,7 +96,11 @@ class _Visit:
     async def answer(self) -> Response:
         with ExitStack() as stack:
             try:
-                files = await self._read(stack)
+                if self.route.upload is not None:
+                    await self._in_thread(self._admit)
+                files: Mapping[str, Uploaded] = await self._read(stack)
+                if self.route.upload is not None:
+                    files = await self._looked_into(self.route.upload, files)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
             except ClientDisconnect:
                 return Response(status_code=400)
@@ -107,32 +117,50 @@ class _Visit:
             _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
 
-    async def _in_thread(self, work: Callable[[], Response]) -> Response:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.services.threads, work)
 
     # ---- reading
+
+    def _admit(self) -> None:
+        """Before a file is read: who may not send one is told so now, and every try counts, whatever comes of it."""
+        limits = self.services.settings.limits
+        with writing(self.services.engine) as connection:
+            self._recognise(connection)
+            self._let_in(connection)
+            assert self.session is not None  # Route: files come from a person
+            account = self.session.actor.account
+            marks.check(connection, self.now, "upload", account, limits.uploads_a_minute, 60)
+            marks.mark(connection, self.now, "upload", account)
+
+    async def _looked_into(self, look: Look, files: Mapping[str, Uploaded]) -> Mapping[str, Uploaded]:
+        self._check_form()
+        work = partial(look, self.services, self.form, files)
+        return await asyncio.get_running_loop().run_in_executor(self.services.lookers, work)
 
     async def _read(self, stack: ExitStack) -> dict[str, Uploaded]:
         if self.route.method != "POST":
             return {}
         limits = self.services.settings.limits
-        most = limits.document_bytes + MULTIPART_BYTES if self.route.upload else limits.form_bytes
+        takes_file = self.route.upload is not None
+        most = limits.document_bytes + MULTIPART_BYTES if takes_file else limits.form_bytes
         kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        _count(self.request, most)
+        _count(self.request, most, limits.document_bytes if takes_file else most)
         if kind == "application/json":
             self._keep(_fields_of_json(await self.request.body()))
             return {}
         if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
             raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
         try:
-            form = await self.request.form(max_files=FILES_MAX if self.route.upload else 0, max_fields=FIELDS_MAX)
+            form = await self.request.form(max_files=FILES_MAX if takes_file else 0, max_fields=FIELDS_MAX)
         except HTTPException:  # what Starlette makes of its parser's errors
             raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
         files: dict[str, Uploaded] = {}
         fields: dict[str, str] = {}
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                files[name] = _kept(value, stack)
+                work = partial(_received, value, self.services.blobs.incoming, stack)
+                files[name] = await self._in_thread(work)
             else:
                 fields[name] = value
         await form.close()
@@ -147,23 +175,32 @@ class _Visit:
 
     # ---- deciding
 
-    def _looked_at_twice(self, files: dict[str, Uploaded]) -> Response:
+    def _looked_at_twice(self, files: Mapping[str, Uploaded]) -> Response:
         """Who loses a race for a unique key looks again, at what the winner left, and is told that."""
         try:
             return self._in_transaction(files)
         except IntegrityError:
             return self._in_transaction(files)
 
-    def _in_transaction(self, files: dict[str, Uploaded]) -> Response:
+    def _in_transaction(self, files: Mapping[str, Uploaded]) -> Response:
         after: list[Callable[[], None]] = []
+        undo: list[Callable[[], None]] = []
         is_post = self.route.method == "POST"
-        with (writing if is_post else reading)(self.services.engine) as connection:
-            self._let_in(connection)
-            ask = self._ask(connection, files, after)
-            answer = self._once(connection, ask) if is_post else self.route.view(ask)
-            if is_post and self.session is not None:
-                sessions.seen(connection, self.now, self.session)
-            response = self._respond(answer)
+        try:
+            with (writing if is_post else reading)(self.services.engine) as connection:
+                self._recognise(connection)
+                if is_post:
+                    self._check_form()
+                self._let_in(connection)
+                ask = self._ask(connection, files, after, undo)
+                answer = self._once(connection, ask) if is_post else self.route.view(ask)
+                if is_post and self.session is not None:
+                    sessions.seen(connection, self.now, self.session)
+                response = self._respond(answer)
+        except BaseException:
+            for one in undo:
+                one()
+            raise
         for one in after:
             one()
         if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
@@ -172,18 +209,15 @@ class _Visit:
         return response
 
     def _let_in(self, connection: Connection) -> None:
-        settings = self.services.settings
-        self._recognise(connection)
-        if self.route.method == "POST":
-            self._check_form()
         if self.route.level is not Level.OPEN and self.session is None:
             raise Refusal("unauthenticated", "Please log in.")
         if self.session is not None:
             if self.route.level is Level.TERMS:
-                terms.check(connection, self.session.actor.account, settings.terms.version)
+                terms.check(connection, self.session.actor.account, self.services.settings.terms.version)
             if self.route.right:
                 identifier = self.request.path_params["space"]
                 self.space = space.of(connection, self.session.actor, identifier)
+                space.check_product(connection, self.session.actor, self.space, self.services.settings.business)
                 check_right(self.space["role"], self.route.right)
                 if self.route.method == "POST":
                     space.check_active(self.space)
@@ -205,12 +239,18 @@ class _Visit:
         if site not in {"same-origin", "none"} or not ours:
             raise Refusal("forbidden", "This form is not of this visit. Open the page again.", reason="form-token")
 
-    def _ask(self, connection: Connection, files: Mapping[str, Uploaded], after: list[Callable[[], None]]) -> Ask:
+    def _ask(
+        self,
+        connection: Connection,
+        files: Mapping[str, Uploaded],
+        after: list[Callable[[], None]],
+        undo: list[Callable[[], None]],
+    ) -> Ask:
         return Ask(
             connection, self.services, self.now, self.language, self.session, self.visitor, self.address,
             {name: str(value) for name, value in self.request.path_params.items()},
             {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
-            self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after,
+            self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after, undo,
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:
@@ -329,26 +369,33 @@ class _Visit:
                 _set_cookie(response, SESSION_COOKIE, None)
             return response
         if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
-            return RedirectResponse("/terms", 303)
-        if refusal.errors and (again := self._same_form(refusal)) is not None:
+            return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
+        if (refusal.errors or refusal.code == "stale") and (again := self._same_form(refusal)) is not None:
             return again
         back = self.request.url.path if self.route.method == "GET" else "/"
         return self._page("refusal.html", {"refusal": refusal}, refusal.status, back)
 
     def _same_form(self, refusal: Refusal) -> Response | None:
-        """The form once more, with what was typed and what is wrong with it: from the page that shows it."""
+        """
+        The form once more, with what was typed and what is wrong with it: from the page that shows it. A stale one gets
+        the present version, so that sending it again is said knowingly.
+        """
         shows = self.services.forms.get(self.route.name)
         if shows is None:
             return None
         try:
             with reading(self.services.engine) as connection:
-                ask = replace(self._ask(connection, {}, []), form={})
+                if self.space is not None and self.session is not None:  # as it is now
+                    self.space = space.of(connection, self.session.actor, self.space["identifier"])
+                ask = replace(self._ask(connection, {}, [], []), form={})
                 page = shows.view(ask)
         except Refusal:
             return None
         if not isinstance(page, Page):
             return None
-        data = {**page.data, "form": _kept_values(self.form), "errors": refusal.errors}
+        data = {
+            **page.data, "form": _kept_values(self.form), "errors": refusal.errors, "stale": refusal.code == "stale",
+        }  # fmt: skip
         return self._page(page.template, data, refusal.status, shows.path.format(**self.request.path_params))
 
 
@@ -360,11 +407,11 @@ def _kept_values(form: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in form.items() if name not in SECRET_FIELDS}
 
 
-def _count(request: Request, most: int) -> None:
-    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept."""
+def _count(request: Request, most: int, limit: int) -> None:
+    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept. `limit` is what is said."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
-        raise Refusal("too-large", "This is too large.", limit=most, measured=int(length))
+        raise too_large(int(length), limit)
     receive, measured = request._receive, 0  # noqa: SLF001 -- Starlette has no other place to count at
 
     async def counted() -> Any:
@@ -372,7 +419,7 @@ def _count(request: Request, most: int) -> None:
         message = await receive()
         measured += len(message.get("body", b""))
         if measured > most:
-            raise Refusal("too-large", "This is too large.", limit=most, measured=measured)
+            raise too_large(measured, limit)
         return message
 
     request._receive = counted  # noqa: SLF001
@@ -388,15 +435,17 @@ def _fields_of_json(body: bytes) -> dict[str, str]:
     return found
 
 
-def _kept(upload: UploadFile, stack: ExitStack) -> Uploaded:
-    """In a file of its own, until the request is over."""
-    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="paraph-upload-"))  # noqa: SIM115 -- the stack closes it
-    size = 0
+def _received(upload: UploadFile, directory: Path, stack: ExitStack) -> Uploaded:
+    """In a file of its own that is on the disk, until the request is over."""
+    file = stack.enter_context(tempfile.NamedTemporaryFile(dir=directory))  # noqa: SIM115 -- the stack closes it
+    size, digest = 0, hashlib.sha256()
     while chunk := upload.file.read(256 * 1024):
         size += len(chunk)
+        digest.update(chunk)
         file.write(chunk)
     file.flush()
-    return Uploaded(Path(file.name), upload.filename or "", size)
+    os.fsync(file.fileno())
+    return Uploaded(Path(file.name), upload.filename or "", size, digest.hexdigest())
 
 
 def _download(answer: Download) -> Response:

@@ -3,12 +3,19 @@ A route: what may be asked, by whom, and for which requirement. All of them stan
 without a level or a requirement at the start, and a test refuses a requirement that the table does not know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from portal_adapter.web.answer import Answer
-from portal_adapter.web.ask import Ask
+from portal_adapter.web.ask import Ask, Uploaded
+
+if TYPE_CHECKING:
+    from portal_adapter.app import Services
+
+# (services, the form's fields, its files) -> the files with what was found in them; raises `Refusal`.
+Look = Callable[["Services", Mapping[str, str], Mapping[str, Uploaded]], Mapping[str, Uploaded]]
 
 
 class Level(Enum):
@@ -23,7 +30,8 @@ class Level(Enum):
 class Route:
     """
     `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
-    `upload` takes a file: its bytes are counted while they come. A GET changes nothing.
+    `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
+    holds the others up. A GET changes nothing.
     """
 
     method: str
@@ -33,7 +41,7 @@ class Route:
     level: Level
     requirements: tuple[str, ...]
     right: str = ""
-    upload: bool = False
+    upload: Look | None = None
 
     def __post_init__(self) -> None:
         if self.method not in {"GET", "POST"}:
@@ -42,3 +50,5 @@ class Route:
             raise ValueError(f"{self.path}: for which requirement is it?")
         if ("{space}" in self.path) is not bool(self.right):
             raise ValueError(f"{self.path}: a route of a space names the right that it wants, and no other route does")
+        if self.upload is not None and (self.method != "POST" or self.level is Level.OPEN):
+            raise ValueError(f"{self.path}: files come by POST, from a person")

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 
 from portal_adapter.web.route import Route
-from portal_adapter.web.views import account, home, login, spaces
+from portal_adapter.web.views import account, files, home, information, invitations, login, spaces, team
 
 _PARTS = (
     home,
     login,
     account,
     spaces,
+    team,
+    invitations,
+    information,
+    files,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}

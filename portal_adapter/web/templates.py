@@ -40,6 +40,7 @@ class Templates:
         values = {
             "errors": errors,
             "form": {},
+            "stale": False,
             **data,
             **more,
             "language": language,

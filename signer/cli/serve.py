@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         randomness.check()  # before the imports: some of them want random bytes already, and would wait for ever
     except randomness.NoRandomness as error:
-        print(f"paraph serve: {error}", file=sys.stderr)
+        print(f"paraph serve: {error}; start again when it does", file=sys.stderr)
         return TEMPORARY
     # Late imports: the client's installation has none of them.
     from signer import anchor

@@ -99,6 +99,25 @@ async def test_a_person_s_key_signs_in_no_other_way(make_personal: MakePersonal,
         assert shim.signs() == []
 
 
+async def test_a_lease_without_random_bytes(
+    make_personal: MakePersonal, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F57: a lease's id cannot be made: no lease and no PIN sent, and the next person is not kept waiting by it."""
+
+    def none(_bytes: int) -> str:
+        raise OSError(5, "Input/output error")
+
+    async with make_personal() as pool:
+        with monkeypatch.context() as broken:
+            broken.setattr("pool.lease.secrets.token_hex", none)
+            with pytest.raises(OSError, match="Input/output"):
+                async with leased(pool):
+                    pytest.fail("the lease was given")
+        assert (state(pool), shim.logins()) == ("OPEN", [])
+        async with leased(pool) as lease:
+            assert statuses(await lease.sign(ECDSA, digests(1))) == {("SIGNED", ""): 1}
+
+
 async def test_a_lease_by_key_is_for_that_key(people: Store, make_personal: MakePersonal, shim: Shim) -> None:
     """On a token with two keys the key says which is meant; the token's name alone is refused, and no PIN sent."""
     second = people.keys("card", ["P-384"])["P-384"]

@@ -1,7 +1,7 @@
-"""A person's account: her names, her products (TOK-06, TOK-07, TOK-15)."""
+"""A person's account: her names, address and language, her products (TOK-06, TOK-07, TOK-15, MAIL-12)."""
 
 from portal_adapter.auth import certificate as certificates
-from portal_adapter.domain import login
+from portal_adapter.domain import account, login
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
@@ -18,9 +18,16 @@ def show(ask: Ask) -> Answer:
                 "not_after": found.not_after, "in_use": one["fingerprint"] == actor.fingerprint,
             }
         )  # fmt: skip
-    return Page(
-        "account.html", {"given": actor.given, "family": actor.family, "email": actor.email, "products": products}
-    )
+    data = {
+        "given": actor.given, "family": actor.family, "email": actor.email, "products": products,
+        "mail_language": account.language_of(ask.connection, actor.account),
+    }  # fmt: skip
+    return Page("account.html", data)
+
+
+def change(ask: Ask) -> Answer:
+    account.change(ask.connection, ask.actor, ask.form, ask.settings.limits)
+    return Redirect("/account", notice="account-changed")
 
 
 def show_new(ask: Ask) -> Answer:
@@ -47,8 +54,9 @@ def remove(ask: Ask) -> Answer:
 
 ROUTES = (
     Route("GET", "/account", "account", show, Level.SESSION, ("TOK-07", "TOK-15")),
+    Route("POST", "/account", "change-account", change, Level.SESSION, ("MAIL-12", "TOK-07")),
     Route("GET", "/account/products/new", "new-product", show_new, Level.SESSION, ("TOK-15",)),
     Route("POST", "/account/products", "add-product", add, Level.SESSION, ("TOK-06", "TOK-15")),
     Route("POST", "/account/products/{product}/remove", "remove-product", remove, Level.SESSION, ("TOK-15",)),
 )
-FORMS = {"add-product": "new-product"}
+FORMS = {"change-account": "account", "add-product": "new-product"}

@@ -36,12 +36,17 @@ def show_terms(ask: Ask) -> Answer:
         ask.connection, ask.actor.account, ask.settings.terms.version
     )
     paragraphs = [part.strip() for part in file.read_text().split("\n\n") if part.strip()]
-    return Page("terms.html", {"paragraphs": paragraphs, "version": ask.settings.terms.version, "accepted": accepted})
+    data = {
+        "paragraphs": paragraphs, "version": ask.settings.terms.version, "accepted": accepted,
+        "back": inside(ask.query.get("back", "/")),
+    }  # fmt: skip
+    return Page("terms.html", data)
 
 
 def accept_terms(ask: Ask) -> Answer:
     terms.accept(ask.connection, ask.actor, ask.settings.terms.version, dict(ask.form))
-    return Redirect("/home")
+    back = inside(ask.form.get("back", "/"))
+    return Redirect("/home" if back == "/" else back)
 
 
 ROUTES = (

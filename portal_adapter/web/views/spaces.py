@@ -1,7 +1,7 @@
 """Spaces: the list, creating one, its home (ESP-01 to ESP-15, ESP-20, ESP-35)."""
 
-from portal_adapter.domain import space
-from portal_adapter.domain.actor import READ
+from portal_adapter.domain import certification, space
+from portal_adapter.domain.actor import MANAGE, READ, RIGHTS
 from portal_adapter.domain.ids import shown
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
@@ -24,6 +24,7 @@ def create_private(ask: Ask) -> Answer:
 
 
 def new_business(ask: Ask) -> Answer:
+    space.check_founder(ask.connection, ask.actor, ask.settings.business)
     single = ask.settings.business.single_space
     return Page("space_business.html", {**_person(ask), "kinds": space.FORMS, "registration_needed": single})
 
@@ -36,7 +37,31 @@ def create_business(ask: Ask) -> Answer:
 
 def show(ask: Ask) -> Answer:
     assert ask.space is not None
-    return Page("space.html", {"shown": _about(ask.space)})
+    may_manage = MANAGE in RIGHTS[ask.space["role"]] and ask.space["state"] == "active"
+    return Page("space.html", {"shown": _about(ask.space), "may_manage": may_manage})
+
+
+def show_data(ask: Ask) -> Answer:
+    assert ask.space is not None
+    data = {
+        **_person(ask), "shown": _about(ask.space), "version": ask.space["version"], "email": ask.space["email"],
+        "profiles": space.PROFILES, "chosen": ask.space["profiles"].split(),
+        "registration_needed": ask.settings.business.single_space,
+    }  # fmt: skip
+    return Page("space_data.html", data)
+
+
+def change(ask: Ask) -> Answer:
+    assert ask.space is not None
+    settings = ask.settings
+    space.change(ask.connection, ask.actor, ask.space["id"], dict(ask.form), settings.business, settings.limits)
+    return Redirect(f"/spaces/{ask.space['identifier']}", notice="space-changed")
+
+
+def ask_certification(ask: Ask) -> Answer:
+    assert ask.space is not None
+    certification.ask(ask.connection, ask.actor, ask.space["id"], ask.settings.portal)
+    return Redirect(f"/spaces/{ask.space['identifier']}", notice="certification-asked")
 
 
 def _person(ask: Ask) -> dict[str, str]:
@@ -46,7 +71,10 @@ def _person(ask: Ask) -> dict[str, str]:
 def _about(one: object) -> dict[str, object]:
     """What pages and JSON show of a space."""
     row: dict[str, object] = dict(one)  # type: ignore[call-overload]
-    names = ("kind", "title", "company", "registration", "email", "state", "role", "created", "certified", "version")
+    names = (
+        "kind", "title", "company", "registration", "email", "state", "role", "created", "certification", "certified",
+        "version",
+    )  # fmt: skip
     return {
         **{name: row[name] for name in names},
         "identifier": row["identifier"],
@@ -64,5 +92,18 @@ ROUTES = (
         ("ESP-02", "ESP-04", "ESP-07", "ESP-08", "ESP-10", "ESP-13"),
     ),
     Route("GET", "/spaces/{space}", "space", show, Level.TERMS, ("ESP-15", "ESP-20"), right=READ),
+    Route("GET", "/spaces/{space}/data", "space-data", show_data, Level.TERMS, ("ESP-07", "ESP-10"), right=MANAGE),
+    Route(
+        "POST", "/spaces/{space}/data", "change-space", change, Level.TERMS,
+        ("ESP-07", "ESP-08", "ESP-10", "ESP-15"), right=MANAGE,
+    ),
+    Route(
+        "POST", "/spaces/{space}/certification", "ask-certification", ask_certification, Level.TERMS, ("ESP-18",),
+        right=MANAGE,
+    ),
 )  # fmt: skip
-FORMS = {"create-private-space": "new-private-space", "create-business-space": "new-business-space"}
+FORMS = {
+    "create-private-space": "new-private-space",
+    "create-business-space": "new-business-space",
+    "change-space": "space-data",
+}

@@ -458,7 +458,15 @@ ELSEWHERE: Mapping[str, str] = (
         "counts",
     )
     | dict.fromkeys(
-        ("ASSEMBLY_FAILED", "AUDIT_UNWRITABLE", "CHECKPOINT_OVERDUE", "INTERRUPTED", "CANCELLED", "POOL_CLOSED"),
+        (
+            "ASSEMBLY_FAILED",
+            "AUDIT_UNWRITABLE",
+            "CHECKPOINT_OVERDUE",
+            "INTERRUPTED",
+            "CANCELLED",
+            "POOL_CLOSED",
+            "NO_RANDOMNESS",
+        ),
         "faults",
     )
     | dict.fromkeys(

@@ -1,0 +1,43 @@
+"""`paraph-portal nominate`: who may be the administrator of a business space, where that is asked for (ESP-21)."""
+
+import argparse
+import json
+
+from portal_adapter.cli.operator import name
+from portal_adapter.clock import Clock
+from portal_adapter.domain import nomination
+from portal_adapter.settings import load
+from portal_adapter.store.database import open_database, reading, writing
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    one = actions.add_parser("list", help="all nominations")
+    one.add_argument("--json", action="store_true", help="print as JSON")
+    for action, text in (("add", "nominate a person"), ("remove", "take that back; who administers already goes on")):
+        one = actions.add_parser(action, help=text)
+        one.add_argument("serial", metavar="SERIAL", help="of the person's certificate: the subject's, else its own")
+        one.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = load(options.config)
+    engine = open_database(settings.portal.state, settings.portal.database)
+    now = Clock().now()
+    try:
+        if options.action == "list":
+            with reading(engine) as connection:
+                found = nomination.listed(connection)
+            lines = [f"{one['serial']}  by {one['operator']}" for one in found]
+            print(json.dumps(found, ensure_ascii=False, indent=2) if options.json else "\n".join(lines))
+            return 0
+        with writing(engine) as connection:
+            if options.action == "add":
+                serial = nomination.add(connection, now, name(), options.serial)
+            else:
+                serial = nomination.remove(connection, now, name(), options.serial)
+        done = {"serial": serial, "nominated": options.action == "add"}
+        print(json.dumps(done) if options.json else f"{serial}: {'nominated' if done['nominated'] else 'removed'}")
+    finally:
+        engine.dispose()
+    return 0

@@ -1,0 +1,44 @@
+"""
+What the operators' commands have in common: the database of the configuration, and who gives the command. In the audit
+an operator is the machine's user, since a command has no session.
+"""
+
+import argparse
+import contextlib
+import getpass
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from portal_adapter.domain import audit
+from portal_adapter.settings import load
+from portal_adapter.store.database import open_database
+
+
+@contextlib.contextmanager
+def opened(options: argparse.Namespace) -> Iterator[Engine]:
+    """The database that `--config` names."""
+    settings = load(options.config)
+    engine = open_database(settings.portal.state, settings.portal.database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def name() -> str:
+    """Who has logged in at the machine, also where she has become another user since (sudo)."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def note(connection: Connection, now: int, event: str, *, account: str = "", space: str = "", **detail: Any) -> None:
+    """One line for a command that changes something; `account` and `space` are those that it is about."""
+    audit.note(connection, now, event, account=account, space=space, operator=name(), **detail)
+
+
+def when(seconds: int) -> str:
+    """For a line of a list."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

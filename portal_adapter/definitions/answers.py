@@ -1,0 +1,167 @@
+"""
+Answers to a definition's questions: checked one by one while somebody fills them in, as a whole before they are confirmed.
+
+Answers are texts by field id, as they are kept and shown; `canonical` is the one form that is compared and hashed. What is
+hidden, because the answer that it depends on is another one, is neither asked nor kept at the confirmation (PROC-10).
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from datetime import date
+
+from portal_adapter.definitions.definition import Definition, Piece, Question, Step, When
+from portal_adapter.domain.fields import clean, has_controls, is_email
+from portal_adapter.refusal import FieldError
+
+_EMAIL_MOST = 254  # RFC 5321, 4.5.3.1.3
+_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")  # E.164
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")  # ISO 13616
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
+
+Answers = Mapping[str, str]
+
+
+def holds(when: When | None, answers: Answers) -> bool:
+    return when is None or answers.get(when.field, "") in when.is_
+
+
+def visible(definition: Definition, answers: Answers) -> Iterator[Question]:
+    """The questions that these answers leave to be asked, in order; what depends on a hidden one is hidden, too."""
+    shown: dict[str, str] = {}
+    for question in definition.questions():
+        if holds(question.when, shown):
+            shown[question.id] = answers.get(question.id, "")
+            yield question
+
+
+def required_pieces(definition: Definition, answers: Answers) -> list[Piece]:
+    """The compulsory supporting documents: one slot each (ATT-03)."""
+    shown = {question.id: answers.get(question.id, "") for question in visible(definition, answers)}
+    return [piece for piece in definition.piece if not piece.optional and holds(piece.when, shown)]
+
+
+def normal(question: Question, text: str) -> str:
+    """An answer as it is kept: trimmed, NFC; telephone numbers and IBANs without blanks."""
+    value = clean(text)
+    if question.type in {"phone", "iban"}:
+        value = re.sub(r"[\s./()-]", "", value)
+        if question.type == "iban":
+            value = value.upper()
+        elif value.startswith("00"):
+            value = f"+{value[2:]}"
+    return value
+
+
+def check_step(step: Step, answers: Answers) -> list[FieldError]:
+    """The mistakes of what was filled in; what is still empty is none (PROC-11)."""
+    return [error for question in step.field if (error := mistake(question, answers.get(question.id, ""))) is not None]
+
+
+def check_whole(definition: Definition, answers: Answers) -> list[FieldError]:
+    """What stands between these answers and their confirmation (PROC-13)."""
+    errors = []
+    for question in visible(definition, answers):
+        value = answers.get(question.id, "")
+        if not value and question.required:
+            errors.append(FieldError(question.id, "required", "This field is mandatory."))
+        elif (error := mistake(question, value)) is not None:
+            errors.append(error)
+    return errors
+
+
+def kept(definition: Definition, answers: Answers) -> dict[str, str]:
+    """What a confirmation keeps: answers to visible questions, in the definition's order."""
+    return {question.id: answers.get(question.id, "") for question in visible(definition, answers)}
+
+
+def canonical(answers: Answers) -> bytes:
+    """Sorted keys, NFC, trimmed, without empty answers: equal where nothing was changed (PROC-14)."""
+    plain = {key: unicodedata.normalize("NFC", value).strip() for key, value in answers.items()}
+    return json.dumps(
+        {k: v for k, v in plain.items() if v}, sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    ).encode()
+
+
+def mistake(question: Question, value: str) -> FieldError | None:
+    """What is wrong with one answer; None for an empty one."""
+    if not value:
+        return None
+    if has_controls(value, lines=question.type == "lines"):
+        return FieldError(question.id, "control_characters", "Take out characters that cannot be seen.")
+    return _CHECKS[question.type](question, value)
+
+
+def _text(question: Question, value: str) -> FieldError | None:
+    assert question.most is not None
+    values = {"count": len(value)}
+    if question.least is not None and len(value) < question.least:
+        message = "Use at least {limit} characters; this has {count}."
+        return FieldError(question.id, "too_short", message, values, question.least)
+    if len(value) > question.most:
+        return FieldError(
+            question.id, "too_long", "Use at most {limit} characters; this has {count}.", values, question.most
+        )
+    return None
+
+
+def _whole(question: Question, value: str) -> FieldError | None:
+    assert question.least is not None
+    assert question.most is not None
+    if not _WHOLE.fullmatch(value) or not question.least <= int(value) <= question.most:
+        values = {"least": question.least, "most": question.most}
+        return FieldError(question.id, "number", "Give a whole number from {least} to {most}.", values)
+    return None
+
+
+def _date(question: Question, value: str) -> FieldError | None:
+    try:
+        found = date.fromisoformat(value)
+    except ValueError:
+        return FieldError(question.id, "date", "Give a date, such as 2026-12-31.")
+    if len(value) != 10 or (question.not_before and found < question.not_before):
+        return FieldError(question.id, "date_early", "This date is too early.")
+    if question.not_after and found > question.not_after:
+        return FieldError(question.id, "date_late", "This date is too late.")
+    return None
+
+
+def _email(question: Question, value: str) -> FieldError | None:
+    if len(value) > _EMAIL_MOST or not is_email(value):
+        return FieldError(question.id, "email_invalid", "Give an e-mail address such as name@example.org.")
+    return None
+
+
+def _phone(question: Question, value: str) -> FieldError | None:
+    if not _PHONE.fullmatch(value):
+        return FieldError(
+            question.id, "phone_invalid", "Give a telephone number with its country, such as +352 26 43 21."
+        )
+    return None
+
+
+def _iban(question: Question, value: str) -> FieldError | None:
+    """ISO 7064, MOD 97-10."""
+    digits = "".join(str(int(c, 36)) for c in value[4:] + value[:4]) if _IBAN.fullmatch(value) else "0"
+    if int(digits) % 97 != 1:
+        return FieldError(question.id, "iban_invalid", "This is no account number (IBAN): a character is wrong.")
+    return None
+
+
+def _choice(question: Question, value: str) -> FieldError | None:
+    possible = {"yes", "no"} if question.type == "yes_no" else {choice.value for choice in question.choices}
+    return None if value in possible else FieldError(question.id, "unknown", "Choose one of those offered.")
+
+
+_CHECKS = {
+    "text": _text,
+    "lines": _text,
+    "whole": _whole,
+    "date": _date,
+    "email": _email,
+    "phone": _phone,
+    "iban": _iban,
+    "choice": _choice,
+    "yes_no": _choice,
+}

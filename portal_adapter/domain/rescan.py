@@ -1,0 +1,60 @@
+"""
+Files that the scanner could not judge are shown to it again, later each time (ATT-10).
+
+    error -> pending -> clean | infected | error
+
+`pending` is a claim with an end, so that of several portals over one database one asks, and a claim of one that ended goes
+to another.
+"""
+
+import logging
+
+from sqlalchemy import Engine, select, update
+
+from portal_adapter.domain import audit
+from portal_adapter.domain.archive import FIRST_RETRY_S
+from portal_adapter.files.blobs import Blobs
+from portal_adapter.files.examined import ERROR, INFECTED, PENDING
+from portal_adapter.files.scan import SCAN_S, scan
+from portal_adapter.settings import Scan
+from portal_adapter.store.database import writing
+from portal_adapter.store.schema import documents
+
+log = logging.getLogger("portal.files")
+
+CLAIM_S = 4 * int(SCAN_S)
+RETRY_S_MAX = 3600
+
+
+def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) -> bool:
+    """The file that has waited longest; False where none is due. The scanner is asked outside of any transaction."""
+    with writing(engine) as connection:
+        due = documents.c.scan.in_((ERROR, PENDING)) & (documents.c.scan_next <= now)
+        row = connection.execute(select(documents).where(due).order_by(documents.c.scan_next)).mappings().first()
+        if row is None:
+            return False
+        claim = update(documents).where(documents.c.id == row["id"], documents.c.scan_next == row["scan_next"])
+        if not connection.execute(claim.values(scan=PENDING, scan_next=now + CLAIM_S)).rowcount:
+            return True  # another portal was quicker; there may be more
+    verdict = scan(blobs.path(row["file"]), settings)
+    tries = row["scan_tries"] + 1 if verdict.state == ERROR else row["scan_tries"]
+    after = now + min(FIRST_RETRY_S * 2 ** min(tries, 10), RETRY_S_MAX)
+    with writing(engine) as connection:
+        ours = (documents.c.id == row["id"]) & (documents.c.scan_next == now + CLAIM_S)
+        done = connection.execute(
+            update(documents).where(ours).values(
+                scan=verdict.state, scan_note=verdict.note, scan_tries=tries,
+                scan_next=after if verdict.state == ERROR else 0,
+            )
+        )  # fmt: skip
+        if done.rowcount:  # nobody has deleted it meanwhile
+            audit.note(
+                connection, now, "document-scanned", space=row["space"], outcome=verdict.state, document=row["id"],
+                note=verdict.note,
+            )  # fmt: skip
+    if verdict.state == ERROR:
+        log.warning("document %s, try %d: the scanner could not say: %s", row["id"], tries, verdict.note)
+    if verdict.state == INFECTED and done.rowcount:
+        blobs.quarantine(row["file"])
+        log.warning("document %s is infected (%s): quarantined as %s", row["id"], verdict.note, row["file"])
+    return True

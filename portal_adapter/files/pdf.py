@@ -1,0 +1,34 @@
+"""Whether a PDF opens and is not encrypted: the daemon looks into it, in its own limited process (ATT-09)."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from portal_adapter.files.sniff import rejected
+from portal_adapter.refusal import Refusal
+from signer.client import Client, ProfileError, ServiceError
+
+LOOK_S = 20.0  # the daemon's own limit for one is 10 s of a processor
+_AWAY = "Documents cannot be checked just now. Nothing was kept; please send it again in a few minutes."
+RETRY_S = 60
+
+
+def check(path: Path, profile: Path) -> None:
+    """
+    Raise `rejected-content` for what does not open or is encrypted, `signer-unavailable` while nobody can say. For a
+    thread without an event loop.
+    """
+    try:
+        report = asyncio.run(_report(path, profile))
+    except (ProfileError, ServiceError) as error:
+        raise Refusal("signer-unavailable", _AWAY, retry_after_s=RETRY_S) from error
+    if report.problem == "encrypted":
+        raise rejected("encrypted", "This PDF is protected by a password. Save it without one.")
+    if not report.readable or report.kind != report.PDF:
+        raise rejected("unreadable", "This file cannot be read: it is damaged or not complete.")
+
+
+async def _report(path: Path, profile: Path) -> Any:
+    """A client for each: uploads are few, and a renewed certificate is used at once."""
+    async with Client.from_profile(profile) as client:
+        return await client.verify(path, timeout_s=LOOK_S)

@@ -1,0 +1,91 @@
+"""
+The window as an ASGI application: where codes are typed, and nothing else. It has an origin, a process and a client
+certificate of its own, and no database.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from portal_adapter.refusal import Refusal
+from portal_adapter.settings import SettingsError
+from portal_adapter.web.headers import Headers
+from portal_adapter.web.templates import Templates
+from portal_adapter.window import enrolment, login
+from portal_adapter.window.daemon import Daemon
+from portal_adapter.window.enrolment import Enrolments
+from portal_adapter.window.pace import Pace
+from portal_adapter.window.settings import Settings
+from portal_adapter.window.visit import Visit, endpoint
+from signer.client import Profile, ProfileError
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_STATIC = Path(__file__).parent.parent / "web" / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What views use, made once."""
+
+    settings: Settings
+    daemon: Daemon
+    key: bytes  # of forms' tokens
+    templates: Templates
+    pace: Pace
+    enrolments: Enrolments
+
+
+def services(settings: Settings) -> Services:
+    """Raises `SettingsError` for a profile that cannot be used."""
+    try:
+        profile = Profile.load(settings.daemon.profile)
+    except ProfileError as error:
+        raise SettingsError(settings.daemon.profile, [str(error)]) from None
+    about = {
+        "portal_name": settings.portal.name,
+        "portal_origin": settings.portal.origin,
+        "window_origin": settings.window.origin,
+    }
+    return Services(
+        settings,
+        Daemon(profile),
+        secrets.token_bytes(32),
+        Templates(about, _TEMPLATES),
+        Pace(settings.limits.tries_a_minute),
+        Enrolments(),
+    )
+
+
+def app(made: Services) -> Any:
+    async def not_found(request: Request, _: Exception) -> Response:
+        return Visit(made, request).refused("refused.html", {}, Refusal("not-found"))
+
+    views = (
+        ("GET", "/", _front),
+        ("GET", "/login", login.show),
+        ("POST", "/login", login.answer),
+        ("GET", "/enrol", enrolment.show),
+        ("POST", "/enrol", enrolment.begin),
+        ("GET", "/enrol/finish", enrolment.show_finish),
+        ("POST", "/enrol/finish", enrolment.answer),
+        ("GET", "/enrol/picture.svg", enrolment.picture),
+    )
+    starlette = Starlette(
+        routes=[
+            *(Route(path, endpoint(view, made), methods=[method]) for method, path, view in views),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        exception_handlers={404: not_found, 405: not_found},
+    )
+    return Headers(starlette, form_targets=[made.settings.portal.origin])
+
+
+async def _front(visit: Visit) -> Response:
+    return visit.page("front.html", {})

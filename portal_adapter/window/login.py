@@ -1,0 +1,127 @@
+"""
+Logging in: a person reads who asks, types her codes, and takes the daemon's statement back to the portal (TOK-14).
+
+The portal has begun it and checks what comes back; what is in this page's address is only passed on, and is good for no
+other portal than ours: the statement names it.
+"""
+
+import base64
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import RedirectResponse, Response
+
+from portal_adapter.refusal import FieldError, Refusal
+from portal_adapter.window import reasons
+from portal_adapter.window.daemon import Login, Typed
+from portal_adapter.window.visit import Visit
+from signer.client import ServiceError
+
+log = logging.getLogger("window")
+
+CODE_CHARACTERS_MAX = 256  # the daemon's own limit is less; longer is nobody's code
+GATES = ("code+totp", "code+hotp", "code+sent-otp")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # a credential's, as the daemon has it
+_NONCE = re.compile(r"([0-9a-f]{2}){16,64}")
+
+
+async def show(visit: Visit) -> Response:
+    login = _asked(visit, visit.query)
+    try:
+        return _page(visit, login, await _gate(visit, login))
+    except ServiceError as error:
+        return visit.refused("refused.html", {}, reasons.refusal(error))
+
+
+async def answer(visit: Visit) -> Response:
+    login, gate = _asked(visit, visit.form), visit.form.get("gate", "")
+    if gate not in GATES:
+        raise _not_from_portal()
+    return await (_send_code(visit, login) if visit.form.get("do") == "send" else _log_in(visit, login, gate))
+
+
+async def _send_code(visit: Visit, login: Login) -> Response:
+    try:
+        visit.services.pace.check(visit.address, visit.now)
+        contact = await visit.services.daemon.send_code(login, visit.address)
+    except ServiceError as error:
+        return _refused(visit, login, "code+sent-otp", reasons.refusal(error))
+    except Refusal as refusal:
+        return _refused(visit, login, "code+sent-otp", refusal)
+    log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
+    return _page(visit, login, "code+sent-otp", contact=contact)
+
+
+async def _log_in(visit: Visit, login: Login, gate: str) -> Response:
+    try:
+        typed = _typed(visit)
+        visit.services.pace.check(visit.address, visit.now)
+        statement, signature, certificate = await visit.services.daemon.authenticate(login, typed)
+    except ServiceError as error:
+        log.info("no login of %s from %s: %s", login.credential, visit.address, error.reason or error.code)
+        return _refused(visit, login, gate, reasons.refusal(error))
+    except Refusal as refusal:
+        return _refused(visit, login, gate, refusal)
+    log.info("login of %s from %s", login.credential, visit.address)
+    query = urlencode({"statement": _text(statement), "signature": _text(signature), "certificate": _text(certificate)})
+    return RedirectResponse(f"{login.audience}/login/returned?{query}", 303)
+
+
+def _asked(visit: Visit, given: Mapping[str, str]) -> Login:
+    credential, nonce = given.get("credential", ""), given.get("nonce", "")
+    if not _NAME.fullmatch(credential) or not _NONCE.fullmatch(nonce):
+        raise _not_from_portal()
+    return Login(credential, bytes.fromhex(nonce), visit.services.settings.portal.origin)
+
+
+def _not_from_portal() -> Refusal:
+    return Refusal("validation", "This page is opened by a login that you begin on the portal. Please begin again.")
+
+
+async def _gate(visit: Visit, login: Login) -> str:
+    """Of a product that does not exist, too: the page shall not tell which ones do."""
+    try:
+        gate = await visit.services.daemon.gate(login.credential)
+    except ServiceError as error:
+        if error.reason != "CREDENTIAL_UNKNOWN":
+            raise
+        return GATES[0]
+    if gate not in GATES:
+        raise ServiceError("GATE_MISMATCH", gate)
+    return gate
+
+
+def _typed(visit: Visit) -> Typed:
+    """Raises `Refusal` with every field that is empty or cannot be a code."""
+    errors = []
+    for name in ("secret_code", "otp"):
+        value = visit.form.get(name, "")
+        if not value.strip():
+            errors.append(FieldError(name, "required", "This field is mandatory."))
+        elif len(value) > CODE_CHARACTERS_MAX:
+            errors.append(FieldError(name, "too-long", "This is too long for a code."))
+    if errors:
+        raise Refusal("validation", errors=errors)
+    return Typed(visit.form["secret_code"], visit.form["otp"].replace(" ", ""), visit.address)
+
+
+def _page(visit: Visit, login: Login, gate: str, **more: Any) -> Response:
+    return visit.page("codes.html", _data(login, gate) | more)
+
+
+def _refused(visit: Visit, login: Login, gate: str, refusal: Refusal) -> Response:
+    """With the form again where typing again, now or later, can help; the codes are never in it."""
+    template = "refused.html" if refusal.code == "guard-failed" else "codes.html"
+    return visit.refused(template, _data(login, gate), refusal)
+
+
+def _data(login: Login, gate: str) -> dict[str, Any]:
+    return {"credential": login.credential, "nonce": login.nonce.hex(), "gate": gate, "contact": ""}
+
+
+def _text(data: bytes) -> str:
+    """Base64 for addresses, without padding (RFC 4648, 5)."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
