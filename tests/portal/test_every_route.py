@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
@@ -190,7 +191,7 @@ def test_without_the_terms_one_is_sent_to_them(town: Town, route: Route) -> None
     """ESP-03: nothing but the terms and the account is reachable before they are accepted."""
     path = town.paths(route)[0]
     if route.method == "GET":
-        assert town.carol.get(path).headers["location"] == "/terms"
+        assert town.carol.get(path).headers["location"] == f"/terms?{urlencode({'back': path})}"
         problem = town.carol.get(path, headers=JSON)
     else:
         before = picture(town.engine, without=("audit",))

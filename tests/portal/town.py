@@ -8,6 +8,7 @@ picture of the database, and requests as they stand on the wire.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 
 from sqlalchemy import Engine, select
 
+from portal_adapter.domain.ids import hashed
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
 from tests.portal.place import Place, Visitor
@@ -76,10 +78,29 @@ class Town:
         with self.engine.connect() as connection:
             return list(connection.execute(select(column).where(account == self.account())).scalars())
 
+    def invitation(self) -> tuple[str, str]:
+        """Id and token of an open invitation of Ada to her own space, as if she had a second address."""
+        sent = select(schema.invitations.c.id, schema.invitations.c.token).where(schema.invitations.c.state == "sent")
+        with self.engine.connect() as connection:
+            found = connection.execute(sent).first()
+        if found is None:
+            person = {"given": "Ada", "family": "Lovelace", "email": "ada-at-home@example.org"}
+            page = f"/spaces/{self.ada_space}/team/invite"
+            made = self.ada.post(page, {**person, "role": "viewer", "language": "en"}, page=page)
+            assert made.status_code == 303, made.text
+            return self.invitation()
+        with self.engine.connect() as connection:
+            mails = connection.execute(select(schema.outbox.c.data).where(schema.outbox.c.template == "invitation"))
+            tokens = [json.loads(one)["link"].rsplit("/", 1)[1] for one in mails.scalars()]
+        return found.id, next(one for one in tokens if hashed(one) == found.token)
+
 
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "space": lambda town: [town.ada_space],
+    "member": lambda town: [town.account()],
+    "invitation": lambda town: [town.invitation()[0]],
+    "token": lambda town: [town.invitation()[1]],
     "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
 }
 
