@@ -19,6 +19,7 @@ from sqlalchemy import Engine, select
 from portal_adapter.domain.ids import hashed
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
+from tests.hostile import png_image
 from tests.portal.place import Place, Visitor
 
 MARKER = "Zauberberg"  # stands in every text of the other tenant
@@ -39,9 +40,11 @@ class Town:
         self.ada, self.bob = place.visitor(), place.visitor()
         self.ada.logs_in("Ada", "Lovelace")
         self.ada_space = _settles(self.ada, "Engines")
+        _keeps(self.ada, self.ada_space, "Engine drawing")
         before = set(_ids(self.engine))
         self.bob.logs_in("Bob", MARKER)
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
+        _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
         self.foreign = sorted(set(_ids(self.engine)) - before)
         assert self.bob_space in self.foreign
         assert len(self.foreign) >= 4
@@ -102,6 +105,8 @@ OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "invitation": lambda town: [town.invitation()[0]],
     "token": lambda town: [town.invitation()[1]],
     "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
+    "document": lambda town: town.of_account(schema.documents.c.id, schema.documents.c.added_by),
+    "group": lambda _: ["address", "bank"],
 }
 
 
@@ -115,6 +120,17 @@ def _settles(person: Visitor, title: str) -> str:
     made = person.post(page, {"email": f"{title.split(maxsplit=1)[0].lower()}@example.org"}, page=page)
     assert made.status_code == 303, made.text
     return person.creates_business(title, email=f"{title.split(maxsplit=1)[0].lower()}-office@example.org")
+
+
+def _keeps(person: Visitor, space: str, name: str) -> None:
+    """A document in the archive, and an item of information."""
+    page = f"/spaces/{space}/files"
+    file = {"file": ("drawing.png", png_image(), "image/png")}
+    done = person.post(page, {"type": "other", "name": name}, page=page, files=file)
+    assert done.status_code == 303, done.text
+    page = f"/spaces/{space}/information/bank"
+    done = person.post(page, {"version": "0", "account_holder": name}, page=page)
+    assert done.status_code == 303, done.text
 
 
 def _ids(engine: Engine) -> Iterator[str]:
