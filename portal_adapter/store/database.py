@@ -28,13 +28,18 @@ def open_database(state: Path, url: str | None) -> Engine:
     """The database in the newest form; raises `StoreError`, or what its driver raises."""
     if url is not None:
         engine = create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=16, pool_pre_ping=True
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            pool_size=16,
+            pool_pre_ping=True,
+            hide_parameters=True,
         )
     else:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = state / "portal.db"
         file.touch(mode=0o600)
-        engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": BUSY_S}, pool_size=16)
+        engine = create_engine(
+            f"sqlite:///{file}", connect_args={"timeout": BUSY_S}, pool_size=16, hide_parameters=True
+        )
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
     upgrade(engine)

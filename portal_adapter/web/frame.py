@@ -59,6 +59,7 @@ POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
 QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
+_OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
 
 def endpoint(route: Route, services: "Services") -> Callable[[Request], Awaitable[Response]]:
@@ -115,6 +116,8 @@ class _Visit:
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 away = Refusal("signer-unavailable", "Please try again in a moment.")
                 response = await self._in_thread(partial(self._refused, away))
+            except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
+                response = self._failed(error)
         if self.fresh_visitor:
             _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
@@ -328,8 +331,22 @@ class _Visit:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
         return response
 
+    def _failed(self, error: Exception) -> Response:
+        """Nothing was changed. The reference stands here and in the log, so that one leads to the other."""
+        reference = secrets.token_hex(4)
+        log.error("reference %s: %s %s", reference, self.route.method, self.route.name, exc_info=error)
+        text = self.language.text
+        if self.wants_json:
+            body = {
+                "type": "about:blank", "title": "internal-error", "status": 500, "code": "internal-error",
+                "detail": text("Something went wrong here. Nothing was changed."), "reference": reference,
+            }  # fmt: skip
+            return JSONResponse(body, 500, media_type="application/problem+json")
+        html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
+        return Response(html, 500, media_type="text/html")
+
     def _write_down(self, refusal: Refusal) -> None:
-        if self.route.method == "GET" and refusal.code in {"unauthenticated", "not-found", "guard-failed"}:
+        if self.route.method == "GET" and refusal.code in _OF_LOOKING:
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
         try:

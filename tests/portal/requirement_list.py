@@ -24,8 +24,8 @@ LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
 OPEN: frozenset[str] = frozenset(
     {
-        "0.1 unauthenticated", "0.1 auth-too-weak", "0.1 forbidden", "0.1 not-found", "0.1 forbidden-transition",
-        "0.1 stale", "0.1 guard-failed", "0.1 gone", "0.1 too-large", "0.1 bad-type", "0.1 validation",
+        "0.1 unauthenticated", "0.1 auth-too-weak", "0.1 forbidden", "0.1 forbidden-transition", "0.1 stale",
+        "0.1 guard-failed", "0.1 gone", "0.1 too-large", "0.1 bad-type", "0.1 validation",
         "0.1 confirmation-required", "0.1 rejected-content", "0.1 rate-limited", "0.1 signer-unavailable",
         "TOK-02", "TOK-03", "TOK-04", "TOK-05", "TOK-08", "TOK-13", "ESP-01", "ESP-02", "ESP-05", "ESP-06",
         "ESP-07", "ESP-08", "ESP-09", "ESP-10", "ESP-12", "ESP-13", "ESP-14", "ESP-15", "ESP-18", "ESP-20",
