@@ -72,8 +72,8 @@ FLOODS = {
 def test_f45_a_flood_leaves_others_their_share(rig: Rig, name: str) -> None:
     """
     F45: one caller offers ten times what there is; its calls are answered or refused as too many (RESOURCE_EXHAUSTED;
-    when to come back: row 5.5), what is held for it is bounded, and another caller, who is refused nothing, keeps at least 80 % of
-    its share.
+    when to come back: row 5.5), what is held for it is bounded, and another caller, who is refused nothing, keeps at
+    least 80 % of its share.
     """
     kept, ends = share(rig, FLOODS[name])
     assert kept >= SHARE, (kept, ends)
