@@ -15,12 +15,12 @@ from typing import TypeVar
 from sqlalchemy import Connection, delete, func, insert, select
 
 from signer import guesses, otp, subject
-from signer.clock import Steady
 from signer.code import Codes, CodesError
 from signer.credential import Credential
 from signer.errors import Refusal
 from signer.gate import FACTORS, Factor
 from signer.given import Given
+from signer.steady import Steady
 from signer.store import sent_codes
 from signer.subject import Subject
 from signer.transaction import Transact
