@@ -231,9 +231,11 @@ class Consent:
         def begin(connection: Connection) -> float:
             where = (contact.kind, contact.address)
             old, begins = subject.enrol(connection, name, where, language, factor, now, self._wait_s)
-            if old is not None:
+            if old is not None and (old.code or begins > now):
                 ends = begins + subject.ENROLMENT_S
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
+            elif old is not None:  # nobody was enrolled there, so that nothing waits
+                self._tell(connection, old, Template.ENROLMENT_MOVED, now + subject.ENROLMENT_S)
             return begins
 
         is_known = await self._do(lambda connection: subject.read(connection, name)) is not None

@@ -173,8 +173,8 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnrolSubject(self, request, context):
-        """Name a person and how she is reached; she gets an enrolment code there. Somebody who is enrolled already loses
-        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
+        """Name a person and how she is reached; she gets an enrolment code there. A contact that it replaces is told, also where
+        she was never enrolled. Somebody who is enrolled already loses everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
         another contact, it begins 24 hours after that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
