@@ -32,7 +32,7 @@ from signer.given import Given
 from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
-from signer.proof import SENT_S, Proof
+from signer.proof import SENT_S, Proof, WrongCode
 from signer.queued import OutboxFull
 from signer.steady import Steady
 from signer.store import sent_codes
@@ -425,14 +425,14 @@ class Consent:
         except Refusal as refusal:
             self._refused(refusal, credential.subject, credential.name, given.source)
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
-                if refusal.reason.startswith("OTP_") and refusal.reason != "OTP_LOCKED":
-                    await self._tell_if_locked(credential.subject, given.source)
+                if isinstance(refusal, WrongCode):
+                    await self._tell_if_locked(credential.subject, given.source, refusal.number)
             raise
 
-    async def _tell_if_locked(self, name: str, source: str) -> None:
-        """After the last attempt; those that are refused afterwards are not counted, so it is told once. Raises `Refusal`."""
+    async def _tell_if_locked(self, name: str, source: str, number: int) -> None:
+        """Once for each lock: by the attempt that was the last one. Raises `Refusal`."""
         now = self._steady.now()
-        until = await self._do(lambda connection: guesses.locked_until(connection, name, now))
+        until = await self._do(lambda connection: guesses.lock_by(connection, name, number, now))
         if until is None:
             return
         self._happened(name, f"locked until {_text(until)}", source)

@@ -32,6 +32,14 @@ SENT_MAX = 5  # that are good at one time, each for another thing: nobody's aski
 T = TypeVar("T")
 
 
+class WrongCode(Refusal):
+    """A code or one-time code was wrong, and the attempt of this number stays counted."""
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.number = number
+
+
 class Proof:
     def __init__(self, transact: Transact, codes: Codes, seeds: otp.Seeds, sent_key: bytes, steady: Steady) -> None:
         self._transact = transact
@@ -60,7 +68,7 @@ class Proof:
             lambda connection: self._verdict(connection, person.name, kind, given.otp, binding, now, number, is_right)
         )
         if reason:
-            raise Refusal(reason)
+            raise WrongCode(reason, number)
         return person
 
     def _verdict(
