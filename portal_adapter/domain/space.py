@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from portal_adapter.domain import audit, nomination, product
-from portal_adapter.domain.actor import MANAGE, Actor, check_right
+from portal_adapter.domain.actor import FILL, MANAGE, RIGHTS, Actor, check_right
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import new_id, new_identifier, read_identifier
 from portal_adapter.fsm import Machine
@@ -63,6 +63,11 @@ def of(connection: Connection, actor: Actor, identifier: str) -> Mapping[str, An
     if row is None:
         raise not_found()
     return dict(row)
+
+
+def may_fill(space: Mapping[str, Any]) -> bool:
+    """Whether the actor of `of` is offered what needs the right to fill."""
+    return FILL in RIGHTS[space["role"]] and space["state"] == "active"
 
 
 def check_active(space: Mapping[str, Any]) -> None:

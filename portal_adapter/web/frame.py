@@ -58,7 +58,6 @@ QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4
 FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
-QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 _OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
@@ -113,6 +112,8 @@ class _Visit:
                     await self._in_thread(self._admit)
                 files: Mapping[str, Uploaded] = await self._read(stack)
                 if self.route.upload is not None:
+                    self._check_form()
+                    await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
             except Refusal as refusal:
@@ -132,18 +133,25 @@ class _Visit:
     # ---- reading
 
     def _admit(self) -> None:
-        """Before a file is read: who may not send one is told so now, and every try counts, whatever comes of it."""
-        limits = self.services.settings.limits
-        with writing(self.services.engine) as connection:
+        """Before a file is read: who may not send one is told so now."""
+        with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
-            assert self.session is not None  # Route: files come from a person
-            account = self.session.actor.account
-            marks.check(connection, self.now, "upload", account, limits.uploads_a_minute, 60)
-            marks.mark(connection, self.now, "upload", account)
+            self._check_uploads(connection)
+
+    def _count_upload(self) -> None:
+        """Every file counts, whatever comes of it: looking into one is what costs."""
+        assert self.session is not None  # Route: files come from a person
+        with writing(self.services.engine) as connection:
+            self._check_uploads(connection)
+            marks.mark(connection, self.now, "upload", self.session.actor.account)
+
+    def _check_uploads(self, connection: Connection) -> None:
+        assert self.session is not None
+        most = self.services.settings.limits.uploads_a_minute
+        marks.check(connection, self.now, "upload", self.session.actor.account, most, 60)
 
     async def _looked_into(self, look: Look, files: Mapping[str, Uploaded]) -> Mapping[str, Uploaded]:
-        self._check_form()
         work = partial(look, self.services, self.form, files)
         return await asyncio.get_running_loop().run_in_executor(self.services.lookers, work)
 
