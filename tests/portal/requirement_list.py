@@ -25,7 +25,7 @@ LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
 OPEN: frozenset[str] = frozenset(
     {
-        "TOK-02", "TOK-03", "TOK-05", "TOK-13", "ESP-26", "ESP-36", "ESP-37", "ATT-09", "ATT-10", "UI-01",
+        "ATT-09", "ATT-10",
     }
 )  # fmt: skip
 
