@@ -294,6 +294,8 @@ def test_a_refused_change_leaves_nothing(bare: Bare, made: Team) -> None:
         (invitation.invite, (made.ada.actor(), made.id, made.cy.invited(), ORIGIN, bare.limits)),
         (invitation.accept, (made.bob.actor(), token, bare.business)),
         (invitation.withdraw, (made.ada.actor(), made.id, made.sent(), {"version": "9"})),
+        (invitation.withdraw, (made.ada.actor(), made.id, "\0", {"version": "1"})),
+        (team.remove, (made.ada.actor(), made.id, "\0", {"version": "1"})),
         (team.leave, (made.ada.actor(), made.id)),
         (team.remove, (made.ada.actor(), made.id, made.ada.account, {"version": "1"})),
         (team.remove, (made.ada.actor(), made.id, made.bob.account, {"version": "9"})),
