@@ -61,6 +61,10 @@ def test_a_step_names_the_state_and_the_version_that_were_seen(bare: Bare) -> No
     with writing(bare.engine) as connection, pytest.raises(Refusal) as refused:
         CERTIFICATION.fire(connection, seen, "ask")  # its own column is as it was seen, the row is not
     assert (refused.value.code, refused.value.details) == ("stale", {"version": 2})
+    with writing(bare.engine) as connection, pytest.raises(Refusal) as refused:
+        SPACE.fire(connection, {**seen, "version": 2}, "suspend")  # the present version of another state
+    assert refused.value.code == "forbidden-transition"
+    assert bare.rows(schema.spaces) == [row]
     with writing(bare.engine) as connection:
         connection.execute(delete(schema.members))
         connection.execute(delete(schema.spaces))
