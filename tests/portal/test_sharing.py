@@ -88,7 +88,7 @@ def test_a_rule_has_its_time(place: Place) -> None:
 def test_a_rule_that_cannot_be_is_refused(
     place: Place, changed: dict[str, str], more: tuple[str, ...], said: str
 ) -> None:
-    """ESP-28, 0.1 validation: nothing is noted, and the command ends with 1."""
+    """ESP-28, 0.1: nothing is noted, and the command ends with 1."""
     done = adds(place, *more, **changed)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
@@ -97,7 +97,7 @@ def test_a_rule_that_cannot_be_is_refused(
 
 
 def test_what_is_not_there_or_over_is_not_ended(place: Place) -> None:
-    """ESP-28, 0.1 not-found, 0.1 guard-failed: an id that there is not, and a rule that was ended."""
+    """ESP-28, 0.1: an id that there is not, and a rule that was ended."""
     assert command(place, "sharing", "end", "0" * 32).returncode == 1
     rule = json.loads(adds(place, "--json").stdout)["id"]
     assert command(place, "sharing", "end", rule).returncode == 0

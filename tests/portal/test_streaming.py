@@ -86,7 +86,7 @@ def test_large_files_pass_and_the_process_stays_small(real: Real, archive: tuple
 
 
 def test_what_is_too_large_is_refused_while_it_comes(real: Real, archive: tuple[Browser, str]) -> None:
-    """ESP-36, 0.1 too-large: a body without a length and without an end: 413 soon after the limit, no row, no byte, little memory."""
+    """ESP-36, 0.1: a body without a length and without an end: 413 soon after the limit, no row, no byte, little memory."""
     ada, path = archive
     before, grown = kept(real), memory(real)
     fields = {name: value for name, value in hidden(ada.get(path).text).items() if name in {"csrf", "form"}}
