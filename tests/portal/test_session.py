@@ -207,7 +207,7 @@ def test_another_person_s_product_is_not_hers(place: Place) -> None:
 
 
 def test_a_removed_product_s_sessions_end(place: Place) -> None:
-    """TOK-15, TOK-12, row 6.7: with a product the sessions that it has opened are over at the next request."""
+    """TOK-15, TOK-12, row 6.7: with a product the sessions that it has opened are over, also when it is registered again."""
     ada, stick = place.visitor(), place.visitor()
     ada.logs_in()
     other = place.issuer.product("Ada", "Lovelace")
@@ -219,6 +219,9 @@ def test_a_removed_product_s_sessions_end(place: Place) -> None:
     ada.post(f"/account/products/{second}/remove")
     assert not in_session(stick)
     assert in_session(ada)
+    ada.proves(other, "ada-2")
+    assert ada.post("/account/products", page="/account/products/new").status_code == 303
+    assert not in_session(stick)
 
 
 def test_what_was_presented_waits_a_quarter_of_an_hour(place: Place) -> None:
