@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from portal_adapter.cli import audit, check, mail, nominate, serve, space, user, window
+from portal_adapter.cli import audit, check, mail, nominate, serve, sharing, space, user, window
 from portal_adapter.refusal import Refusal
 from portal_adapter.serving import ListenError
 from portal_adapter.settings import SettingsError
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callab
     "window": ("run the window where codes are typed", window.arguments, window.run),
     "space": ("list, suspend, certify spaces; appoint administrators", space.arguments, space.run),
     "nominate": ("say who may administer business spaces", nominate.arguments, nominate.run),
+    "sharing": ("say what one institution may be shown of another's", sharing.arguments, sharing.run),
     "mail": ("what waits, was sent or was given up; send again", mail.arguments, mail.run),
     "user": ("who has an account; end a person's sessions", user.arguments, user.run),
     "audit": ("what was done and what was refused", audit.arguments, audit.run),

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Match, Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
@@ -133,12 +133,20 @@ def cards_app(made: Services) -> Any:
 
 
 def _starlette(made: Services, routes: tuple[Route, ...]) -> Starlette:
-    nowhere = Route("GET", "/", "nowhere", _nowhere, Level.OPEN, ("0.1",))
+    nowhere = frame.endpoint(Route("GET", "/", "nowhere", _nowhere, Level.OPEN, ("0.1",)), made)
+    otherwise = frame.endpoint(Route("GET", "/", "otherwise", _otherwise, Level.OPEN, ("0.1",)), made)
 
     async def not_found(request: Request, _: Exception) -> Response:
-        return await frame.endpoint(nowhere, made)(request)
+        return await nowhere(request)
 
-    return Starlette(
+    async def not_allowed(request: Request, _: Exception) -> Response:
+        """RFC 9110, 15.5.6: with the methods that there are."""
+        response = await otherwise(request)
+        paths = [one for one in served.routes if one.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({each for one in paths for each in getattr(one, "methods", ())}))
+        return response
+
+    served = Starlette(
         routes=[
             *(
                 StarletteRoute(one.path, frame.endpoint(one, made), methods=[one.method], name=one.name)
@@ -146,9 +154,14 @@ def _starlette(made: Services, routes: tuple[Route, ...]) -> Starlette:
             ),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        exception_handlers={404: not_found, 405: not_found},
+        exception_handlers={404: not_found, 405: not_allowed},
     )
+    return served
 
 
 def _nowhere(_: Any) -> Any:
     raise Refusal("not-found")
+
+
+def _otherwise(_: Any) -> Any:
+    raise Refusal("method-not-allowed", "This address takes no such request.")

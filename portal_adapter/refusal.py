@@ -15,6 +15,7 @@ CODES: Mapping[str, int] = {
     "auth-too-weak": 401,
     "forbidden": 403,
     "not-found": 404,
+    "method-not-allowed": 405,
     "forbidden-transition": 409,
     "stale": 409,
     "guard-failed": 409,

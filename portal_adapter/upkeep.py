@@ -1,10 +1,12 @@
 """
-What is done by the clock and not by a request: invitations whose time is over are written down as expired.
+What is done by the clock and not by a request, at the start and now and then: invitations whose time is over are written
+down as expired, and files that no row names are removed.
 
-    async with Upkeep(engine, clock):
+    async with Upkeep(engine, clock, blobs):
         ...                                     looks meanwhile
 
-Nothing depends on when that happens: an invitation counts as expired from its last second on.
+Nothing depends on when that happens: an invitation counts as expired from its last second on, and nobody can have a file
+without a row.
 """
 
 import asyncio
@@ -17,8 +19,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from portal_adapter.clock import Clock
-from portal_adapter.domain import invitation
-from portal_adapter.store.database import writing
+from portal_adapter.domain import archive, invitation
+from portal_adapter.files.blobs import Blobs
+from portal_adapter.store.database import reading, writing
 
 log = logging.getLogger("portal")
 
@@ -26,12 +29,15 @@ LOOK_EVERY_S = 600.0  # for the audit and the operators' lists
 
 
 class Upkeep:
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(self, engine: Engine, clock: Clock, blobs: Blobs) -> None:
+        self._engine, self._clock, self._blobs = engine, clock, blobs
 
     def once(self) -> None:
         with writing(self._engine) as connection:
             invitation.expire(connection, self._clock.now())
+        with reading(self._engine) as connection:
+            if swept := archive.sweep(connection, self._blobs, self._clock.now()):
+                log.info("removed %d files that nothing names", swept)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="upkeep")

@@ -10,6 +10,7 @@ import uvloop
 from portal_adapter.app import Services, app, cards_app, services
 from portal_adapter.cli.stop import stopped
 from portal_adapter.mail.delivery import Delivery
+from portal_adapter.rescan import Rescan
 from portal_adapter.serving import BehindFront, Server
 from portal_adapter.settings import load
 from portal_adapter.upkeep import Upkeep
@@ -36,7 +37,8 @@ async def _serve(made: Services) -> None:
     settings = made.settings
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
-        await stack.enter_async_context(Upkeep(made.engine, made.clock))
+        await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs))
+        await stack.enter_async_context(Rescan(made.engine, made.blobs, settings.scan, made.clock))
         await stack.enter_async_context(Server(app(made), settings.listener))
         if settings.cards is not None:
             await stack.enter_async_context(Server(cards_app(made), settings.cards, client_ca=settings.cards.client_ca))

@@ -106,12 +106,10 @@ def save(
             fields.refuse(name, "read-only", "This comes from an authority, and cannot be changed here.")
         else:
             fields.refuse(name, "unknown", "There is no such field here.")
-    seen = form.get("version", "")
-    if not seen.isascii() or not seen.isdigit():
-        fields.refuse("version", "required", "Open the page again.")
+    seen = fields.version()
     fields.check()
     rows = {row["item"]: row for row in _rows(connection, space["id"]) if row["item"] in wanted}
-    if sum(row["version"] for row in rows.values()) != int(seen):
+    if sum(row["version"] for row in rows.values()) != seen:
         raise _stale()
     changed = [key for key, value in wanted.items() if value != (rows[key]["value"] if key in rows else "")]
     for key in changed:

@@ -204,13 +204,13 @@ def _send(
 def _withdraw(
     connection: Connection, actor: Actor, id_: str, invitation: str, form: Mapping[str, str]
 ) -> Mapping[str, Any]:
-    fields = Fields(form)
-    seen = fields.version()
-    fields.check()
     query = select(invitations).where(invitations.c.id == invitation, invitations.c.space == id_)
     row = connection.execute(query).mappings().first()
     if row is None:
         raise not_found()
+    fields = Fields(form)
+    seen = fields.version()
+    fields.check()
     found = _as_of(actor.now, dict(row))
     INVITATION.fire(connection, {**found, "version": seen}, "withdraw")
     return found

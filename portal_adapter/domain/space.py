@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from portal_adapter.domain import audit, nomination, product
-from portal_adapter.domain.actor import MANAGE, Actor, check_right
+from portal_adapter.domain.actor import FILL, MANAGE, RIGHTS, Actor, check_right
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import new_id, new_identifier, read_identifier
 from portal_adapter.fsm import Machine
@@ -64,6 +63,11 @@ def of(connection: Connection, actor: Actor, identifier: str) -> Mapping[str, An
     if row is None:
         raise not_found()
     return dict(row)
+
+
+def may_fill(space: Mapping[str, Any]) -> bool:
+    """Whether the actor of `of` is offered what needs the right to fill."""
+    return FILL in RIGHTS[space["role"]] and space["state"] == "active"
 
 
 def check_active(space: Mapping[str, Any]) -> None:
@@ -127,7 +131,7 @@ def create_private(connection: Connection, actor: Actor, form: dict[str, str], l
     profiles = _profiles(form)
     fields.check()
     if connection.execute(select(spaces.c.id).where(spaces.c.owner == actor.account)).first() is not None:
-        raise _has_private()
+        raise guard("private-space-exists", "You have a private space already.", "/spaces")
     return _make(
         connection, actor, kind="private", owner=actor.account, form="", title=actor.name, company="", registration="",
         sole=None, email=email, profiles=" ".join(profiles), role="owner",
@@ -179,11 +183,7 @@ def change(
     changed = sorted(name for name in values.keys() - {"sole"} if values[name] != now[name])
     if now["kind"] == "business":
         _check_single(connection, values, business, but=id_)
-    try:
-        with connection.begin_nested():
-            connection.execute(update(spaces).where(spaces.c.id == id_).values(version=seen + 1, **values))
-    except IntegrityError:
-        raise _has_business(connection, values["registration"] or "", id_) from None
+    connection.execute(update(spaces).where(spaces.c.id == id_).values(version=seen + 1, **values))
     audit.note(
         connection, actor.now, "space-changed", account=actor.account, space=id_, address=actor.address, fields=changed
     )
@@ -240,46 +240,33 @@ def _business_data(
 def _check_single(
     connection: Connection, values: Mapping[str, Any], business: Business, *, but: str | None = None
 ) -> None:
-    """Spaces that are older than the setting count, too; the unique key settles who of two comes first."""
-    if business.single_space and _of_registration(connection, values["registration"], but) is not None:
-        raise _has_business(connection, values["registration"], but)
-
-
-def _of_registration(connection: Connection, registration: str, but: str | None = None) -> str | None:
-    same = func.upper(spaces.c.registration) == registration.upper()
+    """
+    Raise where the business has another space, and say whom to ask (ESP-13). Spaces that are older than the setting
+    count, too. Who of two comes first at the same moment is settled by the unique key `sole`.
+    """
+    if not business.single_space:
+        return
+    same = func.upper(spaces.c.registration) == values["registration"].upper()
     query = select(spaces.c.id).where(spaces.c.kind == "business", same)
     if but is not None:
         query = query.where(spaces.c.id != but)
-    return connection.execute(query).scalar()
-
-
-def _has_business(connection: Connection, registration: str, but: str | None = None) -> Refusal:
-    """Says whom to ask (ESP-13)."""
-    found = _of_registration(connection, registration, but)
-    whom = ", ".join(masked(one["email"]) for one in administrators(connection, found or ""))
-    message = "This business has a space already. Ask its administrator to invite you."
-    return Refusal(
-        "guard-failed", message, reason="business-space-exists", unmet=[Unmet("business-space-exists", message)],
-        administrator=whom,
-    )  # fmt: skip
-
-
-def _has_private() -> Refusal:
-    return guard("private-space-exists", "You have a private space already.", "/spaces")
+    found = connection.execute(query).scalar()
+    if found is not None:
+        message = "This business has a space already. Ask its administrator to invite you."
+        raise Refusal(
+            "guard-failed", message, reason="business-space-exists", unmet=[Unmet("business-space-exists", message)],
+            administrator=", ".join(masked(one["email"]) for one in administrators(connection, found)),
+        )  # fmt: skip
 
 
 def _make(connection: Connection, actor: Actor, *, role: str, **values: Any) -> str:
     id_, identifier = new_id(), new_identifier()
-    row = insert(spaces).values(
-        id=id_, identifier=identifier, state=SPACE.first, certification=CERTIFICATION.first, created=actor.now, **values
-    )
-    try:
-        with connection.begin_nested():
-            connection.execute(row)
-    except IntegrityError:  # another request was quicker
-        raise (
-            _has_private() if values["kind"] == "private" else _has_business(connection, values["registration"])
-        ) from None
+    connection.execute(
+        insert(spaces).values(
+            id=id_, identifier=identifier, state=SPACE.first, certification=CERTIFICATION.first, created=actor.now,
+            **values,
+        )
+    )  # fmt: skip
     connection.execute(insert(members).values(space=id_, account=actor.account, role=role, since=actor.now))
     audit.note(
         connection, actor.now, "space-created", account=actor.account, space=id_, address=actor.address,

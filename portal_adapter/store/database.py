@@ -14,9 +14,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 BUSY_S = 5.0  # for SQLite's lock; a write takes milliseconds
+_UPGRADE_KEY = 0x7061726170680000  # any number that nobody else locks: 'paraph'
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -28,16 +29,25 @@ def open_database(state: Path, url: str | None) -> Engine:
     """The database in the newest form; raises `StoreError`, or what its driver raises."""
     if url is not None:
         engine = create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=16, pool_pre_ping=True
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            pool_size=16,
+            pool_pre_ping=True,
+            hide_parameters=True,
         )
     else:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = state / "portal.db"
         file.touch(mode=0o600)
-        engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": BUSY_S}, pool_size=16)
+        engine = create_engine(
+            f"sqlite:///{file}", connect_args={"timeout": BUSY_S}, pool_size=16, hide_parameters=True
+        )
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
-    upgrade(engine)
+    try:
+        upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -74,6 +84,10 @@ def upgrade(engine: Engine) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     script = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        if (
+            connection.dialect.name == "postgresql"
+        ):  # instances that start together take their turns, as SQLite's lock has it
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_KEY})
         current = MigrationContext.configure(connection).get_current_revision()
         known = {one.revision for one in script.walk_revisions()}
         if current is not None and current not in known:

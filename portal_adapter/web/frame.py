@@ -40,6 +40,7 @@ from portal_adapter.language import Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
+from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
@@ -58,6 +59,7 @@ FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
 _YEAR_S = 365 * 86400
+_OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
 
 def endpoint(route: Route, services: "Services") -> Callable[[Request], Awaitable[Response]]:
@@ -93,16 +95,27 @@ class _Visit:
         self.address = request.client.host if request.client else ""
 
     async def answer(self) -> Response:
+        try:
+            response = await self._answered()
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
+            response = self._failed(error)
+        if self.fresh_visitor:
+            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
+        return response
+
+    async def _answered(self) -> Response:
         with ExitStack() as stack:
             try:
                 if self.route.upload is not None:
                     await self._in_thread(self._admit)
                 files: Mapping[str, Uploaded] = await self._read(stack)
                 if self.route.upload is not None:
+                    self._check_form()
+                    await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
-            except ClientDisconnect:
-                return Response(status_code=400)
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))
             except IntegrityError:  # a unique key has settled a race: the other one won
@@ -112,8 +125,6 @@ class _Visit:
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 away = Refusal("signer-unavailable", "Please try again in a moment.")
                 response = await self._in_thread(partial(self._refused, away))
-        if self.fresh_visitor:
-            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -122,18 +133,25 @@ class _Visit:
     # ---- reading
 
     def _admit(self) -> None:
-        """Before a file is read: who may not send one is told so now, and every try counts, whatever comes of it."""
-        limits = self.services.settings.limits
-        with writing(self.services.engine) as connection:
+        """Before a file is read: who may not send one is told so now."""
+        with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
-            assert self.session is not None  # Route: files come from a person
-            account = self.session.actor.account
-            marks.check(connection, self.now, "upload", account, limits.uploads_a_minute, 60)
-            marks.mark(connection, self.now, "upload", account)
+            self._check_uploads(connection)
+
+    def _count_upload(self) -> None:
+        """Every file counts, whatever comes of it: looking into one is what costs."""
+        assert self.session is not None  # Route: files come from a person
+        with writing(self.services.engine) as connection:
+            self._check_uploads(connection)
+            marks.mark(connection, self.now, "upload", self.session.actor.account)
+
+    def _check_uploads(self, connection: Connection) -> None:
+        assert self.session is not None
+        most = self.services.settings.limits.uploads_a_minute
+        marks.check(connection, self.now, "upload", self.session.actor.account, most, 60)
 
     async def _looked_into(self, look: Look, files: Mapping[str, Uploaded]) -> Mapping[str, Uploaded]:
-        self._check_form()
         work = partial(look, self.services, self.form, files)
         return await asyncio.get_running_loop().run_in_executor(self.services.lookers, work)
 
@@ -296,9 +314,12 @@ class _Visit:
     def _page(self, template: str, data: Mapping[str, Any], status: int, path: str) -> Response:
         """`path` is where the reader comes back to when she has chosen another language."""
         notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
+        shown = self.route.method == "GET" and status == 200
+        origin, query = self.services.settings.portal.origin, self.request.query_params
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
+            aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if notice:
@@ -318,8 +339,22 @@ class _Visit:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
         return response
 
+    def _failed(self, error: Exception) -> Response:
+        """Nothing was changed. The reference stands here and in the log, so that one leads to the other."""
+        reference = secrets.token_hex(4)
+        log.error("reference %s: %s %s", reference, self.route.method, self.route.name, exc_info=error)
+        text = self.language.text
+        if self.wants_json:
+            body = {
+                "type": "about:blank", "title": "internal-error", "status": 500, "code": "internal-error",
+                "detail": text("Something went wrong here. Nothing was changed."), "reference": reference,
+            }  # fmt: skip
+            return JSONResponse(body, 500, media_type="application/problem+json")
+        html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
+        return Response(html, 500, media_type="text/html")
+
     def _write_down(self, refusal: Refusal) -> None:
-        if self.route.method == "GET" and refusal.code in {"unauthenticated", "not-found", "guard-failed"}:
+        if self.route.method == "GET" and refusal.code in _OF_LOOKING:
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
         try:

@@ -44,6 +44,7 @@ INVITATION = {
 DATA: dict[str, dict[str, Any]] = {
     "invitation": INVITATION,
     "notice": {"event": "address-changed", "about": "new@example.org", "time": NOW},
+    "certification-asked": {"space": "Engines", "identifier": "0123456789A", "person": "Ada Lovelace", "time": NOW},
     "general": {"space": "Engines", "text": "First line.\nSecond line.", "link": "https://portal.test/spaces/1"},
 }
 

@@ -20,7 +20,7 @@ from tests.portal.place import ORIGIN, Place, Visitor, hidden
 from tests.portal.town import picture
 
 STATUS = {
-    "unauthenticated": 401, "auth-too-weak": 401, "forbidden": 403, "not-found": 404, "forbidden-transition": 409, "stale": 409,
+    "unauthenticated": 401, "auth-too-weak": 401, "forbidden": 403, "not-found": 404, "method-not-allowed": 405, "forbidden-transition": 409, "stale": 409,
     "guard-failed": 409, "gone": 410, "too-large": 413, "bad-type": 415, "validation": 422, "confirmation-required": 422,
     "rejected-content": 422, "rate-limited": 429, "signer-unavailable": 503,
 }  # fmt: skip

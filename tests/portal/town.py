@@ -8,15 +8,18 @@ picture of the database, and requests as they stand on the wire.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
+from portal_adapter.web.topics import topics
+from tests.hostile import png_image
 from tests.portal.place import Place, Visitor
 
 MARKER = "Zauberberg"  # stands in every text of the other tenant
@@ -29,7 +32,10 @@ NOBODYS = (
 
 
 class Town:
-    """Ada and Bob each have an account, a private space and a business space; Ada is the one who asks."""
+    """
+    Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a document
+    and an item of information; Ada is the one who asks.
+    """
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -37,15 +43,20 @@ class Town:
         self.ada, self.bob = place.visitor(), place.visitor()
         self.ada.logs_in("Ada", "Lovelace")
         self.ada_space = _settles(self.ada, "Engines")
+        _keeps(self.ada, self.ada_space, "Engine drawing")
+        self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
         self.bob.logs_in("Bob", MARKER)
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
+        _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
+        self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
         assert self.bob_space in self.foreign
         assert len(self.foreign) >= 4
         self.carol = place.visitor()  # has not accepted the terms
         self.carol.logs_in("Carol", "Newcomer", terms=False)
         self.nobody = place.visitor()
+        self.token = self._invited(self.ada, self.ada_space, "Ada", "Lovelace")  # as if she had a second address
 
     def paths(self, route: Route) -> list[str]:
         """With each of Ada's own ids; fails for a parameter that `OWN` does not know."""
@@ -76,11 +87,47 @@ class Town:
         with self.engine.connect() as connection:
             return list(connection.execute(select(column).where(account == self.account())).scalars())
 
+    def of_space(self, column: Any, space: Any) -> list[str]:
+        own = select(schema.spaces.c.id).where(schema.spaces.c.identifier == self.ada_space).scalar_subquery()
+        with self.engine.connect() as connection:
+            return list(connection.execute(select(column).where(space == own)).scalars())
+
+    def _has_team(self, person: Visitor, space: str, given: str, family: str) -> None:
+        """A colleague who has accepted, and the person herself invited once more: that stays open."""
+        colleague = self.place.visitor()
+        colleague.logs_in(given, family)
+        token = self._invited(person, space, given, family)
+        done = colleague.post(f"/invitations/{token}/accept", page=f"/invitations/{token}")
+        assert done.status_code == 303, done.text
+        self._invited(person, space, given, f"{family} II")
+
+    def _invited(self, person: Visitor, space: str, given: str, family: str) -> str:
+        """The token in the invitation's link."""
+        page, mails = f"/spaces/{space}/team/invite", select(schema.outbox.c.data)
+        fields = {
+            "given": given,
+            "family": family,
+            "email": f"{given.lower()}@invited.example",
+            "role": "viewer",
+            "language": "en",
+        }
+        made = person.post(page, fields, page=page)
+        assert made.status_code == 303, made.text
+        links = mails.where(schema.outbox.c.template == "invitation").order_by(text("outbox.rowid"))
+        with self.engine.connect() as connection:
+            return str(json.loads(connection.execute(links).scalars().all()[-1])["link"]).rsplit("/", 1)[1]
+
 
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
+    "topic": lambda _: sorted(topics()),
     "space": lambda town: [town.ada_space],
+    "member": lambda town: town.of_space(schema.members.c.account, schema.members.c.space),
+    "invitation": lambda town: town.of_space(schema.invitations.c.id, schema.invitations.c.space),
+    "token": lambda town: [town.token],
     "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
+    "document": lambda town: town.of_account(schema.documents.c.id, schema.documents.c.added_by),
+    "group": lambda _: ["address", "bank"],
 }
 
 
@@ -94,6 +141,17 @@ def _settles(person: Visitor, title: str) -> str:
     made = person.post(page, {"email": f"{title.split(maxsplit=1)[0].lower()}@example.org"}, page=page)
     assert made.status_code == 303, made.text
     return person.creates_business(title, email=f"{title.split(maxsplit=1)[0].lower()}-office@example.org")
+
+
+def _keeps(person: Visitor, space: str, name: str) -> None:
+    """A document in the archive, and an item of information."""
+    page = f"/spaces/{space}/files"
+    file = {"file": ("drawing.png", png_image(), "image/png")}
+    done = person.post(page, {"type": "other", "name": name}, page=page, files=file)
+    assert done.status_code == 303, done.text
+    page = f"/spaces/{space}/information/bank"
+    done = person.post(page, {"version": "0", "account_holder": name}, page=page)
+    assert done.status_code == 303, done.text
 
 
 def _ids(engine: Engine) -> Iterator[str]:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from portal_adapter.domain import archive
-from portal_adapter.domain.actor import FILL, READ, RIGHTS
+from portal_adapter.domain.actor import FILL, READ
+from portal_adapter.domain.space import may_fill
 from portal_adapter.files import names, sniff
 from portal_adapter.files.examine import examine
 from portal_adapter.files.examined import CLEAN, INFECTED
@@ -32,7 +33,7 @@ def show(ask: Ask) -> Answer:
     rows = archive.listed(ask.connection, ask.space["id"], int(page))
     data = {
         "documents": [_about(ask, row) for row in rows], "count": count, "page": int(page), "pages": pages,
-        "may_fill": FILL in RIGHTS[ask.space["role"]], "types": {code: ask.language.text(label) for code, label in archive.TYPES.items()},
+        "may_fill": may_fill(ask.space), "types": {code: ask.language.text(label) for code, label in archive.TYPES.items()},
         "accept": ",".join(ending for endings in names.ENDINGS.values() for ending in endings),
         "most_kb": ask.settings.limits.document_bytes // 1024, "name_most": ask.settings.limits.document_name,
     }  # fmt: skip

@@ -5,9 +5,10 @@ from typing import Any
 
 from portal_adapter import countries
 from portal_adapter.domain import information, subject
-from portal_adapter.domain.actor import FILL, READ, RIGHTS
+from portal_adapter.domain.actor import FILL, READ
 from portal_adapter.domain.information import Item
 from portal_adapter.domain.kinds import KINDS
+from portal_adapter.domain.space import may_fill
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
@@ -24,7 +25,7 @@ def show(ask: Ask) -> Answer:
         }
         for group in information.groups_of(ask.space)
     ]
-    data = {"groups": groups, "may_fill": FILL in RIGHTS[ask.space["role"]], "sources": _sources(ask)}
+    data = {"groups": groups, "may_fill": may_fill(ask.space), "sources": _sources(ask)}
     return Page("information.html", data)
 
 

@@ -3,14 +3,23 @@ Files that the scanner could not judge are shown to it again, later each time (A
 
     error -> pending -> clean | infected | error
 
+    async with Rescan(engine, blobs, settings.scan, clock):
+        ...                                     does so meanwhile
+
 `pending` is a claim with an end, so that of several portals over one database one asks, and a claim of one that ended goes
 to another.
 """
 
+import asyncio
+import contextlib
 import logging
+from types import TracebackType
+from typing import Self
 
 from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from portal_adapter.clock import Clock
 from portal_adapter.domain import audit
 from portal_adapter.domain.archive import FIRST_RETRY_S
 from portal_adapter.files.blobs import Blobs
@@ -24,6 +33,7 @@ log = logging.getLogger("portal.files")
 
 CLAIM_S = 4 * int(SCAN_S)
 RETRY_S_MAX = 3600
+LOOK_EVERY_S = 15.0  # the first retry comes after a minute
 
 
 def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) -> bool:
@@ -58,3 +68,31 @@ def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) ->
         blobs.quarantine(row["file"])
         log.warning("document %s is infected (%s): quarantined as %s", row["id"], verdict.note, row["file"])
     return True
+
+
+class Rescan:
+    """A task of its own within the block. Without a scanner, what an earlier one left is clean: nothing looks at it."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, settings: Scan | None, clock: Clock) -> None:
+        self._engine, self._blobs, self._settings, self._clock = engine, blobs, settings, clock
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="rescan")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """A file that is being looked at is claimed by the next process, once the claim is over."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                while await asyncio.to_thread(rescan_one, self._engine, self._blobs, self._settings, self._clock.now()):
+                    pass
+            except SQLAlchemyError as error:  # locked, full, away: later
+                log.error("the archive: %s", getattr(error, "orig", error))  # noqa: TRY400 -- no fault of ours
+            await asyncio.sleep(LOOK_EVERY_S)

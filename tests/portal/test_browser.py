@@ -1,0 +1,313 @@
+"""Pages in a real browser, over real TLS: for everybody, by keyboard, on a small screen, without scripts, and under the CSP."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page, Route, expect
+
+from portal_adapter.web.route import Level
+from portal_adapter.web.routes import FORMS, ROUTES
+from tests.portal.place import CARDS, ORIGIN, WINDOW, Place
+from tests.portal.street import CODE, Street
+from tests.portal.town import Town
+
+AXE = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "rules": {"target-size": {"enabled": True}},
+}
+GETS = {route.name: route for route in ROUTES if route.method == "GET"}
+LIMITS = "[limits]\nlogin_a_minute = 1000\n"
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    place = Place(tmp_path_factory.mktemp("street"), extra=LIMITS)
+    with Street(place) as made:
+        yield made
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def town(street: Street) -> Town:
+    return Town(street.place)
+
+
+# ---- every page in every state
+
+State = tuple[str, str, Callable[[Page], None]]  # who looks, the path, what is done there
+
+
+def _nothing(_: Page) -> None:
+    pass
+
+
+def _sent_empty(action: str) -> Callable[[Page], None]:
+    """The form that leads to `action` is sent as it stands, its texts emptied."""
+
+    def send(page: Page) -> None:
+        form = page.locator(f'form[action="{action}"]')
+        for one in form.locator("input:not([type=hidden]):not([readonly]), textarea").all():
+            if one.get_attribute("type") in {"checkbox", "radio"}:
+                one.evaluate("box => { box.checked = false; }")
+            elif one.get_attribute("type") != "file":
+                one.fill("")
+        form.locator("button").last.click()
+        page.wait_for_load_state()
+
+    return send
+
+
+def _menus(page: Page) -> None:
+    for one in page.locator("details:not([open]) > summary").all():
+        one.click()
+
+
+# Who is shown a form that neither everybody nor Ada is.
+FORM_OF = {"register": "dora", "accept-terms": "carol"}
+
+
+def states(town: Town) -> Iterator[State]:
+    """Each page as it is found, with its menus open, after its forms were sent with mistakes; and what is no page."""
+    for route in GETS.values():
+        for path in town.paths(route):
+            if route.level is Level.OPEN:
+                yield "nobody", path, _nothing
+            yield "ada", path, _nothing
+    yield "ada", f"/spaces/{town.ada_space}", _menus
+    for post, shown in FORMS.items():
+        action = next(route for route in ROUTES if route.name == post)
+        who = "nobody" if GETS[shown].level is Level.OPEN else "ada"
+        yield FORM_OF.get(post, who), town.paths(GETS[shown])[0], _sent_empty(town.paths(action)[0])
+    yield "carol", "/terms", _nothing
+    yield "dora", "/register", _nothing
+    yield "ada", "/nowhere", _nothing
+
+
+@pytest.fixture
+def people(town: Town) -> dict[str, Any]:
+    town.ada.proves(town.place.issuer.product("Ada", "Lovelace"))  # a second product, to be registered
+    dora = town.place.visitor()  # has shown a product that is not registered
+    dora.proves(town.place.issuer.product("Dora", "Dorn"))
+    return {"ada": town.ada, "carol": town.carol, "dora": dora, "nobody": None}
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_every_page_is_for_everybody(street: Street, town: Town, people: dict[str, Any], language: str) -> None:
+    """UI-01: axe-core finds nothing on any page, with mistakes and menus open too, wide and at 390 px; at 320 px nothing is cut off."""
+    found = []
+    for who, person in people.items():
+        with street.visit(person, language=language, bypass_csp=True) as page:
+            for _, path, act in (one for one in states(town) if one[0] == who):
+                page.set_viewport_size({"width": 1280, "height": 900})
+                page.goto(ORIGIN + path)
+                act(page)
+                page.evaluate(AXE_SCRIPT)
+                for width in (1280, 390):
+                    page.set_viewport_size({"width": width, "height": 900})
+                    violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+                    found += [(page.url, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations]
+                page.set_viewport_size({"width": 320, "height": 900})
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                if wide > 320:
+                    found.append((page.url, 320, "reflow", f"{wide} px"))
+    assert found == []
+
+
+def test_no_page_breaks_the_policy(street: Street, town: Town, people: dict[str, Any]) -> None:
+    """UI-07: under the CSP no page has anything refused or said on its console."""
+    said: list[str] = []
+    for who, person in people.items():
+        with street.visit(person) as page:
+            page.on("console", lambda message: said.append(f"{message.text} {message.location}"))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            for _, path, _ in (one for one in states(town) if one[0] == who):
+                page.goto(ORIGIN + path)
+    assert [one for one in said if "status of 4" not in one] == []
+
+
+def test_a_script_that_got_into_a_page_does_not_run(street: Street) -> None:
+    """UI-07: inline scripts, handlers, styles and other sites' files in a page are refused by the browser."""
+    evil = (
+        "<script>window.hacked = 1</script><img src='/none' onerror='window.hacked = 2'><svg onload='window.hacked = 3'></svg>"
+        "<style>body { display: none }</style><script src='https://window.test/evil.js'></script><iframe src='/'></iframe>"
+    )
+
+    answer = street.place.visitor().get("/login")
+    spoilt = answer.text.replace("</main>", f"{evil}</main>")
+
+    def spoil(route: Route) -> None:
+        route.fulfill(status=200, headers=dict(answer.headers), body=spoilt)
+
+    with street.visit() as page:
+        page.route("**/login", spoil)
+        page.add_init_script(
+            "window.refused = []; addEventListener('securitypolicyviolation', event => refused.push(event.effectiveDirective))"
+        )
+        page.goto(f"{ORIGIN}/login")
+        page.wait_for_function("refused.length >= 6")
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main").is_visible()
+        refused = set(page.evaluate("refused"))
+        assert {"script-src-elem", "script-src-attr", "style-src-elem", "frame-src"} <= refused
+
+
+def test_another_site_can_neither_send_a_form_nor_frame_a_page(street: Street, town: Town) -> None:
+    """UI-07: a page of another origin posts to the portal as Ada: nothing happens; its frame stays empty."""
+    attack = f"""<!doctype html><form id="f" method="post" action="{ORIGIN}/spaces/new/private"><input name="email" value="a@example.org">
+      <button>Win</button></form><iframe src="{ORIGIN}/login"></iframe>"""
+    with street.visit(town.bob) as page:
+        page.route(f"{WINDOW}/attack", lambda route: route.fulfill(body=attack, content_type="text/html"))
+        page.goto(f"{WINDOW}/attack")
+        frame = page.frames[-1]
+        assert frame.locator("input").count() == 0
+        with page.expect_response(f"{ORIGIN}/spaces/new/private") as answered:
+            page.click("button")
+        assert answered.value.status == 403
+
+
+# ---- flows
+
+
+def logs_in(page: Page, number: str, *, scripts: bool) -> None:
+    page.goto(ORIGIN)
+    page.get_by_role("link", name="Log in").first.click()
+    page.get_by_label("Product number").fill(number)
+    page.get_by_role("button", name="Continue", exact=True).click()
+    page.get_by_label("Secret code").fill(CODE)
+    page.get_by_role("button", name="Log in").click()
+    if not scripts:  # else the button presses itself
+        page.get_by_role("button", name="Continue").click()
+    page.wait_for_url(lambda url: "/login" not in url)
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_from_a_product_to_two_spaces(street: Street, scripts: bool) -> None:
+    """UI-01, TOK-15, ESP-03, ESP-04, ESP-35: registered, terms accepted, both spaces made, language changed, logged out and in again."""
+    number = street.product("Grace" if scripts else "Maud", "Hopper")
+    with street.visit(java_script_enabled=scripts) as page:
+        logs_in(page, number, scripts=scripts)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Register this product")
+        page.get_by_label("E-mail address").fill("not an address")
+        page.get_by_role("button", name="Confirm").click()
+        expect(page.get_by_role("alert")).to_contain_text("Give an e-mail address")
+        expect(page.locator("#summary")).to_be_focused()
+        expect(page.get_by_label("E-mail address")).to_have_value("not an address")
+        page.get_by_label("E-mail address").fill("grace@example.org")
+        page.get_by_role("button", name="Confirm").click()
+        page.get_by_label("I have read the general terms").check()
+        page.get_by_role("button", name="Confirm").click()
+
+        page.get_by_role("link", name="Create a private space").click()
+        page.get_by_role("button", name="Confirm").click()
+        expect(page.get_by_role("status")).to_have_text("You have created your private space.")
+        page.goto(f"{ORIGIN}/spaces/new/business")
+        page.get_by_label("an association").check()
+        page.get_by_label("Title of the business space").fill("Choir")
+        page.get_by_label("Company name").fill("Choir of Millbrook")
+        page.get_by_role("button", name="Confirm").click()
+        expect(page.get_by_role("status")).to_contain_text(
+            "You have successfully created a business space on Millbrook."
+        )
+        page.reload()
+        expect(page.get_by_role("status")).to_have_count(0)
+
+        page.get_by_role("button", name="Français").click()
+        expect(page.locator("html")).to_have_attribute("lang", "fr")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Choir")
+        page.get_by_role("button", name="English").click()
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("link", name="Log in").first).to_be_visible()
+        logs_in(page, number, scripts=scripts)
+        expect(page).to_have_url(re.compile(f"{ORIGIN}/spaces/[0-9A-Z]+"))
+
+
+def test_a_card_that_is_not_there_is_told_so(street: Street) -> None:
+    """TOK-14: who has no certificate to present is told so on the cards' origin, and led back."""
+    with street.visit() as page:
+        page.goto(f"{ORIGIN}/login")
+        page.get_by_role("button", name="Continue with the card or stick").click()
+        expect(page).to_have_url(re.compile(CARDS))
+        expect(page.get_by_role("heading", level=1)).to_have_text("No certificate")
+        page.get_by_role("link", name="Begin again").click()
+        expect(page).to_have_url(f"{ORIGIN}/login")
+
+
+def press_to(page: Page, name: str, *, most: int = 40) -> None:
+    """Tab until what has the focus is called so; each stop must be seen to have it."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        focused = page.locator(":focus")
+        if not focused.count():
+            continue
+        ring = focused.evaluate(
+            "one => { const s = getComputedStyle(one); return s.outlineStyle + ' ' + s.outlineWidth; }"
+        )
+        assert ring == "solid 3px", (focused.evaluate("one => one.outerHTML"), ring)
+        label = focused.evaluate("one => (one.labels?.[0] ?? one).textContent.trim()")
+        if label.startswith(name):
+            return
+    raise AssertionError(f"{name!r} is not reached by Tab")
+
+
+def test_one_flow_by_keyboard_alone(street: Street) -> None:
+    """UI-01: logged in, terms accepted and a business space made without a mouse; each stop has its ring."""
+    number = street.product("Kay", "Board")
+    with street.visit() as page:
+        page.goto(ORIGIN)
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Go to the content")).to_be_focused()
+        press_to(page, "Log in")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ORIGIN}/login")
+        press_to(page, "Product number")
+        page.keyboard.type(number)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{WINDOW}/login*")
+        page.keyboard.press("Tab")
+        page.keyboard.type(CODE)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ORIGIN}/register")
+        press_to(page, "E-mail address")
+        page.keyboard.type("kay@example.org")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ORIGIN}/terms")
+        press_to(page, "I have read")
+        page.keyboard.press("Space")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ORIGIN}/spaces")
+        press_to(page, "Create a business space")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ORIGIN}/spaces/new/business")
+        press_to(page, "a legal person")
+        page.keyboard.press("ArrowDown")
+        press_to(page, "Title of the business space")
+        page.keyboard.type("Keys")
+        press_to(page, "Company name")
+        page.keyboard.type("Keys and Locks")
+        press_to(page, "Confirm")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Keys")
+        press_to(page, "Keys")  # the menu of spaces
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="Manage my spaces")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("link", name="Manage my spaces")).not_to_be_visible()
+        expect(page.locator("summary")).to_be_focused()
+
+
+def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> None:
+    """TOK-12: a script warns more than 20 seconds ahead; without one the page has printed the time."""
+    with street.visit(town.ada) as page:
+        page.clock.install()
+        page.goto(f"{ORIGIN}/account")
+        line = page.locator("#session-end")
+        expect(line).to_contain_text("10:15")
+        page.clock.fast_forward(14 * 60 * 1000)
+        expect(line).to_contain_text("10:15")
+        page.clock.fast_forward(15 * 1000)
+        expect(line).to_have_attribute("role", "alert")
+        expect(line).to_contain_text("less than a minute")
