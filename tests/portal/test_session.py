@@ -215,12 +215,14 @@ def test_a_removed_product_s_sessions_end(place: Place) -> None:
     ada.post("/account/products", page="/account/products/new")
     stick.logs_in(product=other)
     assert in_session(stick)
+    cookie = stick.http.cookies[SESSION_COOKIE]
     second = re.findall(r"/account/products/([0-9a-f]{32})/remove", ada.get("/account").text)[1]
     ada.post(f"/account/products/{second}/remove")
     assert not in_session(stick)
     assert in_session(ada)
     ada.proves(other, "ada-2")
     assert ada.post("/account/products", page="/account/products/new").status_code == 303
+    stick.http.cookies.set(SESSION_COOKIE, cookie, domain="portal.test", path="/")
     assert not in_session(stick)
 
 
@@ -257,7 +259,6 @@ def test_a_session_ends_after_a_quarter_of_an_hour_of_rest(place: Place) -> None
         SetClock.later(15 * 60 - 10)
         assert in_session(ada)
     SetClock.later(15 * 60)
-    assert not in_session(ada)
     assert not in_session(ada)
 
 
