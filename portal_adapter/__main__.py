@@ -7,6 +7,7 @@ from pathlib import Path
 
 from portal_adapter.cli import audit, check, mail, nominate, serve, sharing, space, user, window
 from portal_adapter.refusal import Refusal
+from portal_adapter.serving import ListenError
 from portal_adapter.settings import SettingsError
 from portal_adapter.store.database import StoreError
 
@@ -40,7 +41,7 @@ def main() -> None:
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(EX_CONFIG)
-    except StoreError as error:
+    except (StoreError, ListenError) as error:
         print(f"paraph-portal: {error}", file=sys.stderr)
         sys.exit(EX_UNAVAILABLE)
     except Refusal as refusal:

@@ -43,18 +43,18 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_S, transport.close)
+        self._late = self.loop.call_later(HEAD_S, transport.abort)  # a polite end would wait for the other side
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.send_400_response("Request headers are too long.")
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._late is None:
-            self._late = self.loop.call_later(HEAD_S, self.transport.close)
+            self._late = self.loop.call_later(HEAD_S, self.transport.abort)
         tls = self.transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.scope["state"]["peer_certificate"] = certificate
@@ -81,10 +81,15 @@ class _Protocol(HttpToolsProtocol):
             self._late = None
 
 
-class _Listening:
-    """`async with` listens in the block; raises OSError where it cannot."""
+class ListenError(Exception):
+    """The address or socket cannot be listened on; the message names it."""
 
-    def __init__(self, app: Any, **tls: Any) -> None:
+
+class _Listening:
+    """`async with` listens in the block; raises `ListenError`. `where` is for people."""
+
+    def __init__(self, app: Any, where: str, **tls: Any) -> None:
+        self._where = where
         self._config = uvicorn.Config(
             app, http=_Protocol, loop="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             date_header=False, limit_concurrency=CONNECTIONS_MAX, timeout_keep_alive=KEEP_ALIVE_S,
@@ -99,9 +104,15 @@ class _Listening:
     async def __aenter__(self) -> Self:
         server = self._server
         server.lifespan = self._config.lifespan_class(self._config)
-        server.servers = [
-            await self._listen(lambda: _Protocol(config=self._config, server_state=server.server_state, app_state={}))  # type: ignore[list-item]
-        ]
+
+        def protocol() -> asyncio.Protocol:
+            return _Protocol(config=self._config, server_state=server.server_state, app_state={})
+
+        try:
+            listening: Any = await self._listen(protocol)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {self._where}: {error.strerror or error}") from None
+        server.servers = [listening]
         server.started = True
         self._ticking = asyncio.create_task(server.main_loop(), name="http listener")
         return self
@@ -117,17 +128,17 @@ class _Listening:
 class Server(_Listening):
     def __init__(self, app: Any, listener: Listener, *, client_ca: Path | None = None) -> None:
         super().__init__(
-            app, ssl_certfile=listener.certificate, ssl_keyfile=listener.key,
+            app, listener.address, ssl_certfile=listener.certificate, ssl_keyfile=listener.key,
             ssl_ca_certs=None if client_ca is None else str(client_ca),
             ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_OPTIONAL,
         )  # fmt: skip
         assert self._config.ssl is not None
         self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         host, _, port = listener.address.rpartition(":")
-        self._where = host.strip("[]"), int(port)
+        self._address = host.strip("[]"), int(port)
 
     async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
-        host, port = self._where
+        host, port = self._address
         return await asyncio.get_running_loop().create_server(
             protocol, host, port, ssl=self._config.ssl, ssl_handshake_timeout=HANDSHAKE_S
         )
@@ -137,7 +148,7 @@ class BehindFront(_Listening):
     """The socket's mode is 0660: the front is in our group, or alone in its directory's."""
 
     def __init__(self, app: Any, front: Front) -> None:
-        super().__init__(Fronted(app, front.header))
+        super().__init__(Fronted(app, front.header), str(front.socket))
         self._path = front.socket
 
     async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:

@@ -17,6 +17,7 @@ COMMANDS = (
     "credential",
     "subject",
     "otp",
+    "clock",
     "tokens",
     "audit",
     "backup",

@@ -28,7 +28,7 @@ from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches
 from signer.chain import Kind
-from signer.clock import Clock, Steady, rfc3339
+from signer.clock import Clock, rfc3339
 from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.consent import Consent
@@ -45,6 +45,7 @@ from signer.policy import Policy
 from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.spool import Holdings, Spool
+from signer.steady import Steady
 from signer.store import reading
 from signer.transaction import transactions
 from signer.v1 import signing_pb2 as pb

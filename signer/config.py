@@ -75,7 +75,7 @@ ROLES: dict[str, frozenset[str]] = {
             "DrainToken",
             "ResumeToken",
             *("RegisterCredential", "SetCredentialState", "EnrolSubject", "SuspendSubject", "UnlockSubject"),
-            "ListSubjects",
+            *("ListSubjects", "ConfirmClock"),
         }
     ),
 }

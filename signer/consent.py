@@ -21,7 +21,7 @@ from pool import PinRefused, Unavailable
 from signer import authorisation, guesses, otp, pending, roll, subject
 from signer.batch import Allowed, Ask
 from signer.chain import Kind
-from signer.clock import Steady, rfc3339
+from signer.clock import rfc3339
 from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
@@ -32,15 +32,15 @@ from signer.given import Given
 from signer.ledger import Ledger
 from signer.message import Language, Template, compose
 from signer.notify import Outbox
-from signer.proof import SENT_S, Proof
+from signer.proof import SENT_S, Proof, WrongCode
 from signer.queued import OutboxFull
+from signer.steady import Steady
 from signer.store import sent_codes
 from signer.subject import Subject
 from signer.transaction import transactions
 
 log = logging.getLogger("signer.consent")
 
-CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
 PIN_SENT = frozenset({"PIN_INCORRECT", "PIN_UNCLEAR", "PIN_LOCKED"})  # it was, and the token did not take it
 REFUSED_MAX = 30  # rows of the ledger a minute, of one source: what somebody tries for hours must not fill the disk
 LOOK_S = 30.0  # for enrolments that begin, and what is to be forgotten
@@ -231,9 +231,11 @@ class Consent:
         def begin(connection: Connection) -> float:
             where = (contact.kind, contact.address)
             old, begins = subject.enrol(connection, name, where, language, factor, now, self._wait_s)
-            if old is not None:
+            if old is not None and (old.code or begins > now):
                 ends = begins + subject.ENROLMENT_S
                 self._tell(connection, old, Template.ENROLMENT_REVOKED, ends, begins=_time(begins))
+            elif old is not None:  # nobody was enrolled there, so that nothing waits
+                self._tell(connection, old, Template.ENROLMENT_MOVED, now + subject.ENROLMENT_S)
             return begins
 
         is_known = await self._do(lambda connection: subject.read(connection, name)) is not None
@@ -392,10 +394,10 @@ class Consent:
         if await self._do(begin):
             self._happened(name, "an enrolment code was sent", "")
 
-    async def confirm_clock(self) -> None:
+    async def confirm_clock(self, who: str) -> float:
         """
-        An operator has looked at the system's clock. Had it jumped, what is open ends: by the time that it is now, some of
-        it would live longer than it was to, or once more.
+        An operator has looked at the system's clock; answers by how many seconds it had been set. Had it jumped, what is
+        open ends: by the time that it is now, some of it would live longer than it was to, or once more. Raises `Refusal`.
         """
 
         def end_all(connection: Connection) -> None:
@@ -403,9 +405,16 @@ class Consent:
                 table.end_all(connection)
             connection.execute(delete(sent_codes))
 
-        if abs(self._steady.jump_s) > CLOCK_JUMP_S:
+        what = f"the system's clock is confirmed, set by {self._steady.jump_s:+.0f} s"
+        await self._ledger.note(Kind.REGISTER, {"what": what, "who": who})
+        if not self._steady.is_safe:
             await self._do(end_all)
-        self._steady.confirm()
+        try:
+            step_s = await asyncio.to_thread(self._steady.confirm)
+        except OSError as error:
+            raise Refusal("STORE_BUSY", f"the state directory: {error.strerror}") from None
+        log.warning("the system's clock is confirmed by %s: it had been set by %+.1f s", who, step_s)
+        return step_s
 
     # ---- the proof
 
@@ -416,14 +425,14 @@ class Consent:
         except Refusal as refusal:
             self._refused(refusal, credential.subject, credential.name, given.source)
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes
-                if refusal.reason.startswith("OTP_") and refusal.reason != "OTP_LOCKED":
-                    await self._tell_if_locked(credential.subject, given.source)
+                if isinstance(refusal, WrongCode):
+                    await self._tell_if_locked(credential.subject, given.source, refusal.number)
             raise
 
-    async def _tell_if_locked(self, name: str, source: str) -> None:
-        """After the last attempt; those that are refused afterwards are not counted, so it is told once. Raises `Refusal`."""
+    async def _tell_if_locked(self, name: str, source: str, number: int) -> None:
+        """Once for each lock: by the attempt that was the last one. Raises `Refusal`."""
         now = self._steady.now()
-        until = await self._do(lambda connection: guesses.locked_until(connection, name, now))
+        until = await self._do(lambda connection: guesses.lock_by(connection, name, number, now))
         if until is None:
             return
         self._happened(name, f"locked until {_text(until)}", source)
@@ -444,7 +453,7 @@ class Consent:
     # ---- what is shared
 
     def _check_clock(self) -> None:
-        if abs(self._steady.jump_s) > CLOCK_JUMP_S:
+        if not self._steady.is_safe:
             raise Refusal("CLOCK_UNSAFE", f"by {self._steady.jump_s:+.0f} s")
 
     async def _announced(self, name: str, what: str, who: str) -> None:

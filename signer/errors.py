@@ -81,7 +81,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CREDENTIAL_INVALID": (Code.INVALID_ARGUMENT, "The credential cannot be stored."),
     "CLOCK_UNSAFE": (
         Code.FAILED_PRECONDITION,
-        "The system's clock has jumped, so nothing new is authorised; the operator confirms it with a reload.",
+        "The system's clock was set, so nothing new is authorised until an operator has confirmed it.",
     ),
     "REQUEST_ID_INVALID": (Code.INVALID_ARGUMENT, "request_id is a UUID in its usual form."),
     "OUTPUT_MISSING": (Code.INVALID_ARGUMENT, "Name the output: RAW, CADES_B_B or PADES_B_B."),

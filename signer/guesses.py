@@ -54,6 +54,15 @@ def right(connection: Connection, number: int) -> None:
     connection.execute(delete(guesses).where(guesses.c.id == number))
 
 
+def lock_by(connection: Connection, subject: str, number: int, now: float) -> float | None:
+    """
+    Until when a subject is locked, if this attempt was the one that used up the last of hers: of several at one moment it
+    is the one that was counted last. None otherwise.
+    """
+    newest = connection.execute(select(func.max(guesses.c.id)).where(guesses.c.subject == subject)).scalar_one()
+    return locked_until(connection, subject, now) if newest == number else None
+
+
 def locked_until(connection: Connection, subject: str, now: float) -> float | None:
     """When a subject that has just used up its attempts has another; None while it has one."""
     try:

@@ -35,6 +35,7 @@ class Template(StrEnum):
     CONFIRM_CODE = "confirm-code"  # code, until; the first one-time code, that completes an enrolment
     ENROLMENT_CODE = "enrolment-code"  # code, until
     ENROLMENT_REVOKED = "enrolment-revoked"  # begins; to the contact that it had before
+    ENROLMENT_MOVED = "enrolment-moved"  # nothing; to the contact that it had before, where it was not completed
     SUSPENDED = "suspended"  # since
     LOCKED = "locked"  # until
 
@@ -267,6 +268,26 @@ Votre inscription actuelle n'est plus valable.
 La nouvelle commence le {begins}.
 
 Si ce n'était pas vous, prévenez {tell} avant cette date :
+la demande peut être arrêtée.
+""",
+    ),
+    (Template.ENROLMENT_MOVED, Language.EN): (
+        "Your enrolment goes to another address",
+        """\
+Somebody has asked that you be enrolled for signing at another address.
+A code that was sent to this one is no longer valid.
+
+If this was not you, tell {tell} at once:
+they can stop it.
+""",
+    ),
+    (Template.ENROLMENT_MOVED, Language.FR): (
+        "Votre inscription change d'adresse",
+        """\
+Quelqu'un a demandé que vous soyez inscrit pour signer à une autre adresse.
+Un code envoyé à celle-ci n'est plus valable.
+
+Si ce n'était pas vous, prévenez {tell} sans attendre :
 la demande peut être arrêtée.
 """,
     ),

@@ -159,6 +159,9 @@ class OperatorService:
         await self._people().unlock(request.subject, call.caller.name)
         return pb.UnlockSubjectResponse()
 
+    async def confirm_clock(self, _request: Any, call: Call) -> Any:
+        return pb.ConfirmClockResponse(step_s=await self._people().confirm_clock(call.caller.name))
+
     def _people(self) -> Consent:
         if self._consent is None:
             raise Refusal("PEOPLE_NOT_SERVED")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import NoReturn
 from sqlalchemy import Engine
 
 from signer.batch import Ask
-from signer.clock import Steady
 from signer.code import Codes
 from signer.config import ConfigError, People
 from signer.consent import Consent
@@ -21,6 +21,9 @@ from signer.ledger import Ledger
 from signer.mail import MailServer, Tls
 from signer.notify import Outbox
 from signer.otp import Seeds
+from signer.steady import ADVICE, KEEP_S, Steady
+
+log = logging.getLogger("signer.people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,32 @@ async def served(
         )  # fmt: skip
         await consent.look_around()
         looking = asyncio.create_task(consent.keep_looking_around(), name="people")
+        keeping = asyncio.create_task(_keep_time(steady), name="the time")
         try:
             yield Served(consent, outbox)
         finally:
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(looking, keeping, return_exceptions=True)
+            await _written(steady)
+
+
+async def _keep_time(steady: Steady) -> None:
+    """Write down what the time is, and say once of each step of the system's clock what is to be done."""
+    was_safe = True
+    while True:
+        if was_safe and not steady.is_safe:
+            log.error("the system's clock was set by %+.0f s, %s", steady.jump_s, ADVICE)
+        was_safe = steady.is_safe
+        await _written(steady)
+        await asyncio.sleep(KEEP_S)
+
+
+async def _written(steady: Steady) -> None:
+    try:
+        await asyncio.to_thread(steady.keep)
+    except OSError as error:
+        log.error("what the time is cannot be written down, and a restart would forget it: %s", error)  # noqa: TRY400
 
 
 def mail_server(config: People) -> MailServer | None:

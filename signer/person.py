@@ -63,6 +63,12 @@ async def complete_enrolment(client: Client, enrolment: str, code: str, otp: str
     await called(client.signing.CompleteEnrolment(request, timeout=CALL_S))
 
 
+async def confirm_clock(client: Client) -> float:
+    """An operator's: the daemon's system clock is right; by how many seconds it had been set."""
+    answer = await called(client.operator.ConfirmClock(op.ConfirmClockRequest(), timeout=CALL_S))
+    return float(answer.step_s)
+
+
 async def enrol(client: Client, subject: str, kind: str, contact: str, *, factor: str, language: str) -> str:
     """An operator's: when the enrolment code is sent (RFC 3339)."""
     request = op.EnrolSubjectRequest(

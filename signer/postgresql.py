@@ -30,6 +30,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from signer.chain import GENESIS, Row
 from signer.database import RawRow, Reader, StoreError
+from signer.durable import put
 from signer.entry import Entry, Failed, Taken
 from signer.writer import RETRY_S
 
@@ -361,7 +362,7 @@ class PostgresqlPast:
             found = self._file.read_text()
         except FileNotFoundError:
             found = uuid.uuid4().hex
-            _put(self._file, found)
+            put(self._file, found.encode())
         if re.fullmatch("[0-9a-f]{32}", found) is None:
             raise StoreError(f"{self._file} holds no id of a ledger: put it back from a backup")
         return found
@@ -383,22 +384,6 @@ class PostgresqlPast:
 
     def close(self) -> None:
         self._db.close()
-
-
-def _put(file: Path, text: str) -> None:
-    """Whole and on the disk, or not at all: with another id the daemon would begin another chain."""
-    new = file.with_suffix(".new")
-    with new.open("w") as opened:
-        new.chmod(0o600)
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.rename(file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:

@@ -15,12 +15,12 @@ from typing import TypeVar
 from sqlalchemy import Connection, delete, func, insert, select
 
 from signer import guesses, otp, subject
-from signer.clock import Steady
 from signer.code import Codes, CodesError
 from signer.credential import Credential
 from signer.errors import Refusal
 from signer.gate import FACTORS, Factor
 from signer.given import Given
+from signer.steady import Steady
 from signer.store import sent_codes
 from signer.subject import Subject
 from signer.transaction import Transact
@@ -30,6 +30,14 @@ SENT_PAUSE_S = 30.0  # between two for one thing: a person who asks twice is sti
 SENT_MAX = 5  # that are good at one time, each for another thing: nobody's asking makes another one's code worthless
 
 T = TypeVar("T")
+
+
+class WrongCode(Refusal):
+    """A code or one-time code was wrong, and the attempt of this number stays counted."""
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
 class Proof:
@@ -60,7 +68,7 @@ class Proof:
             lambda connection: self._verdict(connection, person.name, kind, given.otp, binding, now, number, is_right)
         )
         if reason:
-            raise Refusal(reason)
+            raise WrongCode(reason, number)
         return person
 
     def _verdict(

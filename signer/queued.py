@@ -110,7 +110,7 @@ class Queue:
     def __init__(self, engine: Engine, key: bytes, clock: Clock) -> None:
         self._engine = engine
         self._cipher = Cipher(key)
-        self._tag_key = HKDF(hashes.SHA256(), KEY_BYTES, None, b"paraph outbox contact 1").derive(key)
+        self._tag_key = _tag_key(key)
         self._clock = clock
 
     def now(self) -> int:
@@ -118,7 +118,7 @@ class Queue:
 
     def add(self, connection: Connection, contact: Contact, message: Message, expires: datetime) -> str:
         """A row more in the caller's transaction; answers its id, a UUID. Raises `OutboxFull`."""
-        tag = hmac.digest(self._tag_key, f"{contact.kind} {contact.address}".encode(), "sha256")
+        tag = _tag(self._tag_key, contact.kind, contact.address)
         waiting = select(func.count()).where(outbox.c.state == State.QUEUED)
         if connection.execute(waiting.where(outbox.c.contact == tag)).scalar_one() >= CONTACT_ROWS_MAX:
             raise OutboxFull(
@@ -185,6 +185,31 @@ class Queue:
         erased = {} if what.state is State.QUEUED else _ERASED
         with self._engine.begin() as connection:
             connection.execute(change.values(state=what.state, next=what.next, error=what.error, **erased))
+
+
+def rekey(connection: Connection, old: bytes, new: bytes) -> int:
+    """Seal what waits with another key; answers how many. Raises `RowUnreadable`, and then nothing is to be changed."""
+    before, after, tag_key = Cipher(old), Cipher(new), _tag_key(new)
+    waiting = connection.execute(select(outbox).where(outbox.c.state == State.QUEUED)).all()
+    for row in waiting:
+        context = _context(row.id, row.kind, row.template, row.created, row.expires)
+        try:
+            address, body = before.open(context, _ADDRESS, row.address), before.open(context, _BODY, row.body)
+        except Unreadable:
+            raise RowUnreadable(f"the message {row.id} waits, and was not sealed with the old key") from None
+        values = {"address": after.seal(context, _ADDRESS, address), "body": after.seal(context, _BODY, body)}
+        values["contact"] = _tag(tag_key, row.kind, address)
+        connection.execute(update(outbox).where(outbox.c.id == row.id).values(**values))
+    return len(waiting)
+
+
+def _tag_key(key: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), KEY_BYTES, None, b"paraph outbox contact 1").derive(key)
+
+
+def _tag(tag_key: bytes, kind: str, address: str) -> bytes:
+    """By which what waits for one contact is counted."""
+    return hmac.digest(tag_key, f"{kind} {address}".encode(), "sha256")
 
 
 def _give_up_old(connection: Connection, now: int, ours: Collection[str]) -> int:

@@ -24,14 +24,14 @@ from grpc_health.v1._async import HealthServicer
 from pool import Key, Pool, TokenConfig, TokenView
 from pool.reader import ReaderError, look
 from pool.token import IN_USE, State
-from signer import books, checkpoint_key, group, revocation
+from signer import books, checkpoint_key, group, revocation, steady
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
 from signer.assembly import Assembly
 from signer.batch import Batches
 from signer.chain import Kind
-from signer.clock import Clock, Steady
+from signer.clock import Clock
 from signer.config import Config, ConfigError
 from signer.consent import Consent
 from signer.consenting import ConsentService
@@ -53,6 +53,7 @@ from signer.register import Register
 from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
+from signer.steady import Steady
 from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 
@@ -73,7 +74,6 @@ class Daemon:
         self._config = config
         self._policy = Policy.of(config)
         self._clock = Clock()
-        self._steady = Steady(self._clock)
         self._consent: Consent | None = None  # where the configuration serves people
         self._credentials: Mapping[str, Credential] = {}
         self._admission = Admission()
@@ -93,6 +93,7 @@ class Daemon:
             self._descriptors = _descriptors()
             self._engine = await asyncio.to_thread(open_store, where(self._config))
             stack.callback(self._engine.dispose)
+            self._steady = Steady(self._clock, state / steady.FILE)
             self._credentials = rows.read(self._engine)
             self._checkpoint_key = checkpoint_key.of(self._config.ledger, lambda: self._pool)
             checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
@@ -189,6 +190,11 @@ class Daemon:
             serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
             self._consent, outbox = serving.consent, serving.outbox
             metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
+            metrics.gauge(
+                "paraph_clock_step_seconds",
+                "How far the system's clock was set since an operator confirmed it.",
+                lambda: self._steady.jump_s,
+            )
             metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
@@ -301,13 +307,13 @@ class Daemon:
         credentials = await self._read_credentials()
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
         group.check(new.group, credentials)
-        if self._consent is not None:
-            await self._consent.confirm_clock()  # whoever reloads has looked at the machine
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
         self._use(credentials)
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
+        if self._consent is not None and not self._steady.is_safe:
+            log.warning("the system's clock was set by %+.0f s, %s", self._steady.jump_s, steady.ADVICE)
 
     async def _read_credentials(self) -> dict[str, Credential]:
         """As they are stored now. One that did not change keeps its templates, which took milliseconds to make."""

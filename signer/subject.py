@@ -74,13 +74,14 @@ def enrol(
     wait_s: float,
 ) -> tuple[Subject | None, float]:
     """
-    Begin an enrolment; answers whom it takes something from, as she was, None where nobody, and when it begins.
+    Begin an enrolment; answers who is to be told of it, as she was before, None where nobody, and when it begins. That is
+    whom it takes something from, or whose contact it replaces, although nothing was completed there.
 
     Who was enrolled before waits, from the moment that this contact was first named: to ask once more does not shorten
     it, and another contact waits anew. Who never was has nothing to lose.
     """
     old = read(connection, name)
-    begins, is_again, is_replaced = now, False, False
+    begins, is_again, is_replaced, is_moved = now, False, False, False
     values = {
         "state": State.PENDING.value,
         "contact_kind": contact[0],
@@ -96,7 +97,8 @@ def enrol(
     else:
         open_ = connection.execute(select(enrolments).where(enrolments.c.subject == name)).one_or_none()
         is_again = bool(old.code) or (open_ is not None and bool(open_.is_again))
-        is_replaced = is_again and (bool(old.code) or (old.contact_kind, old.contact) != contact)
+        is_moved = (old.contact_kind, old.contact) != contact
+        is_replaced = is_again and (bool(old.code) or is_moved)
         if is_replaced:
             begins = now + wait_s
         elif open_ is not None:
@@ -109,7 +111,7 @@ def enrol(
             factor=factor.value, seed=b"", is_sent=0, is_again=int(is_again),
         )
     )  # fmt: skip
-    return old if is_replaced else None, begins
+    return old if is_replaced or is_moved else None, begins
 
 
 def due(connection: Connection, now: float) -> list[str]:

@@ -3,11 +3,10 @@
 import argparse
 import json
 
-from portal_adapter.cli.operator import name
+from portal_adapter.cli.operator import name, opened, when
 from portal_adapter.clock import Clock
 from portal_adapter.domain import nomination
-from portal_adapter.settings import load
-from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.store.database import reading, writing
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,23 +20,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = load(options.config)
-    engine = open_database(settings.portal.state, settings.portal.database)
-    now = Clock().now()
-    try:
+    with opened(options) as engine:
         if options.action == "list":
             with reading(engine) as connection:
                 found = nomination.listed(connection)
-            lines = [f"{one['serial']}  by {one['operator']}" for one in found]
+            lines = [f"{one['serial']}  {when(one['noted'])}  by {one['operator']}" for one in found]
             print(json.dumps(found, ensure_ascii=False, indent=2) if options.json else "\n".join(lines))
             return 0
+        change = nomination.add if options.action == "add" else nomination.remove
         with writing(engine) as connection:
-            if options.action == "add":
-                serial = nomination.add(connection, now, name(), options.serial)
-            else:
-                serial = nomination.remove(connection, now, name(), options.serial)
-        done = {"serial": serial, "nominated": options.action == "add"}
-        print(json.dumps(done) if options.json else f"{serial}: {'nominated' if done['nominated'] else 'removed'}")
-    finally:
-        engine.dispose()
+            serial = change(connection, Clock().now(), name(), options.serial)
+    done = {"serial": serial, "nominated": options.action == "add"}
+    print(json.dumps(done) if options.json else f"{serial}: {'nominated' if done['nominated'] else 'removed'}")
     return 0

@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from portal_adapter.cli.operator import name
+from portal_adapter.cli.operator import name, opened
 from portal_adapter.clock import Clock
 from portal_adapter.domain import oversight, team
 from portal_adapter.domain.ids import shown
 from portal_adapter.settings import load
-from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.store.database import reading, writing
 
 _SHOWN = (
     "identifier", "kind", "title", "company", "registration", "state", "certification", "certified", "certified_by",
@@ -39,10 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = load(options.config)
-    engine = open_database(settings.portal.state, settings.portal.database)
-    now = Clock().now()
-    try:
+    with opened(options) as engine:
         if options.action == "list":
             with reading(engine) as connection:
                 spaces = [{name: one[name] for name in _SHOWN} for one in oversight.listed(connection)]
@@ -54,19 +51,17 @@ def run(options: argparse.Namespace) -> int:
             people = [{name: one[name] for name in ("account", "role", "given", "family", "email")} for one in members]
             _print(options, people, ["  ".join(map(str, one.values())) for one in people])
         elif options.action == "appoint":
+            business = load(options.config).business
             with writing(engine) as connection:
-                oversight.appoint(connection, now, name(), options.identifier, options.member, settings.business)
+                oversight.appoint(connection, Clock().now(), name(), options.identifier, options.member, business)
             done = {"identifier": options.identifier, "member": options.member, "role": "administrator"}
             _print(options, done, [f"{options.member}: administrator of {options.identifier}"])
         else:
             with writing(engine) as connection:
-                state = oversight.fire(connection, now, name(), options.identifier, options.action)
+                state = oversight.fire(connection, Clock().now(), name(), options.identifier, options.action)
             column = oversight.EVENTS[options.action].column
-            _print(
-                options, {"identifier": options.identifier, column: state}, [f"{options.identifier}: {column} {state}"]
-            )
-    finally:
-        engine.dispose()
+            done = {"identifier": options.identifier, column: state}
+            _print(options, done, [f"{options.identifier}: {column} {state}"])
     return 0
 
 

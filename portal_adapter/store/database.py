@@ -14,9 +14,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 BUSY_S = 5.0  # for SQLite's lock; a write takes milliseconds
+_UPGRADE_KEY = 0x7061726170680000  # any number that nobody else locks: 'paraph'
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -42,7 +43,11 @@ def open_database(state: Path, url: str | None) -> Engine:
         )
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
-    upgrade(engine)
+    try:
+        upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -79,6 +84,10 @@ def upgrade(engine: Engine) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     script = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        if (
+            connection.dialect.name == "postgresql"
+        ):  # instances that start together take their turns, as SQLite's lock has it
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_KEY})
         current = MigrationContext.configure(connection).get_current_revision()
         known = {one.revision for one in script.walk_revisions()}
         if current is not None and current not in known:

@@ -40,6 +40,7 @@ from portal_adapter.language import Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
+from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
@@ -57,7 +58,6 @@ QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4
 FILES_MAX = 1
 POSTED_S = 8 * 3600  # as long as a session may be
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
-QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate of 3 KiB comes back from the window in one
 _YEAR_S = 365 * 86400
 _OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
@@ -95,6 +95,17 @@ class _Visit:
         self.address = request.client.host if request.client else ""
 
     async def answer(self) -> Response:
+        try:
+            response = await self._answered()
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
+            response = self._failed(error)
+        if self.fresh_visitor:
+            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
+        return response
+
+    async def _answered(self) -> Response:
         with ExitStack() as stack:
             try:
                 if self.route.upload is not None:
@@ -105,8 +116,6 @@ class _Visit:
                     await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
-            except ClientDisconnect:
-                return Response(status_code=400)
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))
             except IntegrityError:  # a unique key has settled a race: the other one won
@@ -116,10 +125,6 @@ class _Visit:
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 away = Refusal("signer-unavailable", "Please try again in a moment.")
                 response = await self._in_thread(partial(self._refused, away))
-            except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
-                response = self._failed(error)
-        if self.fresh_visitor:
-            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -309,9 +314,12 @@ class _Visit:
     def _page(self, template: str, data: Mapping[str, Any], status: int, path: str) -> Response:
         """`path` is where the reader comes back to when she has chosen another language."""
         notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
+        shown = self.route.method == "GET" and status == 200
+        origin, query = self.services.settings.portal.origin, self.request.query_params
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
+            aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if notice:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from portal_adapter.web.route import Route
-from portal_adapter.web.views import account, files, home, information, invitations, login, spaces, team
+from portal_adapter.web.views import account, files, home, information, invitations, login, spaces, team, topics
 
 _PARTS = (
     home,
+    topics,
     login,
     account,
     spaces,

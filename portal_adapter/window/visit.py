@@ -32,7 +32,7 @@ class Visit:
     def __init__(self, services: "Services", request: Request) -> None:
         self.services, self.request = services, request
         self.query = request.query_params
-        self.address = request.client.host if request.client else ""
+        self.address = request.client.host.partition("%")[0] if request.client else ""  # without IPv6's zone
         self.now = time.monotonic()
         self.form: Mapping[str, str] = {}
         self.browser = request.cookies.get(COOKIE, "")[:128]

@@ -1,4 +1,4 @@
-"""paraph otp: the key that seeds are encrypted with: made, and changed."""
+"""paraph otp: the key that seeds, and messages that wait, are encrypted with: made, and changed."""
 
 import argparse
 import os
@@ -22,7 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     key = actions.add_parser("key", help="make a key: 32 random bytes in a file of mode 0400")
     key.add_argument("file", metavar="FILE", type=Path)
     rekey = actions.add_parser(
-        "rekey", help="encrypt all seeds with the configured key, which are encrypted with an older one; daemon stopped"
+        "rekey",
+        help="encrypt all seeds, and messages that wait, with the configured key instead of an older one; daemon stopped",
     )
     rekey.add_argument("old", metavar="OLD-KEY-FILE", type=Path)
     rekey.add_argument("--config", type=Path, default=Path("/etc/paraph/paraph.toml"), help="(default: %(default)s)")
@@ -52,6 +53,7 @@ def _rekey(options: argparse.Namespace) -> int:
     from signer.database import StoreError
     from signer.exclusive import AlreadyRunning
     from signer.otp import SeedError
+    from signer.queued import RowUnreadable
 
     try:
         config = configs.load(options.config)
@@ -66,17 +68,17 @@ def _rekey(options: argparse.Namespace) -> int:
         print(f"paraph otp: {options.old}: {error.strerror}", file=sys.stderr)
         return FAILED
     try:
-        count = _changed(config, old, new)
-    except (AlreadyRunning, StoreError, SeedError, ValueError) as error:
+        seeds, messages = _changed(config, old, new)
+    except (AlreadyRunning, StoreError, SeedError, RowUnreadable, ValueError) as error:
         print(f"paraph otp: {error}; nothing was changed", file=sys.stderr)
         return FAILED
-    print(f"{count} seeds are encrypted with the configured key now")
+    print(f"encrypted with the configured key now: seeds {seeds}, messages that wait {messages}")
     return OK
 
 
-def _changed(config: "Config", old: bytes, new: bytes) -> int:
-    """All in one transaction; answers how many."""
-    from signer import subject
+def _changed(config: "Config", old: bytes, new: bytes) -> tuple[int, int]:
+    """All in one transaction; answers how many seeds and messages."""
+    from signer import queued, subject
     from signer.database import where
     from signer.exclusive import hold_state
     from signer.otp import Seeds
@@ -88,6 +90,7 @@ def _changed(config: "Config", old: bytes, new: bytes) -> int:
     try:
         engine = open_store(where(config))
         with engine.begin() as connection:
-            return subject.rekey(connection, before, after)
+            seeds = subject.rekey(connection, before, after)
+            return seeds, queued.rekey(connection, derived(old, "messages"), derived(new, "messages"))
     finally:
         release()

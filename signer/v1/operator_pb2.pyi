@@ -288,6 +288,16 @@ class UnlockSubjectResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ConfirmClockRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ConfirmClockResponse(_message.Message):
+    __slots__ = ("step_s",)
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    step_s: float
+    def __init__(self, step_s: _Optional[float] = ...) -> None: ...
+
 class ListSubjectsRequest(_message.Message):
     __slots__ = ("subject", "after")
     SUBJECT_FIELD_NUMBER: _ClassVar[int]

@@ -99,6 +99,11 @@ class OperatorStub:
                 request_serializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.FromString,
                 _registered_method=True)
+        self.ConfirmClock = channel.unary_unary(
+                '/signer.v1.Operator/ConfirmClock',
+                request_serializer=signer_dot_v1_dot_operator__pb2.ConfirmClockRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_operator__pb2.ConfirmClockResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -168,8 +173,8 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnrolSubject(self, request, context):
-        """Name a person and how she is reached; she gets an enrolment code there. Somebody who is enrolled already loses
-        everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
+        """Name a person and how she is reached; she gets an enrolment code there. A contact that it replaces is told, also where
+        she was never enrolled. Somebody who is enrolled already loses everything at once, the old contact is told, and the new enrolment begins 24 hours later (setting); asked again for
         another contact, it begins 24 hours after that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -192,6 +197,14 @@ class OperatorServicer:
 
     def UnlockSubject(self, request, context):
         """Forget a person's wrong attempts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmClock(self, request, context):
+        """The system's clock was set, and a person has seen that it is right now: people may allow something again. What was
+        open by the time before ends. Nothing else confirms it, a reload or a restart neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,6 +277,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.UnlockSubject,
                     request_deserializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.FromString,
                     response_serializer=signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.SerializeToString,
+            ),
+            'ConfirmClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmClock,
+                    request_deserializer=signer_dot_v1_dot_operator__pb2.ConfirmClockRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_operator__pb2.ConfirmClockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -617,6 +635,33 @@ class Operator:
             '/signer.v1.Operator/UnlockSubject',
             signer_dot_v1_dot_operator__pb2.UnlockSubjectRequest.SerializeToString,
             signer_dot_v1_dot_operator__pb2.UnlockSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Operator/ConfirmClock',
+            signer_dot_v1_dot_operator__pb2.ConfirmClockRequest.SerializeToString,
+            signer_dot_v1_dot_operator__pb2.ConfirmClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,7 +45,7 @@ def healed(pool: Pool) -> None:
 @pytest.mark.parametrize("what", Meaning)
 async def test_an_answer_of_c_sign(what: Meaning, make_pool: MakePool, keys: Keys, shim: Shim) -> None:
     """
-    F6: for each code of the table: the third of six signatures is answered with it. About the request: this item FAILED,
+    F5, F6: for each code of the table: the third of six signatures is answered with it. About the request: this item FAILED,
     and the lane stays. The session is lost: another one signs it, and all of it. It may be signed: INDETERMINATE, and
     never given to a token again. In each case the other five are signed, and the token is READY again.
     """

@@ -309,7 +309,10 @@ async def test_a_hang_in_the_start(
 
 
 async def test_two_hangs_in_the_login_are_enough(own_store: Store, shim: Shim, tmp_path: Path) -> None:
-    """F12, F19: two PINs without an answer: LOCKED, and no third one however often the pool starts again."""
+    """
+    F12, F19: two PINs without an answer: LOCKED, and no third one however often the pool starts again; a person's unlock
+    with the override ends it.
+    """
     own_store.token("card")
     own_store.keys("card", ["P-256"])
     shim.script("C_Login * hang 60")
@@ -554,7 +557,7 @@ async def test_a_wrong_signature_found_at_the_deadline(make_pool: MakePool, keys
     """F14: what the parent finds when it answers early counts as much: withheld, and the token is quarantined."""
     async with make_pool(shim=shim, verify=False) as pool:
         key, spki = pool.key("P-256"), keys["P-256"][1]
-        for _ in range(4):  # a fast lane, of which the parent verifies one in 64 only
+        for _ in range(4):  # a fast lane, of which the parent verifies one in 256 only
             await warm(pool, key, ECDSA)
             await pool.sign(key, ECDSA, digests(500, 10_000, ECDSA))
         number = shim.number("C_Sign")
@@ -619,7 +622,10 @@ async def test_a_mechanism_that_the_token_has_not(make_pool: MakePool, keys: Key
 
 
 async def test_a_device_that_only_fails(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
-    """F6: CKR_DEVICE_ERROR again and again: each asked item INDETERMINATE, then the breaker, and no hammering."""
+    """
+    F6: CKR_DEVICE_ERROR again and again: each asked item INDETERMINATE, then the breaker, TOKEN_FAULT with when to come
+    back, and no hammering; a person's unlock ends it at once. (That a look ends it: F10's breaker, below.)
+    """
     async with make_pool(shim=shim) as pool:
         key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
         shim.script(f"C_Sign * return {CKR_DEVICE_ERROR}")
@@ -708,7 +714,7 @@ async def test_short_deadlines_do_not_cost_a_slow_token_its_lane(make_pool: Make
 
 
 async def test_a_passing_error_is_a_loss_and_not_the_end(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F50: no descriptors, or a disk that is full for a moment: the lane rests and comes up when it is over."""
+    """F50: the daemon itself has no descriptors, or a full disk, for a moment: the lane rests and comes up when it is over."""
     broken = [OSError(24, "Too many open files"), sqlite3.OperationalError("database or disk is full")]
 
     def fail(*_: Any) -> Any:
@@ -750,7 +756,10 @@ async def test_a_breaker_stays_open_while_a_look_cannot_say(
 
 
 async def test_a_hang_in_a_ping(make_pool: MakePool, shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F11: a module that hangs while it is only asked for its token costs the lane, a second after the deadline."""
+    """
+    F11: a module that hangs while it is only asked for its token: what is asked meanwhile is not attempted, and told so at
+    its deadline; the lane is ended within a second after that, and another one comes up.
+    """
     monkeypatch.setattr("pool.attendant.PING_EVERY_S", 0.1)
     async with make_pool(shim=shim) as pool:
         key = pool.key("P-256")
@@ -894,7 +903,7 @@ async def test_lanes_in_a_call_die_with_their_parent(store: Store, shim: Shim, t
 
 
 async def test_a_lane_has_one_group_of_its_own(make_pool: MakePool) -> None:
-    """F13: own session and process group, one thread, nothing inherited but its socket and pages, no way to be traced."""
+    """F13: own session and process group, one thread, nothing inherited but its socket and pages."""
     async with make_pool(lanes=2) as pool:
         for pid in pids(pool):
             assert os.getpgid(pid) == os.getsid(pid) == pid

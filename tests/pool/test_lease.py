@@ -578,7 +578,10 @@ async def test_a_card_that_is_pulled(
 
 
 async def test_another_card_in_its_place(make_personal: MakePersonal, people: Store, shim: Shim) -> None:
-    """F3: it was changed for another of the same label while the lane waited: CHANGED, and the PIN is not sent to it."""
+    """
+    F3: what it shows when a person comes is not what it showed when its lane was opened: TOKEN_CHANGED, and no PIN is sent;
+    a look then says what it is.
+    """
     async with make_personal() as pool:
         # SoftHSM does not see a card change hands: so what was seen at the opening is made another's.
         vars(vars(pool)["_personal_lanes"][0])["_opened"]["serial"] = "0001"

@@ -80,7 +80,7 @@ def disk(tmp_path: Path) -> Path:
 async def test_a_wrong_pin(make_personal: MakePersonal, shim: Shim, disk: Path, lies: bool) -> None:
     """
     F15: one wrong PIN: PIN_INCORRECT, with the tries that are left where the token's flags agree with our count, else
-    unknown; sent once, by a process that is gone afterwards with the session that it leaked; the right one clears all.
+    unknown; sent once, by a process that is gone afterwards; the right one clears all.
     """
     if lies:
         shim.script(f"C_Login 1 return {CKR_PIN_INCORRECT}")

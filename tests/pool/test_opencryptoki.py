@@ -61,9 +61,9 @@ async def test_two_houses_are_two_tokens(card: Opencryptoki, tmp_path: Path) -> 
 
 async def test_a_stale_service_pin_costs_one_try(card: Opencryptoki, shim: Shim, tmp_path: Path) -> None:
     """
-    F21: a service PIN that is stale: one C_Login, then LOCKED, over five starts of the pool; the token's own word is
-    COUNT_LOW and nothing more. F15: nobody else is refused anything, and a person's unlock with the right PIN brings it
-    back, with all tries.
+    F21: a service PIN that is stale: one C_Login, then LOCKED, over five starts of the pool, and requests are told
+    PIN_LOCKED; the token's own word is COUNT_LOW and nothing more. A person's unlock with the right PIN brings it back,
+    with all tries.
     """
     for _ in range(5):
         async with Pool([token(card, WRONG, shim=shim, lanes=2)], state=tmp_path) as pool:
@@ -178,7 +178,7 @@ async def test_a_person_s_right_pin_gives_all_tries_back(
 
 async def test_its_daemon_is_killed(card: Opencryptoki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    F49: pkcsslotd is killed: a lane that is up goes on; one that is lost then cannot come back (C_Initialize fails), no
+    F49: opencryptoki's own daemon, pkcsslotd, is killed: a lane that is up goes on; one that is lost then cannot come back (C_Initialize fails), no
     PIN is spent, and when the daemon runs again the lane signs, without a restart of ours.
     """
     monkeypatch.setattr("pool.keeper.TRIPPED_S", 0.2)

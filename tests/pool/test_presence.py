@@ -139,8 +139,8 @@ async def test_whose_try_had_no_answer_is_alone_at_the_pad(people: Store, shim: 
 
 async def test_nobody_comes_to_the_pad(make_personal: MakePersonal, shim: Shim, disk: Path) -> None:
     """
-    F12: a login that waits at the pad can be cancelled: the lane is ended within a second, no second C_Login follows, no
-    try is counted however often it happens, and the next person can have the token.
+    F12: a login that waits at the pad can be cancelled: the token is open again within 2.5 s, no second C_Login follows, no
+    try is counted however often it happens, and the next person can have it.
     """
     shim.script(PAD, "C_Login * hold 60")
     async with make_personal(presence=Presence.PAD) as pool:
@@ -225,7 +225,10 @@ async def test_an_unlock_allows_one_try_at_the_pad(make_personal: MakePersonal, 
 
 
 async def test_a_pin_that_is_not_wanted(make_personal: MakePersonal, shim: Shim) -> None:
-    """A PIN that would be shown for nothing is refused before anything happens; and a missing one where one is wanted."""
+    """
+    A PIN that would be shown for nothing is refused before anything happens. F20: so is nobody's PIN where one is wanted:
+    PIN_INCORRECT, without a C_Login.
+    """
     shim.script(PAD)
     async with make_personal(presence=Presence.PAD) as pool:
         with pytest.raises(BadRequest) as error:
@@ -263,7 +266,7 @@ async def test_a_touch_is_waited_for(make_personal: MakePersonal, shim: Shim) ->
 
 
 async def test_a_touch_that_nobody_makes(make_personal: MakePersonal, shim: Shim) -> None:
-    """F12: cancelled while it waits for a touch: no signature, the lane gone within two seconds, the token open again."""
+    """F12: cancelled while it waits for a touch: the token is open again within 2.5 s, and waits for the next person."""
     async with make_personal(presence=Presence.TOUCH) as pool:
         async with pool.lease("card", caller="ann", pin=Pin(PIN), timeout_s=60) as lease:
             shim.script("C_Sign * hold 60")

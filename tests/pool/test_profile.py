@@ -68,7 +68,10 @@ def test_no_wrong_pin_without_leave(card: Store, shim: Shim) -> None:
 
 
 def test_a_module_that_dies_or_hangs_is_an_answer(card: Store, shim: Shim) -> None:
-    """F9, F11: each case has a process of its own and a time: what a module does in one is told, and the next is asked."""
+    """
+    F9, F11: of a profile each case has a process of its own and a time: a crash or a hang in C_Sign is that case's answer,
+    and the next one is asked.
+    """
     shim.script("C_Sign * crash")
     assert ask("ecdsa_p256", given(shim), 20, environment(card, shim)) == f"dies: {signal.Signals.SIGSEGV.name}"
     shim.script("C_Sign * hang 60")

@@ -123,7 +123,10 @@ async def test_a_service_s_card_dies_in_the_middle_of_a_batch(pcscd: Pcscd, held
 
 
 async def test_a_person_s_card_is_pulled_from_her_lease(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
-    """F1, F2: the lease is over, the rest not attempted; put back, the card waits for its PIN and is sent none."""
+    """
+    F1, F2: the item under C_Sign is INDETERMINATE/TOKEN_REMOVED, the rest not attempted, the lease over; put back, the card
+    waits for its PIN within 3 s, is sent none by itself, and signs in the next lease.
+    """
     await insert(pcscd, held.card)
     async with personal(pcscd, tmp_path) as pool:
         async with leased(pool, PIN) as lease:
@@ -241,7 +244,7 @@ async def test_a_card_of_another_label_in_the_reader(pcscd: Pcscd, held: Held, t
 
 
 async def test_a_token_is_known_by_what_it_is_and_not_by_its_slot(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
-    """F4: the reader is unplugged and the slots are numbered anew: a token without a reader's name is found wherever it is."""
+    """F4: a card that is put into another reader has another slot: a token without a reader's name is found wherever it is."""
     other = Held()
     await insert(pcscd, other.card, "desk")
     await insert(pcscd, held.card, "rack")
@@ -278,7 +281,7 @@ async def test_a_card_that_went_and_came_between_two_looks(pcscd: Pcscd, held: H
 
 
 async def test_a_reader_that_is_not_there(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
-    """F4: the reader that a token names is unplugged: TOKEN_ABSENT, and the operator reads which readers there are."""
+    """F4: the reader that a token names is not there: TOKEN_ABSENT, and the operator reads which readers there are."""
     await insert(pcscd, held.card)
     configured = card_token(pcscd, reader="desk 07 00")
     async with pool_over(configured, state=tmp_path / "state", keys=[Key(held.spki, b"\x01")]) as pool:
@@ -402,7 +405,10 @@ async def test_two_people_and_one_card(pcscd: Pcscd, held: Held, tmp_path: Path)
 
 
 async def test_a_pin_that_hangs_is_sent_once(pcscd: Pcscd, held: Held, tmp_path: Path) -> None:
-    """F12: C_Login hangs (a pad, a touch): who waits may go at any time, the lane is ended, and no second PIN is sent."""
+    """
+    F12: the card hangs over a PIN: who waits may go at any time, the lane is ended within two seconds, the try counts, and
+    no second PIN is sent.
+    """
     await insert(pcscd, held.card)
     async with personal(pcscd, tmp_path) as pool:
         held.card.hang_s = 2.5

@@ -62,6 +62,7 @@ class Issuer:
         family: str,
         *,
         signs: bool = False,
+        both: bool = False,
         days: int = 365,
         serial: str = "",
         policies: tuple[str, ...] = (),
@@ -74,12 +75,13 @@ class Issuer:
         ]
         if serial:
             names.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial))
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(SetClock.at, UTC)
+        usage = x509.KeyUsage(not signs, signs or both, False, False, False, False, False, False, False)
         builder = (
             x509.CertificateBuilder().subject_name(x509.Name(names)).issuer_name(self.name).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=800))
             .not_valid_after(now + timedelta(days=days))
-            .add_extension(x509.KeyUsage(not signs, signs, False, False, False, False, False, False, False), critical=True)
+            .add_extension(usage, critical=True)
         )  # fmt: skip
         if not signs:
             builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)

@@ -48,6 +48,7 @@ from tests.signer.access.calls import Caller, card_rig
 from tests.signer.people.persons import Inbox
 
 GATES = {"totp": Gate.CODE_TOTP, "hotp": Gate.CODE_HOTP, "sent": Gate.CODE_SENT}
+_ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Person:
     given: str
     family: str
     factor: str
+    is_enrolled: bool = True
     secret_code: str = "correct horse 7"
     uri: str = field(default="", repr=False)
     counter: int = 0
@@ -84,9 +86,12 @@ class Person:
 
 
 class Real:
-    """`people` are enrolled: ada (HOTP), bob (TOTP), dan (a code is sent). `portal` and `window` are TOML that is added."""
+    """
+    `people` are ada (HOTP), bob (TOTP), dan (a code is sent); eve (HOTP) whose codes tests may get wrong, fay (HOTP) who may
+    be suspended; gil (TOTP) and hal (a code is sent) are not enrolled. `portal` and `window` are TOML that is added; with `front`, a header's name, cards come by a front's socket.
+    """
 
-    def __init__(self, *, portal: str = "", window: str = "") -> None:
+    def __init__(self, *, portal: str = "", window: str = "", front: str = "") -> None:
         self.inbox = Inbox()
         self.rig = card_rig("P-256")
         self.directory = self.rig.directory / "web"
@@ -97,6 +102,10 @@ class Real:
                 Person("Ada", "Lovelace", "hotp"),
                 Person("Bob", "Boole", "totp"),
                 Person("Dan", "Dantzig", "sent"),
+                Person("Eve", "Euler", "hotp"),
+                Person("Fay", "Fermat", "hotp"),
+                Person("Gil", "Gauss", "totp", is_enrolled=False),
+                Person("Hal", "Hilbert", "sent", is_enrolled=False),
             )
         }
         self.ports = dict(zip(("portal", "window", "cards"), _free_ports(3), strict=True))
@@ -106,6 +115,8 @@ class Real:
         self.ca = self.rig.pki.ca_file
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._browsers: list[Browser] = []
+        self.front = self.directory / "front.sock"
+        self._header = front
         self._more = {"portal": portal, "window": window}
         self._set_up_people()
 
@@ -162,11 +173,7 @@ key_file = "key"
 [listener]
 address = "127.0.0.1:{self.ports["portal"]}"
 {portal_tls}
-[cards]
-address = "127.0.0.2:{self.ports["cards"]}"
-{portal_tls}
-origin = "{self.cards_origin}"
-client_ca = "{self.ca}"
+{self._cards(portal_tls)}
 [window]
 origin = "{self.window_origin}"
 caller = "window"
@@ -197,6 +204,13 @@ profile = "window.client.toml"
 {self._more["window"]}
 """)
 
+    def _cards(self, tls: str) -> str:
+        """How cards come in."""
+        if self._header:
+            return f'[front]\nsocket = "front.sock"\nheader = "{self._header}"\norigin = "{self.cards_origin}"'
+        address = f'address = "127.0.0.2:{self.ports["cards"]}"\nclient_ca = "{self.ca}"'
+        return f'[cards]\n{address}\n{tls}\norigin = "{self.cards_origin}"'
+
     def __enter__(self) -> Self:
         try:
             self.rig.start()
@@ -204,7 +218,8 @@ profile = "window.client.toml"
             self.start("window")
             self.start("portal")
             for person in self.people.values():
-                self._enrol(person)
+                if person.is_enrolled:
+                    self._enrol(person)
         except BaseException:
             self.__exit__()
             raise
@@ -221,15 +236,18 @@ profile = "window.client.toml"
     def log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 
+    def proc(self, name: str) -> Path:
+        """What the kernel says of a process."""
+        return Path(f"/proc/{self.processes[name].pid}")
+
     def start(self, name: str) -> None:
         """'portal' or 'window'; returns when it answers."""
         command = {"portal": "serve", "window": "window"}[name]
         config = self.directory / f"{name}.toml"
-        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
         with self.log(name).open("ab") as log:
             process = self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "portal_adapter", command, "--config", config],
-                cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.directory, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
         def answers() -> bool:
@@ -240,6 +258,13 @@ profile = "window.client.toml"
             return False
 
         until(answers, 30, f"{name} listens; {self.log(name).read_text()}")
+
+    def run(self, command: str, name: str) -> subprocess.CompletedProcess[str]:
+        """`paraph-portal COMMAND --config` the file of 'portal' or 'window', to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "portal_adapter", command, "--config", self.directory / f"{name}.toml"],
+            cwd=self.directory, env=_ENVIRONMENT, check=False, text=True, capture_output=True, timeout=60,
+        )  # fmt: skip
 
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
@@ -274,12 +299,18 @@ profile = "window.client.toml"
         return self.inbox.code(person.name, "enrolment-code", after)
 
     def card(
-        self, given: str, family: str, *, issuer: Authority | None = None, ends: timedelta = timedelta(days=365)
+        self,
+        given: str,
+        family: str,
+        *,
+        usage: str = "digital_signature",
+        issuer: Authority | None = None,
+        ends: timedelta = timedelta(days=365),
     ) -> tuple[Path, Path]:
         """A product with a key in a file: (certificate, key) in PEM, as a browser would present it."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = (issuer or self.rig.pki.issuing).issue(
-            given, key.public_key(), "digital_signature", subject=subject(given, family), ends=ends,
+            given, key.public_key(), usage, subject=subject(given, family), ends=ends,
             begins=timedelta(days=-400), extended=[ExtendedKeyUsageOID.CLIENT_AUTH],
         )  # fmt: skip
         files = (self.directory / f"card-{secrets.token_hex(4)}.{end}" for end in ("pem", "key"))
@@ -292,20 +323,23 @@ profile = "window.client.toml"
         )
         return certificate, private
 
-    def browser(self, card: tuple[Path, Path] | None = None) -> "Browser":
-        self._browsers.append(Browser(self, card))
+    def browser(self, card: tuple[Path, Path] | None = None, address: str = "") -> "Browser":
+        """At an address of its own, as the limits of addresses are counted."""
+        self._browsers.append(Browser(self, card, address or f"127.0.1.{len(self._browsers) + 1}"))
         return self._browsers[-1]
 
 
 class Browser:
     """A browser without a window: its cookies, a card that it presents where TLS asks, and no redirect by itself."""
 
-    def __init__(self, real: Real, card: tuple[Path, Path] | None = None) -> None:
-        self.real = real
+    def __init__(self, real: Real, card: tuple[Path, Path] | None, address: str) -> None:
+        self.real, self.address = real, address
         tls = ssl.create_default_context(cafile=str(real.ca))
         if card is not None:
             tls.load_cert_chain(*card)
-        self.http = httpx.Client(verify=tls, base_url=real.portal_origin, headers={"accept-language": "en"}, timeout=30)
+        wire = httpx.HTTPTransport(verify=tls, local_address=address)
+        headers = {"accept-language": "en"}
+        self.http = httpx.Client(transport=wire, base_url=real.portal_origin, headers=headers, timeout=30)
 
     def get(self, address: str, **more: Any) -> httpx.Response:
         """Of the portal, or of a whole address."""
@@ -351,7 +385,7 @@ class Browser:
     def logs_in(self, person: Person, *, terms: bool = True) -> None:
         """Through the window; an unknown product is registered first."""
         address = self.asks_for_window(person.number)
-        self._in(self.returns(self.types(address, person.secret_code, self.codes_of(person, address))), terms=terms)
+        self.opens(self.returns(self.types(address, person.secret_code, self.codes_of(person, address))), terms=terms)
 
     def presents(self) -> httpx.Response:
         """The cards' origin's answer to the card that this browser has."""
@@ -364,9 +398,10 @@ class Browser:
         return self.post(f"{self.real.cards_origin}/present", shown.text)
 
     def logs_in_with_card(self, *, terms: bool = True) -> None:
-        self._in(self.returns(self.presents()), terms=terms)
+        self.opens(self.returns(self.presents()), terms=terms)
 
-    def _in(self, done: httpx.Response, *, terms: bool) -> None:
+    def opens(self, done: httpx.Response, *, terms: bool = True) -> None:
+        """What follows the portal's answer to a proof: an unknown product is registered, the terms are accepted."""
         if done.headers.get("location") == "/register":
             fields = {"email": "somebody@example.org", "kind": "smartcard"}
             done = self.post("/register", self.get("/register").text, fields)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from portal_adapter.refusal import CODES
 from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES
 
@@ -24,22 +25,20 @@ LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
 OPEN: frozenset[str] = frozenset(
     {
-        "0.1 unauthenticated", "0.1 auth-too-weak", "0.1 forbidden", "0.1 forbidden-transition", "0.1 stale",
-        "0.1 guard-failed", "0.1 gone", "0.1 too-large", "0.1 bad-type", "0.1 validation",
-        "0.1 confirmation-required", "0.1 rejected-content", "0.1 rate-limited", "0.1 signer-unavailable",
-        "TOK-02", "TOK-03", "TOK-04", "TOK-05", "TOK-08", "TOK-13", "ESP-01", "ESP-02", "ESP-05", "ESP-06",
-        "ESP-07", "ESP-08", "ESP-09", "ESP-10", "ESP-12", "ESP-13", "ESP-14", "ESP-15", "ESP-18", "ESP-20",
-        "ESP-21", "ESP-22", "ESP-23", "ESP-24", "ESP-25", "ESP-26", "ESP-35", "ESP-36", "ESP-37", "UI-01", "UI-02",
-        "UI-03", "UI-04", "UI-05",
+        "TOK-02", "TOK-03", "TOK-04", "TOK-05", "TOK-13", "ESP-02", "ESP-05", "ESP-06", "ESP-07", "ESP-08",
+        "ESP-09", "ESP-10", "ESP-12", "ESP-13", "ESP-14", "ESP-15", "ESP-18", "ESP-20", "ESP-21", "ESP-22",
+        "ESP-23", "ESP-24", "ESP-25", "ESP-26", "ESP-35", "ESP-36", "ESP-37", "ATT-09", "ATT-10", "UI-01",
     }
 )  # fmt: skip
 
-_ID = re.compile(r"(?:TOK|ESP|MAIL|UI)-\d\d\b|\b0\.1(?: [a-z]+(?:-[a-z]+)*)?")
+# Of the attachments' rules those that hold for every file; the others come with their part.
+_ID = re.compile(r"(?:(?:TOK|ESP|MAIL|UI)-\d\d|ATT-09|ATT-10)\b")
 _RANGE = re.compile(r"((?:TOK|ESP|MAIL|UI)-)(\d\d) to \1(\d\d)")
 _SECTIONS = {
     "0.1": "Refusals",
     "TOK": "Products, accounts, login",
     "ESP": "Spaces and teams",
+    "ATT": "Files",
     "MAIL": "Mail",
     "UI": "Pages",
 }
@@ -68,7 +67,13 @@ class Row:
 
 def sentences() -> Mapping[str, Mapping[str, str]]:
     """id -> text, and part where it has one."""
-    return tomllib.loads(SOURCE.read_text())
+    return {id_: one for id_, one in tomllib.loads(SOURCE.read_text()).items() if id_ != "refusals"}
+
+
+def refusals() -> Mapping[str, str]:
+    """Code -> when it is given."""
+    found: Mapping[str, str] = tomllib.loads(SOURCE.read_text())["refusals"]
+    return found
 
 
 def rows() -> list[Row]:
@@ -102,15 +107,15 @@ def by_test() -> Mapping[str, list[str]]:
 
 
 def ids_of(text: str) -> Iterable[str]:
-    """All ids that a source names but those of the refusals; 'ESP-01 to ESP-03' are three."""
+    """All ids that a source names; 'ESP-01 to ESP-03' are three."""
     for match in _RANGE.finditer(text):
         yield from (f"{match[1]}{number:02}" for number in range(int(match[2]), int(match[3]) + 1))
-    yield from (id_ for id_ in _ID.findall(text) if not id_.startswith("0.1"))
+    yield from _ID.findall(text)
 
 
 def ids_at_the_beginning(docstring: str) -> list[str]:
     head, colon, _ = " ".join(docstring.split()).partition(":")
-    return [one for one in head.split(", ") if _ID.fullmatch(one)] if colon else []
+    return [one for one in head.split(", ") if one == "0.1" or _ID.fullmatch(one)] if colon else []
 
 
 def written() -> str:
@@ -121,6 +126,9 @@ def written() -> str:
             section = title
             lines += [f"\n## {title}\n\n| | rule | code | tests |\n|---|---|---|---|\n"]
         lines.append(f"{row}\n")
+        if row.id == "0.1":
+            lines += ["\n| code | HTTP | when |\n|---|---|---|\n"]
+            lines += [f"| `{code}` | {CODES[code]} | {when} |\n" for code, when in refusals().items()]
     return "".join(lines)
 
 

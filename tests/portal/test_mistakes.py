@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_a_page_that_is_not_there(place: Place) -> None:
-    """0.1, 0.1 not-found: 404 as a page in the reader's language and as a problem, the same for every path."""
+    """0.1: 404 as a page in the reader's language and as a problem, the same for every path."""
     visitor = place.visitor()
     page = visitor.get("/no/such/page")
     assert page.status_code == 404 and "There is no such page" in page.text
@@ -33,7 +33,7 @@ def test_a_page_that_is_not_there(place: Place) -> None:
     ("path", "method", "allow"), [("/terms", "DELETE", "GET, HEAD, POST"), ("/home", "POST", "GET, HEAD")]
 )
 def test_a_method_that_is_not_served(place: Place, path: str, method: str, allow: str) -> None:
-    """0.1 method-not-allowed: 405 names the methods of all routes of the path."""
+    """0.1: 405 names the methods of all routes of the path."""
     visitor = place.visitor()
     page = visitor.http.request(method, path)
     assert (page.status_code, page.headers["allow"]) == (405, allow) and "<h1>There is no such page</h1>" in page.text
@@ -69,8 +69,9 @@ def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
 def test_a_mistake_of_the_base_is_a_calm_page_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.1: the page about a mistake needs nothing of what may be broken."""
     monkeypatch.setattr(frame._Visit, "_page", lambda *_: 1 / 0)
-    answer = place.visitor().get("/login", headers={"accept-language": "fr"})
-    assert answer.status_code == 500 and '<html lang="fr">' in answer.text
+    for path in ("/login", "/nowhere"):
+        answer = place.visitor().get(path, headers={"accept-language": "fr"})
+        assert answer.status_code == 500 and '<html lang="fr">' in answer.text, path
 
 
 def test_the_log_has_no_value_of_a_statement(place: Place, caplog: pytest.LogCaptureFixture) -> None:

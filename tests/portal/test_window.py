@@ -1,31 +1,386 @@
 """The window, for real: what is typed in it, and what becomes of it."""
 
-from collections.abc import Iterator
+import re
+import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.portal.real import Real
+from signer.v1 import operator_pb2 as op
+from tests.portal.place import hidden
+from tests.portal.real import Browser, Person, Real
+from tests.signer.access.calls import Caller
+from tests.signer.people import canaries
+
+WRONG = "wrong horse 8"
+FIELD = re.compile(r"<input[^>]*>")
 
 
-@pytest.fixture(scope="module")
-def real() -> Iterator[Real]:
-    with Real() as made:
-        yield made
+def fields(page: str) -> dict[str, str]:
+    """The inputs that people fill in, by their names, and what stands in them."""
+    found = [tag for tag in FIELD.findall(page) if 'type="hidden"' not in tag]
+    return {re.search(r'name="([^"]+)"', tag)[1]: re.search(r'value="([^"]*)"', tag)[1] for tag in found}  # type: ignore[index]
 
 
-def test_a_person_logs_in_with_her_codes(real: Real) -> None:
-    """TOK-14: product number, secret code and one-time code open a session, whatever the one-time code comes from."""
-    for person in real.people.values():
+@pytest.mark.parametrize("name", ["ada", "bob", "dan"])
+def test_a_person_logs_in_with_her_codes(real: Real, name: str) -> None:
+    """
+    TOK-14: product number, secret code and one-time code open a session, whatever the one-time code comes from. For the
+    next login the same one-time code is refused.
+    """
+    person, browser = real.people[name], real.browser()
+    address = browser.asks_for_window(person.number)
+    otp = browser.codes_of(person, address)
+    browser.opens(browser.returns(browser.types(address, person.secret_code, otp)))
+    page = browser.get("/account")
+    assert page.status_code == 200
+    assert f"{person.given} {person.family}" in page.text
+    assert person.number in page.text
+    other = real.browser()
+    again = other.types(other.asks_for_window(person.number), person.secret_code, otp)
+    assert again.status_code == 422
+    assert "one-time code" in again.text
+
+
+def test_the_page_says_who_logs_in_where(real: Real) -> None:
+    """TOK-14: before a code is typed the page names the product and the portal by its origin; the fields are empty."""
+    page = real.browser().get(real.browser().asks_for_window("ada-login"))
+    assert "ada-login" in page.text
+    assert real.portal_origin in page.text
+    assert fields(page.text) == {"secret_code": "", "otp": ""}
+    assert 'type="password"' in page.text
+    assert 'autocomplete="one-time-code"' in page.text
+
+
+def test_the_window_speaks_the_reader_s_language(real: Real) -> None:
+    """UI-02: it opens in the language of the portal's page, and has a link to the other one for the same login."""
+    browser = real.browser()
+    address = browser.asks_for_window("ada-login").replace("language=en", "language=fr")
+    page = browser.get(address).text
+    assert '<html lang="fr">' in page
+    assert "Code secret" in page
+    other = re.search(r'<a href="(\?[^"]+)" lang="en"', page)
+    assert other is not None
+    english = browser.get(f"{real.window_origin}/login{other[1].replace('&amp;', '&')}").text
+    assert "Secret code" in english
+    assert hidden(english)["nonce"] == hidden(page)["nonce"]
+
+
+def test_every_answer_of_the_window_has_the_headers(real: Real) -> None:
+    """UI-07: TLS only, no store, no frame, no script of others; a form may lead to the portal and nowhere else."""
+    browser = real.browser()
+    for path in ("/", "/login", "/enrol", "/enrol/finish", "/enrol/picture.svg", "/nothing", "/static/portal.css"):
+        headers = browser.get(real.window_origin + path).headers
+        policy = headers["content-security-policy"]
+        assert f"form-action 'self' {real.portal_origin};" in policy
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert headers["strict-transport-security"].startswith("max-age=63072000")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == ("public, max-age=3600" if "static" in path else "no-store")
+        assert "server" not in headers
+    cookie = real.browser().get(f"{real.window_origin}/enrol").headers["set-cookie"]
+    assert cookie.startswith("__Host-window=")
+    for flag in ("HttpOnly", "Secure", "Path=/", "SameSite=lax"):
+        assert flag in cookie
+
+
+# ---- wrong codes
+
+
+@pytest.mark.parametrize("number", ["ada-login", "nobody-login"])
+def test_a_wrong_code_is_told_and_not_shown_again(real: Real, number: str) -> None:
+    """TOK-14: a wrong code is refused beside its field, the fields are empty, and a product that is none looks the same."""
+    browser = real.browser()
+    address = browser.asks_for_window(number)
+    otp = real.people["ada"].otp() if number == "ada-login" else "123456"
+    answer = browser.types(address, WRONG, otp)
+    assert answer.status_code == 422
+    assert "The secret code or the one-time code is not right." in answer.text
+    assert 'href="#field-secret_code"' in answer.text
+    assert fields(answer.text) == {"secret_code": "", "otp": ""}
+    assert WRONG not in answer.text and otp not in answer.text
+
+
+def test_empty_fields_are_told_all_at_once(real: Real) -> None:
+    """UI-03: each mandatory field that is empty is named, and nothing is asked of the daemon."""
+    browser = real.browser()
+    answer = browser.types(browser.asks_for_window("ada-login"), "", " ")
+    assert answer.status_code == 422
+    assert answer.text.count("This field is mandatory.") == 4  # in the summary, and beside each field
+    assert 'aria-invalid="true"' in answer.text
+
+
+def test_the_certificate_for_signing_is_not_for_logging_in(real: Real) -> None:
+    """TOK-03: the number of a signature certificate is refused before any code is typed, and the page says why."""
+    browser = real.browser()
+    answer = browser.get(browser.asks_for_window("ada"))
+    assert answer.status_code == 422
+    assert "This product number is for signing." in answer.text
+    assert fields(answer.text) == {}
+
+
+def test_wrong_codes_lock_for_a_quarter_of_an_hour_and_no_longer(real: Real) -> None:
+    """
+    0.1 rate-limited, row 6.6: after five wrong codes of one person, from wherever, nothing more is looked at, and the page says for how long: at
+    most 15 minutes. She can log in with her card meanwhile. The address that the daemon counts is the browser's.
+    """
+    eve = real.people["eve"]
+    for _ in range(5):
         browser = real.browser()
-        browser.logs_in(person)
-        page = browser.get("/account")
-        assert page.status_code == 200
-        assert f"{person.given} {person.family}" in page.text
-        assert person.number in page.text
+        assert browser.types(browser.asks_for_window(eve.number), WRONG, "000000").status_code == 422
+    browser = real.browser()
+    locked = browser.types(browser.asks_for_window(eve.number), eve.secret_code, eve.otp())
+    assert locked.status_code == 429
+    assert 800 < int(locked.headers["retry-after"]) <= 900
+    assert "Too many wrong codes were typed." in locked.text and "Try again in 15 minutes." in locked.text
+    assert fields(locked.text) == {"secret_code": "", "otp": ""}
+    assert f"subject=eve source=window {browser.address}" in real.rig.log.read_text()
+    real.browser(real.card("Eve", "Euler")).logs_in_with_card()
+    with Caller(real.rig, "operator") as operator:
+        operator.operator.UnlockSubject(op.UnlockSubjectRequest(subject="eve"), timeout=10)
+    real.browser().logs_in(eve)
 
 
-def test_a_person_logs_in_with_a_card(real: Real) -> None:
-    """TOK-08, TOK-14: TLS asks for the certificate of the card; with it a session is opened."""
-    browser = real.browser(real.card("Cleo", "Clifford"))
-    browser.logs_in_with_card()
-    assert "Cleo Clifford" in browser.get("/account").text
+def test_an_address_tries_ten_times_a_minute(real: Real) -> None:
+    """0.1 rate-limited, row 6.6: the eleventh form with codes from one address within a minute is refused unseen; other addresses go on."""
+    browser = real.browser()
+    address = browser.asks_for_window("nobody-login")
+    began = time.monotonic()
+    answers = [browser.types(address, WRONG, "000000") for _ in range(11)]
+    assert time.monotonic() - began < 60
+    assert [answer.status_code for answer in answers] == [422] * 10 + [429]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    other = real.browser()
+    assert other.types(other.asks_for_window("nobody-login"), WRONG, "000000").status_code == 422
+
+
+def test_a_sent_code_is_not_sent_twice_in_a_moment(real: Real) -> None:
+    """0.1 rate-limited, row 6.6: the daemon's own limit of sent codes is shown, with how long it lasts; the contact is masked."""
+    browser = real.browser()
+    address = browser.asks_for_window("dan-login")
+    page = browser.get(address).text
+    assert "Send me a code" in page
+    sent = browser.post(address, page, {"do": "send"})
+    assert "A one-time code was sent to" in sent.text and "/dan" not in sent.text
+    again = browser.post(address, page, {"do": "send"})
+    assert again.status_code == 429
+    assert 0 < int(again.headers["retry-after"]) <= 30
+    assert "A code was sent a moment ago." in again.text
+
+
+# ---- what no code can mend
+
+
+def test_a_suspended_person_is_told(real: Real) -> None:
+    """TOK-14: right codes of somebody who is suspended open nothing; the page says so, and asks for no code again."""
+    fay, browser = real.people["fay"], real.browser()
+    with Caller(real.rig, "operator") as operator:
+        operator.operator.SuspendSubject(op.SuspendSubjectRequest(subject="fay"), timeout=10)
+        address = browser.asks_for_window(fay.number)
+        answer = browser.types(address, fay.secret_code, fay.otp())
+        assert answer.status_code == 409
+        assert "This product is suspended." in answer.text
+        assert fields(answer.text) == {}
+        operator.operator.SuspendSubject(op.SuspendSubjectRequest(subject="fay", resume=True), timeout=10)
+
+
+def test_without_the_daemon_nothing_is_lost(real: Real) -> None:
+    """0.1 signer-unavailable: the page says that nothing was lost and offers the same form, empty; it works when the daemon is back."""
+    ada, browser = real.people["ada"], real.browser()
+    address = browser.asks_for_window(ada.number)
+    page = browser.get(address).text
+    real.rig.stop()
+    try:
+        answer = browser.post(address, page, {"secret_code": ada.secret_code, "otp": "123456"})
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "Nothing was lost" in answer.text
+        assert fields(answer.text) == {"secret_code": "", "otp": ""}
+        opened = browser.get(address)
+        assert opened.status_code == 503
+        assert "Try again" in opened.text
+    finally:
+        real.rig.launch()
+        real.rig.wait_serving()
+    done = browser.post(address, answer.text, {"secret_code": ada.secret_code, "otp": ada.otp()})
+    assert browser.returns(done).status_code == 303
+
+
+# ---- forms of others
+
+
+def test_a_form_of_another_visit_is_refused(real: Real) -> None:
+    """UI-07: a form without its token, with another browser's, or from another site is refused, and no code of it looked at."""
+    browser = real.browser()
+    address = browser.asks_for_window("ada-login")
+    mine, others = browser.get(address).text, real.browser().get(address).text
+    typed = {"secret_code": "correct horse 7", "otp": "123456"}
+    for page, more in (
+        (re.sub(r'name="csrf" value="[^"]*"', 'name="csrf" value=""', mine), {}),
+        (others, {}),
+        (mine, {"headers": {"sec-fetch-site": "cross-site"}}),
+        (mine, {"headers": {"sec-fetch-site": "same-site"}}),
+    ):
+        answer = browser.post(address, page, typed, **more)
+        assert answer.status_code == 403, answer.text
+    assert browser.post(address, mine, {"secret_code": WRONG, "otp": "123456"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"a=" + b"x" * 17_000, "application/x-www-form-urlencoded", 413),
+        (b"{}", "application/json", 415),
+        (b"--x--", "multipart/form-data; boundary=x", 415),
+        (b"&".join(b"%d=1" % number for number in range(30)), "application/x-www-form-urlencoded", 422),
+        (b"a=\xff\xfe", "application/x-www-form-urlencoded", 422),
+    ],
+)
+def test_what_is_no_form_is_refused(real: Real, content: bytes, kind: str, status: int) -> None:
+    """0.1: too large, of another kind, with too many fields, or not text: refused with its own code."""
+    answer = real.browser().http.post(f"{real.window_origin}/login", content=content, headers={"content-type": kind})
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "credential=ada-login",
+        "credential=ada-login&nonce=00",
+        f"credential=ada-login&nonce={'AB' * 32}",
+        f"credential=ADA%0d%0aX&nonce={'ab' * 32}",
+        f"credential={'a' * 64}&nonce={'ab' * 32}",
+        f"credential=ada-login&nonce={'ab' * 65}",
+    ],
+)
+def test_an_address_that_the_portal_did_not_make_leads_nowhere(real: Real, query: str) -> None:
+    """TOK-14: without a product number and a challenge of their form there is a page without code fields, and a way to the portal."""
+    answer = real.browser().get(f"{real.window_origin}/login?{query}")
+    assert answer.status_code == 422
+    assert fields(answer.text) == {}
+    assert f'href="{real.portal_origin}/login"' in answer.text
+
+
+def test_the_window_leads_to_its_own_portal_alone(real: Real) -> None:
+    """TOK-14: whatever an address or a form says of audience and return, the answer goes to the configured portal."""
+    ada, browser = real.people["ada"], real.browser()
+    address = browser.asks_for_window(ada.number)
+    evil = {"audience": "https://evil.example", "back": "https://evil.example", "portal": "https://evil.example"}
+    page = browser.get(f"{address}&audience=https://evil.example").text
+    done = browser.post(address, page, {"secret_code": ada.secret_code, "otp": ada.otp(), **evil})
+    assert done.status_code == 303
+    assert done.headers["location"].startswith(f"{real.portal_origin}/login/returned?")
+    query = parse_qs(urlsplit(done.headers["location"]).query)
+    assert query.keys() == {"statement", "signature", "certificate"}
+    assert "=" not in "".join(one[0] for one in query.values())
+
+
+# ---- enrolment
+
+
+def enrols(browser: Browser, code: str) -> str:
+    """The second page."""
+    where = f"{browser.real.window_origin}/enrol"
+    begun = browser.post(where, browser.get(where).text, {"enrolment": code})
+    assert begun.status_code == 303, begun.text
+    page = browser.get(browser.real.window_origin + begun.headers["location"])
+    assert page.status_code == 200
+    assert code not in page.text and code not in begun.headers["location"]
+    return page.text
+
+
+def test_a_person_sets_up_her_codes_with_an_app(real: Real) -> None:
+    """TOK-14: before, her product is not set up; with the enrolment code there is a QR code; then she logs in."""
+    gil, browser = real.people["gil"], real.browser()
+    address = browser.asks_for_window(gil.number)
+    early = browser.types(address, gil.secret_code, "123456")
+    assert early.status_code == 409
+    assert 'href="/enrol?language=en"' in early.text
+    finish = f"{real.window_origin}/enrol/finish"
+    code = real.begins_enrolment(gil)
+    page = enrols(browser, code)
+    picture = browser.get(f"{real.window_origin}/enrol/picture.svg")
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert b"<svg" in picture.content
+    shown = re.search(r"<code>([A-Z2-7 ]+)</code>", page)
+    assert shown is not None
+    key = shown[1].replace(" ", "")
+    # Nobody else sees the key.
+    assert real.browser().get(f"{real.window_origin}/enrol/picture.svg").status_code == 404
+    assert real.browser().get(finish).status_code == 303
+    # Everything that is wrong is told at once, and what was typed is not shown again.
+    wrong = browser.post(finish, page, {"secret_code": "aaaaaa", "again": "b", "otp": ""})
+    assert wrong.status_code == 422
+    assert "not all the same" in wrong.text and "This field is mandatory." in wrong.text
+    differs = browser.post(finish, page, {"secret_code": gil.secret_code, "again": WRONG, "otp": "1"})
+    assert "The two are not the same." in differs.text and WRONG not in differs.text
+    bad = browser.post(finish, page, {"secret_code": gil.secret_code, "again": gil.secret_code, "otp": "000000"})
+    assert bad.status_code == 422
+    assert "The one-time code is not right." in bad.text and gil.secret_code not in bad.text
+    gil.uri = f"otpauth://totp/gil?secret={key}"
+    typed = {"secret_code": gil.secret_code, "again": gil.secret_code, "otp": gil.otp()}
+    done = browser.post(finish, page, typed)
+    assert done.status_code == 200
+    assert "Your codes are set up" in done.text
+    # The picture is gone, and the code was good once.
+    assert browser.get(f"{real.window_origin}/enrol/picture.svg").status_code == 404
+    where = f"{real.window_origin}/enrol"
+    over = browser.post(where, browser.get(where).text, {"enrolment": code})
+    assert over.status_code == 422
+    assert "There is no such enrolment code, or its time is over." in over.text
+    browser.logs_in(gil)
+    canaries_of(gil, code, key)
+
+
+def test_a_person_sets_up_her_codes_with_a_code_that_is_sent(real: Real) -> None:
+    """TOK-14: where one-time codes are sent the first one is, too; another one at once is refused with a time."""
+    hal, browser = real.people["hal"], real.browser()
+    code = real.begins_enrolment(hal)
+    after = len(real.inbox.messages)
+    page = enrols(browser, code)
+    assert "picture.svg" not in page
+    finish = f"{real.window_origin}/enrol/finish"
+    again = browser.post(finish, page, {"do": "send"})
+    assert again.status_code == 429
+    assert "A code was sent a moment ago." in again.text
+    otp = real.inbox.code("hal", "confirm-code", after)
+    done = browser.post(finish, page, {"secret_code": hal.secret_code, "again": hal.secret_code, "otp": otp})
+    assert done.status_code == 200, done.text
+    browser.logs_in(hal)
+    canaries_of(hal, code, otp)
+
+
+# ---- nothing typed is written anywhere
+
+TYPED: dict[str, bytes] = {"the wrong secret code": WRONG.encode()}
+
+
+def canaries_of(person: Person, *more: str) -> None:
+    TYPED[f"{person.name}'s secret code"] = person.secret_code.encode()
+    TYPED.update({f"{person.name}'s {number}": text.encode() for number, text in enumerate(more)})
+
+
+def test_nothing_that_was_typed_is_written_anywhere(real: Real) -> None:
+    """
+    UI-07, row 7.2: after all of the above, and a login here, no secret code, one-time code, enrolment code or seed is in a log, a
+    database, a command line or an environment of the portal or the window, in any form.
+    """
+    ada, browser = real.people["ada"], real.browser()
+    address = browser.asks_for_window(ada.number)
+    otp = ada.otp()
+    done = browser.types(address, ada.secret_code, otp)
+    canaries_of(ada, otp)
+    browser.returns(done)
+    browser.types(browser.asks_for_window(ada.number), WRONG, "271828")
+    TYPED["a wrong one-time code"] = b"271828"
+    written = canaries.files(real.directory) | {"the daemon's log": real.rig.log.read_bytes()}
+    written |= {
+        f"the {name}'s {what}": (real.proc(name) / what).read_bytes()
+        for name in ("portal", "window")
+        for what in ("cmdline", "environ")
+    }
+    written["the address that leads back"] = done.headers["location"].encode()
+    assert any("window.log" in name and content for name, content in written.items())
+    assert any("portal.db" in name and content for name, content in written.items())
+    assert canaries.hits(TYPED, written) == []

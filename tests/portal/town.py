@@ -18,6 +18,7 @@ from sqlalchemy import Engine, select, text
 
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
+from portal_adapter.web.topics import topics
 from tests.hostile import png_image
 from tests.portal.place import Place, Visitor
 
@@ -119,6 +120,7 @@ class Town:
 
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
+    "topic": lambda _: sorted(topics()),
     "space": lambda town: [town.ada_space],
     "member": lambda town: town.of_space(schema.members.c.account, schema.members.c.space),
     "invitation": lambda town: town.of_space(schema.invitations.c.id, schema.invitations.c.space),

@@ -11,10 +11,10 @@ from pool.reader import ResetFailed
 from pool.token import State
 from signer import recovery
 from signer.batch import Batches
-from signer.clock import Steady
 from signer.consent import Consent
 from signer.ledger import Ledger
 from signer.sqlite import SqliteDatabase
+from signer.steady import Steady
 from signer.store import open_store
 from signer.writer import Writer
 from tests.simulation import keys

@@ -12,8 +12,9 @@ LIFE_S = 6
 
 def test_f35_a_certificate_ends_in_a_batch() -> None:
     """
-    F35: a certificate that has expired, or is not valid yet, is refused before the key is used (CERT_EXPIRED); one that
-    expires in the middle of a batch signs nothing more from then on: what is left is NOT_ATTEMPTED/CERT_EXPIRED.
+    F35: a certificate that has expired, or is not valid yet, is refused before the key is used (CERT_EXPIRED,
+    CERT_NOT_YET_VALID); one that expires in the middle of a batch signs nothing more from then on: what is left is
+    NOT_ATTEMPTED/CERT_EXPIRED, but for the one under C_Sign then, which may be INDETERMINATE.
     """
     rig = card_rig("P-256")
     _, spki = rig.store.made["card"]["P-256"]

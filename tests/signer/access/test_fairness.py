@@ -71,8 +71,9 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 def test_f45_a_flood_leaves_others_their_share(rig: Rig, name: str) -> None:
     """
-    F45: one caller offers ten times what there is; it is refused with RESOURCE_EXHAUSTED and told when to come back, and
-    every other caller keeps at least 80 % of its share.
+    F45: one caller offers ten times what there is; its calls are answered or refused as too many (RESOURCE_EXHAUSTED;
+    when to come back: row 5.5), what is held for it is bounded, and another caller, who is refused nothing, keeps at
+    least 80 % of its share.
     """
     kept, ends = share(rig, FLOODS[name])
     assert kept >= SHARE, (kept, ends)
@@ -159,6 +160,6 @@ def test_row_5_5_ten_times_too_much(rig: Rig) -> None:
     """
     Row 5.5: own admission control, of all, by caller and by token's line: at ten times what it can do the service still
     does at least 90 % of it; what is shed is answered within 20 ms with RESOURCE_EXHAUSTED, gRPC's pushback and
-    RetryInfo; shares are fair within 20 % (F45's tests).
+    RetryInfo. F45: ten times the load; that shares are fair within 20 % is tested above.
     """
     print(overload(rig, 1.5, rounds=5, patience=1.2))

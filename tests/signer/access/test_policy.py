@@ -104,6 +104,7 @@ CALLS: dict[str, Callable[[Caller, str], Any]] = {
     "SuspendSubject": lambda c, _: c.operator.SuspendSubject(op.SuspendSubjectRequest(subject="none"), timeout=10),
     "UnlockSubject": lambda c, _: c.operator.UnlockSubject(op.UnlockSubjectRequest(subject="none"), timeout=10),
     "ListSubjects": lambda c, _: c.operator.ListSubjects(op.ListSubjectsRequest(), timeout=10),
+    "ConfirmClock": lambda c, _: c.operator.ConfirmClock(op.ConfirmClockRequest(), timeout=10),
     "ResumeToken": lambda c, _: c.operator.ResumeToken(op.ResumeTokenRequest(token="none"), timeout=10),
 }
 CALLERS = {
@@ -122,7 +123,15 @@ NAMES_A_CREDENTIAL = {
 WITHOUT_PEOPLE = {
     **dict.fromkeys(("RequestOtp", "Authorize", "Authenticate"), ("FAILED_PRECONDITION", "GATE_MISMATCH")),
     **dict.fromkeys(
-        ("OpenBatch", "SignBatch", "CompleteEnrolment", "SuspendSubject", "UnlockSubject", "ListSubjects"),
+        (
+            "OpenBatch",
+            "SignBatch",
+            "CompleteEnrolment",
+            "SuspendSubject",
+            "UnlockSubject",
+            "ListSubjects",
+            "ConfirmClock",
+        ),
         ("FAILED_PRECONDITION", "PEOPLE_NOT_SERVED"),
     ),
     **dict.fromkeys(("GetBatch", "CancelBatch"), ("NOT_FOUND", "BATCH_UNKNOWN")),

@@ -247,7 +247,7 @@ def test_what_a_crash_left_open(db: Database) -> None:
 
 
 def test_an_emptied_or_shortened_chain_is_refused(db: Database, where: Where) -> None:
-    """F25: rows that are gone, at the end, in the middle or all of them, are seen."""
+    """F25: rows that are gone, in the middle or all of them, are seen."""
     before, backend, at = started(db)
     entries = [intent(os.urandom(16), before.instance) for _ in range(3)]
     backend.write(entries, placed(at, before.instance, *entries))

@@ -70,8 +70,8 @@ def test_row_4_2_the_same_again(rig: Rig, portal: Caller, output: str) -> None:
 
 def test_f30_twins(rig: Rig, portal: Caller) -> None:
     """
-    F30: a duplicate request, one after the other or a thousand at one time: one execution, identical answers; who waits
-    joins it, and times out by himself.
+    F30: the same request a thousand times, a hundred at one time, which is what a caller may have in work: one execution,
+    identical answers; who comes while it is in work joins it.
     """
     message = request(digests=digests(2, 40), credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15")
     before = signed(rig)
@@ -114,7 +114,7 @@ def test_f30_who_waits_has_a_deadline_of_his_own(rig: Rig, portal: Caller) -> No
 def test_f31_another_body(rig: Rig, portal: Caller, change: dict[str, Any]) -> None:
     """
     F31: the same request id with other digests or another key: INVALID_ARGUMENT/IDEMPOTENCY_MISMATCH, in the ledger; for
-    another subject it is not found.
+    another caller it is NOT_FOUND, as one that never was, and in the ledger, too.
     """
     message = request(digests=[digest(5)])
     assert statuses(portal.sign(message)) == ["SIGNED"]
@@ -131,7 +131,7 @@ def test_f31_another_body(rig: Rig, portal: Caller, change: dict[str, Any]) -> N
 
 
 def test_f28_after_the_answer(ended: Rig) -> None:
-    """F28: kill -9 between SIGNED and the response, or after it: the same request id gets the stored bytes."""
+    """F28: kill -9 after the answer: the same request id gets the stored bytes. (Between the two: test_crashes.py.)"""
     messages = [request(digests=digests(2, 10 * i), output=o) for i, o in enumerate(("RAW", "CADES_B_B"))]
     with Caller(ended) as portal:
         first = [signatures(portal.sign(message)) for message in messages]
@@ -176,8 +176,8 @@ def test_f27_under_c_sign(ended: Rig) -> None:
 
 def test_f43_the_caller_has_gone(rig: Rig, portal: Caller) -> None:
     """
-    F43: the call is cancelled in the middle of its batch: it stops after one item more at the most; the result is kept
-    for 24 h, and the ledger says SIGNED_NOT_DELIVERED.
+    F43: the call is cancelled in the middle of its batch: it stops after one item more at the most; the result is kept, the
+    ledger says SIGNED_NOT_DELIVERED, and the same request again signs the rest, each digest once.
     """
     message = request(digests=digests(60, 300), credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15")
     start = signed(rig)

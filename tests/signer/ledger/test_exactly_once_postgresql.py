@@ -102,8 +102,8 @@ def test_credentials_are_changed_there(ended: Rig) -> None:
 
 def test_the_server_is_away_and_comes_back(ended: Rig, postgres: Postgres) -> None:
     """
-    F23, row 4.3: no signature while there is no database, NOT_SERVING within a second, a reason at once, and it heals by
-    itself; what was answered before is answered with the same bytes.
+    F23, row 4.3: no signature while there is no database, a reason at once (STORE_BUSY) with when to come back, and it heals
+    by itself; what was answered before is answered with the same bytes.
     """
     message = request(digests=[digest(1)])
     with Caller(ended) as portal:

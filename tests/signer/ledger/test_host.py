@@ -129,7 +129,7 @@ def few_inodes() -> Iterator[Rig]:
 def test_f57_no_inodes(few_inodes: Rig) -> None:
     """
     F57: no inode left where the state is: what needs none is signed, a PIN whose try cannot be written down is not sent
-    (UNAVAILABLE), and when there are inodes again it heals by itself.
+    (requests are told UNAVAILABLE, or at their deadlines), and when there are inodes again it heals by itself.
     """
     rig = few_inodes
     state = inside(rig, rig.state)

@@ -18,7 +18,6 @@ from sqlalchemy import Engine, insert, select
 
 from pool import Algorithm, Hash, Key, Scheme
 from signer.batch import Allowed, Ask
-from signer.clock import Steady
 from signer.config import Caller
 from signer.consent import Consent, Given
 from signer.contact import Contact
@@ -31,6 +30,7 @@ from signer.otp import Seeds
 from signer.queued import Queue
 from signer.queued import settled as settled_row
 from signer.secret import Code
+from signer.steady import Steady
 from signer.store import credentials, open_store
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC).timestamp()

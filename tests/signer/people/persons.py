@@ -37,7 +37,7 @@ OUTPUTS = ("RAW", "CADES_B_B", "PADES_B_B")
 class Inbox:
     """Where messages arrive: JSON, as the webhook gets it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.messages: list[dict[str, Any]] = []
         inbox = self
 
@@ -51,11 +51,12 @@ class Inbox:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{name}"
+        return f"http://127.0.0.1:{self.port}/{name}"
 
     def next(self, name: str, template: str, after: int = 0) -> dict[str, Any]:
         """The first message of a template to this person, behind the first `after` of the inbox."""

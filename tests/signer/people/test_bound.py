@@ -415,7 +415,8 @@ def test_f32_authorisations(town: Town) -> None:
 def test_f32_expiry_in_the_middle_of_a_batch(town: Town) -> None:
     """
     F32: an authorisation expires in the middle of a batch: what is signed by then is answered, the remaining items are
-    NOT_ATTEMPTED/AUTHZ_EXPIRED, and no C_Sign begins after its end, with the same request again neither.
+    NOT_ATTEMPTED/AUTHZ_EXPIRED, but for one under C_Sign then (INDETERMINATE), and no C_Sign begins after its end, with
+    the same request again neither.
     """
     wanted = digests(40, 1_300)
     message_id, before = str(uuid.uuid4()), signed(town.rig)

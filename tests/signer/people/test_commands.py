@@ -21,7 +21,7 @@ from signer.v1 import signing_pb2 as pb
 from tests.daemon import REPOSITORY, until
 from tests.hostile import minimal_pdf
 from tests.signer.access.calls import Paraph, shim_of, signed
-from tests.signer.people.persons import ALGORITHMS, CODE, OUTPUTS, STICK_PIN, Person, Town, seen
+from tests.signer.people.persons import ALGORITHMS, CODE, OUTPUTS, STICK_PIN, Inbox, Person, Town, seen
 from tests.signer.people.terminal import ENVIRONMENT, Terminal, profile
 
 LAPTOPS = ("bob", "cleo", "dora", "eve", "gus", "ivy")
@@ -548,7 +548,8 @@ def test_a_persons_credential_is_listed_as_hers(town: Town, paraph: Paraph) -> N
 def test_another_key_of_seeds(town: Town, profiles: dict[str, Path], csv: Path) -> None:
     """
     A key is made once and written over by nobody. While the daemon runs, and with a wrong old key, rekey changes nothing;
-    with the right one every seed opens with the new key, and ada signs as before.
+    with the right one every seed opens with the new key, and ada signs as before; a message that waits meanwhile comes
+    once its server is back.
     """
     ada, rig = enrolled(town, "ada", "hotp"), town.rig
     old, new = rig.directory / "seeds.key", rig.directory / "new.key"
@@ -558,6 +559,10 @@ def test_another_key_of_seeds(town: Town, profiles: dict[str, Path], csv: Path) 
     again = rig.command("otp", "key", new)
     assert (again.returncode, new.read_bytes()) == (1, made)
     assert "File exists" in again.stderr
+    away = Inbox()
+    away.close()
+    hal = op.EnrolSubjectRequest(subject="hal", contact_kind="webhook", contact=away.url("hal"), factor="hotp")
+    town["operator"].operator.EnrolSubject(hal, timeout=10)
     seeds = _seeds(rig.state)
     assert seeds["ada"]
     rig.sections = [line.replace(str(old), str(new)) for line in rig.sections]
@@ -573,9 +578,8 @@ def test_another_key_of_seeds(town: Town, profiles: dict[str, Path], csv: Path) 
     assert _seeds(rig.state) == seeds
     done = rig.command(*rekey, old)
     assert done.returncode == 0, done
-    assert (
-        done.stdout == f"{sum(1 for seed in seeds.values() if seed)} seeds are encrypted with the configured key now\n"
-    )
+    count = len([seed for seed in seeds.values() if seed]) + 1  # hal's is with his enrolment
+    assert done.stdout == f"encrypted with the configured key now: seeds {count}, messages that wait 1\n"
     assert all(_seeds(rig.state)[name] != seed for name, seed in seeds.items() if seed)
     rig.launch()
     rig.wait_serving()
@@ -584,6 +588,12 @@ def test_another_key_of_seeds(town: Town, profiles: dict[str, Path], csv: Path) 
         terminal.hide("One-time code: ", ada.otp())
         assert terminal.end() == 0, terminal.shown
     assert names(csv.parent) == ["annex.csv", "annex.csv.p7s"]
+    inbox = Inbox(away.port)
+    try:
+        until(lambda: inbox.messages, 40, "what had waited")
+        assert [message["template"] for message in inbox.messages] == ["enrolment-code"]
+    finally:
+        inbox.close()
 
 
 def _seeds(state: Path) -> dict[str, bytes]:

@@ -235,10 +235,22 @@ async def test_the_wait_cannot_be_shortened(office: Office) -> None:
 
 
 async def test_who_never_was_enrolled_does_not_wait(office: Office) -> None:
-    """There is nothing to be taken away, and a contact that was mistyped is corrected at once."""
+    """
+    There is nothing to be taken away, and a contact that was mistyped is corrected at once: it is told that the code it got
+    is none any more, once, and nobody else is told of anything.
+    """
     assert await office.named("ada", contact="mistyped") == 0
+    [(to, template, text)] = office.messages()
+    assert (to, template) == ("mistyped", "enrolment-code")
+    first = text.splitlines()[0].partition(":")[2].strip()
     assert await office.named("ada", contact="ada") == 0
-    code = office.code("ada", "enrolment-code")
+    told = office.messages()
+    assert {(to, template) for to, template, _ in told} == {("mistyped", "enrolment-moved"), ("ada", "enrolment-code")}
+    assert await office.reason(office.consent.begin_completing(first, "", None)) == "ENROLMENT_UNKNOWN"
+    assert await office.named("ada", contact="ada") == 0
+    [(to, template, text)] = office.messages()
+    assert (to, template) == ("ada", "enrolment-code"), "the contact is the same, and nobody else's"
+    code = text.splitlines()[0].partition(":")[2].strip()
     await office.finish("ada", "hotp", code)
 
 

@@ -108,6 +108,31 @@ async def test_row_1_8_the_edges(office: Office, fraction_s: float) -> None:
     assert most_within(compared[before:], DAY_S) <= DAY
 
 
+async def test_row_1_8_one_message_for_each_lock(office: Office) -> None:
+    """
+    Row 1.8: she is told of each lock once, however many wrong attempts come at one moment; not where the one that would
+    have locked her proves right, or was never looked at.
+    """
+    ada, bob = await office.enrol("ada"), await office.enrol("bob")
+
+    def told() -> list[str]:
+        return [to for to, template, _ in office.messages() if template == "locked"]
+
+    for _ in range(2):  # the second time it is the lock of a day
+        answers = await asyncio.gather(*(guess(office, ada) for _ in range(12)))
+        assert answers.count("OTP_INCORRECT") == SHORT
+        assert told() == ["ada"]
+        office.clock.passes(SHORT_S + 1)
+    await asyncio.gather(*(guess(office, bob) for _ in range(SHORT - 1)))
+    assert await office.reason(office.authorise(bob)) == "OK"
+    office.codes.fails = CodesError("CODES_FAILED")
+    assert await guess(office, bob) == "CODES_FAILED"
+    office.codes.fails = None
+    assert told() == []
+    assert await guess(office, bob) == "OTP_INCORRECT"
+    assert told() == ["bob"]
+
+
 async def test_row_1_8_who_is_right_is_not_counted(office: Office) -> None:
     """Row 1.8: failures are counted, and who gives the right codes again and again is never locked."""
     ada = await office.enrol("ada")

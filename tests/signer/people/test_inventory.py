@@ -444,6 +444,13 @@ INVENTORY: dict[str, tuple[Do, tuple[Written, ...]]] = {
         operate("ReloadConfig", op.ReloadConfigRequest()),
         (register("the configuration was read again", config=HEX), InLog("signer: reloaded: ")),
     ),
+    "the clock is confirmed": (
+        operate("ConfirmClock", op.ConfirmClockRequest()),
+        (
+            register(r"the system's clock is confirmed, set by [+-]\d+ s"),
+            InLog(r"the system's clock is confirmed by operator: it had been set by [+-]\d+\.\d s"),
+        ),
+    ),
     "a configuration is refused": (reloaded_badly, (InLog("signer: reload refused"),)),
     "a token is drained": (
         operate("DrainToken", op.DrainTokenRequest(token="stick")),

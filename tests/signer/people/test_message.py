@@ -33,6 +33,7 @@ FIELDS: dict[Template, dict[str, Any]] = {
     Template.CONFIRM_CODE: {"code": "493817", "until": NOON},
     Template.ENROLMENT_CODE: {"code": "7QKD-93MX-AAB2", "until": NOON},
     Template.ENROLMENT_REVOKED: {"begins": NOON},
+    Template.ENROLMENT_MOVED: {},
     Template.SUSPENDED: {"since": NOON},
     Template.LOCKED: {"until": NOON},
 }

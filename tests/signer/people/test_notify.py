@@ -33,6 +33,7 @@ from signer.queued import (
     Failure,
     OutboxFull,
     Queue,
+    RowUnreadable,
     Settled,
     State,
     settled,
@@ -122,6 +123,42 @@ def engine(path: Path) -> Iterator[Engine]:
     made = open_store(path)
     yield made
     made.dispose()
+
+
+# ---- another key
+
+
+def test_what_waits_gets_another_key(engine: Engine, clock: Fast) -> None:
+    """
+    What waits is sealed with the new key, address, text and what it is counted by; the old key opens none of it. With a
+    wrong old key nothing is changed.
+    """
+    new = bytes(32)
+    old_queue, new_queue = Queue(engine, KEY, clock), Queue(engine, new, clock)
+
+    def put(queue: Queue) -> None:
+        with engine.begin() as connection:
+            queue.add(connection, ALICE, message(), clock.wall() + timedelta(seconds=LIFE_S))
+
+    for _ in range(CONTACT_ROWS_MAX):
+        put(old_queue)
+    [sent, *_] = old_queue.look(1, []).claims
+    old_queue.settle(sent, Settled(State.SENT, old_queue.now(), ""))
+    before = rows(engine)
+    with pytest.raises(RowUnreadable, match="waits, and was not sealed with the old key"), engine.begin() as connection:
+        queued.rekey(connection, new, KEY)
+    assert rows(engine) == before
+    with engine.begin() as connection:
+        assert queued.rekey(connection, KEY, new) == CONTACT_ROWS_MAX - 1
+    put(new_queue)
+    with pytest.raises(OutboxFull):
+        put(new_queue)
+    claims = new_queue.look(CONTACT_ROWS_MAX, []).claims
+    assert len(claims) == CONTACT_ROWS_MAX
+    assert {new_queue.opened(claim) for claim in claims} == {(ALICE, message())}
+    for claim in claims:
+        with pytest.raises(RowUnreadable):
+            old_queue.opened(claim)
 
 
 # ---- what becomes of a row

@@ -192,6 +192,7 @@ SWEPT: dict[str, tuple[str, Callable[[Stage], list[Message]]]] = {
     "SuspendSubject": ("operator", lambda _: [op.SuspendSubjectRequest(subject="nobody")]),
     "ListSubjects": ("operator", lambda _: [op.ListSubjectsRequest(subject="nobody", after="x")]),
     "UnlockSubject": ("operator", lambda _: [op.UnlockSubjectRequest(subject="nobody")]),
+    "ConfirmClock": ("operator", lambda _: [op.ConfirmClockRequest()]),
     "RegisterCredential": ("operator", lambda _: [op.RegisterCredentialRequest(name="x", outputs=["RAW"])]),
     "SetCredentialState": ("operator", lambda _: [op.SetCredentialStateRequest(name="nobody")]),
 }

@@ -1,8 +1,9 @@
 """How long what a person allows is good for, whatever somebody does to the system's clock."""
 
 import itertools
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -10,21 +11,24 @@ import pytest
 
 from pool import Algorithm, Hash, Scheme
 from signer import pending
-from signer.clock import Clock, Steady
-from signer.consent import CLOCK_JUMP_S, SENT_S
+from signer.clock import Clock
+from signer.consent import SENT_S
 from signer.credential import CredentialError, Output, add
+from signer.database import StoreError
 from signer.errors import Refusal
 from signer.gate import LIFETIME_S, LIFETIME_S_MAX, Bounds, Gate
 from signer.pending import Batch, Item
+from signer.steady import CLOCK_JUMP_S, Steady
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
 from tests.jump import Jump
 from tests.pki import Pki
-from tests.signer.access.calls import ask, digests, shim_of, signed, statuses
+from tests.signer.access.calls import Paraph, ask, digests, shim_of, signed, statuses
 from tests.signer.ledger.book import book, found
-from tests.signer.people.office import NOON, SPKI, Office
+from tests.signer.people.office import NOON, SPKI, HandClock, Office
 from tests.signer.people.persons import Town, redeem, terms
+from tests.signer.people.terminal import profile
 
 HOUR_S = 3_600.0
 SESSION_S_MAX = 30 * 60  # ETSI TS 119 431-1, SIG-A.5-09
@@ -125,7 +129,7 @@ async def test_row_1_3_nothing_lives_again(office: Office, by_s: float) -> None:
     office.clock.passes(10)
     assert is_there(office, batch)
     office.clock.is_set(by_s)
-    await office.consent.confirm_clock()
+    await office.consent.confirm_clock("operator")
     for seconds in (0.0, 15.0, LIFETIME_S, HOUR_S - LIFETIME_S):
         office.clock.passes(seconds)
         assert await office.reason(office.redeem(ada, references.pop())) == "AUTHZ_EXPIRED"
@@ -136,13 +140,13 @@ async def test_row_1_3_nothing_lives_again(office: Office, by_s: float) -> None:
     assert await office.reason(office.redeem(ada, reference)) == "OK"
 
 
-async def test_row_1_3_a_reload_without_a_jump(office: Office) -> None:
-    """An operator who reloads for another reason ends nothing."""
+async def test_row_1_3_confirmed_without_a_jump(office: Office) -> None:
+    """An operator who confirms a clock that was not set, or by no more than 5 s, ends nothing."""
     ada = await office.enrol("ada")
     reference, _ = await office.authorise(ada)
     batch = waiting(office)
     office.clock.is_set(-CLOCK_JUMP_S)
-    await office.consent.confirm_clock()
+    await office.consent.confirm_clock("operator")
     assert is_there(office, batch)
     assert await office.reason(office.redeem(ada, reference)) == "OK"
 
@@ -223,7 +227,7 @@ async def test_f34_new_authorisations(office: Office, by_s: float) -> None:
         assert (refused.value.reason, refused.value.code.name) == ("CLOCK_UNSAFE", "FAILED_PRECONDITION")
     assert await office.reason(office.otp(bob)) == "CLOCK_UNSAFE"
     assert len(office.codes.compared) == compared
-    await office.consent.confirm_clock()
+    await office.consent.confirm_clock("operator")
     assert await office.reason(office.authorise(ada)) == "OK"
     office.clock.passes(60)
     assert await office.reason(office.authorise(bob)) == "OK"
@@ -238,6 +242,101 @@ def test_f34_as_exact_as_the_system() -> None:
         before, now, after = time.time(), steady.now(), time.time()
         assert before - 0.001 <= now <= after + 0.001
         assert abs(steady.jump_s) < 0.001
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[[HandClock], Steady]:
+    """A daemon's time at each of its starts, by this clock."""
+    return lambda clock: Steady(clock, tmp_path / "clock")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S, CLOCK_JUMP_S + 1, -CLOCK_JUMP_S - 1])
+def test_f34_a_restart_forgets_no_step(kept: Callable[[HandClock], Steady], by_s: float) -> None:
+    """F34: a step that no operator has confirmed is there after any number of restarts, and the time goes on as before it."""
+    clock = HandClock()
+    steady = kept(clock)
+    clock.is_set(by_s)
+    for _ in range(3):
+        steady.keep()
+        clock.passes(10)
+        steady = kept(clock)
+    assert not steady.is_safe
+    assert abs(steady.jump_s - by_s) < 0.001
+    assert abs(steady.now() - NOON - 30) < 0.001
+    assert abs(steady.confirm() - by_s) < 0.001
+    clock.passes(10)
+    again = kept(clock)
+    assert again.is_safe
+    assert again.now() == clock.epoch()
+
+
+@pytest.mark.parametrize(("back_s", "is_safe"), [(HOUR_S, False), (20.0, False), (15.0, True), (9.0, True)])
+def test_f34_put_back_while_the_daemon_was_off(
+    kept: Callable[[HandClock], Steady], back_s: float, is_safe: bool
+) -> None:
+    """
+    F34: a clock that was put back while the daemon was off is noticed at its start, once it is more than 5 s before the time
+    that was known last; the daemon's own time never goes back.
+    """
+    clock = HandClock()
+    kept(clock).keep()
+    clock.passes(10)
+    clock.is_set(-back_s)
+    steady = kept(clock)
+    assert steady.is_safe == is_safe
+    assert steady.now() >= NOON
+
+
+def test_f34_a_clock_that_is_right_again(kept: Callable[[HandClock], Steady]) -> None:
+    """F34: a step that was taken back while the daemon was off for a moment is none any more."""
+    clock = HandClock()
+    steady = kept(clock)
+    clock.is_set(HOUR_S)
+    steady.keep()
+    clock.passes(2)
+    clock.is_set(-HOUR_S)
+    assert kept(clock).is_safe
+
+
+def test_f34_a_small_step_is_not_kept(kept: Callable[[HandClock], Steady]) -> None:
+    """F34: a clock that was put forward by 5 s or less is taken as it is by the next start."""
+    clock = HandClock()
+    steady = kept(clock)
+    clock.is_set(CLOCK_JUMP_S)
+    steady.keep()
+    clock.passes(1)
+    assert kept(clock).now() == clock.epoch()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"time": 1', b'{"time": null, "step_s": 0}', b"[]"])
+def test_f34_what_was_written_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    """F34: where the time that was known last is not to be read, nothing starts, and the message says what to do."""
+    file = tmp_path / "clock"
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=f"{file}.* see that the system's clock is right, then remove this file"):
+        Steady(Clock(), file)
+
+
+def test_f34_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    F34: where the time cannot be written down, what was written before stays, and a clock is not confirmed; the file is its
+    owner's alone.
+    """
+    clock, file = HandClock(), tmp_path / "clock"
+    steady = Steady(clock, file)  # type: ignore[arg-type]
+    steady.keep()
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("signer.durable.os.fsync", full)
+    clock.is_set(HOUR_S)
+    with pytest.raises(OSError, match="No space"):
+        steady.confirm()
+    assert not steady.is_safe
+    assert file.read_bytes() == before
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +356,7 @@ def test_f34_through_the_daemon(jumping: tuple[Town, Jump], by_s: int) -> None:
     F34: while a batch is being signed the system's clock jumps by an hour, either way: running deadlines go by the
     monotonic clock, so the batch is signed and answered, and a call whose deadline passes is told so when it does; an
     authorisation from before is redeemed; a new one is refused FAILED_PRECONDITION/CLOCK_UNSAFE until an operator
-    confirms with a reload; the ledger's order is by sequence, and it is found whole.
+    confirms the clock; the ledger's order is by sequence, and it is found whole.
     """
     town, jump = jumping
     ada, rows = town.people["ada"], len(book(town.rig.state))
@@ -279,15 +378,57 @@ def test_f34_through_the_daemon(jumping: tuple[Town, Jump], by_s: int) -> None:
         shim_of(town.rig).clear()
         assert statuses(redeem(town, third, digests(8, 300))) == ["SIGNED"] * 8
         assert town.authorise(ada, terms(digests(1)), otp="000000").brief == ("FAILED_PRECONDITION", "CLOCK_UNSAFE")
-        town["operator"].operator.ReloadConfig(op.ReloadConfigRequest(), timeout=10)
+        assert abs(confirmed(town) - by_s) < 1
         assert statuses(redeem(town, town.reference(ada, terms(digests(1))), digests(1))) == ["SIGNED"]
     finally:
         shim_of(town.rig).clear()
         jump.to(0)
-        town["operator"].operator.ReloadConfig(op.ReloadConfigRequest(), timeout=10)
+        confirmed(town)
     new = book(town.rig.state)[rows:]
     assert [row.sequence for row in new] == list(range(rows + 1, rows + 1 + len(new)))
     times = [datetime.fromisoformat(row.fields["time"]).timestamp() for row in new if "time" in row.fields]
     steps_s = [after - before for before, after in itertools.pairwise(times)]
     assert any(step_s / by_s > 0.9 for step_s in steps_s), "the jump is seen in what rows say, not in their order"
     found(town.rig.state)
+
+
+def confirmed(town: Town) -> float:
+    """By how many seconds the clock had been set that an operator confirms."""
+    return float(town["operator"].operator.ConfirmClock(op.ConfirmClockRequest(), timeout=10).step_s)
+
+
+def test_f34_nothing_else_confirms(jumping: tuple[Town, Jump], paraph: Paraph, tmp_path: Path) -> None:
+    """
+    F34: a clock that was set is not confirmed by SIGHUP, by ReloadConfig, or by a restart, orderly or not; the log says by
+    how many seconds it was set, and what to do; `paraph clock confirm` confirms it, and says the same.
+    """
+    town, jump = jumping
+    ada, rig = town.people["ada"], town.rig
+    lines = len(rig.log.read_text())
+    advice = (
+        "the system's clock was set by +3600 s, so nothing new is authorised; see that it is right, then `paraph clock"
+    )
+
+    def is_unsafe() -> bool:
+        return town.authorise(ada, terms(digests(1)), otp="000000").reason == "CLOCK_UNSAFE"
+
+    try:
+        jump.to(3_600)
+        rig.send_signal(signal.SIGHUP)
+        until(lambda: advice in rig.log.read_text()[lines:], 10, "what a reload does not confirm")
+        town["operator"].operator.ReloadConfig(op.ReloadConfigRequest(), timeout=10)
+        assert is_unsafe()
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            rig.stop(how)
+            lines = len(rig.log.read_text())
+            rig.launch()
+            rig.wait_serving()
+            until(lambda: town.authorise(ada, terms(digests(1)), otp="000000").code != "UNAVAILABLE", 10, "a call")
+            assert is_unsafe()
+            assert advice in rig.log.read_text()[lines:]
+        done = paraph("clock", "confirm", "--profile", profile(tmp_path, rig, "operator"))
+        assert (done.code, done.out) == (0, "the clock is confirmed; it had been set by +3600.0 s\n"), done
+        assert town.authorise(ada, terms(digests(1))).code == "OK"
+    finally:
+        jump.to(0)
+        confirmed(town)

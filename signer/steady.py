@@ -1,0 +1,81 @@
+"""
+The daemon's own time: what is to expire does so whatever somebody does to the system's clock, over a restart, too.
+
+It is the wall time at the start, and what has passed since by the monotonic clock. A file in the state directory has what
+it was last, and by how much the system's clock had been set until then without an operator's word: so a restart forgets no
+step, and a clock that was put back while the daemon was off is noticed. One that was put forward meanwhile is not: how
+long the daemon was off, nothing else here knows.
+"""
+
+import json
+import threading
+from pathlib import Path
+
+from signer.clock import Clock
+from signer.database import StoreError
+from signer.durable import put
+
+CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
+FILE = "clock"  # in the state directory
+KEEP_S = 30.0  # between two writings: what a crash forgets
+ADVICE = "so nothing new is authorised; see that it is right, then `paraph clock confirm`"
+
+
+class Steady:
+    """For any thread. `file`: where it is kept over a restart; None: it is not."""
+
+    def __init__(self, clock: Clock, file: Path | None = None) -> None:
+        """Raises `StoreError` where the file is not as it was written."""
+        self._clock = clock
+        self._file = file
+        self._writing = threading.Lock()
+        now = self._clock.epoch()
+        known = _read(file) if file is not None else None
+        if known is not None:
+            last, step_s = known
+            now = max(last, now - step_s)
+        self._base = now - self._clock.monotonic()
+
+    def confirm(self) -> float:
+        """The system's clock is right as it is now; answers by how much it had been set. Raises `OSError`, and it is not."""
+        with self._writing:
+            epoch, step_s = self._clock.epoch(), self.jump_s
+            self._write(epoch, 0.0)
+            self._base = epoch - self._clock.monotonic()
+        return step_s
+
+    def keep(self) -> None:
+        """Write down how it stands now. A step that is small enough to be none is not kept. Raises `OSError`."""
+        with self._writing:
+            self._write(self.now(), 0.0 if self.is_safe else self.jump_s)
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._base + self._clock.monotonic()
+
+    @property
+    def jump_s(self) -> float:
+        """How far the system's clock was set since an operator has confirmed it."""
+        return self._clock.epoch() - self.now()
+
+    @property
+    def is_safe(self) -> bool:
+        return abs(self.jump_s) <= CLOCK_JUMP_S
+
+    def _write(self, time: float, step_s: float) -> None:
+        if self._file is not None:
+            put(self._file, json.dumps({"time": time, "step_s": step_s}).encode() + b"\n")
+
+
+def _read(file: Path) -> tuple[float, float] | None:
+    """What `keep` has written; None where nothing was yet."""
+    try:
+        found = json.loads(file.read_bytes())
+        return float(found["time"]), float(found["step_s"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{file}: what the time was is not to be read in it ({error!r}); see that the system's clock is right, then "
+            "remove this file"
+        ) from None

@@ -1,0 +1,464 @@
+"""Opening a session, keeping it, and losing it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
+from portal_adapter.store.schema import audit, products, sessions
+from portal_adapter.web.back import inside
+from portal_adapter.web.views.cards import CARDS_ROUTES
+from tests.portal.place import CARDS, WINDOW, Issuer, Place, Product, SetClock, Visitor, hidden
+
+CLOSED = "/login?back=%2Faccount"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.close()
+
+
+def begins(visitor: Visitor, number: str = "ada-login", back: str = "/") -> str:
+    """The nonce that the window is given."""
+    begun = visitor.post("/login/server", {"number": number, "back": back}, page="/login")
+    assert begun.status_code == 303, begun.text
+    assert begun.headers["location"].startswith(f"{WINDOW}/login?")
+    nonce = re.search(r"nonce=([0-9a-f]{64})", begun.headers["location"])
+    assert nonce is not None
+    return nonce[1]
+
+
+def in_session(visitor: Visitor) -> bool:
+    answer = visitor.get("/account")
+    assert (answer.status_code, answer.headers.get("location", CLOSED)) in {(200, CLOSED), (303, CLOSED)}
+    return answer.status_code == 200
+
+
+def outcomes(place: Place, event: str) -> list[str]:
+    with place.services.engine.connect() as connection:
+        return list(connection.execute(select(audit.c.outcome).where(audit.c.event == event)).scalars())
+
+
+def has_no_session(place: Place) -> bool:
+    with place.services.engine.connect() as connection:
+        return connection.execute(select(sessions)).first() is None
+
+
+# ---- the challenge
+
+
+def test_a_challenge_is_32_fresh_bytes(place: Place) -> None:
+    """TOK-14: each login has a nonce of 32 bytes of its own, and the database does not have it."""
+    ada = place.visitor()
+    nonces = {begins(ada) for _ in range(5)}
+    assert len(nonces) == 5
+    content = (place.directory / "state" / "portal.db").read_bytes()
+    assert not any(nonce.encode() in content for nonce in nonces)
+
+
+def test_a_challenge_is_over_after_two_minutes(place: Place) -> None:
+    """TOK-14: a statement for a challenge of 120 s ago is accepted, a second later it is `unauthenticated`."""
+    product = place.issuer.product("Ada", "Lovelace")
+    for waits, status in ((120, 303), (121, 401)):
+        ada = place.visitor()
+        nonce = begins(ada)
+        SetClock.later(waits)
+        assert ada.post("/login/statement", product.statement(nonce)).status_code == status
+    assert outcomes(place, "login-statement") == ["unauthenticated"]
+
+
+def test_a_statement_is_taken_once(place: Place) -> None:
+    """TOK-14: a statement that has opened a session opens no second one, in the same browser and after logging out."""
+    ada = place.visitor()
+    product = ada.logs_in()
+    ada.post("/logout")
+    statement = product.statement(begins(ada))
+    assert ada.post("/login/statement", statement).headers["location"] == "/home"
+    assert ada.post("/login/statement", statement).status_code == 401
+    ada.post("/logout")
+    again = ada.post("/login/statement", statement)
+    assert again.status_code == 401
+    assert not in_session(ada)
+
+
+def test_a_statement_of_another_browser_is_refused(place: Place) -> None:
+    """TOK-14: a login is finished only in the browser that began it: a stolen statement is worth nothing elsewhere."""
+    ada, thief = place.visitor(), place.visitor()
+    product = place.issuer.product("Ada", "Lovelace")
+    statement = product.statement(begins(ada))
+    assert thief.post("/login/statement", statement).status_code == 401
+    assert ada.post("/login/statement", statement).status_code == 303  # and the thief's try has not used it up
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"caller": "other"},
+        {"audience": "https://evil.example"},
+        {"nonce": "00" * 32},
+        {"nonce": ""},
+        {"subject": "ada\nx"},
+    ],
+)
+def test_a_statement_for_something_else_is_refused(place: Place, changed: dict[str, str]) -> None:
+    """TOK-14: another caller's statement, one for another portal, another challenge or with another line is `unauthenticated`."""
+    ada = place.visitor()
+    product = place.issuer.product("Ada", "Lovelace")
+    fields = {"nonce": begins(ada)} | changed
+    assert ada.post("/login/statement", product.statement(fields.pop("nonce"), **fields)).status_code == 401
+    assert ada.get("/register").headers["location"] == "/login"
+    assert has_no_session(place)
+
+
+@pytest.mark.parametrize("field", ["statement", "signature", "certificate"])
+@pytest.mark.parametrize("value", ["", "A", "!!!!", "AAAA", "A" * 8000, "é"])
+def test_a_statement_that_cannot_be_read_is_refused(place: Place, field: str, value: str) -> None:
+    """TOK-14: whatever stands in the three fields is refused with its code, and opens nothing."""
+    ada = place.visitor()
+    product = place.issuer.product("Ada", "Lovelace")
+    answer = ada.post("/login/statement", product.statement(begins(ada)) | {field: value})
+    assert answer.status_code in {401, 422}, answer.text
+    assert has_no_session(place)
+
+
+def test_a_signature_of_another_key_is_refused(place: Place) -> None:
+    """TOK-14: a statement is believed when the presented certificate's own key has signed it."""
+    ada = place.visitor()
+    nonce = begins(ada)
+    product, other = (place.issuer.product("Ada", "Lovelace") for _ in range(2))
+    mixed = product.statement(nonce) | {"signature": other.statement(nonce)["signature"]}
+    assert ada.post("/login/statement", mixed).status_code == 401
+
+
+# ---- the certificate
+
+
+def test_the_right_one_of_two_certificates(place: Place) -> None:
+    """TOK-03: a certificate for signing does not log in (`wrong-certificate-usage`); one for both does."""
+    ada = place.visitor()
+    signing = place.issuer.product("Ada", "Lovelace", signs=True)
+    answer = ada.post("/login/statement", signing.statement(begins(ada)), headers={"accept": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["reason"] == "wrong-certificate-usage"
+    assert answer.json()["errors"][0]["field"] == "product"
+    both = place.issuer.product("Ada", "Lovelace", both=True)
+    assert ada.post("/login/statement", both.statement(begins(ada))).headers["location"] == "/register"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "days", "reason"),
+    [("own", -1, "certificate-expired"), ("own", 900, ""), ("other", 365, "untrusted-issuer")],
+)
+def test_only_valid_certificates_of_accepted_issuers(place: Place, issuer: str, days: int, reason: str) -> None:
+    """TOK-08: an expired certificate, and one of a CA that only has an accepted one's name, are refused with the reason."""
+    ada = place.visitor()
+    product = (place.issuer if issuer == "own" else Issuer()).product("Ada", "Lovelace", days=days)
+    answer = ada.post("/login/statement", product.statement(begins(ada)), headers={"accept": "application/json"})
+    if not reason:
+        assert answer.json() == {"location": "/register"}
+        return
+    assert (answer.status_code, answer.json()["reason"]) == (409, reason)
+    assert outcomes(place, "login-statement") == ["guard-failed"]
+
+
+# ---- registering
+
+
+def test_a_product_of_another_account_is_taken(place: Place) -> None:
+    """TOK-15: a product that belongs to somebody cannot be registered once more (`product-taken`)."""
+    ada, twin = place.visitor(), place.visitor()
+    product = place.issuer.product("Ada", "Lovelace")
+    ada.proves(product)
+    twin.proves(product)  # both were shown the form before either has confirmed
+    form = {"email": "ada@example.org"}
+    assert ada.post("/register", form, page="/register").status_code == 303
+    answer = twin.post("/register", form, page="/register", headers={"accept": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == "product-taken"
+
+
+def test_another_product_is_added_and_the_last_one_stays(place: Place) -> None:
+    """TOK-15: a further product of the same person is listed with kind, issuer and expiry; all but the last can be removed."""
+    ada = place.visitor()
+    ada.logs_in()
+    answer = ada.proves(place.issuer.product("ADA", "Love-lace"), "ada-2")
+    assert answer.headers["location"] == "/account/products/new"
+    assert ada.post("/account/products", page="/account/products/new").status_code == 303
+    page = ada.get("/account").text
+    assert page.count("Test Products CA") == 2 and "ada-2" in page
+    first, second = re.findall(r"/account/products/([0-9a-f]{32})/remove", page)
+    assert ada.post(f"/account/products/{second}/remove").status_code == 303
+    answer = ada.post(f"/account/products/{first}/remove", headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "last-product")
+
+
+def test_another_person_s_product_is_not_hers(place: Place) -> None:
+    """TOK-15: a product with other names is refused (`other-person`)."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Bob", "Boole"))
+    answer = ada.post("/account/products", page="/account/products/new", headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "other-person")
+
+
+def test_a_removed_product_s_sessions_end(place: Place) -> None:
+    """TOK-15, TOK-12, row 6.7: with a product the sessions that it has opened are over at the next request."""
+    ada, stick = place.visitor(), place.visitor()
+    ada.logs_in()
+    other = place.issuer.product("Ada", "Lovelace")
+    ada.proves(other, "ada-2")
+    ada.post("/account/products", page="/account/products/new")
+    stick.logs_in(product=other)
+    assert in_session(stick)
+    second = re.findall(r"/account/products/([0-9a-f]{32})/remove", ada.get("/account").text)[1]
+    ada.post(f"/account/products/{second}/remove")
+    assert not in_session(stick)
+    assert in_session(ada)
+
+
+def test_what_was_presented_waits_a_quarter_of_an_hour(place: Place) -> None:
+    """TOK-15: an unknown product may be registered in its browser for 15 minutes after it was presented, and in no other."""
+    ada = place.visitor()
+    ada.proves(place.issuer.product("Ada", "Lovelace"))
+    assert place.visitor().get("/register").headers["location"] == "/login"
+    SetClock.later(15 * 60)
+    assert ada.get("/register").status_code == 200
+    SetClock.later(1)
+    assert ada.get("/register").headers["location"] == "/login"
+
+
+# ---- sessions
+
+
+def test_every_page_has_a_login_link_or_a_logout(place: Place) -> None:
+    """TOK-12: without a session each page links to the login; with one it has a logout and says when the session ends."""
+    ada = place.visitor()
+    assert all('href="/login"' in ada.get(path).text for path in ("/", "/login", "/terms", "/nothing"))
+    ada.logs_in()
+    for path in ("/account", "/terms", "/spaces", "/nothing"):
+        page = ada.get(path).text
+        assert 'action="/logout"' in page
+        assert f'data-ends="{SetClock.at + 15 * 60}"' in page
+
+
+def test_a_session_ends_after_a_quarter_of_an_hour_of_rest(place: Place) -> None:
+    """TOK-12, row 6.7: 15 minutes without a request end a session; every request, a GET too, extends it."""
+    ada = place.visitor()
+    ada.logs_in()
+    for _ in range(4):
+        SetClock.later(15 * 60 - 10)
+        assert in_session(ada)
+    SetClock.later(15 * 60)
+    assert not in_session(ada)
+    assert not in_session(ada)
+
+
+def test_a_session_ends_after_eight_hours(place: Place) -> None:
+    """TOK-12, row 6.7: 8 hours after the login a session is over, whatever was asked meanwhile; the page says that time."""
+    ada = place.visitor()
+    ada.logs_in()
+    ends = SetClock.at + 8 * 3600
+    while SetClock.at < ends - 14 * 60:
+        SetClock.later(14 * 60)
+        assert in_session(ada)
+    assert f'data-ends="{ends}"' in ada.get("/account").text
+    SetClock.later(ends - SetClock.at - 1)
+    assert in_session(ada)
+    SetClock.later(1)
+    assert not in_session(ada)
+
+
+def test_a_logged_out_session_is_over_at_once(place: Place) -> None:
+    """TOK-12, row 6.7: the cookie of a session that was logged out opens nothing any more, for pages and for JSON."""
+    ada, thief = place.visitor(), place.visitor()
+    ada.logs_in()
+    thief.http.cookies.set(SESSION_COOKIE, ada.http.cookies[SESSION_COOKIE], domain="portal.test", path="/")
+    assert in_session(thief)
+    gone = ada.post("/logout")
+    assert "Max-Age=0" in gone.headers["set-cookie"]
+    assert not in_session(thief)
+    assert thief.json("/account").status_code == 401
+
+
+def test_parallel_sessions_end_one_by_one(place: Place) -> None:
+    """TOK-12, row 6.7: two browsers of one person have two sessions; a logout ends its own."""
+    one, other = place.visitor(), place.visitor()
+    product = one.logs_in()
+    other.logs_in(product=product)
+    assert one.http.cookies[SESSION_COOKIE] != other.http.cookies[SESSION_COOKIE]
+    one.post("/logout")
+    assert not in_session(one)
+    assert in_session(other)
+
+
+def test_a_session_is_never_one_that_was_given(place: Place) -> None:
+    """TOK-12, row 6.7: a cookie that somebody has put into a browser opens nothing, and is not the session's after the login (fixation)."""
+    ada = place.visitor()
+    ada.http.cookies.set(SESSION_COOKIE, "A" * 43, domain="portal.test", path="/")
+    assert not in_session(ada)
+    ada.http.cookies.delete(SESSION_COOKIE)
+    product = ada.logs_in()
+    first = ada.http.cookies[SESSION_COOKIE]
+    ada.post("/logout")
+    ada.logs_in(product=product)
+    assert ada.http.cookies[SESSION_COOKIE] not in {first, "A" * 43}
+    assert len(ada.http.cookies[SESSION_COOKIE]) >= 43  # 256 bits
+
+
+def test_the_database_cannot_open_a_session(place: Place) -> None:
+    """TOK-12, row 6.7, TOK-14, row 6.8: neither a session's cookie nor a browser's is in the database; what is there opens nothing as a cookie."""
+    ada, thief = place.visitor(), place.visitor()
+    ada.logs_in()
+    files = [path.read_bytes() for path in (place.directory / "state").iterdir()]
+    for name in (SESSION_COOKIE, VISITOR_COOKIE):
+        assert not any(ada.http.cookies[name].encode() in content for content in files)
+    with place.services.engine.connect() as connection:
+        stored = connection.execute(select(sessions.c.token)).scalars().all()
+    assert len(stored) == 1
+    thief.http.cookies.set(SESSION_COOKIE, stored[0], domain="portal.test", path="/")
+    assert not in_session(thief)
+
+
+def test_a_session_knows_its_certificate(place: Place) -> None:
+    """TOK-13: with a session the fingerprint of the certificate is kept that was used to open it."""
+    ada = place.visitor()
+    product = ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    ada.post("/account/products", page="/account/products/new")
+    with place.services.engine.connect() as connection:
+        assert connection.execute(select(products)).mappings().all()[1]["number"] == "ada-2"
+        [fingerprint] = connection.execute(select(sessions.c.fingerprint)).scalars()
+    assert fingerprint == fingerprint_of(product)
+
+
+def fingerprint_of(product: Product) -> str:
+    from hashlib import sha256
+
+    return sha256(product.der).hexdigest()
+
+
+# ---- limits, and where a login leads
+
+
+def test_an_address_begins_ten_logins_a_minute(place: Place) -> None:
+    """0.1 rate-limited, row 6.6: the eleventh login that one address begins within a minute is refused with Retry-After; then it goes on."""
+    ada = place.visitor()
+    for _ in range(10):
+        begins(ada)
+    answer = ada.post("/login/server", {"number": "ada-login"}, page="/login")
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    SetClock.later(int(answer.headers["retry-after"]))
+    begins(ada)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "https://evil.example",
+        "//evil.example",
+        "///evil.example",
+        "/\\evil.example",
+        "/%2f/evil.example",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "/\r\nlocation: https://evil.example",
+        "javascript:alert(1)",
+        "/account?x=https://evil.example",
+        "evil.example",
+        " //evil.example",
+        "/@evil.example",
+        "",
+        "/" + "a" * 300,
+    ],
+)
+def test_a_login_leads_to_no_other_site(place: Place, back: str) -> None:
+    """TOK-14: whatever stands in `back`, the login and the choice of a language lead to a page of the portal (CWE-601)."""
+    assert inside(back) == "/"
+    ada = place.visitor()
+    product = ada.logs_in()
+    chosen = ada.post("/language", {"language": "fr", "back": back})
+    assert chosen.headers["location"] == "/"
+    ada.post("/logout")
+    assert ada.proves(product, back=back).headers["location"] == "/home"
+    shown = place.visitor().get("/login", params={"back": back})
+    assert hidden(shown.text)["back"] == "/"
+
+
+def test_a_login_leads_to_the_page_that_was_wanted(place: Place) -> None:
+    """TOK-01, TOK-05: who is nobody yet is sent to log in, and afterwards to the page that was wanted."""
+    ada = place.visitor()
+    product = ada.logs_in()
+    ada.post("/logout")
+    assert ada.get("/account").headers["location"] == CLOSED
+    back = hidden(ada.get(CLOSED).text)["back"]
+    assert ada.proves(product, back=back).headers["location"] == "/account"
+
+
+# ---- tickets of the cards' origin
+
+
+def at_cards(place: Place, product: Product | None) -> Visitor:
+    """A browser at the cards' origin, after TLS."""
+
+    async def with_certificate(scope, receive, send) -> None:
+        scope["state"] = {"peer_certificate": None if product is None else product.der}
+        await place.cards(scope, receive, send)
+
+    return Visitor(place, with_certificate, CARDS)
+
+
+def ticket(place: Place, product: Product, nonce: str) -> dict[str, str]:
+    cards = at_cards(place, product)
+    page = cards.get("/present", params={"nonce": nonce})
+    done = cards.http.post("/present", data=hidden(page.text))
+    assert done.status_code == 303, done.text
+    found = re.search(r"/login/returned\?ticket=([\w-]+)$", done.headers["location"])
+    assert found is not None
+    return {"ticket": found[1]}
+
+
+def nonce_of_card(visitor: Visitor) -> str:
+    begun = visitor.post("/login/card", {"back": "/"}, page="/login")
+    assert begun.headers["location"].startswith(f"{CARDS}/present?")
+    return begun.headers["location"].rpartition("nonce=")[2]
+
+
+def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) -> None:
+    """TOK-14: the cards' origin's ticket is good once, in the browser that began, for 120 s; it is not in the database."""
+    product = place.issuer.product("Ada", "Lovelace")
+    ada, thief = place.visitor(), place.visitor()
+    mine = ticket(place, product, nonce_of_card(ada))
+    files = [path.read_bytes() for path in (place.directory / "state").iterdir()]
+    assert not any(mine["ticket"].encode() in content for content in files)
+    assert thief.post("/login/ticket", mine).status_code == 401
+    assert ada.post("/login/ticket", mine).headers["location"] == "/register"
+    assert ada.post("/login/ticket", mine).status_code == 401
+    late = ticket(place, product, nonce_of_card(ada))
+    SetClock.later(121)
+    assert ada.post("/login/ticket", late).status_code == 401
+    assert ada.post("/login/ticket", {"ticket": ""}).status_code == 401
+
+
+def test_a_ticket_is_for_a_challenge_that_is_there(place: Place) -> None:
+    """TOK-14: for a nonce that nobody began, that is over or that was used the cards' origin gives no ticket."""
+    product = place.issuer.product("Ada", "Lovelace")
+    ada = place.visitor()
+    used = nonce_of_card(ada)
+    ada.post("/login/ticket", ticket(place, product, used))
+    over = nonce_of_card(ada)
+    cards = at_cards(place, product)
+    page = hidden(cards.get("/present", params={"nonce": over}).text)
+    SetClock.later(121)
+    for nonce in (over, used, "00" * 32, ""):
+        assert cards.http.post("/present", data=page | {"nonce": nonce}).status_code == 401
+
+
+def test_the_cards_origin_has_one_page() -> None:
+    """TOK-14: nothing but presenting a certificate happens where TLS asks for one."""
+    assert {route.path for route in CARDS_ROUTES} == {"/present"}

@@ -1,0 +1,116 @@
+"""The database's form: what the migrations make, and who may open what."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from portal_adapter.store import database
+from portal_adapter.store.database import StoreError, open_database, reading, writing
+from portal_adapter.store.schema import METADATA
+from tests.portal.commands import command
+from tests.portal.place import Place
+from tests.postgres import Postgres
+
+NEXT = '''
+"""A step of a later version."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{head}"
+
+
+def upgrade():
+    op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
+'''
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
+    """Opens the same, at first empty, database each time."""
+    server: Postgres | None = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    url = server.create("portal_store") if server else None
+    return lambda: open_database(tmp_path / "state", url)
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> Path:
+    """The migrations of a later version: the present ones and one more."""
+    directory = tmp_path / "migrations"
+    shutil.copytree(database._MIGRATIONS, directory)
+    head = max(path.name.split("_")[0] for path in (directory / "versions").glob("[0-9]*.py"))
+    (directory / "versions" / "9999_later.py").write_text(NEXT.format(head=head))
+    return directory
+
+
+def revision(engine: Engine) -> str | None:
+    with reading(engine) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def test_the_migrations_make_what_the_schema_says(opens: Callable[[], Engine]) -> None:
+    """Tables, columns with their types, keys and indexes are those of schema.py, on both databases."""
+    engine = opens()
+    with reading(engine) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    assert set(inspect(engine).get_table_names()) == {*METADATA.tables, "alembic_version"}
+    engine.dispose()
+
+
+def test_an_older_database_is_brought_up_and_keeps_its_rows(
+    opens: Callable[[], Engine], later: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start takes the database to the program's version; what is in it stays."""
+    old = opens()
+    with writing(old) as connection:
+        connection.execute(text("INSERT INTO nominations VALUES ('serial-1', 1, 'root')"))
+    before = revision(old)
+    old.dispose()
+    monkeypatch.setattr(database, "_MIGRATIONS", later)
+    new = opens()
+    assert (before, revision(new)) != (None, before) and revision(new) == "9999"
+    assert "later" in inspect(new).get_table_names()
+    with reading(new) as connection:
+        assert connection.execute(text("SELECT serial FROM nominations")).scalars().all() == ["serial-1"]
+    new.dispose()
+
+
+def test_a_newer_database_is_refused_and_left_alone(
+    opens: Callable[[], Engine], later: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older program does not touch what a newer one has made, and says what to do."""
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_MIGRATIONS", later)
+        opens().dispose()
+    with pytest.raises(StoreError, match="newer paraph-portal"):
+        opens()
+    monkeypatch.setattr(database, "_MIGRATIONS", later)
+    engine = opens()
+    assert revision(engine) == "9999"
+    engine.dispose()
+
+
+def test_a_command_says_so_and_ends_with_its_code(tmp_path: Path, later: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a newer database a command ends with 69 and one line."""
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_MIGRATIONS", later)
+        place = Place(tmp_path / "place")
+        place.close()
+    done = command(place, "user", "list")
+    assert done.returncode == 69 and "newer paraph-portal" in done.stderr and done.stdout == ""
+
+
+def test_instances_that_start_together(opens: Callable[[], Engine]) -> None:
+    """Several programs that start on an empty database make its form once, and all of them run."""
+    with ThreadPoolExecutor(4) as threads:
+        engines = list(threads.map(lambda _: opens(), range(4)))
+    assert len({revision(engine) for engine in engines}) == 1
+    for engine in engines:
+        engine.dispose()
