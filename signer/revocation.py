@@ -95,12 +95,21 @@ class Revocations:
     """
     `async with Revocations(...) as revocations:` holds the lists until the end.
 
-    It is entered when each was tried once, or after `START_S`. sleep: waits so many seconds, by the clock.
+    It is entered when each was tried once, or after `START_S`. sleep: waits so many seconds, by the clock. directory: where
+    they are kept over a restart; it is made, and is this user's alone. Raises `OSError`.
     """
 
-    def __init__(self, issuers: Sequence[Issuer], clock: Clock | None = None, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        clock: Clock | None = None,
+        sleep: Sleep = asyncio.sleep,
+        directory: Path | None = None,
+    ) -> None:
         self._clock = clock or Clock()
-        self._watches = [Watch(issuer, self._clock, sleep) for issuer in issuers]
+        if directory is not None:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._watches = [Watch(issuer, self._clock, sleep, directory) for issuer in issuers]
         self._found = functools.lru_cache(CERTIFICATES_KEPT)(self._find)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -219,3 +219,16 @@ def test_revoked_while_the_daemon_runs(lists: Lists, portal: Caller) -> None:
     assert signed(lists.rig) == before
     requests.put(None)
     assert list(answers) == []
+
+
+def test_a_restart_without_the_list(lists: Lists) -> None:
+    """F37: a daemon that starts while a CA's list is away goes on with the last good one: what it revokes stays revoked."""
+    lists.rig.stop()
+    lists.file("listed").rename(lists.file("listed").with_suffix(".away"))
+    lists.rig.launch()
+    lists.rig.wait_serving()
+    with Caller(lists.rig) as portal:
+        assert portal.sign(credential="well").code == "OK"
+        assert portal.sign(credential="revoked").brief == REVOKED
+        assert portal.sign(credential="list-missing").brief == UNKNOWN
+    assert metric(lists.rig, "paraph_crl_failures_total", issuer="CN=listed") >= 1
