@@ -51,6 +51,7 @@ def read(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         "this_update": int(found.this_update.timestamp()),
         "next_update": int(found.next_update.timestamp()),
         "points": sorted(found.points),
+        "whose": found.whose.value,
         "modified": modified,
     }
 

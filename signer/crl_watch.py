@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pool.process import Child, ChildLost
 from signer.clock import Clock, rfc3339
-from signer.crl import ON_HOLD, CrlRefused, RevocationList
+from signer.crl import ON_HOLD, CrlRefused, RevocationList, Whose
 from signer.durable import put
 from signer.errors import Refusal
 
@@ -94,14 +94,15 @@ class Watch:
         self._file = None if directory is None else directory / f"{hashlib.sha256(der).hexdigest()}.crl"
         self._is_kept = False  # whether the list that is held is in that file
 
-    def check(self, serial: int, points: frozenset[str], now: datetime) -> None:
+    def check(self, serial: int, points: frozenset[str], now: datetime, *, is_ca: bool) -> None:
         held = self.held
         if held is None:
             raise Refusal("REVOCATION_UNAVAILABLE", "no CRL of its issuer was had yet")
         if now >= (end := self._end(held)):
             raise Refusal("REVOCATION_UNAVAILABLE", f"the CRL of its issuer ended on {rfc3339(end)}")
-        if not held.has_in_scope(points):
-            raise Refusal("REVOCATION_UNAVAILABLE", "the CRL is of another distribution point than its own")
+        if not held.has_in_scope(points, is_ca=is_ca):
+            what = "of another distribution point than its own" if held.whose is Whose.ALL else f"of {held.whose} alone"
+            raise Refusal("REVOCATION_UNAVAILABLE", f"the CRL is {what}")
         reason = held.reason(serial)
         if reason is not None:
             raise Refusal("CERT_REVOKED", "on hold" if reason == ON_HOLD else reason)
@@ -301,5 +302,6 @@ def _list(answer: dict[str, Any], table: bytes | mmap) -> RevocationList:
         datetime.fromtimestamp(answer["this_update"], UTC),
         datetime.fromtimestamp(answer["next_update"], UTC),
         frozenset(answer["points"]),
+        Whose(answer["whose"]),
         table,
     )

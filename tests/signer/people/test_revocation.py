@@ -85,8 +85,11 @@ class Desk:
 
     def said(self, der: bytes = DER) -> tuple[str, str]:
         """(reason, detail) of the refusal, '' if there is none."""
+        return self.said_of([der])
+
+    def said_of(self, chain: list[bytes]) -> tuple[str, str]:
         try:
-            self.revocations.check(der, self.time.wall())
+            self.revocations.check_chain(chain, self.time.wall())
         except Refusal as refusal:
             return refusal.reason, refusal.detail
         return "", ""
@@ -226,6 +229,50 @@ async def test_a_list_of_one_distribution_point(files: Files) -> None:
         assert desk.said() == ("REVOCATION_UNAVAILABLE", "the CRL is of another distribution point than its own")
         crl_point = x509.CRLDistributionPoints([x509.DistributionPoint([uri(URI)], None, None, None)])
         assert desk.said(_with(crl_point)) == ("", "")
+
+
+ROOT = Authority("Root")
+MIDDLE = Authority("Middle", ROOT)
+LEAF = MIDDLE.issue("Signer", KEY, "content_commitment")
+CHAIN = [one.public_bytes(Encoding.DER) for one in (LEAF, MIDDLE.certificate, ROOT.certificate)]
+OF_ISSUER = "a certificate of its issuers: "
+# of the root's list: what it revokes, whose it is; the answer
+CHAINS: dict[str, tuple[dict[int, x509.ReasonFlags | None], dict[str, object], tuple[str, str]]] = {
+    "good": ({LEAF.serial_number: None}, {}, ("", "")),
+    "the issuer is revoked": ({MIDDLE.certificate.serial_number: COMPROMISED}, {}, ("CERT_REVOKED", "keyCompromise")),
+    "it is, in a list of CAs": (
+        {MIDDLE.certificate.serial_number: None},
+        {"only_contains_ca_certs": True},
+        ("CERT_REVOKED", "unspecified"),
+    ),
+    "a list of users": (
+        {},
+        {"only_contains_user_certs": True},
+        ("REVOCATION_UNAVAILABLE", "the CRL is of users alone"),
+    ),
+    "the root is revoked": ({ROOT.certificate.serial_number: COMPROMISED}, {}, ("", "")),
+}
+
+
+@pytest.mark.parametrize("case", CHAINS)
+async def test_issuers_are_looked_up(files: Files, case: str) -> None:
+    """
+    F36: each certificate of a chain but the root is looked up where its issuer has a list: a revoked issuer is CERT_REVOKED,
+    and a list of users' certificates alone says nothing of it.
+    """
+    revoked, whose, (reason, detail) = CHAINS[case]
+    files.issuer.write_bytes(pem(ROOT.certificate))
+    files.put(crl(ROOT, revoked, more=[(point(**whose), True)] if whose else ()))
+    async with files.desk() as desk:
+        assert desk.failures == 0
+        assert desk.said_of(CHAIN[:2]) == desk.said_of(CHAIN) == (reason, detail and OF_ISSUER + detail)
+
+
+async def test_a_list_of_cas_is_none_for_a_signer(files: Files) -> None:
+    """A list of CAs' certificates alone says nothing of a signer's: it does not pass."""
+    files.put(crl(CA, more=[(point(only_contains_ca_certs=True), True)]))
+    async with files.desk() as desk:
+        assert desk.said() == ("REVOCATION_UNAVAILABLE", "the CRL is of CAs alone")
 
 
 async def test_a_serial_number_that_no_list_names(files: Files) -> None:
