@@ -33,9 +33,6 @@ _CKF_TOKEN_PRESENT, _CKF_REMOVABLE_DEVICE = 0x1, 0x2
 _CKR_OK = 0
 _CKU_USER, _CKU_CONTEXT_SPECIFIC = 1, 2
 
-_FUNCTIONS = 69  # in CK_FUNCTION_LIST, with the version
-_KEPT: list[Any] = []  # what a module's caller has the address of
-
 Sign = Callable[[bytes, int], int]
 Signer = Callable[[Any, Algorithm, str | None], Sign]
 
@@ -138,33 +135,6 @@ def loaded(module: str) -> Cryptoki | None:
     library = ctypes.CDLL(module)  # the loader answers with the copy that is already there
     lists = [_function_list(library), _function_list(library)]
     return None if lists[0] is None or lists[0] != lists[1] else Cryptoki(lists[0])
-
-
-def overlook_slots(lib: Any, module: str) -> None:
-    """
-    Have python-pkcs11 pass over a slot of which the module answers nothing but errors: it gives up the whole listing, and
-    makes no slot in any other way. From now on it has a copy of the function list, in which C_GetSlotInfo never fails.
-
-    Where it has its list is no public matter: first in the object. So nothing is done unless the list's address stands
-    there.
-    """
-    functions, place = _function_list(ctypes.CDLL(module)), ctypes.c_void_p.from_address(id(lib) + object.__basicsize__)
-    if functions is None or place.value != functions:
-        return
-    copy = (ctypes.c_void_p * _FUNCTIONS).from_buffer_copy(
-        ctypes.string_at(functions, _FUNCTIONS * ctypes.sizeof(_ULONG))
-    )
-    real = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(copy[_C_GET_SLOT_INFO] or 0)
-
-    def slot_info(slot: int, info: int) -> int:
-        if real(slot, info) != _CKR_OK:
-            ctypes.memset(info, 0, ctypes.sizeof(_SlotInfo))
-        return _CKR_OK
-
-    lenient = type(real)(slot_info)
-    copy[_C_GET_SLOT_INFO] = ctypes.cast(lenient, ctypes.c_void_p).value
-    _KEPT.extend((copy, lenient))
-    place.value = ctypes.addressof(copy)
 
 
 def _function_list(library: ctypes.CDLL) -> int | None:

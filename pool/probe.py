@@ -30,8 +30,8 @@ def look(module: str, sha256: bytes | None, reader: str, load: Load = _LOAD) -> 
             pcsc = Pcsc()
             pcsc.find(reader)
             opensc.configure(reader, pcsc.readers())
-        lib, path = load(module, sha256)
-        found = [_describe(token) for token in tokens(lib, path)]
+        lib, _ = load(module, sha256)
+        found = [_describe(token) for token in tokens(lib)]
     except LibraryRefused as refused:
         return {"t": "failed", "why": "error", "detail": str(refused)}
     except PcscError as error:

@@ -13,11 +13,10 @@ from typing import Any
 
 from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
 from asn1crypto.x509 import Certificate
-from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag, _pkcs11
+from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag
 from pkcs11.exceptions import NoSuchToken, PKCS11Error, SlotIDInvalid, TokenNotPresent, TokenNotRecognised
 
 from pool.codes import name_of
-from pool.cryptoki import overlook_slots
 
 LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
@@ -41,28 +40,25 @@ def ckr(error: Exception) -> str:
     return "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__).upper()
 
 
-def tokens(lib: Any, module: str) -> Iterator[Any]:
+def tokens(lib: Any) -> Iterator[Any]:
     """Every token of a module; a reader that vanishes meanwhile, or fails, hides itself and nobody else."""
-    for slot in _slots(lib, module):
+    for slot in _slots(lib):
         try:
             yield slot.get_token()
         except PKCS11Error:
             continue
 
 
-def _slots(lib: Any, module: str) -> list[Any]:
+def _slots(lib: Any) -> list[Any]:
     """
     Every slot, once. python-pkcs11 reads as many as a first call has counted, whatever the second one answers: where
     slots have vanished in between, that is memory nobody wrote to, and mostly an error. So it is done again, and then
-    without the readers that are empty, one of which may answer nothing but errors; at last with those that have a token,
-    and of which the module can say nothing else.
+    without the readers that are empty, one of which may answer nothing but errors.
     """
     for present in (False, False, True):
         with contextlib.suppress(PKCS11Error):
             return list({slot.slot_id: slot for slot in lib.get_slots(token_present=present)}.values())
         time.sleep(LISTING_PAUSE_S)
-    if isinstance(lib, _pkcs11.lib):  # not where no module is wanted (fake.py)
-        overlook_slots(lib, module)
     return list({slot.slot_id: slot for slot in lib.get_slots(token_present=True)}.values())
 
 

@@ -112,7 +112,7 @@ class Worker:
                 opensc.configure(self._reader, self._pcsc.readers())
             self._lib, path = self._load(message["module"], message["sha256"])
             self._cryptoki = self._loaded(path)
-            shown = list(tokens(self._lib, path))
+            shown = list(tokens(self._lib))
             found = [t for t in shown if text(t.label) == message["label"]]
             if message["serial"] is not None:
                 named = [t for t in found if text(t.serial) == message["serial"]]

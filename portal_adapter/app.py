@@ -5,12 +5,13 @@ The portal as an ASGI application: its routes, the frame round them, and what ev
     cards_app(services)    the origin where TLS asks for a certificate (auth by card or stick), one page
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from cryptography import x509
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,6 +37,7 @@ from portal_adapter.web.views.cards import CARDS_ROUTES
 THREADS = 16  # views wait for the database, not for the processor
 LOOKERS = 4  # that look into uploads: a picture takes up to 512 MB and 10 s of a processor
 _STATIC = Path(__file__).parent / "web" / "static"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,38 @@ class Services:
         self.engine.dispose()
 
 
+def read_files(settings: Settings) -> tuple[bytes, Issuers]:
+    """The forms' key and the accepted CAs; raises `SettingsError` with every file that cannot be used."""
+    mistakes: list[str] = []
+
+    def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
+        try:
+            return use(file.read_bytes())
+        except OSError as error:
+            mistakes.append(f"{file}: {error.strerror}")
+        except ValueError as error:
+            mistakes.append(f"{file}: {error}")
+        return default
+
+    key = read(settings.portal.key_file, _key, b"")
+    none: list[x509.Certificate] = []
+    issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
+    for file in (settings.terms.fr, settings.terms.en):
+        read(file, bytes.decode, "")
+    if mistakes:
+        raise SettingsError(None, mistakes)
+    return key, Issuers(tuple(one for found in issuers for one in found))
+
+
+def _key(content: bytes) -> bytes:
+    if len(content) != KEY_BYTES:
+        raise ValueError(f"has {len(content)} bytes; {KEY_BYTES} random bytes are wanted")
+    return content
+
+
 def services(settings: Settings, *, clock: Clock | None = None) -> Services:
     """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
-    try:
-        key = settings.portal.key_file.read_bytes()
-        issuers = Issuers.read(settings.trust.issuers)
-        for file in (settings.terms.fr, settings.terms.en):
-            file.read_text()
-    except (OSError, ValueError) as error:
-        raise SettingsError(settings.portal.key_file, [str(error)]) from None
-    if len(key) != KEY_BYTES:
-        raise SettingsError(settings.portal.key_file, [f"has {len(key)} bytes; {KEY_BYTES} random bytes are wanted"])
+    key, issuers = read_files(settings)
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,

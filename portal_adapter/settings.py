@@ -35,11 +35,11 @@ File = Annotated[Path, AfterValidator(_from_its_place)]  # relative to the confi
 
 
 class SettingsError(Exception):
-    """The file cannot be used; `mistakes` has a line for each."""
+    """The file at `path` cannot be used, or several that it names (None); `mistakes` has a line for each."""
 
-    def __init__(self, path: Path, mistakes: list[str]) -> None:
+    def __init__(self, path: Path | None, mistakes: list[str]) -> None:
         self.mistakes = mistakes
-        super().__init__("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+        super().__init__("\n".join(f"{path}: {one}" if path is not None else one for one in mistakes))
 
 
 class Section(BaseModel):

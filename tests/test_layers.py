@@ -76,6 +76,8 @@ KEPT_OUT = {
     "signer.cli.sign": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.hasher": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "asyncio", "sqlite3"},
     "signer.code": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "argon2", "pyotp"},
+    # Where codes are typed there is no database, and nothing that signs.
+    "portal_adapter.window.app": {"sqlalchemy", "alembic", "psycopg", "pkcs11", "pyhanko", "asn1crypto", "pool"},
     # A lane's memory: pkcs11 itself uses asn1crypto.
     "pool.worker": {
         *("grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "signer"),

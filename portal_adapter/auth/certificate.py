@@ -6,7 +6,6 @@ names are givenName and surname of the subject (ETSI EN 319 412-2, 4.2.4): what 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -36,11 +35,6 @@ class Issuers:
     """The CAs whose certificates are accepted."""
 
     certificates: tuple[x509.Certificate, ...]
-
-    @classmethod
-    def read(cls, files: tuple[Path, ...]) -> "Issuers":
-        """Raises OSError and ValueError."""
-        return cls(tuple(one for file in files for one in x509.load_pem_x509_certificates(file.read_bytes())))
 
     def accept(self, der: bytes, now: int) -> Certificate:
         """Raises `Refusal` for what is not accepted, whatever is wrong with it."""

@@ -3,7 +3,7 @@
 import argparse
 import ssl
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from portal_adapter import app as portal
@@ -35,21 +35,19 @@ def _is_window(path: Path) -> bool:
 
 def _check_window(path: Path) -> str:
     settings = window_settings.load(path)
-    window.services(settings)
-    _check_files(path, [settings.listener], settings.daemon.profile)
+    _check_files([settings.listener], settings.daemon.profile, lambda: window.services(settings))
     return settings.window.origin
 
 
 def _check_portal(path: Path) -> str:
     settings = portal_settings.load(path)
     listeners = [settings.listener, *([settings.cards] if settings.cards else [])]
-    _check_files(path, listeners, settings.daemon.profile)
-    portal.services(settings).close()
+    _check_files(listeners, settings.daemon.profile, lambda: portal.read_files(settings))
     return settings.portal.origin
 
 
-def _check_files(path: Path, listeners: Sequence[Listener], profile: Path) -> None:
-    """Raises `SettingsError` with every file that cannot be used."""
+def _check_files(listeners: Sequence[Listener], profile: Path, read: Callable[[], object]) -> None:
+    """Raises `SettingsError` with every file that cannot be used; `read` raises it with those that it looks at."""
     mistakes = []
     for listener in listeners:
         try:
@@ -58,10 +56,14 @@ def _check_files(path: Path, listeners: Sequence[Listener], profile: Path) -> No
             mistakes.append(f"{listener.certificate}, {listener.key}: {error}")
     try:
         found = Profile.load(profile)
-    except ProfileError as error:
+        for file in (found.ca, found.certificate, found.key):
+            if file is not None:
+                file.read_bytes()
+    except (ProfileError, OSError) as error:
         mistakes.append(str(error))
-    else:
-        files = (found.ca, found.certificate, found.key)
-        mistakes += [f"{profile}: {file} is not there" for file in files if file is not None and not file.is_file()]
+    try:
+        read()
+    except SettingsError as error:
+        mistakes += error.mistakes
     if mistakes:
-        raise SettingsError(path, mistakes)
+        raise SettingsError(None, sorted(set(mistakes)))

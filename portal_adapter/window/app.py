@@ -47,7 +47,7 @@ def services(settings: Settings) -> Services:
     try:
         profile = Profile.load(settings.daemon.profile)
     except ProfileError as error:
-        raise SettingsError(settings.daemon.profile, [str(error)]) from None
+        raise SettingsError(None, [str(error)]) from None
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,

@@ -8,7 +8,7 @@ import pytest
 
 from pool.module import Module
 from pool.process import Child
-from tests.pool.rig import ECDSA, config, digests, pool_over, state, statuses, until
+from tests.pool.rig import config, pool_over, state, until
 from tests.shim import Shim
 from tests.softhsm import Store
 
@@ -57,24 +57,6 @@ async def test_slots_that_answer_with_an_error(many: Store, shim: Shim, code: st
     """Row 2.10: a slot whose token is not present, not recognised, failing or removed hides itself and nobody else."""
     shim.script(*(f"C_GetTokenInfo@{label} * return {code}" for label in LABELS[:VANISH]))
     assert sorted(await listed(many, shim)) == LABELS[VANISH:]
-
-
-@pytest.mark.parametrize("functions", [["C_GetSlotInfo"], ["C_GetSlotInfo", "C_GetTokenInfo"]], ids="+".join)
-async def test_slots_that_always_fail(many: Store, shim: Shim, tmp_path: Path, functions: list[str]) -> None:
-    """
-    Row 2.10: slots of which the module itself can say nothing, over which python-pkcs11 gives up a listing: the others are
-    listed within 2 s, and are READY; so is one that fails only as a slot.
-    """
-    bad = LABELS[:VANISH]
-    shim.script(*(f"{function}@{label} * return 0x30" for label in bad for function in functions))
-    began = time.monotonic()
-    assert sorted(await listed(many, shim)) == (LABELS if len(functions) == 1 else LABELS[VANISH:])
-    assert time.monotonic() - began <= LIST_S
-    good = LABELS[0 if len(functions) == 1 else VANISH]
-    async with pool_over(config(many, good, shim=shim), state=tmp_path / "state") as pool:
-        assert state(pool, good) == "READY"
-        outcomes = await pool.sign(pool.key("P-256"), ECDSA, digests(2, 0, ECDSA))
-        assert statuses(outcomes) == {("SIGNED", ""): 2}
 
 
 async def test_tokens_of_a_pool_while_others_vanish(many: Store, shim: Shim, tmp_path: Path) -> None:
