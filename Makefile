@@ -1,13 +1,16 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-.PHONY: help demo test soak lint proto bench bench-full clean setup setup-tests
+.PHONY: help demo demo-portal test soak lint proto bench bench-full clean setup setup-tests
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## install what is missing, sign real PDFs with three software tokens, have others verify them
 	@.venv/bin/paraph demo
+
+demo-portal: setup ## the web portal on this machine, with two people and a business; until Ctrl-C
+	@$(PYTHON) deploy/demo/portal.py
 
 test: setup-tests ## every test, against real tokens and a real daemon; under 15 minutes
 	$(PYTHON) -m pytest -m "not alone" -n 2 --dist loadfile --max-worker-restart 0

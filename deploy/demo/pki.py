@@ -39,7 +39,7 @@ KEPT = timedelta(days=30)  # what ends sooner is made anew
 ORGANIZATION = "Millbrook Demo Company"
 PERSONS = {"ana": ("Ana", "Lindqvist"), "bo": ("Bo", "Marchetti"), "cleo": ("Cleo", "Okonjo")}
 COMPANY = (NameOID.ORGANIZATION_NAME, ORGANIZATION)
-CALLERS = ("portal", "operator")
+CALLERS = ("portal", "window", "operator")
 
 Extension = tuple[x509.ExtensionType, bool]  # the second says whether it is critical
 

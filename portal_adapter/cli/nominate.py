@@ -3,10 +3,10 @@
 import argparse
 import json
 
-from portal_adapter.cli.operator import name, opened, when
+from portal_adapter.cli.operator import changing, name, opened, when
 from portal_adapter.clock import Clock
 from portal_adapter.domain import nomination
-from portal_adapter.store.database import reading, writing
+from portal_adapter.store.database import reading
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(found, ensure_ascii=False, indent=2) if options.json else "\n".join(lines))
             return 0
         change = nomination.add if options.action == "add" else nomination.remove
-        with writing(engine) as connection:
+        event = "nominated" if options.action == "add" else "nomination-removed"
+        with changing(engine, event, serial=options.serial) as connection:
             serial = change(connection, Clock().now(), name(), options.serial)
     done = {"serial": serial, "nominated": options.action == "add"}
     print(json.dumps(done) if options.json else f"{serial}: {'nominated' if done['nominated'] else 'removed'}")

@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from portal_adapter.clock import Clock
 from portal_adapter.domain import audit
+from portal_adapter.refusal import Refusal
 from portal_adapter.settings import load
-from portal_adapter.store.database import open_database
+from portal_adapter.store.database import open_database, writing
 
 
 @contextlib.contextmanager
@@ -27,6 +29,19 @@ def opened(options: argparse.Namespace) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextlib.contextmanager
+def changing(engine: Engine, event: str, **about: str) -> Iterator[Connection]:
+    """A transaction that writes; where it is refused nothing is left of it but one line in the audit, with what it was about."""
+    try:
+        with writing(engine) as connection:
+            yield connection
+    except Refusal as refusal:
+        cut = {key: value[:64] for key, value in about.items()}
+        with writing(engine) as connection:
+            audit.note(connection, Clock().now(), event, outcome=refusal.code, operator=name(), **cut)
+        raise
 
 
 def name() -> str:

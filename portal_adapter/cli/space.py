@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from portal_adapter.cli.operator import name, opened
+from portal_adapter.cli.operator import changing, name, opened
 from portal_adapter.clock import Clock
 from portal_adapter.domain import oversight, team
 from portal_adapter.domain.ids import shown
 from portal_adapter.settings import load
-from portal_adapter.store.database import reading, writing
+from portal_adapter.store.database import reading
 
 _SHOWN = (
     "identifier", "kind", "title", "company", "registration", "state", "certification", "certified", "certified_by",
@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
             _print(options, people, ["  ".join(map(str, one.values())) for one in people])
         elif options.action == "appoint":
             business = load(options.config).business
-            with writing(engine) as connection:
+            with changing(engine, "administrator-appointed", identifier=options.identifier) as connection:
                 oversight.appoint(connection, Clock().now(), name(), options.identifier, options.member, business)
             done = {"identifier": options.identifier, "member": options.member, "role": "administrator"}
             _print(options, done, [f"{options.member}: administrator of {options.identifier}"])
         else:
-            with writing(engine) as connection:
+            with changing(engine, f"space-{options.action}", identifier=options.identifier) as connection:
                 state = oversight.fire(connection, Clock().now(), name(), options.identifier, options.action)
             column = oversight.EVENTS[options.action].column
             done = {"identifier": options.identifier, column: state}

@@ -17,7 +17,7 @@ from portal_adapter.domain import audit, marks, nomination, product, team
 from portal_adapter.domain import space as spaces
 from portal_adapter.domain.actor import MANAGE, ROLES, Actor
 from portal_adapter.domain.fields import Fields, folded
-from portal_adapter.domain.ids import hashed, new_id, new_secret
+from portal_adapter.domain.ids import hashed, is_id, new_id, new_secret
 from portal_adapter.domain.product import SERIAL_CHARACTERS_MAX, serial_key
 from portal_adapter.fsm import Machine
 from portal_adapter.language import LANGUAGES, msgid
@@ -204,6 +204,8 @@ def _send(
 def _withdraw(
     connection: Connection, actor: Actor, id_: str, invitation: str, form: Mapping[str, str]
 ) -> Mapping[str, Any]:
+    if not is_id(invitation):
+        raise not_found()
     query = select(invitations).where(invitations.c.id == invitation, invitations.c.space == id_)
     row = connection.execute(query).mappings().first()
     if row is None:

@@ -89,7 +89,7 @@ KINDS: Mapping[str, Kind] = {
             "Give an e-mail address such as name@example.org.", "email",
         ),
         Kind("phone", read_phone, "Give a number with its country’s prefix, such as +352 621 123 456.", "tel"),
-        Kind("iban", read_iban, "Give an IBAN such as LU28 0019 4006 4475 0000. One character at least is wrong here."),
+        Kind("iban", read_iban, "This is no account number (IBAN): a character is wrong."),
         Kind("bic", read_bic, "Give a BIC of 8 or 11 characters, such as BCEELULL."),
         Kind("postal_code", read_postal_code, "Give a postal code of letters, digits, blanks and hyphens."),
         Kind("vat", read_vat, "Give a VAT number with its country’s letters, such as LU12345678."),

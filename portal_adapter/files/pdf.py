@@ -9,7 +9,6 @@ from portal_adapter.refusal import Refusal
 from signer.client import Client, ProfileError, ServiceError
 
 LOOK_S = 20.0  # the daemon's own limit for one is 10 s of a processor
-_AWAY = "Documents cannot be checked just now. Nothing was kept; please send it again in a few minutes."
 RETRY_S = 60
 
 
@@ -21,7 +20,8 @@ def check(path: Path, profile: Path) -> None:
     try:
         report = asyncio.run(_report(path, profile))
     except (ProfileError, ServiceError) as error:
-        raise Refusal("signer-unavailable", _AWAY, retry_after_s=RETRY_S) from error
+        message = "Documents cannot be checked just now. Nothing was kept; please send it again in a few minutes."
+        raise Refusal("signer-unavailable", message, retry_after_s=RETRY_S) from error
     if report.problem == "encrypted":
         raise rejected("encrypted", "This PDF is protected by a password. Save it without one.")
     if not report.readable or report.kind != report.PDF:

@@ -84,9 +84,7 @@ def upgrade(engine: Engine) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     script = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
-        if (
-            connection.dialect.name == "postgresql"
-        ):  # instances that start together take their turns, as SQLite's lock has it
+        if connection.dialect.name == "postgresql":  # who starts together takes turns, as by SQLite's lock
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_KEY})
         current = MigrationContext.configure(connection).get_current_revision()
         known = {one.revision for one in script.walk_revisions()}

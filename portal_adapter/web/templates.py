@@ -37,8 +37,17 @@ class Templates:
         def error_of(field: str) -> str:
             return next((_said(language, one) for one in errors if one.field == field), "")
 
+        labels: dict[str, str] = {}
+
+        def named(field: str, label: str) -> str:
+            """For the summary of errors, which stands before the fields: how each is called."""
+            labels[field] = label
+            return ""
+
         values = {
             "errors": errors,
+            "labels": labels,
+            "named": named,
             "form": {},
             "stale": False,
             **data,

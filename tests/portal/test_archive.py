@@ -129,7 +129,7 @@ def test_a_name_is_optional_and_one_given_is_kept(place: Place) -> None:
 
 
 def test_what_is_wrong_in_the_form_is_said_at_once_and_what_was_typed_is_kept(place: Place) -> None:
-    """ESP-36, 0.1 validation: no type, a type that there is not, a name too long, no file: each beside its field."""
+    """ESP-36, 0.1: no type, a type that there is not, a name too long, no file: each beside its field."""
     ada = Member(place)
     answer = ada.browser.post(ada.page, {"name": "x" * 81}, page=ada.page, files={"file": ("", b"")})
     assert answer.status_code == 422
@@ -158,7 +158,7 @@ def test_what_is_wrong_in_the_form_is_said_at_once_and_what_was_typed_is_kept(pl
 def test_a_file_that_is_refused_leaves_nothing(
     tmp_path: Path, content: bytes, name: str, code: tuple[int, str, str]
 ) -> None:
-    """ESP-36, 0.1 bad-type, 0.1 rejected-content: no row, no byte, one line of audit; the form says why beside the file."""
+    """ESP-36, 0.1: no row, no byte, one line of audit; the form says why beside the file."""
     place = Place(tmp_path, extra="[limits]\nimage_pixels = 1000000")
     ada = Member(place)
     assert problem(ada.adds(content, name, json=True)) == code
@@ -174,7 +174,7 @@ def test_a_file_that_is_refused_leaves_nothing(
 
 
 def test_a_deletion_wants_its_confirmation(place: Place) -> None:
-    """ESP-36, 0.1 confirmation-required: a bare POST deletes nothing."""
+    """ESP-36, 0.1: a bare POST deletes nothing."""
     ada = Member(place)
     ada.adds(png())
     (listed,) = ada.lists()
@@ -219,7 +219,7 @@ def test_what_is_taken_back_leaves_no_bytes(place: Place, monkeypatch: pytest.Mo
 
 
 def test_the_archive_has_a_limit(tmp_path: Path) -> None:
-    """ESP-36, 0.1 guard-failed: inclusive, for each space; deleting makes room."""
+    """ESP-36, 0.1: inclusive, for each space; deleting makes room."""
     place = Place(tmp_path, extra="[limits]\narchive_documents = 2")
     ada = Member(place)
     for _ in range(2):
@@ -285,7 +285,7 @@ def test_a_private_space_has_an_archive(place: Place) -> None:
 
 
 def test_reading_is_every_members_adding_and_deleting_an_editors(place: Place) -> None:
-    """ESP-36, 0.1 forbidden: a viewer sees, downloads, and is offered and allowed nothing else; the missing right is named."""
+    """ESP-36, 0.1: a viewer sees, downloads, and is offered and allowed nothing else; the missing right is named."""
     ada, eve = Member(place), Member(place, "Eve", "Editor")
     vic = Member(place, "Vic", "Viewer")
     ada.adds(png(), name="drawing")
@@ -307,7 +307,7 @@ def test_reading_is_every_members_adding_and_deleting_an_editors(place: Place) -
 
 
 def test_two_spaces_never_see_each_others_documents(place: Place) -> None:
-    """ESP-36, 0.1 not-found: by the other's space, and by the other's document in one's own space, on every route."""
+    """ESP-36, 0.1: by the other's space, and by the other's document in one's own space, on every route."""
     ada, bob = Member(place), Member(place, "Bob", "Babbage")
     ada.adds(png(), name="Adas secret drawing")
     bob.adds(png(), name="Bobs own")
@@ -333,7 +333,7 @@ def test_two_spaces_never_see_each_others_documents(place: Place) -> None:
 
 
 def test_a_file_has_at_most_so_many_bytes(tmp_path: Path) -> None:
-    """ESP-36, 0.1 too-large: inclusive; both numbers are said, on the form too."""
+    """ESP-36, 0.1: inclusive; both numbers are said, on the form too."""
     content = png(30, 30)
     place = Place(tmp_path, extra=f"[limits]\ndocument_bytes = {len(content)}")
     ada = Member(place)
@@ -350,7 +350,7 @@ def test_a_file_has_at_most_so_many_bytes(tmp_path: Path) -> None:
 
 
 def test_uploads_are_limited_for_each_account(tmp_path: Path) -> None:
-    """ESP-36, 0.1 rate-limited: whatever comes of them; it is said when to come back, and another person does not notice."""
+    """ESP-36, 0.1: whatever comes of them; it is said when to come back, and another person does not notice."""
     place = Place(tmp_path, extra="[limits]\nuploads_a_minute = 3")
     ada, bob = Member(place), Member(place, "Bob", "Babbage")
     for content in (png(), b"no picture", png()):
@@ -383,7 +383,7 @@ def profile(rig: Rig, directory: Path) -> None:
 
 
 def test_a_pdf_is_looked_into_by_the_daemon(place: Place, rig: Rig) -> None:
-    """ESP-36, 0.1 rejected-content: a sound one is kept; an encrypted, a damaged and a dishonest one is not."""
+    """ESP-36, ATT-09, 0.1: a sound one is kept; an encrypted, a damaged and a dishonest one is not."""
     profile(rig, place.directory)
     ada = Member(place)
     sound = hostile.minimal_pdf(3)
@@ -404,7 +404,7 @@ def test_a_pdf_is_looked_into_by_the_daemon(place: Place, rig: Rig) -> None:
 
 
 def test_without_the_daemon_a_pdf_is_not_kept(place: Place) -> None:
-    """ESP-36, 0.1 signer-unavailable: nothing is kept, it is said when to come back; pictures go on, and so does the archive."""
+    """ESP-36, ATT-09, 0.1: nothing is kept, it is said when to come back; pictures go on, and so does the archive."""
     ada = Member(place)
     for text in ("", 'server = "unix:/nowhere"'):
         (place.directory / "client.toml").write_text(text)
@@ -426,7 +426,7 @@ def scanned(tmp_path: Path, script: str) -> Place:
 
 
 def test_malware_is_refused_and_set_aside(tmp_path: Path) -> None:
-    """ESP-36, 0.1 rejected-content: no row; the bytes wait in quarantine for the operator, for the portal's user alone."""
+    """ESP-36, ATT-10, 0.1: no row; the bytes wait in quarantine for the operator, for the portal's user alone."""
     place = scanned(tmp_path, "echo Test.Virus; exit 1")
     ada = Member(place)
     assert problem(ada.adds(png(), json=True)) == (422, "rejected-content", "infected")
@@ -437,8 +437,10 @@ def test_malware_is_refused_and_set_aside(tmp_path: Path) -> None:
     place.close()
 
 
-def test_while_the_scanner_is_away_only_who_added_it_may_have_it(tmp_path: Path) -> None:
-    """ESP-36: tried again, later each time; others are told that it is being checked; clean afterwards, it is everybody's."""
+def test_while_the_scanner_is_away_only_who_added_it_may_have_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ESP-36, ATT-10: tried again, later each time, and operators read why; others are told that it is being checked; clean afterwards, it is everybody's."""
     place = scanned(tmp_path, "test -e " + str(tmp_path / "up") + " && exit 0; echo away; exit 2")
     ada, eve = Member(place), Member(place, "Eve", "Editor")
     eve.joins(ada, "editor")
@@ -465,6 +467,7 @@ def test_while_the_scanner_is_away_only_who_added_it_may_have_it(tmp_path: Path)
         assert not again()
     assert waits == sorted(waits)
     assert waits[0] < waits[-1]
+    assert f"document {listed['id']}, try 5: the scanner could not say: away" in caplog.messages
     (tmp_path / "up").touch()
     SetClock.later(3600)
     assert again()
@@ -477,7 +480,7 @@ def test_while_the_scanner_is_away_only_who_added_it_may_have_it(tmp_path: Path)
 
 
 def test_malware_that_is_found_later_is_nobodys(tmp_path: Path) -> None:
-    """ESP-36, 0.1 rejected-content: not even who added it gets it; it is set aside, and its row can be deleted."""
+    """ESP-36, ATT-10, 0.1: not even who added it gets it; it is set aside, and its row can be deleted."""
     place = scanned(tmp_path, "test -e " + str(tmp_path / "up") + " && { echo Late.Virus; exit 1; }; exit 2")
     ada = Member(place)
     ada.adds(png())
@@ -501,7 +504,7 @@ def test_malware_that_is_found_later_is_nobodys(tmp_path: Path) -> None:
 
 
 def test_one_of_several_portals_scans(tmp_path: Path) -> None:
-    """ESP-36: who has claimed a file scans it; a claim that nobody ended is another's after a while."""
+    """ESP-36, ATT-10: who has claimed a file scans it; a claim that nobody ended is another's after a while."""
     place = scanned(tmp_path, "exit 2")
     ada = Member(place)
     ada.adds(png())

@@ -38,41 +38,50 @@ def town(street: Street) -> Town:
 
 # ---- every page in every state
 
-State = tuple[str, str, Callable[[Page], None]]  # who looks, the path, what is done there
+State = tuple[str, str, Callable[[Page], bool]]  # who looks, the path, what is done there: whether anything is
 
 
-def _nothing(_: Page) -> None:
-    pass
+def _nothing(_: Page) -> bool:
+    return True
 
 
-def _sent_empty(action: str) -> Callable[[Page], None]:
-    """The form that leads to `action` is sent as it stands, its texts emptied."""
+def _sent_empty(actions: list[str]) -> Callable[[Page], bool]:
+    """The form that leads to one of `actions` is sent with its fields emptied; one without fields has no mistakes."""
 
-    def send(page: Page) -> None:
-        form = page.locator(f'form[action="{action}"]')
-        for one in form.locator("input:not([type=hidden]):not([readonly]), textarea").all():
-            if one.get_attribute("type") in {"checkbox", "radio"}:
-                one.evaluate("box => { box.checked = false; }")
-            elif one.get_attribute("type") != "file":
-                one.fill("")
-        form.locator("button").last.click()
-        page.wait_for_load_state()
+    def send(page: Page) -> bool:
+        for action in actions:
+            fields = page.locator(
+                f'form[action="{action}"] :is(input, textarea, select):not([type=hidden], [readonly])'
+            )
+            if fields.count():
+                for one in fields.all():
+                    one.evaluate(
+                        "one => { one.checked = false; if (one.type !== 'checkbox' && one.type !== 'radio') one.value = ''; }"
+                    )
+                page.locator(f'form[action="{action}"] button').last.click()
+                page.wait_for_load_state()
+                return True
+        return False
 
     return send
 
 
-def _menus(page: Page) -> None:
+def _menus(page: Page) -> bool:
     for one in page.locator("details:not([open]) > summary").all():
         one.click()
+    return True
 
 
 # Who is shown a form that neither everybody nor Ada is.
-FORM_OF = {"register": "dora", "accept-terms": "carol"}
+FORM_OF = {"register": "dora", "accept-terms": "carol", "accept-invitation": "ada", "refuse-invitation": "ada"}
+FILES = {"view-document", "download-document"}  # no pages
 
 
 def states(town: Town) -> Iterator[State]:
     """Each page as it is found, with its menus open, after its forms were sent with mistakes; and what is no page."""
     for route in GETS.values():
+        if route.name in FILES:
+            continue
         for path in town.paths(route):
             if route.level is Level.OPEN:
                 yield "nobody", path, _nothing
@@ -81,7 +90,7 @@ def states(town: Town) -> Iterator[State]:
     for post, shown in FORMS.items():
         action = next(route for route in ROUTES if route.name == post)
         who = "nobody" if GETS[shown].level is Level.OPEN else "ada"
-        yield FORM_OF.get(post, who), town.paths(GETS[shown])[0], _sent_empty(town.paths(action)[0])
+        yield FORM_OF.get(post, who), town.paths(GETS[shown])[0], _sent_empty(town.paths(action))
     yield "carol", "/terms", _nothing
     yield "dora", "/register", _nothing
     yield "ada", "/nowhere", _nothing
@@ -104,7 +113,8 @@ def test_every_page_is_for_everybody(street: Street, town: Town, people: dict[st
             for _, path, act in (one for one in states(town) if one[0] == who):
                 page.set_viewport_size({"width": 1280, "height": 900})
                 page.goto(ORIGIN + path)
-                act(page)
+                if not act(page):
+                    continue
                 page.evaluate(AXE_SCRIPT)
                 for width in (1280, 390):
                     page.set_viewport_size({"width": width, "height": 900})
@@ -274,7 +284,7 @@ def test_one_flow_by_keyboard_alone(street: Street) -> None:
         press_to(page, "E-mail address")
         page.keyboard.type("kay@example.org")
         page.keyboard.press("Enter")
-        page.wait_for_url(f"{ORIGIN}/terms")
+        page.wait_for_url(f"{ORIGIN}/terms?*")
         press_to(page, "I have read")
         page.keyboard.press("Space")
         page.keyboard.press("Enter")

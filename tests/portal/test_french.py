@@ -51,7 +51,7 @@ NAMES = {
 
 # Parts whose French comes with them: empty when they have come.
 WAITING: tuple[str, ...] = (
-    "domain/archive.py", "domain/information.py", "domain/kinds.py", "files/", "web/templates/document_deletion.html",
+    "domain/archive.py", "domain/information.py", "domain/sharing.py", "domain/kinds.py", "files/", "web/templates/document_deletion.html",
     "web/templates/files.html", "web/templates/information", "web/notices.py", "domain/invitation.py", "domain/team.py",
     "domain/oversight.py", "domain/nomination.py", "domain/space.py", "refusal.py", "domain/fields.py", "window/",
     "mail/message.py", "web/templates/",

@@ -134,7 +134,7 @@ def test_information_is_saved_shown_and_taken_away(place: Place) -> None:
 
 
 def test_what_is_wrong_is_said_beside_each_field_and_kept(place: Place) -> None:
-    """ESP-26, 0.1 validation: all at once; nothing is saved, the right fields neither."""
+    """ESP-26, 0.1: all at once; nothing is saved, the right fields neither."""
     ada, path = settled(place)
     typed = {"contact_email": "ada", "phone": "12", "contact_name": "x" * 201}
     answer = saves(ada, f"{path}/contact", typed)
@@ -143,7 +143,7 @@ def test_what_is_wrong_is_said_beside_each_field_and_kept(place: Place) -> None:
         assert f'id="error-{field}"' in answer.text
         assert f'value="{value}"' in answer.text
     answer = saves(ada, f"{path}/bank", {"account_holder": "Ada", "iban": "LU28 0019 4006 4475 0001"})
-    assert "One character at least is wrong here." in answer.text
+    assert "a character is wrong." in answer.text
     assert not any(values(ada, path).values())
     answer = ada.json(f"{path}/address", {"version": "0", "country": "XX", "street": "a\x07b"})
     assert {(one["field"], one["code"]) for one in answer.json()["errors"]} == {
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_said_beside_each_field_and_kept(place: Place) -> None:
 
 
 def test_a_field_that_there_is_not_is_refused(place: Place) -> None:
-    """ESP-26, 0.1 validation: another group's, a business's in a private space, nobody's; and a form without its version."""
+    """ESP-26, 0.1: another group's, a business's in a private space, nobody's; and a form without its version."""
     ada, path = settled(place)
     for base, field in ((f"{path}/bank", "street"), (f"{path}/identity", "birth_date"), (f"{path}/bank", "owner")):
         answer = ada.json(base, {"version": "0", field: "x"})
@@ -162,7 +162,7 @@ def test_a_field_that_there_is_not_is_refused(place: Place) -> None:
 
 
 def test_who_has_seen_an_older_version_is_told_and_keeps_what_she_typed(place: Place) -> None:
-    """ESP-26, 0.1 stale: the present values stand beside hers; sending it again is said knowingly."""
+    """ESP-26, 0.1: the present values stand beside hers; sending it again is said knowingly."""
     ada, path = settled(place)
     page = f"{path}/bank"
     old = hidden(ada, page)
@@ -189,7 +189,7 @@ def test_groups_do_not_disturb_each_other(place: Place) -> None:
 
 
 def test_editing_needs_the_right_to_fill(place: Place) -> None:
-    """ESP-26, 0.1 forbidden: a viewer reads, and is offered no more; a member with the right edits."""
+    """ESP-26, 0.1: a viewer reads, and is offered no more; a member with the right edits."""
     ada, path = settled(place)
     eve = place.visitor()
     eve.logs_in("Eve", "Other")
@@ -228,12 +228,12 @@ def test_a_private_space_has_its_own_items(place: Place) -> None:
 
 
 def test_one_of_two_who_save_at_once_wins(tmp_path: Path) -> None:
-    """ESP-26, 0.1 stale: on SQLite."""
+    """ESP-26, 0.1: on SQLite."""
     _race(Place(tmp_path))
 
 
 def test_one_of_two_who_save_at_once_wins_on_postgresql(tmp_path: Path, postgres: Postgres) -> None:
-    """ESP-26, 0.1 stale: on PostgreSQL."""
+    """ESP-26, 0.1: on PostgreSQL."""
     _race(Place(tmp_path, database=postgres.create("information_race")))
 
 
@@ -309,7 +309,7 @@ def test_what_a_source_holds_is_shown_with_its_date_to_its_subject_alone(tmp_pat
 
 
 def test_what_a_source_holds_cannot_be_changed(tmp_path: Path) -> None:
-    """ESP-37, 0.1 validation: a posted change is read-only, and nothing beside it is saved."""
+    """ESP-37, 0.1: a posted change is read-only, and nothing beside it is saved."""
     place = Place(tmp_path, extra=source(REPOSITORY / "deploy" / "portal-source.json"))
     ada, path = settled(place)
     answer = ada.json(f"{path}/address", {"version": "0", "source.population.address": "elsewhere", "street": "x"})

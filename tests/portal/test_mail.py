@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import re
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +30,7 @@ from portal_adapter.mail.sender import Files, Sender, SendError, Smtp, sender
 from portal_adapter.settings import Mail
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
+from tests.daemon import REPOSITORY, _free_port, until
 from tests.pki import Pki
 from tests.portal.commands import command
 from tests.portal.place import Place
@@ -511,3 +515,33 @@ def test_every_role_that_can_be_given_has_a_name() -> None:
     from portal_adapter.domain.actor import ROLES as GIVEN
 
     assert set(ROLES) == set(GIVEN)
+
+
+def test_two_programs_send_each_mail_once_and_end_when_told(tmp_path: Path) -> None:
+    """MAIL-08: `paraph-portal serve` sends what waits; two of them on one database send each mail once, and end in order."""
+    place = Place(tmp_path / "place")
+    pki = Pki(tmp_path)
+    certificate, key = pki.tls("portal", [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    text = place.config.read_text().replace('certificate = "tls.pem"', f'certificate = "{certificate}"')
+    text = text.replace('key = "tls.key"', f'key = "{key}"')
+    configs = [place.directory / f"serve-{number}.toml" for number in (1, 2)]
+    for config in configs:
+        config.write_text(re.sub(r"127\.0\.0\.1:[12]\b", lambda _: f"127.0.0.1:{_free_port()}", text))
+    ids = {queue(place.services.engine, now=number) for number in range(12)}
+    programs = [
+        subprocess.Popen([sys.executable, "-m", "portal_adapter", "serve", "--config", str(config)], cwd=REPOSITORY)
+        for config in configs
+    ]
+    try:
+        settled = until(
+            lambda: found if len(found := audited(place.services.engine, "mail")) == len(ids) else None, 60, "all sent"
+        )
+    finally:
+        for program in programs:
+            program.terminate()
+        ends = [program.wait(30) for program in programs]
+    assert ends == [0, 0]
+    assert sorted(detail["mail"] for _, detail in settled) == sorted(ids)
+    assert {path.stem for path in (place.directory / "mail").glob("*.eml")} == ids
+    assert {(row["state"], row["tries"]) for row in rows(place.services.engine)} == {("sent", 1)}
+    place.close()

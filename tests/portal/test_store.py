@@ -1,6 +1,7 @@
 """The database's form: what the migrations make, and who may open what."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,8 +108,15 @@ def test_a_command_says_so_and_ends_with_its_code(tmp_path: Path, later: Path, m
     assert done.returncode == 69 and "newer paraph-portal" in done.stderr and done.stdout == ""
 
 
-def test_instances_that_start_together(opens: Callable[[], Engine]) -> None:
+def test_instances_that_start_together(opens: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     """Several programs that start on an empty database make its form once, and all of them run."""
+    start, upgrade = threading.Barrier(4), database.upgrade
+
+    def together(engine: Engine) -> None:
+        start.wait()
+        upgrade(engine)
+
+    monkeypatch.setattr(database, "upgrade", together)
     with ThreadPoolExecutor(4) as threads:
         engines = list(threads.map(lambda _: opens(), range(4)))
     assert len({revision(engine) for engine in engines}) == 1

@@ -285,7 +285,7 @@ def test_an_invitation_is_over_after_14_days(place: Place, ada: Visitor, space: 
         assert bob.json(f"{link}/accept", {}).status_code == 410
         with place.services.engine.connect() as connection:
             assert connection.execute(select(schema.invitations.c.state)).scalar_one() == "sent"
-        upkeep = Upkeep(place.services.engine, place.services.clock)
+        upkeep = Upkeep(place.services.engine, place.services.clock, place.services.blobs)
         for _ in range(2):
             upkeep.once()
         with place.services.engine.connect() as connection:

@@ -51,7 +51,7 @@ def refused(work: Callable[[], object]) -> tuple[str, str]:
     ids=["pdf", "pdf-padded", "png", "jpeg", "jpeg-progressive", "jpeg-two", "jpeg-list"],
 )
 def test_the_accepted_kinds_are_known_by_their_bytes(tmp_path: Path, content: bytes, expected: str) -> None:
-    """ESP-36: PDF, JPEG and PNG, whatever their name."""
+    """ATT-09: PDF, JPEG and PNG, whatever their name."""
     assert sniff.media_type(put(tmp_path, content)) == expected
 
 
@@ -63,7 +63,7 @@ def test_the_accepted_kinds_are_known_by_their_bytes(tmp_path: Path, content: by
     ],
 )  # fmt: skip
 def test_other_kinds_are_refused_with_those_that_are_taken(tmp_path: Path, content: bytes) -> None:
-    """ESP-36, 0.1 bad-type: by content, not by name; the accepted types are said."""
+    """ATT-09, 0.1: by content, not by name; the accepted types are said."""
     with pytest.raises(Refusal) as raised:
         sniff.media_type(put(tmp_path, content))
     assert raised.value.code == "bad-type"
@@ -72,7 +72,7 @@ def test_other_kinds_are_refused_with_those_that_are_taken(tmp_path: Path, conte
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    """ESP-36: a file without a byte is a mistake of the form."""
+    """ATT-09: a file without a byte is a mistake of the form."""
     assert refused(lambda: sniff.media_type(put(tmp_path, b""))) == ("validation", "empty")
 
 
@@ -98,7 +98,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_two_things_is_refused(tmp_path: Path, content: bytes) -> None:
-    """ESP-36, 0.1 rejected-content: polyglots, as far as magic bytes and the end of a file tell."""
+    """ATT-09, 0.1: polyglots, as far as magic bytes and the end of a file tell."""
     assert refused(lambda: sniff.media_type(put(tmp_path, content))) == ("rejected-content", "two-kinds")
 
 
@@ -106,12 +106,12 @@ def test_a_file_that_is_two_things_is_refused(tmp_path: Path, content: bytes) ->
     "content", [png()[:-13], png()[:40], jpeg()[:-2], jpeg()[:-40], jpeg()[:30], hostile.minimal_pdf()[:-8]]
 )
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, content: bytes) -> None:
-    """ESP-36, 0.1 rejected-content: what has no end is not whole."""
+    """ATT-09, 0.1: what has no end is not whole."""
     assert refused(lambda: sniff.media_type(put(tmp_path, content))) == ("rejected-content", "unreadable")
 
 
 def test_no_bytes_bring_the_look_down(tmp_path: Path) -> None:
-    """ESP-36: whatever one byte is changed to, there is an answer or a refusal."""
+    """ATT-09: whatever one byte is changed to, there is an answer or a refusal."""
     for whole in (jpeg(), png(), hostile.minimal_pdf()):
         for at in range(0, len(whole), 7):
             for byte in (0x00, 0xFF):
@@ -127,12 +127,12 @@ def test_no_bytes_bring_the_look_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [png(), jpeg(), jpeg(progressive=True)])
 def test_a_sound_picture_is_decoded(tmp_path: Path, content: bytes) -> None:
-    """ESP-36: what a phone makes passes."""
+    """ATT-09: what a phone makes passes."""
     picture.check(put(tmp_path, content), PIXELS)
 
 
 def test_a_picture_has_at_most_so_many_pixels(tmp_path: Path) -> None:
-    """ESP-36, 0.1 rejected-content: the limit is inclusive, and asked before anything is decoded."""
+    """ATT-09, 0.1: the limit is inclusive, and asked before anything is decoded."""
     picture.check(put(tmp_path, png(50, 20)), 1000)
     assert refused(lambda: picture.check(put(tmp_path, png(91, 11)), 1000)) == ("rejected-content", "too-many-pixels")
     bomb = png_of(2**31 - 1, 2**31 - 1, zlib.compress(bytes(10_000_000), 9))
@@ -154,12 +154,12 @@ def test_a_picture_has_at_most_so_many_pixels(tmp_path: Path) -> None:
     ids=["too-few-pixels", "no-deflate", "checksum", "half-a-jpeg", "no-picture", "no-pixels", "text-bomb"],
 )
 def test_a_damaged_picture_is_refused(tmp_path: Path, content: bytes) -> None:
-    """ESP-36, 0.1 rejected-content: what cannot be decoded whole is not kept."""
+    """ATT-09, 0.1: what cannot be decoded whole is not kept."""
     assert refused(lambda: picture.check(put(tmp_path, content), PIXELS)) == ("rejected-content", "unreadable")
 
 
 def test_the_process_that_decodes_has_little(tmp_path: Path) -> None:
-    """ESP-36: 512 MB of memory, 10 s of a processor, no file to write, no environment; the portal never loads the library."""
+    """ATT-09: 512 MB of memory, 10 s of a processor, no file to write, no environment; the portal never loads the library."""
     program = (
         "import resource, runpy, sys; sys.argv = ['decoding.py', '1000']; "
         f"module = runpy.run_path({decoding.__file__!r}); print(module['main']()); "
@@ -182,7 +182,7 @@ def test_the_process_that_decodes_has_little(tmp_path: Path) -> None:
 
 
 def test_a_process_that_needs_more_than_it_may_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ESP-36: out of memory, killed or hanging: the picture is refused, and the portal goes on."""
+    """ATT-09: out of memory, killed or hanging: the picture is refused, and the portal goes on."""
     program = tmp_path / "program.py"
     monkeypatch.setattr(picture, "_DECODING", program)
     path = put(tmp_path, png())
@@ -215,7 +215,7 @@ def test_a_process_that_needs_more_than_it_may_is_a_refusal(tmp_path: Path, monk
     ],
 )
 def test_a_file_name_becomes_a_text_for_people(given: str, expected: str) -> None:
-    """ESP-36: its last part, without path, ending and what cannot be seen, of at most 80 characters."""
+    """ATT-09: its last part, without path, ending and what cannot be seen, of at most 80 characters."""
     assert names.cleaned(given, most=80) == expected
 
 
@@ -227,7 +227,7 @@ def test_a_file_name_becomes_a_text_for_people(given: str, expected: str) -> Non
     ],
 )  # fmt: skip
 def test_a_download_has_the_ending_of_what_it_is(name: str, expected: str) -> None:
-    """ESP-36: so that nobody opens it as something else; no character that a file system reads."""
+    """ATT-09: so that nobody opens it as something else; no character that a file system reads."""
     assert names.for_download(name, sniff.PDF) == expected
 
 
@@ -235,7 +235,7 @@ def test_a_download_has_the_ending_of_what_it_is(name: str, expected: str) -> No
 
 
 def test_without_a_scanner_nothing_is_scanned_and_that_is_said(tmp_path: Path) -> None:
-    """ESP-36: clean at once, noted as not scanned."""
+    """ATT-10: clean at once, noted as not scanned."""
     assert (scan(put(tmp_path, b"x"), None).state, scan(put(tmp_path, b"x"), None).note) == ("clean", "not scanned")
 
 
@@ -250,13 +250,13 @@ def test_without_a_scanner_nothing_is_scanned_and_that_is_said(tmp_path: Path) -
     ],
 )
 def test_a_command_says_what_it_found_by_its_exit_code(tmp_path: Path, script: str, state: str, note: str) -> None:
-    """ESP-36: 0 clean, 1 infected, anything else is tried again; it gets the file on its standard input."""
+    """ATT-10: 0 clean, 1 infected, anything else is tried again; it gets the file on its standard input."""
     found = scan(put(tmp_path, b"something bad"), Scan(command=("sh", "-c", script)))
     assert (found.state, found.note) == (state, note)
 
 
 def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    """ESP-36: a scanner that is away never makes a file clean."""
+    """ATT-10: a scanner that is away never makes a file clean."""
     assert scan(put(tmp_path, b"x"), Scan(command=("/nowhere/scanner",))).state == "error"
 
 
@@ -292,7 +292,7 @@ class Clamd:
     ],
 )  # fmt: skip
 def test_clamd_gets_the_file_in_chunks(tmp_path: Path, answer: bytes, state: str) -> None:
-    """ESP-36: through its Unix socket; only its OK is clean."""
+    """ATT-10: through its Unix socket; only its OK is clean."""
     content = os.urandom(200_000)
     clamd = Clamd(tmp_path / "clamd", answer)
     try:
@@ -304,12 +304,12 @@ def test_clamd_gets_the_file_in_chunks(tmp_path: Path, answer: bytes, state: str
 
 
 def test_clamd_that_is_away_is_an_error(tmp_path: Path) -> None:
-    """ESP-36: without its socket a file is not clean."""
+    """ATT-10: without its socket a file is not clean."""
     assert scan(put(tmp_path, b"x"), Scan(clamd=tmp_path / "clamd")).state == "error"
 
 
 def test_a_scanner_is_one_of_both() -> None:
-    """ESP-36: neither, or a command and clamd, is a mistake of the configuration."""
+    """ATT-10: neither, or a command and clamd, is a mistake of the configuration."""
     for more in ({}, {"command": ("true",), "clamd": Path("clamd")}):
         with pytest.raises(ValueError, match="one of both"):
             Scan(**more)

@@ -1,0 +1,93 @@
+"""`make demo-portal`: what it prints is so."""
+
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx2 as httpx
+
+from tests.portal.place import hidden
+
+ROOT = Path(__file__).parents[2]
+
+
+class Demo:
+    """The demo's process; `lines` is what it has printed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "deploy/demo/portal.py", directory],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line)
+                self._news.notify_all()
+
+    def until(self, pattern: str, after: int = 0) -> str:
+        """The first group of the first line that has it."""
+
+        def found() -> re.Match[str] | None:
+            return next((match for line in self.lines[after:] if (match := re.search(pattern, line))), None)
+
+        with self._news:
+            assert self._news.wait_for(lambda: found() or self.process.poll() is not None, 100), self.lines
+            match = found()
+        assert match is not None, "".join(self.lines)
+        return match[1]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(60)
+        finally:
+            self.process.kill()
+            self._reader.join()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+
+def test_the_demo_has_two_people_and_a_business(tmp_path: Path) -> None:
+    """TOK-14, ESP-22: Bo logs in with what is printed and the code that is sent, and is in the team; Ctrl-C ends all."""
+    demo = Demo(tmp_path)
+    try:
+        portal = demo.until(r"the portal +(https://\S+)")
+        window = demo.until(r"the window +(https://\S+)")
+        secret_code = demo.until(r"bo-login +(.+?)  ")
+        demo.until("(Ctrl-C)")
+        tls = ssl.create_default_context(cafile=str(tmp_path / "pki" / "root.pem"))
+        with httpx.Client(verify=tls, base_url=portal, headers={"accept-language": "en"}, timeout=30) as bo:
+
+            def send(address: str, page: httpx.Response, fields: dict[str, str]) -> httpx.Response:
+                return bo.post(address, data={**hidden(page.text), **fields})
+
+            begun = send("/login/server", bo.get("/login"), {"number": "bo-login"})
+            address = begun.headers["location"]
+            assert address.startswith(window)
+            after = len(demo.lines)
+            asked = send(address, bo.get(address), {"do": "send"})
+            otp = demo.until(r"to bo: Your code to log in: (\d+)", after)
+            back = send(address, asked, {"secret_code": secret_code, "otp": otp}).headers["location"]
+            done = send("/login/statement", bo.get(back), {})
+            assert done.status_code == 303
+            assert "Kiln and Clay" in bo.get("/spaces").text
+    finally:
+        code = demo.end()
+    assert code == 0
+    for address in (portal, window):
+        try:
+            httpx.get(address, verify=tls)
+        except httpx.ConnectError:
+            continue
+        raise AssertionError(f"{address} still answers")
