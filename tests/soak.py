@@ -34,7 +34,7 @@ from tests.daemon import Rig, running, until
 from tests.pool import pins as pin_sequences
 from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
 from tests.pool.test_held import GROWTH_MB, held_by_lanes
-from tests.portal import load
+from tests.portal import load, sights
 from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
@@ -518,6 +518,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         all_modules,
         "40 cases of 5 modules",
         "row 2.11: SoftHSM, opencryptoki, tpm2-pkcs11, OpenSC and NSS answer as pool/MODULES.md says",
+    ),
+    "pages": (
+        sights.all_faults,
+        "every page and state in both languages, at two widths",
+        "UI-01: axe-core finds nothing wrong with any page of the portal",
     ),
     "portal": (
         partial(load.measured, 120),

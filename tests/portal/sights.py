@@ -1,0 +1,129 @@
+"""
+Every page in every state: as it is found, with its menus open, after its forms were sent with mistakes; and what axe-core
+finds in them. `make soak PART=pages` looks at all of them in both languages and widths; the tests at each once a language.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page
+
+from portal_adapter.web.route import Level
+from portal_adapter.web.routes import FORMS, ROUTES
+from tests.portal.place import ORIGIN, Place
+from tests.portal.street import Street
+from tests.portal.town import Town
+
+AXE = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "rules": {"target-size": {"enabled": True}},
+}
+GETS = {route.name: route for route in ROUTES if route.method == "GET"}
+LIMITS = "[limits]\nlogin_a_minute = 1000\n"
+NARROW = 320  # WCAG 2.2, 1.4.10
+
+State = tuple[str, str, Callable[[Page], bool]]  # who looks, the path, what is done there: whether anything is
+
+
+def _nothing(_: Page) -> bool:
+    return True
+
+
+def _sent_empty(actions: list[str]) -> Callable[[Page], bool]:
+    """The form that leads to one of `actions` is sent with its fields emptied; one without fields has no mistakes."""
+
+    def send(page: Page) -> bool:
+        for action in actions:
+            fields = page.locator(
+                f'form[action="{action}"] :is(input, textarea, select):not([type=hidden], [readonly])'
+            )
+            if fields.count():
+                for one in fields.all():
+                    one.evaluate(
+                        "one => { one.checked = false; if (one.type !== 'checkbox' && one.type !== 'radio') one.value = ''; }"
+                    )
+                page.locator(f'form[action="{action}"] button').last.click()
+                page.wait_for_load_state()
+                return True
+        return False
+
+    return send
+
+
+def _menus(page: Page) -> bool:
+    for one in page.locator("details:not([open]) > summary").all():
+        one.click()
+    return True
+
+
+# Who is shown a form that neither everybody nor Ada is.
+FORM_OF = {"register": "dora", "accept-terms": "carol", "accept-invitation": "ada", "refuse-invitation": "ada"}
+FILES = {"view-document", "download-document"}  # no pages
+
+
+def states(town: Town) -> Iterator[State]:
+    """Each page as it is found, with its menus open, after its forms were sent with mistakes; and what is no page."""
+    for route in GETS.values():
+        if route.name in FILES:
+            continue
+        for path in town.paths(route):
+            if route.level is Level.OPEN:
+                yield "nobody", path, _nothing
+            yield "ada", path, _nothing
+    yield "ada", f"/spaces/{town.ada_space}", _menus
+    for post, shown in FORMS.items():
+        action = next(route for route in ROUTES if route.name == post)
+        who = "nobody" if GETS[shown].level is Level.OPEN else "ada"
+        yield FORM_OF.get(post, who), town.paths(GETS[shown])[0], _sent_empty(town.paths(action))
+    yield "carol", "/terms", _nothing
+    yield "dora", "/register", _nothing
+    yield "ada", "/nowhere", _nothing
+
+
+def people(town: Town) -> dict[str, Any]:
+    """Who looks; a name of `states` -> whose session the browser has."""
+    town.ada.proves(town.place.issuer.product("Ada", "Lovelace"))  # a second product, to be registered
+    dora = town.place.visitor()  # has shown a product that is not registered
+    dora.proves(town.place.issuer.product("Dora", "Dorn"))
+    return {"ada": town.ada, "carol": town.carol, "dora": dora, "nobody": None}
+
+
+def faults(street: Street, town: Town, language: str, widths: tuple[int, ...]) -> tuple[int, list[tuple[Any, ...]]]:
+    """How many states were looked at, and what is wrong with them."""
+    count, found = 0, []
+    for who, person in people(town).items():
+        with street.visit(person, language=language, width=widths[0], bypass_csp=True) as page:
+            for _, path, act in (one for one in states(town) if one[0] == who):
+                page.set_viewport_size({"width": widths[0], "height": 900})
+                page.goto(ORIGIN + path)
+                if not act(page):
+                    continue
+                count += 1
+                page.evaluate(AXE_SCRIPT)
+                for width in widths:
+                    page.set_viewport_size({"width": width, "height": 900})
+                    violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+                    found += [(page.url, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations]
+                page.set_viewport_size({"width": NARROW, "height": 900})
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                if wide > NARROW:
+                    found.append((page.url, NARROW, "reflow", f"{wide} px"))
+    return count, found
+
+
+def all_faults() -> str:
+    """All states in both languages at both widths; AssertionError with what is wrong."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Place(Path(directory), extra=LIMITS)
+        with Street(place) as street:
+            town, count = Town(place), 0
+            for language in ("en", "fr"):
+                some, found = faults(street, town, language, (1280, 390))
+                assert found == [], found
+                count += some
+        place.close()
+    return f"{count} pages and states at 1280 and 390 px: axe-core finds nothing, at {NARROW} px nothing is cut off"
