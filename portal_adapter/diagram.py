@@ -7,6 +7,7 @@ Mermaid's text, because the places where people read this repository draw it.
 from collections.abc import Mapping
 from pathlib import Path
 
+from portal_adapter import rescan
 from portal_adapter.domain import invitation, space
 from portal_adapter.fsm import Machine
 
@@ -15,6 +16,7 @@ MACHINES: Mapping[str, Machine] = {
     "invitation": invitation.INVITATION,
     "space": space.SPACE,
     "certification": space.CERTIFICATION,
+    "scan": rescan.SCAN,
 }
 
 

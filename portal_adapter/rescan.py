@@ -1,13 +1,11 @@
 """
 Files that the scanner could not judge are shown to it again, later each time (ATT-10).
 
-    error -> pending -> clean | infected | error
-
     async with Rescan(engine, blobs, settings.scan, clock):
         ...                                     does so meanwhile
 
-`pending` is a claim with an end, so that of several portals over one database one asks, and a claim of one that ended goes
-to another.
+A row is made once its file was looked at, so it begins as clean or as an error. `pending` is a claim with an end, so that of
+several portals over one database one asks, and a claim of one that ended goes to another.
 """
 
 import asyncio
@@ -16,15 +14,18 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from portal_adapter.clock import Clock
 from portal_adapter.domain import audit
 from portal_adapter.domain.archive import FIRST_RETRY_S
 from portal_adapter.files.blobs import Blobs
-from portal_adapter.files.examined import ERROR, INFECTED, PENDING
+from portal_adapter.files.examined import CLEAN, ERROR, INFECTED, PENDING
 from portal_adapter.files.scan import SCAN_S, scan
+from portal_adapter.fsm import Machine
+from portal_adapter.language import msgid
+from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Scan
 from portal_adapter.store.database import writing
 from portal_adapter.store.schema import documents
@@ -33,6 +34,26 @@ log = logging.getLogger("portal.files")
 
 CLAIM_S = 4 * int(SCAN_S)
 RETRY_S_MAX = 3600
+_BEING_CHECKED = msgid("This file is being checked for malware. Please come back in a few minutes.")
+SCAN = Machine(
+    documents,
+    "scan",
+    ERROR,
+    {
+        (ERROR, "claim"): PENDING,
+        (PENDING, "claim"): PENDING,
+        (PENDING, "clear"): CLEAN,
+        (PENDING, "condemn"): INFECTED,
+        (PENDING, "fail"): ERROR,
+    },
+    {
+        ERROR: _BEING_CHECKED,
+        PENDING: _BEING_CHECKED,
+        CLEAN: msgid("This file was checked: it is clean."),
+        INFECTED: msgid("Malware was found in this file. It was not kept."),
+    },
+)
+_EVENTS = {CLEAN: "clear", INFECTED: "condemn", ERROR: "fail"}
 LOOK_EVERY_S = 15.0  # the first retry comes after a minute
 
 
@@ -40,31 +61,33 @@ def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) ->
     """The file that has waited longest; False where none is due. The scanner is asked outside of any transaction."""
     with writing(engine) as connection:
         due = documents.c.scan.in_((ERROR, PENDING)) & (documents.c.scan_next <= now)
-        row = connection.execute(select(documents).where(due).order_by(documents.c.scan_next)).mappings().first()
-        if row is None:
+        found = connection.execute(select(documents).where(due).order_by(documents.c.scan_next)).mappings().first()
+        if found is None:
             return False
-        claim = update(documents).where(documents.c.id == row["id"], documents.c.scan_next == row["scan_next"])
-        if not connection.execute(claim.values(scan=PENDING, scan_next=now + CLAIM_S)).rowcount:
-            return True  # another portal was quicker; there may be more
+        row = dict(found)
+        try:
+            SCAN.fire(connection, row, "claim", scan_next=now + CLAIM_S)
+        except Refusal:  # another portal was quicker; there may be more
+            return True
     verdict = scan(blobs.path(row["file"]), settings)
-    tries = row["scan_tries"] + 1 if verdict.state == ERROR else row["scan_tries"]
-    after = now + min(FIRST_RETRY_S * 2 ** min(tries, 10), RETRY_S_MAX)
-    with writing(engine) as connection:
-        ours = (documents.c.id == row["id"]) & (documents.c.scan_next == now + CLAIM_S)
-        done = connection.execute(
-            update(documents).where(ours).values(
-                scan=verdict.state, scan_note=verdict.note, scan_tries=tries,
-                scan_next=after if verdict.state == ERROR else 0,
+    is_error = verdict.state == ERROR
+    tries = row["scan_tries"] + is_error
+    after = now + min(FIRST_RETRY_S * 2 ** min(tries, 10), RETRY_S_MAX) if is_error else 0
+    claimed = {**row, "scan": PENDING, "version": row["version"] + 1}
+    try:
+        with writing(engine) as connection:
+            SCAN.fire(
+                connection, claimed, _EVENTS[verdict.state], scan_note=verdict.note, scan_tries=tries, scan_next=after
             )
-        )  # fmt: skip
-        if done.rowcount:  # nobody has deleted it meanwhile
             audit.note(
                 connection, now, "document-scanned", space=row["space"], outcome=verdict.state, document=row["id"],
                 note=verdict.note,
             )  # fmt: skip
-    if verdict.state == ERROR:
+    except Refusal:  # it was deleted meanwhile, or another has claimed it
+        return True
+    if is_error:
         log.warning("document %s, try %d: the scanner could not say: %s", row["id"], tries, verdict.note)
-    if verdict.state == INFECTED and done.rowcount:
+    if verdict.state == INFECTED:
         blobs.quarantine(row["file"])
         log.warning("document %s is infected (%s): quarantined as %s", row["id"], verdict.note, row["file"])
     return True

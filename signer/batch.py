@@ -147,7 +147,7 @@ class Batches:
         """Raise unless the credential may be used for this now."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
         self._chains.check(ask.credential, self._roots(), ask.accepted)
-        self._revocations.check(ask.credential.certificates[0], ask.accepted)
+        self._revocations.check_chain(ask.credential.certificates, ask.accepted)
         ask.credential.check_request(ask.output, ask.algorithm)
 
     def _check_lengths(self, ask: Ask) -> None:

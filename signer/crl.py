@@ -4,11 +4,12 @@ Certificate revocation lists: which are taken, and what they say (RFC 5280, 5 an
 Taken is a full list of one CA, signed with its key by RSA, ECDSA or Ed25519 over SHA-256 or longer. Its
 IssuingDistributionPoint, where it has one, may be of these forms and no others:
 
-    onlyContainsUserCerts               signers' certificates are users'
+    onlyContainsUserCerts               signers' certificates are users'; nothing is said of their issuers'
+    onlyContainsCACerts                 the other way round
     distributionPoint.fullName, URIs    a part of the CA's certificates: those that name one of these URIs as theirs
 
-Refused, because they say nothing or only a part of what must be known: lists of CA or attribute certificates alone, of
-some reasons alone, indirect ones, deltas, and those with a critical extension that is not known here.
+Refused, because they say nothing or only a part of what must be known: lists of attribute certificates alone, of some
+reasons alone, indirect ones, deltas, and those with a critical extension that is not known here.
 
 `read` is done in a process of its own (crl_reader.py); its table is what the daemon looks up.
 """
@@ -17,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from mmap import mmap
 
 from cryptography import x509
@@ -50,12 +52,21 @@ class CrlRefused(Exception):
     """The list is not taken; the message says why, as the end of a sentence that begins with 'the CRL'."""
 
 
+class Whose(StrEnum):
+    """Whose certificates a list is of."""
+
+    ALL = "all"
+    USERS = "users"
+    CAS = "CAs"
+
+
 @dataclass(frozen=True, slots=True)
 class RevocationList:
     number: int
     this_update: datetime
     next_update: datetime
     points: frozenset[str]  # URIs; empty: all certificates of the CA
+    whose: Whose
     table: bytes | mmap  # records of `RECORD_BYTES`, sorted
 
     def __len__(self) -> int:
@@ -73,8 +84,10 @@ class RevocationList:
         record = table[place * RECORD_BYTES : (place + 1) * RECORD_BYTES]
         return REASONS[record[SERIAL_BYTES]] if record[:SERIAL_BYTES] == wanted else None
 
-    def has_in_scope(self, points: frozenset[str]) -> bool:
-        """Whether the list is of certificates with these distribution points, too (RFC 5280, 6.3.3 b 2 i)."""
+    def has_in_scope(self, points: frozenset[str], *, is_ca: bool) -> bool:
+        """Whether the list is of certificates of this kind with these distribution points, too (RFC 5280, 6.3.3 b 2)."""
+        if self.whose is (Whose.USERS if is_ca else Whose.CAS):
+            return False
         return not self.points or not self.points.isdisjoint(points)
 
 
@@ -96,7 +109,7 @@ def _read(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> Revo
     if crl.issuer != issuer.subject:
         raise CrlRefused(f"is of another issuer: {crl.issuer.rfc4514_string()}")
     _check_signature(crl, issuer.public_key())  # type: ignore[arg-type]  # the configuration's check: keys that sign
-    number, points = NO_NUMBER, frozenset[str]()
+    number, points, whose = NO_NUMBER, frozenset[str](), Whose.ALL
     for extension in crl.extensions:
         value = extension.value
         if isinstance(value, x509.DeltaCRLIndicator):
@@ -108,10 +121,10 @@ def _read(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> Revo
             if not is_listable(number):
                 raise CrlRefused("has a number that is negative or longer than 20 bytes (RFC 5280, 5.2.3)")
         elif isinstance(value, x509.IssuingDistributionPoint):
-            points = _scope(value)
+            points, whose = _scope(value)
     if crl.next_update_utc is None:
         raise CrlRefused("has no nextUpdate, so that nobody knows when it ends (RFC 5280, 5.1.2.5)")
-    return RevocationList(number, crl.last_update_utc, crl.next_update_utc, points, _table(crl))
+    return RevocationList(number, crl.last_update_utc, crl.next_update_utc, points, whose, _table(crl))
 
 
 def is_listable(serial: int) -> bool:
@@ -129,6 +142,13 @@ def points_of(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset(uri for point in own for uri in _uris(point.full_name or ()))
 
 
+def is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except x509.ExtensionNotFound:
+        return False
+
+
 def _check_signature(crl: x509.CertificateRevocationList, key: CertificateIssuerPublicKeyTypes) -> None:
     try:
         hash_ = crl.signature_hash_algorithm  # none with Ed25519
@@ -142,25 +162,29 @@ def _check_signature(crl: x509.CertificateRevocationList, key: CertificateIssuer
         raise CrlRefused("is not signed with the key of its issuer's certificate")
 
 
-def _scope(point: x509.IssuingDistributionPoint) -> frozenset[str]:
-    """The URIs of the distribution point; raises where users' certificates are not covered, or not all reasons."""
+def _scope(point: x509.IssuingDistributionPoint) -> tuple[frozenset[str], Whose]:
+    """The URIs of the distribution point, and whose certificates they are; raises where that is not all that is to be known."""
     for is_so, what in (
         (point.indirect_crl, "is an indirect one"),
-        (point.only_contains_ca_certs, "is of CAs' certificates alone"),
         (point.only_contains_attribute_certs, "is of attribute certificates alone"),
         (point.only_some_reasons is not None, "is of some reasons alone"),
         (point.relative_name is not None, "names its distribution point in a form that is not taken; URIs are"),
     ):
         if is_so:
             raise CrlRefused(what)
+    whose = Whose.ALL
+    if point.only_contains_user_certs:
+        whose = Whose.USERS
+    elif point.only_contains_ca_certs:
+        whose = Whose.CAS
     if point.full_name is None:
-        return frozenset()
+        return frozenset(), whose
     uris = frozenset(_uris(point.full_name))
     if not uris:
         raise CrlRefused("names its distribution point in a form that is not taken; URIs are")
     if sum(map(len, uris)) > POINTS_BYTES_MAX:
         raise CrlRefused(f"names distribution points of more than {POINTS_BYTES_MAX} bytes")
-    return uris
+    return uris, whose
 
 
 def _table(crl: x509.CertificateRevocationList) -> bytes:

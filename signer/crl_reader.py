@@ -2,8 +2,8 @@
 The process that gets a CRL and reads it: a line that hangs and a list of a million entries hold up nobody else.
 
 Started as `python -I -m signer.crl_reader SOCKET PARENT` for one list. It is told the issuer's certificate and a URL, or
-given the file as a descriptor; the table of what is revoked goes into the last descriptor. What takes too long is
-killed by the other end, revocation.py.
+given the file as a descriptor; the list as it came and the table of what is revoked go into the last two descriptors.
+What takes too long is killed by the other end, crl_watch.py.
 """
 
 import os
@@ -20,7 +20,7 @@ from signer import crl
 from signer.fetch import FetchFailed, fetch
 
 MEMORY_BYTES_MAX = 768 * 1024 * 1024  # of addresses: a million entries take 260 MB, the longest file 590 MB
-_FDS_MAX = 2
+_FDS_MAX = 3
 _NOFILE = 32
 _WHY_CHARACTERS_MAX = 500  # libraries quote what they could not read
 
@@ -42,14 +42,16 @@ def read(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     else:
         content = _content(fds[0])
     found = crl.read(content, load_der_x509_certificate(message["issuer"]))
-    with os.fdopen(fds[-1], "wb", closefd=False) as output:
-        output.write(found.table)
+    for fd, written in zip(fds[-2:], (content, found.table), strict=True):
+        with os.fdopen(fd, "wb", closefd=False) as output:
+            output.write(written)
     return {
         "t": "list",
         "number": str(found.number),  # up to 20 bytes long: RFC 5280, 5.2.3
         "this_update": int(found.this_update.timestamp()),
         "next_update": int(found.next_update.timestamp()),
         "points": sorted(found.points),
+        "whose": found.whose.value,
         "modified": modified,
     }
 

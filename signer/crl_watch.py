@@ -5,10 +5,12 @@ One CA's CRL: had from its file or its URL again and again, read by a process of
     url     asked for each quarter of the list's remaining life, but once an hour at least and once a minute at most
 
 A list that is bad, or older than the one that is held, never takes its place: it is logged and counted, and what is held
-goes on until its end: its nextUpdate, or `max_age` after its thisUpdate where that is earlier.
+goes on until its end: its nextUpdate, or `max_age` after its thisUpdate where that is earlier. It is kept in a file, so
+that it goes on over a restart, too; what is in there is believed no more than what comes from elsewhere.
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import os
@@ -25,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pool.process import Child, ChildLost
 from signer.clock import Clock, rfc3339
-from signer.crl import ON_HOLD, CrlRefused, RevocationList
+from signer.crl import ON_HOLD, CrlRefused, RevocationList, Whose
+from signer.durable import put
 from signer.errors import Refusal
 
 log = logging.getLogger("signer.revocation")
@@ -74,9 +77,9 @@ def pause_s(left: timedelta) -> float:
 
 
 class Watch:
-    """One issuer: its list, and how it is kept."""
+    """One issuer: its list, and how it is kept. `directory`: where, over a restart; None: it is not."""
 
-    def __init__(self, issuer: Issuer, clock: Clock, sleep: Sleep) -> None:
+    def __init__(self, issuer: Issuer, clock: Clock, sleep: Sleep, directory: Path | None = None) -> None:
         self.issuer = issuer
         self.held: RevocationList | None = None
         self.failures = 0
@@ -87,15 +90,19 @@ class Watch:
         self._modified = ""  # Last-Modified of the list that is held
         self._seen: object = None  # the file as it was tried last
         self._tried_at = -math.inf  # when, monotonic seconds
+        der = issuer.certificate.public_bytes(Encoding.DER)
+        self._file = None if directory is None else directory / f"{hashlib.sha256(der).hexdigest()}.crl"
+        self._is_kept = False  # whether the list that is held is in that file
 
-    def check(self, serial: int, points: frozenset[str], now: datetime) -> None:
+    def check(self, serial: int, points: frozenset[str], now: datetime, *, is_ca: bool) -> None:
         held = self.held
         if held is None:
             raise Refusal("REVOCATION_UNAVAILABLE", "no CRL of its issuer was had yet")
         if now >= (end := self._end(held)):
             raise Refusal("REVOCATION_UNAVAILABLE", f"the CRL of its issuer ended on {rfc3339(end)}")
-        if not held.has_in_scope(points):
-            raise Refusal("REVOCATION_UNAVAILABLE", "the CRL is of another distribution point than its own")
+        if not held.has_in_scope(points, is_ca=is_ca):
+            what = "of another distribution point than its own" if held.whose is Whose.ALL else f"of {held.whose} alone"
+            raise Refusal("REVOCATION_UNAVAILABLE", f"the CRL is {what}")
         reason = held.reason(serial)
         if reason is not None:
             raise Refusal("CERT_REVOKED", "on hold" if reason == ON_HOLD else reason)
@@ -112,6 +119,10 @@ class Watch:
 
     async def keep(self) -> None:
         """For ever: try, and wait until the next time."""
+        try:
+            await self._recall()
+        except Exception:
+            log.exception("what was kept of %s was not read", self.issuer.name)
         while True:
             try:
                 wait_s = await (self._look() if self.issuer.file is not None else self._ask())
@@ -121,6 +132,42 @@ class Watch:
                 wait_s = RETRY_S
             self.tried.set()
             await self._sleep(wait_s)
+
+    async def _recall(self) -> None:
+        """Hold what an earlier run has kept, if it is this issuer's and has not ended."""
+        if self._file is None:
+            return
+        try:
+            fd, _ = await asyncio.to_thread(_opened, self._file)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._ignores(str(error.strerror))
+            return
+        try:
+            answer, _, table = await self._read(fd, "")
+        except (TimeoutError, ChildLost, OSError) as error:
+            self._ignores(f"the process that reads it failed ({error!r})")
+            return
+        finally:
+            os.close(fd)
+        if answer["t"] != "list":
+            self._ignores(answer["why"])
+            return
+        kept, now = _list(answer, table), self._clock.wall()
+        try:
+            check_takeable(kept, None, now)
+        except CrlRefused as refused:
+            self._ignores(f"the CRL {refused}")
+            return
+        if now >= (end := self._end(kept)):
+            self._ignores(f"the CRL ended on {rfc3339(end)}")
+            return
+        self._hold(kept)
+        self._is_kept = True
+
+    def _ignores(self, why: str) -> None:
+        log.warning("%s: what was kept of it is not taken: %s: %s", self.issuer.name, self._file, why)
 
     async def _look(self) -> float:
         """At the file; it is read when it is another than before, and where the last try failed, once a minute."""
@@ -154,7 +201,7 @@ class Watch:
     async def _try(self, fd: int | None) -> None:
         """Read the list of the open file, or of the URL, and hold it if it is good."""
         try:
-            answer, table = await self._read(fd)
+            answer, content, table = await self._read(fd, self.issuer.url or "")
             if answer["t"] == "unchanged":
                 self._works()
             elif answer["t"] == "list":
@@ -162,6 +209,7 @@ class Watch:
                 check_takeable(new, self.held, self._clock.wall())
                 self._hold(new)
                 self._modified = answer["modified"]
+                await self._keep(content)
             else:
                 self._fails(f"{self.issuer.place}: {answer['why']}")
         except CrlRefused as refused:
@@ -171,31 +219,48 @@ class Watch:
         except (ChildLost, OSError) as error:
             self._fails(f"{self.issuer.place}: the process that reads it failed ({error})")
 
-    async def _read(self, fd: int | None) -> tuple[dict[str, Any], bytes | mmap]:
-        """The answer of a process of its own, and the table that it made. Raises `ChildLost`, TimeoutError, OSError."""
+    async def _keep(self, content: bytes | mmap) -> None:
+        """For the next start; where there is no room, what is held goes on without."""
+        if self._file is None or self._is_kept:
+            return
+        try:
+            await asyncio.to_thread(put, self._file, content)
+        except OSError as error:
+            log.warning("the CRL of %s is not kept for the next start: %s", self.issuer.name, error)
+        else:
+            self._is_kept = True
+
+    async def _read(self, fd: int | None, url: str) -> tuple[dict[str, Any], bytes | mmap, bytes | mmap]:
+        """
+        The answer of a process of its own, the list as it came, and the table that was made of it. Raises `ChildLost`,
+        TimeoutError, OSError.
+        """
         message = {
             "t": "read",
             "issuer": self.issuer.certificate.public_bytes(Encoding.DER),
-            "url": self.issuer.url or "",
+            "url": url,
             "modified": self._modified,
         }
-        output = os.memfd_create("paraph-crl", os.MFD_CLOEXEC)
+        outputs = [os.memfd_create("paraph-crl", os.MFD_CLOEXEC)]
         try:
+            outputs.append(os.memfd_create("paraph-crl", os.MFD_CLOEXEC))
             environment = {name: os.environ[name] for name in _TLS_ENVIRONMENT if name in os.environ}
             child = await Child.start("signer.crl_reader", environment=environment)
             try:
-                answer = await child.ask(message, READ_S, [output] if fd is None else [fd, output])
+                answer = await child.ask(message, READ_S, outputs if fd is None else [fd, *outputs])
             finally:
                 await child.close()
-            size = os.fstat(output).st_size
-            return answer, mmap(output, size, MAP_SHARED, PROT_READ) if size else b""
+            content, table = (_mapped(output) for output in outputs)
+            return answer, content, table
         finally:
-            os.close(output)
+            for output in outputs:
+                os.close(output)
 
     def _hold(self, new: RevocationList) -> None:
         if self.held is None or (new.number, new.this_update) != (self.held.number, self.held.this_update):
             end = rfc3339(self._end(new))
             log.info("the CRL of %s %s has %d entries and ends on %s", self.issuer.name, _of(new), len(new), end)
+            self._is_kept = False
         self.held = new
         self._works()
 
@@ -226,11 +291,17 @@ def _opened(path: Path) -> tuple[int, tuple[int, int, int]]:
     return fd, (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
+def _mapped(fd: int) -> bytes | mmap:
+    size = os.fstat(fd).st_size
+    return mmap(fd, size, MAP_SHARED, PROT_READ) if size else b""
+
+
 def _list(answer: dict[str, Any], table: bytes | mmap) -> RevocationList:
     return RevocationList(
         int(answer["number"]),
         datetime.fromtimestamp(answer["this_update"], UTC),
         datetime.fromtimestamp(answer["next_update"], UTC),
         frozenset(answer["points"]),
+        Whose(answer["whose"]),
         table,
     )

@@ -3,7 +3,7 @@ Whether a certificate is revoked: for each configured CA the last good CRL is he
 
 Fails hard: where the status cannot be known, nothing is signed (ETSI TS 119 431-1, SIG-6.3.1-08). What issued a
 certificate is the CA of that name *and* key, because a CA's next key may have a CRL of its own. A certificate whose
-issuer has no CRL configured is not looked up.
+issuer has no CRL configured is not looked up. Of a chain each is looked up but the root, which could only revoke itself.
 
 All of it belongs to one event loop; only what metrics read (`ages`, `failures`) is read from other threads.
 """
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pool.public import KeyRefused, load_public_key
 from signer.clock import Clock
 from signer.config import ConfigError, Crl, Trust
-from signer.crl import is_listable, points_of
+from signer.crl import is_ca, is_listable, points_of
 from signer.crl_watch import Issuer, Sleep, Watch
 from signer.errors import Refusal
 
@@ -89,18 +89,28 @@ class _Found:
     problem: str = ""
     serial: int = 0
     points: frozenset[str] = frozenset()
+    is_ca: bool = False
 
 
 class Revocations:
     """
     `async with Revocations(...) as revocations:` holds the lists until the end.
 
-    It is entered when each was tried once, or after `START_S`. sleep: waits so many seconds, by the clock.
+    It is entered when each was tried once, or after `START_S`. sleep: waits so many seconds, by the clock. directory: where
+    they are kept over a restart; it is made, and is this user's alone. Raises `OSError`.
     """
 
-    def __init__(self, issuers: Sequence[Issuer], clock: Clock | None = None, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        clock: Clock | None = None,
+        sleep: Sleep = asyncio.sleep,
+        directory: Path | None = None,
+    ) -> None:
         self._clock = clock or Clock()
-        self._watches = [Watch(issuer, self._clock, sleep) for issuer in issuers]
+        if directory is not None:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._watches = [Watch(issuer, self._clock, sleep, directory) for issuer in issuers]
         self._found = functools.lru_cache(CERTIFICATES_KEPT)(self._find)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -134,7 +144,17 @@ class Revocations:
             return
         if found.problem:
             raise Refusal("REVOCATION_UNAVAILABLE", found.problem)
-        found.watch.check(found.serial, found.points, now)
+        found.watch.check(found.serial, found.points, now, is_ca=found.is_ca)
+
+    def check_chain(self, chain: Sequence[bytes], now: datetime) -> None:
+        """The same for the signer's certificate and those of its issuers behind it."""
+        signer, *issuers = chain
+        self.check(signer, now)
+        for one in issuers:
+            try:
+                self.check(one, now)
+            except Refusal as refusal:
+                raise Refusal(refusal.reason, f"a certificate of its issuers: {refusal.detail}") from None
 
     def ages(self) -> dict[str, float]:
         """By issuer: seconds since thisUpdate of the list that is held; infinite where there is none."""
@@ -165,5 +185,7 @@ class Revocations:
                 parsed.verify_directly_issued_by(watch.issuer.certificate)
             except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
                 continue
-            return _Found(watch, "", parsed.serial_number, points_of(parsed))
+            if parsed.subject == parsed.issuer and parsed.public_key() == watch.issuer.certificate.public_key():
+                return _Found(None)  # a root: it says nothing of itself
+            return _Found(watch, "", parsed.serial_number, points_of(parsed), is_ca(parsed))
         return _Found(named[0], "it is signed with a key of its issuer for which no CRL is configured")

@@ -102,7 +102,7 @@ class Daemon:
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
             self._revocations = await stack.enter_async_context(
-                Revocations(revocation.issuers(self._config.trust), self._clock)
+                Revocations(revocation.issuers(self._config.trust), self._clock, directory=state / "crl")
             )
             tokens = [token.for_pool() for token in self._config.token]
             await self._check_readers(tokens)

@@ -28,6 +28,7 @@ NEVER_OF_PORTAL = {
     "portal_adapter/auth/": {"web", "window", "app", "cli"},
     "portal_adapter/mail/": {"web", "window", "app", "cli"},
     "portal_adapter/files/": {"web", "window", "app", "cli", "domain", "auth"},
+    "portal_adapter/sources/": {"web", "window", "app", "cli", "store", "auth"},
     "portal_adapter/web/": {"window", "cli"},
     "portal_adapter/app.py": {"window", "cli"},
 }
@@ -143,6 +144,8 @@ def test_imports_point_one_way() -> None:
         ("portal_adapter/window/app.py", "from portal_adapter.web.frame import endpoint"),
         ("portal_adapter/domain/space.py", "from portal_adapter.web.answer import Page"),
         ("portal_adapter/web/frame.py", "import portal_adapter.window.app"),
+        ("portal_adapter/files/sniff.py", "from portal_adapter.domain import archive"),
+        ("portal_adapter/sources/file.py", "from portal_adapter.store.schema import accounts"),
         ("bench/run.py", "from tests import soak"),
     ],
 )

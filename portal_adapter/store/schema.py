@@ -184,6 +184,7 @@ documents = Table(
     Column("scan_note", String, nullable=False),  # 'not scanned', or what the scanner said
     Column("scan_tries", Integer, nullable=False),  # that came to nothing
     Column("scan_next", BigInteger, nullable=False),  # error: when it is tried again; pending: when somebody else may
+    Column("version", Integer, nullable=False, server_default=text("1")),
     Column("added", BigInteger, nullable=False),
     _account("added_by", nullable=False),
 )

@@ -88,7 +88,8 @@ class Person:
 class Real:
     """
     `people` are ada (HOTP), bob (TOTP), dan (a code is sent); eve (HOTP) whose codes tests may get wrong, fay (HOTP) who may
-    be suspended; gil (TOTP) and hal (a code is sent) are not enrolled. `portal` and `window` are TOML that is added; with `front`, a header's name, cards come by a front's socket.
+    be suspended; gil, ivy (TOTP) and hal (a code is sent) are not
+    enrolled. `portal` and `window` are TOML that is added; with `front`, a header's name, cards come by a front's socket.
     """
 
     def __init__(self, *, portal: str = "", window: str = "", front: str = "") -> None:
@@ -106,6 +107,7 @@ class Real:
                 Person("Fay", "Fermat", "hotp"),
                 Person("Gil", "Gauss", "totp", is_enrolled=False),
                 Person("Hal", "Hilbert", "sent", is_enrolled=False),
+                Person("Ivy", "Ingham", "totp", is_enrolled=False),
             )
         }
         self.ports = dict(zip(("portal", "window", "cards"), _free_ports(3), strict=True))

@@ -2,8 +2,8 @@
 The portal's requirements, portal_adapter/REQUIREMENTS.md: made from requirements.toml, the routes, the code and the
 docstrings of the tests. `python -m tests.portal.requirement_list` writes it anew.
 
-A test of a requirement begins its docstring with the id, or several: 'ESP-23: ...', 'TOK-06, TOK-15: ...'. What a
-sentence waits for another part for has that part's name; OPEN is what has no test yet, and becomes empty.
+A test of a requirement begins its docstring with the id, or several: 'ESP-23: ...', 'TOK-06, TOK-15: ...'. A rule that
+waits for another part of the portal has that part's name.
 """
 
 import ast
@@ -23,7 +23,6 @@ PORTAL = TESTS.parent.parent / "portal_adapter"
 SOURCE = PORTAL / "requirements.toml"
 LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
-OPEN: frozenset[str] = frozenset()
 
 # Of the attachments' rules those that hold for every file; the others come with their part.
 _ID = re.compile(r"(?:(?:TOK|ESP|MAIL|UI)-\d\d|ATT-09|ATT-10)\b")
@@ -55,7 +54,7 @@ class Row:
 
     def __str__(self) -> str:
         code, tests = ("<br>".join(f"`{one}`" for one in each) for each in (self.code, self.tests))
-        waits = f"waits for: {self.part}" if self.part else "open" if not self.tests else ""
+        waits = f"waits for: {self.part}" if self.part else ""
         return f"| {self.id} | {self.text} | {code} | {'<br>'.join(one for one in (tests, waits) if one)} |"
 
 

@@ -16,7 +16,9 @@ from portal_adapter.web.route import Level
 from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.topics import DIRECTORY, TOPICS, read
 from tests.portal.place import Place, Visitor
+from tests.portal.town import Town
 
+EXPLAINED = "Fields marked * are mandatory."
 BY_NAME = {route.name: route for route in ROUTES}
 
 
@@ -196,25 +198,28 @@ def test_a_refused_page_is_neither_printed_nor_sent(place: Place) -> None:
 # ---- forms
 
 
-def test_mandatory_fields_are_marked_and_the_mark_is_explained_once_before_them(place: Place) -> None:
-    """UI-03: each required field has * in its label and `required`; its meaning stands before the first field, once a form."""
-    ada = place.visitor()
-    ada.logs_in()
-    for path in ("/login", "/account", "/spaces/new/business", "/spaces/new/private"):
-        page = main(ada.get(path).text)
-        for form in re.findall(r"<form method=.*?</form>", page, re.DOTALL):
-            required = re.findall(r"<(?:input|select|textarea)[^>]* required", form)
-            starred = re.findall(r"<(?:label|legend)[^>]*>[^<]* \*</(?:label|legend)>", form)
-            names = {
-                name
-                for one in re.findall(r"<(?:input|select)[^>]*required[^>]*>", form)
-                for name in re.findall(r' name="([^"]+)"', one)
-            }
-            assert len(starred) == len(names), (path, starred, names)
-            assert bool(required) is ("Fields marked * are mandatory." in form), path
-            if required:
-                assert form.count("Fields marked * are mandatory.") == 1
-                assert form.index("Fields marked *") < form.index("<label")
+def test_mandatory_fields_are_marked_and_the_mark_is_explained_once_before_them(tmp_path: Path) -> None:
+    """UI-03: on every page each required field has * in its label; its meaning stands before the first field, once a form."""
+    place = Place(tmp_path)
+    town, seen = Town(place), 0
+    for visitor in (town.ada, town.carol, town.nobody):
+        for route in ROUTES:
+            if route.method != "GET" or (visitor is not town.ada and route.level is not Level.OPEN):
+                continue
+            page = visitor.get(town.paths(route)[0])
+            if page.status_code != 200 or not page.headers["content-type"].startswith("text/html"):
+                continue
+            for form in re.findall(r"<form method=.*?</form>", main(page.text), re.DOTALL):
+                required = re.findall(r"<(?:input|select|textarea)[^>]* required[^>]*>", form)
+                names = {re.findall(r' name="([^"]+)"', one)[0] for one in required}
+                starred = re.findall(r"\*\s*</(?:label|legend)>", form)
+                assert len(starred) == len(names), (route.path, starred, names)
+                assert form.count(EXPLAINED) == bool(required), route.path
+                if EXPLAINED in form:
+                    assert form.index(EXPLAINED) < form.index("<label")
+                seen += len(names)
+    assert seen > 10
+    place.close()
 
 
 def test_help_files_are_there_in_pairs() -> None:

@@ -4,22 +4,28 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from portal_adapter.domain import archive
+from portal_adapter.domain.actor import Actor
 from portal_adapter.files.blobs import SWEPT_AFTER_S
+from portal_adapter.files.examined import Examined
+from portal_adapter.refusal import Refusal
 from portal_adapter.rescan import CLAIM_S, rescan_one
+from portal_adapter.store.database import writing
 from portal_adapter.store.schema import accounts, audit, documents, members, posted, spaces
 from portal_adapter.upkeep import Upkeep
 from tests import hostile
 from tests.daemon import Rig, running
 from tests.portal.pictures import jpeg, png
 from tests.portal.place import Place, SetClock, Visitor
+from tests.postgres import Postgres
 from tests.signer.access.calls import card_rig
 
 Response = Any
@@ -545,3 +551,59 @@ def test_what_was_done_is_in_the_audit_without_the_names(place: Place) -> None:
         assert all(re.search(r'"sha256": "[0-9a-f]{64}"', one["detail"]) for one in lines)
         assert "private" not in str(connection.execute(select(audit)).all())
         assert "private" not in str(connection.execute(select(posted)).all())
+
+
+# ---- at the same time
+
+
+def test_of_many_at_once_no_more_are_kept_than_may_be(tmp_path: Path) -> None:
+    """ESP-36, 0.1: the archive's limit and a deletion's one winner, on SQLite."""
+    _races(Place(tmp_path, extra="[limits]\narchive_documents = 3"))
+
+
+def test_of_many_at_once_no_more_are_kept_than_may_be_on_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    """ESP-36, 0.1: the same on PostgreSQL."""
+    database = postgres.create("archive_races")
+    _races(Place(tmp_path, extra="[limits]\narchive_documents = 3", database=database))
+
+
+def _races(place: Place) -> None:
+    ada = Member(place)
+    engine = place.services.engine
+    with engine.connect() as connection:
+        space = dict(connection.execute(select(spaces)).mappings().one())
+        account = connection.execute(select(accounts.c.id)).scalar_one()
+    actor = Actor(account, "Lovelace", "Ada", "ada@example.org", "", "", SetClock.at)
+    found, limits = Examined("image/png", "clean", "not scanned"), place.services.settings.limits
+
+    def all_at_once(work: Callable[[Connection], object]) -> list[str]:
+        gate, said = threading.Barrier(8), []
+
+        def one() -> None:
+            gate.wait()
+            try:
+                with writing(engine) as connection:
+                    work(connection)
+                said.append("done")
+            except Refusal as refusal:
+                said.append(refusal.code)
+
+        threads = [threading.Thread(target=one) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sorted(said)
+
+    def adds(connection: Connection) -> None:
+        archive.add(connection, actor, space, {"type": "other"}, "a.png", "f" * 32, 1, "0" * 64, found, limits)
+
+    assert all_at_once(adds) == ["done"] * 3 + ["guard-failed"] * 5
+    document = ada.lists()[0]["id"]
+
+    def removes(connection: Connection) -> None:
+        archive.remove(connection, actor, space, document, {"confirmed": "yes"})
+
+    assert all_at_once(removes) == ["done"] + ["not-found"] * 7
+    assert len(ada.lists()) == 2
+    place.close()

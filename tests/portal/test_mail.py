@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
-import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -517,6 +517,12 @@ def test_every_role_that_can_be_given_has_a_name() -> None:
     assert set(ROLES) == set(GIVEN)
 
 
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def test_two_programs_send_each_mail_once_and_end_when_told(tmp_path: Path) -> None:
     """MAIL-08: `paraph-portal serve` sends what waits; two of them on one database send each mail once, and end in order."""
     place = Place(tmp_path / "place")
@@ -524,9 +530,13 @@ def test_two_programs_send_each_mail_once_and_end_when_told(tmp_path: Path) -> N
     certificate, key = pki.tls("portal", [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     text = place.config.read_text().replace('certificate = "tls.pem"', f'certificate = "{certificate}"')
     text = text.replace('key = "tls.key"', f'key = "{key}"')
-    configs = [place.directory / f"serve-{number}.toml" for number in (1, 2)]
+    configs, ports = [place.directory / f"serve-{number}.toml" for number in (1, 2)], []
     for config in configs:
-        config.write_text(re.sub(r"127\.0\.0\.1:[12]\b", lambda _: f"127.0.0.1:{_free_port()}", text))
+        ports.append(_free_port())
+        served = text.replace('"127.0.0.1:1"', f'"127.0.0.1:{ports[-1]}"').replace(
+            '"127.0.0.1:2"', f'"127.0.0.1:{_free_port()}"'
+        )
+        config.write_text(served)
     ids = {queue(place.services.engine, now=number) for number in range(12)}
     programs = [
         subprocess.Popen([sys.executable, "-m", "portal_adapter", "serve", "--config", str(config)], cwd=REPOSITORY)
@@ -536,6 +546,8 @@ def test_two_programs_send_each_mail_once_and_end_when_told(tmp_path: Path) -> N
         settled = until(
             lambda: found if len(found := audited(place.services.engine, "mail")) == len(ids) else None, 60, "all sent"
         )
+        for port in ports:  # who is told to end before it listens has nothing to end in order
+            until(lambda port=port: _answers(port), 60, "it listens")
     finally:
         for program in programs:
             program.terminate()

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from portal_adapter.domain import invitation
+from portal_adapter.domain import certification, invitation, team
 from portal_adapter.domain.actor import RIGHTS, ROLES
+from portal_adapter.domain.space import create_private
+from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
 from portal_adapter.upkeep import Upkeep
-from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.team import account_of, invites, joins, links
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from tests.portal.team import Bare, account_of, invites, joins, links
 from tests.portal.town import picture
 
 DAY_S = 86400
@@ -74,6 +76,27 @@ def test_a_business_space_has_three_sections_and_a_private_one_no_team(place: Pl
     assert ada.post(f"{private}/team/leave").status_code == 404
     french = ada.get(f"/spaces/{space}", headers={"accept-language": "fr"}).text
     assert all(name in french for name in ("Mes informations", "Mon équipe", "Mes dossiers"))
+
+
+def test_nothing_makes_a_team_of_a_private_space(tmp_path: Path) -> None:
+    """ESP-20: whoever asks the domain itself to invite into, to leave or to certify a private space is told that there is none."""
+    bare = Bare(tmp_path)
+    ada, bob = bare.person("Ada").actor(), bare.person("Bob")
+    with writing(bare.engine) as connection:
+        create_private(connection, ada, {"email": "ada@example.org"}, bare.limits)
+    (row,) = bare.rows(schema.spaces)
+    before = picture(bare.engine)
+    for function, arguments in (
+        (invitation.invite, (bob.invited(), ORIGIN, bare.limits)),
+        (team.change_role, (ada.account, {"role": "viewer", "version": "1"}, bare.business)),
+        (team.leave, ()),
+        (certification.ask, (None,)),
+    ):
+        with writing(bare.engine) as connection, pytest.raises(Refusal) as refused:
+            function(connection, ada, row["id"], *arguments)  # type: ignore[operator]
+        assert refused.value.code == "not-found"
+    assert picture(bare.engine) == before
+    bare.close()
 
 
 # ---- inviting

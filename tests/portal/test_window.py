@@ -18,7 +18,7 @@ FIELD = re.compile(r"<input[^>]*>")
 
 def fields(page: str) -> dict[str, str]:
     """The inputs that people fill in, by their names, and what stands in them."""
-    found = [tag for tag in FIELD.findall(page) if 'type="hidden"' not in tag]
+    found = [tag for tag in FIELD.findall(page) if "hidden" not in tag]
     return {re.search(r'name="([^"]+)"', tag)[1]: re.search(r'value="([^"]*)"', tag)[1] for tag in found}  # type: ignore[index]
 
 

@@ -29,7 +29,7 @@ class WallClock(SignerClock):
 class NothingRevoked:
     """Stands for signer.revocation: no list is configured."""
 
-    def check(self, *_: Any) -> None:
+    def check_chain(self, *_: Any) -> None:
         pass
 
 

@@ -90,6 +90,7 @@ def test_every_reason() -> None:
 
 TAKEN: dict[str, Extensions] = {
     "of users' certificates": [(point(only_contains_user_certs=True), True)],
+    "of CAs' certificates": [(point(only_contains_ca_certs=True), True)],
     "of a distribution point": [(point(full_name=[uri(), x509.DirectoryName(CA.name)]), True)],
     "of both": [(point(full_name=[uri()], only_contains_user_certs=True), True)],
     "unknown and not critical": unknown(critical=False),
@@ -100,9 +101,11 @@ TAKEN: dict[str, Extensions] = {
 
 @pytest.mark.parametrize("case", TAKEN)
 def test_extensions_that_are_taken(case: str) -> None:
-    """Extensions that leave a full list of users' certificates are taken."""
+    """Extensions that leave a full list of users' or CAs' certificates are taken, and it is known of which."""
     found = read(crl(CA, {1: None}, more=TAKEN[case]), CA.certificate)
     assert found.reason(1) == "unspecified"
+    whose = {"of users' certificates": "users", "of both": "users", "of CAs' certificates": "CAs"}
+    assert found.whose == whose.get(case, "all")
     assert found.points == (frozenset({URI}) if "distribution" in case or case == "of both" else frozenset())
 
 
@@ -129,8 +132,6 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a delta": (crl(CA, more=[(x509.DeltaCRLIndicator(1), True)]), "is a delta"),
     "a delta by the way": (crl(CA, more=[(x509.DeltaCRLIndicator(1), False)]), "is a delta"),
     "critical": (crl(CA, more=unknown(critical=True)), r"the critical extension 1\.3\.6\.1\.4\.1\.99999\.1"),
-    "CAs alone": (crl(CA, more=[(point(only_contains_ca_certs=True), True)]), "is of CAs' certificates alone"),
-    "CAs alone by the way": (crl(CA, more=[(point(only_contains_ca_certs=True), False)]), "is of CAs' certificates"),
     "attributes": (crl(CA, more=[(point(only_contains_attribute_certs=True), True)]), "is of attribute certificates"),
     "indirect": (crl(CA, more=[(point(indirect_crl=True), True)]), "is an indirect one"),
     "some reasons": (crl(CA, more=[(point(only_some_reasons=frozenset({HELD})), True)]), "is of some reasons alone"),
@@ -224,7 +225,7 @@ def test_scope() -> None:
     elsewhere = "http://pki.example/2.crl"
     own = x509.DistributionPoint([uri(elsewhere), uri()], None, None, None)
     assert points_of(certified(own)) == {URI, elsewhere}
-    assert part.has_in_scope(points_of(certified(own)))
+    assert part.has_in_scope(points_of(certified(own)), is_ca=False)
     for certificate in (
         certified(),
         certified(x509.DistributionPoint([uri(elsewhere)], None, None, None)),
@@ -232,5 +233,5 @@ def test_scope() -> None:
         certified(x509.DistributionPoint([uri()], None, frozenset({HELD}), None)),
         certified(x509.DistributionPoint(None, CA.name.rdns[0], None, None)),
     ):
-        assert not part.has_in_scope(points_of(certificate))
-        assert whole.has_in_scope(points_of(certificate))
+        assert not part.has_in_scope(points_of(certificate), is_ca=False)
+        assert whole.has_in_scope(points_of(certificate), is_ca=False)

@@ -2,7 +2,7 @@
 
 import queue
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ CASES: dict[str, Entry] = {
     "list-too-old": UNKNOWN,
     "list-missing": UNKNOWN,
     "list-of-another-signer": UNKNOWN,
+    "issuer-revoked": REVOKED,
     "chain-unknown": ("FAILED_PRECONDITION", "CERT_UNTRUSTED"),
     "another-key": ("FAILED_PRECONDITION", "KEY_UNKNOWN"),
 }
@@ -69,11 +70,14 @@ class Lists:
         new.chmod(0o644)
         new.rename(self.file(name))
 
-    def enrol(self, credential: str, ca: Authority, key: Any = None, **more: Any) -> int:
+    def enrol(
+        self, credential: str, ca: Authority, key: Any = None, issuers: Sequence[Authority] = (), **more: Any
+    ) -> int:
         """A credential with a certificate of this CA, over the card's key; answers its serial number."""
         public = key or serialization.load_der_public_key(self.spki)
         made = ca.issue("Signer", public, "content_commitment", **more)
-        enrol(self.rig, credential, pem(made, ca.certificate), "P-256", ("RAW", "CADES_B_B", "PADES_B_B"))
+        chain = pem(made, ca.certificate, *(one.certificate for one in issuers))
+        enrol(self.rig, credential, chain, "P-256", ("RAW", "CADES_B_B", "PADES_B_B"))
         return made.serial_number
 
 
@@ -93,6 +97,8 @@ def lists() -> Iterator[Lists]:
         made.enrol("on-hold", listed): HELD,
     }
     made.put(listed, "listed", revoked)
+    made.enrol("issuer-revoked", above := Authority("issued", high := made.ca("high")), issuers=[high])
+    made.put(high, "high", {above.certificate.serial_number: None})
     ended, old, missing, forged = (made.ca(name, more) for name, more in (
         ("ended", ""), ("old", "max_age_h = 2"), ("missing", ""), ("forged", ""),
     ))  # fmt: skip
@@ -219,3 +225,16 @@ def test_revoked_while_the_daemon_runs(lists: Lists, portal: Caller) -> None:
     assert signed(lists.rig) == before
     requests.put(None)
     assert list(answers) == []
+
+
+def test_a_restart_without_the_list(lists: Lists) -> None:
+    """F37: a daemon that starts while a CA's list is away goes on with the last good one: what it revokes stays revoked."""
+    lists.rig.stop()
+    lists.file("listed").rename(lists.file("listed").with_suffix(".away"))
+    lists.rig.launch()
+    lists.rig.wait_serving()
+    with Caller(lists.rig) as portal:
+        assert portal.sign(credential="well").code == "OK"
+        assert portal.sign(credential="revoked").brief == REVOKED
+        assert portal.sign(credential="list-missing").brief == UNKNOWN
+    assert metric(lists.rig, "paraph_crl_failures_total", issuer="CN=listed") >= 1

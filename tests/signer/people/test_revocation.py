@@ -85,8 +85,11 @@ class Desk:
 
     def said(self, der: bytes = DER) -> tuple[str, str]:
         """(reason, detail) of the refusal, '' if there is none."""
+        return self.said_of([der])
+
+    def said_of(self, chain: list[bytes]) -> tuple[str, str]:
         try:
-            self.revocations.check(der, self.time.wall())
+            self.revocations.check_chain(chain, self.time.wall())
         except Refusal as refusal:
             return refusal.reason, refusal.detail
         return "", ""
@@ -119,9 +122,9 @@ class Files:
         return Trust.model_validate({"crl": [{"issuer": self.issuer, **place, **section}]})
 
     @asynccontextmanager
-    async def desk(self, **section: object) -> AsyncIterator[Desk]:
-        clock = Time()
-        async with Revocations(issuers(self.trust(**section)), clock, clock.sleep) as made:
+    async def desk(self, *, kept: Path | None = None, now: datetime = BEGIN, **section: object) -> AsyncIterator[Desk]:
+        clock = Time(Hands(now))
+        async with Revocations(issuers(self.trust(**section)), clock, clock.sleep, kept) as made:
             yield Desk(made, clock)
 
 
@@ -226,6 +229,50 @@ async def test_a_list_of_one_distribution_point(files: Files) -> None:
         assert desk.said() == ("REVOCATION_UNAVAILABLE", "the CRL is of another distribution point than its own")
         crl_point = x509.CRLDistributionPoints([x509.DistributionPoint([uri(URI)], None, None, None)])
         assert desk.said(_with(crl_point)) == ("", "")
+
+
+ROOT = Authority("Root")
+MIDDLE = Authority("Middle", ROOT)
+LEAF = MIDDLE.issue("Signer", KEY, "content_commitment")
+CHAIN = [one.public_bytes(Encoding.DER) for one in (LEAF, MIDDLE.certificate, ROOT.certificate)]
+OF_ISSUER = "a certificate of its issuers: "
+# of the root's list: what it revokes, whose it is; the answer
+CHAINS: dict[str, tuple[dict[int, x509.ReasonFlags | None], dict[str, object], tuple[str, str]]] = {
+    "good": ({LEAF.serial_number: None}, {}, ("", "")),
+    "the issuer is revoked": ({MIDDLE.certificate.serial_number: COMPROMISED}, {}, ("CERT_REVOKED", "keyCompromise")),
+    "it is, in a list of CAs": (
+        {MIDDLE.certificate.serial_number: None},
+        {"only_contains_ca_certs": True},
+        ("CERT_REVOKED", "unspecified"),
+    ),
+    "a list of users": (
+        {},
+        {"only_contains_user_certs": True},
+        ("REVOCATION_UNAVAILABLE", "the CRL is of users alone"),
+    ),
+    "the root is revoked": ({ROOT.certificate.serial_number: COMPROMISED}, {}, ("", "")),
+}
+
+
+@pytest.mark.parametrize("case", CHAINS)
+async def test_issuers_are_looked_up(files: Files, case: str) -> None:
+    """
+    F36: each certificate of a chain but the root is looked up where its issuer has a list: a revoked issuer is CERT_REVOKED,
+    and a list of users' certificates alone says nothing of it.
+    """
+    revoked, whose, (reason, detail) = CHAINS[case]
+    files.issuer.write_bytes(pem(ROOT.certificate))
+    files.put(crl(ROOT, revoked, more=[(point(**whose), True)] if whose else ()))
+    async with files.desk() as desk:
+        assert desk.failures == 0
+        assert desk.said_of(CHAIN[:2]) == desk.said_of(CHAIN) == (reason, detail and OF_ISSUER + detail)
+
+
+async def test_a_list_of_cas_is_none_for_a_signer(files: Files) -> None:
+    """A list of CAs' certificates alone says nothing of a signer's: it does not pass."""
+    files.put(crl(CA, more=[(point(only_contains_ca_certs=True), True)]))
+    async with files.desk() as desk:
+        assert desk.said() == ("REVOCATION_UNAVAILABLE", "the CRL is of CAs alone")
 
 
 async def test_a_serial_number_that_no_list_names(files: Files) -> None:
@@ -490,6 +537,124 @@ async def test_start_and_end_wait_for_no_server(files: Files, monkeypatch: pytes
             assert f"{NAME}: no CRL was had yet." in desk.problem
         assert time.monotonic() - begin < 5
         assert children(os.getpid(), "signer.crl_reader") == []
+
+
+# --- a restart --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "kept"
+
+
+def kept_file(kept: Path) -> Path:
+    [file] = kept.iterdir()
+    return file
+
+
+async def test_a_restart_while_the_server_is_away(files: Files, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    F37: the last good list is kept over a restart: while its server is away what it revokes is refused, and the rest is
+    signed, until its end; then nobody knows. The file is the daemon's user's alone, and is not written again for the same
+    list.
+    """
+    other = CA.issue("Other", KEY, "content_commitment").public_bytes(Encoding.DER)
+    with site() as server:
+        server.content = crl(CA, {SERIAL: COMPROMISED}, number=7)
+        async with files.desk(kept=kept, url=server.url) as desk:
+            file = kept_file(kept)
+            assert (file.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o600, 0o700)
+            assert file.read_bytes() == server.content
+            written = file.stat()
+            await desk.time.passes()
+            assert file.stat() == written
+        server.status = 500
+        async with files.desk(kept=kept, now=BEGIN + HOUR, url=server.url) as desk:
+            assert [desk.said(), desk.said(other)] == [("CERT_REVOKED", "keyCompromise"), ("", "")]
+            assert "the server answered 500. The CRL that is held ends on 2026-11-27T12:00:00Z." in desk.problem
+            assert desk.revocations.ages() == {NAME: 3600.0}
+            desk.time.hands.now = BEGIN + 24 * HOUR
+            assert desk.said(other)[0] == "REVOCATION_UNAVAILABLE"
+            server.status, server.content = 200, crl(CA, number=8, ends=BEGIN + 48 * HOUR)
+            await desk.time.passes()
+            assert desk.said() == ("", "")
+            assert kept_file(kept).read_bytes() == server.content
+    assert "is not taken" not in caplog.text
+
+
+KEPT_BAD = {
+    "tampered": (crl(CA)[:-1] + bytes([crl(CA)[-1] ^ 1]), 0, ""),
+    "foreign": (crl(Authority("Other")), 0, "is of another issuer: CN=Other"),
+    "of the same name": (crl(CA, key=Authority("Issuing").key), 0, ""),
+    "garbage": (b"no list", 0, "cannot be read"),
+    "empty": (b"", 0, "cannot be read"),
+    "ended": (crl(CA), 24, "the CRL ended on 2026-11-27T12:00:00Z"),
+    "too old": (crl(CA, ends=BEGIN + 900 * HOUR), 30, "the CRL ended on 2026-11-27T18:00:00Z"),
+    "of the future": (crl(CA, begins=BEGIN + HOUR), 0, "which is yet to come"),
+}
+
+
+@pytest.mark.parametrize("case", KEPT_BAD)
+async def test_what_was_kept_is_not_believed(
+    files: Files, kept: Path, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    """F37: a kept file that was changed, is another CA's, has ended or is no list at all is ignored, with a line in the log."""
+    files.put(crl(CA))
+    async with files.desk(kept=kept):
+        pass
+    files.list.unlink()
+    content, hours, why = KEPT_BAD[case]
+    kept_file(kept).write_bytes(content)
+    async with files.desk(kept=kept, now=BEGIN + hours * HOUR, max_age_h=30) as desk:
+        assert desk.said() == ("REVOCATION_UNAVAILABLE", NEVER)
+    [line] = [record.getMessage() for record in caplog.records if "what was kept of it is not taken" in record.message]
+    assert str(kept_file(kept)) in line
+    assert why in line
+
+
+async def test_what_was_kept_is_no_file(files: Files, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What else has the file's name is ignored, too, and what comes from the CA is held all the same, and told as not kept."""
+    files.put(crl(CA))
+    async with files.desk(kept=kept):
+        pass
+    file = kept_file(kept)
+    file.unlink()
+    file.mkdir()
+    async with files.desk(kept=kept) as desk:
+        assert desk.said() == ("", "")
+    assert "is not taken" in caplog.text
+    assert f"the CRL of {NAME} is not kept for the next start" in caplog.text
+
+
+async def test_older_than_what_was_kept(files: Files, kept: Path) -> None:
+    """A restart is no way back to an older list: what was kept is held, and the older one refused."""
+    files.put(crl(CA, {SERIAL: HELD}, number=8))
+    async with files.desk(kept=kept):
+        pass
+    files.put(crl(CA, number=7))
+    async with files.desk(kept=kept) as desk:
+        assert desk.said() == ("CERT_REVOKED", "on hold")
+        assert "is older than the one that is held" in desk.problem
+
+
+async def test_no_room_for_what_is_kept(
+    files: Files, kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the list cannot be written down it is held all the same, and written once there is room."""
+    with site() as server, monkeypatch.context() as patch:
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        server.content = crl(CA)
+        patch.setattr("signer.durable.os.fsync", full)
+        async with files.desk(kept=kept, url=server.url) as desk:
+            assert (desk.said(), desk.problem) == (("", ""), "")
+            assert "is not kept for the next start" in caplog.text
+            assert list(kept.glob("*.crl")) == []
+            patch.undo()
+            await desk.time.passes()
+            assert len(list(kept.glob("*.crl"))) == 1
 
 
 # --- what operators see and write -------------------------------------------------------------------------------------

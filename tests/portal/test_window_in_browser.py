@@ -1,0 +1,112 @@
+"""The window in a real browser, with the daemon behind it: for everybody, by keyboard, without scripts, under the CSP."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.portal.real import Real
+from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
+from tests.portal.test_browser import AXE
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+        yield browser
+        browser.close()
+
+
+def opened(chromium: Browser, *, language: str = "en", **more: bool) -> Page:
+    context = chromium.new_context(ignore_https_errors=True, locale=language, **more)
+    context.set_default_timeout(WAIT_MS)
+    return context.new_page()
+
+
+def to_window(page: Page, real: Real, number: str) -> None:
+    page.goto(f"{real.portal_origin}/login")
+    page.fill("#field-number", number)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.window_origin}/login*")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_a_login_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> None:
+    """UI-01, TOK-14: number, codes and the way back are done by the keyboard alone, with and without scripts."""
+    ada, page = real.people["ada"], opened(chromium, java_script_enabled=scripts)
+    to_window(page, real, ada.number)
+    page.focus("#field-secret_code")
+    page.keyboard.type(ada.secret_code)
+    page.keyboard.press("Tab")
+    page.keyboard.type(ada.otp())
+    page.keyboard.press("Enter")
+    if not scripts:
+        page.wait_for_url(f"{real.portal_origin}/login/returned*")
+        page.focus("main button")
+        page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(rf"^{re.escape(real.portal_origin)}/(register|terms|home|spaces.*)$"))
+    page.context.close()
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: str) -> None:
+    """UI-01: axe-core finds nothing on any page of the window, with mistakes too, wide and narrow; at 320 px nothing is cut off."""
+    page = opened(chromium, language=language, bypass_csp=True)
+    found: list[object] = []
+
+    def look(what: str) -> None:
+        assert page.locator("html").get_attribute("lang") == language
+        page.evaluate(AXE_SCRIPT)
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+            found.extend((what, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations)
+        page.set_viewport_size({"width": 320, "height": 900})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        found.extend([(what, wide)] if wide > 320 else [])
+
+    to_window(page, real, "nobody-login")
+    look("codes")
+    page.fill("#field-secret_code", "wrong horse 8")
+    page.fill("#field-otp", "000000")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_be_focused()
+    look("wrong codes")
+    to_window(page, real, "dan-login")
+    look("a code that is sent")
+    to_window(page, real, "ada")
+    look("a certificate for signing")
+    for path in ("/", "/login", "/enrol", "/nothing"):
+        page.goto(f"{real.window_origin}{path}?language={language}")
+        look(path)
+    page.goto(f"{real.window_origin}/enrol?language={language}")
+    page.click("main button")
+    look("no enrolment code")
+    assert found == []
+    page.context.close()
+
+
+def test_the_picture_is_shown_under_the_policy(real: Real, chromium: Browser) -> None:
+    """UI-07, TOK-14: the QR code is shown although nothing but our own files may be, and nothing is refused or said on the console."""
+    ivy, page = real.people["ivy"], opened(chromium)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{real.window_origin}/enrol")
+    page.fill("#field-enrolment", real.begins_enrolment(ivy))
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.window_origin}/enrol/finish*")
+    picture = page.locator('img[src="/enrol/picture.svg"]')
+    assert picture.evaluate("one => one.complete && one.naturalWidth > 100")
+    assert picture.get_attribute("alt")
+    ivy.uri = f"otpauth://totp/ivy?secret={page.locator('main code').inner_text().replace(' ', '')}"
+    page.fill("#field-secret_code", ivy.secret_code)
+    page.fill("#field-again", ivy.secret_code)
+    page.fill("#field-otp", ivy.otp())
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Your codes are set up")
+    assert said == []
+    page.context.close()
