@@ -144,6 +144,43 @@ def test_from_a_product_to_two_spaces(street: Street, scripts: bool) -> None:
         expect(page).to_have_url(re.compile(f"{ORIGIN}/spaces/[0-9A-Z]+"))
 
 
+def test_a_colleague_is_invited_gets_another_role_and_leaves(street: Street, town: Town) -> None:
+    """ESP-22, ESP-23, ESP-24, UI-01: without scripts: invited, accepted by the link of the mail, made an editor, gone again."""
+    number = street.product("Gus", "Guest")
+    team = f"{ORIGIN}/spaces/{town.ada_space}/team"
+    with street.visit(town.ada, java_script_enabled=False) as ada, street.visit(java_script_enabled=False) as gus:
+        ada.goto(team)
+        ada.get_by_role("link", name="Invite a person").click()
+        ada.get_by_label("First name(s)").fill("Gus")
+        ada.get_by_label("Name(s)", exact=False).nth(1).fill("Guest")
+        ada.get_by_label("E-mail address").fill("gus@example.org")
+        ada.get_by_label("Viewer").check()
+        ada.get_by_role("button", name="Send the invitation").click()
+        expect(ada.get_by_role("status")).to_be_visible()
+
+        logs_in(gus, number, scripts=False)
+        gus.get_by_label("E-mail address").fill("gus@example.org")
+        gus.get_by_role("button", name="Confirm").click()
+        gus.get_by_label("I have read the general terms").check()
+        gus.get_by_role("button", name="Confirm").click()
+        gus.goto(town.last_link())
+        gus.get_by_role("button", name="Accept").click()
+        expect(gus.get_by_role("heading", level=1)).to_have_text("Engines")
+
+        ada.goto(team)
+        ada.get_by_role("link", name="Gus Guest").click()
+        ada.get_by_label("Editor").check()
+        ada.get_by_role("button", name="Confirm").click()
+        expect(ada.get_by_role("row", name="Gus Guest")).to_contain_text("Editor")
+
+        gus.goto(team)
+        gus.get_by_role("link", name="Leave the space").click()
+        gus.get_by_role("button", name="Leave the space").click()
+        assert gus.goto(team).status == 404  # type: ignore[union-attr]
+        ada.reload()
+        expect(ada.get_by_text("Gus Guest")).to_have_count(0)
+
+
 def test_a_card_that_is_not_there_is_told_so(street: Street) -> None:
     """TOK-14: who has no certificate to present is told so on the cards' origin, and led back."""
     with street.visit() as page:

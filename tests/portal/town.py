@@ -103,7 +103,7 @@ class Town:
 
     def _invited(self, person: Visitor, space: str, given: str, family: str) -> str:
         """The token in the invitation's link."""
-        page, mails = f"/spaces/{space}/team/invite", select(schema.outbox.c.data)
+        page = f"/spaces/{space}/team/invite"
         fields = {
             "given": given,
             "family": family,
@@ -113,9 +113,14 @@ class Town:
         }
         made = person.post(page, fields, page=page)
         assert made.status_code == 303, made.text
-        links = mails.where(schema.outbox.c.template == "invitation").order_by(text("outbox.rowid"))
+        return self.last_link().rsplit("/", 1)[1]
+
+    def last_link(self) -> str:
+        """Of the newest invitation's mail."""
+        mails = select(schema.outbox.c.data).where(schema.outbox.c.template == "invitation")
         with self.engine.connect() as connection:
-            return str(json.loads(connection.execute(links).scalars().all()[-1])["link"]).rsplit("/", 1)[1]
+            found = connection.execute(mails.order_by(text("outbox.rowid"))).scalars().all()
+        return str(json.loads(found[-1])["link"])
 
 
 # A path's parameter -> Ada's own ids of that kind.
