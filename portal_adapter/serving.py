@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal_adapter.settings import Front, Listener
+from portal_adapter.unusable import Unusable
 
 CONNECTIONS_MAX = 512
 KEEP_ALIVE_S = 15
@@ -81,7 +82,7 @@ class _Protocol(HttpToolsProtocol):
             self._late = None
 
 
-class ListenError(Exception):
+class ListenError(Unusable):
     """The address or socket cannot be listened on; the message names it."""
 
 

@@ -1,6 +1,8 @@
 """The database's form: what the migrations make, and who may open what."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from portal_adapter.store import database
 from portal_adapter.store.database import StoreError, open_database, reading, writing
 from portal_adapter.store.schema import METADATA
+from tests.daemon import REPOSITORY
 from tests.portal.commands import command
 from tests.portal.place import Place
 from tests.postgres import Postgres
@@ -75,6 +80,7 @@ def test_an_older_database_is_brought_up_and_keeps_its_rows(
     before = revision(old)
     old.dispose()
     monkeypatch.setattr(database, "_MIGRATIONS", later)
+    monkeypatch.setattr(database, "NEWEST", "9999")
     new = opens()
     assert (before, revision(new)) != (None, before) and revision(new) == "9999"
     assert "later" in inspect(new).get_table_names()
@@ -89,10 +95,12 @@ def test_a_newer_database_is_refused_and_left_alone(
     """An older program does not touch what a newer one has made, and says what to do."""
     with monkeypatch.context() as patched:
         patched.setattr(database, "_MIGRATIONS", later)
+        patched.setattr(database, "NEWEST", "9999")
         opens().dispose()
     with pytest.raises(StoreError, match="newer paraph-portal"):
         opens()
     monkeypatch.setattr(database, "_MIGRATIONS", later)
+    monkeypatch.setattr(database, "NEWEST", "9999")
     engine = opens()
     assert revision(engine) == "9999"
     engine.dispose()
@@ -102,6 +110,7 @@ def test_a_command_says_so_and_ends_with_its_code(tmp_path: Path, later: Path, m
     """With a newer database a command ends with 69 and one line."""
     with monkeypatch.context() as patched:
         patched.setattr(database, "_MIGRATIONS", later)
+        patched.setattr(database, "NEWEST", "9999")
         place = Place(tmp_path / "place")
         place.close()
     done = command(place, "user", "list")
@@ -122,3 +131,14 @@ def test_instances_that_start_together(opens: Callable[[], Engine], monkeypatch:
     assert len({revision(engine) for engine in engines}) == 1
     for engine in engines:
         engine.dispose()
+
+
+def test_the_newest_step_is_known_without_alembic(tmp_path: Path) -> None:
+    """0.1: a database that is up to date is opened without reading the steps; the number it is compared with is the last step's."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == database.NEWEST
+    open_database(tmp_path, None).dispose()
+    script = "import sys; from pathlib import Path; from portal_adapter.store.database import open_database as o; "
+    script += "o(Path(sys.argv[1]), None); sys.exit('alembic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, check=True)
