@@ -8,8 +8,10 @@ A portal in this process, asked as a browser would ask it: cookies, forms with t
 
 import base64
 import re
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,16 @@ from starlette.testclient import TestClient
 from portal_adapter import app as portal
 from portal_adapter.clock import Clock
 from portal_adapter.settings import load
+from portal_adapter.store.database import open_database
 
 ORIGIN, WINDOW, CARDS = "https://portal.test", "https://window.test", "https://cards.test"
 
 
 class SetClock(Clock):
-    """Stands still until it is moved."""
+    """Stands still until it is moved; each file of tests begins at the same time (conftest.py)."""
 
-    at = int(datetime(2026, 11, 27, 9, 0, tzinfo=UTC).timestamp())
+    BEGIN = int(datetime(2026, 11, 27, 9, 0, tzinfo=UTC).timestamp())
+    at = BEGIN
 
     def now(self) -> int:
         return SetClock.at
@@ -180,6 +184,14 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html))
 
 
+@cache
+def _empty_database() -> bytes:
+    """What the migrations make, made once: they take as long as most tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        open_database(Path(directory), None).dispose()
+        return (Path(directory) / "portal.db").read_bytes()
+
+
 class Place:
     """`settings` are TOML lines that are added; `sections` replace or add whole sections."""
 
@@ -229,6 +241,9 @@ fr = "terms-fr.txt"
 en = "terms-en.txt"
 {extra}
 """)
+        if database is None and not (directory / "state" / "portal.db").exists():
+            (directory / "state").mkdir(mode=0o700)
+            (directory / "state" / "portal.db").write_bytes(_empty_database())
         self.services = portal.services(load(self.config), clock=clock or SetClock())
         self.app = portal.app(self.services)
         self.cards = portal.cards_app(self.services)

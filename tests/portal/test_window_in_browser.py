@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.portal.real import Real
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
-from tests.portal.test_browser import AXE
+from tests.portal.sights import AXE
 
 
 @pytest.fixture(scope="module")

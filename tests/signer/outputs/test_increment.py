@@ -562,7 +562,7 @@ def test_hostile(name: str) -> None:
         assert name not in {"flate_bomb_page_content", "page_parent_loop"}
     else:
         assert stream.getvalue() == by_pyhanko(document, wishes())[1]
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 1.0
 
 
 def deep() -> bytes:
@@ -606,7 +606,7 @@ def test_much_to_read(document: Callable[[], bytes]) -> None:
     began = time.process_time()
     with pytest.raises(Unusual):
         short(made, wishes())
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(
