@@ -92,7 +92,7 @@ async def test_a_module_that_stands_no_login_beside_a_pad(people: Store, shim: S
     next login waits until she has gone: the service is not LOCKED, and READY then.
     """
     async with beside_a_pad(people, shim, disk) as (pool, entering):
-        shim.script("C_GetTokenInfo@card * pad", "C_Login@other * return 0x5")
+        shim.script("C_GetTokenInfo@card * pad", "C_Login@card * hang 60", "C_Login@other * return 0x5")
         pool.drain("other")
         await until(lambda: pids(pool, "other") == [0])
         before = len(shim.logins())
@@ -108,7 +108,7 @@ async def test_a_module_that_stands_no_login_beside_a_pad(people: Store, shim: S
 async def test_a_person_whose_pin_was_unclear_beside_a_pad(people: Store, shim: Shim, disk: Path) -> None:
     """F18: the same of a person's PIN: her second one is sent when nobody is at the pad any more."""
     async with beside_a_pad(people, shim, disk, pin=None, personal=True) as (pool, entering):
-        shim.script("C_GetTokenInfo@card * pad", "C_Login@other * return 0x5")
+        shim.script("C_GetTokenInfo@card * pad", "C_Login@card * hang 60", "C_Login@other * return 0x5")
 
         async def come() -> None:
             async with pool.lease("other", caller="bob", pin=Pin(PIN), timeout_s=20):

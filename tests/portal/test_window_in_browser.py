@@ -8,8 +8,8 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.portal.real import Real
-from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
 from tests.portal.sights import AXE
+from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
 
 
 @pytest.fixture(scope="module")
