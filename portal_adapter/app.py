@@ -29,6 +29,7 @@ from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
 from portal_adapter.web.headers import Headers
+from portal_adapter.web.lines import Lines
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.templates import Templates
@@ -55,6 +56,7 @@ class Services:
     lookers: ThreadPoolExecutor
     blobs: Blobs
     sources: Sources
+    lines: Lines
 
     def close(self) -> None:
         self.lookers.shutdown()
@@ -114,6 +116,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         ThreadPoolExecutor(LOOKERS, thread_name_prefix="look"),
         Blobs(settings.portal.state),
         Sources(settings.source),
+        Lines(),
     )
 
 

@@ -47,8 +47,9 @@ class LoggedIn:
 
 def begin(connection: Connection, now: int, visitor: str, back: str, number: str, limits: Limits, address: str) -> str:
     """Answers the nonce in hexadecimal; raises `rate-limited`."""
-    marks.check(connection, now, "login", address, limits.login_a_minute, 60)
-    marks.mark(connection, now, "login", address)
+    network = marks.network(address)
+    marks.check(connection, now, "login", network, limits.login_a_minute, 60)
+    marks.mark(connection, now, "login", network)
     nonce = secrets.token_hex(NONCE_BYTES)
     connection.execute(
         insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)
