@@ -21,6 +21,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
 from portal_adapter.auth.certificate import Issuers
+from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.refusal import Refusal
@@ -57,6 +58,7 @@ class Services:
     blobs: Blobs
     sources: Sources
     lines: Lines
+    numbers: Numbers
 
     def close(self) -> None:
         self.lookers.shutdown()
@@ -117,6 +119,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Blobs(settings.portal.state),
         Sources(settings.source),
         Lines(),
+        Numbers(settings.daemon.profile),
     )
 
 

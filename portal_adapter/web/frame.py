@@ -91,6 +91,7 @@ class _Visit:
         self.form: dict[str, str] = {}
         self.form_token = self.form_id = ""
         self.spaces: list[Mapping[str, Any]] = []
+        self.found: Any = None
         self.now = services.clock.now()
         self.address = request.client.host if request.client else ""
 
@@ -115,6 +116,8 @@ class _Visit:
                     self._check_form()
                     await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
+                if self.route.before is not None:
+                    await self._in_thread(self._ask_before)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))
@@ -137,6 +140,15 @@ class _Visit:
             self._recognise(connection)
             self._let_in(connection)
             self._check_uploads(connection)
+
+    def _ask_before(self) -> None:
+        """Only for a form of ours, of somebody who may send it."""
+        assert self.route.before is not None
+        with reading(self.services.engine) as connection:
+            self._recognise(connection)
+            self._check_form()
+            self._let_in(connection)
+        self.found = self.route.before(self.services, self.visitor, self.now)
 
     def _count_upload(self) -> None:
         """Every file counts, whatever comes of it: looking into one is what costs."""
@@ -272,6 +284,7 @@ class _Visit:
             {name: str(value) for name, value in self.request.path_params.items()},
             {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
             self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after, undo,
+            self.found,
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:

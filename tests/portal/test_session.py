@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
-from portal_adapter.store.schema import audit, products, sessions
+from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
-from tests.portal.place import CARDS, WINDOW, Issuer, Place, Product, SetClock, Visitor, hidden
+from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
 
 CLOSED = "/login?back=%2Faccount"
 
@@ -195,6 +195,86 @@ def test_another_product_is_added_and_the_last_one_stays(place: Place) -> None:
     assert ada.post(f"/account/products/{second}/remove").status_code == 303
     answer = ada.post(f"/account/products/{first}/remove", headers={"accept": "application/json"})
     assert (answer.status_code, answer.json()["reason"]) == (409, "last-product")
+
+
+@pytest.mark.parametrize("page", ["/register", "/account/products/new"])
+def test_a_number_is_the_presented_products_own(place: Place, page: str) -> None:
+    """TOK-15: who names another's number and proves his own certificate registers neither; the daemon says whose a number is."""
+    eve = place.visitor()
+    if page != "/register":
+        eve.logs_in("Eve", "Moriarty")
+    eve.proves(place.issuer.product("Eve", "Moriarty"), "ada-login")
+    place.numbers["ada-login"] = place.issuer.product("Ada", "Lovelace").der
+    form = {"email": "eve@example.org"}
+    target = page.removesuffix("/new")
+    answer = eve.post(target, form, page=page, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "other-number")
+    with place.services.engine.connect() as connection:
+        assert "ada-login" not in connection.execute(select(products.c.number)).scalars().all()
+
+
+def test_what_is_presented_while_the_number_is_asked_for_is_not_registered(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOK-15: what was found out about one product is not believed of another that took its place meanwhile."""
+    eve = place.visitor()
+    product = place.issuer.product("Eve", "Moriarty")
+    eve.proves(product, "eve-login")
+    form = eve.form("/register")
+
+    def meanwhile(_: object, number: str) -> bytes:
+        eve.proves(place.issuer.product("Eve", "Moriarty"), "ada-login")
+        return product.der
+
+    monkeypatch.setattr(Known, "certificate_of", meanwhile)
+    answer = eve.http.post("/register", data={**form, "email": "eve@example.org"})
+    assert answer.status_code == 401
+
+
+def test_who_shows_another_product_of_hers_changes_to_it(place: Place) -> None:
+    """TOK-13, TOK-14: who is asked for another product while she is logged in has a session with it; the old one is over."""
+    ada = place.visitor()
+    ada.logs_in()
+    other = place.issuer.product("Ada", "Lovelace")
+    ada.proves(other, "ada-2")
+    ada.post("/account/products", page="/account/products/new")
+    old = ada.http.cookies[SESSION_COOKIE]
+    changed = ada.proves(other, "ada-2", "/spaces")
+    assert changed.headers["location"] == "/spaces" and ada.http.cookies[SESSION_COOKIE] != old
+    assert [one["in_use"] for one in ada.json("/account").json()["products"]] == [False, True]
+    ada.http.cookies.set(SESSION_COOKIE, old, domain="portal.test", path="/")
+    assert not in_session(ada)
+
+
+def test_who_has_an_account_makes_no_second_one(place: Place) -> None:
+    """TOK-15: a product that is presented while a session is open is added to its account, by whatever page."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    assert ada.get("/register").headers["location"] == "/account/products/new"
+    done = ada.post("/register", {"email": "second@example.org"})
+    assert done.headers["location"] == "/account/products/new"
+    with place.services.engine.connect() as connection:
+        assert len(connection.execute(select(accounts)).all()) == 1
+
+
+def test_who_logs_out_leaves_nothing_to_register(place: Place) -> None:
+    """TOK-15, TOK-12: whoever uses the browser next cannot register what was presented in it."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    ada.post("/logout")
+    assert ada.get("/register").headers["location"] == "/login"
+
+
+def test_a_used_login_keeps_no_link(place: Place) -> None:
+    """ESP-23: where a login leads to may be a personal link, and is kept no longer than it is needed."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.post("/logout")
+    ada.proves(place.issuer.product("Ada", "Lovelace"), back="/invitations/secret")
+    with place.services.engine.connect() as connection:
+        assert set(connection.execute(select(attempts.c.back)).scalars()) == {""}
 
 
 def test_another_person_s_product_is_not_hers(place: Place) -> None:
