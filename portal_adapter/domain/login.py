@@ -27,7 +27,7 @@ from portal_adapter.store.schema import accounts, attempts, presented, products,
 
 NONCE_BYTES = 32
 REGISTER_S = 15 * 60  # a presented product waits so long for its registration
-KINDS = ("smartcard", "stick", "server")
+ATTEMPT_KEPT_S = 3600  # one that is over is told from one that never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def begin(connection: Connection, now: int, visitor: str, back: str, number: str
     connection.execute(
         insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)
     )
-    connection.execute(delete(attempts).where(attempts.c.created < now - 3600))
+    connection.execute(delete(attempts).where(attempts.c.created < now - ATTEMPT_KEPT_S))
     return nonce
 
 
@@ -122,6 +122,13 @@ def owner_of(connection: Connection, proof: Proof) -> str | None:
 def forget(connection: Connection, visitor: str) -> None:
     """What was presented in this browser and not registered."""
     connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+
+
+def forget_old(connection: Connection, now: int) -> None:
+    """What was begun or presented and is over: it names people, and where they wanted to go."""
+    connection.execute(delete(attempts).where(attempts.c.created < now - ATTEMPT_KEPT_S))
+    connection.execute(delete(tickets).where(tickets.c.created < now - ATTEMPT_KEPT_S))
+    connection.execute(delete(presented).where(presented.c.created < now - REGISTER_S))
 
 
 def present(connection: Connection, now: int, proof: Proof, visitor: str) -> None:

@@ -18,6 +18,7 @@ from portal_adapter.files.blobs import SWEPT_AFTER_S
 from portal_adapter.files.examined import Examined
 from portal_adapter.refusal import Refusal
 from portal_adapter.rescan import CLAIM_S, rescan_one
+from portal_adapter.settings import Limits
 from portal_adapter.store.database import writing
 from portal_adapter.store.schema import accounts, audit, documents, members, posted, spaces
 from portal_adapter.upkeep import Upkeep
@@ -536,8 +537,16 @@ def test_what_a_crash_has_left_is_swept_at_the_start(place: Place) -> None:
     orphan.write_bytes(b"left")
     for path in (named, orphan):
         os.utime(path, (SetClock.at - SWEPT_AFTER_S - 1,) * 2)
-    Upkeep(place.services.engine, place.services.clock, place.services.blobs).once()
+    Upkeep(place.services.engine, place.services.clock, place.services.blobs, Limits()).once()
     assert kept(place) == [named]
+
+
+def test_a_file_that_goes_while_it_is_looked_for_ends_no_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESP-36: a request's own files come and go meanwhile."""
+    blobs = place.services.blobs
+    monkeypatch.setattr(Path, "iterdir", lambda directory: iter([directory / "gone"]))
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert blobs.sweep(set(), SetClock.at) == 0
 
 
 def test_what_was_done_is_in_the_audit_without_the_names(place: Place) -> None:
