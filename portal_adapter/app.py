@@ -7,7 +7,7 @@ The portal as an ASGI application: its routes, the frame round them, and what ev
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,7 @@ class Services:
     sources: Sources
     lines: Lines
     numbers: Numbers
+    site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
         self.lookers.shutdown()
@@ -135,6 +136,7 @@ def app(made: Services) -> Any:
 
 
 def cards_app(made: Services) -> Any:
+    made = replace(made, site=made.settings.portal.origin)
     return Headers(_starlette(made, CARDS_ROUTES), form_targets=[made.settings.portal.origin])
 
 

@@ -36,7 +36,7 @@ from portal_adapter.domain import audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
 from portal_adapter.files.examine import too_large
-from portal_adapter.language import Language, preferred
+from portal_adapter.language import LANGUAGES, Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
@@ -80,9 +80,11 @@ class _Visit:
         self.fresh_visitor = ""
         if not self.visitor:
             self.visitor = self.fresh_visitor = secrets.token_urlsafe(32)
+        asked = request.query_params.get("language", "") if services.site else cookies.get(LANGUAGE_COOKIE, "")
         self.language = Language(
-            cookies.get(LANGUAGE_COOKIE)
-            or preferred(request.headers.get("accept-language", ""), services.settings.portal.language),
+            asked
+            if asked in LANGUAGES
+            else preferred(request.headers.get("accept-language", ""), services.settings.portal.language),
             services.settings.portal.time_zone,
         )
         self.wants_json = "application/json" in request.headers.get("accept", "")
@@ -337,6 +339,7 @@ class _Visit:
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
+            site=self.services.site,
             aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
@@ -371,7 +374,9 @@ class _Visit:
                 "detail": text("Something went wrong here. Nothing was changed."), "reference": reference,
             }  # fmt: skip
             return JSONResponse(body, 500, media_type="application/problem+json")
-        html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
+        html = self.services.templates.render(
+            "failed.html", {"reference": reference, "site": self.services.site}, language=self.language
+        )
         return Response(html, 500, media_type="text/html")
 
     def _write_down(self, refusal: Refusal) -> None:

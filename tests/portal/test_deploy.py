@@ -220,5 +220,5 @@ def test_portal_and_window_have_origins_of_their_own(tmp_path: Path) -> None:
         window.load(tmp_path / "window.toml")
     text = example("portal").replace("https://cards.millbrook.example", "https://sign.millbrook.example")
     (tmp_path / "portal.toml").write_text(text)
-    with pytest.raises(SettingsError, match="a host name of its own"):
+    with pytest.raises(SettingsError, match="an origin of their own"):
         portal.load(tmp_path / "portal.toml")

@@ -529,6 +529,23 @@ def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) 
     assert ada.post("/login/ticket", {"ticket": ""}).status_code == 401
 
 
+def test_from_the_cards_origin_every_link_leads_to_the_portal(place: Place) -> None:
+    """TOK-08, UI-02: there is one page there; the way on from a refusal is the portal's, and it speaks the language that was chosen."""
+    ada = place.visitor()
+    ada.post("/language", {"language": "fr"})
+    nonce = ada.post("/login/card", {"back": "/"}, page="/login").headers["location"]
+    expired = at_cards(place, place.issuer.product("Ada", "Lovelace", days=-1))
+    for path in (nonce.removeprefix(CARDS), "/nowhere"):
+        page = expired.get(path)
+        assert page.status_code in {404, 409}
+        links = set(re.findall(r'(?:href|action)="([^"]*)"', page.text))
+        assert {one for one in links if one.startswith("/") and not one.startswith("/static/")} == set()
+        assert "https://portal.test/" in links
+        assert ('<html lang="fr">' in page.text) is (path != "/nowhere")
+    shown = at_cards(place, place.issuer.product("Ada", "Lovelace")).get(nonce.removeprefix(CARDS))
+    assert 'action="/present?language=fr"' in shown.text
+
+
 def test_a_ticket_is_for_a_challenge_that_is_there(place: Place) -> None:
     """TOK-14: for a nonce that nobody began, that is over or that was used the cards' origin gives no ticket."""
     product = place.issuer.product("Ada", "Lovelace")

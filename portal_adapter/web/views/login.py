@@ -46,7 +46,9 @@ def begin_card(ask: Ask) -> Answer:
     if where is None:
         raise Refusal("not-found")
     nonce = _begin(ask, "")
-    return Redirect(f"{where.origin}/present?{urlencode({'nonce': nonce})}", outside=True)
+    return Redirect(
+        f"{where.origin}/present?{urlencode({'language': ask.language.code, 'nonce': nonce})}", outside=True
+    )
 
 
 def back_from_window(ask: Ask) -> Answer:
