@@ -8,13 +8,17 @@ names are givenName and surname of the subject (ETSI EN 319 412-2, 4.2.4): what 
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from portal_adapter.refusal import Refusal, guard, invalid
 
 AUTHENTICATION, SIGNATURE = "authentication", "signature"
+# What the library makes of bytes that anybody may have sent: not all of it is a ValueError.
+_UNREADABLE = (
+    ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Issuers:
         try:
             certificate = x509.load_der_x509_certificate(der)
             found = read(der)
-        except (ValueError, x509.DuplicateExtension):
+        except _UNREADABLE:
             raise invalid("product", "certificate-unreadable", "This certificate cannot be read.") from None
         if not any(_issued(certificate, issuer) for issuer in self.certificates):
             raise guard("untrusted-issuer", "This product is not from an issuer that is accepted here.")
@@ -68,7 +72,7 @@ def check_professional(certificate: Certificate, oids: tuple[str, ...]) -> None:
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, TypeError, InvalidSignature):
         return False
     return True
 

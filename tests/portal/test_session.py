@@ -1,13 +1,14 @@
 """Opening a session, keeping it, and losing it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
+from portal_adapter.refusal import Refusal
 from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
@@ -164,6 +165,24 @@ def test_only_valid_certificates_of_accepted_issuers(place: Place, issuer: str, 
         return
     assert (answer.status_code, answer.json()["reason"]) == (409, reason)
     assert outcomes(place, "login-statement") == ["guard-failed"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda der: der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),  # a version that there is not
+        lambda der: der.replace(b"\x06\x03\x55\x1d\x0f", b"\x06\x03\x55\x1d\x25"),  # an extension twice
+        lambda der: der.replace(b"\x2a\x86\x48\xce\x3d\x04\x03\x02", b"\x2a\x86\x48\xce\x3d\x04\x03\x7f"),  # an unknown algorithm
+        lambda der: der[: len(der) // 2],
+    ],
+)  # fmt: skip
+def test_whatever_is_sent_as_a_certificate_is_refused(place: Place, changed: Callable[[bytes], bytes]) -> None:
+    """TOK-14: bytes that anybody may send are a refusal, and no mistake of ours in the log."""
+    product = place.issuer.product("Ada", "Lovelace")
+    der = changed(product.der)
+    assert der != product.der
+    with pytest.raises(Refusal):
+        place.services.issuers.accept(der, SetClock.at)
 
 
 # ---- registering
