@@ -20,6 +20,7 @@ from starlette.routing import Match, Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
+from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
@@ -83,11 +84,13 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers]:
     key = read(settings.portal.key_file, _key, b"")
     none: list[x509.Certificate] = []
     issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
+    for file in settings.trust.crls:
+        read(file, revocation.read, None)
     for file in (settings.terms.fr, settings.terms.en):
         read(file, bytes.decode, "")
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found))
+    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls)
 
 
 def _key(content: bytes) -> bytes:

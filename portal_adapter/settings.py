@@ -238,9 +238,10 @@ class Daemon(Section):
 
 
 class Trust(Section):
-    """Who issues the certificates that people log in with: CA certificates in PEM."""
+    """Who issues the certificates that people log in with: CA certificates in PEM; and what they have revoked."""
 
     issuers: tuple[File, ...] = Field(min_length=1)
+    crls: tuple[File, ...] = ()  # one for each of the issuers, or none at all
 
 
 class Settings(Section):

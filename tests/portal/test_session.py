@@ -2,13 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from sqlalchemy import select
 
+from portal_adapter import app as portal
+from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
 from portal_adapter.refusal import Refusal
+from portal_adapter.settings import SettingsError, load
 from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
@@ -183,6 +189,49 @@ def test_whatever_is_sent_as_a_certificate_is_refused(place: Place, changed: Cal
     assert der != product.der
     with pytest.raises(Refusal):
         place.services.issuers.accept(der, SetClock.at)
+
+
+def revoked(place: Place, name: str, *products: Product, days: int = 7, issuer: Issuer | None = None) -> Path:
+    """A list with those products, of the place's CA or in its name."""
+    now, by = datetime.fromtimestamp(SetClock.at, UTC), issuer or place.issuer
+    builder = x509.CertificateRevocationListBuilder().issuer_name(by.name)
+    builder = builder.last_update(now - timedelta(days=30)).next_update(now + timedelta(days=days))
+    for one in products:
+        entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(now - timedelta(days=1)).build())
+    path = place.directory / name
+    path.write_bytes(builder.sign(by.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+    return path
+
+
+def test_a_revoked_product_does_not_log_in(place: Place) -> None:
+    """TOK-08: what its CA has revoked is refused, from the moment that the list is there; a list of the CA's own that is over is none."""
+    card, other = place.issuer.product("Ada", "Lovelace"), place.issuer.product("Bob", "Boole")
+    text = place.config.read_text().replace(
+        'issuers = ["issuers.pem"]', 'issuers = ["issuers.pem"]\ncrls = ["list.crl"]'
+    )
+    place.config.write_text(text)
+    with pytest.raises(SettingsError, match=r"list\.crl: No such file"):
+        portal.read_files(load(place.config))
+    revoked(place, "list.crl")
+    _, issuers = portal.read_files(load(place.config))
+    assert issuers.accept(card.der, SetClock.at).given == "Ada"
+    revoked(place, "list.crl", card)
+    assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")
+    assert issuers.accept(other.der, SetClock.at).given == "Bob"
+    revoked(place, "list.crl", card, days=-1)
+    assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+    revoked(place, "list.crl", issuer=Issuer())
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+    (place.directory / "list.crl").write_bytes(b"nothing")
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+
+
+def refusal_of(issuers: Issuers, product: Product) -> tuple[str, str]:
+    with pytest.raises(Refusal) as refused:
+        issuers.accept(product.der, SetClock.at)
+    return refused.value.code, refused.value.reason
 
 
 # ---- registering
