@@ -7,7 +7,7 @@ The portal as an ASGI application: its routes, the frame round them, and what ev
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,9 @@ from starlette.routing import Match, Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
+from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
+from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.refusal import Refusal
@@ -29,6 +31,7 @@ from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
 from portal_adapter.web.headers import Headers
+from portal_adapter.web.lines import Lines
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.templates import Templates
@@ -55,6 +58,9 @@ class Services:
     lookers: ThreadPoolExecutor
     blobs: Blobs
     sources: Sources
+    lines: Lines
+    numbers: Numbers
+    site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
         self.lookers.shutdown()
@@ -78,11 +84,13 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers]:
     key = read(settings.portal.key_file, _key, b"")
     none: list[x509.Certificate] = []
     issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
+    for file in settings.trust.crls:
+        read(file, revocation.read, None)
     for file in (settings.terms.fr, settings.terms.en):
         read(file, bytes.decode, "")
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found))
+    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls)
 
 
 def _key(content: bytes) -> bytes:
@@ -114,6 +122,8 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         ThreadPoolExecutor(LOOKERS, thread_name_prefix="look"),
         Blobs(settings.portal.state),
         Sources(settings.source),
+        Lines(),
+        Numbers(settings.daemon.profile),
     )
 
 
@@ -129,6 +139,7 @@ def app(made: Services) -> Any:
 
 
 def cards_app(made: Services) -> Any:
+    made = replace(made, site=made.settings.portal.origin)
     return Headers(_starlette(made, CARDS_ROUTES), form_targets=[made.settings.portal.origin])
 
 

@@ -118,4 +118,6 @@ class Rescan:
                     pass
             except SQLAlchemyError as error:  # locked, full, away: later
                 log.error("the archive: %s", getattr(error, "orig", error))  # noqa: TRY400 -- no fault of ours
+            except Exception:  # whatever it is, it is tried again
+                log.exception("the archive")
             await asyncio.sleep(LOOK_EVERY_S)

@@ -1,6 +1,6 @@
 """
 A listener: uvicorn, with what it does not do by itself. The client's certificate is put where the frame looks for it, a
-connection that sends no request is ended, and more than one listener runs in a process.
+connection that sends no request, or a body drop by drop, is ended, and more than one listener runs in a process.
 
     Server(app, listener)                 HTTPS
     Server(app, cards, client_ca=...)     HTTPS that asks the browser for a certificate
@@ -32,6 +32,9 @@ KEEP_ALIVE_S = 15
 HANDSHAKE_S = 10.0  # a card's PIN is asked for in it, by a browser that begins again afterwards if it was slow
 HEAD_S = 10.0  # from a connection, or the end of a request, to the next request's headers
 HEAD_BYTES_MAX = 32 * 1024  # of a request's line and headers beyond one read of the socket; a returning login has 6 KiB
+BODY_S = 20.0  # for a body, and a second more for each so many bytes of it
+BODY_BYTES_A_S = 4096
+BODY_AHEAD_S = 60.0  # that bytes can buy beforehand: a network that is lost for a moment
 STOP_S = 10  # for requests that are being answered
 _SOCKET_MODE = 0o660
 
@@ -40,6 +43,8 @@ class _Protocol(HttpToolsProtocol):
     """With `peer_certificate` (DER) in the state of each request's scope: TLS has verified it, or there is none."""
 
     _late: asyncio.TimerHandle | None = None
+    _slow: asyncio.TimerHandle | None = None
+    _body_until = 0.0
     _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -62,14 +67,18 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_time()
+        self._body_until = self.loop.time() + BODY_S
+        self._slow = self.loop.call_later(BODY_S, self._too_slow)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        self._body_until = min(self._body_until + len(body) / BODY_BYTES_A_S, self.loop.time() + BODY_AHEAD_S)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
+        self._in_time()
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,9 +86,20 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _in_time(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        for timer in (self._late, self._slow):
+            if timer is not None:
+                timer.cancel()
+        self._late = self._slow = None
+
+    def _too_slow(self) -> None:
+        """While we do not read, the other side is not slow."""
+        now = self.loop.time()
+        if self.flow.read_paused:
+            self._body_until = now + BODY_S
+        if now >= self._body_until:
+            self.transport.abort()
+        else:
+            self._slow = self.loop.call_at(self._body_until, self._too_slow)
 
 
 class ListenError(Unusable):

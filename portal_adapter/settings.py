@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from portal_adapter.domain.fields import is_email
+
 KEY_BYTES = 32
 T = TypeVar("T", bound="Section")
 
@@ -53,8 +55,30 @@ def check_origin(value: str) -> str:
     return value
 
 
+def check_apart(window: str, *others: str) -> None:
+    """Cookies are a host's, whatever its port (RFC 6265, 8.5): the portal would be sent the window's, and so see what it shows."""
+    if urlsplit(window).hostname in {urlsplit(one).hostname for one in others}:
+        raise ValueError("the window has a host name of its own: another port is not enough, for cookies go to both")
+
+
+def _check_port(value: str) -> str:
+    if int(value.rpartition(":")[2]) > 65535:
+        raise ValueError("a port is a number up to 65535")
+    return value
+
+
+def _check_email(value: str) -> str:
+    if not is_email(value):
+        raise ValueError("is an e-mail address such as portal@example.org")
+    return value
+
+
 Origin = Annotated[str, StringConstraints(max_length=255)]
-Address = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:]+\]|localhost):\d{1,5}$")]
+Address = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:]+\]|localhost):\d{1,5}$"),
+    AfterValidator(_check_port),
+]
 
 
 class Listener(Section):
@@ -99,7 +123,7 @@ class Window(Section):
 class Mail(Section):
     """By SMTP (`server` 'host:port'), or into files (`directory`), one of both."""
 
-    sender: Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
+    sender: Annotated[str, AfterValidator(_check_email)]
     server: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]+\]):\d{1,5}$")] | None = None
     starttls: bool = True  # without it, to a loopback address only
     login_file: File | None = None  # two lines: user, password
@@ -170,7 +194,6 @@ class Limits(Section):
     company_name: int = Field(default=200, ge=1)
     person_name: int = Field(default=100, ge=1)
     email: int = Field(default=254, ge=6)  # RFC 5321, 4.5.3.1.3
-    search: int = Field(default=100, ge=1)
     document_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     document_name: int = Field(default=80, ge=1)
     archive_documents: int = Field(default=1000, ge=1)  # of a space
@@ -194,7 +217,7 @@ class Portal(Section):
     database: str | None = None  # postgresql://...
     time_zone: str = "Europe/Luxembourg"
     language: Literal["fr", "en"] = "en"  # for whoever has said nothing
-    help_email: str = ""
+    help_email: Annotated[str, AfterValidator(lambda value: value and _check_email(value))] = ""
 
     _origin = field_validator("origin")(check_origin)
 
@@ -215,9 +238,10 @@ class Daemon(Section):
 
 
 class Trust(Section):
-    """Who issues the certificates that people log in with: CA certificates in PEM."""
+    """Who issues the certificates that people log in with: CA certificates in PEM; and what they have revoked."""
 
     issuers: tuple[File, ...] = Field(min_length=1)
+    crls: tuple[File, ...] = ()  # one for each of the issuers, or none at all
 
 
 class Settings(Section):
@@ -237,9 +261,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _origins(self) -> Self:
-        origins = [self.portal.origin, self.window.origin, *([self.cards.origin] if self.cards else [])]
+        where = self.cards or self.front
+        origins = [self.portal.origin, self.window.origin, *([where.origin] if where else [])]
         if len(set(origins)) < len(origins):
             raise ValueError("portal, window and cards each have an origin of their own: use another name or port")
+        check_apart(self.window.origin, *(one for one in origins if one != self.window.origin))
         if self.cards and self.front:
             raise ValueError("certificates come by [cards] or by [front], not both ways")
         return self

@@ -1,20 +1,26 @@
 """
 A person's certificate: who she is, who issued it, and what it is good for (TOK-02, TOK-03, TOK-07).
 
-Accepted is what one of the configured CAs has issued directly and what is valid now (RFC 5280, 6.1, for a path of one). Its
+Accepted is what one of the configured CAs has issued directly and what is valid now (RFC 5280, 6.1, for a path of one) and, by its list where there is one, not revoked. Its
 names are givenName and surname of the subject (ETSI EN 319 412-2, 4.2.4): what has none is no person's.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from portal_adapter.auth import revocation
 from portal_adapter.refusal import Refusal, guard, invalid
 
 AUTHENTICATION, SIGNATURE = "authentication", "signature"
+# What the library makes of bytes that anybody may have sent: not all of it is a ValueError.
+_UNREADABLE = (
+    ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +38,27 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Issuers:
-    """The CAs whose certificates are accepted."""
+    """The CAs whose certificates are accepted, and the files of what they have revoked: without any nobody looks."""
 
     certificates: tuple[x509.Certificate, ...]
+    crls: tuple[Path, ...] = ()
 
     def accept(self, der: bytes, now: int) -> Certificate:
         """Raises `Refusal` for what is not accepted, whatever is wrong with it."""
         try:
             certificate = x509.load_der_x509_certificate(der)
             found = read(der)
-        except (ValueError, x509.DuplicateExtension):
+        except _UNREADABLE:
             raise invalid("product", "certificate-unreadable", "This certificate cannot be read.") from None
-        if not any(_issued(certificate, issuer) for issuer in self.certificates):
+        issuer = next((one for one in self.certificates if _issued(certificate, one)), None)
+        if issuer is None:
             raise guard("untrusted-issuer", "This product is not from an issuer that is accepted here.")
         if now < int(certificate.not_valid_before_utc.timestamp()):
             raise guard("certificate-not-yet-valid", "This product is not valid yet.")
         if now >= found.not_after:
             raise guard("certificate-expired", "This product has expired. Ask its issuer for a new one.")
+        if self.crls:
+            revocation.check(certificate, issuer, self.crls, now)
         return found
 
 
@@ -68,7 +78,7 @@ def check_professional(certificate: Certificate, oids: tuple[str, ...]) -> None:
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, TypeError, InvalidSignature):
         return False
     return True
 

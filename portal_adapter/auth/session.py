@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.ids import hashed, new_secret
@@ -37,7 +37,6 @@ def open_session(connection: Connection, now: int, account: str, fingerprint: st
     connection.execute(
         insert(sessions).values(token=hashed(token), account=account, fingerprint=fingerprint, created=now, seen=now)
     )
-    connection.execute(delete(sessions).where(sessions.c.ended < now - _KEPT_S))
     return token
 
 
@@ -84,6 +83,19 @@ def end_all(connection: Connection, now: int, account: str, *, fingerprint: str 
     if fingerprint is not None:
         wanted &= sessions.c.fingerprint == fingerprint
     connection.execute(update(sessions).where(wanted).values(ended=now))
+
+
+def is_open(now: int, limits: Limits) -> ColumnElement[bool]:
+    """Of a row: what `find` finds, where its product is still registered."""
+    return and_(
+        sessions.c.ended.is_(None), sessions.c.seen > now - limits.idle_s, sessions.c.created > now - limits.session_s
+    )
+
+
+def forget(connection: Connection, now: int, limits: Limits) -> None:
+    """What ended a day ago, by logout or by the clock."""
+    over = (sessions.c.ended < now - _KEPT_S) | (sessions.c.created < now - limits.session_s - _KEPT_S)
+    connection.execute(delete(sessions).where(over))
 
 
 def form_token(key: bytes, cookie: str) -> str:

@@ -37,7 +37,7 @@ async def _serve(made: Services) -> None:
     settings = made.settings
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
-        await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs))
+        await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs, settings.limits))
         await stack.enter_async_context(Rescan(made.engine, made.blobs, settings.scan, made.clock))
         await stack.enter_async_context(Server(app(made), settings.listener))
         if settings.cards is not None:

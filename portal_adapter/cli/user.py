@@ -8,6 +8,7 @@ from portal_adapter.auth import session as sessions
 from portal_adapter.cli.operator import note, opened, when
 from portal_adapter.clock import Clock
 from portal_adapter.domain import account
+from portal_adapter.settings import load
 from portal_adapter.store.database import reading, writing
 
 
@@ -42,7 +43,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     with opened(options) as engine, reading(engine) as connection:
-        found = account.shown(connection, options.id)
+        found = account.shown(connection, Clock().now(), options.id, load(options.config).limits)
     if found is None:
         return _nobody(options)
     if options.json:
@@ -60,7 +61,7 @@ def _show(options: argparse.Namespace) -> int:
 def _end(options: argparse.Namespace) -> int:
     now = Clock().now()
     with opened(options) as engine, writing(engine) as connection:
-        found = account.shown(connection, options.id)
+        found = account.shown(connection, now, options.id, load(options.config).limits)
         if found is None:
             return _nobody(options)
         sessions.end_all(connection, now, options.id)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from portal_adapter.auth import session as opened
 from portal_adapter.domain import audit
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
@@ -55,7 +56,7 @@ def listed(connection: Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def shown(connection: Connection, account: str) -> dict[str, Any] | None:
+def shown(connection: Connection, now: int, account: str, limits: Limits) -> dict[str, Any] | None:
     """One person with her products, spaces and the number of her open sessions; None where there is none."""
     found = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().first()
     if found is None:
@@ -68,7 +69,7 @@ def shown(connection: Connection, account: str) -> dict[str, Any] | None:
         .where(members.c.account == account)
         .order_by(spaces.c.title)
     )
-    is_open = (sessions.c.account == account) & sessions.c.ended.is_(None)
+    is_open = (sessions.c.account == account) & opened.is_open(now, limits)
     return {
         **found,
         "products": [dict(row) for row in connection.execute(hers).mappings()],

@@ -16,6 +16,7 @@ from portal_adapter.domain import audit
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
+from portal_adapter.domain.space import hold
 from portal_adapter.refusal import Refusal, not_found
 from portal_adapter.store.schema import information
 
@@ -108,6 +109,7 @@ def save(
             fields.refuse(name, "unknown", "There is no such field here.")
     seen = fields.version()
     fields.check()
+    hold(connection, space["id"])  # a group is changed as a whole, also where two have changed different items of it
     rows = {row["item"]: row for row in _rows(connection, space["id"]) if row["item"] in wanted}
     if sum(row["version"] for row in rows.values()) != seen:
         raise _stale()

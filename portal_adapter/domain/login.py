@@ -27,7 +27,7 @@ from portal_adapter.store.schema import accounts, attempts, presented, products,
 
 NONCE_BYTES = 32
 REGISTER_S = 15 * 60  # a presented product waits so long for its registration
-KINDS = ("smartcard", "stick", "server")
+ATTEMPT_KEPT_S = 3600  # one that is over is told from one that never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Proof:
     number: str  # of a Signing Server product; empty for a card or stick
     back: str
 
+    @property
+    def key(self) -> str:
+        """Of the certificate with the number."""
+        return f"{self.certificate.fingerprint} {self.number}"
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
@@ -47,13 +52,14 @@ class LoggedIn:
 
 def begin(connection: Connection, now: int, visitor: str, back: str, number: str, limits: Limits, address: str) -> str:
     """Answers the nonce in hexadecimal; raises `rate-limited`."""
-    marks.check(connection, now, "login", address, limits.login_a_minute, 60)
-    marks.mark(connection, now, "login", address)
+    network = marks.network(address)
+    marks.check(connection, now, "login", network, limits.login_a_minute, 60)
+    marks.mark(connection, now, "login", network)
     nonce = secrets.token_hex(NONCE_BYTES)
     connection.execute(
         insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)
     )
-    connection.execute(delete(attempts).where(attempts.c.created < now - 3600))
+    connection.execute(delete(attempts).where(attempts.c.created < now - ATTEMPT_KEPT_S))
     return nonce
 
 
@@ -86,7 +92,9 @@ def use_attempt(connection: Connection, now: int, nonce: str, visitor: str, limi
         raise _begin_again("attempt-unknown")
     if now - row["created"] > limits.challenge_s:
         raise _begin_again("attempt-over")
-    used = update(attempts).where(attempts.c.nonce == nonce, attempts.c.used.is_(None)).values(used=now)
+    used = (
+        update(attempts).where(attempts.c.nonce == nonce, attempts.c.used.is_(None)).values(used=now, back="")
+    )  # it may be a personal link
     if not connection.execute(used).rowcount:
         raise _begin_again("attempt-used")
     return row["back"], row["number"]
@@ -94,14 +102,33 @@ def use_attempt(connection: Connection, now: int, nonce: str, visitor: str, limi
 
 def finish(connection: Connection, now: int, proof: Proof, visitor: str, address: str) -> LoggedIn | None:
     """A session; None where the product is nobody's yet: it may be registered from this browser."""
-    found = products.c.fingerprint == proof.certificate.fingerprint
-    owner = connection.execute(select(products.c.account).where(found)).scalar()
+    owner = owner_of(connection, proof)
     if owner is None:
         present(connection, now, proof, visitor)
         return None
+    forget(connection, visitor)
     token = sessions.open_session(connection, now, owner, proof.certificate.fingerprint)
     audit.note(connection, now, "login", account=owner, address=address, fingerprint=proof.certificate.fingerprint)
     return LoggedIn(token, proof.back)
+
+
+def owner_of(connection: Connection, proof: Proof) -> str | None:
+    """The account that its product belongs to."""
+    found = products.c.fingerprint == proof.certificate.fingerprint
+    owner: str | None = connection.execute(select(products.c.account).where(found)).scalar()
+    return owner
+
+
+def forget(connection: Connection, visitor: str) -> None:
+    """What was presented in this browser and not registered."""
+    connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+
+
+def forget_old(connection: Connection, now: int) -> None:
+    """What was begun or presented and is over: it names people, and where they wanted to go."""
+    connection.execute(delete(attempts).where(attempts.c.created < now - ATTEMPT_KEPT_S))
+    connection.execute(delete(tickets).where(tickets.c.created < now - ATTEMPT_KEPT_S))
+    connection.execute(delete(presented).where(presented.c.created < now - REGISTER_S))
 
 
 def present(connection: Connection, now: int, proof: Proof, visitor: str) -> None:
@@ -125,9 +152,10 @@ def presented_in(connection: Connection, now: int, visitor: str) -> Proof | None
 
 
 def register(
-    connection: Connection, now: int, visitor: str, form: dict[str, str], language: str, limits: Limits, address: str
-) -> LoggedIn:
-    """A new account with the presented product (TOK-15), and its session."""
+    connection: Connection, now: int, visitor: str, form: dict[str, str], language: str, limits: Limits, address: str,
+    checked: str,
+) -> LoggedIn:  # fmt: skip
+    """A new account with the presented product (TOK-15), and its session; `checked` is the proof whose number is right."""
     proof = presented_in(connection, now, visitor)
     if proof is None:
         raise _begin_again("nothing-presented")
@@ -144,16 +172,16 @@ def register(
             id=account, family=certificate.family, given=certificate.given, email=email, language=language, created=now
         )
     )
-    _add(connection, now, account, kind, proof)
-    connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+    _add(connection, now, account, kind, proof, checked)
+    forget(connection, visitor)
     audit.note(connection, now, "register", account=account, address=address, fingerprint=certificate.fingerprint)
     return LoggedIn(sessions.open_session(connection, now, account, certificate.fingerprint), proof.back)
 
 
 def add_product(
-    connection: Connection, now: int, account: str, visitor: str, form: dict[str, str], address: str
+    connection: Connection, now: int, account: str, visitor: str, form: dict[str, str], address: str, checked: str
 ) -> None:
-    """Another product of a logged-in person; names must be hers."""
+    """Another product of a logged-in person; names must be hers. `checked` as for `register`."""
     proof = presented_in(connection, now, visitor)
     if proof is None:
         raise _begin_again("nothing-presented")
@@ -164,8 +192,8 @@ def add_product(
     fields = Fields(form)
     kind = "server" if proof.number else fields.choice("kind", ("smartcard", "stick"))
     fields.check()
-    _add(connection, now, account, kind, proof)
-    connection.execute(delete(presented).where(presented.c.visitor == hashed(visitor)))
+    _add(connection, now, account, kind, proof, checked)
+    forget(connection, visitor)
     account_of.notice(connection, now, account, "product-added", proof.certificate.issuer)
     audit.note(
         connection, now, "product-added", account=account, address=address, fingerprint=proof.certificate.fingerprint
@@ -192,7 +220,9 @@ def products_of(connection: Connection, account: str) -> list[dict[str, object]]
     return [dict(row) for row in rows.mappings()]
 
 
-def _add(connection: Connection, now: int, account: str, kind: str, proof: Proof) -> None:
+def _add(connection: Connection, now: int, account: str, kind: str, proof: Proof, checked: str) -> None:
+    if proof.number and proof.key != checked:  # another one was presented meanwhile
+        raise _begin_again("nothing-presented")
     fingerprint = proof.certificate.fingerprint
     if connection.execute(select(products.c.id).where(products.c.fingerprint == fingerprint)).first() is not None:
         raise invalid("product", "product-taken", "This product belongs to an account already.")

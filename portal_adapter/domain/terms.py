@@ -21,8 +21,13 @@ def check(connection: Connection, account: str, version: str) -> None:
 
 
 def accept(connection: Connection, actor: Actor, version: str, form: dict[str, str]) -> None:
-    """Repeating it changes nothing."""
+    """
+    Repeating it changes nothing. `form` has the version that was read, where a page has shown it: another one that came
+    meanwhile is not accepted by it.
+    """
     fields = Fields(form)
+    if form.get("version", version) != version:
+        fields.refuse("accepted", "other-version", "The general terms have changed meanwhile. Read them again.")
     fields.ticked("accepted", "Tick the box to accept the general terms.")
     fields.check()
     if are_accepted(connection, actor.account, version):

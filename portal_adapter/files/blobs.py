@@ -12,6 +12,7 @@ start.
 
 import os
 import re
+import stat
 import uuid
 from collections.abc import Collection
 from pathlib import Path
@@ -55,11 +56,20 @@ class Blobs:
             path
             for directory in (self._kept, self.incoming)
             for path in directory.iterdir()
-            if path.is_file() and path.name not in known and now - path.stat().st_mtime > SWEPT_AFTER_S
+            if path.name not in known and _is_file_of_before(path, now - SWEPT_AFTER_S)
         ]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
+
+
+def _is_file_of_before(path: Path, before: float) -> bool:
+    """Last written before then; False for what has gone meanwhile: a request's own files come and go."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < before
 
 
 def _link(incoming: Path, directory: Path) -> str:

@@ -22,6 +22,7 @@ _ARCHIVE_END = (
     b"PK\x05\x06"  # the record that every ZIP ends with, and at most 65 535 bytes of a comment (APPNOTE 4.3.16)
 )
 _ARCHIVE_END_WITHIN = 22 + 65535
+_MARKER = re.compile(rb"\xff(?=[^\x00\xff\xd0-\xd7])")  # of a JPEG, but for those that stand within a scan
 _PADDING = b"\0\t\n\f\r "
 
 
@@ -103,12 +104,8 @@ def _one_jpeg_end(data: mmap.mmap, start: int) -> int | None:
 
 def _scan_end(data: mmap.mmap, at: int) -> int:
     """Where the next marker stands."""
-    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
-        following = data[at + 1]
-        if following and following != 0xFF and not 0xD0 <= following <= 0xD7:
-            return at
-        at += 1 if following == 0xFF else 2
-    return len(data)
+    found = _MARKER.search(data, at)
+    return len(data) if found is None else found.start()
 
 
 _END: Mapping[str, Callable[[mmap.mmap], int | None]] = {PDF: _pdf_end, JPEG: _jpeg_end, PNG: _png_end}

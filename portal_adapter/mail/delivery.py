@@ -83,5 +83,8 @@ class Delivery:
             except SQLAlchemyError as error:  # locked, full, away: later
                 log.error("the outbox: %s", getattr(error, "orig", error))  # noqa: TRY400 -- no fault of ours
                 sent = False
+            except Exception:  # whatever it is, it is tried again
+                log.exception("the outbox")
+                sent = False
             if not sent:
                 await asyncio.sleep(LOOK_EVERY_S)

@@ -28,6 +28,7 @@ STATES = ("queued", "sent", "failed")
 LEASE_S = 5 * 60  # longer than a sender takes (sender.py), whatever the mail server does
 FIRST_WAIT_S = 60
 LONGEST_WAIT_S = 6 * 3600
+GIVEN_UP_KEPT_S = 14 * 86400  # for an operator to try again: as long as an invitation is open
 TRIES_MAX = 26  # over four days: RFC 5321, 4.5.4.1, has four or five
 
 
@@ -104,10 +105,16 @@ def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", i
 
 
 def retry(connection: Connection, now: int, id_: str) -> bool:
-    """One that was given up is due again, as often as a new one; False where there is none such."""
-    again = update(outbox).where(outbox.c.id == id_, outbox.c.state == "failed")
+    """One that was given up is due again, as often as a new one; False where there is none such, or what it says is forgotten."""
+    again = update(outbox).where(outbox.c.id == id_, outbox.c.state == "failed", outbox.c.data != "{}")
     values = {"state": "queued", "tries": 0, "next": now, "claimed": 0, "settled": None}
     return bool(connection.execute(again.values(**values)).rowcount)
+
+
+def forget(connection: Connection, now: int) -> None:
+    """What a mail says that was given up long ago: it is not sent any more, and a link in it is over."""
+    old = (outbox.c.state == "failed") & (outbox.c.settled < now - GIVEN_UP_KEPT_S) & (outbox.c.data != "{}")
+    connection.execute(update(outbox).where(old).values(data="{}"))
 
 
 def listed(connection: Connection, state: str = "") -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ class Ask:
     peer_certificate: bytes | None = None  # of the TLS connection, or of the front
     after: list[Callable[[], None]] = field(default_factory=list)  # done once the transaction is
     undo: list[Callable[[], None]] = field(default_factory=list)  # done where it is taken back
+    found: Any = None  # what the route's `before` has found out
 
     @property
     def settings(self) -> Settings:

@@ -36,7 +36,7 @@ from portal_adapter.domain import audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
 from portal_adapter.files.examine import too_large
-from portal_adapter.language import Language, preferred
+from portal_adapter.language import LANGUAGES, Language, preferred
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
@@ -80,9 +80,11 @@ class _Visit:
         self.fresh_visitor = ""
         if not self.visitor:
             self.visitor = self.fresh_visitor = secrets.token_urlsafe(32)
+        asked = request.query_params.get("language", "") if services.site else cookies.get(LANGUAGE_COOKIE, "")
         self.language = Language(
-            cookies.get(LANGUAGE_COOKIE)
-            or preferred(request.headers.get("accept-language", ""), services.settings.portal.language),
+            asked
+            if asked in LANGUAGES
+            else preferred(request.headers.get("accept-language", ""), services.settings.portal.language),
             services.settings.portal.time_zone,
         )
         self.wants_json = "application/json" in request.headers.get("accept", "")
@@ -91,6 +93,7 @@ class _Visit:
         self.form: dict[str, str] = {}
         self.form_token = self.form_id = ""
         self.spaces: list[Mapping[str, Any]] = []
+        self.found: Any = None
         self.now = services.clock.now()
         self.address = request.client.host if request.client else ""
 
@@ -115,6 +118,8 @@ class _Visit:
                     self._check_form()
                     await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
+                if self.route.before is not None:
+                    await self._in_thread(self._ask_before)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))
@@ -123,8 +128,7 @@ class _Visit:
                 response = await self._in_thread(partial(self._refused, lost))
             except OperationalError as error:  # the database is locked, full or away: nothing was changed
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
-                away = Refusal("signer-unavailable", "Please try again in a moment.")
-                response = await self._in_thread(partial(self._refused, away))
+                response = await self._in_thread(partial(self._refused, _away()))
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -138,6 +142,15 @@ class _Visit:
             self._recognise(connection)
             self._let_in(connection)
             self._check_uploads(connection)
+
+    def _ask_before(self) -> None:
+        """Only for a form of ours, of somebody who may send it."""
+        assert self.route.before is not None
+        with reading(self.services.engine) as connection:
+            self._recognise(connection)
+            self._check_form()
+            self._let_in(connection)
+        self.found = self.route.before(self.services, self.visitor, self.now)
 
     def _count_upload(self) -> None:
         """Every file counts, whatever comes of it: looking into one is what costs."""
@@ -221,8 +234,13 @@ class _Visit:
         for one in after:
             one()
         if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
-            with writing(self.services.engine) as connection:
-                sessions.seen(connection, self.now, self.session)
+            try:
+                with writing(self.services.engine) as connection:
+                    sessions.seen(connection, self.now, self.session)
+            except (
+                OperationalError
+            ) as error:  # locked, or the disk is full: what was asked for can be read all the same
+                log.error("a session is not extended: %s", error.orig)  # noqa: TRY400 -- no fault of ours
         return response
 
     def _let_in(self, connection: Connection) -> None:
@@ -268,17 +286,19 @@ class _Visit:
             {name: str(value) for name, value in self.request.path_params.items()},
             {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
             self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after, undo,
+            self.found,
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:
         """
-        A form that is posted twice leads where it led the first time. The key is taken before anything is done, so that
+        A form that is posted twice leads where it led the first time; with something else in it (by the browser's way
+        back) it is another one. The key is taken before anything is done, so that
         a twin waits for it, and then finds where it has led.
         """
         if not self.form_id:
             return self.route.view(ask)
         owner = hashed(self.token if self.session is not None else self.visitor)
-        key = hashed(f"{self.route.name} {self.form_id}")
+        key = hashed(json.dumps([self.route.name, self.request.url.path, self.form_id, self.form, _sums(ask.files)]))
         mine = (posted.c.form == key) & (posted.c.owner == owner)
         if (location := connection.execute(select(posted.c.location).where(mine)).scalar()) is not None:
             return Redirect(location)
@@ -319,6 +339,7 @@ class _Visit:
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
+            site=self.services.site,
             aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
@@ -331,8 +352,11 @@ class _Visit:
 
     def _refused(self, refusal: Refusal) -> Response:
         if self.session is None and self.token:  # it was refused before anybody looked who it is
-            with reading(self.services.engine) as connection:
-                self._recognise(connection)
+            try:
+                with reading(self.services.engine) as connection:
+                    self._recognise(connection)
+            except OperationalError as error:
+                log.error("nobody is recognised: %s", error.orig)  # noqa: TRY400 -- no fault of ours
         self._write_down(refusal)
         response = self._problem(refusal) if self.wants_json else self._refusal_page(refusal)
         if refusal.retry_after_s is not None:
@@ -350,19 +374,26 @@ class _Visit:
                 "detail": text("Something went wrong here. Nothing was changed."), "reference": reference,
             }  # fmt: skip
             return JSONResponse(body, 500, media_type="application/problem+json")
-        html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
+        html = self.services.templates.render(
+            "failed.html", {"reference": reference, "site": self.services.site}, language=self.language
+        )
         return Response(html, 500, media_type="text/html")
 
     def _write_down(self, refusal: Refusal) -> None:
         if self.route.method == "GET" and refusal.code in _OF_LOOKING:
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
+        who = actor.account if actor else marks.network(self.address)
+        left_out = self.services.lines.admit(who, self.now, is_nobody=actor is None)
+        if left_out is None:
+            return
+        more = {"left_out": left_out} if left_out else {}
         try:
             with writing(self.services.engine) as connection:
                 audit.note(
                     connection, self.now, self.route.name, account=actor.account if actor else "",
                     space=self.space["id"] if self.space else "", outcome=refusal.code, address=self.address,
-                    reason=refusal.reason,
+                    reason=refusal.reason, **more,
                 )  # fmt: skip
         except OperationalError as error:
             log.error("a refusal is not in the audit: %s", error.orig)  # noqa: TRY400 -- as above
@@ -397,8 +428,7 @@ class _Visit:
 
     def _refusal_page(self, refusal: Refusal) -> Response:
         if refusal.code == "unauthenticated" and self.session is None and self.route.level is not Level.OPEN:
-            back = self.request.url.path if self.route.method == "GET" else "/"
-            response: Response = RedirectResponse(f"/login?{urlencode({'back': back})}", 303)
+            response: Response = RedirectResponse(f"/login?{urlencode({'back': self._page_of_form()})}", 303)
             if self.token:
                 _set_cookie(response, SESSION_COOKIE, None)
             return response
@@ -406,8 +436,14 @@ class _Visit:
             return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
         if (refusal.errors or refusal.code == "stale") and (again := self._same_form(refusal)) is not None:
             return again
-        back = self.request.url.path if self.route.method == "GET" else "/"
-        return self._page("refusal.html", {"refusal": refusal}, refusal.status, back)
+        return self._page("refusal.html", {"refusal": refusal}, refusal.status, self._page_of_form())
+
+    def _page_of_form(self) -> str:
+        """Where the reader comes back to: the page that she asked for, or the one that shows the form that she posted."""
+        if self.route.method == "GET":
+            return self.request.url.path
+        shows = self.services.forms.get(self.route.name)
+        return "/" if shows is None else shows.path.format(**self.request.path_params)
 
     def _same_form(self, refusal: Refusal) -> Response | None:
         """
@@ -433,7 +469,15 @@ class _Visit:
         return self._page(page.template, data, refusal.status, shows.path.format(**self.request.path_params))
 
 
+def _away() -> Refusal:
+    return Refusal("signer-unavailable", "Please try again in a moment.")
+
+
 SECRET_FIELDS = frozenset({"secret_code", "otp", "pin"})
+
+
+def _sums(files: Mapping[str, Uploaded]) -> dict[str, str]:
+    return {name: one.sha256 for name, one in files.items()}
 
 
 def _kept_values(form: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ without a level or a requirement at the start, and a test refuses a requirement 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from portal_adapter.web.answer import Answer
 from portal_adapter.web.ask import Ask, Uploaded
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # (services, the form's fields, its files) -> the files with what was found in them; raises `Refusal`.
 Look = Callable[["Services", Mapping[str, str], Mapping[str, Uploaded]], Mapping[str, Uploaded]]
+
+# (services, the browser's cookie, the time) -> what it found out, for the view; raises `Refusal`.
+Before = Callable[["Services", str, int], Any]
 
 
 class Level(Enum):
@@ -31,7 +34,7 @@ class Route:
     """
     `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
     `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
-    holds the others up. A GET changes nothing.
+    holds the others up. `before` asks somebody else something, for the same reason. A GET changes nothing.
     """
 
     method: str
@@ -42,6 +45,7 @@ class Route:
     requirements: tuple[str, ...]
     right: str = ""
     upload: Look | None = None
+    before: Before | None = None
 
     def __post_init__(self) -> None:
         if self.method not in {"GET", "POST"}:
@@ -52,3 +56,5 @@ class Route:
             raise ValueError(f"{self.path}: a route of a space names the right that it wants, and no other route does")
         if self.upload is not None and (self.method != "POST" or self.level is Level.OPEN):
             raise ValueError(f"{self.path}: files come by POST, from a person")
+        if self.before is not None and self.method != "POST":
+            raise ValueError(f"{self.path}: nobody is asked for a page")

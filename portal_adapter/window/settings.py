@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from portal_adapter.settings import Daemon, Listener, Origin, Section, check_origin, parse
+from portal_adapter.settings import Daemon, Listener, Origin, Section, check_apart, check_origin, parse
 
 
 class Own(Section):
@@ -45,8 +45,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _origins(self) -> Self:
-        if self.window.origin == self.portal.origin:
-            raise ValueError("portal and window each have an origin of their own: use another name or port")
+        check_apart(self.window.origin, self.portal.origin)
         return self
 
 

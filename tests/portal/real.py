@@ -395,7 +395,7 @@ class Browser:
         begun = self.post("/login/card", page, {"back": "/"})
         assert begun.status_code == 303, begun.text
         shown = self.get(begun.headers["location"])
-        if 'action="/present"' not in shown.text:
+        if 'action="/present' not in shown.text:
             return shown
         return self.post(f"{self.real.cards_origin}/present", shown.text)
 

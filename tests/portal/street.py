@@ -154,6 +154,7 @@ class Street:
             given = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
             if given.get("code") != CODE:
                 return HTMLResponse("wrong code", 403)
+            self.place.numbers[given["credential"]] = self.products[given["credential"]].der
             statement = self.products[given["credential"]].statement(given["nonce"])
             return RedirectResponse(f"{ORIGIN}/login/returned?{urlencode(statement)}", 303)
 

@@ -18,6 +18,7 @@ from portal_adapter.files.blobs import SWEPT_AFTER_S
 from portal_adapter.files.examined import Examined
 from portal_adapter.refusal import Refusal
 from portal_adapter.rescan import CLAIM_S, rescan_one
+from portal_adapter.settings import Limits
 from portal_adapter.store.database import writing
 from portal_adapter.store.schema import accounts, audit, documents, members, posted, spaces
 from portal_adapter.upkeep import Upkeep
@@ -260,7 +261,7 @@ def test_many_documents_have_pages(tmp_path: Path) -> None:
     first, second = (ada.browser.get(f"{ada.page}?page={number}").text for number in (1, 2))
     assert "Next page" in first and "Previous page" not in first
     assert "Previous page" in second and "Page 2 of 2" in second
-    for wrong in ("0", "3", "x", "-1", "²"):
+    for wrong in ("1" * 5000, "0", "3", "x", "-1", "²"):
         assert ada.browser.get(f"{ada.page}?page={wrong}").status_code == 404
     place.close()
 
@@ -536,8 +537,16 @@ def test_what_a_crash_has_left_is_swept_at_the_start(place: Place) -> None:
     orphan.write_bytes(b"left")
     for path in (named, orphan):
         os.utime(path, (SetClock.at - SWEPT_AFTER_S - 1,) * 2)
-    Upkeep(place.services.engine, place.services.clock, place.services.blobs).once()
+    Upkeep(place.services.engine, place.services.clock, place.services.blobs, Limits()).once()
     assert kept(place) == [named]
+
+
+def test_a_file_that_goes_while_it_is_looked_for_ends_no_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESP-36: a request's own files come and go meanwhile."""
+    blobs = place.services.blobs
+    monkeypatch.setattr(Path, "iterdir", lambda directory: iter([directory / "gone"]))
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert blobs.sweep(set(), SetClock.at) == 0
 
 
 def test_what_was_done_is_in_the_audit_without_the_names(place: Place) -> None:

@@ -13,6 +13,7 @@ from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
 from portal_adapter.domain import audit
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.upkeep import Upkeep
 from tests.portal.commands import command
 from tests.portal.place import Place, SetClock, Visitor
 from tests.postgres import Postgres
@@ -139,11 +140,12 @@ def test_operators_read_the_audit(place: Place) -> None:
     assert command(place, "audit", "show", "--since", "soon").returncode == 2
 
 
-def test_operators_see_people_and_end_their_sessions(place: Place) -> None:
+def test_operators_see_people_and_end_their_sessions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """UI-08, TOK-12: `user list` and `show` say who has what; `end-sessions` logs a person out at once, with a line."""
     ada = place.visitor()
     ada.logs_in()
     identifier = ada.creates_business()
+    monkeypatch.setattr("portal_adapter.cli.user.Clock", SetClock)
     (one,) = json.loads(command(place, "user", "list", "--json").stdout)
     assert one["id"] in command(place, "user", "list").stdout
     shown = json.loads(command(place, "user", "show", one["id"], "--json").stdout)
@@ -156,6 +158,27 @@ def test_operators_see_people_and_end_their_sessions(place: Place) -> None:
     line = lines(place)[-1]
     assert (line["event"], line["account"], line["detail"]["sessions"]) == ("sessions-ended", one["id"], 1)
     assert line["detail"]["operator"]
+
+
+def test_a_session_that_is_over_by_the_clock_is_not_open(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOK-12: operators see it as over, and a day later nothing of it is kept; nor of a login that was not finished."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.post("/login/server", {"number": "ada-login", "back": "/invitations/secret"}, page="/login")
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    monkeypatch.setattr("portal_adapter.cli.user.Clock", SetClock)
+    monkeypatch.setattr(SetClock, "at", SetClock.at)  # put back afterwards: other tests expect the day
+    (one,) = json.loads(command(place, "user", "list", "--json").stdout)
+    upkeep = Upkeep(place.services.engine, place.services.clock, place.services.blobs, place.services.settings.limits)
+    upkeep.once()
+    assert json.loads(command(place, "user", "show", one["id"], "--json").stdout)["sessions"] == 1
+    SetClock.later(15 * 60)
+    assert json.loads(command(place, "user", "show", one["id"], "--json").stdout)["sessions"] == 0
+    SetClock.later(2 * 86400)
+    upkeep.once()
+    with reading(place.services.engine) as connection:
+        for table in (schema.sessions, schema.attempts, schema.presented):
+            assert connection.execute(select(table)).first() is None
 
 
 @pytest.mark.parametrize("action", ["show", "end-sessions"])

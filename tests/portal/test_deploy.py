@@ -166,6 +166,21 @@ def test_check_passes_what_can_be_served(real: Real, name: str) -> None:
         ("portal", r"^profile = .*$", 'profile = "key"', ["key: not TOML"]),
         ("portal", r"^caller = .*$", "coller = 1", ["window.caller: is missing", "window.coller: is unknown"]),
         ("portal", r"^origin = .*$", 'origin = "http://x"', ["portal.origin: ", "cards.origin: ", "window.origin: "]),
+        ("portal", r"^sender = .*$", 'sender = "portal@localhost"', ["mail.sender: is an e-mail address"]),
+        ("portal", r"^name = .*$", 'name = "x"\nhelp_email = "the desk"', ["portal.help_email: is an e-mail address"]),
+        ("portal", r"^address = .*$", 'address = "127.0.0.1:70000"', ["listener.address: a port is"]),
+        (
+            "portal",
+            r'^origin = "https://127.0.0.1:',
+            'origin = "https://localhost:',
+            ["the window has a host name of its own"],
+        ),
+        (
+            "window",
+            r'^origin = "https://127.0.0.1:',
+            'origin = "https://localhost:',
+            ["the window has a host name of its own"],
+        ),
         ("window", r"^profile = .*$", 'profile = "gone"', ["gone: No such file"]),
         ("window", r"^certificate = .*$", 'certificate = "key"', ["key, "]),
         ("window", r"^name = .*$", "", ["portal.name: is missing"]),
@@ -201,7 +216,7 @@ def test_portal_and_window_have_origins_of_their_own(tmp_path: Path) -> None:
     """TOK-14: a window at the portal's origin is refused: its cookies and pages would be the portal's."""
     text = example("window").replace("https://sign.millbrook.example", "https://portal.millbrook.example")
     (tmp_path / "window.toml").write_text(text)
-    with pytest.raises(SettingsError, match="an origin of their own"):
+    with pytest.raises(SettingsError, match="a host name of its own"):
         window.load(tmp_path / "window.toml")
     text = example("portal").replace("https://cards.millbrook.example", "https://sign.millbrook.example")
     (tmp_path / "portal.toml").write_text(text)

@@ -237,6 +237,35 @@ def test_one_of_two_who_save_at_once_wins_on_postgresql(tmp_path: Path, postgres
     _race(Place(tmp_path, database=postgres.create("information_race")))
 
 
+def test_of_two_who_change_different_items_at_once_one_wins(tmp_path: Path, postgres: Postgres) -> None:
+    """ESP-26, 0.1: a group is changed as a whole: no account number stands beside the bank that somebody else has typed."""
+    place = Place(tmp_path, database=postgres.create("information_group"))
+    settled(place)
+    engine = place.services.engine
+    with engine.connect() as connection:
+        space = dict(connection.execute(select(spaces)).mappings().one())
+        account = connection.execute(select(accounts.c.id)).scalar_one()
+    actor = Actor(account, "Lovelace", "Ada", "ada@example.org", "", "", SetClock.at)
+    said = []
+
+    def other() -> None:
+        try:
+            with writing(engine) as connection:
+                information.save(connection, actor, space, "bank", {"version": "0", "bic": "BCEELULL"})
+            said.append("saved")
+        except Refusal as refusal:
+            said.append(refusal.code)
+
+    thread = threading.Thread(target=other)
+    with writing(engine) as connection:
+        information.save(connection, actor, space, "bank", {"version": "0", "account_holder": "Ada"})
+        thread.start()
+        thread.join(1.0)
+    thread.join()
+    place.close()
+    assert said == ["stale"]
+
+
 def _race(place: Place) -> None:
     settled(place)
     engine = place.services.engine

@@ -6,6 +6,7 @@ import ssl
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -249,6 +250,31 @@ def test_a_connection_without_a_request_is_ended(real: Real, sends: bytes) -> No
         began = time.monotonic()
         assert _rest(secure) == b""
     assert 5 < time.monotonic() - began < 20
+
+
+def test_a_body_that_drips_is_ended(real: Real) -> None:
+    """UI-07, row 6.1: who sends a form drop by drop holds a connection for 20 s, whether its path is there or not."""
+    context = ssl.create_default_context(cafile=str(real.ca))
+    with ExitStack() as stack:
+        connections = []
+        for path in (b"/login/server", b"/nowhere"):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", real.ports["portal"]), 10))
+            secure = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            secure.sendall(
+                b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n"
+                b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" % path
+            )
+            connections.append(secure)
+        began, ended = time.monotonic(), 0
+        while connections and time.monotonic() - began < 40:
+            time.sleep(1)
+            for secure in list(connections):
+                try:
+                    secure.sendall(b"x")
+                except OSError:
+                    connections.remove(secure)
+                    ended += 1
+    assert ended == 2 and 15 < time.monotonic() - began < 30
 
 
 def test_endless_headers_are_refused(real: Real) -> None:

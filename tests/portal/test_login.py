@@ -35,3 +35,15 @@ def test_a_business_space_is_created(place: Place) -> None:
     assert page.status_code == 200
     assert "You have successfully created a business space on Millbrook." in page.text
     assert "Engines Ltd" in page.text
+
+
+def test_terms_that_have_changed_meanwhile_are_not_accepted_by_an_older_page(place: Place) -> None:
+    """ESP-03: what is kept as accepted is the version that the person's page has shown."""
+    ada = place.visitor()
+    ada.logs_in(terms=False)
+    again = ada.post("/terms", {"accepted": "yes", "version": "0"})
+    assert again.status_code == 422 and "The general terms have changed meanwhile. Read them again." in again.text
+    assert 'name="version" value="1"' in again.text
+    assert ada.get("/home").headers["location"].startswith("/terms")
+    assert ada.post("/terms", {**ada.form("/terms"), "accepted": "yes"}).status_code == 303
+    assert ada.get("/home").headers["location"] == "/spaces"

@@ -27,13 +27,15 @@ from portal_adapter.mail.delivery import Delivery
 from portal_adapter.mail.letter import encoded, header, letter
 from portal_adapter.mail.message import EVENTS, ROLES, TEMPLATES, one_line
 from portal_adapter.mail.sender import Files, Sender, SendError, Smtp, sender
+from portal_adapter.rescan import Rescan
 from portal_adapter.settings import Mail
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.upkeep import Upkeep
 from tests.daemon import REPOSITORY, _free_port, until
 from tests.pki import Pki
 from tests.portal.commands import command
-from tests.portal.place import Place
+from tests.portal.place import Place, SetClock
 from tests.portal.post import Memory, parsed, texts
 from tests.signer.people.servers import mailbox, rough
 
@@ -508,6 +510,53 @@ def test_operators_see_each_mails_state_and_try_again(place: Place) -> None:
     assert (again.returncode, json.loads(again.stdout)) == (1, {id_: False})
     ((outcome, detail),) = audited(engine, "mail-retry")
     assert (outcome, detail["mail"]) == ("done", id_) and detail["operator"]
+
+
+def test_what_a_given_up_mail_says_is_forgotten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAIL-08: a fortnight later nothing stays of it but to whom, when and why not; it cannot be sent any more."""
+    engine, settings, memory = place.services.engine, place.services.settings, Memory()
+    monkeypatch.setattr(SetClock, "at", SetClock.at)  # put back afterwards: other tests expect the day
+    clock: Any = place.services.clock
+    id_ = queue(engine, now=clock.now())
+    memory.answers.append(SendError("the mail server answered RCPT with 550", is_final=True))
+    Delivery(engine, clock, settings.mail, settings.portal, way=memory).send_one()
+    upkeep = Upkeep(engine, clock, place.services.blobs, settings.limits)
+    upkeep.once()
+    assert INVITATION["link"] in rows(engine)[0]["data"]
+    clock.later(outbox.GIVEN_UP_KEPT_S + 1)
+    upkeep.once()
+    (row,) = rows(engine)
+    assert (row["state"], row["data"], row["error"]) == ("failed", "{}", "the mail server answered RCPT with 550")
+    assert command(place, "mail", "retry", id_).returncode == 1
+
+
+def test_no_mistake_ends_the_sending(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAIL-08: whatever goes wrong with one look into the outbox, there is another; so with the rest that goes by the clock."""
+    engine, services = place.services.engine, place.services
+    seen: list[str] = []
+
+    def broken(name: str) -> Any:
+        return lambda *_: seen.append(name) or 1 / 0
+
+    monkeypatch.setattr("portal_adapter.mail.delivery.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("portal_adapter.upkeep.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("portal_adapter.rescan.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(Delivery, "send_one", broken("mail"))
+    monkeypatch.setattr(Upkeep, "once", broken("upkeep"))
+    monkeypatch.setattr("portal_adapter.rescan.rescan_one", broken("rescan"))
+
+    async def run() -> None:
+        settings = services.settings
+        async with (
+            Delivery(engine, services.clock, settings.mail, settings.portal, way=Memory()),
+            Upkeep(engine, services.clock, services.blobs, settings.limits),
+            Rescan(engine, services.blobs, None, services.clock),
+        ):
+            async with asyncio.timeout(10):
+                while any(seen.count(name) < 2 for name in ("mail", "upkeep", "rescan")):  # noqa: ASYNC110 -- threads count
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
 
 
 def test_every_role_that_can_be_given_has_a_name() -> None:

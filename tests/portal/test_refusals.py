@@ -1,22 +1,27 @@
 """What a refusal is to a reader, to a program and to the database, whichever of its codes it has."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 
 from portal_adapter import app as portal
 from portal_adapter.domain import marks
 from portal_adapter.refusal import CODES, FieldError, Refusal, Unmet
 from portal_adapter.store import schema
+from portal_adapter.store.database import writing
+from portal_adapter.web import frame
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.headers import Headers
+from portal_adapter.web.lines import OF_NOBODY_MAX, OF_ONE_MAX, Lines
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import ROUTES
-from tests.portal.place import ORIGIN, Place, Visitor, hidden
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.town import picture
 
 STATUS = {
@@ -115,14 +120,14 @@ def test_a_limit_says_when_to_come_back(place: Place) -> None:
 
 
 def test_an_ended_sessions_form_leads_to_the_login(place: Place) -> None:
-    """TOK-12: who posts a form after the session has ended is sent to log in, and not told of a forged form."""
+    """TOK-12: who posts a form after the session has ended is sent to log in and then to its page, and not told of a forged form."""
     ada = visitor(place)
     fields = ada.form("/spaces/new/private")
     cookie = ada.http.cookies["__Host-session"]
     ada.post("/logout")
     ada.http.cookies.set("__Host-session", cookie, domain="portal.test", path="/")
     again = ada.http.post("/spaces/new/private", data={**fields, "email": "ada@example.org"})
-    assert (again.status_code, again.headers["location"]) == (303, "/login?back=%2F")
+    assert (again.status_code, again.headers["location"]) == (303, "/login?back=%2Fspaces%2Fnew%2Fprivate")
     assert count(place, schema.spaces) == 0
 
 
@@ -140,6 +145,68 @@ def test_a_refusal_of_the_view_does_not_end_the_session(place: Place) -> None:
     """TOK-12: a product that was not presented is asked for again; the person stays logged in."""
     ada = visitor(place)
     assert ada.post("/account/products").status_code == 401
+    assert ada.get("/account").status_code == 200
+
+
+def refusals(place: Place) -> list[dict[str, Any]]:
+    with place.services.engine.connect() as connection:
+        lines = connection.execute(select(schema.audit).where(schema.audit.c.outcome != "done")).mappings()
+        return [{**line, "detail": json.loads(line["detail"])} for line in lines]
+
+
+def test_nobody_fills_the_audit(place: Place) -> None:
+    """0.1, UI-08: refusals of one network without a session leave so many lines in a minute; the next line says how many were left out."""
+    ada, nobody = visitor(place), place.visitor()
+    for _ in range(OF_ONE_MAX + 20):
+        assert nobody.http.post("/login/server", data={"csrf": "wrong"}).status_code == 403
+    assert len(refusals(place)) == OF_ONE_MAX
+    ada.post("/refused", {"code": "stale"})
+    found = refusals(place)
+    assert len(found) == OF_ONE_MAX + 1 and found[-1]["detail"] == {"left_out": 20, "reason": "for-a-test"}
+    SetClock.later(60)
+    nobody.http.post("/login/server", data={"csrf": "wrong"})
+    assert len(refusals(place)) == OF_ONE_MAX + 2
+
+
+def test_many_networks_without_a_session_are_bounded_and_people_are_not_hidden_by_them() -> None:
+    """0.1, UI-08: all who have no session share a bound; a person's refusals have their own."""
+    lines = Lines()
+    written = [lines.admit(f"192.0.2.{number % 250}", 0, is_nobody=True) for number in range(OF_NOBODY_MAX + 5)]
+    assert written == [0] * OF_NOBODY_MAX + [None] * 5
+    assert lines.admit("ada", 0, is_nobody=False) == 5
+    assert lines.admit("192.0.2.1", 60, is_nobody=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"), ("", ""),
+    ],
+)  # fmt: skip
+def test_limits_take_a_network_for_one(address: str, network: str) -> None:
+    """TOK-14: who has 64 bits of IPv6 addresses does not begin as many logins a minute."""
+    assert marks.network(address) == network
+
+
+def test_without_the_database_a_person_is_told_so(place: Place) -> None:
+    """0.1: who is logged in gets the same calm 503 as everybody, not a mistake of ours."""
+    ada = visitor(place)
+    with writing(place.services.engine) as connection:
+        connection.execute(text("ALTER TABLE products RENAME TO away"))
+    answer = ada.get("/account")
+    assert answer.status_code == 503 and "Please try again in a moment." in answer.text
+
+
+def test_a_full_disk_lets_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOK-12: a page is shown also where the session cannot be extended."""
+    ada = visitor(place)
+    SetClock.later(30)
+
+    def full(*_: object) -> None:
+        raise OperationalError("", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr(frame.sessions, "seen", full)
     assert ada.get("/account").status_code == 200
 
 
@@ -171,6 +238,16 @@ def test_a_form_that_is_sent_again_leads_where_it_led(place: Place) -> None:
     assert ada.http.post("/spaces/new/business", data=refused_first).status_code == 422
     assert ada.http.post("/spaces/new/business", data={**refused_first, "title": "Quartet"}).status_code == 303
     assert count(place, schema.spaces) == 3
+
+
+def test_a_form_with_something_else_in_it_is_another_one(place: Place) -> None:
+    """0.1: who goes back in the browser, changes what she typed and sends it has sent another form, and it is not lost."""
+    ada = visitor(place)
+    path = "/spaces/new/business"
+    fields = {**ada.form(path), "kind": "association", "title": "Choir", "company": "Choir", "email": "c@example.org"}
+    first = ada.http.post(path, data=fields)
+    changed = ada.http.post(path, data={**fields, "title": "Band"})
+    assert first.headers["location"] != changed.headers["location"] and count(place, schema.spaces) == 2
 
 
 def test_another_person_with_the_same_token_does_her_own(place: Place) -> None:

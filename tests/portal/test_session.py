@@ -1,17 +1,24 @@
 """Opening a session, keeping it, and losing it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from sqlalchemy import select
 
+from portal_adapter import app as portal
+from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
-from portal_adapter.store.schema import audit, products, sessions
+from portal_adapter.refusal import Refusal
+from portal_adapter.settings import SettingsError, load
+from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
-from tests.portal.place import CARDS, WINDOW, Issuer, Place, Product, SetClock, Visitor, hidden
+from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
 
 CLOSED = "/login?back=%2Faccount"
 
@@ -166,6 +173,67 @@ def test_only_valid_certificates_of_accepted_issuers(place: Place, issuer: str, 
     assert outcomes(place, "login-statement") == ["guard-failed"]
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda der: der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),  # a version that there is not
+        lambda der: der.replace(b"\x06\x03\x55\x1d\x0f", b"\x06\x03\x55\x1d\x25"),  # an extension twice
+        lambda der: der.replace(b"\x2a\x86\x48\xce\x3d\x04\x03\x02", b"\x2a\x86\x48\xce\x3d\x04\x03\x7f"),  # an unknown algorithm
+        lambda der: der[: len(der) // 2],
+    ],
+)  # fmt: skip
+def test_whatever_is_sent_as_a_certificate_is_refused(place: Place, changed: Callable[[bytes], bytes]) -> None:
+    """TOK-14: bytes that anybody may send are a refusal, and no mistake of ours in the log."""
+    product = place.issuer.product("Ada", "Lovelace")
+    der = changed(product.der)
+    assert der != product.der
+    with pytest.raises(Refusal):
+        place.services.issuers.accept(der, SetClock.at)
+
+
+def revoked(place: Place, name: str, *products: Product, days: int = 7, issuer: Issuer | None = None) -> Path:
+    """A list with those products, of the place's CA or in its name."""
+    now, by = datetime.fromtimestamp(SetClock.at, UTC), issuer or place.issuer
+    builder = x509.CertificateRevocationListBuilder().issuer_name(by.name)
+    builder = builder.last_update(now - timedelta(days=30)).next_update(now + timedelta(days=days))
+    for one in products:
+        entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(now - timedelta(days=1)).build())
+    path = place.directory / name
+    path.write_bytes(builder.sign(by.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+    return path
+
+
+def test_a_revoked_product_does_not_log_in(place: Place) -> None:
+    """TOK-08: what its CA has revoked is refused, from the moment that the list is there; a list of the CA's own that is over is none."""
+    card, other = place.issuer.product("Ada", "Lovelace"), place.issuer.product("Bob", "Boole")
+    text = place.config.read_text().replace(
+        'issuers = ["issuers.pem"]', 'issuers = ["issuers.pem"]\ncrls = ["list.crl"]'
+    )
+    place.config.write_text(text)
+    with pytest.raises(SettingsError, match=r"list\.crl: No such file"):
+        portal.read_files(load(place.config))
+    revoked(place, "list.crl")
+    _, issuers = portal.read_files(load(place.config))
+    assert issuers.accept(card.der, SetClock.at).given == "Ada"
+    revoked(place, "list.crl", card)
+    assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")
+    assert issuers.accept(other.der, SetClock.at).given == "Bob"
+    revoked(place, "list.crl", card, days=-1)
+    assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+    revoked(place, "list.crl", issuer=Issuer())
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+    (place.directory / "list.crl").write_bytes(b"nothing")
+    assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+
+
+def refusal_of(issuers: Issuers, product: Product) -> tuple[str, str]:
+    with pytest.raises(Refusal) as refused:
+        issuers.accept(product.der, SetClock.at)
+    return refused.value.code, refused.value.reason
+
+
 # ---- registering
 
 
@@ -195,6 +263,86 @@ def test_another_product_is_added_and_the_last_one_stays(place: Place) -> None:
     assert ada.post(f"/account/products/{second}/remove").status_code == 303
     answer = ada.post(f"/account/products/{first}/remove", headers={"accept": "application/json"})
     assert (answer.status_code, answer.json()["reason"]) == (409, "last-product")
+
+
+@pytest.mark.parametrize("page", ["/register", "/account/products/new"])
+def test_a_number_is_the_presented_products_own(place: Place, page: str) -> None:
+    """TOK-15: who names another's number and proves his own certificate registers neither; the daemon says whose a number is."""
+    eve = place.visitor()
+    if page != "/register":
+        eve.logs_in("Eve", "Moriarty")
+    eve.proves(place.issuer.product("Eve", "Moriarty"), "ada-login")
+    place.numbers["ada-login"] = place.issuer.product("Ada", "Lovelace").der
+    form = {"email": "eve@example.org"}
+    target = page.removesuffix("/new")
+    answer = eve.post(target, form, page=page, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "other-number")
+    with place.services.engine.connect() as connection:
+        assert "ada-login" not in connection.execute(select(products.c.number)).scalars().all()
+
+
+def test_what_is_presented_while_the_number_is_asked_for_is_not_registered(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOK-15: what was found out about one product is not believed of another that took its place meanwhile."""
+    eve = place.visitor()
+    product = place.issuer.product("Eve", "Moriarty")
+    eve.proves(product, "eve-login")
+    form = eve.form("/register")
+
+    def meanwhile(_: object, number: str) -> bytes:
+        eve.proves(place.issuer.product("Eve", "Moriarty"), "ada-login")
+        return product.der
+
+    monkeypatch.setattr(Known, "certificate_of", meanwhile)
+    answer = eve.http.post("/register", data={**form, "email": "eve@example.org"})
+    assert answer.status_code == 401
+
+
+def test_who_shows_another_product_of_hers_changes_to_it(place: Place) -> None:
+    """TOK-13, TOK-14: who is asked for another product while she is logged in has a session with it; the old one is over."""
+    ada = place.visitor()
+    ada.logs_in()
+    other = place.issuer.product("Ada", "Lovelace")
+    ada.proves(other, "ada-2")
+    ada.post("/account/products", page="/account/products/new")
+    old = ada.http.cookies[SESSION_COOKIE]
+    changed = ada.proves(other, "ada-2", "/spaces")
+    assert changed.headers["location"] == "/spaces" and ada.http.cookies[SESSION_COOKIE] != old
+    assert [one["in_use"] for one in ada.json("/account").json()["products"]] == [False, True]
+    ada.http.cookies.set(SESSION_COOKIE, old, domain="portal.test", path="/")
+    assert not in_session(ada)
+
+
+def test_who_has_an_account_makes_no_second_one(place: Place) -> None:
+    """TOK-15: a product that is presented while a session is open is added to its account, by whatever page."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    assert ada.get("/register").headers["location"] == "/account/products/new"
+    done = ada.post("/register", {"email": "second@example.org"})
+    assert done.headers["location"] == "/account/products/new"
+    with place.services.engine.connect() as connection:
+        assert len(connection.execute(select(accounts)).all()) == 1
+
+
+def test_who_logs_out_leaves_nothing_to_register(place: Place) -> None:
+    """TOK-15, TOK-12: whoever uses the browser next cannot register what was presented in it."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    ada.post("/logout")
+    assert ada.get("/register").headers["location"] == "/login"
+
+
+def test_a_used_login_keeps_no_link(place: Place) -> None:
+    """ESP-23: where a login leads to may be a personal link, and is kept no longer than it is needed."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.post("/logout")
+    ada.proves(place.issuer.product("Ada", "Lovelace"), back="/invitations/secret")
+    with place.services.engine.connect() as connection:
+        assert set(connection.execute(select(attempts.c.back)).scalars()) == {""}
 
 
 def test_another_person_s_product_is_not_hers(place: Place) -> None:
@@ -447,6 +595,23 @@ def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) 
     SetClock.later(121)
     assert ada.post("/login/ticket", late).status_code == 401
     assert ada.post("/login/ticket", {"ticket": ""}).status_code == 401
+
+
+def test_from_the_cards_origin_every_link_leads_to_the_portal(place: Place) -> None:
+    """TOK-08, UI-02: there is one page there; the way on from a refusal is the portal's, and it speaks the language that was chosen."""
+    ada = place.visitor()
+    ada.post("/language", {"language": "fr"})
+    nonce = ada.post("/login/card", {"back": "/"}, page="/login").headers["location"]
+    expired = at_cards(place, place.issuer.product("Ada", "Lovelace", days=-1))
+    for path in (nonce.removeprefix(CARDS), "/nowhere"):
+        page = expired.get(path)
+        assert page.status_code in {404, 409}
+        links = set(re.findall(r'(?:href|action)="([^"]*)"', page.text))
+        assert {one for one in links if one.startswith("/") and not one.startswith("/static/")} == set()
+        assert "https://portal.test/" in links
+        assert ('<html lang="fr">' in page.text) is (path != "/nowhere")
+    shown = at_cards(place, place.issuer.product("Ada", "Lovelace")).get(nonce.removeprefix(CARDS))
+    assert 'action="/present?language=fr"' in shown.text
 
 
 def test_a_ticket_is_for_a_challenge_that_is_there(place: Place) -> None:

@@ -10,6 +10,7 @@ from portal_adapter.domain import certification, invitation, team
 from portal_adapter.domain.actor import RIGHTS, ROLES
 from portal_adapter.domain.space import create_private
 from portal_adapter.refusal import Refusal
+from portal_adapter.settings import Limits
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
 from portal_adapter.upkeep import Upkeep
@@ -308,7 +309,7 @@ def test_an_invitation_is_over_after_14_days(place: Place, ada: Visitor, space: 
         assert bob.json(f"{link}/accept", {}).status_code == 410
         with place.services.engine.connect() as connection:
             assert connection.execute(select(schema.invitations.c.state)).scalar_one() == "sent"
-        upkeep = Upkeep(place.services.engine, place.services.clock, place.services.blobs)
+        upkeep = Upkeep(place.services.engine, place.services.clock, place.services.blobs, Limits())
         for _ in range(2):
             upkeep.once()
         with place.services.engine.connect() as connection:

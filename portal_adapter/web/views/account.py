@@ -5,6 +5,7 @@ from portal_adapter.domain import account, login
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
+from portal_adapter.web.views.login import look_at_number
 
 
 def show(ask: Ask) -> Answer:
@@ -43,7 +44,7 @@ def show_new(ask: Ask) -> Answer:
 
 
 def add(ask: Ask) -> Answer:
-    login.add_product(ask.connection, ask.now, ask.actor.account, ask.visitor, dict(ask.form), ask.address)
+    login.add_product(ask.connection, ask.now, ask.actor.account, ask.visitor, dict(ask.form), ask.address, ask.found)
     return Redirect("/account", notice="product-added")
 
 
@@ -56,7 +57,7 @@ ROUTES = (
     Route("GET", "/account", "account", show, Level.SESSION, ("TOK-07", "TOK-15")),
     Route("POST", "/account", "change-account", change, Level.SESSION, ("MAIL-12", "TOK-07")),
     Route("GET", "/account/products/new", "new-product", show_new, Level.SESSION, ("TOK-15",)),
-    Route("POST", "/account/products", "add-product", add, Level.SESSION, ("TOK-06", "TOK-15")),
+    Route("POST", "/account/products", "add-product", add, Level.SESSION, ("TOK-06", "TOK-15"), before=look_at_number),
     Route("POST", "/account/products/{product}/remove", "remove-product", remove, Level.SESSION, ("TOK-15",)),
 )
 FORMS = {"change-account": "account", "add-product": "new-product"}

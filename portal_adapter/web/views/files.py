@@ -22,13 +22,15 @@ from portal_adapter.web.route import Level, Route
 if TYPE_CHECKING:
     from portal_adapter.app import Services
 
+PAGE_DIGITS_MAX = 9
+
 
 def show(ask: Ask) -> Answer:
     assert ask.space is not None
     count = archive.count(ask.connection, ask.space["id"])
     pages = max(1, -(-count // archive.PAGE))
     page = ask.query.get("page", "1")
-    if not page.isascii() or not page.isdigit() or not 1 <= int(page) <= pages:
+    if not page.isascii() or not page.isdigit() or len(page) > PAGE_DIGITS_MAX or not 1 <= int(page) <= pages:
         raise not_found()
     rows = archive.listed(ask.connection, ask.space["id"], int(page))
     data = {

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from portal_adapter.auth import certificate as certificates
@@ -11,11 +12,15 @@ from portal_adapter.domain import login
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import hashed
 from portal_adapter.domain.login import LoggedIn, Proof
-from portal_adapter.refusal import Refusal
+from portal_adapter.refusal import Refusal, guard
+from portal_adapter.store.database import reading
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.back import inside
 from portal_adapter.web.route import Level, Route
+
+if TYPE_CHECKING:
+    from portal_adapter.app import Services
 
 NUMBER_CHARACTERS_MAX = 63  # a credential's name
 
@@ -41,7 +46,9 @@ def begin_card(ask: Ask) -> Answer:
     if where is None:
         raise Refusal("not-found")
     nonce = _begin(ask, "")
-    return Redirect(f"{where.origin}/present?{urlencode({'nonce': nonce})}", outside=True)
+    return Redirect(
+        f"{where.origin}/present?{urlencode({'language': ask.language.code, 'nonce': nonce})}", outside=True
+    )
 
 
 def back_from_window(ask: Ask) -> Answer:
@@ -73,6 +80,9 @@ def returned(ask: Ask) -> Answer:
 
 
 def show_registration(ask: Ask) -> Answer:
+    """A new account; who has one adds the product to it."""
+    if ask.session is not None:
+        return Redirect("/account/products/new")
     proof = login.presented_in(ask.connection, ask.now, ask.visitor)
     if proof is None:
         return Redirect("/login")
@@ -85,13 +95,30 @@ def show_registration(ask: Ask) -> Answer:
 
 
 def register(ask: Ask) -> Answer:
+    if ask.session is not None:
+        return Redirect("/account/products/new")
     done = login.register(
-        ask.connection, ask.now, ask.visitor, dict(ask.form), ask.language.code, ask.settings.limits, ask.address
-    )
+        ask.connection, ask.now, ask.visitor, dict(ask.form), ask.language.code, ask.settings.limits, ask.address,
+        ask.found,
+    )  # fmt: skip
     return _opened(done)
 
 
+def look_at_number(services: "Services", visitor: str, now: int) -> str:
+    """Answers the proof whose number was found to be its certificate's; raises `guard-failed` `other-number`."""
+    with reading(services.engine) as connection:
+        proof = login.presented_in(connection, now, visitor)
+    if proof is None or not proof.number:
+        return ""
+    if services.numbers.certificate_of(proof.number) != proof.certificate.der:
+        message = "The product number that was typed is not this product’s. Log in again with the number of this one."
+        raise guard("other-number", message, "/login")
+    return proof.key
+
+
 def logout(ask: Ask) -> Answer:
+    """Whoever uses this browser next registers nothing that was presented in it."""
+    login.forget(ask.connection, ask.visitor)
     if ask.session is not None:
         login.logout(ask.connection, ask.now, ask.actor.account, ask.session.token, ask.address)
     return Redirect("/", {SESSION_COOKIE: None})
@@ -103,7 +130,9 @@ def _begin(ask: Ask, number: str) -> str:
 
 
 def _finish(ask: Ask, proof: Proof) -> Answer:
-    if ask.session is not None:  # another product of a person who is logged in
+    if ask.session is not None and login.owner_of(ask.connection, proof) == ask.actor.account:
+        login.logout(ask.connection, ask.now, ask.actor.account, ask.session.token, ask.address)  # she changes to it
+    elif ask.session is not None:  # another product of a person who is logged in
         login.present(ask.connection, ask.now, proof, ask.visitor)
         return Redirect("/account/products/new")
     done = login.finish(ask.connection, ask.now, proof, ask.visitor, ask.address)
@@ -130,7 +159,7 @@ ROUTES = (
     Route("POST", "/login/statement", "login-statement", back_from_window, Level.OPEN, ("TOK-03", "TOK-14")),
     Route("POST", "/login/ticket", "login-ticket", back_from_cards, Level.OPEN, ("TOK-03", "TOK-14")),
     Route("GET", "/register", "registration", show_registration, Level.OPEN, ("TOK-06", "TOK-15")),
-    Route("POST", "/register", "register", register, Level.OPEN, ("TOK-07", "TOK-15")),
+    Route("POST", "/register", "register", register, Level.OPEN, ("TOK-07", "TOK-15"), before=look_at_number),
     Route("POST", "/logout", "logout", logout, Level.OPEN, ("TOK-12",)),
 )
 FORMS = {"login-server": "login", "login-card": "login", "register": "registration"}

@@ -1,0 +1,53 @@
+"""
+Whether a certificate was revoked, by the lists that its CA publishes (RFC 5280, 6.3) and the operator puts here.
+
+A list counts when the CA has signed it, and until its nextUpdate; it is read again when its file has changed. Without a
+good one nobody of that CA logs in: a list that is no longer renewed may leave out whoever steals a card now.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from portal_adapter.refusal import Refusal, guard
+
+
+def read(content: bytes) -> x509.CertificateRevocationList:
+    """PEM or DER; raises ValueError."""
+    is_pem = content.lstrip().startswith(b"-----BEGIN")
+    return (x509.load_pem_x509_crl if is_pem else x509.load_der_x509_crl)(content)
+
+
+def check(certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequence[Path], now: int) -> None:
+    """Raises `guard-failed` `certificate-revoked`, and `signer-unavailable` where no good list says anything."""
+    found = [one for one in map(_of, lists) if one is not None and _is_of(one, issuer)]
+    if any(one.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None for one in found):
+        raise guard("certificate-revoked", "This product was revoked. Ask its issuer for a new one.")
+    moment = datetime.fromtimestamp(now, UTC)
+    if not any(one.next_update_utc is None or moment < one.next_update_utc for one in found):
+        message = "Your product cannot be checked just now. Please try again in a few minutes."
+        raise Refusal("signer-unavailable", message, reason="no-revocation-list", retry_after_s=60)
+
+
+def _of(path: Path) -> x509.CertificateRevocationList | None:
+    try:
+        found = path.stat()
+        return _read(path, found.st_mtime_ns, found.st_size)
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, _changed: int, _size: int) -> x509.CertificateRevocationList:
+    return read(path.read_bytes())
+
+
+def _is_of(one: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        return one.issuer == issuer.subject and one.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
