@@ -1,8 +1,7 @@
 // Everything works without this file; it only makes some of it nicer.
 "use strict";
-// An error summary takes the focus; a page that only hands on goes on by itself.
+// An error summary takes the focus.
 document.querySelector("#summary")?.focus();
-document.querySelector("form[data-go]")?.submit();
 // One send a form.
 for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {
@@ -10,7 +9,12 @@ for (const form of document.querySelectorAll("form")) {
     form.dataset.sent = "yes";
   });
 }
-window.addEventListener("pageshow", () => { for (const form of document.querySelectorAll("form")) delete form.dataset.sent; });
+// A page that one comes back to by the browser's own button can be sent again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const form of document.querySelectorAll("form")) delete form.dataset.sent;
+});
+// A page that only hands on goes on by itself, once.
+document.querySelector("form[data-go]")?.requestSubmit();
 // A menu closes when one looks elsewhere.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
