@@ -12,7 +12,7 @@ demo: setup ## install what is missing, sign real PDFs with three software token
 demo-portal: setup ## the web portal on this machine, with two people and a business; until Ctrl-C
 	@$(PYTHON) deploy/demo/portal.py
 
-test: setup-tests ## every test, against real tokens and a real daemon; under 15 minutes
+test: setup-tests ## every test, against real tokens and a real daemon; about a quarter of an hour
 	$(PYTHON) -m pytest -m "not alone" -n 2 --dist loadfile --max-worker-restart 0
 	$(PYTHON) -m pytest -m alone
 
