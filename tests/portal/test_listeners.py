@@ -17,7 +17,7 @@ import pytest
 from tests.daemon import until
 from tests.pki import Authority
 from tests.portal.place import hidden
-from tests.portal.real import Real
+from tests.portal.real import Browser, Real
 
 HEADER = "X-Client-Certificate"
 
@@ -42,12 +42,18 @@ def test_a_card_logs_in(real: Real) -> None:
     assert "Cleo Clifford" in browser.get("/account").text
 
 
+def _token(browser: Browser, real: Real) -> dict[str, str]:
+    """A form's token on the cards' origin, whose page without a certificate has no form."""
+    shown = browser.get(f"{real.cards_origin}/present", headers={"accept": "application/json"})
+    return {"csrf": shown.json()["csrf"]}
+
+
 def test_without_a_certificate_there_is_a_page_that_says_so(real: Real) -> None:
     """TOK-08: who presents no certificate sees why nothing goes on, and posting all the same is `unauthenticated`."""
     browser = real.browser()
     shown = browser.presents()
     assert "Your browser has presented no certificate." in shown.text
-    answer = browser.post(f"{real.cards_origin}/present", shown.text, {"nonce": "0" * 64})
+    answer = browser.post(f"{real.cards_origin}/present", "", {**_token(browser, real), "nonce": "0" * 64})
     assert answer.status_code == 401
 
 
@@ -128,7 +134,8 @@ def test_a_header_makes_nobody(real: Real) -> None:
         begun = browser.post("/login/card", browser.get("/login").text)
         shown = browser.get(begun.headers["location"], headers=forged)
         assert "Your browser has presented no certificate." in shown.text
-        posted = browser.post(f"{real.cards_origin}/present", shown.text, {"nonce": "0" * 64}, headers=forged)
+        fields = {**_token(browser, real), "nonce": "0" * 64}
+        posted = browser.post(f"{real.cards_origin}/present", "", fields, headers=forged)
         assert posted.status_code == 401
 
 
