@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from portal_adapter.definitions.definition import Definition, Piece, Question, Step, When
-from portal_adapter.domain.fields import clean, has_controls, is_email
+from portal_adapter.domain.fields import clean, has_controls
+from portal_adapter.domain.kinds import KINDS
 from portal_adapter.refusal import FieldError
 
-_EMAIL_MOST = 254  # RFC 5321, 4.5.3.1.3
-_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")  # E.164
-_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")  # ISO 13616
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 
 Answers = Mapping[str, str]
@@ -43,15 +41,10 @@ def required_pieces(definition: Definition, answers: Answers) -> list[Piece]:
 
 
 def normal(question: Question, text: str) -> str:
-    """An answer as it is kept: trimmed, NFC; telephone numbers and IBANs without blanks."""
+    """An answer as it is kept: in its kind's one form, or as it was typed where it has none."""
     value = clean(text)
-    if question.type in {"phone", "iban"}:
-        value = re.sub(r"[\s./()-]", "", value)
-        if question.type == "iban":
-            value = value.upper()
-        elif value.startswith("00"):
-            value = f"+{value[2:]}"
-    return value
+    kind = KINDS.get(question.type)
+    return (kind.read(value) if kind is not None and value else None) or value
 
 
 def check_step(step: Step, answers: Answers) -> list[FieldError]:
@@ -115,37 +108,22 @@ def _whole(question: Question, value: str) -> FieldError | None:
     return None
 
 
+def _kind(question: Question, value: str) -> FieldError | None:
+    """A date, an e-mail address, a telephone number, an account: by the same rules as My information's."""
+    kind = KINDS[question.type]
+    if kind.read(value) is None:
+        return FieldError(question.id, f"{question.type}_invalid", kind.message)
+    return None
+
+
 def _date(question: Question, value: str) -> FieldError | None:
-    try:
-        found = date.fromisoformat(value)
-    except ValueError:
-        return FieldError(question.id, "date", "Give a date, such as 2026-12-31.")
-    if len(value) != 10 or (question.not_before and found < question.not_before):
+    if (error := _kind(question, value)) is not None:
+        return error
+    found = date.fromisoformat(normal(question, value))
+    if question.not_before and found < question.not_before:
         return FieldError(question.id, "date_early", "This date is too early.")
     if question.not_after and found > question.not_after:
         return FieldError(question.id, "date_late", "This date is too late.")
-    return None
-
-
-def _email(question: Question, value: str) -> FieldError | None:
-    if len(value) > _EMAIL_MOST or not is_email(value):
-        return FieldError(question.id, "email_invalid", "Give an e-mail address such as name@example.org.")
-    return None
-
-
-def _phone(question: Question, value: str) -> FieldError | None:
-    if not _PHONE.fullmatch(value):
-        return FieldError(
-            question.id, "phone_invalid", "Give a telephone number with its country, such as +352 26 43 21."
-        )
-    return None
-
-
-def _iban(question: Question, value: str) -> FieldError | None:
-    """ISO 7064, MOD 97-10."""
-    digits = "".join(str(int(c, 36)) for c in value[4:] + value[:4]) if _IBAN.fullmatch(value) else "0"
-    if int(digits) % 97 != 1:
-        return FieldError(question.id, "iban_invalid", "This is no account number (IBAN): a character is wrong.")
     return None
 
 
@@ -159,9 +137,9 @@ _CHECKS = {
     "lines": _text,
     "whole": _whole,
     "date": _date,
-    "email": _email,
-    "phone": _phone,
-    "iban": _iban,
+    "email": _kind,
+    "phone": _kind,
+    "iban": _kind,
     "choice": _choice,
     "yes_no": _choice,
 }
