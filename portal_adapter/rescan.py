@@ -8,14 +8,9 @@ A row is made once its file was looked at, so it begins as clean or as an error.
 several portals over one database one asks, and a claim of one that ended goes to another.
 """
 
-import asyncio
-import contextlib
 import logging
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from portal_adapter.clock import Clock
 from portal_adapter.domain import audit
@@ -25,6 +20,7 @@ from portal_adapter.files.examined import CLEAN, ERROR, INFECTED, PENDING
 from portal_adapter.files.scan import SCAN_S, scan
 from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
+from portal_adapter.recurring import Recurring
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Scan
 from portal_adapter.store.database import writing
@@ -54,7 +50,6 @@ SCAN = Machine(
     },
 )
 _EVENTS = {CLEAN: "clear", INFECTED: "condemn", ERROR: "fail"}
-LOOK_EVERY_S = 15.0  # the first retry comes after a minute
 
 
 def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) -> bool:
@@ -93,31 +88,14 @@ def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) ->
     return True
 
 
-class Rescan:
+class Rescan(Recurring):
     """A task of its own within the block. Without a scanner, what an earlier one left is clean: nothing looks at it."""
+
+    what = "the archive"
+    every_s = 15.0  # the first retry comes after a minute
 
     def __init__(self, engine: Engine, blobs: Blobs, settings: Scan | None, clock: Clock) -> None:
         self._engine, self._blobs, self._settings, self._clock = engine, blobs, settings, clock
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="rescan")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """A file that is being looked at is claimed by the next process, once the claim is over."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                while await asyncio.to_thread(rescan_one, self._engine, self._blobs, self._settings, self._clock.now()):
-                    pass
-            except SQLAlchemyError as error:  # locked, full, away: later
-                log.error("the archive: %s", getattr(error, "orig", error))  # noqa: TRY400 -- no fault of ours
-            except Exception:  # whatever it is, it is tried again
-                log.exception("the archive")
-            await asyncio.sleep(LOOK_EVERY_S)
+    def once(self) -> bool:
+        return rescan_one(self._engine, self._blobs, self._settings, self._clock.now())

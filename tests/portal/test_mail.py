@@ -454,10 +454,10 @@ def test_waits_become_longer_and_end(place: Place) -> None:
     memory.answers.extend(SendError("the mail server answered RCPT with 450") for _ in range(outbox.TRIES_MAX))
     waits = []
     for _ in range(outbox.TRIES_MAX):
-        assert delivery.send_one()
+        assert delivery.once()
         (row,) = rows(engine)
         waits.append(row["next"] - clock.now())
-        assert not delivery.send_one(), "not before its time"
+        assert not delivery.once(), "not before its time"
         if row["state"] == "queued":
             clock.later(waits[-1])  # type: ignore[attr-defined]
     assert waits[:4] == [60, 120, 240, 480] and max(waits) == outbox.LONGEST_WAIT_S
@@ -474,7 +474,7 @@ def test_a_final_refusal_is_given_up_at_once_and_the_next_mail_goes(place: Place
     queue(engine, now=clock.now(), recipient="second@example.org")
     memory.answers.append(SendError("the mail server answered RCPT with 550", is_final=True))
     delivery = Delivery(engine, clock, settings.mail, settings.portal, way=memory)
-    while delivery.send_one():
+    while delivery.once():
         pass
     assert sorted(row["state"] for row in rows(engine)) == ["failed", "sent"]
 
@@ -485,7 +485,7 @@ def test_a_mail_of_another_version_is_given_up(place: Place) -> None:
     queue(engine, now=place.services.clock.now())
     with writing(engine) as connection:
         connection.execute(schema.outbox.update().values(template="of-later"))
-    Delivery(engine, place.services.clock, settings.mail, settings.portal, way=Memory()).send_one()
+    Delivery(engine, place.services.clock, settings.mail, settings.portal, way=Memory()).once()
     assert (rows(engine)[0]["state"], rows(engine)[0]["error"]) == ("failed", "this mail cannot be made")
 
 
@@ -497,7 +497,7 @@ def test_operators_see_each_mails_state_and_try_again(place: Place) -> None:
     engine, settings, memory = place.services.engine, place.services.settings, Memory()
     id_ = queue(engine, now=place.services.clock.now())
     memory.answers.append(SendError("the mail server answered RCPT with 550", is_final=True))
-    Delivery(engine, place.services.clock, settings.mail, settings.portal, way=memory).send_one()
+    Delivery(engine, place.services.clock, settings.mail, settings.portal, way=memory).once()
     listed = command(place, "mail", "list", "--json")
     (one,) = json.loads(listed.stdout)
     assert (one["id"], one["state"], one["tries"]) == (id_, "failed", 1) and "RCPT with 550" in one["error"]
@@ -519,7 +519,7 @@ def test_what_a_given_up_mail_says_is_forgotten(place: Place, monkeypatch: pytes
     clock: Any = place.services.clock
     id_ = queue(engine, now=clock.now())
     memory.answers.append(SendError("the mail server answered RCPT with 550", is_final=True))
-    Delivery(engine, clock, settings.mail, settings.portal, way=memory).send_one()
+    Delivery(engine, clock, settings.mail, settings.portal, way=memory).once()
     upkeep = Upkeep(engine, clock, place.services.blobs, settings.limits)
     upkeep.once()
     assert INVITATION["link"] in rows(engine)[0]["data"]
@@ -538,10 +538,9 @@ def test_no_mistake_ends_the_sending(place: Place, monkeypatch: pytest.MonkeyPat
     def broken(name: str) -> Any:
         return lambda *_: seen.append(name) or 1 / 0
 
-    monkeypatch.setattr("portal_adapter.mail.delivery.LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr("portal_adapter.upkeep.LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr("portal_adapter.rescan.LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(Delivery, "send_one", broken("mail"))
+    for task in (Delivery, Upkeep, Rescan):
+        monkeypatch.setattr(task, "every_s", 0.01)
+    monkeypatch.setattr(Delivery, "once", broken("mail"))
     monkeypatch.setattr(Upkeep, "once", broken("upkeep"))
     monkeypatch.setattr("portal_adapter.rescan.rescan_one", broken("rescan"))
 
