@@ -93,4 +93,5 @@ def _check(connection: Connection, limit: Limit, name: str, now: float) -> None:
     times = list(connection.execute(newest.order_by(guesses.c.time.desc()).limit(limit.day)).scalars())
     for most, span_s in ((limit.short, SHORT_S), (limit.day, DAY_S)):
         if len(times) >= most and times[most - 1] > now - span_s:
-            raise Refusal("OTP_LOCKED", limit.column, retry_s=times[most - 1] + span_s - now)
+            # The times are rounded up: the span itself is the most that is said.
+            raise Refusal("OTP_LOCKED", limit.column, retry_s=min(span_s, times[most - 1] + span_s - now))

@@ -132,11 +132,13 @@ def test_row_5_3_answer_at_the_deadline(rig: Rig, portal: Caller) -> None:
 def test_row_5_3_batch_that_its_deadline_cuts(rig: Rig, portal: Caller) -> None:
     """Row 5.3: at the deadline a batch is answered item by item: what is signed, what is under way, what never was."""
     number = signed(rig)
-    next_signs(rig, "delay 0.15", 100)
+    next_signs(rig, "delay 0.45", 100)
     batch = digests(20, 100)
     began = time.monotonic()
-    answer = portal.sign(digests=batch, timeout_s=1.0)
-    assert time.monotonic() - began <= 1.0 + LATE_S
+    answer = portal.sign(
+        digests=batch, timeout_s=3.0
+    )  # the service's word has 60 ms to arrive before the caller's own clock
+    assert time.monotonic() - began <= 3.0 + LATE_S
     found = statuses(answer)
     done = found.count("SIGNED")
     assert 2 <= done <= 7
