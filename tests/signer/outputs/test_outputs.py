@@ -261,6 +261,26 @@ async def test_the_same_document_twice_on_one_stream(client: Client, verifiers: 
     assert verifiers.pdf_good(two.data)
 
 
+@pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
+async def test_a_document_in_one_message(client: Client, verifiers: Verifiers, output: str) -> None:
+    """A short document may come whole, with or without its size: its answer is one message, the same as in chunks."""
+    document = minimal_pdf()
+    order = {"output": output, "request_id": str(uuid.uuid4())}
+    stream = await Stream(client).open(**order)
+    one = await stream.round(0, document, way="whole")
+    two = await stream.round(1, document, way="whole", size=0)
+    assert one.result.content == one.data and two.result.content == two.data
+    await stream.close()
+    if output == "PADES_B_B":
+        assert verifiers.pdf_good(one.data)
+        assert verifiers.pdf_good(two.data)
+    stream = await Stream(client).open(**order)
+    again = await stream.round(0, document)
+    assert again.data == one.data
+    assert not again.result.content
+    await stream.close()
+
+
 async def test_a_large_document_and_a_small_one(client: Client, verifiers: Verifiers) -> None:
     """Both arrive, each whole, whichever is ready first."""
     from tests.hostile import sized_pdf
