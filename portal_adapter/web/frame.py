@@ -268,8 +268,10 @@ class _Visit:
     def _check_form(self) -> None:
         """A form of ours, in the browser it was shown to (ASVS 3.5.1), and no other site's (3.5.3)."""
         site = self.request.headers.get("sec-fetch-site", "same-origin")
-        # Who posts a form of a session that has ended meanwhile is sent to log in.
-        cookies = {self.token} if self.session is not None else {self.token, self.visitor}
+        # Who posts a form of a session that has ended meanwhile is sent to log in; a form for everybody may have been shown
+        # before the login that has just come, by a second click.
+        is_of_session = self.session is not None and self.route.level is not Level.OPEN
+        cookies = {self.token} if is_of_session else {self.token, self.visitor}
         ours = any(cookie and sessions.is_form_token(self.services.key, cookie, self.form_token) for cookie in cookies)
         if site not in {"same-origin", "none"} or not ours:
             raise Refusal("forbidden", "This form is not of this visit. Open the page again.", reason="form-token")

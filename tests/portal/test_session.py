@@ -18,6 +18,7 @@ from portal_adapter.settings import SettingsError, load
 from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
+from tests.portal.cards import at_cards, nonce_of_card, ticket
 from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
 
 CLOSED = "/login?back=%2Faccount"
@@ -553,32 +554,6 @@ def test_a_login_leads_to_the_page_that_was_wanted(place: Place) -> None:
 
 
 # ---- tickets of the cards' origin
-
-
-def at_cards(place: Place, product: Product | None) -> Visitor:
-    """A browser at the cards' origin, after TLS."""
-
-    async def with_certificate(scope, receive, send) -> None:
-        scope["state"] = {"peer_certificate": None if product is None else product.der}
-        await place.cards(scope, receive, send)
-
-    return Visitor(place, with_certificate, CARDS)
-
-
-def ticket(place: Place, product: Product, nonce: str) -> dict[str, str]:
-    cards = at_cards(place, product)
-    page = cards.get("/present", params={"nonce": nonce})
-    done = cards.http.post("/present", data=hidden(page.text))
-    assert done.status_code == 303, done.text
-    found = re.search(r"/login/returned\?ticket=([\w-]+)$", done.headers["location"])
-    assert found is not None
-    return {"ticket": found[1]}
-
-
-def nonce_of_card(visitor: Visitor) -> str:
-    begun = visitor.post("/login/card", {"back": "/"}, page="/login")
-    assert begun.headers["location"].startswith(f"{CARDS}/present?")
-    return begun.headers["location"].rpartition("nonce=")[2]
 
 
 def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) -> None:
