@@ -22,6 +22,7 @@ from portal_adapter.domain import audit, marks, renewal
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import hashed, new_id, new_secret
 from portal_adapter.domain.renewal import Renewed
+from portal_adapter.network import network
 from portal_adapter.refusal import Refusal, guard, invalid
 from portal_adapter.settings import Limits
 from portal_adapter.store.schema import accounts, attempts, presented, products, tickets
@@ -55,9 +56,9 @@ class LoggedIn:
 
 def begin(connection: Connection, now: int, visitor: str, back: str, number: str, limits: Limits, address: str) -> str:
     """Answers the nonce in hexadecimal; raises `rate-limited`."""
-    network = marks.network(address)
-    marks.check(connection, now, "login", network, limits.login_a_minute, 60)
-    marks.mark(connection, now, "login", network)
+    who = network(address)
+    marks.check(connection, now, "login", who, limits.login_a_minute, 60)
+    marks.mark(connection, now, "login", who)
     nonce = secrets.token_hex(NONCE_BYTES)
     connection.execute(
         insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)

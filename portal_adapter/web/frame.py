@@ -37,6 +37,7 @@ from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
 from portal_adapter.files.examine import too_large
 from portal_adapter.language import LANGUAGES, Language, preferred
+from portal_adapter.network import network
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
@@ -385,7 +386,7 @@ class _Visit:
         if self.route.method == "GET" and refusal.code in _OF_LOOKING:
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
-        who = actor.account if actor else marks.network(self.address)
+        who = actor.account if actor else network(self.address)
         left_out = self.services.lines.admit(who, self.now, is_nobody=actor is None)
         if left_out is None:
             return

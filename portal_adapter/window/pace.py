@@ -3,6 +3,7 @@
 import math
 from collections import deque
 
+from portal_adapter.network import network
 from portal_adapter.refusal import Refusal
 
 _WITHIN_S = 60.0
@@ -15,7 +16,8 @@ class Pace:
         self._tries: dict[str, deque[float]] = {}
 
     def check(self, who: str, now: float) -> None:
-        """Count a try at `now` (seconds, monotonic); raises `rate-limited` for one too many, which is not counted."""
+        """Count a try of an address at `now` (seconds, monotonic); raises `rate-limited` for one too many, which is not counted."""
+        who = network(who)
         if len(self._tries) > _ADDRESSES:
             self._tries = {one: times for one, times in self._tries.items() if times[-1] > now - _WITHIN_S}
         times = self._tries.setdefault(who, deque(maxlen=self._most))
