@@ -30,6 +30,7 @@ from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
 from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
+from portal_adapter.web.arriving import Arriving
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.lines import Lines
 from portal_adapter.web.route import Level, Route
@@ -59,6 +60,7 @@ class Services:
     blobs: Blobs
     sources: Sources
     lines: Lines
+    arriving: Arriving
     numbers: Numbers
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
@@ -123,6 +125,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Blobs(settings.portal.state),
         Sources(settings.source),
         Lines(),
+        Arriving(),
         Numbers(settings.daemon.profile),
     )
 

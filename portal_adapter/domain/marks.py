@@ -20,4 +20,5 @@ def check(connection: Connection, now: int, kind: str, who: str, most: int, with
     found = (marks.c.kind == kind) & (marks.c.who == who) & (marks.c.time > since)
     count, first = connection.execute(select(func.count(), func.min(marks.c.time)).where(found)).one()
     if count >= most:
-        raise Refusal("rate-limited", "Too many tries. Please wait a moment.", retry_after_s=first + within_s - now)
+        oldest = now if first is None else first
+        raise Refusal("rate-limited", "Too many tries. Please wait a moment.", retry_after_s=oldest + within_s - now)

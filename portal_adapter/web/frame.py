@@ -95,6 +95,7 @@ class _Visit:
         self.form_token = self.form_id = ""
         self.spaces: list[Mapping[str, Any]] = []
         self.found: Any = None
+        self._arrived: Callable[[], None] = lambda: None
         self.now = services.clock.now()
         self.address = request.client.host if request.client else ""
 
@@ -113,7 +114,7 @@ class _Visit:
         with ExitStack() as stack:
             try:
                 if self.route.upload is not None:
-                    await self._in_thread(self._admit)
+                    await self._in_thread(partial(self._admit, stack))
                 files: Mapping[str, Uploaded] = await self._read(stack)
                 if self.route.upload is not None:
                     self._check_form()
@@ -137,12 +138,15 @@ class _Visit:
 
     # ---- reading
 
-    def _admit(self) -> None:
-        """Before a file is read: who may not send one is told so now."""
+    def _admit(self, stack: ExitStack) -> None:
+        """Before a file is read: who may not send one is told so now. Those that are being read count, too."""
         with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
-            self._check_uploads(connection)
+            assert self.session is not None  # Route: files come from a person
+            others, self._arrived = self.services.arriving.begin(self.session.actor.account)
+            stack.callback(self._arrived)
+            self._check_uploads(connection, others)
 
     def _ask_before(self) -> None:
         """Only for a form of ours, of somebody who may send it."""
@@ -159,10 +163,11 @@ class _Visit:
         with writing(self.services.engine) as connection:
             self._check_uploads(connection)
             marks.mark(connection, self.now, "upload", self.session.actor.account)
+        self._arrived()
 
-    def _check_uploads(self, connection: Connection) -> None:
+    def _check_uploads(self, connection: Connection, arriving: int = 0) -> None:
         assert self.session is not None
-        most = self.services.settings.limits.uploads_a_minute
+        most = self.services.settings.limits.uploads_a_minute - arriving
         marks.check(connection, self.now, "upload", self.session.actor.account, most, 60)
 
     async def _looked_into(self, look: Look, files: Mapping[str, Uploaded]) -> Mapping[str, Uploaded]:
