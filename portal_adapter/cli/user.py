@@ -104,7 +104,8 @@ def _add(options: argparse.Namespace) -> int:
     with opened(options) as engine, changing(engine, "product-added", id=options.id) as connection:
         if account.shown(connection, now, options.id, settings.limits) is None:
             return _nobody(options)
-        found = read_files(settings)[1].accept(der, now)
+        _, issuers, _ = read_files(settings)
+        found = issuers.accept(der, now)
         certificates.check_for_login(found)
         login.bind_product(connection, now, options.id, kind, found, number)
         note(connection, now, "product-added", account=options.id, fingerprint=found.fingerprint)

@@ -172,8 +172,10 @@ def test_one_space_a_business_where_it_is_set_so(make: Make) -> None:
     assert codes(ada.json(NEW, form())) == [("registration", "required")]
     identifier = ada.creates_business("Engines", registration="B 123")
     before = picture(place.services.engine, without=UNCHANGED)
-    answer = bob.json(NEW, form("Mine", registration="b 123"))
-    assert (answer.status_code, answer.json()["reason"]) == (409, "business-space-exists")
+    for same in ("b 123", "B123", "B-1.23", "\uff22 123"):
+        answer = bob.json(NEW, form("Mine", registration=same))
+        assert (answer.status_code, answer.json()["reason"]) == (409, "business-space-exists"), same
+    assert codes(bob.json(NEW, form("Mine", registration="-./"))) == [("registration", "no-number")]
     assert answer.json()["administrator"] == "a***@example.org"
     page = bob.post(NEW, form("Mine", registration="b 123"), page=NEW)
     assert "a***@example.org" in page.text and "ada@" not in page.text
