@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from portal_adapter.domain import audit, nomination, product
 from portal_adapter.domain.actor import FILL, MANAGE, RIGHTS, Actor, check_right
-from portal_adapter.domain.fields import Fields, folded
+from portal_adapter.domain.fields import Fields, folded, masked
 from portal_adapter.domain.ids import new_id, new_identifier, read_identifier
 from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
@@ -206,11 +206,6 @@ def administrators(connection: Connection, space: str) -> list[Mapping[str, Any]
         .where(members.c.space == space, members.c.role == "administrator")
     )
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def masked(email: str) -> str:
-    """'a***@example.org'."""
-    return email[:1] + "***" + email[email.rindex("@") :]
 
 
 def _profiles(form: Mapping[str, str]) -> list[str]:

@@ -33,13 +33,6 @@ from tests.signer.access.calls import card_rig
 Response = Any
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
-
-
 class Member:
     """A person in a business space, and its archive."""
 

@@ -1,17 +1,6 @@
 """Logging in and registering."""
 
-from pathlib import Path
-
-import pytest
-
 from tests.portal.place import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path):
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def test_an_unknown_product_is_registered_by_its_holder_and_no_account_is_made_silently(place: Place) -> None:

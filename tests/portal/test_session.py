@@ -1,7 +1,7 @@
 """Opening a session, keeping it, and losing it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,13 +22,6 @@ from tests.portal.cards import at_cards, nonce_of_card, ticket
 from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
 
 CLOSED = "/login?back=%2Faccount"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def begins(visitor: Visitor, number: str = "ada-login", back: str = "/") -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
-from portal_adapter.domain.space import masked
+from portal_adapter.domain.fields import masked
 from portal_adapter.settings import SettingsError, load
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
@@ -38,13 +38,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture
 def place(make: Make) -> Place:
     return make()
-
-
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    made = place.visitor()
-    made.logs_in()
-    return made
 
 
 def form(title: str = "Engines", **more: str) -> dict[str, str]:
