@@ -90,6 +90,7 @@ class _Visit:
         )
         self.wants_json = "application/json" in request.headers.get("accept", "")
         self.session: Session | None = None
+        self.revoked: Session | None = None  # one that ends with this request: its product was revoked
         self.space: Mapping[str, Any] | None = None
         self.form: dict[str, str] = {}
         self.form_token = self.form_id = ""
@@ -131,6 +132,8 @@ class _Visit:
             except OperationalError as error:  # the database is locked, full or away: nothing was changed
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 response = await self._in_thread(partial(self._refused, _away()))
+        if self.revoked is not None:
+            await self._in_thread(partial(self._end_revoked, self.revoked))
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -267,9 +270,25 @@ class _Visit:
         """Whose session it is, and what the header's menu lists."""
         if not self.token:
             return
-        self.session = sessions.find(connection, self.now, self.token, self.services.settings.limits, self.address)
+        found = sessions.find(connection, self.now, self.token, self.services.settings.limits, self.address)
+        if found is not None and self.services.issuers.is_revoked(found.certificate):
+            self.revoked, found = found, None
+        self.session = found
         if self.session is not None and not self.wants_json:
             self.spaces = space.all_of(connection, self.session.actor.account)
+
+    def _end_revoked(self, session: Session) -> None:
+        """For good, also if the list should change its mind."""
+        actor = session.actor
+        try:
+            with writing(self.services.engine) as connection:
+                if sessions.end(connection, self.now, session.token):
+                    audit.note(
+                        connection, self.now, "session-ended", account=actor.account, address=self.address,
+                        reason="certificate-revoked", fingerprint=actor.fingerprint,
+                    )  # fmt: skip
+        except OperationalError as error:  # the next request ends it
+            log.error("a session is not ended: %s", error.orig)  # noqa: TRY400 -- no fault of ours
 
     def _check_form(self) -> None:
         """A form of ours, in the browser it was shown to (ASVS 3.5.1), and no other site's (3.5.3)."""

@@ -1,7 +1,9 @@
 """Opening a session, keeping it, and losing it."""
 
 import re
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -220,6 +222,33 @@ def test_a_revoked_product_does_not_log_in(place: Place) -> None:
     assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
     (place.directory / "list.crl").write_bytes(b"nothing")
     assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+
+
+def test_a_session_ends_when_its_product_is_revoked(place: Place) -> None:
+    """TOK-08, TOK-12: with the first request after the list has come, for good; other sessions go on, and a list that is over ends none."""
+    path = revoked(place, "list.crl")
+    place.services = replace(place.services, issuers=Issuers((place.issuer.certificate,), (path,)))
+    place.app = portal.app(place.services)
+    ada, bob = place.visitor(), place.visitor()
+    card = ada.logs_in()
+    bob.logs_in("Bob", "Boole")
+    assert in_session(ada)
+    cookie = ada.http.cookies[SESSION_COOKIE]
+    revoked(place, "list.crl", card, days=-1)
+    assert not in_session(ada)
+    assert in_session(bob)
+    revoked(place, "list.crl", issuer=Issuer())
+    ada.http.cookies.set(SESSION_COOKIE, cookie, domain="portal.test", path="/")
+    assert not in_session(ada)  # the list has changed its mind
+    revoked(place, "list.crl")
+    ada.proves(card)
+    form = ada.form("/account")
+    revoked(place, "list.crl", card)
+    began = time.monotonic()
+    answer = ada.http.post("/account", data={**form, "email": "x@example.org", "language": "en"})
+    assert answer.headers["location"].startswith("/login?") and time.monotonic() - began < 4
+    assert outcomes(place, "session-ended") == ["done"] * 2
+    assert outcomes(place, "account-changed") == []
 
 
 def refusal_of(issuers: Issuers, product: Product) -> tuple[str, str]:
