@@ -25,11 +25,13 @@ from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
 from portal_adapter.files.blobs import Blobs
+from portal_adapter.language import LANGUAGES
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
 from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
+from portal_adapter.web.arriving import Arriving
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.lines import Lines
 from portal_adapter.web.route import Level, Route
@@ -59,6 +61,8 @@ class Services:
     blobs: Blobs
     sources: Sources
     lines: Lines
+    arriving: Arriving
+    terms: Mapping[str, tuple[str, ...]]  # language -> paragraphs, read together with their version
     numbers: Numbers
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
@@ -68,8 +72,8 @@ class Services:
         self.engine.dispose()
 
 
-def read_files(settings: Settings) -> tuple[bytes, Issuers]:
-    """The forms' key and the accepted CAs; raises `SettingsError` with every file that cannot be used."""
+def read_files(settings: Settings) -> tuple[bytes, Issuers, Mapping[str, tuple[str, ...]]]:
+    """The forms' key, the accepted CAs and the terms; raises `SettingsError` with every file that cannot be used."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -86,11 +90,15 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers]:
     issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
     for file in settings.trust.crls:
         read(file, revocation.read, None)
-    for file in (settings.terms.fr, settings.terms.en):
-        read(file, bytes.decode, "")
+    nothing: tuple[str, ...] = ()
+    terms = {code: read(getattr(settings.terms, code), _paragraphs, nothing) for code in LANGUAGES}
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls)
+    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), terms
+
+
+def _paragraphs(content: bytes) -> tuple[str, ...]:
+    return tuple(part.strip() for part in content.decode().split("\n\n") if part.strip())
 
 
 def _key(content: bytes) -> bytes:
@@ -101,7 +109,7 @@ def _key(content: bytes) -> bytes:
 
 def services(settings: Settings, *, clock: Clock | None = None) -> Services:
     """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
-    key, issuers = read_files(settings)
+    key, issuers, terms = read_files(settings)
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,
@@ -123,6 +131,8 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Blobs(settings.portal.state),
         Sources(settings.source),
         Lines(),
+        Arriving(),
+        terms,
         Numbers(settings.daemon.profile),
     )
 

@@ -72,8 +72,11 @@ class Issuer:
         days: int = 365,
         serial: str = "",
         policies: tuple[str, ...] = (),
+        begins: int = -800,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> "Product":
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Valid from `begins` to `days` from now on."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         names = [
             x509.NameAttribute(NameOID.GIVEN_NAME, given),
             x509.NameAttribute(NameOID.SURNAME, family),
@@ -85,9 +88,10 @@ class Issuer:
         usage = x509.KeyUsage(not signs, signs or both, False, False, False, False, False, False, False)
         builder = (
             x509.CertificateBuilder().subject_name(x509.Name(names)).issuer_name(self.name).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=800))
+            .serial_number(x509.random_serial_number()).not_valid_before(now + timedelta(days=begins))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(usage, critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )  # fmt: skip
         if not signs:
             builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
