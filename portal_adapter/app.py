@@ -24,6 +24,9 @@ from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
+from portal_adapter.declaration import Render, unavailable
+from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
+from portal_adapter.definitions.definition import DefinitionError
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
@@ -60,6 +63,8 @@ class Services:
     sources: Sources
     lines: Lines
     numbers: Numbers
+    catalogue: Catalogue
+    render: Render
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
@@ -68,8 +73,8 @@ class Services:
         self.engine.dispose()
 
 
-def read_files(settings: Settings) -> tuple[bytes, Issuers]:
-    """The forms' key and the accepted CAs; raises `SettingsError` with every file that cannot be used."""
+def read_files(settings: Settings) -> tuple[bytes, Issuers, Catalogue]:
+    """The forms' key, the accepted CAs and the definitions; raises `SettingsError` with every file that cannot be used."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -88,9 +93,14 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers]:
         read(file, revocation.read, None)
     for file in (settings.terms.fr, settings.terms.en):
         read(file, bytes.decode, "")
+    catalogue, definitions = Catalogue({}, {}, {}), settings.portal.definitions or DIRECTORY
+    try:
+        catalogue = Catalogue.read(definitions / "procedures", beside=definitions)
+    except DefinitionError as error:
+        mistakes += str(error).splitlines()
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls)
+    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), catalogue
 
 
 def _key(content: bytes) -> bytes:
@@ -101,7 +111,7 @@ def _key(content: bytes) -> bytes:
 
 def services(settings: Settings, *, clock: Clock | None = None) -> Services:
     """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
-    key, issuers = read_files(settings)
+    key, issuers, catalogue = read_files(settings)
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,
@@ -124,6 +134,8 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Sources(settings.source),
         Lines(),
         Numbers(settings.daemon.profile),
+        catalogue,
+        unavailable,  # portal_adapter.form's renderer stands here
     )
 
 
