@@ -24,6 +24,9 @@ from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
+from portal_adapter.declaration import Render, unavailable
+from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
+from portal_adapter.definitions.definition import DefinitionError
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.language import LANGUAGES
 from portal_adapter.refusal import Refusal
@@ -64,6 +67,8 @@ class Services:
     arriving: Arriving
     terms: Mapping[str, tuple[str, ...]]  # language -> paragraphs, read together with their version
     numbers: Numbers
+    catalogue: Catalogue
+    render: Render
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
@@ -72,8 +77,18 @@ class Services:
         self.engine.dispose()
 
 
-def read_files(settings: Settings) -> tuple[bytes, Issuers, Mapping[str, tuple[str, ...]]]:
-    """The forms' key, the accepted CAs and the terms; raises `SettingsError` with every file that cannot be used."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the configuration's files say."""
+
+    key: bytes  # of forms' tokens
+    issuers: Issuers
+    terms: Mapping[str, tuple[str, ...]]
+    catalogue: Catalogue
+
+
+def read_files(settings: Settings) -> Read:
+    """Raises `SettingsError` with every file that cannot be used."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -92,9 +107,14 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers, Mapping[str, tuple[s
         read(file, revocation.read, None)
     nothing: tuple[str, ...] = ()
     terms = {code: read(getattr(settings.terms, code), _paragraphs, nothing) for code in LANGUAGES}
+    catalogue, definitions = Catalogue({}, {}, {}), settings.portal.definitions or DIRECTORY
+    try:
+        catalogue = Catalogue.read(definitions / "procedures", beside=definitions)
+    except DefinitionError as error:
+        mistakes += str(error).splitlines()
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), terms
+    return Read(key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), terms, catalogue)
 
 
 def _paragraphs(content: bytes) -> tuple[str, ...]:
@@ -109,7 +129,7 @@ def _key(content: bytes) -> bytes:
 
 def services(settings: Settings, *, clock: Clock | None = None) -> Services:
     """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
-    key, issuers, terms = read_files(settings)
+    files = read_files(settings)
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,
@@ -122,8 +142,8 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         settings,
         open_database(settings.portal.state, settings.portal.database),
         clock or Clock(),
-        key,
-        issuers,
+        files.key,
+        files.issuers,
         ThreadPoolExecutor(THREADS, thread_name_prefix="view"),
         Templates(about),
         {post: by_name[get] for post, get in FORMS.items()},
@@ -132,8 +152,10 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Sources(settings.source),
         Lines(),
         Arriving(),
-        terms,
+        files.terms,
         Numbers(settings.daemon.profile),
+        files.catalogue,
+        unavailable,  # portal_adapter.form's renderer stands here
     )
 
 

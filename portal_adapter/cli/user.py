@@ -104,7 +104,7 @@ def _add(options: argparse.Namespace) -> int:
     with opened(options) as engine, changing(engine, "product-added", id=options.id) as connection:
         if account.shown(connection, now, options.id, settings.limits) is None:
             return _nobody(options)
-        _, issuers, _ = read_files(settings)
+        issuers = read_files(settings).issuers
         found = issuers.accept(der, now)
         certificates.check_for_login(found)
         login.bind_product(connection, now, options.id, kind, found, number)

@@ -42,8 +42,8 @@ from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
 from portal_adapter.web.aids import aids
-from portal_adapter.web.answer import Answer, Download, Page, Redirect
-from portal_adapter.web.ask import Ask, Uploaded
+from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
+from portal_adapter.web.ask import Ahead, Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
 from portal_adapter.web.route import Level, Look, Route
 
@@ -158,7 +158,10 @@ class _Visit:
             self._recognise(connection)
             self._check_form()
             self._let_in(connection)
-        self.found = self.route.before(self.services, self.visitor, self.now)
+        parts = {name: str(value) for name, value in self.request.path_params.items()}
+        self.found = self.route.before(
+            Ahead(self.services, self.now, self.language, self.session, self.visitor, parts, self.form, self.space)
+        )
 
     def _count_upload(self) -> None:
         """Every file counts, whatever comes of it: looking into one is what costs."""
@@ -235,13 +238,16 @@ class _Visit:
                 answer = self._once(connection, ask) if is_post else self.route.view(ask)
                 if is_post and self.session is not None:
                     sessions.seen(connection, self.now, self.session)
-                response = self._respond(answer)
+                response = None if isinstance(answer, Refused) else self._respond(answer)
         except BaseException:
             for one in undo:
                 one()
             raise
         for one in after:
             one()
+        if isinstance(answer, Refused):
+            raise answer.refusal
+        assert response is not None
         if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
             try:
                 with writing(self.services.engine) as connection:
@@ -340,7 +346,7 @@ class _Visit:
 
     # ---- answering
 
-    def _respond(self, answer: Answer) -> Response:
+    def _respond(self, answer: Page | Redirect | Download) -> Response:
         if isinstance(answer, Download):
             return _download(answer)
         if isinstance(answer, Redirect):
@@ -449,7 +455,8 @@ class _Visit:
             body["errors"] = errors
         if refusal.unmet:
             body["unmet"] = [
-                {"code": one.code, "message": text(one.message), "href": one.href} for one in refusal.unmet
+                {"code": one.code, "message": text(one.message, **(one.values or {})), "href": one.href}
+                for one in refusal.unmet
             ]
         return JSONResponse(body, refusal.status, media_type="application/problem+json")
 

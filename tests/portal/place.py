@@ -7,6 +7,7 @@ A portal in this process, asked as a browser would ask it: cookies, forms with t
 """
 
 import base64
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from starlette.testclient import TestClient
 from portal_adapter import app as portal
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
+from portal_adapter.definitions.definition import Definition
 from portal_adapter.settings import load
 from portal_adapter.store.database import open_database
 
@@ -204,6 +206,12 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html))
 
 
+def pdf_of(definition: Definition, answers: Mapping[str, str], language: str, reference: str, /) -> bytes:
+    """What stands in for the form: it says the same of the same."""
+    said = json.dumps([definition.name, definition.version, dict(answers), language, reference], sort_keys=True)
+    return b"%PDF-1.7\n%" + said.encode() + b"\n%%EOF\n"
+
+
 @cache
 def _empty_database() -> bytes:
     """What the migrations make, made once: they take as long as most tests."""
@@ -267,7 +275,7 @@ en = "terms-en.txt"
         # What the daemon would say; of other numbers, that they are the last product's.
         self.numbers: dict[str, bytes] = {}
         made = portal.services(load(self.config), clock=clock or SetClock())
-        self.services = replace(made, numbers=Known(self))
+        self.services = replace(made, numbers=Known(self), render=pdf_of)
         self.app = portal.app(self.services)
         self.cards = portal.cards_app(self.services)
 

@@ -60,6 +60,13 @@ def _menus(page: Page) -> bool:
     return True
 
 
+def _wrong_date(page: Page) -> bool:
+    page.locator("#field-on").fill("soon")
+    page.locator('button[value="next"]').click()
+    page.wait_for_load_state()
+    return True
+
+
 # Who is shown a form that neither everybody nor Ada is.
 FORM_OF = {
     "register": "dora",
@@ -68,7 +75,7 @@ FORM_OF = {
     "accept-invitation": "ada",
     "refuse-invitation": "ada",
 }
-FILES = {"view-document", "download-document"}  # no pages
+FILES = {"view-document", "download-document", "view-form"}  # no pages
 
 
 def states(town: Town) -> Iterator[State]:
@@ -85,6 +92,7 @@ def states(town: Town) -> Iterator[State]:
         action = next(route for route in ROUTES if route.name == post)
         who = "nobody" if GETS[shown].level is Level.OPEN else "ada"
         yield FORM_OF.get(post, who), town.paths(GETS[shown])[0], _sent_empty(town.paths(action))
+    yield "ada", town.paths(GETS["step"])[0], _wrong_date
     yield "carol", "/terms", _nothing
     yield "dora", "/register", _nothing
     yield "gwen", "/renewal", _nothing

@@ -266,7 +266,7 @@ def test_the_page_has_a_place_for_procedures(place: Place) -> None:
     page = ada.browser.get(ada.page).text
     assert (
         page.index("Drafts and sent files")
-        < page.index("There is no file in this space yet.")
+        < page.index("There is no procedure in this space yet.")
         < page.index("Document archive")
     )
 

@@ -210,7 +210,7 @@ def test_a_revoked_product_does_not_log_in(place: Place) -> None:
     with pytest.raises(SettingsError, match=r"list\.crl: No such file"):
         portal.read_files(load(place.config))
     revoked(place, "list.crl")
-    _, issuers, _ = portal.read_files(load(place.config))
+    issuers = portal.read_files(load(place.config)).issuers
     assert issuers.accept(card.der, SetClock.at).given == "Ada"
     revoked(place, "list.crl", card)
     assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from portal_adapter.auth import certificate as certificates
@@ -15,12 +15,9 @@ from portal_adapter.domain.login import LoggedIn, Proof
 from portal_adapter.refusal import Refusal, guard
 from portal_adapter.store.database import reading
 from portal_adapter.web.answer import Answer, Page, Redirect
-from portal_adapter.web.ask import Ask
+from portal_adapter.web.ask import Ahead, Ask
 from portal_adapter.web.back import inside
 from portal_adapter.web.route import Level, Route
-
-if TYPE_CHECKING:
-    from portal_adapter.app import Services
 
 NUMBER_CHARACTERS_MAX = 63  # a credential's name
 
@@ -120,23 +117,23 @@ def renew(ask: Ask) -> Answer:
     return _opened(login.renew(ask.connection, ask.now, ask.visitor, ask.address, ask.found))
 
 
-def look_at_registration(services: "Services", visitor: str, now: int) -> str:
+def look_at_registration(ahead: Ahead) -> str:
     """As `look_at_number`; raises `guard-failed` `product-renewed` for who has an account already."""
-    with reading(services.engine) as connection:
-        proof = login.presented_in(connection, now, visitor)
+    with reading(ahead.services.engine) as connection:
+        proof = login.presented_in(connection, ahead.now, ahead.visitor)
         if proof is not None and login.renewed(connection, proof) is not None:
             message = "This product renews one that has an account here. Confirm that, and go on with that account."
             raise guard("product-renewed", message, "/renewal")
-    return look_at_number(services, visitor, now)
+    return look_at_number(ahead)
 
 
-def look_at_number(services: "Services", visitor: str, now: int) -> str:
+def look_at_number(ahead: Ahead) -> str:
     """Answers the proof whose number was found to be its certificate's; raises `guard-failed` `other-number`."""
-    with reading(services.engine) as connection:
-        proof = login.presented_in(connection, now, visitor)
+    with reading(ahead.services.engine) as connection:
+        proof = login.presented_in(connection, ahead.now, ahead.visitor)
     if proof is None or not proof.number:
         return ""
-    if services.numbers.certificate_of(proof.number) != proof.certificate.der:
+    if ahead.services.numbers.certificate_of(proof.number) != proof.certificate.der:
         message = "The product number that was typed is not this product’s. Log in again with the number of this one."
         raise guard("other-number", message, "/login")
     return proof.key
