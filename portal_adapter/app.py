@@ -25,6 +25,8 @@ from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
 from portal_adapter.files.blobs import Blobs
+from portal_adapter.form import coverage
+from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
 from portal_adapter.sources.asked import Sources
@@ -60,16 +62,18 @@ class Services:
     sources: Sources
     lines: Lines
     numbers: Numbers
+    printer: Printer  # declarations as PDF
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
         self.lookers.shutdown()
         self.threads.shutdown()
+        self.printer.close()
         self.engine.dispose()
 
 
 def read_files(settings: Settings) -> tuple[bytes, Issuers]:
-    """The forms' key and the accepted CAs; raises `SettingsError` with every file that cannot be used."""
+    """The forms' key and the accepted CAs; raises `SettingsError` with every file that cannot be used, fonts among them."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -88,6 +92,7 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers]:
         read(file, revocation.read, None)
     for file in (settings.terms.fr, settings.terms.en):
         read(file, bytes.decode, "")
+    mistakes += coverage.missing()
     if mistakes:
         raise SettingsError(None, mistakes)
     return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls)
@@ -124,6 +129,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Sources(settings.source),
         Lines(),
         Numbers(settings.daemon.profile),
+        Printer(),
     )
 
 

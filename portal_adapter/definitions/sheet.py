@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from portal_adapter.definitions.answers import Answers, required_pieces, visible
 from portal_adapter.definitions.definition import Definition, Question
 from portal_adapter.domain.kinds import read_date
-from portal_adapter.language import Language
+from portal_adapter.language import Language, msgid
 
 NOTHING = "—"  # where an answer may be empty, and is
-_SAID = {"yes": "Yes", "no": "No"}
+_SAID = {"yes": msgid("Yes"), "no": msgid("No")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ def sheet(definition: Definition, answers: Answers, language: Language) -> Sheet
     steps = []
     for step in definition.step:
         lines = tuple(
-            Line(question.id, question.label.in_(language.code), _shown(question, answers.get(question.id, ""), language))
+            Line(
+                question.id, question.label.in_(language.code), _shown(question, answers.get(question.id, ""), language)
+            )
             for question in step.field
             if question.id in asked
         )

@@ -37,6 +37,17 @@ def font(name: str) -> Path:
     raise NoFont(f"the font {name} is missing: install Debian's package {PACKAGES[name]}")
 
 
+def missing() -> list[str]:
+    """What is to be installed, in words."""
+    found = []
+    for name in PACKAGES:
+        try:
+            font(name)
+        except NoFont as error:
+            found.append(str(error))
+    return found
+
+
 def undrawable(text: str) -> str:
     """The characters of a text that the document cannot show, each once, in their order; line ends and tabs are laid out."""
     return "".join(dict.fromkeys(c for c in text if c not in "\n\t" and not drawable(c)))

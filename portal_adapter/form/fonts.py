@@ -2,7 +2,7 @@
 The document's fonts as fpdf2 takes them: DejaVu Sans for text, and of Unifont, which draws nearly everything that Unicode
 has, a small TrueType font with the characters that a paper needs beside it.
 
-Unifont's outlines are CFF without character identifiers, which fpdf2 embeds as what they are not; they have straight lines
+Loaded as it is, Unifont would take 57 000 characters' names and widths for each document. Its outlines have straight lines
 only, so that TrueType has the same ones.
 """
 
@@ -45,8 +45,9 @@ def add_text(pdf: FPDF) -> None:
         made.subset = _Letters(made)
         for private, (drawn, _) in FORMS.items():
             if ord(drawn) in made.cmap:
-                for table in (made.cmap, made.glyph_ids, made.cw):
-                    table[ord(private)] = table[ord(drawn)]  # type: ignore[index]
+                made.cmap[ord(private)] = made.cmap[ord(drawn)]
+                made.glyph_ids[ord(private)] = made.glyph_ids[ord(drawn)]
+                made.cw[ord(private)] = made.cw[ord(drawn)]
 
 
 def add_others(pdf: FPDF, characters: Iterable[str]) -> None:
@@ -63,12 +64,13 @@ def add_others(pdf: FPDF, characters: Iterable[str]) -> None:
 def _small(characters: list[str]) -> bytes:
     sources = [TTFont(font(name), lazy=True) for name in (EVERY, EVERY_UPPER)]
     names = [source.getBestCmap() for source in sources]
+    outlines = [source["CFF "].cff.topDictIndex[0].CharStrings for source in sources]
     glyphs = {_NOTDEF: TTGlyphPen(None).glyph()}
     widths = {_NOTDEF: (0, 0)}
     characters_map = {}
     for character in characters:
         which = next(i for i, one in enumerate(names) if ord(character) in one)
-        outline = sources[which].getGlyphSet()[names[which][ord(character)]]
+        outline = outlines[which][names[which][ord(character)]]
         name = f"u{ord(character):X}"
         pen = TTGlyphPen(None)
         outline.draw(pen)
@@ -88,7 +90,9 @@ def _built(like: TTFont, glyphs: dict[str, Any], widths: dict[str, tuple[int, in
     builder.setupGlyf(glyphs)
     builder.setupHorizontalMetrics(widths)
     builder.setupHorizontalHeader(ascent=heights.ascent, descent=heights.descent)
-    builder.setupNameTable({"familyName": "Unifont", "styleName": "Regular", "fullName": "Unifont", "psName": "Unifont"})
+    builder.setupNameTable(
+        {"familyName": "Unifont", "styleName": "Regular", "fullName": "Unifont", "psName": "Unifont"}
+    )
     builder.setupOS2()
     builder.setupPost()
     builder.font.recalcTimestamp = False

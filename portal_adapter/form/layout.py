@@ -100,9 +100,7 @@ def broken(text: str, width: Callable[[str], float], most: float) -> list[str]:
             end = may if may > start else _before_marks(text, start, i)
             lines.append(text[start:end].rstrip(" "))
             start = end
-        if c in " -" or _wide(c):
-            may = i + 1
-        elif i + 1 < len(text) and _wide(text[i + 1]):
+        if c in " -" or _wide(c) or (i + 1 < len(text) and _wide(text[i + 1])):
             may = i + 1
     lines.append(text[start:].rstrip(" "))
     return lines
