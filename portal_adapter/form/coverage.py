@@ -49,8 +49,17 @@ def missing() -> list[str]:
 
 
 def undrawable(text: str) -> str:
-    """The characters of a text that the document cannot show, each once, in their order; line ends and tabs are laid out."""
-    return "".join(dict.fromkeys(c for c in text if c not in "\n\t" and not drawable(c)))
+    """
+    The characters of a text that the document cannot show, each once, in their order; line ends and tabs are laid out. A
+    mark that follows itself would be drawn over itself.
+    """
+    pairs = zip(text, "\n" + text, strict=False)
+    found = (c for c, before in pairs if c not in "\n\t" and not (drawable(c) and _apart(c, before)))
+    return "".join(dict.fromkeys(found))
+
+
+def _apart(character: str, before: str) -> bool:
+    return character != before or not unicodedata.combining(character)
 
 
 def drawable(character: str) -> bool:

@@ -67,7 +67,7 @@ def canvas() -> Canvas:
 
 def draw(paper: Paper, on: Canvas | None = None) -> bytes:
     """Raises `Undrawable`."""
-    text = "".join(paper.texts())
+    text = "\n".join(paper.texts())
     if missing := undrawable(text):
         raise Undrawable(", ".join(f"U+{ord(c):04X}" for c in missing))
     pdf = on or canvas()

@@ -62,23 +62,20 @@ def add_others(pdf: FPDF, characters: Iterable[str]) -> None:
 
 
 def _small(characters: list[str]) -> bytes:
-    sources = [TTFont(font(name), lazy=True) for name in (EVERY, EVERY_UPPER)]
-    names = [source.getBestCmap() for source in sources]
-    outlines = [source["CFF "].cff.topDictIndex[0].CharStrings for source in sources]
     glyphs = {_NOTDEF: TTGlyphPen(None).glyph()}
     widths = {_NOTDEF: (0, 0)}
-    characters_map = {}
-    for character in characters:
-        which = next(i for i, one in enumerate(names) if ord(character) in one)
-        outline = outlines[which][names[which][ord(character)]]
-        name = f"u{ord(character):X}"
-        pen = TTGlyphPen(None)
-        outline.draw(pen)
-        glyphs[name] = pen.glyph()
-        glyphs[name].recalcBounds(None)
-        widths[name] = outline.width, getattr(glyphs[name], "xMin", 0)
-        characters_map[ord(character)] = name
-    return _built(sources[0], glyphs, widths, characters_map)
+    names = {}
+    with TTFont(font(EVERY), lazy=True) as basic, TTFont(font(EVERY_UPPER), lazy=True) as upper:
+        maps = [(source.getBestCmap(), source["CFF "].cff.topDictIndex[0].CharStrings) for source in (basic, upper)]
+        for character in characters:
+            outline = next(outlines[known[ord(character)]] for known, outlines in maps if ord(character) in known)
+            name = names[ord(character)] = f"u{ord(character):X}"
+            pen = TTGlyphPen(None)
+            outline.draw(pen)
+            glyphs[name] = pen.glyph()
+            glyphs[name].recalcBounds(None)
+            widths[name] = outline.width, getattr(glyphs[name], "xMin", 0)
+        return _built(basic, glyphs, widths, names)
 
 
 def _built(like: TTFont, glyphs: dict[str, Any], widths: dict[str, tuple[int, int]], names: dict[int, str]) -> bytes:

@@ -3,8 +3,9 @@ The process that draws documents: run by `process.py`, never imported.
 
     python -I -m portal_adapter.form.press      on its standard input, a socket: papers come in, documents go out
 
-It holds the fonts and nothing of anybody. For each paper it forks a child, which draws it, sends the document and ends with
-all that it knew. A child that fails takes this process with it: whoever asked sees the socket close, and starts another.
+It holds the fonts and nothing of anybody: a child that it has forked receives the paper, draws it, sends the document and
+ends with all that it knew. A child that fails takes this process with it: whoever asked sees the socket close, and starts
+another.
 Limits are set before a library is loaded; there is no environment, and no file is written.
 """
 
@@ -22,6 +23,7 @@ from portal_adapter.form.frames import receive, send
 
 MEMORY_BYTES = 320 * 1024 * 1024  # of addresses; 100 MB of it are used
 PROCESSOR_S = 10  # for one document; eighty pages take 2
+_OVER = 3  # how a child ends that is asked for nothing more
 FILE_BYTES = 8 * 1024 * 1024  # of a font that is made in memory, which counts as a file
 
 
@@ -45,23 +47,24 @@ def _serve(asking: socket.socket) -> int:
     prepared = canvas()
     gc.freeze()  # a child that collects would copy every page that it shares
 
-    def answer(paper: bytes) -> None:
+    def one() -> None:
+        paper = receive(asking)
+        if paper is None:
+            os._exit(_OVER)
         send(asking, draw(decoded(paper), prepared))
 
-    while (paper := receive(asking)) is not None:
+    while True:
         if not (child := os.fork()):
             resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_S, PROCESSOR_S))
-            _last(answer, paper)
-        del paper
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
-            return 1
-    return 0
+            _last(one)
+        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            return 0 if status == _OVER else 1
 
 
-def _last(act: Callable[[bytes], None], paper: bytes) -> NoReturn:
+def _last(act: Callable[[], None]) -> NoReturn:
     """Ends the child, and says where it failed, but not over what."""
     try:
-        act(paper)
+        act()
     except BaseException as error:  # noqa: BLE001 -- whatever it is, the child goes no further
         where = traceback.extract_tb(error.__traceback__)[-1]
         print(f"{type(error).__name__} in {where.filename}, line {where.lineno}", file=sys.stderr, flush=True)

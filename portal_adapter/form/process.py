@@ -10,7 +10,6 @@ second, and draws one document after the other (press.py).
 For views, in threads.
 """
 
-import contextlib
 import logging
 import os
 import signal
@@ -92,14 +91,14 @@ class Printer:
         return ours
 
     def _end(self) -> int | None:
-        """Whatever it does: with the child that draws."""
+        """With the child that draws; where only that is left, it sees the socket close."""
         process, self._process = self._process, None
         connected, self._socket = self._socket, None
         if connected is not None:
             connected.close()
         if process is None:
             return None
-        with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
 
