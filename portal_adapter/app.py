@@ -24,10 +24,11 @@ from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
-from portal_adapter.declaration import Render, unavailable
 from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
 from portal_adapter.definitions.definition import DefinitionError
 from portal_adapter.files.blobs import Blobs
+from portal_adapter.form import coverage
+from portal_adapter.form.process import Printer
 from portal_adapter.language import LANGUAGES
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
@@ -68,12 +69,13 @@ class Services:
     terms: Mapping[str, tuple[str, ...]]  # language -> paragraphs, read together with their version
     numbers: Numbers
     catalogue: Catalogue
-    render: Render
+    printer: Printer  # declarations as PDF
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
         self.lookers.shutdown()
         self.threads.shutdown()
+        self.printer.close()
         self.engine.dispose()
 
 
@@ -88,7 +90,7 @@ class Read:
 
 
 def read_files(settings: Settings) -> Read:
-    """Raises `SettingsError` with every file that cannot be used."""
+    """Raises `SettingsError` with every file that cannot be used, fonts among them."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -108,6 +110,7 @@ def read_files(settings: Settings) -> Read:
     nothing: tuple[str, ...] = ()
     terms = {code: read(getattr(settings.terms, code), _paragraphs, nothing) for code in LANGUAGES}
     catalogue, definitions = Catalogue({}, {}, {}), settings.portal.definitions or DIRECTORY
+    mistakes += coverage.missing()
     try:
         catalogue = Catalogue.read(definitions / "procedures", beside=definitions)
     except DefinitionError as error:
@@ -155,7 +158,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         files.terms,
         Numbers(settings.daemon.profile),
         files.catalogue,
-        unavailable,  # portal_adapter.form's renderer stands here
+        Printer(),
     )
 
 

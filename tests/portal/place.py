@@ -7,7 +7,6 @@ A portal in this process, asked as a browser would ask it: cookies, forms with t
 """
 
 import base64
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +26,8 @@ from starlette.testclient import TestClient
 from portal_adapter import app as portal
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
-from portal_adapter.definitions.definition import Definition
+from portal_adapter.form.paper import Paper
+from portal_adapter.form.process import Printer
 from portal_adapter.settings import load
 from portal_adapter.store.database import open_database
 
@@ -206,10 +206,11 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html))
 
 
-def pdf_of(definition: Definition, answers: Mapping[str, str], language: str, reference: str, /) -> bytes:
-    """What stands in for the form: it says the same of the same."""
-    said = json.dumps([definition.name, definition.version, dict(answers), language, reference], sort_keys=True)
-    return b"%PDF-1.7\n%" + said.encode() + b"\n%%EOF\n"
+class Quick(Printer):
+    """Stands in for the process that draws, which test_form_process.py and the demo's tests ask: it says the same of the same."""
+
+    def draw(self, paper: Paper) -> bytes:
+        return b"%PDF-1.7\n%" + paper.encoded().hex().encode() + b"\n%%EOF\n"
 
 
 @cache
@@ -275,7 +276,7 @@ en = "terms-en.txt"
         # What the daemon would say; of other numbers, that they are the last product's.
         self.numbers: dict[str, bytes] = {}
         made = portal.services(load(self.config), clock=clock or SetClock())
-        self.services = replace(made, numbers=Known(self), render=pdf_of)
+        self.services = replace(made, numbers=Known(self), printer=Quick())
         self.app = portal.app(self.services)
         self.cards = portal.cards_app(self.services)
 

@@ -16,6 +16,8 @@ from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
 from portal_adapter.definitions.definition import Definition, DefinitionError
 from portal_adapter.domain import kept
 from portal_adapter.domain.ids import new_id
+from portal_adapter.form.paper import Paper
+from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor
@@ -500,10 +502,11 @@ def test_without_its_renderer_nothing_is_confirmed(place: Place, ada: Visitor) -
     at = creates(ada, private(ada))
     fills(ada, at)
 
-    def away(*_: object) -> bytes:
-        raise Refusal("signer-unavailable", "The form cannot be made just now. Please try again in a moment.")
+    class Away(Printer):
+        def draw(self, paper: Paper) -> bytes:
+            raise Refusal("signer-unavailable", "The form cannot be made just now. Please try again in a moment.")
 
-    other = where(ada, render=away)
+    other = where(ada, printer=Away())
     before = row(place, at)
     assert confirms(other, at).status_code == 503
     assert other.json(f"{at}/check", {"version": "1"}).json()["code"] == "stale"

@@ -18,6 +18,7 @@ from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
 from portal_adapter.domain.procedure import CHECK, FILTERS, PROCEDURE, STATUSES, Row
 from portal_adapter.domain.space import may_fill
+from portal_adapter.form.declaration import Head
 from portal_adapter.language import Language, msgid
 from portal_adapter.refusal import Refusal, not_found, stale
 from portal_adapter.store.database import reading
@@ -215,6 +216,7 @@ class Rendered:
 def render(ahead: Ahead) -> Rendered | None:
     """None where it cannot be confirmed: the view, which may be a repeated one, says why."""
     assert ahead.space is not None
+    assert ahead.session is not None
     with reading(ahead.services.engine) as connection:
         row = procedure.of(connection, ahead.space["id"], ahead.parts["reference"])
     definition = ahead.services.catalogue.version(row["definition"], row["definition_version"])
@@ -223,7 +225,11 @@ def render(ahead: Ahead) -> Rendered | None:
     except Refusal:
         return None
     answers = kept(definition, row["answers"])
-    return Rendered(row["version"], ahead.services.render(definition, answers, ahead.language.code, row["reference"]))
+    head = Head(
+        portal=ahead.services.settings.portal.name, reference=row["reference"], space=ahead.space["title"],
+        person=ahead.session.actor.name, moment=ahead.now,
+    )  # fmt: skip
+    return Rendered(row["version"], ahead.services.printer.render(definition, answers, ahead.language, head))
 
 
 def confirm(ask: Ask) -> Answer:

@@ -22,6 +22,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, utils
 from pyhanko.pdf_utils.reader import PdfFileReader
 
+from portal_adapter.definitions.catalogue import SHIPPED
+from portal_adapter.definitions.definition import load
+from portal_adapter.form.declaration import Head, declaration
+from portal_adapter.form.drawing import draw
+from portal_adapter.language import Language
 from signer.client import Client
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -231,6 +236,30 @@ async def test_corpus(client: Client, verifiers: Verifiers, number: int) -> None
     assert ours.time == answer.result.signing_time
     for earlier in report.signatures[:-1]:
         assert (earlier.valid, earlier.covers, earlier.changes_after) == (True, COVERS.REVISION, CHANGES.PERMITTED)
+
+
+async def test_a_declaration(client: Client, verifiers: Verifiers) -> None:
+    """
+    SIG-08: the document that the portal draws is signed, and signed again: it begins with the confirmed bytes, pdfsig, pyHanko and
+    the report find both signatures good, and qpdf no fault.
+    """
+    head = Head("Millbrook Online", "MB-1", "Kiln and Clay", "Ada Lovelace", 1_795_766_400)
+    definition = load(SHIPPED / "transfer-of-lease-1.toml")
+    given = {"premises": "2 Mill Lane 中文 السلام", "landlord": "The Mill", "on": "2026-12-31", "deposit": "yes"}
+    confirmed = draw(declaration(definition, given, Language("fr", "Europe/Luxembourg"), head))
+    once = await sign_one(client, confirmed, **default_order("P-256"))
+    twice = await sign_one(client, once, **default_order("RSA-2048"))
+    assert once.startswith(confirmed)
+    assert twice.startswith(once)
+    assert verifiers.pdf_good(once)
+    assert verifiers.pdf_good(twice, signatures=2)
+    assert await verifiers.pyhanko_pdf(twice, 0)
+    assert await verifiers.pyhanko_pdf(twice, 1)
+    report = await examine(client, twice)
+    assert [one.revision_sha256 for one in report.signatures] == [sha256(confirmed), sha256(once)]
+    assert all(one.valid and one.trusted for one in report.signatures)
+    done = subprocess.run(["qpdf", "--check", verifiers.file(twice)], stdout=subprocess.PIPE, check=True)
+    assert b"No syntax or stream encoding errors found" in done.stdout
 
 
 async def test_signed_twice(client: Client, verifiers: Verifiers) -> None:
