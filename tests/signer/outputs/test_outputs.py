@@ -258,7 +258,9 @@ async def test_a_declaration(client: Client, verifiers: Verifiers) -> None:
     report = await examine(client, twice)
     assert [one.revision_sha256 for one in report.signatures] == [sha256(confirmed), sha256(once)]
     assert all(one.valid and one.trusted for one in report.signatures)
-    done = subprocess.run(["qpdf", "--check", verifiers.file(twice)], stdout=subprocess.PIPE, check=True)
+    done = await asyncio.to_thread(
+        subprocess.run, ["qpdf", "--check", verifiers.file(twice)], stdout=subprocess.PIPE, check=True
+    )
     assert b"No syntax or stream encoding errors found" in done.stdout
 
 
