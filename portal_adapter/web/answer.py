@@ -29,12 +29,16 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file's bytes, as an attachment or to be looked at."""
+    """
+    A file's bytes, as an attachment or to be looked at. `audited`: an event of the audit and what it is about; they are
+    written down before the file is given out (UI-08).
+    """
 
     path: Path
     media_type: str
     name: str
     inline: bool = False
+    audited: tuple[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ from portal_adapter.web.route import Route
 from portal_adapter.web.views import (
     account,
     catalogue,
+    desk,
     files,
     home,
     information,
     invitations,
     login,
+    messages,
     procedures,
+    sending,
     spaces,
     team,
     topics,
@@ -29,6 +32,9 @@ _PARTS = (
     files,
     catalogue,
     procedures,
+    sending,
+    messages,
+    desk,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}
