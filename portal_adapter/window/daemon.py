@@ -63,7 +63,8 @@ class Document:
 class Batch:
     """
     What a person is to sign, and with what: `gate` and `presence` as a credential has them, `trouble` the reason why its
-    token cannot sign now. `ends` in seconds since the epoch.
+    token cannot sign now, `short_digest` the 8 characters by which a message with a code names it. `ends` in seconds since
+    the epoch.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Batch:
     is_pdf: bool
     is_seen: bool
     documents: tuple[Document, ...]
+    short_digest: str
     shown: str  # SHA-256 over the batch and all that is signed with it
     ends: int
     gate: str
@@ -188,6 +190,7 @@ def _batch(found: Any, credential: Any) -> Batch:
         is_pdf=found.output == pb.PADES_B_B,
         is_seen=not found.as_claimed,
         documents=documents,
+        short_digest=found.short_digest,
         shown=shown.hexdigest(),
         ends=_seconds(found.expires),
         gate=credential.gate,

@@ -51,7 +51,7 @@ from tests.signer.access.calls import Caller, card_rig
 from tests.signer.people.persons import Inbox
 
 GATES = {"totp": Gate.CODE_TOTP, "hotp": Gate.CODE_HOTP, "sent": Gate.CODE_SENT}
-PAD_PIN = "735511"
+CARD_PIN, PAD_PIN = "40271836", "735511"
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
 
 
@@ -101,7 +101,7 @@ class Real:
     def __init__(self, *, portal: str = "", window: str = "", front: str = "", tokens: bool = False) -> None:
         self.inbox = Inbox()
         self.rig = card_rig("P-256")
-        self.own_card, self.pcscd = Card(), Pcscd("desk") if tokens else None
+        self.own_card, self.pcscd = Card(CARD_PIN), Pcscd("desk") if tokens else None
         self.directory = self.rig.directory / "web"
         self.directory.mkdir()
         self.people = {

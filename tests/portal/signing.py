@@ -7,7 +7,6 @@ import hashlib
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -114,7 +113,12 @@ class Signer:
 
     def approves(self) -> str:
         """The page of step 3."""
-        done = self.post("/sign/approve", self.follows(), {"approved": "yes"})
+        self.follows()
+        return self.approves_again()
+
+    def approves_again(self) -> str:
+        """The same, where the link was followed before."""
+        done = self.post("/sign/approve", self.get("/sign/approve").text, {"approved": "yes"})
         assert done.status_code == 303, done.text
         page = self.get(done.headers["location"])
         assert page.status_code == 200, page.text

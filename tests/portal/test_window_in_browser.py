@@ -1,7 +1,7 @@
 """The window in a real browser, with the daemon behind it: for everybody, by keyboard, without scripts, under the CSP."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.portal.real import Real
 from tests.portal.sights import AXE
+from tests.portal.signing import opens, state
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
 
 
@@ -51,9 +52,49 @@ def test_a_login_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> No
     page.context.close()
 
 
-@pytest.mark.parametrize("language", ["en", "fr"])
-def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: str) -> None:
-    """UI-01: axe-core finds nothing on any page of the window, with mistakes too, wide and narrow; at 320 px nothing is cut off."""
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_a_signing_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> None:
+    """
+    UI-01, SIG-02: read, approve, type the codes and go back by the keyboard alone, with and without scripts. The document is
+    shown under the policy, wide beside the steps and narrow above them; nothing is refused or said on the console.
+    """
+    ada, page = real.people["ada"], opened(chromium, java_script_enabled=scripts)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    batch = opens(real, "ada")
+    with page.expect_response("**/sign/document/0") as document:
+        page.goto(batch.address)
+    assert document.value.status == 200
+    paper, side = page.locator(".paper"), page.locator(".side")
+    for width, is_beside in ((1280, True), (639, False)):
+        page.set_viewport_size({"width": width, "height": 900})
+        left, right = paper.bounding_box(), side.bounding_box()
+        assert left is not None and right is not None
+        assert (right["x"] >= left["x"] + left["width"]) is is_beside
+        assert (right["y"] >= left["y"] + left["height"]) is not is_beside
+    page.focus("#field-approved")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.window_origin}/sign/codes*")
+    page.focus("#field-secret_code")
+    page.keyboard.type(ada.secret_code)
+    page.keyboard.press("Tab")
+    page.keyboard.type(ada.otp())
+    assert said == []
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.portal_origin}/signings/returned?batch={batch.id}&outcome=signed&*")
+    assert state(real, batch.id) == "SIGNED"
+    page.context.close()
+
+
+Look = Callable[[str], None]
+
+
+@pytest.fixture(params=["en", "fr"])
+def looked_at(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[tuple[Page, str, Look]]:
+    """A page, its language, and what looks at it: axe-core finds nothing, wide and narrow; at 320 px nothing is cut off."""
+    language = request.param
     page = opened(chromium, language=language, bypass_csp=True)
     found: list[object] = []
 
@@ -68,6 +109,14 @@ def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: st
         wide = page.evaluate("document.documentElement.scrollWidth")
         found.extend([(what, wide)] if wide > 320 else [])
 
+    yield page, language, look
+    assert found == []
+    page.context.close()
+
+
+def test_the_window_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
+    """UI-01: each page of login and enrolment, with mistakes too, in both languages."""
+    page, language, look = looked_at
     to_window(page, real, "nobody-login")
     look("codes")
     page.fill("#field-secret_code", "wrong horse 8")
@@ -85,8 +134,35 @@ def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: st
     page.goto(f"{real.window_origin}/enrol?language={language}")
     page.click("main button")
     look("no enrolment code")
-    assert found == []
-    page.context.close()
+
+
+def test_signing_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
+    """UI-01, SIG-02: each page of a signing, with mistakes too, in both languages."""
+    page, language, look = looked_at
+    batch = opens(real, "dan", language=language)
+    page.goto(batch.address)
+    look("read and approve")
+    page.click(".side button")
+    expect(page.locator("#summary")).to_be_focused()
+    look("not approved")
+    page.check("#field-approved")
+    page.click(".side button")
+    page.wait_for_url("**/sign/codes*")
+    look("sign")
+    page.fill("#field-otp", "000000")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_be_focused()
+    look("sign, with mistakes")
+    page.click("button[form=leave]")
+    page.goto(f"{real.window_origin}/sign/codes?language={language}")
+    look("cancelled")
+    page.goto(f"{real.window_origin}/sign?link=none&language={language}")
+    look("gone")
+    page.goto(opens(real, "pia", language=language).address)
+    page.check("#field-approved")
+    page.click(".side button")
+    page.wait_for_url("**/sign/codes*")
+    look("a PIN that is typed at the reader")
 
 
 def test_the_picture_is_shown_under_the_policy(real: Real, chromium: Browser) -> None:
