@@ -83,7 +83,7 @@ async def begin(visit: Visit) -> Response:
     try:
         batch, ends = await visit.services.daemon.follow(link)
     except ServiceError as error:
-        return _gone(visit) if error.reason == "BATCH_UNKNOWN" else _away(visit, None, error)
+        return _away(visit, None, error)
     log.info("batch %s is shown to a browser at %s", batch, visit.address)
     return _keep(visit, Attempt(batch, link_of(link), ends), visit.redirect("/sign/approve"))
 
@@ -157,7 +157,7 @@ async def _sign(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     if is_over or problem.reason == "AUTHZ_DIGEST":
         return _failed(visit, attempt, is_over=is_over)
     if problem.reason == "BATCH_UNKNOWN":
-        return _gone(visit)
+        return _gone(visit, attempt)
     told = (reasons.of_token if batch.gate == "token-pin" else reasons.refusal)(problem)
     return _codes(visit, batch, told, is_final=reasons.is_final(problem))
 
@@ -323,21 +323,21 @@ def _failed(visit: Visit, attempt: Attempt, *, is_over: bool) -> Response:
     return visit.page("sign_over.html", data, Refusal("stale").status)
 
 
-def _gone(visit: Visit) -> Response:
+def _gone(visit: Visit, attempt: Attempt | None = None) -> Response:
     data = {
         "heading": msgid("This signing is not here any more"),
         "text": msgid(
             "Its link was used already, perhaps in another window, or its time is over. On {portal_name} you see how it stands, and can begin again."
         ),
-        "back": f"{visit.services.settings.portal.origin}/",
+        "back": _back(visit, attempt, "over") if attempt else f"{visit.services.settings.portal.origin}/",
     }
     return visit.page("sign_over.html", data, Refusal("gone").status)
 
 
 def _away(visit: Visit, attempt: Attempt | None, error: ServiceError) -> Response:
-    """The daemon does not answer: the same page again, or back."""
+    """The daemon does not know it any more, or does not answer: the same page again, or back."""
     if error.reason == "BATCH_UNKNOWN":
-        return _gone(visit)
+        return _gone(visit, attempt)
     log.warning("the daemon does not show a batch: %s", error.reason or error.code)
     again = "" if attempt is not None else visit.query.get("link", "")[:LINK_CHARACTERS_MAX]
     return visit.refused("sign_away.html", {"link": again, "is_ours": attempt is not None}, reasons.refusal(error))
@@ -348,7 +348,10 @@ def _to_portal(visit: Visit, attempt: Attempt, outcome: str) -> Response:
 
 
 def _back(visit: Visit, attempt: Attempt, outcome: str) -> str:
-    """Where the portal's page with one button is; what it is told, it asks the daemon about."""
+    """
+    The portal's page with one button. `outcome`: 'signed', 'failed' (a token made no good signature, or the copy was changed),
+    'cancelled', 'over' (its time). It comes by a browser: the portal asks the daemon what is true.
+    """
     approved = datetime.fromtimestamp(attempt.approved, UTC).isoformat() if attempt.approved else ""
     query = urlencode({"batch": attempt.batch, "outcome": outcome, "approved": approved})
     return f"{visit.services.settings.portal.origin}/signings/returned?{query}"

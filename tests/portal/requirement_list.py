@@ -25,12 +25,13 @@ LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
 
 # Of the attachments' rules those that hold for every file; the others come with their part.
-_ID = re.compile(r"(?:(?:TOK|ESP|MAIL|UI)-\d\d|ATT-09|ATT-10)\b")
-_RANGE = re.compile(r"((?:TOK|ESP|MAIL|UI)-)(\d\d) to \1(\d\d)")
+_ID = re.compile(r"(?:(?:TOK|ESP|SIG|MAIL|UI)-\d\d|ATT-09|ATT-10)\b")
+_RANGE = re.compile(r"((?:TOK|ESP|SIG|MAIL|UI)-)(\d\d) to \1(\d\d)")
 _SECTIONS = {
     "0.1": "Refusals",
     "TOK": "Products, accounts, login",
     "ESP": "Spaces and teams",
+    "SIG": "Signing",
     "ATT": "Files",
     "MAIL": "Mail",
     "UI": "Pages",

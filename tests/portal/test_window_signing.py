@@ -103,6 +103,8 @@ def test_a_link_leads_one_browser_to_its_batch_once(real: Real) -> None:
     page that says what to do. The browser that was first goes on, also by the link again.
     """
     signer = Signer.at(real, "ada")
+    with portal(real) as client:
+        assert signer.opened.id in [one.request_id for one in client.batches()]
     cookie = signer.browser.get(signer.opened.address).headers.get_list("set-cookie")[-1]
     assert cookie.startswith(f"{COOKIE}=")
     for flag in ("HttpOnly", "Secure", "Path=/", "SameSite=lax"):
@@ -147,7 +149,7 @@ def test_the_steps_are_taken_in_their_order(real: Real) -> None:
     early = signer.types(page, **typed)
     assert early.status_code == 409
     assert "Read and approve the document first." in early.text
-    assert fields(early.text) == {"approved": "yes"}
+    assert fields(early.text) == {"approved": "yes"} and 'action="/sign/approve"' in early.text
     assert signed(real.rig) == before
     assert returned(signer.types(signer.approves_again(), **typed))["outcome"] == "signed"
 
@@ -360,6 +362,7 @@ def test_a_batch_that_the_portal_has_cancelled_or_whose_time_is_over(real: Real)
     assert (first.status_code, heading(first)) == (409, "This signing was cancelled")
     assert "outcome=cancelled" in first.text
     assert (second.status_code, heading(second)) == (410, "This signing is not here any more")
+    assert f"batch={over.opened.id}&amp;outcome=over" in second.text
     signer = Signer.at(real, "ada")
     assert returned(signer.types(signer.approves(), **typed))["outcome"] == "signed"
 
