@@ -92,5 +92,10 @@ def refusal(error: ServiceError) -> Refusal:
         return Refusal(
             "rate-limited", said, reason=error.reason.lower(), retry_after_s=math.ceil(error.retry_s or 1.0)
         )  # fmt: skip
+    return trouble(error)
+
+
+def trouble(error: ServiceError) -> Refusal:
+    """The service's own, whatever it calls it."""
     message = "The signing service cannot be reached just now. Nothing was lost: please try again."
     return Refusal("signer-unavailable", message, reason=error.reason, retry_after_s=math.ceil(error.retry_s or 5.0))

@@ -224,7 +224,7 @@ async def document(visit: Visit) -> Response:
 
 
 @_open
-async def _document(visit: Visit, _: Attempt, batch: Batch) -> Response:
+async def _document(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     """A PDF is shown, anything else is saved."""
     index = int(visit.request.path_params["index"])
     if index >= len(batch.documents) or not batch.is_seen:
@@ -233,7 +233,9 @@ async def _document(visit: Visit, _: Attempt, batch: Batch) -> Response:
     try:
         first = await anext(pieces, b"")
     except ServiceError as error:
-        return visit.refused("refused.html", {}, reasons.refusal(error))
+        if error.reason == "AUTHZ_DIGEST":
+            return _failed(visit, attempt, is_over=False)
+        return _away(visit, attempt, error)
     kind, how = ("application/pdf", "inline") if batch.is_pdf else ("application/octet-stream", "attachment")
     one = batch.documents[index]
     headers = {
@@ -340,7 +342,7 @@ def _away(visit: Visit, attempt: Attempt | None, error: ServiceError) -> Respons
         return _gone(visit, attempt)
     log.warning("the daemon does not show a batch: %s", error.reason or error.code)
     again = "" if attempt is not None else visit.query.get("link", "")[:LINK_CHARACTERS_MAX]
-    return visit.refused("sign_away.html", {"link": again, "is_ours": attempt is not None}, reasons.refusal(error))
+    return visit.refused("sign_away.html", {"link": again, "is_ours": attempt is not None}, reasons.trouble(error))
 
 
 def _to_portal(visit: Visit, attempt: Attempt, outcome: str) -> Response:

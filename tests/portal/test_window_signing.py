@@ -12,6 +12,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import update
 
+from portal_adapter.window.attempt import COOKIE, Attempt, opened, sealed
 from signer.store import batches, open_store
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
@@ -24,7 +25,6 @@ from tests.signer.access.calls import Caller, signed
 from tests.signer.people import canaries
 
 WRONG, WRONG_PIN = "wrong horse 8", "93051742"
-COOKIE = "__Host-signing"
 TYPED: dict[str, bytes] = {"the wrong secret code": WRONG.encode(), "the wrong PIN": WRONG_PIN.encode()}
 
 
@@ -106,7 +106,7 @@ def test_a_link_leads_one_browser_to_its_batch_once(real: Real) -> None:
     with portal(real) as client:
         assert signer.opened.id in [one.request_id for one in client.batches()]
     cookie = signer.browser.get(signer.opened.address).headers.get_list("set-cookie")[-1]
-    assert cookie.startswith(f"{COOKIE}=")
+    assert cookie.startswith("__Host-signing=")
     for flag in ("HttpOnly", "Secure", "Path=/", "SameSite=lax"):
         assert flag in cookie
     assert 800 < int(re.findall(r"Max-Age=(\d+)", cookie)[0]) <= 900
@@ -125,6 +125,16 @@ def test_a_link_leads_one_browser_to_its_batch_once(real: Real) -> None:
         signer.browser.http.cookies.set(COOKIE, given)
         assert signer.get("/sign/approve").status_code == code
     assert signer.browser.get(signer.opened.address).headers["location"] == "/sign/approve?language=en"
+
+
+def test_what_a_browser_brings_back_is_over_with_its_batch() -> None:
+    """SIG-13: the cookie says nothing any more once the batch's time is over, nor under another key or beside another browser."""
+    key, attempt = b"k" * 32, Attempt("a batch", "a link", ends=1000, approved=900, shown="a hash")
+    cookie = sealed(key, "browser", attempt)
+    assert opened(key, "browser", cookie, 999.5) == attempt
+    assert opened(key, "browser", cookie, 1000.0) is None
+    assert opened(b"l" * 32, "browser", cookie, 999.5) is None
+    assert opened(key, "another", cookie, 999.5) is None
 
 
 def test_the_box_has_to_be_ticked(real: Real) -> None:
@@ -377,6 +387,8 @@ def test_a_copy_that_was_changed_after_the_approval(real: Real) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+    seen = signer.get("/sign/document/0")
+    assert (seen.status_code, heading(seen)) == (409, "This could not be signed")
     answer = signer.types(page, secret_code=ada.secret_code, otp=ada.otp())
     assert (answer.status_code, heading(answer)) == (409, "This could not be signed")
     assert "outcome=failed" in answer.text
