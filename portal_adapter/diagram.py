@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portal_adapter import rescan
-from portal_adapter.domain import invitation, space
+from portal_adapter.domain import invitation, procedure, space
 from portal_adapter.fsm import Machine
 
 DESIGN = Path(__file__).with_name("DESIGN.md")
@@ -17,6 +17,7 @@ MACHINES: Mapping[str, Machine] = {
     "space": space.SPACE,
     "certification": space.CERTIFICATION,
     "scan": rescan.SCAN,
+    "procedure": procedure.PROCEDURE,
 }
 
 

@@ -43,11 +43,15 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class Unmet:
-    """A guard that is false. `message` is a msgid; `href` leads to where it is mended, empty for nowhere."""
+    """
+    A guard that is false. `message` is a msgid, `values` what stands in it; `href` leads to where it is mended, empty for
+    nowhere.
+    """
 
     code: str
     message: str
     href: str = ""
+    values: Mapping[str, Any] | None = None
 
 
 class Refusal(Exception):
@@ -91,6 +95,14 @@ def stale(version: int) -> Refusal:
 def guard(code: str, message: str, href: str = "") -> Refusal:
     """One guard that is false."""
     return Refusal("guard-failed", message, reason=code, unmet=[Unmet(code, message, href)])
+
+
+def unmet(found: Sequence[Unmet]) -> None:
+    """Raise `guard-failed` with all of them, unless there are none."""
+    if found:
+        first = found[0]
+        message = first.message if len(found) == 1 and not first.values else "Something is still missing."
+        raise Refusal("guard-failed", message, reason=first.code, unmet=found)
 
 
 def invalid(field: str, code: str, message: str, *, limit: int | None = None, **values: Any) -> Refusal:

@@ -215,6 +215,7 @@ class Portal(Section):
     state: File
     key_file: File  # 32 random bytes, mode 0400: form tokens are made with it
     database: str | None = None  # postgresql://...
+    definitions: File | None = None  # of procedures, instead of the examples that come with the program
     time_zone: str = "Europe/Luxembourg"
     language: Literal["fr", "en"] = "en"  # for whoever has said nothing
     help_email: Annotated[str, AfterValidator(lambda value: value and _check_email(value))] = ""

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from portal_adapter.auth import session as sessions
 from portal_adapter.clock import Clock
-from portal_adapter.domain import archive, invitation, login
+from portal_adapter.domain import invitation, kept, login
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.mail import outbox
 from portal_adapter.recurring import Recurring
@@ -40,6 +40,6 @@ class Upkeep(Recurring):
             login.forget_old(connection, now)
             outbox.forget(connection, now)
         with reading(self._engine) as connection:
-            if swept := archive.sweep(connection, self._blobs, self._clock.now()):
+            if swept := kept.sweep(connection, self._blobs, self._clock.now()):
                 log.info("removed %d files that nothing names", swept)
         return False

@@ -1,27 +1,52 @@
 """
 All definitions: what can be created, found by theme and by words (PROC-02 to PROC-05), and every version that is still in
 use. A procedure keeps the version it was created with.
+
+    procedures/*.toml       the definitions
+    administrations.toml    who gets them: names, and how they are reached
+    themes.toml             what the tabs of the catalogue are called, in their order
 """
 
+import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from portal_adapter.definitions.definition import Definition, DefinitionError, load
+from pydantic import TypeAdapter, ValidationError
 
-SHIPPED = Path(__file__).parent / "procedures"
+from portal_adapter.definitions.definition import Both, Definition, DefinitionError, Part, Slug, load, mistakes_of
+
+DIRECTORY = Path(__file__).parent
+SHIPPED = DIRECTORY / "procedures"
+WORDS_CHARACTERS_MAX = 100  # of a search
+T = TypeVar("T")
+
+
+class Administration(Part):
+    """`reach` says how people reach it."""
+
+    name: Both
+    reach: Both
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     versions: Mapping[tuple[str, int], Definition]
+    administrations: Mapping[str, Administration]
+    names: Mapping[str, Both]  # of themes
 
     @classmethod
-    def read(cls, *directories: Path) -> "Catalogue":
-        """Of `*.toml` in the directories; raises `DefinitionError` with every mistake of every file."""
+    def read(cls, *directories: Path, beside: Path = DIRECTORY) -> "Catalogue":
+        """
+        Definitions of `*.toml` in the directories, with the administrations and themes that stand in `beside`. Raises
+        `DefinitionError` with every mistake of every file.
+        """
+        mistakes: list[str] = []
+        administrations = _table(beside / "administrations.toml", Administration, mistakes)
+        names = _table(beside / "themes.toml", Both, mistakes)
         versions: dict[tuple[str, int], Definition] = {}
-        mistakes = []
         for path in sorted(path for directory in directories for path in directory.glob("*.toml")):
             try:
                 found = load(path)
@@ -30,10 +55,13 @@ class Catalogue:
                 continue
             if (found.name, found.version) in versions:
                 mistakes.append(f"{path}: version {found.version} of {found.name} is there twice")
+            if found.administration not in administrations:
+                mistakes.append(f"{path}: administrations.toml does not have {found.administration}")
+            mistakes += [f"{path}: themes.toml does not have {one}" for one in found.themes if one not in names]
             versions[found.name, found.version] = found
         if mistakes:
             raise DefinitionError("\n".join(mistakes))
-        return cls(versions)
+        return cls(versions, administrations, names)
 
     def current(self, name: str) -> Definition | None:
         """The newest version, unless it is withdrawn; None for what cannot be created."""
@@ -62,7 +90,19 @@ class Catalogue:
         return sorted(found, key=lambda one: folded(one.title.in_(language)))
 
     def themes(self, kind: str) -> list[str]:
-        return sorted({theme for one in self.creatable() if one.suits(kind) for theme in one.themes})
+        """Those of what a space of this kind may create, in the order of themes.toml."""
+        used = {theme for one in self.creatable() if one.suits(kind) for theme in one.themes}
+        return [theme for theme in self.names if theme in used]
+
+
+def _table(path: Path, kind: type[T], mistakes: list[str]) -> Mapping[str, T]:
+    try:
+        return TypeAdapter(dict[Slug, kind]).validate_python(tomllib.loads(path.read_text()))  # type: ignore[valid-type]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        mistakes.append(f"{path}: {error}")
+    except ValidationError as error:
+        mistakes += mistakes_of(path, error)
+    return {}
 
 
 def _texts(definition: Definition, language: str) -> Iterable[str]:

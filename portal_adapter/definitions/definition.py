@@ -15,11 +15,22 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from portal_adapter.form.coverage import undrawable
+
+
+def _drawable(text: str) -> str:
+    if missing := undrawable(text):
+        raise ValueError(f"the document cannot show {' '.join(f'U+{ord(c):04X}' for c in missing)}")
+    return text
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(_drawable)]
+# What the form of a step has beside its answers: no field is called so.
+RESERVED = frozenset({"csrf", "form", "version", "go", "confirmed"})
 TEXT_MOST = 4000  # characters of an answer, whatever a definition says: the form must fit its page
 
 
@@ -83,6 +94,8 @@ class Question(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.id in RESERVED:
+            raise ValueError(f"no field is called {self.id}: the form itself has that name")
         if (self.type == "choice") is not bool(self.choices):
             raise ValueError("choices belong to the type choice, and it needs them")
         if self.type in {"text", "lines"}:
@@ -179,8 +192,12 @@ def load(path: Path) -> Definition:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DefinitionError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors()
-        ]
-        raise DefinitionError("\n".join(lines)) from None
+        raise DefinitionError("\n".join(mistakes_of(path, error))) from None
+
+
+def mistakes_of(path: Path, error: ValidationError) -> list[str]:
+    """A line for each."""
+    return [
+        f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    ]

@@ -10,12 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from portal_adapter.domain import audit
+from portal_adapter.domain import audit, kept
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import is_id, new_id
 from portal_adapter.files import names, sniff
-from portal_adapter.files.blobs import Blobs
 from portal_adapter.files.examined import CLEAN, ERROR, INFECTED, Examined
 from portal_adapter.refusal import Refusal, guard, not_found
 from portal_adapter.settings import Limits
@@ -58,13 +57,13 @@ def add(
     space: Mapping[str, Any],
     form: Mapping[str, str],
     file_name: str,
-    kept: str,
+    blob: str,
     size: int,
     sha256: str,
     examined: Examined,
     limits: Limits,
 ) -> str:
-    """Answers the document's id. `kept` names its bytes in the blobs; `size` is in bytes."""
+    """Answers the document's id. `blob` names its bytes in the blobs; `size` is in bytes."""
     kind, name = check_form(form, file_name, limits)
     connection.execute(select(spaces.c.id).where(spaces.c.id == space["id"]).with_for_update())
     if count(connection, space["id"]) >= limits.archive_documents:
@@ -74,7 +73,7 @@ def add(
     connection.execute(
         insert(documents).values(
             id=document, space=space["id"], name=name, type=kind, media_type=examined.media_type, size=size,
-            sha256=sha256, file=kept, scan=examined.scan, scan_note=examined.scan_note, scan_tries=int(failed),
+            sha256=sha256, file=blob, scan=examined.scan, scan_note=examined.scan_note, scan_tries=int(failed),
             scan_next=actor.now + FIRST_RETRY_S if failed else 0, added=actor.now, added_by=actor.account,
         )
     )  # fmt: skip
@@ -123,8 +122,8 @@ def readable(connection: Connection, actor: Actor, space: str, document: str) ->
 
 def remove(
     connection: Connection, actor: Actor, space: Mapping[str, Any], document: str, form: Mapping[str, str]
-) -> str:
-    """Answers the name of its bytes, which go once this is committed. Raises `confirmation-required`, `not-found`."""
+) -> list[str]:
+    """Answers the names of bytes that go once this is committed. Raises `confirmation-required`, `not-found`."""
     found = of(connection, space["id"], document)
     if form.get("confirmed") != "yes":
         raise Refusal("confirmation-required", "Say that this document is to be deleted: it cannot be brought back.")
@@ -134,9 +133,4 @@ def remove(
         connection, actor.now, "document-removed", account=actor.account, space=space["id"], address=actor.address,
         document=document, sha256=found["sha256"],
     )  # fmt: skip
-    return str(found["file"])
-
-
-def sweep(connection: Connection, blobs: Blobs, now: int) -> int:
-    """Remove the bytes that no row names; answers of how many files."""
-    return blobs.sweep(set(connection.execute(select(documents.c.file)).scalars()), now)
+    return kept.unnamed(connection, [found["file"]])

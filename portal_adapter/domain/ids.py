@@ -39,6 +39,13 @@ def new_identifier() -> str:
     return digits + _CHECKS[number % 37]
 
 
+def new_reference() -> str:
+    """A procedure's, as people see and type it: P-12345-67890."""
+    number = secrets.randbits(50)
+    digits = "".join(_ALPHABET[(number >> shift) & 31] for shift in range(45, -1, -5))
+    return f"P-{digits[:5]}-{digits[5:]}"
+
+
 def read_identifier(text: str) -> str | None:
     """As it is stored; None for what is no identifier, a wrong check character included."""
     text = text.strip().upper().replace("-", "").replace(" ", "")

@@ -60,6 +60,13 @@ def end(connection: Connection, now: int, rule: str) -> None:
     connection.execute(update(sharing_rules).where(sharing_rules.c.id == rule).values(ends=now))
 
 
+def in_force(connection: Connection, now: int) -> set[tuple[str, str, str]]:
+    """Source, target and item of each rule that applies now."""
+    rules = sharing_rules.c
+    applies = (rules.begins <= now) & ((rules.ends.is_(None)) | (rules.ends > now))
+    return {tuple(row) for row in connection.execute(select(rules.source, rules.target, rules.item).where(applies))}
+
+
 def _state(begins: int, ends: int | None, now: int) -> str:
     if ends is not None and now >= ends:
         return "over"

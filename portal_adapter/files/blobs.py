@@ -13,6 +13,7 @@ start.
 import os
 import re
 import stat
+import tempfile
 import uuid
 from collections.abc import Collection
 from pathlib import Path
@@ -32,6 +33,14 @@ class Blobs:
     def keep(self, incoming: Path) -> str:
         """Answers the name of a file of `incoming` from now on. Its bytes are on the disk, and its mode is 0600."""
         return _link(incoming, self._kept)
+
+    def write(self, data: bytes) -> str:
+        """The same, for bytes that were made here."""
+        with tempfile.NamedTemporaryFile(dir=self.incoming) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            return self.keep(Path(file.name))
 
     def set_aside(self, incoming: Path) -> str:
         """The same, in quarantine."""

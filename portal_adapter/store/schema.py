@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -116,7 +117,7 @@ spaces = Table(
     Column("company", String, nullable=False),
     Column("registration", String, nullable=False),
     Column("email", String, nullable=False),
-    # Its registration number in capitals, where a business may have one space only; else nothing.
+    # Its registration number as such are compared (domain/space.py), where a business may have one space only; else nothing.
     Column("sole", String, unique=True),
     Column("profiles", String, nullable=False),  # of a private space, separated by spaces
     Column("state", String, nullable=False),  # active, suspended
@@ -210,6 +211,193 @@ sharing_rules = Table(
     Column("ends", BigInteger),
     Column("operator", String, nullable=False),
 )
+
+# ---- procedures
+
+
+def _procedure(*, erased: bool = False, **more: object) -> Column[str]:
+    """`erased`: goes with a procedure that is deleted. What was sent is not, and the database refuses."""
+    key = ForeignKey("procedures.id", ondelete="CASCADE" if erased else None)
+    return Column("procedure", String(_ID), key, **more)  # type: ignore[arg-type]
+
+
+def _bytes() -> list[Column[str]]:
+    """A file: its name in the blobs (several rows may name one), and what it must be."""
+    return [Column("file", String(_ID), nullable=False), Column("sha256", String(64), nullable=False)]
+
+
+def _version() -> Column[int]:
+    return Column("version", Integer, nullable=False, server_default=text("1"))
+
+
+procedures = Table(
+    "procedures",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _space(nullable=False),
+    Column("reference", String, nullable=False, unique=True),
+    Column("definition", String, nullable=False),
+    Column("definition_version", Integer, nullable=False),
+    _account("author", nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),  # when the status last changed (TRK-01)
+    Column("status", String, nullable=False),  # in_preparation, ready, sent, accepted, to_be_corrected, closed
+    Column("entry", String, nullable=False),  # open, confirmed
+    Column("signature", String, nullable=False),  # none, first, valid, void
+    Column("step", String, nullable=False),  # of the form, where it was left
+    Column("answers", String, nullable=False),  # JSON: field -> text
+    Column("origins", String, nullable=False),  # JSON: field -> where its value comes from
+    # The PDF that was confirmed; both are empty while none is.
+    Column("form_file", String(_ID), nullable=False, server_default=""),
+    Column("form_sha256", String(64), nullable=False, server_default=""),
+    Column("transmissions", Integer, nullable=False, server_default=text("0")),  # how often it was sent
+    _account("sent_by"),
+    Column("second", String(_ID), ForeignKey("spaces.id")),  # that signs, too
+    Column("second_state", String, nullable=False, server_default=""),  # transferred, or nothing
+    _version(),
+)
+Index("ix_procedures_space_updated", procedures.c.space, procedures.c.updated)
+Index("ix_procedures_second", procedures.c.second)
+# Every change of a status (TRK-10).
+procedure_history = Table(
+    "procedure_history",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _procedure(erased=True, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("side", String, nullable=False),  # applicant, administration
+    _account(nullable=False),
+    Column("comment", String, nullable=False),
+)
+Index("ix_procedure_history_procedure", procedure_history.c.procedure)
+# Signed PDFs: the newest that is not void counts, the others stay as history.
+signatures = Table(
+    "signatures",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _procedure(erased=True, nullable=False),
+    Column("number", Integer, nullable=False),  # 1; 2 for the second of a double signature
+    _account(nullable=False),
+    Column("credential", String, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    *_bytes(),
+    Column("form_sha256", String(64), nullable=False),  # of the confirmed PDF
+    Column("approved", BigInteger, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("voided", BigInteger),
+)
+Index("ix_signatures_procedure", signatures.c.procedure)
+# Attempts to sign: at most one of a procedure is open.
+signings = Table(
+    "signings",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _procedure(erased=True, nullable=False),
+    Column("open", String(_ID), unique=True),  # the procedure, while the attempt is open
+    _account(nullable=False),
+    Column("session", String(64), nullable=False),
+    _space(nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String, nullable=False),  # select, approve, save, done, cancelled
+    Column("credential", String, nullable=False, server_default=""),
+    Column("fingerprint", String(64), nullable=False, server_default=""),
+    Column("batch", String, nullable=False, server_default=""),
+    Column("form_sha256", String(64), nullable=False, server_default=""),
+    Column("approved", BigInteger),
+    Column("created", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    _version(),
+)
+Index("ix_signings_procedure", signings.c.procedure)
+attachments = Table(
+    "attachments",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _procedure(erased=True, nullable=False),
+    Column("slot", String, nullable=False),  # the type of the required piece that it is; empty for an optional one
+    Column("type", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    *_bytes(),
+    Column("scan", String, nullable=False),  # these four as of documents
+    Column("scan_note", String, nullable=False),
+    Column("scan_tries", Integer, nullable=False),
+    Column("scan_next", BigInteger, nullable=False),
+    Column("added", BigInteger, nullable=False),
+    _account("added_by", nullable=False),
+    _version(),
+)
+Index("ix_attachments_procedure", attachments.c.procedure)
+# What was sent, as it was sent (SUB-07): nothing of it ever changes.
+transmissions = Table(
+    "transmissions",
+    METADATA,
+    _procedure(primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    _account(nullable=False),
+    *_bytes(),
+    Column("answers", String, nullable=False),  # JSON
+)
+transmission_pieces = Table(
+    "transmission_pieces",
+    METADATA,
+    Column("procedure", String(_ID), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("type", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    *_bytes(),
+    ForeignKeyConstraint(["procedure", "number"], ["transmissions.procedure", "transmissions.number"]),
+)
+# What an administration wants to have corrected in a transmission.
+corrections = Table(
+    "corrections",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _procedure(nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    _account(nullable=False),
+    Column("answered", BigInteger),
+)
+Index("ix_corrections_procedure", corrections.c.procedure)
+correction_items = Table(
+    "correction_items",
+    METADATA,
+    Column("correction", String(_ID), ForeignKey("corrections.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),  # field, attachment, general
+    Column("target", String, nullable=False),  # the field, or the attachment's id; empty for general
+    Column("comment", String, nullable=False),
+)
+messages = Table(
+    "messages",
+    METADATA,
+    Column("id", String(_ID), primary_key=True),
+    _procedure(nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("side", String, nullable=False),  # applicant, administration
+    _account(nullable=False),
+    Column("subject", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("read", BigInteger),  # by the other side
+    _account("read_by"),
+)
+Index("ix_messages_procedure", messages.c.procedure)
+# Who works for which administration.
+agents = Table(
+    "agents",
+    METADATA,
+    _account(primary_key=True),
+    Column("administration", String, nullable=False),
+)
+
+# ---- what goes on beside
 # A form that was posted, and where that led: the same form again leads there, too.
 posted = Table(
     "posted",

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from portal_adapter.refusal import Refusal
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -35,4 +37,14 @@ class Download:
     inline: bool = False
 
 
-Answer = Page | Redirect | Download
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """
+    What could be done is done and stays, and this is said all the same: the one refusal that does not take its
+    transaction back (PROC-11).
+    """
+
+    refusal: Refusal
+
+
+Answer = Page | Redirect | Download | Refused

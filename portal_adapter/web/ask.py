@@ -33,6 +33,29 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """
+    What a route's `before` is given: a request that may be made, without a connection. What it reads it reads in a
+    transaction of its own, which is over before it asks somebody else.
+    """
+
+    services: "Services"
+    now: int
+    language: Language
+    session: Session | None
+    visitor: str
+    parts: Mapping[str, str]
+    form: Mapping[str, str]
+    space: Mapping[str, Any] | None = None
+
+    @property
+    def actor(self) -> "Actor":
+        if self.session is None:
+            raise Refusal("unauthenticated")
+        return self.session.actor
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """`form` has a posted form's fields, `query` the URL's; `parts` those of the path. `language` is the reader's."""
 

@@ -37,12 +37,13 @@ from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
 from portal_adapter.files.examine import too_large
 from portal_adapter.language import LANGUAGES, Language, preferred
+from portal_adapter.network import network
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
 from portal_adapter.store.schema import posted
 from portal_adapter.web.aids import aids
-from portal_adapter.web.answer import Answer, Download, Page, Redirect
-from portal_adapter.web.ask import Ask, Uploaded
+from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
+from portal_adapter.web.ask import Ahead, Ask, Uploaded
 from portal_adapter.web.notices import NOTICES
 from portal_adapter.web.route import Level, Look, Route
 
@@ -89,11 +90,13 @@ class _Visit:
         )
         self.wants_json = "application/json" in request.headers.get("accept", "")
         self.session: Session | None = None
+        self.revoked: Session | None = None  # one that ends with this request: its product was revoked
         self.space: Mapping[str, Any] | None = None
         self.form: dict[str, str] = {}
         self.form_token = self.form_id = ""
         self.spaces: list[Mapping[str, Any]] = []
         self.found: Any = None
+        self._arrived: Callable[[], None] = lambda: None
         self.now = services.clock.now()
         self.address = request.client.host if request.client else ""
 
@@ -112,7 +115,7 @@ class _Visit:
         with ExitStack() as stack:
             try:
                 if self.route.upload is not None:
-                    await self._in_thread(self._admit)
+                    await self._in_thread(partial(self._admit, stack))
                 files: Mapping[str, Uploaded] = await self._read(stack)
                 if self.route.upload is not None:
                     self._check_form()
@@ -129,6 +132,8 @@ class _Visit:
             except OperationalError as error:  # the database is locked, full or away: nothing was changed
                 log.error("the database refuses: %s", error.orig)  # noqa: TRY400 -- no fault of ours
                 response = await self._in_thread(partial(self._refused, _away()))
+        if self.revoked is not None:
+            await self._in_thread(partial(self._end_revoked, self.revoked))
         return response
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -136,12 +141,15 @@ class _Visit:
 
     # ---- reading
 
-    def _admit(self) -> None:
-        """Before a file is read: who may not send one is told so now."""
+    def _admit(self, stack: ExitStack) -> None:
+        """Before a file is read: who may not send one is told so now. Those that are being read count, too."""
         with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
-            self._check_uploads(connection)
+            assert self.session is not None  # Route: files come from a person
+            others, self._arrived = self.services.arriving.begin(self.session.actor.account)
+            stack.callback(self._arrived)
+            self._check_uploads(connection, others)
 
     def _ask_before(self) -> None:
         """Only for a form of ours, of somebody who may send it."""
@@ -150,7 +158,10 @@ class _Visit:
             self._recognise(connection)
             self._check_form()
             self._let_in(connection)
-        self.found = self.route.before(self.services, self.visitor, self.now)
+        parts = {name: str(value) for name, value in self.request.path_params.items()}
+        self.found = self.route.before(
+            Ahead(self.services, self.now, self.language, self.session, self.visitor, parts, self.form, self.space)
+        )
 
     def _count_upload(self) -> None:
         """Every file counts, whatever comes of it: looking into one is what costs."""
@@ -158,10 +169,11 @@ class _Visit:
         with writing(self.services.engine) as connection:
             self._check_uploads(connection)
             marks.mark(connection, self.now, "upload", self.session.actor.account)
+        self._arrived()
 
-    def _check_uploads(self, connection: Connection) -> None:
+    def _check_uploads(self, connection: Connection, arriving: int = 0) -> None:
         assert self.session is not None
-        most = self.services.settings.limits.uploads_a_minute
+        most = self.services.settings.limits.uploads_a_minute - arriving
         marks.check(connection, self.now, "upload", self.session.actor.account, most, 60)
 
     async def _looked_into(self, look: Look, files: Mapping[str, Uploaded]) -> Mapping[str, Uploaded]:
@@ -226,13 +238,16 @@ class _Visit:
                 answer = self._once(connection, ask) if is_post else self.route.view(ask)
                 if is_post and self.session is not None:
                     sessions.seen(connection, self.now, self.session)
-                response = self._respond(answer)
+                response = None if isinstance(answer, Refused) else self._respond(answer)
         except BaseException:
             for one in undo:
                 one()
             raise
         for one in after:
             one()
+        if isinstance(answer, Refused):
+            raise answer.refusal
+        assert response is not None
         if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
             try:
                 with writing(self.services.engine) as connection:
@@ -261,15 +276,33 @@ class _Visit:
         """Whose session it is, and what the header's menu lists."""
         if not self.token:
             return
-        self.session = sessions.find(connection, self.now, self.token, self.services.settings.limits, self.address)
+        found = sessions.find(connection, self.now, self.token, self.services.settings.limits, self.address)
+        if found is not None and self.services.issuers.is_revoked(found.certificate):
+            self.revoked, found = found, None
+        self.session = found
         if self.session is not None and not self.wants_json:
             self.spaces = space.all_of(connection, self.session.actor.account)
+
+    def _end_revoked(self, session: Session) -> None:
+        """For good, also if the list should change its mind."""
+        actor = session.actor
+        try:
+            with writing(self.services.engine) as connection:
+                if sessions.end(connection, self.now, session.token):
+                    audit.note(
+                        connection, self.now, "session-ended", account=actor.account, address=self.address,
+                        reason="certificate-revoked", fingerprint=actor.fingerprint,
+                    )  # fmt: skip
+        except OperationalError as error:  # the next request ends it
+            log.error("a session is not ended: %s", error.orig)  # noqa: TRY400 -- no fault of ours
 
     def _check_form(self) -> None:
         """A form of ours, in the browser it was shown to (ASVS 3.5.1), and no other site's (3.5.3)."""
         site = self.request.headers.get("sec-fetch-site", "same-origin")
-        # Who posts a form of a session that has ended meanwhile is sent to log in.
-        cookies = {self.token} if self.session is not None else {self.token, self.visitor}
+        # Who posts a form of a session that has ended meanwhile is sent to log in; a form for everybody may have been shown
+        # before the login that has just come, by a second click.
+        is_of_session = self.session is not None and self.route.level is not Level.OPEN
+        cookies = {self.token} if is_of_session else {self.token, self.visitor}
         ours = any(cookie and sessions.is_form_token(self.services.key, cookie, self.form_token) for cookie in cookies)
         if site not in {"same-origin", "none"} or not ours:
             raise Refusal("forbidden", "This form is not of this visit. Open the page again.", reason="form-token")
@@ -313,7 +346,7 @@ class _Visit:
 
     # ---- answering
 
-    def _respond(self, answer: Answer) -> Response:
+    def _respond(self, answer: Page | Redirect | Download) -> Response:
         if isinstance(answer, Download):
             return _download(answer)
         if isinstance(answer, Redirect):
@@ -383,7 +416,7 @@ class _Visit:
         if self.route.method == "GET" and refusal.code in _OF_LOOKING:
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
-        who = actor.account if actor else marks.network(self.address)
+        who = actor.account if actor else network(self.address)
         left_out = self.services.lines.admit(who, self.now, is_nobody=actor is None)
         if left_out is None:
             return
@@ -422,7 +455,8 @@ class _Visit:
             body["errors"] = errors
         if refusal.unmet:
             body["unmet"] = [
-                {"code": one.code, "message": text(one.message), "href": one.href} for one in refusal.unmet
+                {"code": one.code, "message": text(one.message, **(one.values or {})), "href": one.href}
+                for one in refusal.unmet
             ]
         return JSONResponse(body, refusal.status, media_type="application/problem+json")
 

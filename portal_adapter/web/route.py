@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from portal_adapter.web.answer import Answer
-from portal_adapter.web.ask import Ask, Uploaded
+from portal_adapter.web.ask import Ahead, Ask, Uploaded
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # (services, the form's fields, its files) -> the files with what was found in them; raises `Refusal`.
 Look = Callable[["Services", Mapping[str, str], Mapping[str, Uploaded]], Mapping[str, Uploaded]]
 
-# (services, the browser's cookie, the time) -> what it found out, for the view; raises `Refusal`.
-Before = Callable[["Services", str, int], Any]
+# What it found out, for the view; raises `Refusal`.
+Before = Callable[[Ahead], Any]
 
 
 class Level(Enum):

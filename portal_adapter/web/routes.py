@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 
 from portal_adapter.web.route import Route
-from portal_adapter.web.views import account, files, home, information, invitations, login, spaces, team, topics
+from portal_adapter.web.views import (
+    account,
+    catalogue,
+    files,
+    home,
+    information,
+    invitations,
+    login,
+    procedures,
+    spaces,
+    team,
+    topics,
+)
 
 _PARTS = (
     home,
@@ -15,6 +27,8 @@ _PARTS = (
     invitations,
     information,
     files,
+    catalogue,
+    procedures,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}

@@ -23,6 +23,7 @@ from portal_adapter.window.acts import Acts
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
 from portal_adapter.window.pace import Pace
+from portal_adapter.window.reasons import SENT
 from portal_adapter.window.settings import Settings
 from portal_adapter.window.visit import Visit, endpoint
 from signer.client import Profile, ProfileError
@@ -39,7 +40,8 @@ class Services:
     daemon: Daemon
     key: bytes  # of forms' tokens, and of what a browser brings back of a signing
     templates: Templates
-    pace: Pace
+    pace: Pace  # of networks
+    sent: Pace  # of logins
     enrolments: Enrolments
     acts: Acts[signing.Done]
 
@@ -60,7 +62,8 @@ def services(settings: Settings) -> Services:
         Daemon(profile),
         secrets.token_bytes(32),
         Templates(about, _TEMPLATES),
-        Pace(settings.limits.tries_a_minute),
+        Pace(settings.limits.tries_a_minute, 60.0, "Too many tries. Please wait a moment."),
+        Pace(1, login.SEND_EVERY_S, SENT),
         Enrolments(),
         Acts(),
     )

@@ -27,6 +27,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from portal_adapter.language import msgid
+from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
 from portal_adapter.web.headers import policy
 from portal_adapter.window import reasons
@@ -128,7 +129,7 @@ async def answer(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
 
 async def _send_code(visit: Visit, batch: Batch) -> Response:
     try:
-        visit.services.pace.check(visit.address, visit.now)
+        visit.services.pace.check(network(visit.address), visit.now)
         contact = await visit.services.daemon.send_code_for(batch.id, visit.address)
     except ServiceError as error:
         return _codes(visit, batch, reasons.refusal(error), is_final=reasons.is_final(error))
@@ -141,7 +142,7 @@ async def _send_code(visit: Visit, batch: Batch) -> Response:
 async def _sign(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     try:
         given = typed(visit, _fields(batch))
-        visit.services.pace.check(visit.address, visit.now)
+        visit.services.pace.check(network(visit.address), visit.now)
     except Refusal as refusal:
         return _codes(visit, batch, refusal)
     sent = (visit.form.get("form", "")[:FORM_CHARACTERS_MAX], given.secret_code, given.otp, given.pin)

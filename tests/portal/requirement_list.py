@@ -24,15 +24,20 @@ SOURCE = PORTAL / "requirements.toml"
 LIST = PORTAL / "REQUIREMENTS.md"
 PARTS = ("procedures", "deposits", "orders", "devices")
 
-# Of the attachments' rules those that hold for every file; the others come with their part.
-_ID = re.compile(r"(?:(?:TOK|ESP|SIG|MAIL|UI)-\d\d|ATT-09|ATT-10)\b")
-_RANGE = re.compile(r"((?:TOK|ESP|SIG|MAIL|UI)-)(\d\d) to \1(\d\d)")
+_KINDS = "TOK|ESP|PROC|SIG|ATT|SUB|TRK|COR|MSG|MAIL|UI"
+_ID = re.compile(rf"(?:{_KINDS})-\d\d\b")
+_RANGE = re.compile(rf"((?:{_KINDS})-)(\d\d) to \1(\d\d)")
 _SECTIONS = {
     "0.1": "Refusals",
     "TOK": "Products, accounts, login",
     "ESP": "Spaces and teams",
+    "PROC": "Procedures",
     "SIG": "Signing",
-    "ATT": "Files",
+    "ATT": "Attachments and files",
+    "SUB": "Sending",
+    "TRK": "Following",
+    "COR": "Correcting",
+    "MSG": "Messages",
     "MAIL": "Mail",
     "UI": "Pages",
 }

@@ -144,6 +144,54 @@ def test_from_a_product_to_two_spaces(street: Street, scripts: bool) -> None:
         expect(page).to_have_url(re.compile(f"{ORIGIN}/spaces/[0-9A-Z]+"))
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_from_the_catalogue_to_the_confirmed_form(street: Street, scripts: bool) -> None:
+    """UI-01, PROC-01, PROC-04, PROC-06, PROC-10, PROC-11, PROC-12, PROC-13, PROC-14: created, filled in with a mistake, left, resumed, confirmed, edited."""
+    ada = street.place.visitor()
+    ada.logs_in("Ada" if scripts else "Augusta", "Byron")
+    ada.post("/spaces/new/private", {"email": "ada@example.org"}, page="/spaces/new/private")
+    with street.visit(ada, java_script_enabled=scripts) as page:
+        page.goto(f"{ORIGIN}/home")
+        page.get_by_role("link", name="Select a procedure").click()
+        page.get_by_label("Words in title").fill("MOVING")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_role("link", name="Declare a change of address").click()
+        page.get_by_role("button", name="Create").click()
+        expect(page.get_by_label("Name(s) *", exact=True)).to_have_value("Byron")
+        page.get_by_role("button", name="Next", exact=True).click()
+        page.get_by_label("Number and street").fill("12 Mill Lane")
+        page.get_by_label("Date of the move").fill("soon")
+        page.get_by_label("somebody’s guest").check()
+        page.get_by_role("button", name="Resume later").click()
+        expect(page.locator("#summary")).to_be_focused()
+        expect(page.get_by_label("Date of the move")).to_have_value("soon")
+        page.get_by_label("Date of the move").fill("1.11.2026")
+        page.get_by_role("button", name="Resume later").click()
+        expect(page.get_by_role("status")).to_have_text("The draft is saved. You can resume it at any time.")
+
+        page.get_by_role("link", name="Declare a change of address").click()
+        page.get_by_role("link", name="Continue the declaration").click()
+        expect(page.get_by_label("Number and street")).to_have_value("12 Mill Lane")
+        page.get_by_label("Name of your host").fill("Charles")
+        page.get_by_role("button", name="Next", exact=True).click()
+        page.get_by_role("link", name="Still empty: Postal code").click()
+        expect(page).to_have_url(re.compile(r"/steps/address#field-postcode$"))
+        page.get_by_label("Postal code").fill("L-1234")
+        page.get_by_label("Town").fill("Millbrook")
+        page.get_by_role("button", name="Next", exact=True).click()
+        page.get_by_role("button", name="Confirm the entry").click()
+        expect(page.get_by_role("status")).to_have_text("The entry is confirmed.")
+        page.get_by_role("link", name="Change Town").click()
+        page.get_by_label("Town").fill("Elsewhere")
+        page.get_by_role("button", name="Next", exact=True).click()
+        expect(page.get_by_role("button", name="Confirm the entry")).to_be_visible()
+        page.get_by_role("link", name="Resume later").click()
+        page.get_by_role("link", name="Declare a change of address").click()
+        page.get_by_role("link", name="Delete the procedure").click()
+        page.get_by_role("button", name=re.compile("Delete procedure P-")).click()
+        expect(page.get_by_text("There is no procedure in this space yet.")).to_be_visible()
+
+
 def test_a_colleague_is_invited_gets_another_role_and_leaves(street: Street, town: Town) -> None:
     """ESP-22, ESP-23, ESP-24, UI-01: without scripts: invited, accepted by the link of the mail, made an editor, gone again."""
     number = street.product("Gus", "Guest")

@@ -143,7 +143,7 @@ def test_the_catalogue_is_searched_by_words_and_theme() -> None:
     assert names("business", words="établissement classe") == ["operating-permit"]
     assert names("private", theme="housing", words="bail") == ["transfer-of-lease"]
     assert names("private", words="nothing of the kind") == []
-    assert found.themes("business") == ["business", "environment", "housing"]
+    assert found.themes("business") == ["housing", "business", "environment"]
 
 
 def test_versions_stay_and_the_newest_is_created(tmp_path: Path) -> None:

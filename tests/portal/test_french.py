@@ -44,6 +44,21 @@ NAMES = {
     "Send this page": "Envoyer cette page",
     "Back to {portal_name}": "Retour vers {portal_name}",
     "Edit": "Modifier",
+    "In preparation": "En préparation",
+    "Ready": "Prête",
+    "Sent": "Transmise",
+    "Accepted": "Acceptée",
+    "To be corrected": "À corriger",
+    "Closed": "Clôturée",
+    "Select a procedure": "Sélectionner une démarche",
+    "Create": "Créer",
+    "Resume later": "Reprendre plus tard",
+    "Continue the declaration": "Reprendre la déclaration",
+    "Next": "Suivant",
+    "Edit the declaration": "Modifier la déclaration",
+    "Confirm the entry": "Confirmer la saisie",
+    "Copy the procedure": "Copier la démarche",
+    "Delete the procedure": "Supprimer la démarche",
 }
 
 

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from portal_adapter.store import database
 from portal_adapter.store.database import StoreError, open_database, reading, writing
@@ -67,6 +68,39 @@ def test_the_migrations_make_what_the_schema_says(opens: Callable[[], Engine]) -
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
     assert set(inspect(engine).get_table_names()) == {*METADATA.tables, "alembic_version"}
+    engine.dispose()
+
+
+def test_a_step_is_what_it_was() -> None:
+    """0.1: the steps are written out and import nothing of the program, whose schema goes on changing."""
+    for path in (database._MIGRATIONS / "versions").glob("[0-9]*.py"):
+        assert "portal_adapter" not in path.read_text(), path
+
+
+def test_the_database_keeps_what_was_sent(opens: Callable[[], Engine]) -> None:
+    """PROC-17, SUB-07: deleting a procedure takes its history, signatures and attachments along; with a transmission it cannot go."""
+    engine = opens()
+    rows = [
+        "INSERT INTO accounts VALUES ('a', 'L', 'A', 'a@example.org', 'en', 1)",
+        (
+            "INSERT INTO spaces (id, identifier, kind, form, title, company, registration, email, profiles, state, certification, created)"
+            " VALUES ('s', 'S', 'private', '', 't', '', '', 'e', '', 'active', 'no', 1)"
+        ),
+        *(
+            "INSERT INTO procedures (id, space, reference, definition, definition_version, author, created, updated, status, entry,"
+            f" signature, step, answers, origins) VALUES ('{id_}', 's', '{id_}', 'd', 1, 'a', 1, 1, 'x', 'open', 'none', '', '{{}}', '{{}}')"
+            for id_ in ("draft", "sent")
+        ),
+        "INSERT INTO procedure_history (id, procedure, time, status, side, account, comment) VALUES (1, 'draft', 1, 'x', 'y', 'a', '')",
+        "INSERT INTO transmissions VALUES ('sent', 1, 1, 'a', 'f', 'h', '{}')",
+    ]
+    with writing(engine) as connection:
+        for row in rows:
+            connection.execute(text(row))
+        connection.execute(text("DELETE FROM procedures WHERE id = 'draft'"))
+        assert connection.execute(text("SELECT count(*) FROM procedure_history")).scalar_one() == 0
+    with pytest.raises(IntegrityError), writing(engine) as connection:
+        connection.execute(text("DELETE FROM procedures WHERE id = 'sent'"))
     engine.dispose()
 
 

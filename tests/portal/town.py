@@ -23,7 +23,8 @@ from tests.hostile import png_image
 from tests.portal.place import Place, Visitor
 
 MARKER = "Zauberberg"  # stands in every text of the other tenant
-IDENTIFIER = re.compile(r"[0-9A-Z]{10}[0-9A-Z*~$=]")
+IDENTIFIER = re.compile(r"[0-9A-Z]{10}[0-9A-Z*~$=]|P-[0-9A-Z]{5}-[0-9A-Z]{5}")
+DEFINITION = "transfer-of-lease"  # that both begin
 # What no tenant has: of the right form, of a wrong one, and what means something to a file system, a shell or a header.
 NOBODYS = (
     "0" * 32, "f" * 32, "00000000000", "ZZZZZZZZZZ0", "1", "0", "-1", "admin", "new", "%2e%2e", "..%2f..%2fetc%2fpasswd",
@@ -33,8 +34,8 @@ NOBODYS = (
 
 class Town:
     """
-    Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a document
-    and an item of information; Ada is the one who asks.
+    Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a
+    document, an item of information and a procedure; Ada is the one who asks.
     """
 
     def __init__(self, place: Place) -> None:
@@ -44,11 +45,13 @@ class Town:
         self.ada.logs_in("Ada", "Lovelace")
         self.ada_space = _settles(self.ada, "Engines")
         _keeps(self.ada, self.ada_space, "Engine drawing")
+        _begins(self.ada, self.ada_space, "Engine Lane")
         self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
         self.bob.logs_in("Bob", MARKER)
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
         _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
+        _begins(self.bob, self.bob_space, f"{MARKER} Lane")
         self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
         assert self.bob_space in self.foreign
@@ -133,6 +136,9 @@ OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "product": lambda town: town.of_account(schema.products.c.id, schema.products.c.account),
     "document": lambda town: town.of_account(schema.documents.c.id, schema.documents.c.added_by),
     "group": lambda _: ["address", "bank"],
+    "definition": lambda _: [DEFINITION],
+    "reference": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.space),
+    "step": lambda _: ["lease"],
 }
 
 
@@ -156,6 +162,16 @@ def _keeps(person: Visitor, space: str, name: str) -> None:
     assert done.status_code == 303, done.text
     page = f"/spaces/{space}/information/bank"
     done = person.post(page, {"version": "0", "account_holder": name}, page=page)
+    assert done.status_code == 303, done.text
+
+
+def _begins(person: Visitor, space: str, premises: str) -> None:
+    """A procedure with one answer."""
+    page = f"/spaces/{space}/catalogue/{DEFINITION}"
+    made = person.post(page, page=page)
+    assert made.status_code == 303, made.text
+    step = made.headers["location"]
+    done = person.post(step, {"version": "1", "premises": premises, "go": "later"}, page=step)
     assert done.status_code == 303, done.text
 
 

@@ -1,7 +1,4 @@
-"""
-My files: the document archive of a space (ESP-36), and the place where procedures will be listed as files (ESP-31 to
-ESP-34).
-"""
+"""My files: the newest procedures of a space, and its document archive (ESP-31, ESP-36)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +15,7 @@ from portal_adapter.refusal import not_found
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.route import Level, Route
+from portal_adapter.web.views.procedures import newest
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
@@ -34,7 +32,7 @@ def show(ask: Ask) -> Answer:
         raise not_found()
     rows = archive.listed(ask.connection, ask.space["id"], int(page))
     data = {
-        "documents": [_about(ask, row) for row in rows], "count": count, "page": int(page), "pages": pages,
+        "procedures": newest(ask), "documents": [_about(ask, row) for row in rows], "count": count, "page": int(page), "pages": pages,
         "may_fill": may_fill(ask.space), "types": {code: ask.language.text(label) for code, label in archive.TYPES.items()},
         "accept": ",".join(ending for endings in names.ENDINGS.values() for ending in endings),
         "most_kb": ask.settings.limits.document_bytes // 1024, "name_most": ask.settings.limits.document_name,
@@ -80,8 +78,8 @@ def show_deletion(ask: Ask) -> Answer:
 
 def remove(ask: Ask) -> Answer:
     assert ask.space is not None
-    blob = archive.remove(ask.connection, ask.actor, ask.space, ask.parts["document"], ask.form)
-    ask.after.append(partial(ask.services.blobs.remove, blob))
+    for blob in archive.remove(ask.connection, ask.actor, ask.space, ask.parts["document"], ask.form):
+        ask.after.append(partial(ask.services.blobs.remove, blob))
     return Redirect(_path(ask), notice="document-removed")
 
 

@@ -1,11 +1,15 @@
 """Spaces: the list, creating one, its home (ESP-01 to ESP-15, ESP-20, ESP-35)."""
 
+from collections.abc import Mapping
+
 from portal_adapter.domain import certification, space
 from portal_adapter.domain.actor import MANAGE, READ, RIGHTS
 from portal_adapter.domain.ids import shown
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
+from portal_adapter.web.back import inside
 from portal_adapter.web.route import Level, Route
+from portal_adapter.web.views.procedures import newest
 
 
 def listed(ask: Ask) -> Answer:
@@ -15,30 +19,35 @@ def listed(ask: Ask) -> Answer:
 
 
 def new_private(ask: Ask) -> Answer:
-    return Page("space_private.html", {**_person(ask), "profiles": space.PROFILES})
+    return Page("space_private.html", {**_person(ask), "profiles": space.PROFILES, "back": _back(ask.query)})
 
 
 def create_private(ask: Ask) -> Answer:
     identifier = space.create_private(ask.connection, ask.actor, dict(ask.form), ask.settings.limits)
-    return Redirect(f"/spaces/{identifier}", notice="private-space-created")
+    return Redirect(_back(ask.form) or f"/spaces/{identifier}", notice="private-space-created")
 
 
 def new_business(ask: Ask) -> Answer:
     space.check_founder(ask.connection, ask.actor, ask.settings.business)
     single = ask.settings.business.single_space
-    return Page("space_business.html", {**_person(ask), "kinds": space.FORMS, "registration_needed": single})
+    data = {**_person(ask), "kinds": space.FORMS, "registration_needed": single, "back": _back(ask.query)}
+    return Page("space_business.html", data)
 
 
 def create_business(ask: Ask) -> Answer:
     settings = ask.settings
     identifier = space.create_business(ask.connection, ask.actor, dict(ask.form), settings.business, settings.limits)
-    return Redirect(f"/spaces/{identifier}", notice="business-space-created")
+    return Redirect(_back(ask.form) or f"/spaces/{identifier}", notice="business-space-created")
 
 
 def show(ask: Ask) -> Answer:
     assert ask.space is not None
     may_manage = MANAGE in RIGHTS[ask.space["role"]] and ask.space["state"] == "active"
-    return Page("space.html", {"shown": _about(ask.space), "may_manage": may_manage})
+    data = {
+        "shown": _about(ask.space), "may_manage": may_manage, "may_fill": space.may_fill(ask.space),
+        "procedures": newest(ask),
+    }  # fmt: skip
+    return Page("space.html", data)
 
 
 def show_data(ask: Ask) -> Answer:
@@ -62,6 +71,12 @@ def ask_certification(ask: Ask) -> Answer:
     assert ask.space is not None
     certification.ask(ask.connection, ask.actor, ask.space["id"], ask.settings.portal)
     return Redirect(f"/spaces/{ask.space['identifier']}", notice="certification-asked")
+
+
+def _back(given: Mapping[str, str]) -> str:
+    """The procedure that was to be begun, and wants the space first (PROC-01); '' without one."""
+    found = inside(given.get("back", ""))
+    return found if found.startswith("/start/") else ""
 
 
 def _person(ask: Ask) -> dict[str, str]:
