@@ -19,8 +19,9 @@ from portal_adapter.form.paper import Paper, Part
 from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from tests.daemon import until
+from tests.portal.place import Place
 from tests.portal.test_form import ADDRESS, HEAD, MIXED, PERMIT, PERMITTED
-from tests.portal.test_sheet import FRENCH, GOOD
+from tests.portal.test_sheet import ENGLISH, FRENCH, GOOD
 from tests.processes import gone, living
 
 RSS_MOST = 130e6
@@ -168,6 +169,16 @@ def test_a_process_ends_with_the_portal(own: Printer) -> None:
     assert own._socket is not None
     own._socket.close()
     until(lambda: gone(parent) and gone(waits))
+
+
+def test_views_have_it_until_the_portal_ends(tmp_path: Path) -> None:
+    """PROC-13: it is among the services, starts when it is needed at the latest, and ends with them."""
+    place = Place(tmp_path)
+    data = place.services.printer.render(ADDRESS, GOOD, ENGLISH, HEAD)
+    assert data == draw(declaration(ADDRESS, GOOD, ENGLISH, HEAD))
+    parent = process(place.services.printer)
+    place.close()
+    assert gone(parent)
 
 
 @pytest.mark.alone
