@@ -201,7 +201,9 @@ def test_a_document_is_quick_and_small(printer: Printer) -> None:
                 most = max(most, draws.memory_info().rss)
             time.sleep(0.005)
     assert asked.result().startswith(b"%PDF")
-    said = f"{sorted(taken)[18] * 1000:.0f} ms; {process(printer).memory_info().rss / 1e6:.0f} and {most / 1e6:.0f} MB"
+    middle, slow = sorted(taken)[10], sorted(taken)[18]
+    said = f"{middle * 1000:.0f} ms, p95 {slow * 1000:.0f} ms; {process(printer).memory_info().rss / 1e6:.0f} and {most / 1e6:.0f} MB"
     print(said)
-    assert sorted(taken)[18] <= DOCUMENT_S / 2, said
+    assert middle <= DOCUMENT_S / 2, said
+    assert slow <= DOCUMENT_S, said
     assert max(most, process(printer).memory_info().rss) <= RSS_MOST, said
