@@ -18,6 +18,7 @@ from tests.daemon import until
 from tests.pki import Authority
 from tests.portal.place import hidden
 from tests.portal.real import Browser, Real
+from tests.processes import children
 
 HEADER = "X-Client-Certificate"
 
@@ -88,6 +89,12 @@ def test_the_portal_s_own_origin_asks_for_no_certificate(real: Real) -> None:
     assert browser.get("/account").status_code == 303
     assert browser.get("/present").status_code == 404
     assert browser.get(f"{real.cards_origin}/account").status_code == 404
+
+
+def test_what_draws_documents_is_ready(real: Real) -> None:
+    """PROC-13: before anybody confirms the first one, beside the portal and below it."""
+    portal = real.processes["portal"]
+    until(lambda: children(portal.pid, "portal_adapter.form.press"), what="a process that draws")
 
 
 def test_old_tls_is_refused(real: Real) -> None:
