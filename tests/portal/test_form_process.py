@@ -19,8 +19,9 @@ from portal_adapter.form.paper import Paper, Part
 from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from tests.daemon import until
+from tests.portal.place import Place
 from tests.portal.test_form import ADDRESS, HEAD, MIXED, PERMIT, PERMITTED
-from tests.portal.test_sheet import FRENCH, GOOD
+from tests.portal.test_sheet import ENGLISH, FRENCH, GOOD
 from tests.processes import gone, living
 
 RSS_MOST = 130e6
@@ -154,7 +155,7 @@ def test_its_limits_are_set(own: Printer) -> None:
     """PROC-13: memory, files, and for each document the processor; no environment, and nothing of it is left after the end."""
     parent, waits = process(own), child(own)
     assert waits.rlimit(psutil.RLIMIT_AS)[1] == press.MEMORY_BYTES
-    assert waits.rlimit(psutil.RLIMIT_CPU)[1] == press.PROCESSOR_S
+    until(lambda: waits.rlimit(psutil.RLIMIT_CPU)[1] == press.PROCESSOR_S)
     assert waits.rlimit(psutil.RLIMIT_FSIZE)[1] == press.FILE_BYTES
     assert waits.environ() == {}
     own.close()
@@ -168,6 +169,16 @@ def test_a_process_ends_with_the_portal(own: Printer) -> None:
     assert own._socket is not None
     own._socket.close()
     until(lambda: gone(parent) and gone(waits))
+
+
+def test_views_have_it_until_the_portal_ends(tmp_path: Path) -> None:
+    """PROC-13: it is among the services, starts when it is needed at the latest, and ends with them."""
+    place = Place(tmp_path)
+    data = place.services.printer.render(ADDRESS, GOOD, ENGLISH, HEAD)
+    assert data == draw(declaration(ADDRESS, GOOD, ENGLISH, HEAD))
+    parent = process(place.services.printer)
+    place.close()
+    assert gone(parent)
 
 
 @pytest.mark.alone
@@ -190,7 +201,9 @@ def test_a_document_is_quick_and_small(printer: Printer) -> None:
                 most = max(most, draws.memory_info().rss)
             time.sleep(0.005)
     assert asked.result().startswith(b"%PDF")
-    said = f"{sorted(taken)[18] * 1000:.0f} ms; {process(printer).memory_info().rss / 1e6:.0f} and {most / 1e6:.0f} MB"
+    middle, slow = sorted(taken)[10], sorted(taken)[18]
+    said = f"{middle * 1000:.0f} ms, p95 {slow * 1000:.0f} ms; {process(printer).memory_info().rss / 1e6:.0f} and {most / 1e6:.0f} MB"
     print(said)
-    assert sorted(taken)[18] <= DOCUMENT_S / 2, said
+    assert middle <= DOCUMENT_S / 2, said
+    assert slow <= DOCUMENT_S, said
     assert max(most, process(printer).memory_info().rss) <= RSS_MOST, said
