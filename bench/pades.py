@@ -1,7 +1,8 @@
 """
 How many PDFs a second are signed as PAdES B-B, and how does that compare to pyHanko by itself and to the bare token?
 
-Documents go up and come down through gRPC, on several streams with several unanswered on each. The peer is one pyHanko
+Documents go up and come down through gRPC, on several streams with several unanswered on each: short ones in one message,
+as the client library sends them, and once more in chunks. The peer is one pyHanko
 process with its own PKCS11Signer on the same token, all in memory. Asked of a one-page minimal PDF, and of every file
 of deploy/demo/corpus, of which the median and the worst are shown; last of digests alone, as the client library sends
 them when it keeps the document to itself.
@@ -39,6 +40,9 @@ def ask(*, quick: bool) -> Report:
         page.write_bytes(minimal_pdf())
         minimal = _case("minimal PDF, up and down", client, raw, pyhanko, credential, page, rounds, seconds)
         rows = [_aimed(minimal, "", f"{PYHANKO} >= 15, >= 0.22")]
+        rows.append(
+            _case("minimal PDF, in chunks", client, raw, pyhanko, credential, page, rounds, seconds, chunks=True)
+        )
         # In the quick form three rounds a file, for time.
         each, slice_s = (3, 0.2) if quick else (5, 0.7)
         files = [
@@ -61,10 +65,11 @@ def ask(*, quick: bool) -> Report:
 
 
 def _case(
-    name: str, client: Child, raw: Raw, pyhanko: Child, credential: str, path: Path, rounds: int, seconds: float
-) -> Row:
+    name: str, client: Child, raw: Raw, pyhanko: Child, credential: str, path: Path, rounds: int, seconds: float,
+    *, chunks: bool = False,
+) -> Row:  # fmt: skip
     """One document again and again; before, that what comes back is a valid signature."""
-    order = {"do": "documents", "credential": credential, "files": [str(path)], "streams": STREAMS}
+    order = {"do": "documents", "credential": credential, "files": [str(path)], "streams": STREAMS, "chunks": chunks}
     signed = raw.directory / "signed.pdf"
     client.ask({**order, "in_flight": IN_FLIGHT, "seconds": 0.1, "save": str(signed)})
     verdict = client.ask({"do": "verify", "file": str(signed)})

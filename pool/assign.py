@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pool.backlog import SHORTS_BEFORE_BULK, Backlog
+from pool.backlog import SHORTS_BEFORE_BULK, Backlog, cost
 from pool.lane import FRAME_S, Lane
 from pool.mechanism import Algorithm
 from pool.wire import items_that_fit
@@ -163,7 +163,7 @@ class _Planning:
             most -= count
             self.left -= count
             self._taken[kind] += count
-            self._clocks[work.caller] += count * seconds
+            self._clocks[work.caller] += cost(work, count, count * seconds)
             self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
             work = self._next([kind], lead_s)
             if work is not None and runs[0].work.is_short and not work.is_short:

@@ -27,13 +27,14 @@ from pool.mechanism import CKG_MGF1, CKM, CKM_HASH, DIGEST_BYTES, Algorithm, Sch
 from pool.wire import SIGNATURE_BYTES_MAX
 
 _ULONG = ctypes.c_ulong
+_ULONG_BYTES = ctypes.sizeof(_ULONG)
 # Places in CK_FUNCTION_LIST (PKCS#11 v2.40, 3.6: pkcs11f.h); place 0 is the version, padded to a pointer.
 _C_GET_SLOT_INFO, _C_LOGIN, _C_LOGOUT, _C_SIGN_INIT, _C_SIGN = 6, 19, 20, 43, 44
 _CKF_TOKEN_PRESENT, _CKF_REMOVABLE_DEVICE = 0x1, 0x2
 _CKR_OK = 0
 _CKU_USER, _CKU_CONTEXT_SPECIFIC = 1, 2
 
-Sign = Callable[[bytes, int], int]
+Sign = Callable[[bytes, ctypes.c_void_p], int]
 Signer = Callable[[Any, Algorithm, str | None], Sign]
 
 
@@ -70,10 +71,10 @@ class Cryptoki:
         self._slot_info = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)(places[_C_GET_SLOT_INFO])
         self._login = ctypes.PYFUNCTYPE(_ULONG, _ULONG, _ULONG, ctypes.c_char_p, _ULONG)(places[_C_LOGIN])
         self._logout = ctypes.PYFUNCTYPE(_ULONG, _ULONG)(places[_C_LOGOUT])
-        self._sign_init = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p, _ULONG)(places[_C_SIGN_INIT])
-        self._sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)(
-            places[_C_SIGN]
-        )
+        # Without the types of their arguments, which would be converted at each call: they are given C's own values, made
+        # once (`signer`). A number of Python's would pass as a C int.
+        self._sign_init = ctypes.PYFUNCTYPE(_ULONG)(places[_C_SIGN_INIT])
+        self._sign = ctypes.PYFUNCTYPE(_ULONG)(places[_C_SIGN])
 
     def is_empty(self, slot: int) -> bool:
         """
@@ -97,30 +98,32 @@ class Cryptoki:
 
     def signer(self, session: Any) -> Signer:
         """Signing in this session."""
-        sign_init, c_sign, c_login, handle = self._sign_init, self._sign, self._login, session.handle
-        length = _ULONG()
-        at_length = ctypes.addressof(length)
+        sign_init, c_sign, c_login, handle = self._sign_init, self._sign, self._login, _ULONG(session.handle)
+        # The lengths of what goes in and of what comes out, as C sees them; a view is the quickest way to read and write.
+        lengths = (_ULONG * 2)()
+        length = memoryview(lengths).cast("B").cast("L")
+        data_bytes, at_room = _ULONG.from_buffer(lengths), ctypes.c_void_p(ctypes.addressof(lengths) + _ULONG_BYTES)
 
-        def log_in_after(pin: bytes) -> Callable[[int, int, int], int]:
-            def begin(handle: int, mechanism: int, key_handle: int) -> int:
+        def log_in_after(pin: bytes) -> Callable[[Any, Any, Any], int]:
+            def begin(handle: Any, mechanism: Any, key_handle: Any) -> int:
                 code: int = sign_init(handle, mechanism, key_handle)
                 return code or c_login(handle, _CKU_CONTEXT_SPECIFIC, pin, len(pin))
 
             return begin
 
         def signer(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
-            mechanism, key_handle = _mechanism(algorithm)[0], key.handle
+            mechanism, key_handle = ctypes.c_void_p(_mechanism(algorithm)[0]), _ULONG(key.handle)
             begin = sign_init if pin is None else log_in_after(pin.encode())
 
-            def sign(data: bytes, address: int) -> int:
+            def sign(data: bytes, address: ctypes.c_void_p) -> int:
                 code = begin(handle, mechanism, key_handle)
                 if code != _CKR_OK:
                     raise Refused(name_of(code), begun=False)
-                length.value = SIGNATURE_BYTES_MAX
-                code = c_sign(handle, data, len(data), address, at_length)
+                length[0], length[1] = len(data), SIGNATURE_BYTES_MAX
+                code = c_sign(handle, data, data_bytes, address, at_room)
                 if code != _CKR_OK:
                     raise Refused(name_of(code))
-                signature_bytes = length.value
+                signature_bytes = length[1]
                 if not 0 < signature_bytes <= SIGNATURE_BYTES_MAX:
                     raise WrongSignature
                 return signature_bytes

@@ -84,7 +84,7 @@ class Algorithm:
 
 def to_token(algorithm: Algorithm, order_bytes: int) -> Callable[[bytes], bytes]:
     """
-    From an item to what `C_Sign` gets. `order_bytes` is the length of an elliptic curve's group order.
+    From an item to what `C_Sign` gets; `bytes` where that is the item itself. `order_bytes` is the length of an elliptic curve's group order.
 
     An ECDSA digest longer than the group order is cut to its leftmost bytes here (FIPS 186-5, 6.4.1), because tokens
     disagree about who does it.
@@ -92,7 +92,7 @@ def to_token(algorithm: Algorithm, order_bytes: int) -> Callable[[bytes], bytes]
     if algorithm.scheme is Scheme.RSA_PKCS1_V15:
         assert algorithm.hash is not None
         return _DIGEST_INFO[algorithm.hash].__add__
-    if algorithm.scheme is Scheme.ECDSA:
+    if algorithm.scheme is Scheme.ECDSA and (algorithm.hash is None or DIGEST_BYTES[algorithm.hash] > order_bytes):
         return itemgetter(slice(order_bytes))
     return bytes
 

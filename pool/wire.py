@@ -26,6 +26,7 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from mmap import mmap
 from typing import Any
 
@@ -150,9 +151,11 @@ class Page:
         """Worker: nothing of this frame is under C_Sign any more."""
         self.under_c_sign[0] = 0
 
-    def address(self) -> int:
-        """Worker: where the first slot's payload is; each next one is `SLOT_BYTES` further."""
-        return ctypes.addressof(ctypes.c_char.from_buffer(self._bytes)) + _HEAD + _SLOT_HEAD
+    @cached_property
+    def addresses(self) -> Sequence[ctypes.c_void_p]:
+        """Worker: where each slot's payload is, as C is given it."""
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes)) + _HEAD + _SLOT_HEAD
+        return [ctypes.c_void_p(first + index * SLOT_BYTES) for index in range(FRAME_ITEMS_MAX)]
 
     def payload(self, index: int, length: int) -> bytes:
         """What stands in a slot, whatever its mark."""

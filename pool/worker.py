@@ -49,7 +49,7 @@ _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
 # `WrongSignature`.
-Make = Callable[[bytes, int], int]
+Make = Callable[[bytes, ctypes.c_void_p], int]
 Loaded = Callable[[str], Cryptoki | None]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
@@ -321,7 +321,7 @@ class Worker:
     def _explained(self, make: Make) -> Make:
         """The same; a card that was pulled, which drivers have many words for, is told by the one that means it."""
 
-        def make_or_explain(item: bytes, address: int) -> int:
+        def make_or_explain(item: bytes, address: ctypes.c_void_p) -> int:
             try:
                 return make(item, address)
             except Refused as refused:
@@ -345,16 +345,16 @@ class Worker:
 
 
 def signing(to_input: Callable[[bytes], bytes], sign: Sign) -> Make:
-    def make(item: bytes, address: int) -> int:
+    def make(item: bytes, address: ctypes.c_void_p) -> int:
         return sign(to_input(item), address)
 
-    return make
+    return sign if to_input is bytes else make  # a call less, where the item itself is signed
 
 
 def verified(make: Make, from_output: Callable[[bytes], bytes], check: libcrypto.Verifier) -> Make:
     """The same, and the signature that stands there is read back and checked."""
 
-    def make_and_check(item: bytes, address: int) -> int:
+    def make_and_check(item: bytes, address: ctypes.c_void_p) -> int:
         length = make(item, address)
         check(item, from_output(ctypes.string_at(address, length)))
         return length
@@ -371,8 +371,7 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
     processor's cache, so that every line costs several times what it costs in a loop of its own.
     """
     under, skips, marks, fence, now = page.under_c_sign, page.skips, page.marks, wire.FENCE, time.monotonic_ns
-    address, step = page.address(), wire.SLOT_BYTES
-    signed = 0
+    addresses, signed = page.addresses, 0
     for index in slots:
         under[0] = index + 1
         with fence:  # see wire.py
@@ -385,7 +384,7 @@ def sign_run(page: wire.Page, make: Make, items: Sequence[bytes], slots: range, 
             page.put_mark(index, wire.MARK_EXPIRED)
         else:
             try:
-                marks[index] = make(items[index], address + index * step)
+                marks[index] = make(items[index], addresses[index])
                 signed += 1
             except Refused as refused:
                 code, begun = refused.code, refused.begun
@@ -419,7 +418,7 @@ def by_library(key: Any, algorithm: Algorithm, pin: str | None = None) -> Sign:
         name = algorithm.hash.value
         words["mechanism_param"] = (Mechanism[name], MGF[name], DIGEST_BYTES[algorithm.hash])
 
-    def sign(data: bytes, address: int) -> int:
+    def sign(data: bytes, address: ctypes.c_void_p) -> int:
         try:
             signature = bytes(key.sign(data, **words))
         except _PIN_REFUSED as error:

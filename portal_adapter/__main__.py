@@ -20,7 +20,7 @@ COMMANDS = {
     "nominate": "say who may administer business spaces",
     "sharing": "say what one institution may be shown of another's",
     "mail": "what waits, was sent or was given up; send again",
-    "user": "who has an account; end a person's sessions",
+    "user": "who has an account; add a product, end a person's sessions",
     "audit": "what was done and what was refused",
     "check": "say what is wrong with the configuration",
 }

@@ -24,15 +24,18 @@ from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
-from portal_adapter.declaration import Render, unavailable
 from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
 from portal_adapter.definitions.definition import DefinitionError
 from portal_adapter.files.blobs import Blobs
+from portal_adapter.form import coverage
+from portal_adapter.form.process import Printer
+from portal_adapter.language import LANGUAGES
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import KEY_BYTES, Settings, SettingsError
 from portal_adapter.sources.asked import Sources
 from portal_adapter.store.database import open_database
 from portal_adapter.web import frame
+from portal_adapter.web.arriving import Arriving
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.lines import Lines
 from portal_adapter.web.route import Level, Route
@@ -62,19 +65,32 @@ class Services:
     blobs: Blobs
     sources: Sources
     lines: Lines
+    arriving: Arriving
+    terms: Mapping[str, tuple[str, ...]]  # language -> paragraphs, read together with their version
     numbers: Numbers
     catalogue: Catalogue
-    render: Render
+    printer: Printer  # declarations as PDF
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
 
     def close(self) -> None:
         self.lookers.shutdown()
         self.threads.shutdown()
+        self.printer.close()
         self.engine.dispose()
 
 
-def read_files(settings: Settings) -> tuple[bytes, Issuers, Catalogue]:
-    """The forms' key, the accepted CAs and the definitions; raises `SettingsError` with every file that cannot be used."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the configuration's files say."""
+
+    key: bytes  # of forms' tokens
+    issuers: Issuers
+    terms: Mapping[str, tuple[str, ...]]
+    catalogue: Catalogue
+
+
+def read_files(settings: Settings) -> Read:
+    """Raises `SettingsError` with every file that cannot be used, fonts among them."""
     mistakes: list[str] = []
 
     def read(file: Path, use: Callable[[bytes], T], default: T) -> T:
@@ -91,16 +107,21 @@ def read_files(settings: Settings) -> tuple[bytes, Issuers, Catalogue]:
     issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
     for file in settings.trust.crls:
         read(file, revocation.read, None)
-    for file in (settings.terms.fr, settings.terms.en):
-        read(file, bytes.decode, "")
+    nothing: tuple[str, ...] = ()
+    terms = {code: read(getattr(settings.terms, code), _paragraphs, nothing) for code in LANGUAGES}
     catalogue, definitions = Catalogue({}, {}, {}), settings.portal.definitions or DIRECTORY
+    mistakes += coverage.missing()
     try:
         catalogue = Catalogue.read(definitions / "procedures", beside=definitions)
     except DefinitionError as error:
         mistakes += str(error).splitlines()
     if mistakes:
         raise SettingsError(None, mistakes)
-    return key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), catalogue
+    return Read(key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), terms, catalogue)
+
+
+def _paragraphs(content: bytes) -> tuple[str, ...]:
+    return tuple(part.strip() for part in content.decode().split("\n\n") if part.strip())
 
 
 def _key(content: bytes) -> bytes:
@@ -111,7 +132,7 @@ def _key(content: bytes) -> bytes:
 
 def services(settings: Settings, *, clock: Clock | None = None) -> Services:
     """Raises `SettingsError` for files that cannot be used, `StoreError` and the database's own errors."""
-    key, issuers, catalogue = read_files(settings)
+    files = read_files(settings)
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,
@@ -124,8 +145,8 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         settings,
         open_database(settings.portal.state, settings.portal.database),
         clock or Clock(),
-        key,
-        issuers,
+        files.key,
+        files.issuers,
         ThreadPoolExecutor(THREADS, thread_name_prefix="view"),
         Templates(about),
         {post: by_name[get] for post, get in FORMS.items()},
@@ -133,9 +154,11 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Blobs(settings.portal.state),
         Sources(settings.source),
         Lines(),
+        Arriving(),
+        files.terms,
         Numbers(settings.daemon.profile),
-        catalogue,
-        unavailable,  # portal_adapter.form's renderer stands here
+        files.catalogue,
+        Printer(),
     )
 
 

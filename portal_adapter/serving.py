@@ -1,6 +1,7 @@
 """
 A listener: uvicorn, with what it does not do by itself. The client's certificate is put where the frame looks for it, a
-connection that sends no request, or a body drop by drop, is ended, and more than one listener runs in a process.
+connection that sends no request, or a body drop by drop, is ended, nobody holds all the connections, and more than one
+listener runs in a process.
 
     Server(app, listener)                 HTTPS
     Server(app, cards, client_ca=...)     HTTPS that asks the browser for a certificate
@@ -13,6 +14,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +26,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from portal_adapter.accepting import Accepting, Counted
 from portal_adapter.settings import Front, Listener
 from portal_adapter.unusable import Unusable
 
-CONNECTIONS_MAX = 512
+CONNECTIONS_MAX = 512  # whose requests are answered; others' are told to come back
+ACCEPTED_MAX = 2 * CONNECTIONS_MAX  # with those in their handshake: descriptors are left for what is done
+# Of one network (network.py): a browser has up to six, and keeps them for KEEP_ALIVE_S, so that an office behind one address
+# has room for twenty people who load a page at once; who is alone holds a quarter of what is answered.
+CONNECTIONS_OF_ONE = 128
 KEEP_ALIVE_S = 15
 HANDSHAKE_S = 10.0  # a card's PIN is asked for in it, by a browser that begins again afterwards if it was slow
 HEAD_S = 10.0  # from a connection, or the end of a request, to the next request's headers
@@ -35,11 +42,12 @@ HEAD_BYTES_MAX = 32 * 1024  # of a request's line and headers beyond one read of
 BODY_S = 20.0  # for a body, and a second more for each so many bytes of it
 BODY_BYTES_A_S = 4096
 BODY_AHEAD_S = 60.0  # that bytes can buy beforehand: a network that is lost for a moment
+BACKLOG = 256  # that the kernel holds until they are accepted
 STOP_S = 10  # for requests that are being answered
 _SOCKET_MODE = 0o660
 
 
-class _Protocol(HttpToolsProtocol):
+class _Protocol(HttpToolsProtocol, Counted):
     """With `peer_certificate` (DER) in the state of each request's scope: TLS has verified it, or there is none."""
 
     _late: asyncio.TimerHandle | None = None
@@ -83,6 +91,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self.over()
         super().connection_lost(exc)
 
     def _in_time(self) -> None:
@@ -119,18 +128,19 @@ class _Listening:
         self._config.load()
         self._server = uvicorn.Server(self._config)
 
-    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+    async def _listen(self, protocol: Callable[[], _Protocol]) -> Any:
+        """What has a `close`."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         server = self._server
         server.lifespan = self._config.lifespan_class(self._config)
 
-        def protocol() -> asyncio.Protocol:
+        def protocol() -> _Protocol:
             return _Protocol(config=self._config, server_state=server.server_state, app_state={})
 
         try:
-            listening: Any = await self._listen(protocol)
+            listening = await self._listen(protocol)
         except OSError as error:
             raise ListenError(f"cannot listen on {self._where}: {error.strerror or error}") from None
         server.servers = [listening]
@@ -147,6 +157,11 @@ class _Listening:
 
 
 class Server(_Listening):
+    """
+    An address of this machine alone (loopback) has a front before it, whose connections are everybody's: there none is
+    counted by where it comes from.
+    """
+
     def __init__(self, app: Any, listener: Listener, *, client_ca: Path | None = None) -> None:
         super().__init__(
             app, listener.address, ssl_certfile=listener.certificate, ssl_keyfile=listener.key,
@@ -158,11 +173,32 @@ class Server(_Listening):
         host, _, port = listener.address.rpartition(":")
         self._address = host.strip("[]"), int(port)
 
-    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+    async def _listen(self, protocol: Callable[[], _Protocol]) -> Accepting:
         host, port = self._address
-        return await asyncio.get_running_loop().create_server(
-            protocol, host, port, ssl=self._config.ssl, ssl_handshake_timeout=HANDSHAKE_S
-        )
+        assert self._config.ssl is not None
+        return Accepting(
+            await _bound(host, port), protocol, tls=self._config.ssl, handshake_s=HANDSHAKE_S,
+            of_one=None if _is_loopback(host) else CONNECTIONS_OF_ONE, most=ACCEPTED_MAX,
+        )  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ip_address(host).is_loopback
+
+
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of a host, listening; raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    made: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in found:
+            made.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            made[-1].setblocking(False)
+    except OSError:
+        for one in made:
+            one.close()
+        raise
+    return made
 
 
 class BehindFront(_Listening):
@@ -172,7 +208,7 @@ class BehindFront(_Listening):
         super().__init__(Fronted(app, front.header), str(front.socket))
         self._path = front.socket
 
-    async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+    async def _listen(self, protocol: Callable[[], _Protocol]) -> asyncio.AbstractServer:
         if self._path.exists() and stat.S_ISSOCK(self._path.stat().st_mode):
             self._path.unlink()  # of a process that was killed
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

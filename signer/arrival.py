@@ -1,4 +1,4 @@
-"""A document as it arrives on a stream: `begin`, chunks, `end`, each checked as it comes."""
+"""A document as it arrives on a stream: `begin`, chunks, `end`, each checked as it comes; or all of it in one message."""
 
 import asyncio
 from typing import Any
@@ -72,6 +72,11 @@ class Arrival:
         except BaseException:
             self.close()
             raise
+
+    def take(self, whole: Any) -> None:
+        """All of it, out of one message."""
+        self.write(whole.content)
+        self.end(whole.crc32c)
 
     def write(self, chunk: bytes) -> None:
         """A refused document's bytes are read and dropped."""

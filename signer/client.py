@@ -327,6 +327,12 @@ def _chunks(path: Path) -> Any:
 
 async def _upload(opening: Any, begin: Any, source: Path, progress: Progress | None) -> AsyncIterator[Any]:
     yield pb.SignDocumentsRequest(open=opening)
+    if begin.size <= CHUNK_BYTES and len(content := source.read_bytes()) == begin.size:
+        whole = pb.WholeDocument(begin=begin, content=content, crc32c=google_crc32c.value(content))
+        yield pb.SignDocumentsRequest(whole=whole)
+        if progress is not None:
+            progress(len(content))
+        return
     async for message in document(pb.SignDocumentsRequest, begin, source, progress):
         yield message
 
@@ -349,13 +355,14 @@ async def _download(call: Any, file: BinaryIO) -> Any:
     result, digest, size = None, hashlib.sha256(), 0
     async for message in call:
         if message.WhichOneof("message") == "result":
-            result = message.result
+            result, content = message.result, message.result.content
             if result.status != pb.SIGNED:
                 raise ServiceError(result.reason, result.message, pb.ItemStatus.Name(result.status))
         else:
-            digest.update(message.chunk)
-            size += len(message.chunk)
-            file.write(message.chunk)
+            content = message.chunk
+        digest.update(content)
+        size += len(content)
+        file.write(content)
     if result is None or size != result.size or digest.digest() != result.sha256:
         raise ServiceError("", "the answer did not arrive whole", "DATA_LOSS")
     return result

@@ -85,27 +85,33 @@ class DocumentStream:
             async with asyncio.TaskGroup() as tasks:
                 while (message := await next_message(self._context)) is not None:
                     self._call.check_again()
-                    if message.WhichOneof("message") != "begin":
-                        raise Refusal("STREAM_ORDER", "a document starts with begin")
+                    kind = message.WhichOneof("message")
+                    if kind not in ("begin", "whole"):
+                        raise Refusal("STREAM_ORDER", "a document starts with begin, or comes whole")
                     await self._room.acquire()
-                    job = await self._receive(message.begin)
+                    if kind == "whole":
+                        job = self._begin(message.whole.begin, len(message.whole.content))
+                        job.take(message.whole)
+                    else:
+                        job = self._begin(message.begin)
+                        # Also one that is refused already: its neighbours come after it.
+                        await job.receive(self._context)
                     tasks.create_task(self._answer(job))
         except* Refusal as group:
             raise _first(group) from None
 
-    async def _receive(self, begin: Any) -> "_Job":
-        """Read one document to its end, even one that is refused already: its neighbours come after it."""
+    def _begin(self, begin: Any, whole_bytes: int | None = None) -> "_Job":
+        """Room for a document; `whole_bytes` where all of it is there already."""
         if begin.index in self._seen:
             raise Refusal("STREAM_ORDER", f"index {begin.index} was used before")
         self._seen.add(begin.index)
-        job = _Job(begin)
+        job = _Job(begin, whole_bytes)
         try:
             if len(self._seen) > DOCUMENTS_MAX:
                 raise Refusal("TOO_MANY_DOCUMENTS")
             job.open(self._spool, self._call.caller.name)
         except Refusal as refusal:
             job.refusal = refusal
-        await job.receive(self._context)
         return job
 
     async def _answer(self, job: "_Job") -> None:
@@ -225,10 +231,13 @@ class DocumentStream:
             await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)
         result.status = pb.SIGNED
         result.size = output.seek(0, os.SEEK_END)
-        if result.size <= HERE_BYTES_MAX:
+        chunks: Iterator[bytes]
+        if job.is_whole or result.size <= HERE_BYTES_MAX:
             output.seek(0)
             content = output.read()
             result.sha256, chunks = hashlib.sha256(content).digest(), iter((content,))
+            if job.is_whole:
+                result.content, chunks = content, iter(())
         else:
             result.sha256, chunks = await _digest(output, "SHA256"), _chunks(output)
         result.certificate = credential.certificates[0]
@@ -240,8 +249,10 @@ class DocumentStream:
 class _Job(Arrival):
     """One document on its way through."""
 
-    def __init__(self, begin: Any) -> None:
+    def __init__(self, begin: Any, whole_bytes: int | None) -> None:
         super().__init__(begin)
+        self.is_whole = whole_bytes is not None
+        self.announced = self.announced or whole_bytes or 0
         self.output: Any = None
         self.attempted: Status | None = None
         self.record: Record | None = None

@@ -28,6 +28,7 @@ NEVER_OF_PORTAL = {
     "portal_adapter/auth/": {"web", "window", "app", "cli"},
     "portal_adapter/mail/": {"web", "window", "app", "cli"},
     "portal_adapter/files/": {"web", "window", "app", "cli", "domain", "auth"},
+    "portal_adapter/form/": {"web", "window", "app", "cli", "store", "domain", "auth", "mail", "files"},
     "portal_adapter/sources/": {"web", "window", "app", "cli", "store", "auth"},
     "portal_adapter/web/": {"window", "cli"},
     "portal_adapter/app.py": {"window", "cli"},
@@ -78,6 +79,12 @@ KEPT_OUT = {
     "signer.code": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "argon2", "pyotp"},
     # Where codes are typed there is no database, and nothing that signs.
     "portal_adapter.window.app": {"sqlalchemy", "alembic", "psycopg", "pkcs11", "pyhanko", "asn1crypto", "pool"},
+    # What draws documents knows how to, and nothing else; the portal itself has none of it in its memory.
+    "portal_adapter.form.drawing": {
+        *("grpc", "google", "sqlalchemy", "pydantic", "babel", "starlette", "jinja2"),
+        *("portal_adapter.definitions", "portal_adapter.store", "portal_adapter.domain", "portal_adapter.app"),
+    },
+    "portal_adapter.app": {"fpdf", "fontTools", "PIL", "pyhanko", "pkcs11", "asn1crypto", "pool"},
     # A lane's memory: pkcs11 itself uses asn1crypto.
     "pool.worker": {
         *("grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "signer"),

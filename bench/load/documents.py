@@ -17,10 +17,12 @@ TIMEOUT_S = 300.0
 
 
 async def documents(
-    target: Target, credential: str, files: list[str], seconds: float, streams: int, in_flight: int, save: str = ""
-) -> dict[str, Any]:
+    target: Target, credential: str, files: list[str], seconds: float, streams: int, in_flight: int, save: str = "",
+    *, chunks: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """
-    The files one after the other, again and again: `streams` streams with `in_flight` unanswered documents each.
+    The files one after the other, again and again: `streams` streams with `in_flight` unanswered documents each. Short
+    ones go whole, in one message, as the client library sends them; or all in `chunks`.
 
     Counted are documents that came back whole within the time. The first one is written to `save`.
     """
@@ -50,11 +52,16 @@ async def documents(
                     return
                 which = number % len(contents)
                 number += 1
-                content = contents[which]
-                yield pb.SignDocumentsRequest(begin=pb.BeginDocument(index=index, name="d.pdf", size=len(content)))
-                for offset in range(0, len(content), CHUNK_BYTES):
-                    yield pb.SignDocumentsRequest(chunk=content[offset : offset + CHUNK_BYTES])
-                yield pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=checksums[which]))
+                content, checksum = contents[which], checksums[which]
+                begin = pb.BeginDocument(index=index, name="d.pdf", size=len(content))
+                if len(content) <= CHUNK_BYTES and not chunks:
+                    whole = pb.WholeDocument(begin=begin, content=content, crc32c=checksum)
+                    yield pb.SignDocumentsRequest(whole=whole)
+                else:
+                    yield pb.SignDocumentsRequest(begin=begin)
+                    for offset in range(0, len(content), CHUNK_BYTES):
+                        yield pb.SignDocumentsRequest(chunk=content[offset : offset + CHUNK_BYTES])
+                    yield pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=checksum))
                 index += 1
 
         while loop.time() < end:
@@ -62,7 +69,7 @@ async def documents(
             async for message in stub.SignDocuments(upload(), timeout=TIMEOUT_S):
                 if message.WhichOneof("message") == "result":
                     result = message.result
-                    received.clear()
+                    received[:] = result.content
                     if result.status != pb.SIGNED:
                         raise RuntimeError(f"not signed: {result.reason} {result.message}")
                 else:

@@ -61,6 +61,10 @@ class Issuers:
             revocation.check(certificate, issuer, self.crls, now)
         return found
 
+    def is_revoked(self, der: bytes) -> bool:
+        """Of a certificate that was accepted before, by the lists as they are now."""
+        return bool(self.crls) and revocation.is_revoked(der, self.certificates, self.crls)
+
 
 def check_for_login(certificate: Certificate) -> None:
     """Raise unless it may authenticate somebody (TOK-03)."""

@@ -1,5 +1,6 @@
 """
-Whether a certificate was revoked, by the lists that its CA publishes (RFC 5280, 6.3) and the operator puts here.
+Whether a certificate was revoked, by the lists that its CA publishes (RFC 5280, 6.3) and the operator puts here: at a login,
+and at each request of a session, which looks anew only when a list has changed.
 
 A list counts when the CA has signed it, and until its nextUpdate; it is read again when its file has changed. Without a
 good one nobody of that CA logs in: a list that is no longer renewed may leave out whoever steals a card now.
@@ -33,10 +34,46 @@ def check(certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequen
         raise Refusal("signer-unavailable", message, reason="no-revocation-list", retry_after_s=60)
 
 
-def _of(path: Path) -> x509.CertificateRevocationList | None:
+def is_revoked(der: bytes, issuers: tuple[x509.Certificate, ...], lists: Sequence[Path]) -> bool:
+    """Of a certificate that was accepted before. A list that is over still says what it says; one that is gone says nothing."""
+    return _is_revoked(der, issuers, tuple((path, _stamp(path)) for path in lists))
+
+
+@lru_cache(maxsize=1024)
+def _is_revoked(
+    der: bytes, issuers: tuple[x509.Certificate, ...], lists: tuple[tuple[Path, tuple[int, int] | None], ...]
+) -> bool:
+    serial = x509.load_der_x509_certificate(der).serial_number
+    found = [one for path, _ in lists if (one := _of(path)) is not None]
+    return any(
+        one.get_revoked_certificate_by_serial_number(serial) is not None
+        for issuer in issuers
+        if _is_issuer(der, issuer)
+        for one in found
+        if _is_of(one, issuer)
+    )
+
+
+def _is_issuer(der: bytes, issuer: x509.Certificate) -> bool:
+    try:
+        x509.load_der_x509_certificate(der).verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
-        return _read(path, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _of(path: Path) -> x509.CertificateRevocationList | None:
+    try:
+        stamp = _stamp(path)
+        return None if stamp is None else _read(path, *stamp)
     except (OSError, ValueError):
         return None
 

@@ -3,7 +3,7 @@ Sessions and forms: cookies whose SHA-256 is what the database knows, and form t
 
 A browser without a session has a visitor's cookie instead, so that a login can only be finished where it was begun, and a
 form posted only by who was shown it. A session's token is new with each login (ASVS 7.2.4). It ends after 15 minutes
-without a request, after 8 hours, by logout, or when its product is removed: the database is asked at every request.
+without a request, after 8 hours, by logout, or when its product is removed or revoked: that is asked at every request.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ class Session:
     language: str
     seen: int  # when its last request was written down
     ends: int  # when it ends, unless there is another request
+    certificate: bytes  # that it was opened with
 
 
 def open_session(connection: Connection, now: int, account: str, fingerprint: str) -> str:
@@ -43,7 +44,7 @@ def open_session(connection: Connection, now: int, account: str, fingerprint: st
 def find(connection: Connection, now: int, token: str, limits: Limits, address: str) -> Session | None:
     """The session of a cookie, if it has not ended and its product is still registered."""
     query = (
-        select(sessions, accounts)
+        select(sessions, accounts, products.c.certificate)
         .join(accounts, accounts.c.id == sessions.c.account)
         .join(products, (products.c.fingerprint == sessions.c.fingerprint) & (products.c.account == accounts.c.id))
         .where(sessions.c.token == hashed(token), sessions.c.ended.is_(None))
@@ -58,7 +59,7 @@ def find(connection: Connection, now: int, token: str, limits: Limits, address: 
         row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
     )
     ends = min(now + limits.idle_s, absolute)
-    return Session(actor, row["token"], row["language"], row["seen"], ends)
+    return Session(actor, row["token"], row["language"], row["seen"], ends, row["certificate"])
 
 
 def is_due(now: int, session: Session) -> bool:
@@ -72,9 +73,10 @@ def seen(connection: Connection, now: int, session: Session) -> None:
     )
 
 
-def end(connection: Connection, now: int, token: str) -> None:
-    """`token` is the hashed one."""
-    connection.execute(update(sessions).where(sessions.c.token == token, sessions.c.ended.is_(None)).values(ended=now))
+def end(connection: Connection, now: int, token: str) -> bool:
+    """`token` is the hashed one; False where it had ended already."""
+    mine = update(sessions).where(sessions.c.token == token, sessions.c.ended.is_(None))
+    return bool(connection.execute(mine.values(ended=now)).rowcount)
 
 
 def end_all(connection: Connection, now: int, account: str, *, fingerprint: str | None = None) -> None:

@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
 async def _serve(made: Services) -> None:
     over = stopped()
     settings = made.settings
+    made.printer.start()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
         await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs, settings.limits))

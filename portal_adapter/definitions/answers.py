@@ -14,6 +14,7 @@ from datetime import date
 from portal_adapter.definitions.definition import Definition, Piece, Question, Step, When
 from portal_adapter.domain.fields import clean, has_controls
 from portal_adapter.domain.kinds import KINDS
+from portal_adapter.form.coverage import undrawable
 from portal_adapter.refusal import FieldError
 
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
@@ -83,6 +84,9 @@ def mistake(question: Question, value: str) -> FieldError | None:
         return None
     if has_controls(value, lines=question.type == "lines"):
         return FieldError(question.id, "control_characters", "Take out characters that cannot be seen.")
+    if missing := undrawable(value):
+        message = "The document cannot show these characters: {characters} Write them in another way."
+        return FieldError(question.id, "undrawable", message, {"characters": " ".join(missing)})
     return _CHECKS[question.type](question, value)
 
 

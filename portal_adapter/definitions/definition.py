@@ -15,11 +15,20 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from portal_adapter.form.coverage import undrawable
+
+
+def _drawable(text: str) -> str:
+    if missing := undrawable(text):
+        raise ValueError(f"the document cannot show {' '.join(f'U+{ord(c):04X}' for c in missing)}")
+    return text
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,59}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(_drawable)]
 # What the form of a step has beside its answers: no field is called so.
 RESERVED = frozenset({"csrf", "form", "version", "go", "confirmed"})
 TEXT_MOST = 4000  # characters of an answer, whatever a definition says: the form must fit its page

@@ -8,8 +8,7 @@ from sqlalchemy import Connection, func, select, update
 from portal_adapter.auth import session as opened
 from portal_adapter.domain import audit
 from portal_adapter.domain.actor import Actor
-from portal_adapter.domain.fields import Fields
-from portal_adapter.domain.space import masked
+from portal_adapter.domain.fields import Fields, masked
 from portal_adapter.language import LANGUAGES
 from portal_adapter.mail import outbox
 from portal_adapter.settings import Limits

@@ -108,6 +108,11 @@ def is_email(text: str) -> bool:
     return _EMAIL.fullmatch(text) is not None
 
 
+def masked(email: str) -> str:
+    """'a***@example.org'."""
+    return email[:1] + "***" + email[email.rindex("@") :]
+
+
 def folded(text: str) -> str:
     """For comparing names: without case, accents, hyphens, apostrophes and blanks."""
     text = unicodedata.normalize("NFKD", text.casefold())

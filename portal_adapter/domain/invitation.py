@@ -5,7 +5,7 @@ Invitations into a business space (ESP-22, ESP-23): by mail, with a personal lin
 
 Whoever opens the link logs in, and must have the names that were invited. An invitation whose time is over counts as
 expired from that second on; `expire` writes it down later. Sending one again withdraws it and makes another: the old link
-is over.
+is over, and its mail is not sent any more.
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,7 @@ INVITATION = Machine(
     },
 )  # fmt: skip
 AN_HOUR_MAX = 30  # of one account: a team is invited in one go, and strangers are not written to in masses
+_LINK = "/invitations/"  # before the token, in a mail
 SHOWN_S = 90 * 86400  # a refused or expired one stays in the team's list for so long
 
 
@@ -194,7 +195,7 @@ def _send(
         )
     )  # fmt: skip
     data = {
-        "space": space["title"], "role": person["role"], "link": f"{origin}/invitations/{token}",
+        "space": space["title"], "role": person["role"], "link": f"{origin}{_LINK}{token}",
         "inviter": actor.name, "expires": expires,
     }  # fmt: skip
     outbox.queue(connection, actor.now, person["email"], person["language"], "invitation", data)
@@ -215,7 +216,12 @@ def _withdraw(
     fields.check()
     found = _as_of(actor.now, dict(row))
     INVITATION.fire(connection, {**found, "version": seen}, "withdraw")
+    outbox.stop(connection, actor.now, "invitation", lambda data: hashed(_token(data["link"])) == row["token"])
     return found
+
+
+def _token(link: str) -> str:
+    return link.rpartition(_LINK)[2]
 
 
 def _held(connection: Connection, actor: Actor, token: str) -> Mapping[str, Any]:

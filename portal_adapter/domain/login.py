@@ -3,7 +3,7 @@ Logging in and registering, whatever the product: begun here, proven elsewhere, 
 
     begin      a nonce for one browser, two minutes long
     proven     by a statement of the window (Signing Server), or a ticket of the cards' origin (card, stick)
-    finish     the product's account has a session; a product without one may be registered
+    finish     the product's account has a session; a product without one may be registered, or is somebody's renewed one
 
 Whoever proves something for another browser's nonce helps nobody: the proof travels through his own browser, which has not
 the cookie that the nonce is bound to.
@@ -18,15 +18,19 @@ from portal_adapter.auth import certificate as certificates
 from portal_adapter.auth import session as sessions
 from portal_adapter.auth.certificate import Certificate
 from portal_adapter.domain import account as account_of
-from portal_adapter.domain import audit, marks
+from portal_adapter.domain import audit, marks, renewal
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import hashed, new_id, new_secret
+from portal_adapter.domain.renewal import Renewed
+from portal_adapter.network import network
 from portal_adapter.refusal import Refusal, guard, invalid
 from portal_adapter.settings import Limits
 from portal_adapter.store.schema import accounts, attempts, presented, products, tickets
 
 NONCE_BYTES = 32
 REGISTER_S = 15 * 60  # a presented product waits so long for its registration
+AGAIN_S = 60  # the same form, clicked twice, leads to the same account
+_REGISTERED = "registered"  # a presented product's kind, once it belongs to somebody
 ATTEMPT_KEPT_S = 3600  # one that is over is told from one that never was
 
 
@@ -52,9 +56,9 @@ class LoggedIn:
 
 def begin(connection: Connection, now: int, visitor: str, back: str, number: str, limits: Limits, address: str) -> str:
     """Answers the nonce in hexadecimal; raises `rate-limited`."""
-    network = marks.network(address)
-    marks.check(connection, now, "login", network, limits.login_a_minute, 60)
-    marks.mark(connection, now, "login", network)
+    who = network(address)
+    marks.check(connection, now, "login", who, limits.login_a_minute, 60)
+    marks.mark(connection, now, "login", who)
     nonce = secrets.token_hex(NONCE_BYTES)
     connection.execute(
         insert(attempts).values(nonce=hashed(nonce), visitor=hashed(visitor), back=back, number=number, created=now)
@@ -146,9 +150,14 @@ def present(connection: Connection, now: int, proof: Proof, visitor: str) -> Non
 def presented_in(connection: Connection, now: int, visitor: str) -> Proof | None:
     """What this browser may register; its certificate was accepted when it was presented."""
     row = connection.execute(select(presented).where(presented.c.visitor == hashed(visitor))).mappings().first()
-    if row is None or now - row["created"] > REGISTER_S:
+    if row is None or row["kind"] == _REGISTERED or now - row["created"] > REGISTER_S:
         return None
     return Proof(certificates.read(row["certificate"]), row["number"], row["back"])
+
+
+def renewed(connection: Connection, proof: Proof) -> Renewed | None:
+    """Whose product was renewed by the one that was presented."""
+    return renewal.of(connection, proof.certificate, is_server=bool(proof.number))
 
 
 def register(
@@ -156,9 +165,7 @@ def register(
     checked: str,
 ) -> LoggedIn:  # fmt: skip
     """A new account with the presented product (TOK-15), and its session; `checked` is the proof whose number is right."""
-    proof = presented_in(connection, now, visitor)
-    if proof is None:
-        raise _begin_again("nothing-presented")
+    proof = _presented(connection, now, visitor)
     certificate = proof.certificate
     fields = Fields(form)
     fields.read_only("family", certificate.family)
@@ -173,22 +180,50 @@ def register(
         )
     )
     _add(connection, now, account, kind, proof, checked)
-    forget(connection, visitor)
     audit.note(connection, now, "register", account=account, address=address, fingerprint=certificate.fingerprint)
-    return LoggedIn(sessions.open_session(connection, now, account, certificate.fingerprint), proof.back)
+    return _entered(connection, now, account, proof, visitor)
+
+
+def renew(connection: Connection, now: int, visitor: str, address: str, checked: str) -> LoggedIn:
+    """The presented product is added to the account whose product it renews, by who has just used it; her address is told."""
+    proof = _presented(connection, now, visitor)
+    old = renewed(connection, proof)
+    if old is None:
+        raise _begin_again("nothing-renewed")
+    _add(connection, now, old.account, old.kind, proof, checked)
+    account_of.notice(connection, now, old.account, "product-renewed", proof.certificate.issuer)
+    audit.note(
+        connection, now, "product-renewed", account=old.account, address=address,
+        fingerprint=proof.certificate.fingerprint, renews=old.fingerprint,
+    )  # fmt: skip
+    return _entered(connection, now, old.account, proof, visitor)
+
+
+def again(connection: Connection, now: int, visitor: str, account: str, address: str) -> LoggedIn | None:
+    """
+    Where the form of `register` or `renew` leads when it is posted once more, by a second click: to the same account. The
+    answer to the first one, with its cookie, may not have reached the browser, so there is another session, unless it is
+    there already (`account`).
+    """
+    row = connection.execute(select(presented).where(presented.c.visitor == hashed(visitor))).mappings().first()
+    if row is None or row["kind"] != _REGISTERED or now - row["created"] > AGAIN_S:
+        return None
+    proof = Proof(certificates.read(row["certificate"]), row["number"], row["back"])
+    owner = owner_of(connection, proof)
+    if owner is None:
+        return None
+    if owner == account:
+        return LoggedIn("", proof.back)
+    audit.note(connection, now, "login", account=owner, address=address, fingerprint=proof.certificate.fingerprint)
+    return LoggedIn(sessions.open_session(connection, now, owner, proof.certificate.fingerprint), proof.back)
 
 
 def add_product(
     connection: Connection, now: int, account: str, visitor: str, form: dict[str, str], address: str, checked: str
 ) -> None:
     """Another product of a logged-in person; names must be hers. `checked` as for `register`."""
-    proof = presented_in(connection, now, visitor)
-    if proof is None:
-        raise _begin_again("nothing-presented")
-    own = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().one()
-    names = (folded(proof.certificate.family), folded(proof.certificate.given))
-    if names != (folded(own["family"]), folded(own["given"])):
-        raise guard("other-person", "This product has another person's names.")
+    proof = _presented(connection, now, visitor)
+    check_names(connection, account, proof.certificate)
     fields = Fields(form)
     kind = "server" if proof.number else fields.choice("kind", ("smartcard", "stick"))
     fields.check()
@@ -198,6 +233,24 @@ def add_product(
     audit.note(
         connection, now, "product-added", account=account, address=address, fingerprint=proof.certificate.fingerprint
     )
+
+
+def bind_product(
+    connection: Connection, now: int, account: str, kind: str, certificate: Certificate, number: str
+) -> None:
+    """By an operator, for a person who has lost her other ones: names must be hers, and her address is told."""
+    check_names(connection, account, certificate)
+    proof = Proof(certificate, number, "")
+    _add(connection, now, account, kind, proof, proof.key)
+    account_of.notice(connection, now, account, "product-added", certificate.issuer)
+
+
+def check_names(connection: Connection, account: str, certificate: Certificate) -> None:
+    """Raise `guard-failed` `other-person` unless the certificate has the account's names."""
+    own = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().one()
+    names = (folded(certificate.family), folded(certificate.given))
+    if names != (folded(own["family"]), folded(own["given"])):
+        raise guard("other-person", "This product has another person's names.")
 
 
 def remove_product(connection: Connection, now: int, account: str, product: str, address: str) -> None:
@@ -232,6 +285,20 @@ def _add(connection: Connection, now: int, account: str, kind: str, proof: Proof
             certificate=proof.certificate.der, added=now,
         )
     )  # fmt: skip
+
+
+def _presented(connection: Connection, now: int, visitor: str) -> Proof:
+    proof = presented_in(connection, now, visitor)
+    if proof is None:
+        raise _begin_again("nothing-presented")
+    return proof
+
+
+def _entered(connection: Connection, now: int, account: str, proof: Proof, visitor: str) -> LoggedIn:
+    """A session with the product that has just become the account's."""
+    mine = presented.c.visitor == hashed(visitor)
+    connection.execute(update(presented).where(mine).values(kind=_REGISTERED, created=now))
+    return LoggedIn(sessions.open_session(connection, now, account, proof.certificate.fingerprint), proof.back)
 
 
 def logout(connection: Connection, now: int, account: str, token: str, address: str) -> None:

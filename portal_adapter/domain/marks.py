@@ -1,24 +1,11 @@
 """Limits of so many in so long, for an address, an account or a browser. RFC 6585, 4: the refusal says when to come back."""
 
-from ipaddress import IPv6Address, ip_address
-
 from sqlalchemy import Connection, delete, func, insert, select
 
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.schema import marks
 
 _KEPT_S = 3600  # none of the limits looks further back
-
-
-def network(address: str) -> str:
-    """Whom limits take for one: an IPv4 address, or 64 bits of an IPv6 one, of which one line has as many as it likes."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:  # behind a socket there is none
-        return address
-    if isinstance(found, IPv6Address):
-        found = found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64)
-    return str(found)
 
 
 def mark(connection: Connection, now: int, kind: str, who: str) -> None:
@@ -33,4 +20,5 @@ def check(connection: Connection, now: int, kind: str, who: str, most: int, with
     found = (marks.c.kind == kind) & (marks.c.who == who) & (marks.c.time > since)
     count, first = connection.execute(select(func.count(), func.min(marks.c.time)).where(found)).one()
     if count >= most:
-        raise Refusal("rate-limited", "Too many tries. Please wait a moment.", retry_after_s=first + within_s - now)
+        oldest = now if first is None else first
+        raise Refusal("rate-limited", "Too many tries. Please wait a moment.", retry_after_s=oldest + within_s - now)

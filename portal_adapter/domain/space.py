@@ -7,11 +7,11 @@ Whoever is no member of a space is told that it does not exist.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from portal_adapter.domain import audit, nomination, product
 from portal_adapter.domain.actor import FILL, MANAGE, RIGHTS, Actor, check_right
-from portal_adapter.domain.fields import Fields, folded
+from portal_adapter.domain.fields import Fields, folded, masked
 from portal_adapter.domain.ids import new_id, new_identifier, read_identifier
 from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
@@ -194,6 +194,11 @@ def folded_title(title: str) -> str:
     return title.casefold()
 
 
+def registration_key(number: str) -> str:
+    """As registration numbers are compared (ESP-13): without case, blanks and punctuation; empty where nothing else is in one."""
+    return folded(number)
+
+
 def administrators(connection: Connection, space: str) -> list[Mapping[str, Any]]:
     query = (
         select(accounts.c.id, accounts.c.email, accounts.c.language)
@@ -201,11 +206,6 @@ def administrators(connection: Connection, space: str) -> list[Mapping[str, Any]
         .where(members.c.space == space, members.c.role == "administrator")
     )
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def masked(email: str) -> str:
-    """'a***@example.org'."""
-    return email[:1] + "***" + email[email.rindex("@") :]
 
 
 def _profiles(form: Mapping[str, str]) -> list[str]:
@@ -228,12 +228,15 @@ def _business_data(
     registration = fields.text(
         "registration", most=REGISTRATION_CHARACTERS_MAX, least=1 if business.single_space else 0
     )
+    key = registration_key(registration)
+    if business.single_space and registration and not key:
+        fields.refuse("registration", "no-number", "This is no number: it has neither digits nor letters.")
     return {
         "title": title,
         "company": fields.text("company", most=limits.company_name),
         "registration": registration,
         "email": fields.email("email", most=limits.email),
-        "sole": registration.upper() if business.single_space else None,
+        "sole": key if business.single_space else None,
     }
 
 
@@ -246,11 +249,10 @@ def _check_single(
     """
     if not business.single_space:
         return
-    same = func.upper(spaces.c.registration) == values["registration"].upper()
-    query = select(spaces.c.id).where(spaces.c.kind == "business", same)
-    if but is not None:
-        query = query.where(spaces.c.id != but)
-    found = connection.execute(query).scalar()
+    rows = connection.execute(select(spaces.c.id, spaces.c.registration).where(spaces.c.kind == "business"))
+    found = next(
+        (one.id for one in rows if registration_key(one.registration) == values["sole"] and one.id != but), None
+    )
     if found is not None:
         message = "This business has a space already. Ask its administrator to invite you."
         raise Refusal(

@@ -23,6 +23,7 @@ ROLES: Mapping[str, str] = {
 }
 EVENTS: Mapping[str, str] = {
     "product-added": msgid("A product was registered for your account:"),
+    "product-renewed": msgid("A product of your account was renewed; the new one logs in from now on:"),
     "product-removed": msgid("A product was removed from your account:"),
     "address-changed": msgid("The e-mail address of your account was changed. The new one is:"),
     "member-removed": msgid("You are no longer a member of this space:"),

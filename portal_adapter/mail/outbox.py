@@ -4,20 +4,21 @@ The outbox: a mail is a row, written in the transaction of its cause, so that th
     queue      in that transaction
     claim      one that is due, for so long as a lease lasts: of several instances one has it
     settle     sent, to be tried again later, or given up
+    stop       not sent any more, for its cause is over
 
 Whoever dies between the mail server's word and `settle` has the mail sent once more when the lease is over, with the same
 bytes and the same Message-ID: a mail is never lost, and twice only then.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from portal_adapter.domain import audit
-from portal_adapter.domain.fields import is_email
+from portal_adapter.domain.fields import is_email, masked
 from portal_adapter.domain.ids import new_id
 from portal_adapter.language import LANGUAGES
 from portal_adapter.mail.message import check
@@ -87,11 +88,11 @@ def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", i
     """
     Sent where there is no error; else tried again after a while, or given up: `is_final`, or tried too often.
 
-    Of what was sent nothing stays but to whom, when and which: a link in it is its receiver's alone. A lease that was over
-    meanwhile settles nothing.
+    Of what was sent nothing stays but which and when, and to whom masked: a link in it is its receiver's alone. A lease that
+    was over meanwhile settles nothing.
     """
     if not error:
-        values: dict[str, Any] = {"state": "sent", "settled": now, "data": "{}", "error": ""}
+        values: dict[str, Any] = {"state": "sent", "settled": now, "error": "", **_forgotten(one.recipient)}
     elif is_final or one.tries >= TRIES_MAX:
         values = {"state": "failed", "settled": now, "error": error}
     else:
@@ -111,10 +112,29 @@ def retry(connection: Connection, now: int, id_: str) -> bool:
     return bool(connection.execute(again.values(**values)).rowcount)
 
 
+def stop(connection: Connection, now: int, template: str, is_over: Callable[[Mapping[str, Any]], bool]) -> None:
+    """
+    Give up what has not been sent and whose data `is_over` says so, and forget what it says: nobody can try it again. One
+    that is on its way to the mail server this very moment is not held back.
+    """
+    unsent = (outbox.c.template == template) & outbox.c.state.in_(("queued", "failed")) & (outbox.c.data != "{}")
+    for row in connection.execute(select(outbox).where(unsent)).mappings().all():
+        if is_over(json.loads(row["data"])):
+            values = {"state": "failed", "settled": now, "error": "stopped: its cause is over"}
+            mine = update(outbox).where(outbox.c.id == row["id"], outbox.c.state.in_(("queued", "failed")))
+            if connection.execute(mine.values(**values, **_forgotten(row["recipient"]))).rowcount:
+                audit.note(connection, now, "mail", outcome="stopped", mail=row["id"], template=template)
+
+
 def forget(connection: Connection, now: int) -> None:
-    """What a mail says that was given up long ago: it is not sent any more, and a link in it is over."""
+    """What a mail says that was given up long ago, and to whom: it is not sent any more, and a link in it is over."""
     old = (outbox.c.state == "failed") & (outbox.c.settled < now - GIVEN_UP_KEPT_S) & (outbox.c.data != "{}")
-    connection.execute(update(outbox).where(old).values(data="{}"))
+    for row in connection.execute(select(outbox.c.id, outbox.c.recipient).where(old)).all():
+        connection.execute(update(outbox).where(outbox.c.id == row.id, old).values(_forgotten(row.recipient)))
+
+
+def _forgotten(recipient: str) -> dict[str, str]:
+    return {"data": "{}", "recipient": masked(recipient)}
 
 
 def listed(connection: Connection, state: str = "") -> list[dict[str, Any]]:

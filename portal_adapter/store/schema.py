@@ -117,7 +117,7 @@ spaces = Table(
     Column("company", String, nullable=False),
     Column("registration", String, nullable=False),
     Column("email", String, nullable=False),
-    # Its registration number in capitals, where a business may have one space only; else nothing.
+    # Its registration number as such are compared (domain/space.py), where a business may have one space only; else nothing.
     Column("sole", String, unique=True),
     Column("profiles", String, nullable=False),  # of a private space, separated by spaces
     Column("state", String, nullable=False),  # active, suspended

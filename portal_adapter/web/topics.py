@@ -23,6 +23,7 @@ TOPICS: Mapping[str, str] = {
     "login": "log-in",
     "returned": "log-in",
     "registration": "register",
+    "renewal": "register",
     "account": "register",
     "new-product": "register",
     "terms": "spaces",

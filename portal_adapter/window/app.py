@@ -22,6 +22,7 @@ from portal_adapter.window import enrolment, login
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
 from portal_adapter.window.pace import Pace
+from portal_adapter.window.reasons import SENT
 from portal_adapter.window.settings import Settings
 from portal_adapter.window.visit import Visit, endpoint
 from signer.client import Profile, ProfileError
@@ -38,7 +39,8 @@ class Services:
     daemon: Daemon
     key: bytes  # of forms' tokens
     templates: Templates
-    pace: Pace
+    pace: Pace  # of networks
+    sent: Pace  # of logins
     enrolments: Enrolments
 
 
@@ -58,7 +60,8 @@ def services(settings: Settings) -> Services:
         Daemon(profile),
         secrets.token_bytes(32),
         Templates(about, _TEMPLATES),
-        Pace(settings.limits.tries_a_minute),
+        Pace(settings.limits.tries_a_minute, 60.0, "Too many tries. Please wait a moment."),
+        Pace(1, login.SEND_EVERY_S, SENT),
         Enrolments(),
     )
 

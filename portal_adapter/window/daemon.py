@@ -49,19 +49,16 @@ class Daemon:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
 
-    async def gate(self, credential: str) -> str:
-        """What it wants: 'code+totp', 'code+hotp', 'code+sent-otp'."""
+    async def check_for_login(self, credential: str) -> None:
+        """Raise CERT_USAGE for one that is for signing."""
         async with self._client() as client:
-            found = await client.credential(credential)
-            if found.purpose != pb.Credential.AUTHENTICATION:
+            if (await client.credential(credential)).purpose != pb.Credential.AUTHENTICATION:
                 raise ServiceError("CERT_USAGE", "not for logging in")
-            return str(found.gate)
 
-    async def send_code(self, login: Login, source: str) -> str:
-        """Where it was sent, masked."""
+    async def send_code(self, login: Login, source: str) -> None:
         async with self._client() as client:
             request = pb.RequestOtpRequest(login=await _message(client, login), source=source)
-            return str((await called(client.signing.RequestOtp(request, timeout=CALL_S))).contact)
+            await called(client.signing.RequestOtp(request, timeout=CALL_S))
 
     async def authenticate(self, login: Login, typed: Typed) -> tuple[bytes, bytes, bytes]:
         """(statement, signature, the person's certificate)."""

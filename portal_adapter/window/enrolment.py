@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import segno
 from starlette.responses import RedirectResponse, Response
 
+from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
 from portal_adapter.window import reasons
 from portal_adapter.window.daemon import Begun, Typed
@@ -102,7 +103,7 @@ async def picture(visit: Visit) -> Response:
 async def _finish(visit: Visit, pending: Pending) -> Response:
     try:
         typed = _typed(visit)
-        visit.services.pace.check(visit.address, visit.now)
+        visit.services.pace.check(network(visit.address), visit.now)
         await visit.services.daemon.complete_enrolment(pending.enrolment, typed)
     except ServiceError as error:
         log.info("no enrolment of %s from %s: %s", pending.begun.subject, visit.address, error.reason or error.code)
@@ -121,7 +122,7 @@ async def _finish(visit: Visit, pending: Pending) -> Response:
 
 
 async def _begin(visit: Visit, enrolment: str) -> None:
-    visit.services.pace.check(visit.address, visit.now)
+    visit.services.pace.check(network(visit.address), visit.now)
     try:
         begun = await visit.services.daemon.begin_enrolment(enrolment, visit.address)
     except ServiceError as error:

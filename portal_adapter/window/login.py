@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
+from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
 from portal_adapter.window import reasons
 from portal_adapter.window.daemon import Login, Typed
@@ -23,48 +24,56 @@ from signer.client import ServiceError
 log = logging.getLogger("window")
 
 CODE_CHARACTERS_MAX = 256  # the daemon's own limit is less; longer is nobody's code
-GATES = ("code+totp", "code+hotp", "code+sent-otp")
+SEND_EVERY_S = 30.0  # for one login: as the daemon has it, which knows the numbers that there are
+# That nothing was sent is not told: it would tell which numbers there are, and whose codes are sent.
+_UNTOLD = frozenset(
+    {"CREDENTIAL_UNKNOWN", "GATE_MISMATCH", "CREDENTIAL_SUSPENDED", "CREDENTIAL_PENDING", "SUBJECT_SUSPENDED"}
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # a credential's, as the daemon has it
 _NONCE = re.compile(r"([0-9a-f]{2}){16,64}")
 
 
 async def show(visit: Visit) -> Response:
+    """The same page for every number, whatever its one-time code comes from, and for one that is nobody's."""
     login = _asked(visit, visit.query)
     try:
-        return _page(visit, login, await _gate(visit, login))
+        await visit.services.daemon.check_for_login(login.credential)
     except ServiceError as error:
-        return visit.refused("refused.html", {}, reasons.refusal(error))
+        if error.reason != "CREDENTIAL_UNKNOWN":
+            return visit.refused("refused.html", {}, reasons.refusal(error))
+    return _page(visit, login)
 
 
 async def answer(visit: Visit) -> Response:
-    login, gate = _asked(visit, visit.form), visit.form.get("gate", "")
-    if gate not in GATES:
-        raise _not_from_portal()
-    return await (_send_code(visit, login) if visit.form.get("do") == "send" else _log_in(visit, login, gate))
+    login = _asked(visit, visit.form)
+    return await (_send_code(visit, login) if visit.form.get("do") == "send" else _log_in(visit, login))
 
 
 async def _send_code(visit: Visit, login: Login) -> Response:
     try:
-        visit.services.pace.check(visit.address, visit.now)
-        contact = await visit.services.daemon.send_code(login, visit.address)
+        visit.services.pace.check(network(visit.address), visit.now)
+        visit.services.sent.check(f"{login.credential} {login.nonce.hex()}", visit.now)
+        await visit.services.daemon.send_code(login, visit.address)
+        log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
     except ServiceError as error:
-        return _refused(visit, login, "code+sent-otp", reasons.refusal(error))
+        if error.reason not in _UNTOLD:
+            return _refused(visit, login, reasons.refusal(error))
+        log.info("no code was sent for %s, asked for by %s: %s", login.credential, visit.address, error.reason)
     except Refusal as refusal:
-        return _refused(visit, login, "code+sent-otp", refusal)
-    log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
-    return _page(visit, login, "code+sent-otp", contact=contact)
+        return _refused(visit, login, refusal)
+    return _page(visit, login, is_sent=True)
 
 
-async def _log_in(visit: Visit, login: Login, gate: str) -> Response:
+async def _log_in(visit: Visit, login: Login) -> Response:
     try:
         typed = _typed(visit)
-        visit.services.pace.check(visit.address, visit.now)
+        visit.services.pace.check(network(visit.address), visit.now)
         statement, signature, certificate = await visit.services.daemon.authenticate(login, typed)
     except ServiceError as error:
         log.info("no login of %s from %s: %s", login.credential, visit.address, error.reason or error.code)
-        return _refused(visit, login, gate, reasons.refusal(error))
+        return _refused(visit, login, reasons.refusal(error))
     except Refusal as refusal:
-        return _refused(visit, login, gate, refusal)
+        return _refused(visit, login, refusal)
     log.info("login of %s from %s", login.credential, visit.address)
     query = urlencode({"statement": _text(statement), "signature": _text(signature), "certificate": _text(certificate)})
     return RedirectResponse(f"{login.audience}/login/returned?{query}", 303)
@@ -81,19 +90,6 @@ def _not_from_portal() -> Refusal:
     return Refusal("validation", "This page is opened by a login that you begin on the portal. Please begin again.")
 
 
-async def _gate(visit: Visit, login: Login) -> str:
-    """Of a product that does not exist, too: the page shall not tell which ones do."""
-    try:
-        gate = await visit.services.daemon.gate(login.credential)
-    except ServiceError as error:
-        if error.reason != "CREDENTIAL_UNKNOWN":
-            raise
-        return GATES[0]
-    if gate not in GATES:
-        raise ServiceError("GATE_MISMATCH", gate)
-    return gate
-
-
 def _typed(visit: Visit) -> Typed:
     """Raises `Refusal` with every field that is empty or cannot be a code."""
     errors = []
@@ -108,18 +104,18 @@ def _typed(visit: Visit) -> Typed:
     return Typed(visit.form["secret_code"], visit.form["otp"].replace(" ", ""), visit.address)
 
 
-def _page(visit: Visit, login: Login, gate: str, **more: Any) -> Response:
-    return visit.page("codes.html", _data(login, gate) | more)
+def _page(visit: Visit, login: Login, *, is_sent: bool = False) -> Response:
+    return visit.page("codes.html", _data(login) | {"is_sent": is_sent})
 
 
-def _refused(visit: Visit, login: Login, gate: str, refusal: Refusal) -> Response:
+def _refused(visit: Visit, login: Login, refusal: Refusal) -> Response:
     """With the form again where typing again, now or later, can help; the codes are never in it."""
     template = "refused.html" if refusal.code == "guard-failed" else "codes.html"
-    return visit.refused(template, _data(login, gate), refusal)
+    return visit.refused(template, _data(login), refusal)
 
 
-def _data(login: Login, gate: str) -> dict[str, Any]:
-    return {"credential": login.credential, "nonce": login.nonce.hex(), "gate": gate, "contact": ""}
+def _data(login: Login) -> dict[str, Any]:
+    return {"credential": login.credential, "nonce": login.nonce.hex(), "is_sent": False}
 
 
 def _text(data: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from portal_adapter.refusal import FieldError, Refusal, guard, invalid
 from signer.client import ServiceError
 
+SENT = "A code was sent a moment ago. Look for it before you ask for another."
 WRONG_CODES = "The secret code or the one-time code is not right."
 
 # A code field's mistake: reason -> (field, message). That there is no such product is told as a wrong code.
@@ -31,7 +32,7 @@ _FINAL: Mapping[str, str] = {
 }
 _LATER: Mapping[str, str] = {
     "OTP_LOCKED": "Too many wrong codes were typed. Nothing more is looked at for a while.",
-    "OTP_SENT": "A code was sent a moment ago. Look for it before you ask for another.",
+    "OTP_SENT": SENT,
 }
 
 

@@ -7,9 +7,11 @@ start; so a form is posted by the browser that was shown it, and by no other sit
 
 import hashlib
 import hmac
+import logging
 import math
 import secrets
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -22,6 +24,8 @@ from portal_adapter.refusal import Refusal
 
 if TYPE_CHECKING:
     from portal_adapter.window.app import Services
+
+log = logging.getLogger("window")
 
 COOKIE = "__Host-window"
 FIELDS_MAX = 20  # of a form
@@ -85,6 +89,19 @@ class Visit:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
         return response
 
+    def failed(self, error: Exception) -> Response:
+        """
+        A mistake of ours, whatever it is. The reference stands here and in the log; what the error says does not stand
+        there, for it may be of what was typed.
+        """
+        reference = secrets.token_hex(4)
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error(
+            "reference %s: %s %s: %s\n%s", reference, self.request.method, self.request.url.path, type(error), where
+        )
+        html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
+        return Response(html, 500, media_type="text/html")
+
     def _here(self, language: str) -> str:
         """The address of the page in another language; nothing that was typed is in it."""
         given: Mapping[str, str] = dict(self.query) | dict(self.form)
@@ -116,5 +133,7 @@ def endpoint(
             return Response(status_code=400)
         except Refusal as refusal:
             return visit.refused("refused.html", {}, refusal)
+        except Exception as error:  # noqa: BLE001 -- nothing of it goes outside
+            return visit.failed(error)
 
     return answer

@@ -210,16 +210,18 @@ class Problem(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., code: _Optional[int] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
 class SignDocumentsRequest(_message.Message):
-    __slots__ = ("open", "begin", "chunk", "end")
+    __slots__ = ("open", "begin", "chunk", "end", "whole")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     open: OpenDocuments
     begin: BeginDocument
     chunk: bytes
     end: EndDocument
-    def __init__(self, open: _Optional[_Union[OpenDocuments, _Mapping]] = ..., begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., chunk: _Optional[bytes] = ..., end: _Optional[_Union[EndDocument, _Mapping]] = ...) -> None: ...
+    whole: WholeDocument
+    def __init__(self, open: _Optional[_Union[OpenDocuments, _Mapping]] = ..., begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., chunk: _Optional[bytes] = ..., end: _Optional[_Union[EndDocument, _Mapping]] = ..., whole: _Optional[_Union[WholeDocument, _Mapping]] = ...) -> None: ...
 
 class OpenDocuments(_message.Message):
     __slots__ = ("request_id", "credential", "output", "digest_algorithm", "signature_algorithm", "enveloping", "authorisation")
@@ -259,6 +261,16 @@ class EndDocument(_message.Message):
     crc32c: int
     def __init__(self, crc32c: _Optional[int] = ...) -> None: ...
 
+class WholeDocument(_message.Message):
+    __slots__ = ("begin", "content", "crc32c")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    begin: BeginDocument
+    content: bytes
+    crc32c: int
+    def __init__(self, begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., content: _Optional[bytes] = ..., crc32c: _Optional[int] = ...) -> None: ...
+
 class SignDocumentsResponse(_message.Message):
     __slots__ = ("result", "chunk")
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -268,7 +280,7 @@ class SignDocumentsResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[DocumentResult, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class DocumentResult(_message.Message):
-    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time")
+    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time", "content")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +291,7 @@ class DocumentResult(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SIGNING_TIME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     index: int
     status: ItemStatus
     reason: str
@@ -289,7 +302,8 @@ class DocumentResult(_message.Message):
     certificate: bytes
     token: str
     signing_time: str
-    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ...) -> None: ...
+    content: bytes
+    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class VerifyDocumentRequest(_message.Message):
     __slots__ = ("open", "chunk", "content")

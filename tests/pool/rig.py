@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 from pool import Algorithm, Hash, Key, Outcome, Pin, Pool, Scheme, Status, TokenConfig, TokenView
 from pool.mechanism import from_token, to_token
 from pool.public import order_bytes
-from pool.wire import FENCE, SLOT_BYTES, Page
+from pool.wire import FENCE, Page
 from pool.work import Work
 from tests import processes
 from tests.shim import Call, Shim
@@ -81,7 +81,7 @@ def begin(page: Page, index: int) -> bool:
 
 def put(page: Page, index: int, given: bytes) -> None:
     """What the token and then the lane write: the token's output, and the mark that says done."""
-    ctypes.memmove(page.address() + index * SLOT_BYTES, given, len(given))
+    ctypes.memmove(page.addresses[index], given, len(given))
     page.marks[index] = len(given)
 
 

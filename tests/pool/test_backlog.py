@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pool.backlog import Backlog, BacklogFull, TooMuch
+from pool.backlog import REQUEST_S, Backlog, BacklogFull, TooMuch
 from pool.work import Outcome, Status, Work
 from tests.pool.rig import RSA, work
 
@@ -226,18 +226,18 @@ def test_what_comes_back_is_taken_next() -> None:
 
 
 def test_what_comes_back_unsigned_costs_nothing() -> None:
-    """The token time that was counted for it goes back with it; a caller's clock is never below zero."""
+    """The time that was counted for it goes back with it, and its part of what its request costs; a clock is never below zero."""
     backlog, one = Backlog(), work(100)
     backlog.add(one)
     for count in (40, 10):
         start, stop = one.take(count)
         backlog.taken(one, count, count * 0.01)
-    assert backlog.clocks() == {"a": pytest.approx(0.5)}
+    assert backlog.clocks() == {"a": pytest.approx(0.5 + REQUEST_S / 2)}
     one.give_back(start, stop)
     backlog.put_back(one, 10, 0.01)
-    assert backlog.clocks() == {"a": pytest.approx(0.4)}
+    assert backlog.clocks() == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
     backlog.put_back(one, 0, 1.0)
-    assert backlog.clocks() == {"a": pytest.approx(0.4)}
+    assert backlog.clocks() == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
 
 
 def test_ranges_that_meet_become_one() -> None:

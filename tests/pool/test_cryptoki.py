@@ -33,7 +33,7 @@ room = ctypes.create_string_buffer(SIGNATURE_BYTES_MAX)
 
 def answer(way, key, algorithm, data):
     try:
-        length = ways[way](key, algorithm, pin)(data, ctypes.addressof(room))
+        length = ways[way](key, algorithm, pin)(data, ctypes.c_void_p(ctypes.addressof(room)))
         return room.raw[:length].hex()
     except Refused as refused:
         return refused.code if refused.begun or pin is None else refused.code + " before C_Sign"

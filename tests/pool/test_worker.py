@@ -33,7 +33,7 @@ class Token:
         self.seen: list[tuple[bytes, int | None]] = []  # what was signed, and what the counter said meanwhile
         self.does: dict[bytes, object] = {}
 
-    def sign(self, data: bytes, address: int) -> int:
+    def sign(self, data: bytes, address: ctypes.c_void_p) -> int:
         self.seen.append((data, self._page.under))
         does = self.does.get(data)
         if isinstance(does, Exception):

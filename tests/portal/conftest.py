@@ -1,10 +1,11 @@
-"""What tests of the portal share: one daemon with its portal and window, for all that need real ones."""
+"""What tests of the portal share: a place with Ada and her space, and one daemon with its portal and window for all."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.portal.place import SetClock
+from tests.portal.place import Place, SetClock, Visitor
 from tests.portal.real import Real
 
 
@@ -18,3 +19,24 @@ def _the_same_morning() -> None:
 def real() -> Iterator[Real]:
     with Real() as made:
         yield made
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ada(place: Place) -> Visitor:
+    """She has an account, and has accepted the terms."""
+    made = place.visitor()
+    made.logs_in()
+    return made
+
+
+@pytest.fixture
+def space(ada: Visitor) -> str:
+    """The identifier of Ada's business space."""
+    return ada.creates_business()

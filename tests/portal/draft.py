@@ -7,14 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from portal_adapter.definitions.answers import kept
+from portal_adapter.definitions.answers import Answers, canonical, kept
 from portal_adapter.definitions.catalogue import SHIPPED, Catalogue
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import draft, procedure, space
 from portal_adapter.domain.procedure import Row
 from portal_adapter.store import schema
 from portal_adapter.store.database import reading, writing
-from tests.portal.place import pdf_of
 from tests.portal.team import Bare, business_form
 
 CATALOGUE = Catalogue.read(SHIPPED)
@@ -61,7 +60,7 @@ class Desk:
         row = procedure.held(connection, where["id"], reference)
         definition = definition_of(row)
         procedure.check_confirmable(row, definition, "en", "/at", version)
-        sha256 = hashlib.sha256(pdf_of(definition, kept(definition, row["answers"]), "en", reference)).hexdigest()
+        sha256 = sum_of(definition, row["answers"])
         procedure.confirm(connection, self.ada.actor(now), row, definition, sha256[:32], sha256)
 
     def copy(self, connection: Connection, where: Mapping[str, Any], reference: str, now: int) -> str:
@@ -97,6 +96,11 @@ class Desk:
 
     def close(self) -> None:
         self.bare.close()
+
+
+def sum_of(definition: Definition, answers: Answers) -> str:
+    """What stands for the hash of the form that these answers make."""
+    return hashlib.sha256(canonical(kept(definition, answers))).hexdigest()
 
 
 def definition_of(row: Row) -> Definition:

@@ -7,7 +7,6 @@ A portal in this process, asked as a browser would ask it: cookies, forms with t
 """
 
 import base64
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +26,8 @@ from starlette.testclient import TestClient
 from portal_adapter import app as portal
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
-from portal_adapter.definitions.definition import Definition
+from portal_adapter.form.paper import Paper
+from portal_adapter.form.process import Printer
 from portal_adapter.settings import load
 from portal_adapter.store.database import open_database
 
@@ -74,8 +74,11 @@ class Issuer:
         days: int = 365,
         serial: str = "",
         policies: tuple[str, ...] = (),
+        begins: int = -800,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> "Product":
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Valid from `begins` to `days` from now on."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         names = [
             x509.NameAttribute(NameOID.GIVEN_NAME, given),
             x509.NameAttribute(NameOID.SURNAME, family),
@@ -87,9 +90,10 @@ class Issuer:
         usage = x509.KeyUsage(not signs, signs or both, False, False, False, False, False, False, False)
         builder = (
             x509.CertificateBuilder().subject_name(x509.Name(names)).issuer_name(self.name).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=800))
+            .serial_number(x509.random_serial_number()).not_valid_before(now + timedelta(days=begins))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(usage, critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )  # fmt: skip
         if not signs:
             builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -202,10 +206,11 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', html))
 
 
-def pdf_of(definition: Definition, answers: Mapping[str, str], language: str, reference: str, /) -> bytes:
-    """What stands in for the form: it says the same of the same."""
-    said = json.dumps([definition.name, definition.version, dict(answers), language, reference], sort_keys=True)
-    return b"%PDF-1.7\n%" + said.encode() + b"\n%%EOF\n"
+class Quick(Printer):
+    """Stands in for the process that draws, which test_form_process.py and the demo's tests ask: it says the same of the same."""
+
+    def draw(self, paper: Paper) -> bytes:
+        return b"%PDF-1.7\n%" + paper.encoded() + b"\n%%EOF\n"
 
 
 @cache
@@ -271,7 +276,7 @@ en = "terms-en.txt"
         # What the daemon would say; of other numbers, that they are the last product's.
         self.numbers: dict[str, bytes] = {}
         made = portal.services(load(self.config), clock=clock or SetClock())
-        self.services = replace(made, numbers=Known(self), render=pdf_of)
+        self.services = replace(made, numbers=Known(self), printer=Quick())
         self.app = portal.app(self.services)
         self.cards = portal.cards_app(self.services)
 

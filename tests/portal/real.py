@@ -261,10 +261,10 @@ profile = "window.client.toml"
 
         until(answers, 30, f"{name} listens; {self.log(name).read_text()}")
 
-    def run(self, command: str, name: str) -> subprocess.CompletedProcess[str]:
-        """`paraph-portal COMMAND --config` the file of 'portal' or 'window', to its end."""
+    def run(self, command: str, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """`paraph-portal COMMAND --config` the file of 'portal' or 'window', and `words`, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "portal_adapter", command, "--config", self.directory / f"{name}.toml"],
+            [sys.executable, "-m", "portal_adapter", command, "--config", self.directory / f"{name}.toml", *words],
             cwd=self.directory, env=_ENVIRONMENT, check=False, text=True, capture_output=True, timeout=60,
         )  # fmt: skip
 

@@ -68,7 +68,13 @@ def _wrong_date(page: Page) -> bool:
 
 
 # Who is shown a form that neither everybody nor Ada is.
-FORM_OF = {"register": "dora", "accept-terms": "carol", "accept-invitation": "ada", "refuse-invitation": "ada"}
+FORM_OF = {
+    "register": "dora",
+    "renew": "gwen",
+    "accept-terms": "carol",
+    "accept-invitation": "ada",
+    "refuse-invitation": "ada",
+}
 FILES = {"view-document", "download-document", "view-form"}  # no pages
 
 
@@ -89,6 +95,7 @@ def states(town: Town) -> Iterator[State]:
     yield "ada", town.paths(GETS["step"])[0], _wrong_date
     yield "carol", "/terms", _nothing
     yield "dora", "/register", _nothing
+    yield "gwen", "/renewal", _nothing
     yield "ada", "/nowhere", _nothing
 
 
@@ -97,7 +104,11 @@ def people(town: Town) -> dict[str, Any]:
     town.ada.proves(town.place.issuer.product("Ada", "Lovelace"))  # a second product, to be registered
     dora = town.place.visitor()  # has shown a product that is not registered
     dora.proves(town.place.issuer.product("Dora", "Dorn"))
-    return {"ada": town.ada, "carol": town.carol, "dora": dora, "nobody": None}
+    gwen = town.place.visitor()  # has shown a product that renews hers
+    gwen.logs_in("Gwen", "Gauss", town.place.issuer.product("Gwen", "Gauss", serial="G-1"))
+    gwen.post("/logout")
+    gwen.proves(town.place.issuer.product("Gwen", "Gauss", serial="G-1", begins=-1))
+    return {"ada": town.ada, "carol": town.carol, "dora": dora, "gwen": gwen, "nobody": None}
 
 
 def faults(street: Street, town: Town, language: str, widths: tuple[int, ...]) -> tuple[int, list[tuple[Any, ...]]]:

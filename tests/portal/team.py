@@ -21,12 +21,12 @@ ISSUER = Issuer()
 
 
 def links(engine: Engine) -> set[str]:
-    """The paths of all invitations' links, as they stand in the mails."""
+    """The paths of all invitations' links, as they stand in the mails that are to be sent."""
     with engine.connect() as connection:
         data = connection.execute(
             select(schema.outbox.c.data).where(schema.outbox.c.template == "invitation")
         ).scalars()
-        return {json.loads(one)["link"].removeprefix(ORIGIN) for one in data.all()}
+        return {json.loads(one)["link"].removeprefix(ORIGIN) for one in data.all() if one != "{}"}
 
 
 def invites(

@@ -1,8 +1,6 @@
 """A person's account: address and language, and what she is told."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,20 +9,6 @@ from sqlalchemy import select
 from portal_adapter.store import schema
 from portal_adapter.store.database import reading
 from tests.portal.place import Place, Visitor
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    visitor = place.visitor()
-    visitor.logs_in()
-    return visitor
 
 
 def mails(place: Place) -> list[tuple[str, str, Any]]:

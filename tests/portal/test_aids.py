@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -20,13 +19,6 @@ from tests.portal.town import Town
 
 EXPLAINED = "Fields marked * are mandatory."
 BY_NAME = {route.name: route for route in ROUTES}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def links(page: str) -> list[str]:

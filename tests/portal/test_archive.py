@@ -1,5 +1,6 @@
 """The document archive of a space, through its pages; PDFs are looked into by a real daemon."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -30,13 +31,6 @@ from tests.postgres import Postgres
 from tests.signer.access.calls import card_rig
 
 Response = Any
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 class Member:
@@ -369,6 +363,47 @@ def test_uploads_are_limited_for_each_account(tmp_path: Path) -> None:
     SetClock.later(61)
     assert ada.adds(png()).status_code == 303
     assert len(ada.lists()) == 3
+    place.close()
+
+
+def test_uploads_that_are_being_read_count_too(tmp_path: Path) -> None:
+    """ESP-36, 0.1: many at once are no more than one after another; those that came to nothing make room again."""
+    place = Place(tmp_path, extra="[limits]\nuploads_a_minute = 3")
+    ada = Member(place)
+    cookies = "; ".join(f"{name}={value}" for name, value in ada.browser.http.cookies.items())
+    headers = [(b"cookie", cookies.encode()), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "https",
+        "path": ada.page, "raw_path": ada.page.encode(), "query_string": b"", "root_path": "", "state": {},
+        "headers": [(b"host", b"portal.test"), *headers], "client": ("127.0.0.1", 1), "server": ("portal.test", 443),
+    }  # fmt: skip
+
+    async def several() -> list[int]:
+        over, reading, answers = asyncio.Event(), asyncio.Semaphore(0), []
+
+        async def receive() -> dict[str, object]:
+            reading.release()
+            await over.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                answers.append(message["status"])
+
+        def one() -> asyncio.Task[None]:
+            return asyncio.create_task(place.app({**scope, "state": {}}, receive, send))
+
+        held = [one() for _ in range(3)]
+        for _ in held:
+            await reading.acquire()
+        await one()
+        found = list(answers)
+        over.set()
+        await asyncio.gather(*held)
+        return found
+
+    assert asyncio.run(several()) == [429]
+    assert [ada.adds(png()).status_code for _ in range(4)] == [303, 303, 303, 429]
     place.close()
 
 

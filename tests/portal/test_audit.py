@@ -1,7 +1,6 @@
 """The audit: only ever added to, a line for everything, nothing secret in it; and what operators see of people."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,6 @@ from portal_adapter.upkeep import Upkeep
 from tests.portal.commands import command
 from tests.portal.place import Place, SetClock, Visitor
 from tests.postgres import Postgres
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def lines(place: Place) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,6 @@ from tests.portal.place import Place, SetClock, Visitor
 from tests.postgres import Postgres
 
 ADA = Subject("10304441830071892504", "Lovelace", "Ada")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def settled(place: Place, given: str = "Ada", family: str = "Lovelace") -> tuple[Visitor, str]:

@@ -1,17 +1,6 @@
 """Logging in and registering."""
 
-from pathlib import Path
-
-import pytest
-
 from tests.portal.place import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path):
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def test_an_unknown_product_is_registered_by_its_holder_and_no_account_is_made_silently(place: Place) -> None:
@@ -47,3 +36,10 @@ def test_terms_that_have_changed_meanwhile_are_not_accepted_by_an_older_page(pla
     assert ada.get("/home").headers["location"].startswith("/terms")
     assert ada.post("/terms", {**ada.form("/terms"), "accepted": "yes"}).status_code == 303
     assert ada.get("/home").headers["location"] == "/spaces"
+
+
+def test_the_terms_and_their_version_are_read_together(place: Place) -> None:
+    """ESP-03: a text that is changed under a running portal is not shown with the old version, nor accepted under it."""
+    (place.directory / "terms-en.txt").write_text("Be rich.")
+    ada = place.visitor()
+    assert "Be honest." in ada.get("/terms").text and "Be rich." not in ada.get("/terms").text

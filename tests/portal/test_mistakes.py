@@ -2,8 +2,6 @@
 
 import logging
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
@@ -12,13 +10,6 @@ from portal_adapter.store import schema
 from portal_adapter.store.database import reading, writing
 from portal_adapter.web import frame
 from tests.portal.place import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def test_a_page_that_is_not_there(place: Place) -> None:

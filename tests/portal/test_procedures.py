@@ -16,6 +16,8 @@ from portal_adapter.definitions.catalogue import DIRECTORY
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import kept
 from portal_adapter.domain.ids import new_id
+from portal_adapter.form.paper import Paper
+from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError, load
 from portal_adapter.store import schema
@@ -214,7 +216,7 @@ def test_definitions_of_ones_own(place: Place, tmp_path: Path) -> None:
     (own / "procedures" / "a.toml").write_text(text)
     settings = place.config.read_text().replace('state = "state"', f'state = "state"\ndefinitions = "{own}"')
     place.config.write_text(settings)
-    _, _, found = portal.read_files(load(place.config))
+    found = portal.read_files(load(place.config)).catalogue
     assert {name for name, _ in found.versions} == {"transfer-of-lease"}
     text = text.replace("millbrook-town-hall", "nobody").replace('"business", ', '"x", ')
     (own / "procedures" / "a.toml").write_text(text)
@@ -503,10 +505,11 @@ def test_without_its_renderer_nothing_is_confirmed(place: Place, ada: Visitor) -
     at = creates(ada, private(ada))
     fills(ada, at)
 
-    def away(*_: object) -> bytes:
-        raise Refusal("signer-unavailable", "The form cannot be made just now. Please try again in a moment.")
+    class Away(Printer):
+        def draw(self, paper: Paper) -> bytes:
+            raise Refusal("signer-unavailable", "The form cannot be made just now. Please try again in a moment.")
 
-    other = where(ada, render=away)
+    other = where(ada, printer=Away())
     before = row(place, at)
     assert confirms(other, at).status_code == 503
     assert other.json(f"{at}/check", {"version": "1"}).json()["code"] == "stale"

@@ -1,7 +1,9 @@
 """Opening a session, keeping it, and losing it."""
 
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,16 +20,10 @@ from portal_adapter.settings import SettingsError, load
 from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
 from portal_adapter.web.views.cards import CARDS_ROUTES
+from tests.portal.cards import at_cards, nonce_of_card, ticket
 from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
 
 CLOSED = "/login?back=%2Faccount"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    made.close()
 
 
 def begins(visitor: Visitor, number: str = "ada-login", back: str = "/") -> str:
@@ -214,7 +210,7 @@ def test_a_revoked_product_does_not_log_in(place: Place) -> None:
     with pytest.raises(SettingsError, match=r"list\.crl: No such file"):
         portal.read_files(load(place.config))
     revoked(place, "list.crl")
-    _, issuers, _ = portal.read_files(load(place.config))
+    issuers = portal.read_files(load(place.config)).issuers
     assert issuers.accept(card.der, SetClock.at).given == "Ada"
     revoked(place, "list.crl", card)
     assert refusal_of(issuers, card) == ("guard-failed", "certificate-revoked")
@@ -226,6 +222,33 @@ def test_a_revoked_product_does_not_log_in(place: Place) -> None:
     assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
     (place.directory / "list.crl").write_bytes(b"nothing")
     assert refusal_of(issuers, other) == ("signer-unavailable", "no-revocation-list")
+
+
+def test_a_session_ends_when_its_product_is_revoked(place: Place) -> None:
+    """TOK-08, TOK-12: with the first request after the list has come, for good; other sessions go on, and a list that is over ends none."""
+    path = revoked(place, "list.crl")
+    place.services = replace(place.services, issuers=Issuers((place.issuer.certificate,), (path,)))
+    place.app = portal.app(place.services)
+    ada, bob = place.visitor(), place.visitor()
+    card = ada.logs_in()
+    bob.logs_in("Bob", "Boole")
+    assert in_session(ada)
+    cookie = ada.http.cookies[SESSION_COOKIE]
+    revoked(place, "list.crl", card, days=-1)
+    assert not in_session(ada)
+    assert in_session(bob)
+    revoked(place, "list.crl", issuer=Issuer())
+    ada.http.cookies.set(SESSION_COOKIE, cookie, domain="portal.test", path="/")
+    assert not in_session(ada)  # the list has changed its mind
+    revoked(place, "list.crl")
+    ada.proves(card)
+    form = ada.form("/account")
+    revoked(place, "list.crl", card)
+    began = time.monotonic()
+    answer = ada.http.post("/account", data={**form, "email": "x@example.org", "language": "en"})
+    assert answer.headers["location"].startswith("/login?") and time.monotonic() - began < 4
+    assert outcomes(place, "session-ended") == ["done"] * 2
+    assert outcomes(place, "account-changed") == []
 
 
 def refusal_of(issuers: Issuers, product: Product) -> tuple[str, str]:
@@ -553,32 +576,6 @@ def test_a_login_leads_to_the_page_that_was_wanted(place: Place) -> None:
 
 
 # ---- tickets of the cards' origin
-
-
-def at_cards(place: Place, product: Product | None) -> Visitor:
-    """A browser at the cards' origin, after TLS."""
-
-    async def with_certificate(scope, receive, send) -> None:
-        scope["state"] = {"peer_certificate": None if product is None else product.der}
-        await place.cards(scope, receive, send)
-
-    return Visitor(place, with_certificate, CARDS)
-
-
-def ticket(place: Place, product: Product, nonce: str) -> dict[str, str]:
-    cards = at_cards(place, product)
-    page = cards.get("/present", params={"nonce": nonce})
-    done = cards.http.post("/present", data=hidden(page.text))
-    assert done.status_code == 303, done.text
-    found = re.search(r"/login/returned\?ticket=([\w-]+)$", done.headers["location"])
-    assert found is not None
-    return {"ticket": found[1]}
-
-
-def nonce_of_card(visitor: Visitor) -> str:
-    begun = visitor.post("/login/card", {"back": "/"}, page="/login")
-    assert begun.headers["location"].startswith(f"{CARDS}/present?")
-    return begun.headers["location"].rpartition("nonce=")[2]
 
 
 def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) -> None:

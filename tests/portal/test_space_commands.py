@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select
 
 from portal_adapter.cli.operator import name
@@ -16,25 +15,6 @@ from tests.portal.commands import command
 from tests.portal.place import ORIGIN, Place, Visitor
 from tests.portal.team import Bare, account_of, business_form, joins
 from tests.portal.town import picture
-
-
-@pytest.fixture
-def place(tmp_path: Path):
-    made = Place(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    made = place.visitor()
-    made.logs_in()
-    return made
-
-
-@pytest.fixture
-def space(ada: Visitor) -> str:
-    return ada.creates_business()
 
 
 def audited(place: Place, event: str) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
-from portal_adapter.domain.space import masked
+from portal_adapter.domain.fields import masked
 from portal_adapter.settings import SettingsError, load
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
@@ -38,13 +38,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture
 def place(make: Make) -> Place:
     return make()
-
-
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    made = place.visitor()
-    made.logs_in()
-    return made
 
 
 def form(title: str = "Engines", **more: str) -> dict[str, str]:
@@ -172,8 +165,10 @@ def test_one_space_a_business_where_it_is_set_so(make: Make) -> None:
     assert codes(ada.json(NEW, form())) == [("registration", "required")]
     identifier = ada.creates_business("Engines", registration="B 123")
     before = picture(place.services.engine, without=UNCHANGED)
-    answer = bob.json(NEW, form("Mine", registration="b 123"))
-    assert (answer.status_code, answer.json()["reason"]) == (409, "business-space-exists")
+    for same in ("b 123", "B123", "B-1.23", "\uff22 123"):
+        answer = bob.json(NEW, form("Mine", registration=same))
+        assert (answer.status_code, answer.json()["reason"]) == (409, "business-space-exists"), same
+    assert codes(bob.json(NEW, form("Mine", registration="-./"))) == [("registration", "no-number")]
     assert answer.json()["administrator"] == "a***@example.org"
     page = bob.post(NEW, form("Mine", registration="b 123"), page=NEW)
     assert "a***@example.org" in page.text and "ada@" not in page.text

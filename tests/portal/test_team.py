@@ -1,5 +1,6 @@
 """My team: who is in it, with which role, and how one comes in and goes."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,36 +10,21 @@ from sqlalchemy import select, update
 from portal_adapter.domain import certification, invitation, team
 from portal_adapter.domain.actor import RIGHTS, ROLES
 from portal_adapter.domain.space import create_private
+from portal_adapter.mail.delivery import Delivery
+from portal_adapter.mail.sender import SendError
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Limits
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
 from portal_adapter.upkeep import Upkeep
+from tests.portal.commands import command
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from tests.portal.post import Memory
 from tests.portal.team import Bare, account_of, invites, joins, links
 from tests.portal.town import picture
 
 DAY_S = 86400
 UNCHANGED = ("audit",)  # that a refusal does write to
-
-
-@pytest.fixture
-def place(tmp_path: Path):
-    made = Place(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    made = place.visitor()
-    made.logs_in()
-    return made
-
-
-@pytest.fixture
-def space(ada: Visitor) -> str:
-    return ada.creates_business()
 
 
 def versions(place: Place, table: object = schema.members) -> dict[str, str]:
@@ -357,6 +343,34 @@ def test_an_invitation_is_withdrawn(place: Place, ada: Visitor, space: str) -> N
     )  # fmt: skip
     assert "This invitation is withdrawn" in ada.post(path, {"version": "2"}).text
     assert picture(place.services.engine, without=UNCHANGED) == before
+
+
+def test_a_withdrawn_invitation_is_not_sent_any_more(place: Place, ada: Visitor, space: str) -> None:
+    """ESP-23, MAIL-08: its mail that waits, or was given up, goes no more, not by an operator either; the others do."""
+    services, memory = place.services, Memory()
+    delivery = Delivery(services.engine, services.clock, services.settings.mail, services.settings.portal, way=memory)
+    invites(ada, space)
+    memory.answers.append(SendError("no", is_final=True))
+    delivery.once()
+    invites(ada, space, "Cleo", "Clifford")
+    invites(ada, space, "Dora", "Dorn")
+    for name in ("Bob", "Cleo"):
+        with services.engine.connect() as connection:
+            named = select(schema.invitations.c.id).where(schema.invitations.c.given == name)
+            id_ = connection.execute(named).scalar_one()
+        done = ada.post(
+            f"/spaces/{space}/team/invitations/{id_}/withdraw", {"version": "1"}, page=f"/spaces/{space}/team"
+        )
+        assert done.status_code == 303
+    while delivery.once():
+        pass
+    assert memory.recipients == ["dora@example.org"]
+    mails = json.loads(command(place, "mail", "list", "--json").stdout)
+    assert sorted((one["recipient"], one["state"]) for one in mails) == [
+        ("b***@example.org", "failed"), ("c***@example.org", "failed"), ("d***@example.org", "sent"),
+    ]  # fmt: skip
+    for one in mails:
+        assert command(place, "mail", "retry", one["id"]).returncode == 1
 
 
 def test_an_invitation_is_sent_again_with_a_new_link(place: Place, ada: Visitor, space: str) -> None:

@@ -274,7 +274,7 @@ def test_one_space_of_one_business(bare: Bare) -> None:
     people = [bare.person(f"Ada{number}").actor() for number in range(THREADS)]
     single = Business(single_space=True)
     work: Work = lambda c, number: space.create_business(  # noqa: E731
-        c, people[number], business_form(registration="b 1" if number % 2 else "B 1"), single, bare.limits
+        c, people[number], business_form(registration="b-1" if number % 2 else "B 1"), single, bare.limits
     )
     one_won(race(bare, work), "guard-failed")
     assert len(bare.rows(schema.spaces)) == 1

@@ -1,13 +1,15 @@
 """The window in a real browser, with the daemon behind it: for everybody, by keyboard, without scripts, under the CSP."""
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.portal.real import Real
+from tests.portal.real import Person, Real
 from tests.portal.sights import AXE
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
 
@@ -20,7 +22,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def opened(chromium: Browser, *, language: str = "en", **more: bool) -> Page:
+def opened(chromium: Browser, *, language: str = "en", **more: Any) -> Page:
     context = chromium.new_context(ignore_https_errors=True, locale=language, **more)
     context.set_default_timeout(WAIT_MS)
     return context.new_page()
@@ -49,6 +51,79 @@ def test_a_login_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> No
         page.keyboard.press("Enter")
     page.wait_for_url(re.compile(rf"^{re.escape(real.portal_origin)}/(register|terms|home|spaces.*)$"))
     page.context.close()
+
+
+def test_a_person_registers_logs_out_and_in(real: Real, chromium: Browser) -> None:
+    """
+    TOK-05, TOK-14, TOK-15, UI-01: from nothing into her account, through the portal and the window, without scripts; a
+    registration that is posted twice makes one account, and leads where one does.
+    """
+    fay, page = real.people["fay"], opened(chromium, java_script_enabled=False)
+    types_codes(page, real, fay)
+    page.wait_for_url(f"{real.portal_origin}/register")
+    page.fill("#field-email", "fay@example.org")
+    page.route("**/register", twice)
+    page.click("main form button")
+    page.wait_for_url(f"{real.portal_origin}/terms*")
+    page.check("[name=accepted]")
+    page.click("main form button")
+    page.goto(f"{real.portal_origin}/account")
+    expect(page.locator("main")).to_contain_text(fay.number)
+    page.click("form[action='/logout'] button")
+    page.goto(f"{real.portal_origin}/account")
+    page.wait_for_url(f"{real.portal_origin}/login*")
+    types_codes(page, real, fay)
+    page.wait_for_url(f"{real.portal_origin}/spaces")
+    assert listed(real, "Fay") == 1
+    page.context.close()
+
+
+def test_a_login_with_a_card(real: Real, chromium: Browser) -> None:
+    """TOK-08, TOK-14: the browser presents its certificate where TLS asks for it, and nowhere else; without one the page says so."""
+    certificate, key = real.card("Cora", "Clifford")
+    card = {"origin": real.cards_origin, "certPath": str(certificate), "keyPath": str(key)}
+    page = opened(chromium, client_certificates=[card])
+    page.goto(f"{real.portal_origin}/login")
+    page.click("form[action='/login/card'] button")
+    page.wait_for_url(f"{real.cards_origin}/present*")
+    expect(page.locator("main")).to_contain_text("Cora Clifford")
+    page.click("main form button")
+    page.wait_for_url(f"{real.portal_origin}/register")
+    page.check("[value=smartcard]")
+    page.fill("#field-email", "cora@example.org")
+    page.click("main form button")
+    page.wait_for_url(f"{real.portal_origin}/terms*")
+    assert listed(real, "Cora") == 1
+    page.context.close()
+    page = opened(chromium)
+    page.goto(f"{real.portal_origin}/login")
+    page.click("form[action='/login/card'] button")
+    page.wait_for_url(f"{real.cards_origin}/present*")
+    expect(page.locator("main")).to_contain_text("Your browser has presented no certificate.")
+    page.context.close()
+
+
+def twice(route: Route) -> None:
+    """As by a second click: the first answer goes nowhere."""
+    if route.request.method == "POST":
+        assert route.fetch(max_redirects=0).status == 303
+    route.continue_()
+
+
+def types_codes(page: Page, real: Real, person: Person) -> None:
+    """From the portal's login through the window to the portal's answer, without scripts."""
+    to_window(page, real, person.number)
+    page.fill("#field-secret_code", person.secret_code)
+    page.fill("#field-otp", person.otp())
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.portal_origin}/login/returned*")
+    page.click("main form button")
+
+
+def listed(real: Real, given: str) -> int:
+    """How many accounts of that name the operator sees."""
+    found = json.loads(real.run("user", "portal", "list", "--json").stdout)
+    return sum(one["given"] == given for one in found)
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])

@@ -237,7 +237,7 @@ class LibraryCryptoki:
 
     def signer(self, session: "Session") -> Any:
         def signer(key: "PrivateKey", _algorithm: Algorithm, pin: str | None = None) -> Sign:
-            def sign(data: bytes, address: int) -> int:
+            def sign(data: bytes, address: ctypes.c_void_p) -> int:
                 try:
                     session.sign_init(key, pin)
                 except Code as code:

@@ -31,13 +31,11 @@ def choose_language(ask: Ask) -> Answer:
 
 
 def show_terms(ask: Ask) -> Answer:
-    file = getattr(ask.settings.terms, ask.language.code)
     accepted = ask.session is not None and terms.are_accepted(
         ask.connection, ask.actor.account, ask.settings.terms.version
     )
-    paragraphs = [part.strip() for part in file.read_text().split("\n\n") if part.strip()]
     data = {
-        "paragraphs": paragraphs, "version": ask.settings.terms.version, "accepted": accepted,
+        "paragraphs": ask.services.terms[ask.language.code], "version": ask.settings.terms.version, "accepted": accepted,
         "back": inside(ask.query.get("back", "/")),
     }  # fmt: skip
     return Page("terms.html", data)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from typing import Any
 from urllib.parse import urlencode
 
 from portal_adapter.auth import certificate as certificates
@@ -82,15 +83,14 @@ def show_registration(ask: Ask) -> Answer:
     proof = login.presented_in(ask.connection, ask.now, ask.visitor)
     if proof is None:
         return Redirect("/login")
-    found = proof.certificate
-    data = {
-        "family": found.family, "given": found.given, "issuer": found.issuer, "not_after": found.not_after,
-        "kind": "server" if proof.number else "", "fingerprint": found.fingerprint,
-    }  # fmt: skip
-    return Page("register.html", data)
+    if login.renewed(ask.connection, proof) is not None:
+        return Redirect("/renewal")
+    return Page("register.html", _shown(proof))
 
 
 def register(ask: Ask) -> Answer:
+    if (same := _again(ask)) is not None:
+        return same
     if ask.session is not None:
         return Redirect("/account/products/new")
     done = login.register(
@@ -98,6 +98,33 @@ def register(ask: Ask) -> Answer:
         ask.found,
     )  # fmt: skip
     return _opened(done)
+
+
+def show_renewal(ask: Ask) -> Answer:
+    """A product that renews one of an account: it becomes that account's when the person says so."""
+    proof = None if ask.session is not None else login.presented_in(ask.connection, ask.now, ask.visitor)
+    old = None if proof is None else login.renewed(ask.connection, proof)
+    if proof is None or old is None:
+        return Redirect("/register")
+    return Page("renewal.html", _shown(proof))
+
+
+def renew(ask: Ask) -> Answer:
+    if (same := _again(ask)) is not None:
+        return same
+    if ask.session is not None:
+        return Redirect("/account/products/new")
+    return _opened(login.renew(ask.connection, ask.now, ask.visitor, ask.address, ask.found))
+
+
+def look_at_registration(ahead: Ahead) -> str:
+    """As `look_at_number`; raises `guard-failed` `product-renewed` for who has an account already."""
+    with reading(ahead.services.engine) as connection:
+        proof = login.presented_in(connection, ahead.now, ahead.visitor)
+        if proof is not None and login.renewed(connection, proof) is not None:
+            message = "This product renews one that has an account here. Confirm that, and go on with that account."
+            raise guard("product-renewed", message, "/renewal")
+    return look_at_number(ahead)
 
 
 def look_at_number(ahead: Ahead) -> str:
@@ -120,6 +147,20 @@ def logout(ask: Ask) -> Answer:
     return Redirect("/", {SESSION_COOKIE: None})
 
 
+def _shown(proof: Proof) -> dict[str, Any]:
+    found = proof.certificate
+    return {
+        "family": found.family, "given": found.given, "issuer": found.issuer, "not_after": found.not_after,
+        "kind": "server" if proof.number else "", "fingerprint": found.fingerprint,
+    }  # fmt: skip
+
+
+def _again(ask: Ask) -> Answer | None:
+    account = ask.actor.account if ask.session is not None else ""
+    done = login.again(ask.connection, ask.now, ask.visitor, account, ask.address)
+    return None if done is None else _opened(done)
+
+
 def _begin(ask: Ask, number: str) -> str:
     back = inside(ask.form.get("back", "/"))
     return login.begin(ask.connection, ask.now, ask.visitor, back, number, ask.settings.limits, ask.address)
@@ -137,7 +178,7 @@ def _finish(ask: Ask, proof: Proof) -> Answer:
 
 def _opened(done: LoggedIn) -> Answer:
     back = "/home" if done.back == "/" else done.back
-    return Redirect(back, {SESSION_COOKIE: done.token})
+    return Redirect(back, {SESSION_COOKIE: done.token} if done.token else {})
 
 
 def _decoded(text: str) -> bytes:
@@ -155,7 +196,9 @@ ROUTES = (
     Route("POST", "/login/statement", "login-statement", back_from_window, Level.OPEN, ("TOK-03", "TOK-14")),
     Route("POST", "/login/ticket", "login-ticket", back_from_cards, Level.OPEN, ("TOK-03", "TOK-14")),
     Route("GET", "/register", "registration", show_registration, Level.OPEN, ("TOK-06", "TOK-15")),
-    Route("POST", "/register", "register", register, Level.OPEN, ("TOK-07", "TOK-15"), before=look_at_number),
+    Route("POST", "/register", "register", register, Level.OPEN, ("TOK-07", "TOK-15"), before=look_at_registration),
+    Route("GET", "/renewal", "renewal", show_renewal, Level.OPEN, ("TOK-06",)),
+    Route("POST", "/renewal", "renew", renew, Level.OPEN, ("TOK-06",), before=look_at_number),
     Route("POST", "/logout", "logout", logout, Level.OPEN, ("TOK-12",)),
 )
-FORMS = {"login-server": "login", "login-card": "login", "register": "registration"}
+FORMS = {"login-server": "login", "login-card": "login", "register": "registration", "renew": "renewal"}

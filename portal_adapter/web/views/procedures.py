@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
+from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
 from portal_adapter.domain import draft, procedure
 from portal_adapter.domain.actor import FILL, READ
@@ -18,6 +19,7 @@ from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
 from portal_adapter.domain.procedure import CHECK, FILTERS, PROCEDURE, STATUSES, Row
 from portal_adapter.domain.space import may_fill
+from portal_adapter.form.declaration import Head
 from portal_adapter.language import Language, msgid
 from portal_adapter.refusal import Refusal, not_found, stale
 from portal_adapter.store.database import reading
@@ -215,6 +217,7 @@ class Rendered:
 def render(ahead: Ahead) -> Rendered | None:
     """None where it cannot be confirmed: the view, which may be a repeated one, says why."""
     assert ahead.space is not None
+    assert ahead.session is not None
     with reading(ahead.services.engine) as connection:
         row = procedure.of(connection, ahead.space["id"], ahead.parts["reference"])
     definition = ahead.services.catalogue.version(row["definition"], row["definition_version"])
@@ -223,7 +226,11 @@ def render(ahead: Ahead) -> Rendered | None:
     except Refusal:
         return None
     answers = kept(definition, row["answers"])
-    return Rendered(row["version"], ahead.services.render(definition, answers, ahead.language.code, row["reference"]))
+    head = Head(
+        portal=ahead.services.settings.portal.name, reference=row["reference"], space=ahead.space["title"],
+        person=ahead.session.actor.name, moment=ahead.now,
+    )  # fmt: skip
+    return Rendered(row["version"], ahead.services.printer.render(definition, answers, ahead.language, head))
 
 
 def confirm(ask: Ask) -> Answer:
@@ -338,22 +345,22 @@ def _steps(ask: Ask, definition: Definition, row: Row, current: str) -> list[dic
 
 
 def _answers(definition: Definition, row: Row, language: Language) -> list[dict[str, Any]]:
-    """By step, each with what is asked of it now."""
+    """By step, each with what is asked of it now; the same as in the PDF."""
     return [
         {
-            "id": step.id,
-            "title": step.title.in_(language.code),
+            "id": step.step,
+            "title": step.title,
             "answers": [
                 {
-                    "id": one.id,
-                    "label": one.label.in_(language.code),
-                    "value": row["answers"].get(one.id, ""),
-                    "shown": shown(one, row["answers"].get(one.id, ""), language),
+                    "id": line.field,
+                    "label": line.label,
+                    "value": row["answers"].get(line.field, ""),
+                    "shown": line.value,
                 }
-                for one in draft.shown_in(definition, step, row["answers"])
+                for line in step.lines
             ],
         }
-        for step in draft.steps_shown(definition, row["answers"])
+        for step in sheet(definition, row["answers"], language).steps
     ]
 
 

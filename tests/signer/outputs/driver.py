@@ -123,6 +123,12 @@ class Stream:
         await self.chunks(data)
         await self.end(data, crc)
 
+    async def whole(self, index: int, data: bytes, *, crc: int | None = None, **more: Any) -> None:
+        """The same in one message."""
+        begin = pb.BeginDocument(**{"index": index, "size": len(data), **more})
+        checksum = google_crc32c.value(data) if crc is None else crc
+        await self.send(whole=pb.WholeDocument(begin=begin, content=data, crc32c=checksum))
+
     async def next(self) -> Answer:
         """The next document's answer, whole."""
         message = await self.call.read()
@@ -130,15 +136,15 @@ class Stream:
             raise EOFError(await self.call.code())
         answer = Answer(message.result)
         size = answer.result.size if answer.signed else 0
-        parts: list[bytes] = []
+        parts: list[bytes] = [answer.result.content]
         while sum(map(len, parts)) < size:
             parts.append((await self.call.read()).chunk)
         answer.data = b"".join(parts)
         return answer.check()
 
-    async def round(self, index: int, data: bytes, **more: Any) -> Answer:
-        """Send a document and wait for its answer."""
-        await self.document(index, data, **more)
+    async def round(self, index: int, data: bytes, *, way: str = "document", **more: Any) -> Answer:
+        """Send a document, in one way or the other, and wait for its answer."""
+        await getattr(self, way)(index, data, **more)
         answer = await self.next()
         assert answer.result.index == index
         return answer

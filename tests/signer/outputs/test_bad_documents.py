@@ -459,12 +459,13 @@ async def test_changed_after_the_signature(
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
+@pytest.mark.parametrize("way", ["document", "whole"])
 @pytest.mark.usefixtures("nothing_stays")
-async def test_refused_for_itself(client: Client, reason: str, more: dict[str, Any]) -> None:
+async def test_refused_for_itself(client: Client, reason: str, more: dict[str, Any], way: str) -> None:
     """A document that is sent wrongly is refused with its reason, and its neighbours on the stream are signed."""
     stream = await Stream(client).open()
     check_neighbour(await stream.round(7, GOOD))
-    answer = await stream.round(8, GOOD, **more)
+    answer = await stream.round(8, GOOD, way=way, **more)
     assert (answer.result.status, answer.reason) == (pb.FAILED, reason)
     check_neighbour(await stream.round(9, GOOD, name="ä" * 255, reason="r" * 255))
     await stream.close()
@@ -475,6 +476,7 @@ async def test_empty_document(client: Client, output: str) -> None:
     """Nothing is not a document, with or without an empty chunk."""
     stream = await Stream(client).open(output)
     assert (await stream.round(0, b"")).reason == "DOCUMENT_EMPTY"
+    assert (await stream.round(3, b"", way="whole")).reason == "DOCUMENT_EMPTY"
     await stream.begin(1)
     await stream.send(chunk=b"")
     await stream.end(b"")
@@ -515,12 +517,14 @@ async def test_chunk_too_large(client: Client) -> None:
     await stream.end(document)
     assert (await stream.next()).reason == "MESSAGE_TOO_LARGE"
     check_neighbour(await stream.round(1, GOOD))
-    await stream.begin(2)
+    assert (await stream.round(2, document, way="whole")).reason == "MESSAGE_TOO_LARGE"
+    await stream.begin(3)
     await stream.send(chunk=bytes(MIB + 1))
     assert await stream.refusal() == "MESSAGE_TOO_LARGE"
 
 
 BEGIN = {"begin": pb.BeginDocument(index=0)}
+WHOLE = {"whole": pb.WholeDocument(begin=pb.BeginDocument(index=0), content=b"x")}
 END = {"end": pb.EndDocument()}
 OPEN = {"open": pb.OpenDocuments(request_id=str(uuid.uuid4()), credential="p-256", output="PADES_B_B")}
 
@@ -537,8 +541,14 @@ OPEN = {"open": pb.OpenDocuments(request_id=str(uuid.uuid4()), credential="p-256
         [BEGIN, {"chunk": b"x"}, BEGIN],
         [OPEN],
         [BEGIN, END, BEGIN],
+        [BEGIN, WHOLE],
+        [WHOLE, WHOLE],
+        [WHOLE, END],
     ],
-    ids=["chunk", "end", "nothing", "begin-twice", "open-in", "nothing-in", "begin-in", "open-twice", "index-twice"],
+    ids=[
+        *("chunk", "end", "nothing", "begin-twice", "open-in", "nothing-in", "begin-in", "open-twice", "index-twice"),
+        *("whole-in", "whole-twice", "whole-and-end"),
+    ],
 )
 @pytest.mark.usefixtures("nothing_stays")
 async def test_wrong_order(client: Client, messages: list[dict[str, Any]]) -> None:

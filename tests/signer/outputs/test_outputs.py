@@ -22,6 +22,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, utils
 from pyhanko.pdf_utils.reader import PdfFileReader
 
+from portal_adapter.definitions.catalogue import SHIPPED
+from portal_adapter.definitions.definition import load
+from portal_adapter.form.declaration import Head, declaration
+from portal_adapter.form.drawing import draw
+from portal_adapter.language import Language
 from signer.client import Client
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -31,6 +36,7 @@ from tests.signer.outputs.driver import (
     Stream,
     Verifiers,
     examine,
+    run,
     sha256,
     sign,
     sign_one,
@@ -233,6 +239,29 @@ async def test_corpus(client: Client, verifiers: Verifiers, number: int) -> None
         assert (earlier.valid, earlier.covers, earlier.changes_after) == (True, COVERS.REVISION, CHANGES.PERMITTED)
 
 
+async def test_a_declaration(client: Client, verifiers: Verifiers) -> None:
+    """
+    SIG-08: the document that the portal draws is signed, and signed again: it begins with the confirmed bytes, pdfsig, pyHanko and
+    the report find both signatures good, and qpdf no fault.
+    """
+    head = Head("Millbrook Online", "MB-1", "Kiln and Clay", "Ada Lovelace", 1_795_766_400)
+    definition = load(SHIPPED / "transfer-of-lease-1.toml")
+    given = {"premises": "2 Mill Lane 中文 السلام", "landlord": "The Mill", "on": "2026-12-31", "deposit": "yes"}
+    confirmed = draw(declaration(definition, given, Language("fr", "Europe/Luxembourg"), head))
+    once = await sign_one(client, confirmed, **default_order("P-256"))
+    twice = await sign_one(client, once, **default_order("RSA-2048"))
+    assert once.startswith(confirmed)
+    assert twice.startswith(once)
+    assert verifiers.pdf_good(once)
+    assert verifiers.pdf_good(twice, signatures=2)
+    assert await verifiers.pyhanko_pdf(twice, 0)
+    assert await verifiers.pyhanko_pdf(twice, 1)
+    report = await examine(client, twice)
+    assert [one.revision_sha256 for one in report.signatures] == [sha256(confirmed), sha256(once)]
+    assert all(one.valid and one.trusted for one in report.signatures)
+    assert "No syntax or stream encoding errors found" in run("qpdf", "--check", str(verifiers.file(twice)))
+
+
 async def test_signed_twice(client: Client, verifiers: Verifiers) -> None:
     """
     A second signature leaves the first valid: it covers its revision, and what came after it was permitted. Each knows
@@ -259,6 +288,26 @@ async def test_the_same_document_twice_on_one_stream(client: Client, verifiers: 
     assert one.result.input_sha256 == two.result.input_sha256 == sha256(document)
     assert verifiers.pdf_good(one.data)
     assert verifiers.pdf_good(two.data)
+
+
+@pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
+async def test_a_document_in_one_message(client: Client, verifiers: Verifiers, output: str) -> None:
+    """A short document may come whole, with or without its size: its answer is one message, the same as in chunks."""
+    document = minimal_pdf()
+    order = {"output": output, "request_id": str(uuid.uuid4())}
+    stream = await Stream(client).open(**order)
+    one = await stream.round(0, document, way="whole")
+    two = await stream.round(1, document, way="whole", size=0)
+    assert one.result.content == one.data and two.result.content == two.data
+    await stream.close()
+    if output == "PADES_B_B":
+        assert verifiers.pdf_good(one.data)
+        assert verifiers.pdf_good(two.data)
+    stream = await Stream(client).open(**order)
+    again = await stream.round(0, document)
+    assert again.data == one.data
+    assert not again.result.content
+    await stream.close()
 
 
 async def test_a_large_document_and_a_small_one(client: Client, verifiers: Verifiers) -> None:
