@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.real import Real
+from tests.portal.real import TRIES_A_MINUTE, Real
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,7 +17,9 @@ def _the_same_morning() -> None:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Real]:
-    with Real() as made:
+    """A browser of the tests has one address for all of them: the limits of addresses are higher than by default."""
+    limits = {"portal": "[limits]\nlogin_a_minute = 100", "window": f"[limits]\ntries_a_minute = {TRIES_A_MINUTE}"}
+    with Real(tokens=True, **limits) as made:
         yield made
 
 

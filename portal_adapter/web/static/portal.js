@@ -7,6 +7,7 @@ for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
+    form.querySelector("#waiting")?.removeAttribute("hidden");
   });
 }
 // How much of a file is sent. The answer is the page that the browser would have shown without this.

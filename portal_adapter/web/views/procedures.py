@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
+from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
 from portal_adapter.domain import draft, procedure
 from portal_adapter.domain.actor import FILL, READ
@@ -345,22 +346,22 @@ def _steps(ask: Ask, definition: Definition, row: Row, current: str) -> list[dic
 
 
 def _answers(definition: Definition, row: Row, language: Language) -> list[dict[str, Any]]:
-    """By step, each with what is asked of it now."""
+    """By step, each with what is asked of it now; the same as in the PDF."""
     return [
         {
-            "id": step.id,
-            "title": step.title.in_(language.code),
+            "id": step.step,
+            "title": step.title,
             "answers": [
                 {
-                    "id": one.id,
-                    "label": one.label.in_(language.code),
-                    "value": row["answers"].get(one.id, ""),
-                    "shown": shown(one, row["answers"].get(one.id, ""), language),
+                    "id": line.field,
+                    "label": line.label,
+                    "value": row["answers"].get(line.field, ""),
+                    "shown": line.value,
                 }
-                for one in draft.shown_in(definition, step, row["answers"])
+                for line in step.lines
             ],
         }
-        for step in draft.steps_shown(definition, row["answers"])
+        for step in sheet(definition, row["answers"], language).steps
     ]
 
 
