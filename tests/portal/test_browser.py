@@ -206,6 +206,7 @@ def test_a_document_is_attached_replaced_and_taken_out(street: Street, scripts: 
         page.goto(f"{ORIGIN}{tab}")
         expect(page.locator("#slot-lease")).to_contain_text("Missing")
         page.get_by_role("link", name="Attach Lease").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Declare the transfer of a leaseAttach: Lease")
         page.get_by_role("button", name="Attach", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("Choose a file.")
         page.get_by_label("Name").fill("Our lease")
