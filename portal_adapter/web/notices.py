@@ -14,6 +14,8 @@ NOTICES: Mapping[str, str] = {
     "entry-confirmed": "The entry is confirmed.",
     "procedure-copied": "The procedure is copied: this is the new one.",
     "procedure-deleted": "The procedure is deleted.",
+    "attachment-added": "The document is attached.",
+    "attachment-removed": "The attachment is removed.",
     "information-saved": "The information is saved.",
     "private-space-created": "You have created your private space.",
     "space-changed": "The data of the space are changed.",

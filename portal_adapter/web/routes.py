@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from portal_adapter.web.route import Route
 from portal_adapter.web.views import (
     account,
+    attachments,
     catalogue,
     files,
     home,
@@ -29,6 +30,7 @@ _PARTS = (
     files,
     catalogue,
     procedures,
+    attachments,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}
