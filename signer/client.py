@@ -39,6 +39,8 @@ CHUNK_BYTES = 256 * 1024  # the service's limit for one
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 CALL_S = 30.0
 DOCUMENTS_S = 600.0
+CANCEL_S = 2.0  # while the service lets go of a batch
+_CANCEL_PAUSE_S = 0.1
 
 Progress = Callable[[int], None]  # bytes that were sent since the last call
 
@@ -48,14 +50,22 @@ class ServiceError(Exception):
     The service refused a call or an item, or could not be reached.
 
     `reason` is the stable word of proto/README.md ('' when nothing of the service answered), `code` the gRPC status by
-    name, `retry_s` when the same may help later.
+    name, `retry_s` when the same may help later, `tries_left` of a person's PIN where the token tells it.
     """
 
-    def __init__(self, reason: str, message: str, code: str = "", retry_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        code: str = "",
+        retry_s: float | None = None,
+        tries_left: int | None = None,
+    ) -> None:
         self.reason = reason
         self.code = code
         self.message = message
         self.retry_s = retry_s
+        self.tries_left = tries_left
         super().__init__(f"{reason or code}: {message}")
 
 
@@ -251,6 +261,140 @@ class Client:
 
         return await called(self.signing.VerifyDocument(messages(), timeout=timeout_s))
 
+    # ---- batches for people (the protocol says who may do what)
+
+    async def open_batch(
+        self,
+        credential: str,
+        files: Sequence[tuple[str, Path]],
+        *,
+        output: str,
+        digest_algorithm: str,
+        signature_algorithm: str,
+        request_id: str = "",
+        reason: str = "",
+        location: str = "",
+        progress: Progress | None = None,
+        timeout_s: float = DOCUMENTS_S,
+    ) -> Any:
+        """
+        Send documents that a person is to sign, each with the name that she is shown; all or none. The answer has the
+        `batch` and its one-time `link`. `reason` and `location` are for a person's own program alone.
+        """
+        opening = pb.BatchOpening(
+            request_id=request_id or str(uuid.uuid4()),
+            credential=credential,
+            output=output,
+            digest_algorithm=digest_algorithm,
+            signature_algorithm=signature_algorithm,
+        )
+
+        async def messages() -> AsyncIterator[Any]:
+            yield pb.OpenBatchRequest(open=opening)
+            for index, (name, path) in enumerate(files):
+                begin = pb.BeginDocument(
+                    index=index, name=name, size=path.stat().st_size, reason=reason, location=location
+                )
+                async for message in document(pb.OpenBatchRequest, begin, path, progress):
+                    yield message
+
+        return await called(self.signing.OpenBatch(messages(), timeout=timeout_s))
+
+    async def batch(self, request_id: str = "", *, link: str = "") -> Any:
+        """How a batch stands; by its one-time `link` it becomes this caller's to show."""
+        call = self.signing.GetBatch(pb.GetBatchRequest(request_id=request_id, link=link), timeout=CALL_S)
+        try:
+            [answer] = [message async for message in call]
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        return answer.batch
+
+    async def batches(self) -> list[Any]:
+        """Those of this caller, the newest first, without their items."""
+        return list((await called(self.signing.ListBatches(pb.ListBatchesRequest(), timeout=CALL_S))).batches)
+
+    async def batch_document(
+        self, request_id: str, index: int = 0, *, timeout_s: float = DOCUMENTS_S
+    ) -> AsyncGenerator[bytes, None]:
+        """One of a batch's documents, in pieces: as it came in, or to its submitter as it was signed."""
+        request = pb.GetBatchRequest(request_id=request_id, with_document=True, index=index)
+        call = self.signing.GetBatch(request, timeout=timeout_s)
+        try:
+            async for message in call:
+                if message.WhichOneof("message") == "chunk":
+                    yield message.chunk
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from None
+        finally:
+            call.cancel()
+
+    async def fetch_document(
+        self, request_id: str, index: int, target: Path, *, progress: Progress | None = None
+    ) -> int:
+        """The same into `target`, whole or not at all; answers its length in bytes."""
+        size = 0
+        with whole(target) as file:
+            async for chunk in self.batch_document(request_id, index):
+                size += len(chunk)
+                file.write(chunk)
+                if progress is not None:
+                    progress(len(chunk))
+            if not size:
+                raise ServiceError("", "the answer did not arrive whole", "DATA_LOSS")
+        return size
+
+    async def request_otp(self, batch: str, source: str = "") -> Any:
+        """Have a one-time code sent to the person, for this batch and nothing else; `source` is her IP address."""
+        request = pb.RequestOtpRequest(batch=batch, source=source)
+        return await called(self.signing.RequestOtp(request, timeout=CALL_S))
+
+    async def sign_batch(
+        self,
+        request_id: str,
+        *,
+        secret_code: str = "",
+        otp: str = "",
+        pin: str = "",
+        source: str = "",
+        override_final_try: bool = False,
+        timeout_s: float = DOCUMENTS_S,
+    ) -> Any:
+        """The batch and an outcome for each document. Sent once: whether again with the same codes is the person's word."""
+        request = pb.SignBatchRequest(
+            request_id=request_id,
+            secret_code=secret_code,
+            otp=otp,
+            pin=pin,
+            source=source,
+            override_final_try=override_final_try,
+        )
+        return await called(self.signing.SignBatch(request, timeout=timeout_s))
+
+    async def cancel_batch(self, request_id: str, *, timeout_s: float = CALL_S) -> Any:
+        """Nothing of it is signed any more. While the service is just letting go of it, it is asked again."""
+        request, end = pb.CancelBatchRequest(request_id=request_id), time.monotonic() + CANCEL_S
+        while True:
+            try:
+                return (await called(self.signing.CancelBatch(request, timeout=timeout_s))).batch
+            except ServiceError as error:
+                if error.reason != "BATCH_STATE" or time.monotonic() >= end:
+                    raise
+                if (await self.batch(request_id)).state not in {pb.Batch.SIGNING, pb.Batch.OPEN}:
+                    raise
+            await asyncio.sleep(_CANCEL_PAUSE_S)
+
+    async def result(self, request_id: str) -> list[Any]:
+        """What became of a request of the last 24 hours, item by item; of documents their CMS."""
+        items: list[Any] = []
+        first = 0
+        while True:
+            request = pb.GetResultRequest(request_id=request_id, first=first)
+            answer = await called(self.signing.GetResult(request, timeout=CALL_S))
+            items += answer.items
+            first = answer.next
+            if not first:
+                return items
+
     async def tokens(self) -> list[Any]:
         answer = await called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
         return list(answer.tokens)
@@ -292,7 +436,7 @@ def algorithms_for(credential: Any, *, pss: bool = False) -> tuple[str, str]:
 
 def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
     """What a failed call says: the reason is in its details (google.rpc.Status)."""
-    reason, retry_s = "", None
+    reason, retry_s, tries_left = "", None, None
     metadata = dict(error.trailing_metadata() or ())
     try:
         status = status_pb2.Status.FromString(bytes(metadata.get("grpc-status-details-bin", b"")))
@@ -302,9 +446,10 @@ def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason = info.reason
+            tries_left = int(info.metadata["tries_left"]) if info.metadata.get("tries_left", "").isdigit() else None
         elif detail.Unpack(retry):
             retry_s = retry.retry_delay.ToNanoseconds() / 1e9
-    return ServiceError(reason, error.details() or "", error.code().name, retry_s)
+    return ServiceError(reason, error.details() or "", error.code().name, retry_s, tries_left)
 
 
 def _item_error(item: Any) -> ServiceError:

@@ -172,11 +172,17 @@ _RETRIES_S: Mapping[str, float] = {
 
 
 class Refusal(Exception):
-    """`reason` is a key of `TABLE` or of `pool.REASONS`; `detail` names the case; `retry_s` where waiting helps."""
+    """
+    `reason` is a key of `TABLE` or of `pool.REASONS`; `detail` names the case; `retry_s` where waiting helps; `tries_left`
+    of a PIN, where the token's word can be trusted.
+    """
 
-    def __init__(self, reason: str, detail: str = "", *, retry_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str = "", *, retry_s: float | None = None, tries_left: int | None = None
+    ) -> None:
         self.reason = reason
         self.detail = detail
+        self.tries_left = tries_left
         self.retry_s = _RETRIES_S.get(reason) if retry_s is None else retry_s
         self.code = TABLE[reason][0] if reason in TABLE else _POOL_CODES.get(reason, Code.UNAVAILABLE)
         sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
@@ -185,7 +191,7 @@ class Refusal(Exception):
 
     def bare(self) -> "Refusal":
         """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
-        return Refusal(self.reason, self.detail, retry_s=self.retry_s)
+        return Refusal(self.reason, self.detail, retry_s=self.retry_s, tries_left=self.tries_left)
 
 
 def refusal_from(error: Exception) -> Refusal | None:
@@ -198,7 +204,8 @@ def refusal_from(error: Exception) -> Refusal | None:
         return Refusal(error.reason, error.detail, retry_s=error.retry_s)
     if isinstance(error, PinRefused):
         left = "unknown" if error.tries_left is None else str(error.tries_left)
-        return Refusal(error.reason, f"{error.detail}; tries left: {left}".removeprefix("; "))
+        detail = f"{error.detail}; tries left: {left}".removeprefix("; ")
+        return Refusal(error.reason, detail, tries_left=error.tries_left)
     if isinstance(error, BadRequest | PoolError):
         return Refusal(error.reason, error.detail)
     return None
@@ -211,6 +218,8 @@ def details(refusal: Refusal) -> tuple[tuple[str, str | bytes], ...]:
     """
     status = status_pb2.Status(code=refusal.code.value[0], message=refusal.message)
     info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN)
+    if refusal.tries_left is not None:
+        info.metadata["tries_left"] = str(refusal.tries_left)
     status.details.append(_any(info))
     if refusal.retry_s is not None:
         delay = duration_pb2.Duration()

@@ -9,21 +9,14 @@ A person's own batch: her program sends the documents, signs them with her token
 For the gate token-pin, and for a certificate that is bound to its person (role `self`): nobody else may do all three.
 """
 
-import asyncio
 import contextlib
-import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from signer.client import DOCUMENTS_S, Client, Progress, ServiceError, called, document
+from signer.client import CANCEL_S, Client, Progress, ServiceError
 from signer.person import Shown
 from signer.v1 import signing_pb2 as pb
-from signer.whole import whole
-
-CANCEL_S = 2.0  # what a person waits for who has left already; the daemon forgets the batch by itself, later
-CANCEL_PAUSE_S = 0.1
 
 
 class OwnBatch:
@@ -40,8 +33,7 @@ class OwnBatch:
 
     async def sign(self, pin: str, *, override_final_try: bool = False) -> list[Any]:
         """An outcome for each document, in order. The PIN is sent to her token alone, and once."""
-        request = pb.SignBatchRequest(request_id=self.batch.request_id, pin=pin, override_final_try=override_final_try)
-        answer = await called(self._client.signing.SignBatch(request, timeout=DOCUMENTS_S))
+        answer = await self._client.sign_batch(self.batch.request_id, pin=pin, override_final_try=override_final_try)
         self.batch = answer.batch
         return list(answer.outcomes)
 
@@ -49,24 +41,11 @@ class OwnBatch:
         """The signed document (CADES_B_B: its CMS) into `target`, whole or not at all; answers its length in bytes."""
         if not self.is_signed:  # the service would give the document as it came
             raise ServiceError("BATCH_STATE", "it is handed out when all of its batch is signed", "FAILED_PRECONDITION")
-        request = pb.GetBatchRequest(request_id=self.batch.request_id, with_document=True, index=index)
-        with whole(target) as file:
-            return int(
-                await called(_received(self._client.signing.GetBatch(request, timeout=DOCUMENTS_S), file, progress))
-            )
+        return await self._client.fetch_document(self.batch.request_id, index, target, progress=progress)
 
     async def cancel(self) -> None:
-        """Nothing of it is signed any more. While the service is just letting go of it, it is asked again."""
-        request, end = pb.CancelBatchRequest(request_id=self.batch.request_id), time.monotonic() + CANCEL_S
-        while True:
-            try:
-                await called(self._client.signing.CancelBatch(request, timeout=CANCEL_S))
-            except ServiceError as error:
-                if error.reason != "BATCH_STATE" or time.monotonic() >= end:
-                    raise
-                await asyncio.sleep(CANCEL_PAUSE_S)
-            else:
-                return
+        """Nothing of it is signed any more. The person has left already, and waits no longer than `CANCEL_S` for each try."""
+        await self._client.cancel_batch(self.batch.request_id, timeout_s=CANCEL_S)
 
 
 @contextlib.asynccontextmanager
@@ -86,24 +65,16 @@ async def opened(
     Send these files, each as the person was shown it; who leaves without having signed cancels. Raises `ServiceError`,
     with DATA_LOSS where the service has something else than was shown: then there is nothing to be signed.
     """
-    opening = pb.BatchOpening(
-        request_id=str(uuid.uuid4()),
-        credential=credential,
+    answer = await client.open_batch(
+        credential,
+        [(shown.name[:255], path) for path, shown in files],
         output=output,
         digest_algorithm=digest_algorithm,
         signature_algorithm=signature_algorithm,
+        reason=reason,
+        location=location,
+        progress=progress,
     )
-
-    async def messages() -> AsyncIterator[Any]:
-        yield pb.OpenBatchRequest(open=opening)
-        for index, (path, shown) in enumerate(files):
-            begin = pb.BeginDocument(
-                index=index, name=shown.name[:255], size=shown.size, reason=reason, location=location
-            )
-            async for message in document(pb.OpenBatchRequest, begin, path, progress):
-                yield message
-
-    answer = await called(client.signing.OpenBatch(messages(), timeout=DOCUMENTS_S))
     batch = OwnBatch(client, answer.batch)
     try:
         if [item.input_sha256 for item in answer.batch.items] != [shown.sha256 for _, shown in files]:
@@ -113,17 +84,3 @@ async def opened(
         if not batch.is_signed:
             with contextlib.suppress(ServiceError):
                 await batch.cancel()
-
-
-async def _received(call: Any, file: BinaryIO, progress: Progress | None) -> int:
-    """How many bytes were written; raises `ServiceError` for none."""
-    size = 0
-    async for message in call:
-        if message.WhichOneof("message") == "chunk":
-            size += len(message.chunk)
-            file.write(message.chunk)
-            if progress is not None:
-                progress(len(message.chunk))
-    if not size:
-        raise ServiceError("", "the answer did not arrive whole", "DATA_LOSS")
-    return size

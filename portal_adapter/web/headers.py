@@ -9,19 +9,27 @@ from typing import Any
 _STATIC_S = 3600
 
 
+def policy(form_targets: Sequence[str] = (), *, frames: str = "", ancestors: str = "'none'") -> str:
+    """The content security policy (CSP 3). `frames`: what a page may show in a frame; `ancestors`: who may frame it."""
+    targets = " ".join(["'self'", *form_targets])
+    return (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        f"form-action {targets}; base-uri 'none'; frame-ancestors {ancestors}; object-src 'none'"
+        + (f"; frame-src {frames}" if frames else "")
+    )
+
+
 class Headers:
-    """ASGI middleware. `form_targets`: other origins that a form of ours may lead to."""
+    """
+    ASGI middleware. `form_targets`: other origins that a form of ours may lead to. What an answer says by itself is left
+    as it is.
+    """
 
     def __init__(self, app: Any, *, form_targets: Sequence[str] = ()) -> None:
         self._app = app
-        targets = " ".join(["'self'", *form_targets])
-        policy = (
-            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-            f"form-action {targets}; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
-        )
         self._always = [
             (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
-            (b"content-security-policy", policy.encode()),
+            (b"content-security-policy", policy(form_targets).encode()),
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"same-origin"),
@@ -40,7 +48,9 @@ class Headers:
             if message["type"] == "http.response.start":
                 is_kept = is_static and message["status"] in {200, 304}
                 cache = f"public, max-age={_STATIC_S}".encode() if is_kept else b"no-store"
-                message = {**message, "headers": [*message["headers"], *self._always, (b"cache-control", cache)]}
+                said = {name for name, _ in message["headers"]}
+                ours = [one for one in (*self._always, (b"cache-control", cache)) if one[0] not in said]
+                message = {**message, "headers": [*message["headers"], *ours]}
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -18,7 +18,8 @@ from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.templates import Templates
-from portal_adapter.window import enrolment, login
+from portal_adapter.window import enrolment, login, signing
+from portal_adapter.window.acts import Acts
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
 from portal_adapter.window.pace import Pace
@@ -37,11 +38,12 @@ class Services:
 
     settings: Settings
     daemon: Daemon
-    key: bytes  # of forms' tokens
+    key: bytes  # of forms' tokens, and of what a browser brings back of a signing
     templates: Templates
     pace: Pace  # of networks
     sent: Pace  # of logins
     enrolments: Enrolments
+    acts: Acts[signing.Done]
 
 
 def services(settings: Settings) -> Services:
@@ -63,6 +65,7 @@ def services(settings: Settings) -> Services:
         Pace(settings.limits.tries_a_minute, 60.0, "Too many tries. Please wait a moment."),
         Pace(1, login.SEND_EVERY_S, SENT),
         Enrolments(),
+        Acts(),
     )
 
 
@@ -79,6 +82,13 @@ def app(made: Services) -> Any:
         ("GET", "/enrol/finish", enrolment.show_finish),
         ("POST", "/enrol/finish", enrolment.answer),
         ("GET", "/enrol/picture.svg", enrolment.picture),
+        ("GET", "/sign", signing.begin),
+        ("GET", "/sign/approve", signing.show_approval),
+        ("POST", "/sign/approve", signing.approve),
+        ("GET", "/sign/codes", signing.show_codes),
+        ("POST", "/sign/codes", signing.answer),
+        ("POST", "/sign/cancel", signing.cancel),
+        ("GET", "/sign/document/{index:int}", signing.document),
     )
     starlette = Starlette(
         routes=[

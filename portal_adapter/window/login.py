@@ -8,7 +8,7 @@ other portal than ours: the statement names it.
 import base64
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -66,9 +66,9 @@ async def _send_code(visit: Visit, login: Login) -> Response:
 
 async def _log_in(visit: Visit, login: Login) -> Response:
     try:
-        typed = _typed(visit)
+        given = typed(visit)
         visit.services.pace.check(network(visit.address), visit.now)
-        statement, signature, certificate = await visit.services.daemon.authenticate(login, typed)
+        statement, signature, certificate = await visit.services.daemon.authenticate(login, given)
     except ServiceError as error:
         log.info("no login of %s from %s: %s", login.credential, visit.address, error.reason or error.code)
         return _refused(visit, login, reasons.refusal(error))
@@ -90,10 +90,10 @@ def _not_from_portal() -> Refusal:
     return Refusal("validation", "This page is opened by a login that you begin on the portal. Please begin again.")
 
 
-def _typed(visit: Visit) -> Typed:
-    """Raises `Refusal` with every field that is empty or cannot be a code."""
+def typed(visit: Visit, fields: Sequence[str] = ("secret_code", "otp")) -> Typed:
+    """Raises `Refusal` with every one of these fields that is empty or cannot be a code."""
     errors = []
-    for name in ("secret_code", "otp"):
+    for name in fields:
         value = visit.form.get(name, "")
         if not value.strip():
             errors.append(FieldError(name, "required", "This field is mandatory."))
@@ -101,7 +101,10 @@ def _typed(visit: Visit) -> Typed:
             errors.append(FieldError(name, "too-long", "This is too long for a code."))
     if errors:
         raise Refusal("validation", errors=errors)
-    return Typed(visit.form["secret_code"], visit.form["otp"].replace(" ", ""), visit.address)
+    given = {name: visit.form[name] for name in fields}
+    return Typed(
+        given.get("secret_code", ""), given.get("otp", "").replace(" ", ""), visit.address, given.get("pin", "")
+    )
 
 
 def _page(visit: Visit, login: Login, *, is_sent: bool = False) -> Response:

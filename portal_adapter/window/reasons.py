@@ -29,11 +29,54 @@ _FINAL: Mapping[str, str] = {
     "CERT_UNTRUSTED": "This product is not from an issuer that is accepted here.",
     "OUT_OF_HOURS": "This product cannot be used at this hour.",
     "GATE_MISMATCH": "This product does not work with these codes. Ask whoever issued it.",
+    "CREDENTIAL_CHANGED": "This product has another certificate now. Go back, and begin again.",
 }
 _LATER: Mapping[str, str] = {
-    "OTP_LOCKED": "Too many wrong codes were typed. Nothing more is looked at for a while.",
+    "OTP_LOCKED": "Too many wrong codes were typed. Nothing more is looked at for a while. Whoever issued your product can unlock it sooner.",
     "OTP_SENT": SENT,
 }
+
+_PINS: Mapping[str, str] = {
+    "PIN_INCORRECT": "The PIN is not right.",
+    "PIN_UNCLEAR": "Your card or stick did not say whether the PIN is right; it counts as a try. Make sure of it before the next.",
+}
+# A person's own token: what a person mends at it, and then tries again.
+_AT_TOKEN: Mapping[str, tuple[str, str]] = {
+    "TOKEN_ABSENT": ("token-absent", "Your card or stick is not there. Put it in, and try again."),
+    "TOKEN_REMOVED": ("token-absent", "Your card or stick was taken out. Put it in again, and sign once more."),
+    "KEY_UNKNOWN": ("token-absent", "The card or stick with this certificate is not there. Put it in, and try again."),
+    "TOKEN_CHANGED": ("token-changed", "Another card or stick is in this place. Put yours in, and try again."),
+    "TOKEN_STARTING": ("token-starting", "Your card or stick is being opened. Try again in a moment."),
+    "TOKEN_BUSY": ("token-busy", "Somebody else is using this reader now. Try again in a moment."),
+    "TOKEN_TIMEOUT": ("token-timeout", "Your card or stick has not answered in time. Please try again."),
+    "PIN_AT_PAD": ("pin-at-pad", "The PIN of this card is typed at its reader. Open this page again."),
+}
+# ... and what nobody mends here.
+_TOKEN_FINAL: Mapping[str, str] = {
+    "PIN_LOCKED": "Your card or stick is locked, because its PIN was wrong too often. Nothing more is sent to it. Whoever issued it can unlock it.",
+    "PIN_FINAL_TRY_GUARD": "One more wrong PIN could lock your card or stick for good, so that none is sent from here. Whoever issued it can help.",
+    "TOKEN_QUARANTINED": "Your card or stick has made a wrong signature, and is not used any more. Whoever runs the service can help.",
+}
+
+
+def of_token(error: ServiceError) -> Refusal:
+    """The same where a person signs with her own token."""
+    reason = error.reason.lower().replace("_", "-")
+    if error.reason == "PIN_INCORRECT" and error.tries_left is not None:
+        mistake = FieldError("pin", reason, "The PIN is not right. Tries left: {number}.", {"number": error.tries_left})
+        return Refusal("validation", errors=[mistake], reason=reason)
+    if error.reason in _PINS:
+        return invalid("pin", reason, _PINS[error.reason])
+    if (found := _AT_TOKEN.get(error.reason)) is not None:
+        return guard(*found)
+    if (said := _TOKEN_FINAL.get(error.reason)) is not None:
+        return guard(reason, said)
+    return refusal(error)
+
+
+def is_final(error: ServiceError) -> bool:
+    """Whether typing again helps nobody, now or later."""
+    return error.reason in _FINAL or error.reason in _TOKEN_FINAL
 
 
 def refusal(error: ServiceError) -> Refusal:
@@ -50,5 +93,10 @@ def refusal(error: ServiceError) -> Refusal:
         return Refusal(
             "rate-limited", said, reason=error.reason.lower(), retry_after_s=math.ceil(error.retry_s or 1.0)
         )  # fmt: skip
+    return trouble(error)
+
+
+def trouble(error: ServiceError) -> Refusal:
+    """The service's own, whatever it calls it."""
     message = "The signing service cannot be reached just now. Nothing was lost: please try again."
     return Refusal("signer-unavailable", message, reason=error.reason, retry_after_s=math.ceil(error.retry_s or 5.0))

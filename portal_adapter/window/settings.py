@@ -1,7 +1,7 @@
 """
 The window's configuration: one TOML file. deploy/window.toml is the commented example, and a test loads it.
 
-It has no database and no state: what it needs to know of a login comes with it.
+It has no database and no state: what it needs to know of a login comes with it, and of a signing the daemon says it.
 """
 
 from pathlib import Path

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from portal_adapter.language import LANGUAGES, Language, preferred
 from portal_adapter.refusal import Refusal
@@ -29,7 +29,7 @@ log = logging.getLogger("window")
 
 COOKIE = "__Host-window"
 FIELDS_MAX = 20  # of a form
-SECRET_FIELDS = frozenset({"secret_code", "again", "otp", "enrolment"})  # never shown again
+SECRET_FIELDS = frozenset({"secret_code", "again", "otp", "pin", "enrolment"})  # never shown again
 
 
 class Visit:
@@ -77,10 +77,11 @@ class Visit:
             template, {"refusal": None, "form": shown, **data}, language=language, csrf=self._token(),
             here=self._here, wait=lambda seconds: _wait(language, seconds),
         )  # fmt: skip
-        response = Response(html, status, media_type="text/html")
-        if self._is_new:
-            response.set_cookie(COOKIE, self.browser, path="/", secure=True, httponly=True, samesite="lax")
-        return response
+        return self._known(Response(html, status, media_type="text/html"))
+
+    def redirect(self, path: str) -> Response:
+        """To another page of the window, in the same language."""
+        return self._known(RedirectResponse(f"{path}?language={self.language.code}", 303))
 
     def refused(self, template: str, data: Mapping[str, Any], refusal: Refusal) -> Response:
         """A page that says why; Retry-After where waiting helps."""
@@ -102,10 +103,16 @@ class Visit:
         html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
         return Response(html, 500, media_type="text/html")
 
+    def _known(self, response: Response) -> Response:
+        """With the browser's cookie, where it has none yet."""
+        if self._is_new:
+            response.set_cookie(COOKIE, self.browser, path="/", secure=True, httponly=True, samesite="lax")
+        return response
+
     def _here(self, language: str) -> str:
         """The address of the page in another language; nothing that was typed is in it."""
         given: Mapping[str, str] = dict(self.query) | dict(self.form)
-        kept = {name: given[name] for name in ("credential", "nonce") if name in given}
+        kept = {name: given[name] for name in ("credential", "nonce", "document", "link") if name in given}
         return "?" + urlencode({**kept, "language": language})
 
     def _token(self) -> str:

@@ -17,7 +17,7 @@ def _the_same_morning() -> None:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Real]:
-    with Real() as made:
+    with Real(tokens=True) as made:
         yield made
 
 

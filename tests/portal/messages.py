@@ -61,7 +61,9 @@ def used() -> Iterator[Message]:
 
 def _tables() -> Mapping[str, list[str]]:
     items = information.ITEMS
-    told = [*reasons._CODES.values(), *(("", said) for said in [*reasons._FINAL.values(), *reasons._LATER.values()])]
+    alone = (reasons._FINAL, reasons._LATER, reasons._PINS, reasons._TOKEN_FINAL)
+    told = [*reasons._CODES.values(), *reasons._AT_TOKEN.values()]
+    told += [("", said) for table in alone for said in table.values()]
     return {
         "web/notices.py": list(NOTICES.values()),
         "domain/archive.py": list(archive.TYPES.values()),

@@ -33,21 +33,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from sqlalchemy import Engine
 
 from signer.clock import Clock
 from signer.config import ROLES
-from signer.credential import add
+from signer.credential import Output, add
 from signer.gate import Bounds, Gate
 from signer.store import open_store
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import REPOSITORY, until
+from tests.card import Card, Pcscd
+from tests.card.pcscd import OPENSC
+from tests.daemon import REPOSITORY, Token, until
 from tests.pki import Authority, pem
 from tests.portal.place import hidden
 from tests.signer.access.calls import Caller, card_rig
 from tests.signer.people.persons import Inbox
 
 GATES = {"totp": Gate.CODE_TOTP, "hotp": Gate.CODE_HOTP, "sent": Gate.CODE_SENT}
+CARD_PIN, PAD_PIN = "40271836", "735511"
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
 
 
@@ -90,11 +94,14 @@ class Real:
     `people` are ada (HOTP), bob (TOTP), dan (a code is sent); eve (HOTP) whose codes tests may get wrong, fay (HOTP) who may
     be suspended; gil, ivy (TOTP) and hal (a code is sent) are not
     enrolled. `portal` and `window` are TOML that is added; with `front`, a header's name, cards come by a front's socket.
+    With `tokens` there are people who sign with a token of their own at the daemon: cleo with a virtual smartcard in the
+    reader 'desk' (`card`, `pcscd`), pia with a stick whose PIN is typed at its reader (`pad`).
     """
 
-    def __init__(self, *, portal: str = "", window: str = "", front: str = "") -> None:
+    def __init__(self, *, portal: str = "", window: str = "", front: str = "", tokens: bool = False) -> None:
         self.inbox = Inbox()
         self.rig = card_rig("P-256")
+        self.own_card, self.pcscd = Card(CARD_PIN), Pcscd("desk") if tokens else None
         self.directory = self.rig.directory / "web"
         self.directory.mkdir()
         self.people = {
@@ -143,12 +150,46 @@ class Real:
                     clock=Clock(), gate=GATES[person.factor], subject=person.name, bounds=Bounds(),
                 )  # fmt: skip
                 names.append(name)
+        names += self._set_up_tokens(engine) if self.pcscd is not None else []
         engine.dispose()
         rig.callers = {
             "portal": ("submit", sorted(ROLES["submit"]), names),
             "window": ("consent", sorted(ROLES["consent"]), names),
             "operator": ("operator", sorted(ROLES["operator"]), ()),
         }
+
+    def _set_up_tokens(self, engine: Engine) -> list[str]:
+        """The names of the credentials that are on tokens of their people."""
+        rig, pcscd = self.rig, self.pcscd
+        assert rig.shim is not None and pcscd is not None
+        keys = {"cleo": (self.own_card.add(0x9A, "p256", "Virtual Card"), b"\x01", None)}
+        pcscd["desk"].insert(self.own_card)
+        rig.store.token("stick", pin=PAD_PIN)
+        rig.store.keys("stick", ["P-256"], ["pia-key"])
+        keys["pia"] = (rig.store.made["stick"]["P-256"][1], None, "pia-key")
+        self.pad()
+        rig.tokens += [
+            Token(
+                "desk", "Virtual Card", module=str(OPENSC), pin="", environment=pcscd.environment,
+                more={"personal": True, "reader": pcscd["desk"].name},
+            ),
+            Token(
+                "stick", "stick", kind="signing-stick", module=rig.shim.module, pin="",
+                more={"personal": True, "presence": "pad"},
+            ),
+        ]  # fmt: skip
+        for name, (spki, cka_id, label) in keys.items():
+            chain = rig.pki.signer(name, spki, "content_commitment", subject=subject(name.title(), "Token"))
+            add(
+                engine, name, chain, cka_id=cka_id, key_label=label, outputs=[Output.PADES_B_B], clock=Clock(),
+                gate=Gate.TOKEN_PIN, subject=name, bounds=Bounds(),
+            )  # fmt: skip
+        return list(keys)
+
+    def pad(self, *rules: str) -> None:
+        """What happens at the stick's reader; nobody types anything there without rules."""
+        assert self.rig.shim is not None
+        self.rig.shim.script("C_GetTokenInfo@stick * pad", *rules)
 
     def _write(self) -> None:
         """The configurations, and what they name."""
@@ -233,6 +274,8 @@ profile = "window.client.toml"
         for name in list(self.processes):
             self.stop(name)
         self.rig.close()
+        if self.pcscd is not None:
+            self.pcscd.close()
         self.inbox.close()
 
     def log(self, name: str) -> Path:

@@ -9,17 +9,11 @@ import pytest
 from signer.v1 import operator_pb2 as op
 from tests.portal.place import hidden
 from tests.portal.real import Browser, Person, Real
+from tests.portal.signing import Signer, fields, returned
 from tests.signer.access.calls import Caller
 from tests.signer.people import canaries
 
 WRONG = "wrong horse 8"
-FIELD = re.compile(r"<input[^>]*>")
-
-
-def fields(page: str) -> dict[str, str]:
-    """The inputs that people fill in, by their names, and what stands in them."""
-    found = [tag for tag in FIELD.findall(page) if "hidden" not in tag]
-    return {re.search(r'name="([^"]+)"', tag)[1]: re.search(r'value="([^"]*)"', tag)[1] for tag in found}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["ada", "bob", "dan"])
@@ -202,8 +196,13 @@ def test_a_suspended_person_is_told(real: Real) -> None:
 
 
 def test_without_the_daemon_nothing_is_lost(real: Real) -> None:
-    """0.1 signer-unavailable: the page says that nothing was lost and offers the same form, empty; it works when the daemon is back."""
+    """
+    0.1 signer-unavailable, SIG-15: the page says that nothing was lost and offers the same form, empty; it works when the
+    daemon is back. A signing goes on, too, and can be left meanwhile.
+    """
     ada, browser = real.people["ada"], real.browser()
+    signer, leaver, late = (Signer.at(real, "ada") for _ in range(3))
+    codes = [one.approves() for one in (signer, leaver)]
     address = browser.asks_for_window(ada.number)
     page = browser.get(address).text
     real.rig.stop()
@@ -213,6 +212,15 @@ def test_without_the_daemon_nothing_is_lost(real: Real) -> None:
         assert int(answer.headers["retry-after"]) >= 1
         assert "Nothing was lost" in answer.text
         assert fields(answer.text) == {"secret_code": "", "otp": ""}
+        for away in (
+            signer.types(codes[0], secret_code=ada.secret_code, otp="123456"),
+            signer.get("/sign/codes"),
+            late.browser.get(late.opened.address),
+        ):
+            assert away.status_code == 503
+            assert "Nothing was lost" in away.text and ">Try again</a>" in away.text
+        assert late.opened.address.partition("?")[2].partition("&")[0] in away.text
+        assert returned(leaver.post("/sign/cancel", codes[1]))["outcome"] == "cancelled"
         opened = browser.get(address)
         assert opened.status_code == 503
         assert "Try again" in opened.text
@@ -221,6 +229,9 @@ def test_without_the_daemon_nothing_is_lost(real: Real) -> None:
         real.rig.wait_serving()
     done = browser.post(address, answer.text, {"secret_code": ada.secret_code, "otp": ada.otp()})
     assert browser.returns(done).status_code == 303
+    typed = {"secret_code": ada.secret_code, "otp": ada.otp()}
+    assert returned(signer.types(codes[0], **typed))["outcome"] == "signed"
+    assert "Read and approved" in late.follows()
 
 
 # ---- forms of others

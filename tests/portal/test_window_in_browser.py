@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.daemon import until
 from tests.portal.real import Person, Real
 from tests.portal.sights import AXE
+from tests.portal.signing import opens, state
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
 
 
@@ -118,9 +120,54 @@ def listed(real: Real, given: str) -> int:
     return sum(one["given"] == given for one in found)
 
 
-@pytest.mark.parametrize("language", ["en", "fr"])
-def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: str) -> None:
-    """UI-01: axe-core finds nothing on any page of the window, with mistakes too, wide and narrow; at 320 px nothing is cut off."""
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_a_signing_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> None:
+    """
+    UI-01, SIG-02: read, approve, type the codes and go back by the keyboard alone, with and without scripts. The document is
+    shown under the policy, wide beside the steps and narrow above them; nothing is refused or said on the console.
+    """
+    ada, page = real.people["ada"], opened(chromium, java_script_enabled=scripts)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    batch = opens(real, "ada")
+    with page.expect_response("**/sign/document/0") as document:
+        page.goto(batch.address)
+    assert document.value.status == 200
+    paper, side = page.locator(".paper"), page.locator(".side")
+    for width, is_beside in ((1280, True), (639, False)):
+        page.set_viewport_size({"width": width, "height": 900})
+        left, right = paper.bounding_box(), side.bounding_box()
+        assert left is not None and right is not None
+        assert (right["x"] >= left["x"] + left["width"]) is is_beside
+        assert (right["y"] >= left["y"] + left["height"]) is not is_beside
+    page.focus("#field-approved")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.window_origin}/sign/codes*")
+    page.focus("#field-secret_code")
+    page.keyboard.type(ada.secret_code)
+    page.keyboard.press("Tab")
+    page.keyboard.type(ada.otp())
+    assert said == []
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{real.portal_origin}/signings/returned?batch={batch.id}&outcome=signed&*")
+    assert state(real, batch.id) == "SIGNED"
+    page.context.close()
+
+
+LEAVE_WHILE_IT_WAITS = """() => {
+    setTimeout(() => document.querySelector(".side button").click());
+    setTimeout(() => document.querySelector("#waiting:not([hidden])") && document.querySelector("[form=leave]").click(), 500);
+}"""
+Look = Callable[[str], None]
+OURS = {**AXE, "iframes": False}  # what the browser shows a PDF in is its own
+
+
+@pytest.fixture(params=["en", "fr"])
+def looked_at(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[tuple[Page, str, Look]]:
+    """A page, its language, and what looks at it: axe-core finds nothing, wide and narrow; at 320 px nothing is cut off."""
+    language = request.param
     page = opened(chromium, language=language, bypass_csp=True)
     found: list[object] = []
 
@@ -129,12 +176,20 @@ def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: st
         page.evaluate(AXE_SCRIPT)
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
-            violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+            violations = page.evaluate("options => axe.run(options).then(found => found.violations)", OURS)
             found.extend((what, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations)
         page.set_viewport_size({"width": 320, "height": 900})
         wide = page.evaluate("document.documentElement.scrollWidth")
         found.extend([(what, wide)] if wide > 320 else [])
 
+    yield page, language, look
+    assert found == []
+    page.context.close()
+
+
+def test_the_window_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
+    """UI-01: each page of login and enrolment, with mistakes too, in both languages."""
+    page, language, look = looked_at
     to_window(page, real, "nobody-login")
     look("codes")
     page.fill("#field-secret_code", "wrong horse 8")
@@ -152,8 +207,43 @@ def test_the_window_is_for_everybody(real: Real, chromium: Browser, language: st
     page.goto(f"{real.window_origin}/enrol?language={language}")
     page.click("main button")
     look("no enrolment code")
-    assert found == []
-    page.context.close()
+
+
+@pytest.mark.parametrize("looked_at", ["fr"], indirect=True)
+def test_signing_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
+    """UI-01, SIG-02, SIG-09: each page of a signing, with mistakes too, in the longer language; what waits at a reader is left by Cancel."""
+    page, language, look = looked_at
+    batch = opens(real, "dan", language=language)
+    page.goto(batch.address)
+    look("read and approve")
+    page.click(".side button")
+    expect(page.locator("#summary")).to_be_focused()
+    look("not approved")
+    page.check("#field-approved")
+    page.click(".side button")
+    page.wait_for_url("**/sign/codes*")
+    look("sign")
+    page.fill("#field-otp", "000000")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_be_focused()
+    look("sign, with mistakes")
+    page.click("button[form=leave]")
+    page.goto(f"{real.window_origin}/sign/codes?language={language}")
+    look("cancelled")
+    page.goto(f"{real.window_origin}/sign?link=none&language={language}")
+    look("gone")
+    batch = opens(real, "pia", language=language)
+    page.goto(batch.address)
+    page.check("#field-approved")
+    page.click(".side button")
+    page.wait_for_url("**/sign/codes*")
+    look("a PIN that is typed at the reader")
+    real.pad("C_Login@stick * hold 20")
+    try:
+        page.evaluate(LEAVE_WHILE_IT_WAITS)  # Playwright itself does nothing on a page that is being left
+        until(lambda: state(real, batch.id) == "CANCELLED", 10, "it is cancelled")
+    finally:
+        real.pad()
 
 
 def test_the_picture_is_shown_under_the_policy(real: Real, chromium: Browser) -> None:

@@ -7,6 +7,7 @@ for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
+    form.querySelector("#waiting")?.removeAttribute("hidden");
   });
 }
 // A page that one comes back to by the browser's own button can be sent again.
