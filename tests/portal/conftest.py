@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.real import Real
+from tests.portal.real import TRIES, Real
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,7 +17,10 @@ def _the_same_morning() -> None:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Real]:
-    with Real(tokens=True) as made:
+    # All browsers of the tests are at one address.
+    with Real(
+        tokens=True, portal=f"[limits]\nlogin_a_minute = {TRIES}", window=f"[limits]\ntries_a_minute = {TRIES}"
+    ) as made:
         yield made
 
 
