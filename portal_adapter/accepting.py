@@ -61,10 +61,10 @@ class Accepting:
                 who = network(peer[0])
                 if self._is_full(who):
                     made.close()
-                    continue
-                task = asyncio.create_task(self._let_in(made, self._counted(who)), name="handshake")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                else:
+                    task = asyncio.create_task(self._let_in(made, self._counted(who)), name="handshake")
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
 
     def _is_full(self, who: str) -> bool:
         return len(self._open) >= self._most or (self._of_one is not None and self._of[who] >= self._of_one)
@@ -84,14 +84,18 @@ class Accepting:
                 del self._of[who]
 
     async def _let_in(self, made: socket.socket, protocol: Counted) -> None:
+        is_in = False
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol, made, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
             )
-        except OSError:  # no handshake, or none in time
-            made.close()
-            self._left(protocol)
-        except asyncio.CancelledError:
-            made.close()
-            raise
+            is_in = True
+        except OSError:
+            pass  # no handshake, or none in time
+        except Exception:  # whatever it is, it is that connection's
+            log.exception("a connection was not let in")
+        finally:
+            if not is_in:
+                made.close()
+                self._left(protocol)

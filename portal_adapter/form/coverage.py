@@ -18,7 +18,7 @@ EVERY, EVERY_UPPER = "unifont.otf", "unifont_upper.otf"  # one of the basic plan
 PACKAGES = {
     SANS: "fonts-dejavu-core", BOLD: "fonts-dejavu-core", EVERY: "fonts-unifont", EVERY_UPPER: "fonts-unifont",
 }  # fmt: skip
-PLACES = tuple(Path("/usr/share/fonts", one) for one in ("truetype/dejavu", "opentype/unifont", "truetype/unifont"))
+PLACES = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))  # and whatever directories are below
 
 Ranges = tuple[tuple[int, int], ...]  # first and last code points, in order
 # What turns a line round (UAX #9, explicit formatting), and what no character map to Unicode may have (ISO 19005-2).
@@ -29,11 +29,11 @@ class NoFont(Exception):
     """A font is not installed; the message names its package."""
 
 
+@cache
 def font(name: str) -> Path:
     """Where a font is; raises `NoFont`."""
-    for place in PLACES:
-        if (place / name).is_file():
-            return place / name
+    for found in (path for place in PLACES for path in sorted(place.rglob(name))):
+        return found
     raise NoFont(f"the font {name} is missing: install Debian's package {PACKAGES[name]}")
 
 

@@ -5,8 +5,7 @@ The process that draws documents: run by `process.py`, never imported.
 
 It holds the fonts and nothing of anybody: a child that it has forked receives the paper, draws it, sends the document and
 ends with all that it knew. A child that fails takes this process with it: whoever asked sees the socket close, and starts
-another.
-Limits are set before a library is loaded; there is no environment, and no file is written.
+another. Limits are set before a library is loaded; there is no environment, and no file is written.
 """
 
 import gc
@@ -21,10 +20,10 @@ from typing import NoReturn
 
 from portal_adapter.form.frames import receive, send
 
-MEMORY_BYTES = 320 * 1024 * 1024  # of addresses; 100 MB of it are used
-PROCESSOR_S = 10  # for one document; eighty pages take 2
-_OVER = 3  # how a child ends that is asked for nothing more
+MEMORY_BYTES = 320 * 1024 * 1024  # of addresses; 120 MB of memory are used
+PROCESSOR_S = 10  # for one document; eighty pages take 1
 FILE_BYTES = 8 * 1024 * 1024  # of a font that is made in memory, which counts as a file
+_OVER = 3  # how a child ends that is asked for nothing more
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ from portal_adapter.refusal import Refusal
 
 WAIT_S = 15.0  # for a document, and for those before it
 RETRY_S = 30
+_ENDS_S = 0.2  # by itself, when its socket closes
 
 log = logging.getLogger("portal.form")
 
@@ -91,16 +92,18 @@ class Printer:
         return ours
 
     def _end(self) -> int | None:
-        """With the child that draws; where only that is left, it sees the socket close."""
+        """Its exit status. Both it and its child see the socket close; who does not is killed, with the other."""
         process, self._process = self._process, None
         connected, self._socket = self._socket, None
         if connected is not None:
             connected.close()
         if process is None:
             return None
-        if process.poll() is None:
+        try:
+            return process.wait(_ENDS_S)
+        except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+            return process.wait()
 
 
 def _away() -> Refusal:

@@ -9,24 +9,19 @@ one audit line and nothing else.
 """
 
 import asyncio
-import hashlib
 import json
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
@@ -35,16 +30,17 @@ from portal_adapter.auth.session import LANGUAGE_COOKIE, SESSION_COOKIE, VISITOR
 from portal_adapter.domain import audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
-from portal_adapter.files.examine import too_large
 from portal_adapter.language import LANGUAGES, Language, preferred
 from portal_adapter.network import network
 from portal_adapter.refusal import Refusal
 from portal_adapter.store.database import reading, writing
-from portal_adapter.store.schema import posted
 from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask, Uploaded
+from portal_adapter.web.body import on_disk, read
+from portal_adapter.web.cookies import NOTICE_COOKIE, set_cookie
 from portal_adapter.web.notices import NOTICES
+from portal_adapter.web.once import once
 from portal_adapter.web.route import Level, Look, Route
 
 if TYPE_CHECKING:
@@ -53,13 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("portal")
 T = TypeVar("T")
 
-NOTICE_COOKIE = "__Host-notice"
-FIELDS_MAX = 500  # of a form
 QUERY_CHARACTERS_MAX = 8192  # of one value: a certificate in base64 has up to 4 000
-FILES_MAX = 1
-POSTED_S = 8 * 3600  # as long as a session may be
-MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
-_YEAR_S = 365 * 86400
 _OF_LOOKING = frozenset({"unauthenticated", "not-found", "method-not-allowed", "guard-failed"})
 
 
@@ -108,7 +98,7 @@ class _Visit:
         except Exception as error:  # noqa: BLE001 -- a mistake of ours, whatever it is: nothing of it goes outside
             response = self._failed(error)
         if self.fresh_visitor:
-            _set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
+            set_cookie(response, VISITOR_COOKIE, self.fresh_visitor)
         return response
 
     async def _answered(self) -> Response:
@@ -184,28 +174,12 @@ class _Visit:
         if self.route.method != "POST":
             return {}
         limits = self.services.settings.limits
-        takes_file = self.route.upload is not None
-        most = limits.document_bytes + MULTIPART_BYTES if takes_file else limits.form_bytes
-        kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        _count(self.request, most, limits.document_bytes if takes_file else most)
-        if kind == "application/json":
-            self._keep(_fields_of_json(await self.request.body()))
-            return {}
-        if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-            raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
-        try:
-            form = await self.request.form(max_files=FILES_MAX if takes_file else 0, max_fields=FIELDS_MAX)
-        except HTTPException:  # what Starlette makes of its parser's errors
-            raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
-        files: dict[str, Uploaded] = {}
-        fields: dict[str, str] = {}
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                work = partial(_received, value, self.services.blobs.incoming, stack)
-                files[name] = await self._in_thread(work)
-            else:
-                fields[name] = value
-        await form.close()
+
+        async def keep(upload: UploadFile) -> Uploaded:
+            return await self._in_thread(partial(on_disk, upload, self.services.blobs.incoming, stack))
+
+        file_bytes = 0 if self.route.upload is None else limits.document_bytes
+        fields, files = await read(self.request, limits.form_bytes, file_bytes, keep)
         self._keep(fields)
         return files
 
@@ -323,26 +297,12 @@ class _Visit:
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:
-        """
-        A form that is posted twice leads where it led the first time; with something else in it (by the browser's way
-        back) it is another one. The key is taken before anything is done, so that
-        a twin waits for it, and then finds where it has led.
-        """
+        """With a form's own name, which each page that shows it gives it, a second time it leads where it has led."""
         if not self.form_id:
             return self.route.view(ask)
         owner = hashed(self.token if self.session is not None else self.visitor)
         key = hashed(json.dumps([self.route.name, self.request.url.path, self.form_id, self.form, _sums(ask.files)]))
-        mine = (posted.c.form == key) & (posted.c.owner == owner)
-        if (location := connection.execute(select(posted.c.location).where(mine)).scalar()) is not None:
-            return Redirect(location)
-        connection.execute(delete(posted).where(posted.c.time < self.now - POSTED_S))
-        connection.execute(insert(posted).values(form=key, owner=owner, location="", time=self.now))
-        answer = self.route.view(ask)
-        if isinstance(answer, Redirect) and not answer.outside and not answer.cookies:
-            connection.execute(update(posted).where(mine).values(location=answer.location))
-        else:
-            connection.execute(delete(posted).where(mine))
-        return answer
+        return once(connection, self.now, owner, key, lambda: self.route.view(ask))
 
     # ---- answering
 
@@ -356,9 +316,9 @@ class _Visit:
                 else RedirectResponse(answer.location, 303)
             )
             for name, value in answer.cookies.items():
-                _set_cookie(response, name, value)
+                set_cookie(response, name, value)
             if answer.notice and not self.wants_json:
-                _set_cookie(response, NOTICE_COOKIE, answer.notice, max_age=60)
+                set_cookie(response, NOTICE_COOKIE, answer.notice, max_age=60)
             return response
         if self.wants_json:
             return JSONResponse({**answer.data, "csrf": self._csrf()}, answer.status)
@@ -377,7 +337,7 @@ class _Visit:
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
         if notice:
-            _set_cookie(response, NOTICE_COOKIE, None)
+            set_cookie(response, NOTICE_COOKIE, None)
         return response
 
     def _csrf(self) -> str:
@@ -464,7 +424,7 @@ class _Visit:
         if refusal.code == "unauthenticated" and self.session is None and self.route.level is not Level.OPEN:
             response: Response = RedirectResponse(f"/login?{urlencode({'back': self._page_of_form()})}", 303)
             if self.token:
-                _set_cookie(response, SESSION_COOKIE, None)
+                set_cookie(response, SESSION_COOKIE, None)
             return response
         if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
             return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
@@ -519,60 +479,9 @@ def _kept_values(form: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in form.items() if name not in SECRET_FIELDS}
 
 
-def _count(request: Request, most: int, limit: int) -> None:
-    """Refuse a body while it comes, once it is longer than `most` bytes; nothing of it is kept. `limit` is what is said."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > most:
-        raise too_large(int(length), limit)
-    receive, measured = request._receive, 0  # noqa: SLF001 -- Starlette has no other place to count at
-
-    async def counted() -> Any:
-        nonlocal measured
-        message = await receive()
-        measured += len(message.get("body", b""))
-        if measured > most:
-            raise too_large(measured, limit)
-        return message
-
-    request._receive = counted  # noqa: SLF001
-
-
-def _fields_of_json(body: bytes) -> dict[str, str]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refusal("validation", "This is not JSON.", reason="form-unreadable") from None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise Refusal("validation", "An object of texts is wanted.", reason="form-unreadable")
-    return found
-
-
-def _received(upload: UploadFile, directory: Path, stack: ExitStack) -> Uploaded:
-    """In a file of its own that is on the disk, until the request is over."""
-    file = stack.enter_context(tempfile.NamedTemporaryFile(dir=directory))  # noqa: SIM115 -- the stack closes it
-    size, digest = 0, hashlib.sha256()
-    while chunk := upload.file.read(256 * 1024):
-        size += len(chunk)
-        digest.update(chunk)
-        file.write(chunk)
-    file.flush()
-    os.fsync(file.fileno())
-    return Uploaded(Path(file.name), upload.filename or "", size, digest.hexdigest())
-
-
 def _download(answer: Download) -> Response:
     """RFC 6266: the name for people, beside an ASCII one."""
     kind = "inline" if answer.inline else "attachment"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in answer.name) or "document"
     value = f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(answer.name, safe='')}"
     return FileResponse(answer.path, media_type=answer.media_type, headers={"content-disposition": value})
-
-
-def _set_cookie(response: Response, name: str, value: str | None, *, max_age: int | None = None) -> None:
-    """`__Host-`: this host alone, its whole path, over TLS (RFC 6265bis, 4.1.3.2)."""
-    same_site: Any = "lax"  # a login comes back from another origin
-    if value is None:
-        response.delete_cookie(name, path="/", secure=True, httponly=True, samesite=same_site)
-    else:
-        life = _YEAR_S if name == LANGUAGE_COOKIE else max_age
-        response.set_cookie(name, value, max_age=life, path="/", secure=True, httponly=True, samesite=same_site)

@@ -210,7 +210,7 @@ class Quick(Printer):
     """Stands in for the process that draws, which test_form_process.py and the demo's tests ask: it says the same of the same."""
 
     def draw(self, paper: Paper) -> bytes:
-        return b"%PDF-1.7\n%" + paper.encoded().hex().encode() + b"\n%%EOF\n"
+        return b"%PDF-1.7\n%" + paper.encoded() + b"\n%%EOF\n"
 
 
 @cache

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from portal_adapter import settings as portal
 from portal_adapter.__main__ import COMMANDS, EX_CONFIG
 from portal_adapter.cli import check
-from portal_adapter.serving import CONNECTIONS_MAX, STOP_S
+from portal_adapter.serving import ACCEPTED_MAX, STOP_S
 from portal_adapter.settings import SettingsError
 from portal_adapter.window import settings as window
 from tests.daemon import REPOSITORY
@@ -118,7 +118,7 @@ def test_the_unit_fits_the_program(name: str) -> None:
     assert unit["User"] == unit["Group"] == f"paraph-{name}"
     assert unit["RestartPreventExitStatus"] == str(EX_CONFIG)
     assert int(unit["TimeoutStopSec"]) > STOP_S
-    assert int(unit["LimitNOFILE"]) > 4 * CONNECTIONS_MAX
+    assert int(unit["LimitNOFILE"]) > 3 * ACCEPTED_MAX  # two listeners, and as much for files
     if name == "portal":
         assert f'state = "/var/lib/{unit["StateDirectory"]}"' in example(name)
         assert f'socket = "/run/{unit["RuntimeDirectory"]}/' in example(name)

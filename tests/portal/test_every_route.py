@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from portal_adapter.web.frame import MULTIPART_BYTES
+from portal_adapter.web.body import MULTIPART_BYTES
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES

@@ -134,6 +134,16 @@ def test_what_can_be_drawn_is_what_the_fonts_have(name: str) -> None:
     assert {code for a, b in found for code in range(a, b + 1)} == set(TTFont(coverage.font(name)).getBestCmap())
 
 
+def test_fonts_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PROC-13: with the packages that bring them, before the portal is served."""
+    monkeypatch.setattr(coverage, "PLACES", (tmp_path,))
+    coverage.font.cache_clear()
+    missing = coverage.missing()
+    coverage.font.cache_clear()
+    assert len(missing) == 4
+    assert "the font unifont.otf is missing: install Debian's package fonts-unifont" in missing
+
+
 def test_nearly_everything_can_be_drawn() -> None:
     """PROC-13: whatever is assigned in the basic plane, but controls, what turns a line round, and private characters; emoji."""
     basic = "".join(map(chr, range(0x10000)))

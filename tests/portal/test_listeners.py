@@ -1,6 +1,7 @@
 """How browsers come in, for real: TLS, client certificates, the front's socket, and who is kept out."""
 
 import http.client
+import json
 import socket
 import ssl
 import stat
@@ -18,6 +19,7 @@ from tests.daemon import until
 from tests.pki import Authority
 from tests.portal.place import hidden
 from tests.portal.real import Browser, Real
+from tests.processes import children
 
 HEADER = "X-Client-Certificate"
 
@@ -40,6 +42,20 @@ def test_a_card_logs_in(real: Real) -> None:
     assert "Cleo Clifford" in shown.text and "Test issuing" in shown.text
     browser.logs_in_with_card()
     assert "Cleo Clifford" in browser.get("/account").text
+
+
+def test_an_operator_registers_a_product_number(real: Real) -> None:
+    """TOK-06, UI-08: of a Signing Server product the daemon says whose it is; a number that is none is refused."""
+    browser = real.browser(real.card("Ivy", "Ingham"))
+    browser.logs_in_with_card()
+    people = json.loads(real.run("user", "portal", "list", "--json").stdout)
+    (ivy,) = [one["id"] for one in people if one["given"] == "Ivy"]
+    done = real.run("user", "portal", "add-product", ivy, "--number", "nobody-login")
+    assert done.returncode == 1 and "the daemon knows no such product" in done.stderr
+    done = real.run("user", "portal", "add-product", ivy, "--number", "ivy-login", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == "server"
+    assert "ivy-login" in browser.get("/account").text
 
 
 def _token(browser: Browser, real: Real) -> dict[str, str]:
@@ -88,6 +104,12 @@ def test_the_portal_s_own_origin_asks_for_no_certificate(real: Real) -> None:
     assert browser.get("/account").status_code == 303
     assert browser.get("/present").status_code == 404
     assert browser.get(f"{real.cards_origin}/account").status_code == 404
+
+
+def test_what_draws_documents_is_ready(real: Real) -> None:
+    """PROC-13: before anybody confirms the first one, beside the portal and below it."""
+    portal = real.processes["portal"]
+    until(lambda: children(portal.pid, "portal_adapter.form.press"), what="a process that draws")
 
 
 def test_old_tls_is_refused(real: Real) -> None:
@@ -245,18 +267,19 @@ def _rest(connection: socket.socket) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("sends", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-def test_a_connection_without_a_request_is_ended(real: Real, sends: bytes) -> None:
+def test_a_connection_without_a_request_is_ended(real: Real) -> None:
     """UI-07, row 6.1: who connects and sends nothing, or half a request, holds a connection for 10 s and no longer."""
     context = ssl.create_default_context(cafile=str(real.ca))
-    with (
-        socket.create_connection(("127.0.0.1", real.ports["portal"]), 10) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as secure,
-    ):
-        secure.sendall(sends)
+    with ExitStack() as stack:
+        connections = []
+        for sends in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", real.ports["portal"]), 10))
+            connections.append(stack.enter_context(context.wrap_socket(plain, server_hostname="localhost")))
+            connections[-1].sendall(sends)
         began = time.monotonic()
-        assert _rest(secure) == b""
-    assert 5 < time.monotonic() - began < 20
+        for connection in connections:
+            assert _rest(connection) == b""
+            assert 5 < time.monotonic() - began < 20
 
 
 def test_a_body_that_drips_is_ended(real: Real) -> None:

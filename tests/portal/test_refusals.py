@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from portal_adapter import app as portal
 from portal_adapter.domain import marks
+from portal_adapter.network import network
 from portal_adapter.refusal import CODES, FieldError, Refusal, Unmet
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
@@ -178,15 +179,15 @@ def test_many_networks_without_a_session_are_bounded_and_people_are_not_hidden_b
 
 
 @pytest.mark.parametrize(
-    ("address", "network"),
+    ("address", "taken_for"),
     [
         ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         ("fe80::1%eth0", "fe80::"), ("", ""),
     ],
 )  # fmt: skip
-def test_limits_take_a_network_for_one(address: str, network: str) -> None:
+def test_limits_take_a_network_for_one(address: str, taken_for: str) -> None:
     """TOK-14: who has 64 bits of IPv6 addresses does not begin as many logins a minute."""
-    assert marks.network(address) == network
+    assert network(address) == taken_for
 
 
 def test_without_the_database_a_person_is_told_so(place: Place) -> None:

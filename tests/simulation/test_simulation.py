@@ -9,8 +9,8 @@ import pytest
 from tests.simulation.world import play
 from tests.test_layers import imports
 
-SEEDS = 200
-PARTS = 10
+SEEDS = 100
+PARTS = 5
 ROOT = Path(__file__).parent.parent.parent
 
 
