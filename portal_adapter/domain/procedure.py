@@ -249,14 +249,14 @@ def fire(
     **values: Any,
 ) -> str:
     """
-    An event of `PROCEDURE` with its line in the audit, and where the status changes its time and a line of the history.
-    `values` are written in the same step. Answers the new status; raises `forbidden-transition` and `stale`.
+    An event of `PROCEDURE` with its line in the audit, and where the status changes its time and a line of the history,
+    which a comment has, too. `values` are written in the same step. Answers the new status; raises `forbidden-transition` and `stale`.
     """
     target = PROCEDURE.target(row["status"], event)
     if target != row["status"]:
         values["updated"] = actor.now
     PROCEDURE.fire(connection, row, event, **values)
-    if target != row["status"]:
+    if target != row["status"] or comment:
         _note_status(connection, actor, row["id"], target, side, comment)
     _note(connection, actor, row, event, status=target)
     return target

@@ -34,7 +34,8 @@ class Route:
     """
     `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
     `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
-    holds the others up. `before` asks somebody else something, for the same reason. A GET changes nothing.
+    holds the others up. `before` asks somebody else something, for the same reason; for a page only where it shows nothing
+    without that, and to a person. A GET changes nothing.
     """
 
     method: str
@@ -56,5 +57,5 @@ class Route:
             raise ValueError(f"{self.path}: a route of a space names the right that it wants, and no other route does")
         if self.upload is not None and (self.method != "POST" or self.level is Level.OPEN):
             raise ValueError(f"{self.path}: files come by POST, from a person")
-        if self.before is not None and self.method != "POST":
-            raise ValueError(f"{self.path}: nobody is asked for a page")
+        if self.before is not None and self.method == "GET" and self.level is Level.OPEN:
+            raise ValueError(f"{self.path}: nobody is asked for a page that everybody may open")

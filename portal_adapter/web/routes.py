@@ -12,9 +12,11 @@ from portal_adapter.web.views import (
     invitations,
     login,
     procedures,
+    signing,
     spaces,
     team,
     topics,
+    transferred,
 )
 
 _PARTS = (
@@ -29,6 +31,8 @@ _PARTS = (
     files,
     catalogue,
     procedures,
+    signing,
+    transferred,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}
