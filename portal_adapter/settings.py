@@ -212,6 +212,7 @@ class Limits(Section):
     form_bytes: int = Field(default=256 * 1024, ge=1024)  # of a form without a file
     login_a_minute: int = Field(default=10, ge=1)  # begun by one address
     uploads_a_minute: int = Field(default=30, ge=1)
+    signings_a_minute: int = Field(default=20, ge=1)  # begun by one person
 
 
 class Portal(Section):

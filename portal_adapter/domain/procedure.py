@@ -253,13 +253,14 @@ def fire(
 ) -> str:
     """
     An event of `machine` with its line in the audit, which has `detail`, and where the status changes its time and a line
-    of the history. `values` are written in the same step. Answers the new status; raises `forbidden-transition` and `stale`.
+    of the history, which a comment has, too. `values` are written in the same step. Answers the new status; raises
+    `forbidden-transition` and `stale`.
     """
     target = machine.target(row["status"], event)
     if target != row["status"]:
         values["updated"] = actor.now
     machine.fire(connection, row, event, **values)
-    if target != row["status"]:
+    if target != row["status"] or comment:
         _note_status(connection, actor, row["id"], target, side, comment)
     _note(connection, actor, row, event, status=target, **(detail or {}))
     return target

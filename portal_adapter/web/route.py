@@ -35,7 +35,8 @@ class Route:
     `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
     `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
     holds the others up; `admit` says before it is read whether it may come at all, by raising `Refusal`: it is given no form.
-    `before` asks somebody else something, for the same reason as `upload`. A GET changes nothing.
+    `before` asks somebody else something, for the same reason as `upload`; for a page only where it shows nothing without
+    that, and to a person. A GET changes nothing.
     """
 
     method: str
@@ -60,5 +61,5 @@ class Route:
             raise ValueError(f"{self.path}: files come by POST, from a person")
         if self.admit is not None and self.upload is None:
             raise ValueError(f"{self.path}: only a file is waited for")
-        if self.before is not None and self.method != "POST":
-            raise ValueError(f"{self.path}: nobody is asked for a page")
+        if self.before is not None and self.method == "GET" and self.level is Level.OPEN:
+            raise ValueError(f"{self.path}: nobody is asked for a page that everybody may open")

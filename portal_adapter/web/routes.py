@@ -13,9 +13,11 @@ from portal_adapter.web.views import (
     invitations,
     login,
     procedures,
+    signing,
     spaces,
     team,
     topics,
+    transferred,
 )
 
 _PARTS = (
@@ -31,6 +33,8 @@ _PARTS = (
     catalogue,
     procedures,
     attachments,
+    signing,
+    transferred,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}

@@ -29,7 +29,7 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = {"view-document", "download-document", "returned"}
+NO_PAGES = {"view-document", "download-document", "view-form", "returned"}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,12 @@ def token(visitor: Visitor) -> str:
 def check_headers(headers: dict[str, str], *, static: bool = False) -> None:
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
-    assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
+    assert policy["base-uri"] == policy["object-src"] == "'none'"
+    # A PDF of ours is shown in a frame of our own pages (SIG-02), and nothing else in any.
+    is_pdf = headers.get("content-type") == "application/pdf"
+    assert policy["frame-ancestors"] == ("'self'" if is_pdf else "'none'")
+    assert headers["x-frame-options"] == ("SAMEORIGIN" if is_pdf else "DENY")
+    assert policy.get("frame-src", "'self'") == "'self'"
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert policy["form-action"].split()[0] == "'self'"
     assert "unsafe" not in headers["content-security-policy"]

@@ -8,20 +8,21 @@ picture of the database, and requests as they stand on the wire.
 """
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Engine, insert, select, text, update
 
 from portal_adapter.domain.ids import new_id
 from portal_adapter.store import schema
 from portal_adapter.web.route import Route
 from portal_adapter.web.topics import topics
 from tests.hostile import png_image
-from tests.portal.place import Place, Visitor
+from tests.portal.place import Place, SetClock, Visitor
 
 # The settings of a place whose pages of attachments are to be seen: its procedures are not signed.
 ATTACHES = "[attachments]\nbefore_signature = true\n"
@@ -38,7 +39,8 @@ NOBODYS = (
 class Town:
     """
     Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a
-    document, an item of information, and a procedure with an attachment; Ada is the one who asks.
+    document, an item of information and a procedure with an attachment, one that their private space has transferred to it,
+    and an attempt to sign each that is over; Ada is the one who asks.
     """
 
     def __init__(self, place: Place) -> None:
@@ -50,6 +52,7 @@ class Town:
         _keeps(self.ada, self.ada_space, "Engine drawing")
         _begins(self.ada, self.ada_space, "Engine Lane")
         _attaches(place, "Engine lease")
+        self._signs(self.ada, self.ada_space, "Engine Row")
         self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
         self.bob.logs_in("Bob", MARKER)
@@ -57,6 +60,7 @@ class Town:
         _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
         _begins(self.bob, self.bob_space, f"{MARKER} Lane")
         _attaches(place, f"{MARKER} lease")
+        self._signs(self.bob, self.bob_space, f"{MARKER} Row")
         self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
         assert self.bob_space in self.foreign
@@ -109,6 +113,45 @@ class Town:
         assert done.status_code == 303, done.text
         self._invited(person, space, given, f"{family} II")
 
+    def _signs(self, person: Visitor, space: str, premises: str) -> None:
+        """As if the private space had signed a procedure and transferred it, and the other one had begun to sign both of its own."""
+        private = next(one for one in person.json("/spaces").json()["mine"] if one["kind"] == "private")["identifier"]
+        _begins(person, private, premises)
+        tables, now = schema, SetClock.at
+        with self.engine.begin() as connection:
+            own = (
+                connection.execute(select(tables.spaces).where(tables.spaces.c.identifier == private)).mappings().one()
+            )
+            other = connection.execute(
+                select(tables.spaces.c.id).where(tables.spaces.c.identifier == space)
+            ).scalar_one()
+            [transferred] = connection.execute(
+                select(tables.procedures.c.id).where(tables.procedures.c.space == own["id"])
+            ).scalars()
+            [theirs] = connection.execute(
+                select(tables.procedures.c.id).where(tables.procedures.c.space == other)
+            ).scalars()
+            pdf = b"%PDF-1.7 " + premises.encode()
+            file, sha256 = self.place.services.blobs.write(pdf), hashlib.sha256(pdf).hexdigest()
+            connection.execute(
+                insert(tables.signatures).values(
+                    id=new_id(), procedure=transferred, number=1, account=own["owner"], credential="none",
+                    fingerprint="0" * 64, file=file, sha256=sha256, form_sha256=sha256, approved=now, time=now,
+                )
+            )  # fmt: skip
+            connection.execute(
+                update(tables.procedures)
+                .where(tables.procedures.c.id == transferred)
+                .values(entry="confirmed", signature="first", second=other, second_state="transferred")
+            )
+            for procedure, number in ((theirs, 1), (transferred, 2)):
+                connection.execute(
+                    insert(tables.signings).values(
+                        id=new_id(), procedure=procedure, account=own["owner"], session="", space=other, number=number,
+                        state="cancelled", created=now, seen=now,
+                    )
+                )  # fmt: skip
+
     def _invited(self, person: Visitor, space: str, given: str, family: str) -> str:
         """The token in the invitation's link."""
         page = f"/spaces/{space}/team/invite"
@@ -146,6 +189,8 @@ OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "step": lambda _: ["lease"],
     "slot": lambda _: ["lease"],
     "attachment": lambda town: town.of_account(schema.attachments.c.id, schema.attachments.c.added_by),
+    "signing": lambda town: town.of_space(schema.signings.c.id, schema.signings.c.space),
+    "transferred": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.second),
 }
 
 

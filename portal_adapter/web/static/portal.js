@@ -6,7 +6,7 @@ document.querySelector("#summary")?.focus();
 for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();
-    form.dataset.sent = "yes";
+    if (form.target !== "_blank") form.dataset.sent = "yes"; // what opens a window of its own leaves this one as it is
     form.querySelector("#waiting")?.removeAttribute("hidden");
   });
 }

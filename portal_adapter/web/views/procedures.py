@@ -13,8 +13,8 @@ from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
-from portal_adapter.domain import draft, procedure
-from portal_adapter.domain.actor import FILL, READ
+from portal_adapter.domain import draft, procedure, signing, transfer
+from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
 from portal_adapter.domain.procedure import CHECK, FILTERS, PROCEDURE, STATUSES, Row
@@ -63,6 +63,7 @@ def listed(ask: Ask) -> Answer:
         "procedures": [about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "status": narrowed, "filters": {name: ask.language.text(label) for name, label in FILTER_NAMES.items()},
         "may_fill": may_fill(ask.space),
+        "to_sign": transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0,
     }  # fmt: skip
     return Page("procedures.html", data)
 
@@ -100,6 +101,7 @@ def show(ask: Ask) -> Answer:
     data = {
         **head(ask, row, definition), **pieces.parts(ask, row, definition),
         "answers": _answers(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
+        "signing": _signing(ask, row, definition),
     }  # fmt: skip
     return Page("procedure.html", data)
 
@@ -111,7 +113,7 @@ def show_history(ask: Ask) -> Answer:
             **{name: one[name] for name in ("time", "status", "side", "comment")},
             "status_name": ask.language.text(STATUSES[one["status"]]),
             # Of the administration one hears as of an office, not of a person.
-            "by": f"{one['given']} {one['family']}" if one["side"] == "applicant" else "",
+            "by": f"{one['given']} {one['family']}" if one["side"] != "administration" else "",
         }
         for one in procedure.history(ask.connection, row)
     ]
@@ -119,13 +121,22 @@ def show_history(ask: Ask) -> Answer:
 
 
 def show_form(ask: Ask) -> Answer:
-    """The PDF that was confirmed."""
+    """Read only: the PDF that was signed, or where it is not the one that was confirmed (SIG-12)."""
+    return _form(ask, inline=True)
+
+
+def download_form(ask: Ask) -> Answer:
+    return _form(ask, inline=False)
+
+
+def _form(ask: Ask, *, inline: bool) -> Answer:
     row, _ = asked_for(ask)
-    if not row["form_file"]:
+    signed = signing.counting(ask.connection, row)
+    file = signed["file"] if signed is not None else row["form_file"]
+    if not file:
         raise not_found()
-    return Download(
-        ask.services.blobs.path(row["form_file"]), "application/pdf", f"{row['reference']}.pdf", inline=True
-    )
+    name = f"{row['reference']}.pdf"
+    return Download(ask.services.blobs.path(file), "application/pdf", name, inline=inline, is_framed=inline)
 
 
 # ---- filling in
@@ -195,6 +206,7 @@ def show_check(ask: Ask) -> Answer:
         **head(ask, row, definition),
         "version": row["version"],
         "answers": _answers(definition, row, ask.language),
+        "signing": _signing(ask, row, definition),
         "steps": _steps(ask, definition, row, CHECK),
         "unmet": [
             {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
@@ -285,6 +297,8 @@ def show_deletion(ask: Ask) -> Answer:
 
 def delete(ask: Ask) -> Answer:
     row, _ = asked_for(ask, hold=True)
+    for batch in signing.batches_of(ask.connection, row):
+        ask.after.append(partial(ask.services.daemon.cancel_quietly, batch))
     for blob in procedure.remove(ask.connection, ask.actor, row, _path(ask, row), ask.form):
         ask.after.append(partial(ask.services.blobs.remove, blob))
     return Redirect(_path(ask, row).rsplit("/", 1)[0], notice="procedure-deleted")
@@ -324,6 +338,25 @@ def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
         "at": _path(ask, row),
         "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
+    }
+
+
+def _may_sign(ask: Ask) -> bool:
+    assert ask.space is not None
+    return SIGN in RIGHTS[ask.space["role"]] and ask.space["state"] == "active"
+
+
+def _signing(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
+    """Who has signed, and what of signing is offered to the reader (SIG-11, SIG-16, SIG-17)."""
+    may_sign = _may_sign(ask)
+    signed = signing.all_counting(ask.connection, row)
+    return {
+        "may_sign": may_sign and signing.offers(row),
+        "signed": [{name: one[name] for name in ("number", "given", "family", "time", "sha256")} for one in signed],
+        "second_state": row["second_state"],
+        "may_transfer": may_sign and transfer.may_transfer(row, definition),
+        "may_recall": may_sign and row["second_state"] == "transferred",
+        **transfer.standing(ask.connection, row),
     }
 
 
@@ -407,7 +440,8 @@ ROUTES = (
     ),
     Route("GET", _ONE, "procedure", show, Level.TERMS, ("PROC-12", "PROC-15", "ESP-34"), right=READ),
     Route("GET", f"{_ONE}/history", "procedure-history", show_history, Level.TERMS, ("TRK-10", "ESP-33"), right=READ),
-    Route("GET", f"{_ONE}/form", "view-form", show_form, Level.TERMS, ("PROC-13",), right=READ),
+    Route("GET", f"{_ONE}/form", "view-form", show_form, Level.TERMS, ("PROC-13", "SIG-12"), right=READ),
+    Route("GET", f"{_ONE}/form/download", "download-form", download_form, Level.TERMS, ("SIG-12",), right=READ),
     Route(
         "GET", f"{_ONE}/steps/{{step}}", "step", show_step, Level.TERMS, ("PROC-09", "PROC-10", "PROC-12", "PROC-14"),
         right=FILL,
