@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from portal_adapter.auth import revocation
 from portal_adapter.auth.certificate import Issuers
+from portal_adapter.auth.daemon import Daemon
 from portal_adapter.auth.number import Numbers
 from portal_adapter.clock import Clock
 from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
@@ -68,6 +69,7 @@ class Services:
     arriving: Arriving
     terms: Mapping[str, tuple[str, ...]]  # language -> paragraphs, read together with their version
     numbers: Numbers
+    daemon: Daemon
     catalogue: Catalogue
     printer: Printer  # declarations as PDF
     site: str = ""  # before the paths of links to the portal: its origin, on the cards' one
@@ -157,6 +159,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Arriving(),
         files.terms,
         Numbers(settings.daemon.profile),
+        Daemon(settings.daemon.profile),
         files.catalogue,
         Printer(),
     )

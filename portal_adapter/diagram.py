@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portal_adapter import rescan
-from portal_adapter.domain import invitation, procedure, space
+from portal_adapter.domain import invitation, procedure, signing, space
 from portal_adapter.fsm import Machine
 
 DESIGN = Path(__file__).with_name("DESIGN.md")
@@ -18,6 +18,7 @@ MACHINES: Mapping[str, Machine] = {
     "certification": space.CERTIFICATION,
     "scan": rescan.SCAN,
     "procedure": procedure.PROCEDURE,
+    "signing": signing.SIGNING,
 }
 
 

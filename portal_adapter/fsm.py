@@ -43,7 +43,7 @@ class Machine:
             )  # fmt: skip
         return self.steps[state, event]
 
-    def fire(self, connection: Connection, seen: Mapping[str, Any], event: str, **values: Any) -> str:
+    def fire(self, connection: Connection, seen: Mapping[str, Any], event: str, /, **values: Any) -> str:
         """
         Answers the new state; `values` are written with it. Raises `forbidden-transition` where the event is not allowed
         in the state that was seen, or in the one that it is meanwhile in; `stale` where only the version has changed.

@@ -16,12 +16,24 @@ from cryptography.x509.oid import NameOID
 def is_renewal(new: bytes, old: bytes) -> bool:
     """Both in DER, and accepted when they were presented."""
     this, that = x509.load_der_x509_certificate(new), x509.load_der_x509_certificate(old)
-    if this.issuer != that.issuer or _issuing_key(this) is None or _issuing_key(this) != _issuing_key(that):
+    if not _is_of_one_issuer(this, that) or this.not_valid_before_utc <= that.not_valid_before_utc:
         return False
-    if this.not_valid_before_utc <= that.not_valid_before_utc:
-        return False
-    is_same_person = this.subject == that.subject and _has_serial(this)
-    return is_same_person or _key(this) == _key(that)
+    return _is_of_one_person(this, that) or _key(this) == _key(that)
+
+
+def is_same_person(one: bytes, other: bytes) -> bool:
+    """Whether two certificates are of one person by what their CA says, as those of one card are. Both in DER."""
+    this, that = x509.load_der_x509_certificate(one), x509.load_der_x509_certificate(other)
+    return _is_of_one_issuer(this, that) and _is_of_one_person(this, that)
+
+
+def _is_of_one_issuer(this: x509.Certificate, that: x509.Certificate) -> bool:
+    key = _issuing_key(this)
+    return this.issuer == that.issuer and key is not None and key == _issuing_key(that)
+
+
+def _is_of_one_person(this: x509.Certificate, that: x509.Certificate) -> bool:
+    return this.subject == that.subject and _has_serial(this)
 
 
 def _issuing_key(certificate: x509.Certificate) -> bytes | None:

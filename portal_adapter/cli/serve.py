@@ -13,6 +13,7 @@ from portal_adapter.mail.delivery import Delivery
 from portal_adapter.rescan import Rescan
 from portal_adapter.serving import BehindFront, Server
 from portal_adapter.settings import load
+from portal_adapter.unsaved import Unsaved
 from portal_adapter.upkeep import Upkeep
 
 log = logging.getLogger("portal")
@@ -40,6 +41,7 @@ async def _serve(made: Services) -> None:
         await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
         await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs, settings.limits))
         await stack.enter_async_context(Rescan(made.engine, made.blobs, settings.scan, made.clock))
+        await stack.enter_async_context(Unsaved(made.engine, made.clock, made.daemon, settings.limits))
         await stack.enter_async_context(Server(app(made), settings.listener))
         if settings.cards is not None:
             await stack.enter_async_context(Server(cards_app(made), settings.cards, client_ca=settings.cards.client_ca))

@@ -80,19 +80,6 @@ def of(connection: Connection, row: Row, number: int) -> list[Row]:
     return [dict(one) for one in connection.execute(query).mappings()]
 
 
-def flagged(connection: Connection, row: Row) -> set[str]:
-    """The ids of attachments that are to be corrected now: they are replaced or removed before it is sent again."""
-    query = (
-        select(correction_items.c.target)
-        .join(corrections, corrections.c.id == correction_items.c.correction)
-        .where(
-            corrections.c.procedure == row["id"], corrections.c.answered.is_(None),
-            correction_items.c.kind == "attachment",
-        )
-    )  # fmt: skip
-    return set(connection.execute(query).scalars())
-
-
 def answer(connection: Connection, actor: Actor, row: Row) -> None:
     """By the sending that follows."""
     found = (corrections.c.procedure == row["id"]) & corrections.c.answered.is_(None)

@@ -73,10 +73,9 @@ def listed(connection: Connection, administration: str, statuses: Collection[str
 
 
 def history(connection: Connection, row: Row) -> list[Row]:
-    """From the first sending on; what was before is the applicant's alone."""
+    """When it was sent, and what the administration has done; everything else is the applicant's alone."""
     lines = procedure.history(connection, row)
-    sent = max((at for at, line in enumerate(lines) if line["status"] == "sent"), default=-1)
-    return lines[: sent + 1]
+    return [one for one in lines if one["status"] == "sent" or one["side"] == SIDE]
 
 
 def check_seen(row: Row, event: str, form: Mapping[str, str]) -> None:

@@ -247,19 +247,22 @@ def fire(
     *,
     side: str = "applicant",
     comment: str = "",
+    machine: Machine = PROCEDURE,
+    detail: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> str:
     """
-    An event of `PROCEDURE` with its line in the audit, and where the status changes its time and a line of the history.
-    `values` are written in the same step. Answers the new status; raises `forbidden-transition` and `stale`.
+    An event of `machine` with its line in the audit, which has `detail`, and where the status changes its time and a line
+    of the history, which a comment has, too. `values` are written in the same step. Answers the new status; raises
+    `forbidden-transition` and `stale`.
     """
-    target = PROCEDURE.target(row["status"], event)
+    target = machine.target(row["status"], event)
     if target != row["status"]:
         values["updated"] = actor.now
-    PROCEDURE.fire(connection, row, event, **values)
-    if target != row["status"]:
+    machine.fire(connection, row, event, **values)
+    if target != row["status"] or comment:
         _note_status(connection, actor, row["id"], target, side, comment)
-    _note(connection, actor, row, event, status=target)
+    _note(connection, actor, row, event, status=target, **(detail or {}))
     return target
 
 

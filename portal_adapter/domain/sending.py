@@ -3,49 +3,26 @@ Sending a procedure: what must be so, and the one transaction in which it is fro
 acknowledged (SUB-01 to SUB-08).
 """
 
-from collections.abc import Sequence
-
 from sqlalchemy import Connection, select
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import correction, transmission
+from portal_adapter.domain import attachment, correction, signing, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.announcing import Announcing, Service
 from portal_adapter.domain.indicators import unmet_to_send
 from portal_adapter.domain.procedure import PROCEDURE, Row, end_signing, fire
 from portal_adapter.refusal import Unmet, stale, unmet
-from portal_adapter.store.schema import attachments, signatures
+from portal_adapter.store.schema import attachments
 
 
-def pieces(connection: Connection, row: Row, *, hold: bool = False) -> list[Row]:
-    """What is attached, in its order; `hold` keeps their bytes until this is over (kept.py)."""
-    query = select(attachments).where(attachments.c.procedure == row["id"])
-    query = query.order_by(attachments.c.added, attachments.c.id)
-    found = connection.execute(query.with_for_update() if hold else query).mappings()
-    return [dict(one) for one in found]
-
-
-def signature(connection: Connection, row: Row) -> Row | None:
-    """The one that counts, if it is of the form that is confirmed now; held."""
-    query = (
-        select(signatures)
-        .where(
-            signatures.c.procedure == row["id"], signatures.c.voided.is_(None),
-            signatures.c.form_sha256 == row["form_sha256"],
-        )
-        .order_by(signatures.c.number.desc(), signatures.c.time.desc(), signatures.c.id)
-        .limit(1)
-        .with_for_update()
-    )  # fmt: skip
-    found = connection.execute(query).mappings().first()
-    return None if found is None else dict(found)
-
-
-def missing(
-    connection: Connection, row: Row, definition: Definition, attached: Sequence[Row], at: str, language: str
-) -> list[Unmet]:
+def missing(connection: Connection, row: Row, definition: Definition, at: str, language: str) -> list[Unmet]:
     """Every indicator that is red, with the way to where it is mended (SUB-03)."""
-    return unmet_to_send(definition, row, attached, correction.flagged(connection, row), language, at)
+    pieces, flagged = attachment.of_procedure(connection, row), attachment.flagged(connection, row)
+    found = unmet_to_send(definition, row, pieces, flagged, language, at)
+    signed = signing.counting(connection, row)
+    if not found and (signed is None or signed["form_sha256"] != row["form_sha256"]):
+        found = [Unmet("not-signed", "The declaration is not signed yet.", at)]  # of the form that is confirmed now
+    return found
 
 
 def send(
@@ -67,15 +44,13 @@ def send(
     PROCEDURE.target(row["status"], "send")
     if seen != row["version"]:
         raise stale(row["version"])
-    attached = pieces(connection, row, hold=True)
-    found = missing(connection, row, definition, attached, at, language)
-    signed = signature(connection, row)
-    if signed is None and not found:
-        found = [Unmet("not-signed", "The declaration is not signed yet.", at)]
-    unmet(found)
-    assert signed is not None
+    held = select(attachments.c.id).where(attachments.c.procedure == row["id"]).with_for_update()
+    connection.execute(held)  # their bytes get one more name (kept.py)
+    unmet(missing(connection, row, definition, at, language))
+    signed = signing.counting(connection, row)
+    assert signed is not None  # missing
     number = int(row["transmissions"]) + 1
-    transmission.freeze(connection, actor, row, number, signed, attached)
+    transmission.freeze(connection, actor, row, number, signed, attachment.of_procedure(connection, row))
     fire(
         connection, actor, row, "send", transmissions=number, sent_by=actor.account,
         administration=definition.administration,

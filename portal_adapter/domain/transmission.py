@@ -107,19 +107,20 @@ def return_to_last(
     own = signatures.c.procedure == id_
     signed = connection.execute(
         select(signatures.c.form_sha256, signatures.c.number).where(own, signatures.c.file == sent["file"])
-    ).first()
-    of_sent = signatures.c.file == sent["file"]
-    if signed is not None:  # the first one of a double signature is over the same form
-        of_sent |= (signatures.c.form_sha256 == signed.form_sha256) & (signatures.c.number < signed.number)
+    ).one()
+    # The first one of a double signature is over the same form.
+    same_form = (signatures.c.form_sha256 == signed.form_sha256) & (signatures.c.number < signed.number)
+    of_sent = (signatures.c.file == sent["file"]) | same_form
     connection.execute(update(signatures).where(own, of_sent).values(voided=None))
     connection.execute(update(signatures).where(own, ~of_sent, signatures.c.voided.is_(None)).values(voided=actor.now))
     dropped = _return_attachments(connection, actor, id_, definition, sent)
     values: dict[str, Any] = {
         "entry": "confirmed", "signature": "valid", "step": CHECK, "second_state": "",
+        "second": None if row["second_state"] else row["second"],
         "answers": json.dumps(sent["answers"], ensure_ascii=False, sort_keys=True),
     }  # fmt: skip
-    if signed is None or row["form_sha256"] != signed.form_sha256:  # another form was confirmed, or none is
-        values |= {"form_file": "", "form_sha256": ""}
+    if row["form_sha256"] != signed.form_sha256:  # another form was confirmed, or none is
+        values |= {"form_file": "", "form_sha256": signed.form_sha256}
         dropped.append(row["form_file"])
     return values, dropped
 

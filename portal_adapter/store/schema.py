@@ -268,7 +268,7 @@ procedure_history = Table(
     _procedure(erased=True, nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("status", String, nullable=False),
-    Column("side", String, nullable=False),  # applicant, administration
+    Column("side", String, nullable=False),  # applicant, second (the other space that signs), administration
     _account(nullable=False),
     Column("comment", String, nullable=False),
 )

@@ -10,11 +10,15 @@ from portal_adapter.refusal import Refusal
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`data` is what the template shows, and what JSON has: texts, numbers, lists and mappings of such."""
+    """
+    `data` is what the template shows, and what JSON has: texts, numbers, lists and mappings of such. `is_framing`: it shows
+    something else of ours in a frame.
+    """
 
     template: str
     data: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    is_framing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,15 @@ class Redirect:
 @dataclass(frozen=True, slots=True)
 class Download:
     """
-    A file's bytes, as an attachment or to be looked at. `audited`: an event of the audit and what it is about; they are
-    written down before the file is given out (UI-08).
+    A file's bytes, as an attachment or to be looked at; `is_framed`: in a frame of a page of ours, too. `audited`: an event
+    of the audit and what it is about, which are written down before the file is given out (UI-08).
     """
 
     path: Path
     media_type: str
     name: str
     inline: bool = False
+    is_framed: bool = False
     audited: tuple[str, Mapping[str, Any]] | None = None
 
 

@@ -39,6 +39,7 @@ from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask, Uploaded
 from portal_adapter.web.body import on_disk, read
 from portal_adapter.web.cookies import NOTICE_COOKIE, set_cookie
+from portal_adapter.web.headers import policy
 from portal_adapter.web.notices import NOTICES
 from portal_adapter.web.once import once
 from portal_adapter.web.route import Level, Look, Route
@@ -137,17 +138,20 @@ class _Visit:
         with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
+            if self.route.admit is not None:
+                self.route.admit(self._ask(connection, {}, [], []))
             assert self.session is not None  # Route: files come from a person
             others, self._arrived = self.services.arriving.begin(self.session.actor.account)
             stack.callback(self._arrived)
             self._check_uploads(connection, others)
 
     def _ask_before(self) -> None:
-        """Only for a form of ours, of somebody who may send it."""
+        """Only for a form of ours, of somebody who may send it, or for a page that she may see."""
         assert self.route.before is not None
         with reading(self.services.engine) as connection:
             self._recognise(connection)
-            self._check_form()
+            if self.route.method == "POST":
+                self._check_form()
             self._let_in(connection)
         parts = {name: str(value) for name, value in self.request.path_params.items()}
         self.found = self.route.before(
@@ -329,9 +333,13 @@ class _Visit:
             return response
         if self.wants_json:
             return JSONResponse({**answer.data, "csrf": self._csrf()}, answer.status)
-        return self._page(answer.template, answer.data, answer.status, self.request.url.path)
+        return self._page(
+            answer.template, answer.data, answer.status, self.request.url.path, is_framing=answer.is_framing
+        )
 
-    def _page(self, template: str, data: Mapping[str, Any], status: int, path: str) -> Response:
+    def _page(
+        self, template: str, data: Mapping[str, Any], status: int, path: str, *, is_framing: bool = False
+    ) -> Response:
         """`path` is where the reader comes back to when she has chosen another language."""
         notice = NOTICES.get(self.request.cookies.get(NOTICE_COOKIE, ""), "")
         shown = self.route.method == "GET" and status == 200
@@ -343,6 +351,9 @@ class _Visit:
             aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
+        if is_framing:
+            targets = [self.services.settings.window.origin]
+            response.headers["content-security-policy"] = policy(targets, frames="'self'")
         if notice:
             set_cookie(response, NOTICE_COOKIE, None)
         return response
@@ -472,7 +483,8 @@ class _Visit:
         data = {
             **page.data, "form": _kept_values(self.form), "errors": refusal.errors, "stale": refusal.code == "stale",
         }  # fmt: skip
-        return self._page(page.template, data, refusal.status, shows.path.format(**self.request.path_params))
+        path = shows.path.format(**self.request.path_params)
+        return self._page(page.template, data, refusal.status, path, is_framing=page.is_framing)
 
 
 def _away() -> Refusal:
@@ -496,4 +508,7 @@ def _download(answer: Download) -> Response:
     kind = "inline" if answer.inline else "attachment"
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in answer.name) or "document"
     value = f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(answer.name, safe='')}"
-    return FileResponse(answer.path, media_type=answer.media_type, headers={"content-disposition": value})
+    headers = {"content-disposition": value}
+    if answer.is_framed:
+        headers |= {"content-security-policy": policy(ancestors="'self'"), "x-frame-options": "SAMEORIGIN"}
+    return FileResponse(answer.path, media_type=answer.media_type, headers=headers)

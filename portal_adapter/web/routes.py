@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from portal_adapter.web.route import Route
 from portal_adapter.web.views import (
     account,
+    attachments,
     catalogue,
     desk,
     files,
@@ -15,9 +16,11 @@ from portal_adapter.web.views import (
     messages,
     procedures,
     sending,
+    signing,
     spaces,
     team,
     topics,
+    transferred,
 )
 
 _PARTS = (
@@ -35,6 +38,9 @@ _PARTS = (
     sending,
     messages,
     desk,
+    attachments,
+    signing,
+    transferred,
 )
 ROUTES: tuple[Route, ...] = tuple(route for part in _PARTS for route in part.ROUTES)
 FORMS: Mapping[str, str] = {post: get for part in _PARTS for post, get in part.FORMS.items()}

@@ -23,13 +23,13 @@ from portal_adapter.clock import Clock
 from portal_adapter.web.routes import ROUTES
 from tests.portal.place import ORIGIN, Place
 from tests.portal.street import Street, free_port
-from tests.portal.town import Town
+from tests.portal.town import ATTACHES, Town
 
 PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = {"view-document", "download-document", "returned"}
+NO_PAGES = {"view-document", "download-document", "view-form", "returned"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Served:
 def serving() -> Iterator[Served]:
     """A portal with two tenants, one of everything each, in a process of its own."""
     with tempfile.TemporaryDirectory() as directory:
-        place = Place(Path(directory), clock=Clock())
+        place = Place(Path(directory), clock=Clock(), extra=ATTACHES)
         town = Town(place)
         pages = {one.name: town.paths(one)[0] for one in ROUTES if one.method == "GET" and one.name not in NO_PAGES}
         cookie = "; ".join(f"{one.name}={one.value}" for one in town.ada.http.cookies.jar)

@@ -30,6 +30,7 @@ from portal_adapter.form.paper import Paper
 from portal_adapter.form.process import Printer
 from portal_adapter.settings import load
 from portal_adapter.store.database import open_database
+from tests.portal.desk import Desk
 
 ORIGIN, WINDOW, CARDS = "https://portal.test", "https://window.test", "https://cards.test"
 
@@ -276,7 +277,9 @@ en = "terms-en.txt"
         # What the daemon would say; of other numbers, that they are the last product's.
         self.numbers: dict[str, bytes] = {}
         made = portal.services(load(self.config), clock=clock or SetClock())
-        self.services = replace(made, numbers=Known(self), printer=Quick())
+        self.desk = Desk()
+        asked: Any = self.desk
+        self.services = replace(made, numbers=Known(self), printer=Quick(), daemon=asked)
         self.app = portal.app(self.services)
         self.cards = portal.cards_app(self.services)
 

@@ -256,7 +256,7 @@ def test_an_agent_accepts_and_closes(place: Place, ada: Visitor, grace: Visitor)
 
 
 def test_a_portal_may_announce_more(place: Place, ada: Visitor, grace: Visitor) -> None:
-    """MAIL-01, AMB: Accepted and Closed are announced where the portal says so."""
+    """MAIL-01: Accepted and Closed are announced where the portal says so."""
     settings = place.services.settings
     chosen = settings.mail.model_copy(update={"announce": ("accepted", "closed")})
     other = where(grace, settings=settings.model_copy(update={"mail": chosen}))

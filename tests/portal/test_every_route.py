@@ -12,7 +12,7 @@ from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES
 from tests.portal.place import CARDS, Place, Visitor
-from tests.portal.town import MARKER, NOBODYS, Town, on_the_wire, parameters, picture
+from tests.portal.town import ATTACHES, MARKER, NOBODYS, Town, on_the_wire, parameters, picture
 
 GETS = [route for route in ROUTES if route.method == "GET"]
 POSTS = [route for route in ROUTES if route.method == "POST"]
@@ -28,7 +28,7 @@ def named(routes: list[Route]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    place = Place(tmp_path_factory.mktemp("town"))
+    place = Place(tmp_path_factory.mktemp("town"), extra=ATTACHES)
     yield Town(place)
     place.close()
 
@@ -40,7 +40,12 @@ def token(visitor: Visitor) -> str:
 def check_headers(headers: dict[str, str], *, static: bool = False) -> None:
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
-    assert policy["frame-ancestors"] == policy["base-uri"] == policy["object-src"] == "'none'"
+    assert policy["base-uri"] == policy["object-src"] == "'none'"
+    # The PDF of a form is shown in a frame of our own pages (SIG-02), and nothing else in any.
+    is_framed = headers.get("content-type") == "application/pdf" and policy["frame-ancestors"] == "'self'"
+    assert is_framed or policy["frame-ancestors"] == "'none'"
+    assert headers["x-frame-options"] == ("SAMEORIGIN" if is_framed else "DENY")
+    assert policy.get("frame-src", "'self'") == "'self'"
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert policy["form-action"].split()[0] == "'self'"
     assert "unsafe" not in headers["content-security-policy"]
@@ -151,7 +156,7 @@ def test_a_form_that_another_site_sends_is_refused(town: Town, route: Route, sit
 
 @named(GETS)
 def test_looking_changes_nothing(town: Town, route: Route) -> None:
-    """UI-07: no GET, of a person or of nobody, as page or as JSON, leaves anything in the database but lines on refusals."""
+    """UI-07: no GET, of a person or of nobody, as page or as JSON, leaves anything in the database but lines on refusals, and on what agents open (UI-08)."""
     before = picture(town.engine)
     lines = before.pop("audit")
     for visitor in (town.ada, town.place.visitor()):
@@ -160,7 +165,7 @@ def test_looking_changes_nothing(town: Town, route: Route) -> None:
                 assert visitor.get(path, headers=headers).status_code < 500
                 assert visitor.http.head(path, headers=headers).status_code < 500
     after = picture(town.engine)
-    assert all("done" not in line for line in set(after.pop("audit")) - set(lines))
+    assert all("done" not in line or "desk-download" in line for line in set(after.pop("audit")) - set(lines))
     assert after == before
 
 
@@ -197,7 +202,7 @@ def test_without_a_session_one_is_sent_to_log_in(town: Town, route: Route) -> No
         assert (problem.status_code, problem.json()["code"]) == (401, "unauthenticated")
 
 
-@named([route for route in CLOSED if route.level is Level.TERMS])
+@named([route for route in CLOSED if route.level in {Level.TERMS, Level.AGENT}])
 def test_without_the_terms_one_is_sent_to_them(town: Town, route: Route) -> None:
     """ESP-03: nothing but the terms and the account is reachable before they are accepted."""
     path = town.paths(route)[0]

@@ -543,6 +543,7 @@ def test_a_change_voids_what_was_confirmed_and_signed(place: Place, ada: Visitor
         )
     sets(place, at, status="ready", signature="valid")
     assert f'href="{at}/check">Edit the declaration' in ada.get(at).text
+    assert "a signature becomes void" in ada.get(f"{at}/steps/address").text
     unchanged = saves(ada, at, "address", {**HOME, "street": "  12 Mill Lane ", "since": "2026-11-01"})
     assert unchanged.headers["location"] == f"{at}/check"
     now = row(place, at)

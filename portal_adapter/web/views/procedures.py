@@ -13,7 +13,7 @@ from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
-from portal_adapter.domain import draft, procedure, transmission
+from portal_adapter.domain import draft, procedure, signing, transfer, transmission
 from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
@@ -27,7 +27,7 @@ from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask
 from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
-from portal_adapter.web.views import sent
+from portal_adapter.web.views import pieces, sent
 
 if TYPE_CHECKING:
     from portal_adapter.definitions.catalogue import Catalogue
@@ -63,6 +63,7 @@ def listed(ask: Ask) -> Answer:
         "procedures": [about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "status": narrowed, "filters": {name: ask.language.text(label) for name, label in FILTER_NAMES.items()},
         "may_fill": may_fill(ask.space),
+        "to_sign": transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0,
     }  # fmt: skip
     return Page("procedures.html", data)
 
@@ -98,8 +99,9 @@ def show(ask: Ask) -> Answer:
     """The tab "Declaration"."""
     row, definition = asked_for(ask)
     data = {
-        **head(ask, row, definition), "answers": answer_parts(definition, row, ask.language),
-        "goes_on_at": _goes_on_at(ask, row, definition),
+        **head(ask, row, definition), **pieces.parts(ask, row, definition),
+        "answers": answer_parts(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
+        "signing": _signing(ask, row, definition),
         "transmissions": [sent.about(one) for one in transmission.listed(ask.connection, row)],
     }  # fmt: skip
     return Page("procedure.html", data)
@@ -107,18 +109,27 @@ def show(ask: Ask) -> Answer:
 
 def show_history(ask: Ask) -> Answer:
     row, definition = asked_for(ask)
-    lines = sent.history(ask, procedure.history(ask.connection, row), "applicant")
+    lines = sent.history(ask, procedure.history(ask.connection, row))
     return Page("procedure_history.html", {**head(ask, row, definition), "history": lines})
 
 
 def show_form(ask: Ask) -> Answer:
-    """The PDF that was confirmed."""
+    """Read only: the PDF that was signed, or where it is not the one that was confirmed (SIG-12)."""
+    return _form(ask, inline=True)
+
+
+def download_form(ask: Ask) -> Answer:
+    return _form(ask, inline=False)
+
+
+def _form(ask: Ask, *, inline: bool) -> Answer:
     row, _ = asked_for(ask)
-    if not row["form_file"]:
+    signed = signing.counting(ask.connection, row)
+    file = signed["file"] if signed is not None else row["form_file"]
+    if not file:
         raise not_found()
-    return Download(
-        ask.services.blobs.path(row["form_file"]), "application/pdf", f"{row['reference']}.pdf", inline=True
-    )
+    name = f"{row['reference']}.pdf"
+    return Download(ask.services.blobs.path(file), "application/pdf", name, inline=inline, is_framed=inline)
 
 
 # ---- filling in
@@ -188,6 +199,7 @@ def show_check(ask: Ask) -> Answer:
         **head(ask, row, definition),
         "version": row["version"],
         "answers": answer_parts(definition, row, ask.language),
+        "signing": _signing(ask, row, definition),
         "steps": _steps(ask, definition, row, CHECK),
         "unmet": [
             {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
@@ -257,8 +269,9 @@ def show_copy(ask: Ask) -> Answer:
         for one in definition.questions()
         if row["answers"].get(one.id) and one.id not in fields
     ]
-    data = {**head(ask, row, definition), "left_out": left_out, "is_offered": current is not None}
-    return Page("procedure_copy.html", data)
+    return Page(
+        "procedure_copy.html", {**head(ask, row, definition), "left_out": left_out, "is_offered": current is not None}
+    )
 
 
 def copy(ask: Ask) -> Answer:
@@ -277,6 +290,8 @@ def show_deletion(ask: Ask) -> Answer:
 
 def delete(ask: Ask) -> Answer:
     row, _ = asked_for(ask, hold=True)
+    for batch in signing.batches_of(ask.connection, row):
+        ask.after.append(partial(ask.services.daemon.cancel_quietly, batch))
     for blob in procedure.remove(ask.connection, ask.actor, row, _path(ask, row), ask.form):
         ask.after.append(partial(ask.services.blobs.remove, blob))
     return Redirect(_path(ask, row).rsplit("/", 1)[0], notice="procedure-deleted")
@@ -316,9 +331,8 @@ def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
         "at": _path(ask, row),
         "to_correct": _to_correct(ask, row, definition),
         "reason": procedure.history(ask.connection, row)[0]["comment"] if row["status"] == "closed" else "",
-        "may_send": "send" in PROCEDURE.allowed(row["status"])
-        and SIGN in RIGHTS[ask.space["role"]]
-        and ask.space["state"] == "active",
+        "may_send": "send" in PROCEDURE.allowed(row["status"]) and _may_sign(ask),
+        "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
     }
 
@@ -328,6 +342,25 @@ def _to_correct(ask: Ask, row: Row, definition: Definition) -> list[dict[str, An
     if row["status"] != "to_be_corrected":
         return []
     return sent.items(ask, row, definition, row["transmissions"], _path(ask, row))
+
+
+def _may_sign(ask: Ask) -> bool:
+    assert ask.space is not None
+    return SIGN in RIGHTS[ask.space["role"]] and ask.space["state"] == "active"
+
+
+def _signing(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
+    """Who has signed, and what of signing is offered to the reader (SIG-11, SIG-16, SIG-17)."""
+    may_sign = _may_sign(ask)
+    signed = signing.all_counting(ask.connection, row)
+    return {
+        "may_sign": may_sign and signing.offers(row),
+        "signed": [{name: one[name] for name in ("number", "given", "family", "time", "sha256")} for one in signed],
+        "second_state": row["second_state"],
+        "may_transfer": may_sign and transfer.may_transfer(row, definition),
+        "may_recall": may_sign and row["second_state"] == "transferred",
+        **transfer.standing(ask.connection, row),
+    }
 
 
 def _goes_on_at(ask: Ask, row: Row, definition: Definition) -> str:
@@ -410,7 +443,8 @@ ROUTES = (
     ),
     Route("GET", _ONE, "procedure", show, Level.TERMS, ("PROC-12", "PROC-15", "ESP-34"), right=READ),
     Route("GET", f"{_ONE}/history", "procedure-history", show_history, Level.TERMS, ("TRK-10", "ESP-33"), right=READ),
-    Route("GET", f"{_ONE}/form", "view-form", show_form, Level.TERMS, ("PROC-13",), right=READ),
+    Route("GET", f"{_ONE}/form", "view-form", show_form, Level.TERMS, ("PROC-13", "SIG-12"), right=READ),
+    Route("GET", f"{_ONE}/form/download", "download-form", download_form, Level.TERMS, ("SIG-12",), right=READ),
     Route(
         "GET", f"{_ONE}/steps/{{step}}", "step", show_step, Level.TERMS, ("PROC-09", "PROC-10", "PROC-12", "PROC-14"),
         right=FILL,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import sending, transmission
+from portal_adapter.domain import attachment, sending, transmission
 from portal_adapter.domain.actor import READ, SIGN
 from portal_adapter.domain.announcing import Announcing, Service
 from portal_adapter.domain.fields import Fields
@@ -24,10 +24,7 @@ def show(ask: Ask) -> Answer:
     assert ask.space is not None
     row, definition = asked_for(ask)
     PROCEDURE.target(row["status"], "send")
-    attached = sending.pieces(ask.connection, row)
-    missing = sending.missing(
-        ask.connection, row, definition, attached, path(ask.space, row), ask.language.code
-    )  # fmt: skip
+    missing = sending.missing(ask.connection, row, definition, path(ask.space, row), ask.language.code)
     data = {
         **head(ask, row, definition),
         "version": row["version"],
@@ -35,7 +32,7 @@ def show(ask: Ask) -> Answer:
             {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
             for one in missing
         ],
-        "attached": [one["name"] for one in attached],
+        "attached": [one["name"] for one in attachment.of_procedure(ask.connection, row)],
         "service": _service(ask, definition),
     }
     return Page("procedure_sending.html", data)

@@ -43,13 +43,13 @@ def items(ask: Ask, row: Row, definition: Definition, number: int, at: str = "")
     return found
 
 
-def history(ask: Ask, lines: list[Row], named: str) -> list[dict[str, Any]]:
-    """`named` is the side whose people are called by their names; of the other one hears as of an office or a space."""
+def history(ask: Ask, lines: list[Row], *, on_desk: bool = False) -> list[dict[str, Any]]:
+    """With the names of the reader's side: of the other one hears as of an office, or of an applicant."""
     return [
         {
             **{name: one[name] for name in ("time", "status", "side", "comment")},
             "status_name": ask.language.text(STATUSES[one["status"]]),
-            "by": f"{one['given']} {one['family']}" if one["side"] == named else "",
+            "by": f"{one['given']} {one['family']}" if (one["side"] == message.ADMINISTRATION) is on_desk else "",
         }
         for one in lines
     ]
