@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from portal_adapter.definitions.answers import visible
 from portal_adapter.definitions.definition import Definition
+from portal_adapter.domain import attachment
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import new_id
@@ -23,7 +24,7 @@ FIELD, PIECE = "field.", "piece."  # before a field's id, or the position of a p
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """`kind` is field, attachment or general; `target` a field's id, or the name of an attachment's bytes."""
+    """`kind` is field, attachment or general; `target` a field's id, or the position of a piece that was sent."""
 
     kind: str
     target: str
@@ -37,7 +38,7 @@ def read(definition: Definition, sent: Row, form: Mapping[str, str], limits: Lim
     possible = {GENERAL: Item("general", "", "")}
     possible |= {f"{FIELD}{one.id}": Item("field", one.id, "") for one in visible(definition, sent["answers"])}
     possible |= {
-        f"{PIECE}{one['position']}": Item("attachment", one["file"], "", one["name"]) for one in sent["pieces"]
+        f"{PIECE}{one['position']}": Item("attachment", str(one["position"]), "", one["name"]) for one in sent["pieces"]
     }
     comments = {name: fields.text(name, most=limits.comment, least=0, lines=True) for name in possible}
     for name in form:
@@ -57,13 +58,12 @@ def note(connection: Connection, actor: Actor, row: Row, items: Sequence[Item]) 
             id=id_, procedure=row["id"], number=row["transmissions"], time=actor.now, account=actor.account
         )
     )
-    attached = select(attachments.c.file, attachments.c.id).where(attachments.c.procedure == row["id"])
-    ids = {one.file: one.id for one in connection.execute(attached)}
+    attached = attachment.of_procedure(connection, row)  # in the order in which they were sent
     for position, item in enumerate(items, 1):
         connection.execute(
             insert(correction_items).values(
                 correction=id_, position=position, kind=item.kind, comment=item.comment, name=item.name,
-                target=ids[item.target] if item.kind == "attachment" else item.target,
+                target=attached[int(item.target) - 1]["id"] if item.kind == "attachment" else item.target,
             )
         )  # fmt: skip
 

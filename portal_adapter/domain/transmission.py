@@ -27,6 +27,7 @@ from portal_adapter.store.schema import (
     transmissions,
 )
 
+COPIED = ("type", "name", "media_type", "size", "file", "sha256")  # of an attachment
 _DIGITS_MAX = 9
 
 
@@ -45,9 +46,8 @@ def freeze(connection: Connection, actor: Actor, row: Row, number: int, signatur
             sha256=signature["sha256"], answers=json.dumps(row["answers"], ensure_ascii=False, sort_keys=True),
         )
     )  # fmt: skip
-    copied = ("type", "name", "media_type", "size", "file", "sha256")
     for position, piece in enumerate(pieces, 1):
-        values = {name: piece[name] for name in copied}
+        values = {name: piece[name] for name in COPIED}
         connection.execute(
             insert(transmission_pieces).values(procedure=row["id"], number=number, position=position, **values)
         )
@@ -127,23 +127,29 @@ def return_to_last(
 
 def _return_attachments(connection: Connection, actor: Actor, id_: str, definition: Definition, sent: Row) -> list[str]:
     """Answers the names of bytes that were attached."""
-    own = attachments.c.procedure == id_
-    now = {one["file"]: dict(one) for one in connection.execute(select(attachments).where(own)).mappings()}
-    wanted = {one["file"]: one for one in sent["pieces"]}
-    dropped = [file for file in now if file not in wanted]
-    connection.execute(delete(attachments).where(own, attachments.c.file.in_(dropped)))
-    free = {one.type for one in required_pieces(definition, sent["answers"])}
-    free -= {one["slot"] for file, one in now.items() if file in wanted}
-    for file, one in wanted.items():
-        if file in now:
-            continue
-        slot = one["type"] if one["type"] in free else ""
+    found = select(attachments).where(attachments.c.procedure == id_).order_by(attachments.c.added, attachments.c.id)
+    missing, kept_slots, dropped = list(sent["pieces"]), set[str](), list[str]()
+    for one in connection.execute(found).mappings().all():
+        same = next((each for each in missing if _is_same(each, dict(one))), None)
+        if same is not None:
+            missing.remove(same)
+            kept_slots.add(one["slot"])
+        else:
+            connection.execute(delete(attachments).where(attachments.c.id == one["id"]))
+            dropped.append(one["file"])
+    free = {one.type for one in required_pieces(definition, sent["answers"])} - kept_slots
+    for piece_sent in missing:
+        slot = piece_sent["type"] if piece_sent["type"] in free else ""
         free.discard(slot)
         connection.execute(
             insert(attachments).values(
                 id=new_id(), procedure=id_, slot=slot, scan=CLEAN, scan_note="", scan_tries=0, scan_next=0,
                 added=sent["time"], added_by=sent["account"],
-                **{name: one[name] for name in ("type", "name", "media_type", "size", "file", "sha256")},
+                **{name: piece_sent[name] for name in COPIED},
             )
         )  # fmt: skip
     return dropped
+
+
+def _is_same(sent: Row, attached: Row) -> bool:
+    return all(sent[name] == attached[name] for name in COPIED)
