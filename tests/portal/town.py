@@ -232,7 +232,9 @@ def _attaches(place: Place, name: str) -> None:
     found, held = schema.procedures.c, select(schema.attachments.c.procedure)
     blob = place.services.blobs.write(png_image())
     with place.services.engine.begin() as connection:
-        row = connection.execute(select(found.id, found.author).where(found.id.not_in(held))).one()
+        row = connection.execute(
+            select(found.id, found.author).where(found.id.not_in(held), found.second.is_(None))
+        ).one()
         connection.execute(
             insert(schema.attachments).values(
                 id=new_id(), procedure=row.id, slot="lease", type="lease", name=name, media_type="image/png", size=1,
