@@ -75,7 +75,7 @@ FORM_OF = {
     "accept-invitation": "ada",
     "refuse-invitation": "ada",
 }
-FILES = {"view-document", "download-document", "view-form"}  # no pages
+FILES = {"view-document", "download-document", "view-form", "download-form", "transferred-document"}  # no pages
 
 
 def states(town: Town) -> Iterator[State]:

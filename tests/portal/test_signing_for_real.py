@@ -50,7 +50,7 @@ def confirmed(browser: Browser, definition: str, steps: Mapping[str, Mapping[str
     return at
 
 
-def to_window(real: Real, browser: Browser, at: str, credential: str) -> tuple[str, Signer]:
+def sent_to_window(real: Real, browser: Browser, at: str, credential: str) -> tuple[str, Signer]:
     """Up to the window: the attempt's page, and who is there."""
     begun = sends(browser, f"{at}/signing", browser.get(at))
     assert begun.status_code == 303, begun.text
@@ -81,7 +81,7 @@ def back(browser: Browser, answer: httpx.Response, step: str) -> Any:
 
 def signs(real: Real, browser: Browser, at: str, credential: str, **typed: str) -> Any:
     """All of it, with what is typed in the window; codes are the person's where nothing is given."""
-    step, signer = to_window(real, browser, at, credential)
+    step, signer = sent_to_window(real, browser, at, credential)
     page = signer.approves()
     return back(browser, signer.types(page, **(typed or signer.codes_of(real.people[credential], page))), step)
 
@@ -119,7 +119,7 @@ def test_codes_sign_a_procedure(real: Real) -> None:
     browser = logged_in(real, dan)
     at = confirmed(browser, "change-of-address", PRIVATE)
     given = browser.get(f"{at}/form").content
-    step, signer = to_window(real, browser, at, "dan")
+    step, signer = sent_to_window(real, browser, at, "dan")
     signer.follows()
     left = signer.post("/sign/cancel", signer.get("/sign/approve").text)
     page = browser.get(left.headers["location"])
@@ -127,7 +127,7 @@ def test_codes_sign_a_procedure(real: Real) -> None:
     assert done.headers["location"] == at
     assert "The signing is cancelled" in browser.get(at).text
 
-    step, signer = to_window(real, browser, at, "dan")
+    step, signer = sent_to_window(real, browser, at, "dan")
     page = signer.approves()
     typed = signer.codes_of(dan, page)
     done = back(browser, signer.types(page, **typed), step)
@@ -169,7 +169,7 @@ def test_a_cards_pin_signs_a_procedure(real: Real) -> None:
     browser.logs_in_with_card()
     at = confirmed(browser, "change-of-address", {**PRIVATE, "person": {**PERSON, "given": "Cleo", "family": "Token"}})
     given = browser.get(f"{at}/form").content
-    step, signer = to_window(real, browser, at, "cleo")
+    step, signer = sent_to_window(real, browser, at, "cleo")
     answer = signer.types(signer.approves(), pin=CARD_PIN)
     batch = re.findall(r"batch=([0-9a-f-]{36})", answer.headers["location"])[0]
     assert state(real, batch) == "SIGNED"
