@@ -22,6 +22,7 @@ import psutil
 from portal_adapter.clock import Clock
 from portal_adapter.web.routes import ROUTES
 from tests.portal.place import ORIGIN, Place
+from tests.portal.sights import FILES
 from tests.portal.street import Street, free_port
 from tests.portal.town import ATTACHES, Town
 
@@ -29,7 +30,7 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = {"view-document", "download-document", "view-form", "returned"}
+NO_PAGES = FILES | {"returned"}
 
 
 @dataclass(frozen=True)
