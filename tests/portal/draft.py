@@ -131,6 +131,7 @@ class Desk:
     ) -> None:
         """Into the slot, or beside; the bytes are a name alone."""
         row, given = procedure.held(connection, where["id"], reference), Given("", "other", "a", _CONTENT)
+        attachment.check_attachable(row, self.settings)
         if slot:
             actor, definition = self.ada.actor(now), definition_of(row)
             attachment.fill(connection, actor, row, "/at", definition, slot, replaces, given, self.settings)

@@ -75,17 +75,11 @@ FORM_OF = {
     "accept-invitation": "ada",
     "refuse-invitation": "ada",
 }
-FILES = {
-    "view-document",
-    "download-document",
-    "view-form",
-    "view-attachment",
-    "download-attachment",
-    "transmission-form",
-    "transmission-piece",
-    "desk-form",
-    "desk-piece",
-}  # no pages
+FILES = {  # no pages
+    *("view-document", "download-document", "view-form", "download-form", "transferred-document"),
+    *("view-attachment", "download-attachment"),
+    *("transmission-form", "transmission-piece", "desk-form", "desk-piece"),
+}
 
 
 def states(town: Town) -> Iterator[State]:

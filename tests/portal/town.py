@@ -307,12 +307,11 @@ def _begins(person: Visitor, space: str, premises: str) -> None:
 
 
 def _attaches(place: Place, name: str) -> None:
-    """To the procedure of a business that has no attachment yet, and was not sent."""
+    """To the procedure that has no attachment yet, and was neither transferred nor sent."""
     found, held = schema.procedures.c, select(schema.attachments.c.procedure)
     blob = place.services.blobs.write(png_image())
     with place.services.engine.begin() as connection:
-        business = select(schema.spaces.c.id).where(schema.spaces.c.kind == "business")
-        free = (found.id.not_in(held)) & found.space.in_(business) & (found.transmissions == 0)
+        free = found.id.not_in(held) & found.second.is_(None) & (found.transmissions == 0)
         row = connection.execute(select(found.id, found.author).where(free)).one()
         connection.execute(
             insert(schema.attachments).values(
