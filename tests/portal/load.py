@@ -29,7 +29,11 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = {"view-document", "download-document", "view-form", "returned"}
+# Files, and what the person whom the tenants' town has does not find by its first id.
+NO_PAGES = {
+    "view-document", "download-document", "view-form", "download-form", "view-attachment", "download-attachment",
+    "transferred-document", "returned", "second-sign-step",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
