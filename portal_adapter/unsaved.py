@@ -39,25 +39,24 @@ class Unsaved(Recurring):
                 signing.end_over(connection, self._clock.now(), self._limits)
         with reading(self._engine) as connection:
             batches = signing.unsaved(connection)
-        for batch in batches:
-            if not destroy(self._engine, self._daemon, batch):
-                break  # the daemon is away for the others, too
+        try:
+            for batch in batches:
+                destroy(self._engine, self._daemon, batch)
+        except Refusal as error:  # for the others it is away, too
+            log.warning("%d signings that are over are not destroyed yet: %s", len(batches), error)
         return False
+
+
+def destroy(engine: Engine, daemon: Daemon, batch: str) -> None:
+    """Nothing is done while it is just being signed. Raises `signer-unavailable`."""
+    if daemon.cancel(batch):
+        with writing(engine) as connection:
+            signing.destroyed(connection, batch)
 
 
 def destroy_now(engine: Engine, daemon: Daemon, batch: str) -> None:
-    """By whoever has cancelled it; where that fails, the clock does."""
-    destroy(engine, daemon, batch)
-
-
-def destroy(engine: Engine, daemon: Daemon, batch: str) -> bool:
-    """False where it is to be tried again."""
+    """By whoever has cancelled it; where that fails, the clock does it."""
     try:
-        if not daemon.cancel(batch):
-            return False
-        with writing(engine) as connection:
-            signing.destroyed(connection, batch)
+        destroy(engine, daemon, batch)
     except (Refusal, OperationalError) as error:
         log.warning("the batch %s of a signing that is over is not destroyed yet: %s", batch, error)
-        return False
-    return True

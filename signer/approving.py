@@ -179,7 +179,11 @@ class ApprovingService:
 
     async def cancel_batch(self, request: Any, call: Call) -> Any:
         batch = await self._mine(request.request_id, call)
-        await self._do(lambda connection: pending.end(connection, batch.id, State.CANCELLED, self._steady.now()))
+        now, is_submitter = self._steady.now(), call.caller.role == "submit"
+        if is_submitter:
+            await self._do(lambda connection: pending.take_back(connection, batch.id, now))
+        else:
+            await self._do(lambda connection: pending.end(connection, batch.id, State.CANCELLED, now))
         self._happened(batch, "cancelled", call.caller)
         await self._forget(batch.id)
         return pb.CancelBatchResponse(batch=_shown(replace(batch, state=State.CANCELLED)))

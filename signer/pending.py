@@ -4,7 +4,7 @@ Batches that wait for a person: what will be signed, as the daemon has seen it, 
     OPEN       the documents are here; the person may look at them, and sign or refuse
     SIGNING    a SignBatch is at it; OPEN again if it fails, or leaves items to be signed
     SIGNED     every item has its outcome; the submitter fetches them
-    CANCELLED  by the person, or by the submitter
+    CANCELLED  by the person, or by the submitter, who may cancel what is signed, too: nobody is to have it
 
 Rows in the store, documents in `kept.py`: both are erased 15 minutes after the last step.
 """
@@ -202,12 +202,24 @@ def back(connection: Connection, id_: bytes) -> None:
 
 def end(connection: Connection, id_: bytes, state: State, now: float) -> None:
     """SIGNED or CANCELLED; raises `Refusal` BATCH_STATE."""
-    _step(connection, id_, state, {"signing": "", "link": b"", "ends": int(now + LIFE_S)})
+    _step(connection, id_, state, _ended(now))
 
 
-def _step(connection: Connection, id_: bytes, state: State, values: Mapping[str, object]) -> None:
+def take_back(connection: Connection, id_: bytes, now: float) -> None:
+    """CANCELLED, although it is signed; raises `Refusal` BATCH_STATE for one that is neither OPEN nor SIGNED."""
+    _step(connection, id_, State.CANCELLED, _ended(now), (State.OPEN, State.SIGNED))
+
+
+def _ended(now: float) -> Mapping[str, object]:
+    return {"signing": "", "link": b"", "ends": int(now + LIFE_S)}
+
+
+def _step(
+    connection: Connection, id_: bytes, state: State, values: Mapping[str, object], before: Collection[State] = ()
+) -> None:
+    """From one of `before`, or else as `FROM` has it."""
     table = batches
-    stands = update(table).where(table.c.id == id_, table.c.state == FROM[state].value)
+    stands = update(table).where(table.c.id == id_, table.c.state.in_([one.value for one in before or [FROM[state]]]))
     if connection.execute(stands.values(state=state.value, **values)).rowcount != 1:
         raise Refusal("BATCH_STATE")
 

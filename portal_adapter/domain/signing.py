@@ -292,8 +292,12 @@ def by_batch(connection: Connection, account: str, batch: str) -> Row | None:
 
 def address(connection: Connection, attempt: Row) -> str | None:
     """The path of the page that it was begun on; None where that is no longer there."""
-    query = select(procedures.c.reference, spaces.c.identifier).where(
-        procedures.c.id == attempt["procedure"], spaces.c.id == attempt["space"]
+    query = (
+        select(procedures.c.reference, spaces.c.identifier)
+        .select_from(signings)
+        .join(procedures, procedures.c.id == signings.c.procedure)
+        .join(spaces, spaces.c.id == signings.c.space)
+        .where(signings.c.id == attempt["id"])
     )
     found = connection.execute(query).first()
     part = "procedures" if attempt["number"] == 1 else "signatures"

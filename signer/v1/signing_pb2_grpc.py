@@ -197,7 +197,7 @@ class SigningServicer:
 
     def CancelBatch(self, request, context):
         """Nothing of it is signed any more, and its documents are erased. FAILED_PRECONDITION/BATCH_STATE while a SignBatch is at
-        it, or afterwards.
+        it, or afterwards; but a caller of the role 'submit' takes back one that is signed, so that nobody has its documents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -180,7 +180,8 @@ class Real:
             ),
         ]  # fmt: skip
         for name, (spki, cka_id, label) in keys.items():
-            chain = rig.pki.signer(name, spki, "content_commitment", subject=subject(name.title(), "Token"))
+            person = subject(name.title(), "Token", serial=f"{name}-1")
+            chain = rig.pki.signer(name, spki, "content_commitment", subject=person)
             add(
                 engine, name, chain, cka_id=cka_id, key_label=label, outputs=[Output.PADES_B_B], clock=Clock(),
                 gate=Gate.TOKEN_PIN, subject=name, bounds=Bounds(),
@@ -352,11 +353,12 @@ profile = "window.client.toml"
         usage: str = "digital_signature",
         issuer: Authority | None = None,
         ends: timedelta = timedelta(days=365),
+        serial: str = "",
     ) -> tuple[Path, Path]:
         """A product with a key in a file: (certificate, key) in PEM, as a browser would present it."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = (issuer or self.rig.pki.issuing).issue(
-            given, key.public_key(), usage, subject=subject(given, family), ends=ends,
+            given, key.public_key(), usage, subject=subject(given, family, serial=serial), ends=ends,
             begins=timedelta(days=-400), extended=[ExtendedKeyUsageOID.CLIENT_AUTH],
         )  # fmt: skip
         files = (self.directory / f"card-{secrets.token_hex(4)}.{end}" for end in ("pem", "key"))
@@ -456,14 +458,13 @@ class Browser:
             self.post("/terms", self.get("/terms").text, {"accepted": "yes"})
 
 
-def subject(given: str, family: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.GIVEN_NAME, given),
-            x509.NameAttribute(NameOID.SURNAME, family),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{given} {family}"),
-        ]
-    )
+def subject(given: str, family: str, *, serial: str = "") -> x509.Name:
+    names = [
+        x509.NameAttribute(NameOID.GIVEN_NAME, given),
+        x509.NameAttribute(NameOID.SURNAME, family),
+        x509.NameAttribute(NameOID.COMMON_NAME, f"{given} {family}"),
+    ]
+    return x509.Name([*names, x509.NameAttribute(NameOID.SERIAL_NUMBER, serial)] if serial else names)
 
 
 def _free_ports(count: int) -> Iterator[int]:

@@ -75,7 +75,10 @@ FORM_OF = {
     "accept-invitation": "ada",
     "refuse-invitation": "ada",
 }
-FILES = {"view-document", "download-document", "view-form", "view-attachment", "download-attachment"}  # no pages
+FILES = {  # no pages
+    *("view-document", "download-document", "view-form", "download-form", "transferred-document"),
+    *("view-attachment", "download-attachment"),
+}
 
 
 def states(town: Town) -> Iterator[State]:

@@ -10,10 +10,13 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.daemon import until
+from tests.portal.real import Browser as Visitor
 from tests.portal.real import Person, Real
 from tests.portal.sights import AXE
 from tests.portal.signing import opens, state
+from tests.portal.signs import LEASE
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
+from tests.portal.test_signing_for_real import PRIVATE, confirmed, logged_in, sends, sent_to_window
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +161,8 @@ def test_a_signing_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> 
     page.keyboard.press("Tab")
     page.keyboard.type(ada.otp())
     assert said == []
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{real.portal_origin}/signings/returned?batch={batch.id}&outcome=signed&*")
+    with page.expect_request(f"{real.portal_origin}/signings/returned?batch={batch.id}&outcome=signed&*"):
+        page.keyboard.press("Enter")
     assert state(real, batch.id) == "SIGNED"
     page.context.close()
 
@@ -252,6 +255,111 @@ def test_signing_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look])
         until(lambda: state(real, batch.id) == "CANCELLED", 10, "it is cancelled")
     finally:
         real.pad()
+
+
+def lend(person: Visitor, real: Real, page: Page) -> None:
+    """Her session in this browser."""
+    page.context.add_cookies(
+        [{"name": one.name, "value": one.value or "", "url": real.portal_origin, "secure": True} for one in person.http.cookies.jar]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Browser, scripts: bool) -> None:
+    """
+    SIG-02 to SIG-08, SIG-12: "Sign" opens a window, which goes through both origins and back to the saved procedure; the
+    first page stays as it is. In the same window with the other button; cancelled there it is back. Nothing is said on the console.
+    """
+    ada = real.people["ada"]
+    person = logged_in(real, ada)
+    at = confirmed(person, "change-of-address", PRIVATE)
+    page = opened(chromium, java_script_enabled=scripts)
+    lend(person, real, page)
+    said: list[str] = []
+    page.context.on("console", lambda message: said.append(message.text))
+    page.goto(f"{real.portal_origin}{at}")
+    page.get_by_role("button", name="Sign in this window").click()
+    page.wait_for_url(f"{real.portal_origin}{at}/signing/*")
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_url(f"{real.portal_origin}{at}")
+    with page.context.expect_page() as new:
+        page.get_by_role("button", name="Sign (opens a new window)").click()
+    window = new.value
+    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
+    assert window.evaluate("window.opener") is None
+    expect(window.locator("[name=credential]:checked")).to_have_value("ada")
+    paper, side = window.locator(".paper").bounding_box(), window.locator(".side").bounding_box()
+    assert paper is not None and side is not None and side["x"] >= paper["x"] + paper["width"]
+    window.get_by_role("button", name="Next").click()
+    window.wait_for_url(f"{real.window_origin}/sign/approve*")
+    window.check("#field-approved")
+    window.get_by_role("button", name="Next step").click()
+    window.fill("#field-secret_code", ada.secret_code)
+    window.fill("#field-otp", ada.otp())
+    window.keyboard.press("Enter")
+    if not scripts:
+        window.wait_for_url(f"{real.portal_origin}/signings/returned*")
+        window.get_by_role("button", name="Continue").click()
+    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
+    window.get_by_role("button", name="Save to Millbrook").click()
+    window.wait_for_url(f"{real.portal_origin}{at}")
+    expect(window.locator("main")).to_contain_text("Signed by Ada Lovelace")
+    with window.expect_download() as saved:
+        window.get_by_role("link", name="Download it").click()
+    assert saved.value.path().read_bytes() == person.get(f"{at}/form").content
+    assert page.url == f"{real.portal_origin}{at}"
+    assert said == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("looked_at", ["fr"], indirect=True)
+def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
+    """UI-01, SIG-02, SIG-14, SIG-17: choosing the certificate, with a mistake too, saving, another window, and the other space's page."""
+    page, _, look = looked_at
+    ada = real.people["ada"]
+    person = logged_in(real, ada)
+    at = confirmed(person, "transfer-of-lease", {"lease": LEASE})
+    page.context.set_extra_http_headers({"accept-language": "fr"})
+    lend(person, real, page)
+    page.goto(f"{real.portal_origin}{at}")
+    look("the procedure, unsigned")
+    step, signer = sent_to_window(real, person, at, "ada")
+    page.goto(f"{real.portal_origin}{step}")
+    look("select, while the window is open")
+    page.locator("[name=credential]:checked").evaluate("one => { one.checked = false; }")
+    page.click(f'form[action="{step}/certificate"] button')
+    expect(page.locator("#summary")).to_be_focused()
+    look("no certificate")
+    page.goto(f"{real.portal_origin}{at}/signing")
+    look("another window")
+    codes = signer.approves()
+    answer = signer.types(codes, **signer.codes_of(ada, codes))
+    arrived = person.get(answer.headers["location"])
+    sends(person, f"{step}/returned", arrived)
+    page.goto(f"{real.portal_origin}{step}")
+    look("save")
+    page.click(f'form[action="{step}/save"] button')
+    page.wait_for_url(f"{real.portal_origin}{at}")
+    look("signed, to be transferred")
+    page.fill("#field-identifier", "00000000000")
+    page.click(f'form[action="{at}/transfer"] button')
+    expect(page.locator("#summary")).to_be_focused()
+    look("no such space")
+    form = "/spaces/new/business"
+    fields = {"kind": "association", "title": "Engines", "company": "Engines Ltd", "email": "e@example.org"}
+    other = sends(person, form, person.get(form), fields).headers["location"].rsplit("/", 1)[1]
+    page.goto(f"{real.portal_origin}{at}")
+    page.fill("#field-identifier", other)
+    page.click(f'form[action="{at}/transfer"] button')
+    page.wait_for_url(f"{real.portal_origin}{at}")
+    look("transferred")
+    for path in (
+        f"/spaces/{other}/procedures",
+        f"/spaces/{other}/signatures",
+        f"/spaces/{other}/signatures/{at[-13:]}",
+    ):
+        page.goto(f"{real.portal_origin}{path}")
+        look(path)
 
 
 def test_the_picture_is_shown_under_the_policy(real: Real, chromium: Browser) -> None:

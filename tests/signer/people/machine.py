@@ -459,7 +459,8 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, caller: str) -> None:
         batch = data.draw(st.sampled_from(self.batches[-LATELY:]))
         may = caller == "portal" or (caller == "window" and batch.is_shown)
-        reason = "BATCH_UNKNOWN" if not may else "" if batch.state == "OPEN" else "BATCH_STATE"
+        can = batch.state == "OPEN" or (batch.state == "SIGNED" and caller == "portal")
+        reason = "BATCH_UNKNOWN" if not may else "" if can else "BATCH_STATE"
         answer = self._call(caller, "CancelBatch", pb.CancelBatchRequest(request_id=batch.name))
         assert answer.reason == reason, (answer, reason)
         batch.state = batch.state if reason else "CANCELLED"

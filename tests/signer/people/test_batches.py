@@ -87,6 +87,25 @@ def test_nothing_of_it_is_readable_on_the_disk(town: Town) -> None:
     assert answer.brief == ("NOT_FOUND", "BATCH_UNKNOWN")
 
 
+def test_what_is_signed_is_taken_back_by_its_submitter(town: Town) -> None:
+    """Whoever has sent it does not want it any more: its documents are erased, once; the window cancels nothing that is signed."""
+    before, unknown = files(town), ("FAILED_PRECONDITION", "BATCH_STATE")
+    name, link = opened(town, [b"a letter that nobody wants after all"])
+    list(town["window"].signing.GetBatch(pb.GetBatchRequest(link=link), timeout=10))
+    assert sign(town, town.people["ada"], name).code == "OK"
+
+    def cancel(caller: str) -> Answer:
+        return said(lambda: town[caller].signing.CancelBatch(pb.CancelBatchRequest(request_id=name), timeout=10))
+
+    assert cancel("window").brief == unknown
+    assert files(town) != before
+    assert cancel("portal").value.batch.state == pb.Batch.CANCELLED
+    assert files(town) == before
+    request = pb.GetBatchRequest(request_id=name, with_document=True)
+    assert said(lambda: list(town["portal"].signing.GetBatch(request, timeout=10))).brief == unknown
+    assert cancel("portal").brief == unknown
+
+
 def sign_as(town: Town, name: str, caller: str) -> Answer:
     """Without being able to: no code is spent."""
     request = pb.SignBatchRequest(request_id=name, secret_code="some code", otp="123456")

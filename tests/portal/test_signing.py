@@ -1,0 +1,684 @@
+"""
+The portal's side of a signing, with a stand-in for the daemon: the steps in their order, one attempt at a time, what may
+come back, and two signatures of two spaces. The real daemon and window are in test_signing_for_real.py.
+"""
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from portal_adapter.domain import kept
+from portal_adapter.store import schema
+from portal_adapter.store.database import reading
+from portal_adapter.unsaved import Unsaved
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
+from tests.portal.team import joins
+from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
+from tests.portal.town import picture
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ada(place: Place) -> Visitor:
+    """With a private space, and certificates at the daemon."""
+    person = place.visitor()
+    person.logs_in("Ada", "Lovelace")
+    ready_to_sign(place, person)
+    return person
+
+
+def rows(place: Place, table: Any) -> list[dict[str, Any]]:
+    with place.services.engine.connect() as connection:
+        return [dict(one) for one in connection.execute(select(table)).mappings()]
+
+
+def state(place: Place) -> str:
+    """Of the newest attempt."""
+    return str(max(rows(place, schema.signings), key=lambda one: one["created"])["state"])
+
+
+def clears(place: Place) -> None:
+    """What the clock does."""
+    made = place.services
+    Unsaved(made.engine, made.clock, made.daemon, made.settings.limits).once()
+
+
+def still(place: Place) -> tuple[Any, list[str]]:
+    """The database but for the audit and what limits count, and the files."""
+    files = sorted(path.name for path in place.services.blobs.path("0" * 32).parent.iterdir())
+    return picture(place.services.engine, without=("audit", "marks")), files
+
+
+def signed_file(place: Place) -> bytes:
+    [one] = rows(place, schema.signatures)
+    return place.services.blobs.path(one["file"]).read_bytes()
+
+
+# ---- the way through
+
+
+def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
+    """
+    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
+    PDF is shown and downloaded byte for byte.
+    """
+    at = confirmed(ada)
+    page = ada.get(at).text
+    form = re.search(
+        rf'<form method="post" action="{at}/signing" target="_blank" rel="noopener">.*?</form>', page, re.DOTALL
+    )
+    assert form is not None and 'formtarget="_self"' in form[0]
+    assert f'action="{at}/signing"' in ada.get(f"{at}/check").text
+    confirmed_pdf = ada.get(f"{at}/form").content
+
+    step = begins(ada, at)
+    shown = ada.get(step)
+    assert "frame-src 'self'" in shown.headers["content-security-policy"]
+    assert f'<iframe src="{at}/form"' in shown.text
+    assert "frame-ancestors 'self'" in ada.get(f"{at}/form").headers["content-security-policy"]
+    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="steps">.*?</ol>', shown.text, re.DOTALL)[0])
+    assert [name.strip() for _, name in steps] == [
+        "Select the certificate",
+        "Read and approve",
+        "Sign",
+        "Save to Millbrook",
+    ]
+    assert [bool(what) for what, _ in steps] == [True, False, False, False]
+
+    window = window_of(chooses(ada, step))
+    batch = place.desk.newest()
+    assert window == {"link": f"link-to-{batch}", "language": "en"}
+    assert place.desk.held[batch].document == confirmed_pdf
+    assert "I have signed there" in ada.get(step).text
+    SetClock.later(60)
+    place.desk.signs(batch)
+    before = still(place)
+    ada.get(f"/signings/returned?batch={batch}&outcome=signed")
+    assert still(place) == before  # coming back changes nothing until the button is pressed
+    done = comes_back(ada, batch, approved="2026-11-27T09:00:30+00:00")
+    assert done.headers["location"] == step
+    assert "Save to Millbrook" in ada.get(step).text
+    assert row(place, at)["status"] == "in_preparation"
+    assert rows(place, schema.signatures) == []
+
+    saved = ada.post(f"{step}/save", page=step)
+    assert (saved.status_code, saved.headers["location"]) == (303, at)
+    now = row(place, at)
+    assert (now["status"], now["entry"], now["signature"]) == ("ready", "confirmed", "valid")
+    [one] = rows(place, schema.signatures)
+    signed = place.desk.held[batch].signed
+    assert one["approved"] == SetClock.BEGIN + 30
+    assert (one["number"], one["credential"], one["sha256"]) == (1, "ada", hashlib.sha256(signed).hexdigest())
+    assert one["form_sha256"] == hashlib.sha256(confirmed_pdf).hexdigest()
+    inline, saved_file = ada.get(f"{at}/form"), ada.get(f"{at}/form/download")
+    assert inline.content == saved_file.content == signed
+    assert inline.headers["content-disposition"].startswith("inline;")
+    assert saved_file.headers["content-disposition"].startswith("attachment;")
+    assert {"procedure-sign", "signing-begin", "signing-choose"} <= {one["event"] for one in rows(place, schema.audit)}
+
+
+def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> None:
+    """SIG-11, PROC-14: gone once it is signed, and refused; back with a change, which voids the signature; then the new one counts."""
+    at = confirmed(ada)
+    assert signs(place, ada, at).headers["location"] == at
+    signed = ada.get(f"{at}/form").content
+    page = ada.get(at).text
+    assert f'action="{at}/signing"' not in page and "Signed by Ada Lovelace" in page
+    again = ada.json(f"{at}/signing", {})
+    assert (again.status_code, again.json()["code"], again.json()["reason"]) == (
+        409,
+        "forbidden-transition",
+        "already-signed",
+    )
+    assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
+    assert row(place, at)["signature"] == "void" and rows(place, schema.signatures)[0]["voided"]
+    confirms(ada, at)
+    assert ada.get(f"{at}/form").content != signed
+    assert signs(place, ada, at).status_code == 303
+    assert row(place, at)["status"] == "ready"
+
+
+def test_nothing_is_signed_before_it_is_confirmed(place: Place, ada: Visitor) -> None:
+    """SIG-01, SIG-10: not offered, and refused with the way to the check; what was sent is not signed either."""
+    at = confirmed(ada)
+    saves(ada, at, "address", {"street": "13 Mill Lane"})
+    assert f'action="{at}/signing"' not in ada.get(at).text
+    done = ada.json(f"{at}/signing", {})
+    assert (done.status_code, done.json()["reason"]) == (409, "entry-not-confirmed")
+    assert done.json()["unmet"][0]["href"] == f"{at}/check"
+    confirms(ada, at)
+    for status in ("sent", "accepted", "closed"):
+        sets(place, at, status=status, signature="valid")
+        done = ada.json(f"{at}/signing", {})
+        assert (done.status_code, done.json()["state"]) == (409, status)
+
+
+# ---- the certificate
+
+
+def offered(person: Visitor, step: str) -> list[dict[str, Any]]:
+    return list(person.json(step).json()["choices"])
+
+
+def test_the_certificates_are_the_persons_own(place: Place, ada: Visitor) -> None:
+    """
+    SIG-03, SIG-04, TOK-03, TOK-13: those of her registered products, by subject, certificate or her CA's word, that are valid now; the
+    one of the login's product is chosen already. Nobody else's, and none that is over or for logging in.
+    """
+    desk, issuer = place.desk, place.issuer
+    desk.offers("bob", issuer.product("Bob", "Boole", signs=True).der, subject="bob")
+    desk.offers("namesake", issuer.product("Ada", "Lovelace", signs=True).der, subject="other")
+    desk.offers("old", issuer.product("Ada", "Lovelace", signs=True, days=-1).der, subject="ada")
+    desk.offers("new", issuer.product("Ada", "Lovelace", signs=True, begins=1).der, subject="ada")
+    desk.offers(
+        "second", issuer.product("Ada", "Lovelace", signs=True, begins=-3).der, subject="ada", trouble="TOKEN_ABSENT"
+    )
+    at = confirmed(ada)
+    step = begins(ada, at)
+    assert [(one["credential"], one["is_preselected"], one["is_available"]) for one in offered(ada, step)] == [
+        ("ada", True, True), ("second", False, False),
+    ]  # fmt: skip
+    page = ada.get(step).text
+    assert re.findall(r'value="([^"]+)"( checked)?', page[page.index("<fieldset") :])[:2] == [
+        ("ada", " checked"),
+        ("second", ""),
+    ]
+    for credential, reason in (("", "required"), ("bob", "unknown"), ("old", "unknown"), ("ada-login", "unknown")):
+        answer = ada.json(f"{step}/certificate", {"credential": credential})
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, reason)
+    page = chooses(ada, step, "bob")
+    assert page.status_code == 422 and "not one of yours" in page.text and 'value="ada"' in page.text
+    desk.refused["ada"] = "cert-revoked"  # the daemon knows better
+    answer = ada.json(f"{step}/certificate", {"credential": "ada"})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "cert-revoked")
+    assert (state(place), desk.held) == ("select", {})
+
+
+def test_a_certificate_for_both_and_a_cards_other_one(place: Place) -> None:
+    """SIG-03, TOK-03: one certificate with both usages serves for both; that of the same card is told by its CA's word."""
+    ada = place.visitor()
+    both = ada.logs_in("Ada", "Lovelace", place.issuer.product("Ada", "Lovelace", both=True, serial="77"))
+    place.desk.offers("card", place.issuer.product("Ada", "Lovelace", signs=True, serial="77").der, subject="somebody")
+    place.desk.offers("both", both.der, subject="ada")
+    place.desk.offers("other", place.issuer.product("Ada", "Lovelace", signs=True, serial="78").der, subject="x")
+    step = begins(ada, confirmed(ada))
+    assert [(one["credential"], one["is_preselected"]) for one in offered(ada, step)] == [
+        ("both", True),
+        ("card", False),
+    ]
+    place.desk.offered = place.desk.offered[:1]
+    assert [(one["credential"], one["is_preselected"]) for one in offered(ada, step)] == [("card", True)]
+    place.desk.offered = []
+    assert "None of your certificates can sign here now." in ada.get(step).text
+
+
+# ---- the order, and one attempt at a time
+
+
+def test_the_steps_have_one_order(place: Place, ada: Visitor) -> None:
+    """SIG-13: whatever is posted, a step without the earlier ones is refused and changes nothing; of an attempt that there is not nothing is found."""
+    at = confirmed(ada)
+    for step in ("certificate", "returned", "save", "cancel"):
+        assert ada.json(f"{at}/signing/{'0' * 32}/{step}", {"credential": "ada"}).status_code == 404
+    step = begins(ada, at)
+    before = still(place)
+    for path in (f"{step}/save", f"{step}/returned"):
+        done = ada.json(path, {"outcome": "signed"})
+        assert (done.status_code, done.json()["code"]) == (409, "forbidden-transition"), path
+    assert still(place) == before
+    chooses(ada, step)
+    before = still(place)
+    assert ada.json(f"{step}/save", {}).json()["state"] == "approve"
+    back = comes_back(ada, place.desk.newest())  # the window did not sign, whatever the address says
+    assert back.headers["location"] == step
+    assert still(place) == before
+    place.desk.signs(place.desk.newest())
+    comes_back(ada, place.desk.newest())
+    done = ada.json(f"{step}/certificate", {"credential": "ada"})
+    assert (done.status_code, done.json()["state"]) == (409, "save")
+
+
+def test_a_second_window_takes_over_after_asking(place: Place, ada: Visitor) -> None:
+    """SIG-14: a second "Sign" asks first; then the first window is stale at every step, and what it had at the daemon is destroyed."""
+    at = confirmed(ada)
+    first = begins(ada, at)
+    chooses(ada, first)
+    batch = place.desk.newest()
+    asked = ada.post(f"{at}/signing", page=at)
+    assert (asked.status_code, asked.headers["location"]) == (303, f"{at}/signing")
+    page = ada.get(f"{at}/signing").text
+    assert "You have begun to sign this procedure in another window." in page
+    assert state(place) == "approve"  # asking is not taking
+    place.desk.signs(batch)
+    second = begins(ada, at, take_over=first.rsplit("/", 1)[1])
+    for end in ("certificate", "save"):
+        done = ada.json(f"{first}/{end}", {"credential": "ada"})
+        assert (done.status_code, done.json()["code"]) == (409, "stale"), end
+    assert ada.get(first).headers["location"] == f"{at}/signing"
+    assert comes_back(ada, batch).headers["location"] == at
+    clears(place)
+    assert place.desk.held[batch].signed == b""
+    assert window_of(chooses(ada, second))["link"] != f"link-to-{batch}"
+
+
+def test_another_members_attempt_is_named(place: Place) -> None:
+    """SIG-14, SIG-16: whose it is; whoever may not sign sees and does nothing of it."""
+    ada = place.visitor()
+    ada.logs_in("Ada", "Lovelace")
+    ready_to_sign(place, ada)
+    space = ada.creates_business()
+    at = lease(ada, f"/spaces/{space}")
+    bob = joins(place, ada, space, "Bob", "Babbage", "signatory")
+    step = begins(ada, at)
+    assert "Ada Lovelace has begun to sign this procedure." in bob.get(f"{at}/signing").text
+    assert bob.get(step).headers["location"] == f"{at}/signing"
+    assert bob.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
+    for role, given in (("viewer", "Vera"), ("editor", "Edda")):
+        other = joins(place, ada, space, given, "Member", role)
+        assert f'action="{at}/signing"' not in other.get(at).text
+        before = still(place)
+        for path in (f"{at}/signing", f"{step}/certificate", f"{step}/save", f"{step}/cancel", f"{at}/transfer"):
+            done = other.json(path, {"credential": "ada"})
+            assert (done.status_code, done.json()["reason"]) == (403, "missing-right"), path
+        assert other.json(step).status_code == 403
+        assert still(place) == before
+
+
+def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
+    """SIG-14: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    chooses(ada, step)
+    batch = place.desk.newest()
+    clears(place)
+    assert place.desk.held[batch].state == "OPEN"
+    for _ in range(3):  # she is there meanwhile
+        SetClock.later(301)
+        ada.get(at)
+    assert ada.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
+    clears(place)
+    assert (state(place), place.desk.held[batch].state) == ("cancelled", "CANCELLED")
+    step = begins(ada, at)
+    chooses(ada, step)
+    batch = place.desk.newest()
+    place.desk.signs(batch)
+    ada.post("/logout")
+    clears(place)
+    assert (state(place), place.desk.held[batch].signed) == ("cancelled", b"")
+
+
+def test_signings_are_begun_so_often(place: Place, ada: Visitor) -> None:
+    """0.1 rate-limited: the twenty-first within a minute is refused with the time to wait, and the attempt stays."""
+    at = confirmed(ada)
+    open_ = ""
+    for _ in range(20):
+        open_ = begins(ada, at, take_over=open_).rsplit("/", 1)[1]
+    done = ada.json(f"{at}/signing", {"take_over": open_})
+    assert done.status_code == 429 and 1 <= int(done.headers["retry-after"]) <= 60
+    assert offered(ada, f"{at}/signing/{open_}")
+
+
+# ---- leaving
+
+
+@pytest.mark.parametrize("after", ["begin", "choose", "sign", "away"])
+def test_it_is_cancelled_at_any_step(place: Place, ada: Visitor, after: str) -> None:
+    """SIG-09: confirmed, unsigned, back on the procedure's page, and what was at the daemon is destroyed, later where it is away."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    if after != "begin":
+        chooses(ada, step)
+    if after == "sign":
+        place.desk.signs(place.desk.newest())
+        comes_back(ada, place.desk.newest())
+    assert "Cancel" in ada.get(step).text and "Back to Millbrook" in ada.get(step).text
+    place.desk.is_away = after == "away"
+    done = ada.post(f"{step}/cancel")
+    assert (done.status_code, done.headers["location"]) == (303, at)
+    now = row(place, at)
+    assert (now["status"], now["entry"], now["signature"], state(place)) == (
+        "in_preparation",
+        "confirmed",
+        "none",
+        "cancelled",
+    )
+    if after == "away":
+        clears(place)
+        assert place.desk.held[place.desk.newest()].state == "OPEN"
+        place.desk.is_away = False
+        clears(place)
+    assert all((one.state, one.signed) == ("CANCELLED", b"") for one in place.desk.held.values())
+    assert ada.get(step).headers["location"] == at
+    assert signs(place, ada, at).status_code == 303
+    [done] = [one for one in rows(place, schema.signings) if one["state"] == "done"]
+    before = still(place)
+    assert ada.post(f"{at}/signing/{done['id']}/cancel").headers["location"] == at
+    assert still(place) == before  # what is saved stays
+    assert row(place, at)["signature"] == "valid"
+
+
+def test_what_arrives_after_the_cancel_is_destroyed(place: Place, ada: Visitor) -> None:
+    """SIG-09: a batch that the daemon opens while she cancels is nobody's; so is one that comes back signed."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    token = ada.form(step)["csrf"]
+    place.desk.meanwhile = lambda: ada.http.post(f"{step}/cancel", data={"csrf": token}) and None
+    done = ada.json(f"{step}/certificate", {"credential": "ada"})
+    assert done.status_code == 409
+    assert place.desk.held[place.desk.newest()].state == "CANCELLED"
+    step = begins(ada, at)
+    chooses(ada, step)
+    batch = place.desk.newest()
+    page = ada.get(f"/signings/returned?batch={batch}&outcome=signed").text
+    action = re.search(r'action="([^"]+/returned)"', page)
+    assert action is not None
+    place.desk.signs(batch)
+    ada.post(f"{step}/cancel")
+    assert ada.post(action[1], {"outcome": "signed"}).headers["location"] == at
+    assert (row(place, at)["signature"], place.desk.held[batch].signed) == ("none", b"")
+    assert ada.get(f"/signings/returned?batch={batch}&outcome=signed").headers["location"] == "/home"
+
+
+@pytest.mark.parametrize(("outcome", "notice"), [("cancelled", "The signing is cancelled"), ("failed", "No good signature came back"), ("over", "The signing is cancelled")])  # fmt: skip
+def test_the_window_leads_back_unsigned(place: Place, ada: Visitor, outcome: str, notice: str) -> None:
+    """SIG-09, SIG-15: cancelled there, failed or over: the attempt ends, and one can begin again."""
+    at = confirmed(ada)
+    chooses(ada, begins(ada, at))
+    batch = place.desk.newest()
+    if outcome == "cancelled":
+        place.desk.cancel(batch)
+    if outcome == "over":
+        del place.desk.held[batch]
+    assert comes_back(ada, batch, outcome, "").headers["location"] == at
+    assert notice in ada.get(at).text
+    assert (row(place, at)["signature"], state(place)) == ("none", "cancelled")
+    assert signs(place, ada, at).status_code == 303
+
+
+# ---- what comes back
+
+
+FAULTS = {
+    "another certificate": lambda place, batch: place.desk.signs(batch, by="f" * 64),
+    "another document": lambda place, batch: place.desk.signs(batch, document=b"%PDF-1.7 another"),
+    "the document changed": lambda place, batch: place.desk.signs(batch, document=place.desk.held[batch].document[:-1] + b"!"),
+    "more than the document": lambda place, batch: place.desk.signs(batch, document=place.desk.held[batch].document + b" "),
+    "no signature": lambda place, batch: setattr(place.desk.held[batch], "signed", place.desk.held[batch].document),
+    "something after it": lambda place, batch: setattr(place.desk.held[batch], "signed", place.desk.held[batch].signed + b"%"),
+    "signed twice": lambda place, batch: place.desk.signs(batch, document=place.desk.held[batch].signed),
+    "nothing": lambda place, batch: place.desk.held.pop(batch),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
+    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, and nothing is changed."""
+    at = confirmed(ada)
+    step = to_save(place, ada, at)
+    FAULTS[fault](place, place.desk.newest())
+    before = still(place)
+    done = ada.json(f"{step}/save", {})
+    reason = "signature-gone" if fault == "nothing" else "signature-invalid"
+    assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
+    assert still(place) == before
+    assert row(place, at)["signature"] == "none"
+    assert ada.post(f"{step}/cancel").headers["location"] == at
+
+
+def test_a_form_that_is_changed_meanwhile_is_not_signed(place: Place, ada: Visitor) -> None:
+    """SIG-05, PROC-14: a change of the declaration ends the attempt, wherever it is, and what was signed is destroyed."""
+    at = confirmed(ada)
+    step = to_save(place, ada, at)
+    assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
+    confirms(ada, at)
+    done = ada.json(f"{step}/save", {})
+    assert (done.status_code, done.json()["code"]) == (409, "stale")
+    assert (row(place, at)["signature"], rows(place, schema.signatures)) == ("none", [])
+    clears(place)
+    assert place.desk.held[place.desk.newest()].signed == b""
+
+
+def test_of_many_saves_at_once_one_is(place: Place, ada: Visitor) -> None:
+    """SIG-08, SIG-14: eight windows' "Save" at the same moment: one signature, one file, the others are told; "Sign" at once begins one attempt."""
+    at = confirmed(ada)
+    made: list[Any] = []
+
+    def at_once(path: str) -> list[int]:
+        made.clear()
+        page = ada.get("/terms").text
+        token = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert token is not None
+        cookies = dict(ada.http.cookies)
+
+        def post() -> None:
+            one = place.visitor()
+            one.http.cookies.update(cookies)
+            made.append(one.http.post(path, data={"csrf": token[1]}))
+
+        threads = [threading.Thread(target=post) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sorted(one.status_code for one in made)
+
+    assert at_once(f"{at}/signing") == [303] * 8
+    assert len({one.headers["location"] for one in made}) == 2  # one begins, the others are asked
+    [attempt] = [one for one in rows(place, schema.signings) if one["open"]]
+    step = f"{at}/signing/{attempt['id']}"
+    chooses(ada, step)
+    place.desk.signs(place.desk.newest())
+    comes_back(ada, place.desk.newest())
+    assert at_once(f"{step}/save") == [303] + [409] * 7
+    assert len(rows(place, schema.signatures)) == 1
+    with reading(place.services.engine) as connection:
+        assert kept.sweep(connection, place.services.blobs, SetClock.at + 7200 + 10**9) == 0
+
+
+# ---- the daemon away
+
+
+@pytest.mark.parametrize("where", ["select", "certificate", "returned", "save"])
+def test_without_the_daemon_nothing_changes(place: Place, ada: Visitor, where: str) -> None:
+    """SIG-15: each step that asks it is 503 with the time to wait and a way to try again; then it goes on where it was."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    if where in {"returned", "save"}:
+        chooses(ada, step)
+        place.desk.signs(place.desk.newest())
+    if where == "save":
+        comes_back(ada, place.desk.newest())
+    fields = {"credential": "ada", "outcome": "signed"}
+    page = ada.form(step)
+    place.desk.is_away = True
+    before = still(place)
+    path = step if where == "select" else f"{step}/{where}"
+    answer = ada.get(path) if where == "select" else ada.http.post(path, data={"csrf": page["csrf"], **fields})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert f'href="{step}">Try again</a>' in answer.text
+    assert still(place) == before
+    place.desk.is_away = False
+    if where == "select":
+        assert ada.get(path).status_code == 200
+    else:
+        assert ada.post(path, fields, page=step).status_code == 303
+
+
+# ---- two signatures
+
+
+@pytest.fixture
+def bob(place: Place) -> Visitor:
+    person = place.visitor()
+    person.logs_in("Bob", "Boole")
+    ready_to_sign(place, person, "bob")
+    return person
+
+
+def transfers(person: Visitor, at: str, identifier: str) -> Any:
+    return person.post(f"{at}/transfer", {"identifier": identifier}, page=at)
+
+
+def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """
+    SIG-17: signed first, transferred by the other space's identifier, signed there as an addition to the first-signed PDF; then it is Ready.
+    The other space sees title, reference, first signer and the signed PDF, and nothing else.
+    """
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    assert "Transfer the procedure" not in ada.get(at).text
+    assert signs(place, ada, at).headers["location"] == at
+    now = row(place, at)
+    assert (now["status"], now["signature"]) == ("in_preparation", "first")
+    assert "Transfer the procedure" in ada.get(at).text
+    first = ada.get(f"{at}/form").content
+    assert ada.json(f"{at}/signing", {}).json()["reason"] == "already-signed"
+
+    done = transfers(ada, at, f" {other[:5]}-{other[5:10]}-{other[10:].lower()} ")
+    assert (done.status_code, done.headers["location"]) == (303, at), done.text
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    page = ada.get(at).text
+    assert "Boole Ltd has this procedure to sign it." in page and "Edit the declaration" not in page
+    assert "1 procedure of another space is to be signed here." in bob.get(f"/spaces/{other}/procedures").text
+    assert f'href="{there}"' in bob.get(f"/spaces/{other}/signatures").text
+    page = bob.get(there)
+    for seen in ("Declare the transfer of a lease", row(place, at)["reference"], "Ada Lovelace"):
+        assert seen in page.text
+    assert set(bob.json(there).json()) == {"title", "reference", "first", "is_hers", "at", "reason_most", "csrf"}
+    assert "Mill Ltd" not in page.text
+    assert bob.get(f"{there}/document").content == first
+    for path in (at, f"{at}/form", f"/spaces/{other}/procedures/{row(place, at)['reference']}"):
+        assert bob.get(path).status_code == 404
+    for path, fields in (
+        (f"{at}/steps/lease", {"premises": "x", "version": str(row(place, at)["version"])}),
+        (f"{at}/delete", {"confirmed": "yes"}),
+    ):
+        assert ada.json(path, fields).json()["reason"] == "transferred"
+
+    done = signs(place, bob, there, "bob")
+    assert (done.status_code, done.headers["location"]) == (303, f"/spaces/{other}/signatures"), done.text
+    now = row(place, at)
+    assert (now["status"], now["signature"], now["second_state"]) == ("ready", "valid", "")
+    both = ada.get(f"{at}/form").content
+    assert both.startswith(first) and len(both) > len(first)
+    page = ada.get(at).text
+    assert "Signed by Ada Lovelace" in page and "Signed by Bob Boole" in page and "Transfer the procedure" not in page
+    assert [one["number"] for one in rows(place, schema.signatures)] == [1, 2]
+    assert bob.get(there).status_code == 404
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    assert all(one["voided"] for one in rows(place, schema.signatures))
+    assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "void")
+
+
+def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17: a mistyped, unknown, own or closed identifier sounds the same; before the first signature nothing is transferred."""
+    own = private(ada)
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    done = ada.json(f"{at}/transfer", {"identifier": other})
+    assert (done.status_code, done.json()["code"]) == (409, "forbidden-transition")
+    signs(place, ada, at)
+    before = still(place)
+    wrong = other[:-1] + ("0" if other[-1] != "0" else "1")
+    said = set()
+    with place.services.engine.begin() as connection:
+        connection.execute(schema.spaces.update().where(schema.spaces.c.identifier == other).values(state="suspended"))
+    before = still(place)
+    for identifier in (wrong, "00000000000", own.rsplit("/", 1)[1], other, "x" * 300, "\0"):
+        done = ada.json(f"{at}/transfer", {"identifier": identifier})
+        assert done.status_code == 422
+        said.add(str(done.json()["errors"]))
+    assert len(said) == 1 and "unknown-space" in said.pop()
+    page = transfers(ada, at, wrong)
+    assert page.status_code == 422 and f'value="{wrong}"' in page.text
+    assert ada.json(f"{at}/recall", {}).json()["code"] == "forbidden-transition"
+    assert still(place) == before
+    one = confirmed(ada)
+    signs(place, ada, one)
+    assert ada.json(f"{one}/transfer", {"identifier": own}).json()["code"] == "forbidden-transition"
+
+
+def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17: refused with a reason that the first space sees; recalled while the other one signs, whose attempt ends; then transferred again, or changed."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    assert bob.post(f"{there}/refuse", {"reason": " "}, page=there).status_code == 422
+    done = bob.post(f"{there}/refuse", {"reason": "The date is wrong."}, page=there)
+    assert done.headers["location"] == f"/spaces/{other}/signatures"
+    now = row(place, at)
+    assert (now["signature"], now["second"], now["second_state"], now["status"]) == (
+        "first",
+        None,
+        "",
+        "in_preparation",
+    )
+    assert "The date is wrong." in ada.get(at).text
+    assert "The date is wrong." in ada.get(f"{at}/history").text
+    assert bob.get(there).status_code == 404
+
+    transfers(ada, at, other)
+    assert "The date is wrong." not in ada.get(at).text
+    step = to_save(place, bob, there, "bob")
+    batch = place.desk.newest()
+    assert ada.post(f"{at}/recall", page=at).headers["location"] == at
+    assert bob.json(f"{step}/save", {}).status_code == 404
+    clears(place)
+    assert place.desk.held[batch].signed == b""
+    assert (row(place, at)["signature"], len(rows(place, schema.signatures))) == ("first", 1)
+    transfers(ada, at, other)
+    with place.services.engine.begin() as connection:
+        connection.execute(schema.spaces.update().where(schema.spaces.c.identifier == other).values(state="suspended"))
+    assert bob.json(f"{there}/signing", {}).json()["reason"] == "space-suspended"
+    ada.post(f"{at}/recall", page=at)
+    assert saves(ada, at, "lease", {"premises": "13 Mill Lane"}).status_code == 303
+    assert row(place, at)["signature"] == "void"
+
+
+def test_one_person_does_not_sign_twice(place: Place, ada: Visitor) -> None:
+    """SIG-17: whoever has signed first is refused in the other space, too: by account, and by certificate."""
+    at, other = lease(ada), ada.creates_business("Engines")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    assert f'action="{there}/signing"' not in ada.get(there).text
+    for end in ("signing", "refuse"):
+        done = ada.json(f"{there}/{end}", {"reason": "no"})
+        assert (done.status_code, done.json()["reason"]) == (409, "same-signer")
+    bob = joins(place, ada, other, "Bob", "Babbage", "signatory")
+    [first] = rows(place, schema.signatures)
+    place.desk.offers("bob-login", place.numbers["bob-login"], subject="ada", signs=False)
+    step = begins(bob, there)
+    done = bob.json(f"{step}/certificate", {"credential": "ada"})
+    assert (done.status_code, done.json()["reason"]) == (409, "same-signer")
+    assert first["fingerprint"] == rows(place, schema.signatures)[0]["fingerprint"]
+
+
+def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-16, SIG-17: viewers and editors there are refused, strangers find nothing."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    editor = joins(place, bob, other, "Edda", "Member", "editor")
+    for path in (f"/spaces/{other}/signatures", there, f"{there}/document"):
+        assert editor.json(path).status_code == 403
+        assert ada.json(path).status_code == 404
+    assert "to be signed here" not in editor.get(f"/spaces/{other}/procedures").text
+    third = place.visitor()
+    third.logs_in("Carol", "Clifford")
+    mine = third.creates_business("Third")
+    assert third.get(f"/spaces/{mine}/signatures/{row(place, at)['reference']}").status_code == 404
+    assert ORIGIN
