@@ -270,7 +270,7 @@ def test_where_nothing_is_required_one_may_still_add(place: Place) -> None:
 
 
 def test_from_the_archive_a_copy_is_attached(case: Case) -> None:
-    """ATT-04, ATT-06, ATT-05, ESP-36: with the document's name and type, none is asked; deleting the document changes nothing, and its bytes go with the last row."""
+    """ATT-04, ATT-06, ATT-05, ESP-36: with the document's name and type, none is asked; deleting the document changes nothing; attached twice, it is two pieces, each with bytes of its own."""
     case.signed()
     content = jpeg()
     document = case.keeps("Old extract", content)
@@ -278,6 +278,9 @@ def test_from_the_archive_a_copy_is_attached(case: Case) -> None:
     page = f"{case.tab}/add"
     assert case.person.post(f"{page}/archive", {"document": document}, page=page).status_code == 303
     assert "The document is attached." in case.person.get(case.tab).text
+    case.person.json(f"{case.tab}/slots/register_extract/archive", {"document": document})
+    assert len({one["file"] for one in case.rows()}) == 2
+    case.removes(case.of("register_extract"))
     (piece,) = case.shows()["others"]
     assert (piece["name"], piece["type"], piece["type_name"]) == ("Old extract", "register", "Register extract")
     case.person.json(f"{case.space}/files/{document}/delete", {"confirmed": "yes"})
@@ -466,7 +469,7 @@ def test_a_form_that_is_sent_twice_attaches_once(case: Case) -> None:
         assert (done.status_code, done.headers["location"]) == (303, case.tab)
     form = {**fields, "document": document}
     assert {case.person.http.post(f"{page}/archive", data=form).status_code for _ in range(2)} == {303}
-    assert (len(case.rows()), len(kept(case.place))) == (2, 2)
+    assert (len(case.rows()), len(kept(case.place))) == (2, 3)
 
 
 def test_who_fills_a_slot_has_seen_what_is_in_it(case: Case) -> None:
