@@ -7,18 +7,27 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
+from portal_adapter import app as portal
+from portal_adapter.auth.certificate import Issuers
+from portal_adapter.auth.daemon import Found
+from portal_adapter.domain import signing
+from portal_adapter.domain.ids import hashed
+from portal_adapter.domain.signing import Task
 from portal_adapter.store import schema
 from portal_adapter.unsaved import Unsaved
+from portal_adapter.upkeep import Upkeep
 from tests.portal.place import Place, SetClock, Visitor
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
+from tests.portal.test_session import revoked
 from tests.portal.town import picture
 
 
@@ -221,6 +230,24 @@ def test_a_certificate_for_both_and_a_cards_other_one(place: Place) -> None:
     assert [(one["credential"], one["is_preselected"]) for one in offered(ada, step)] == [("card", True)]
     place.desk.offered = []
     assert "None of your certificates can sign here now." in ada.get(step).text
+
+
+def test_a_revoked_certificate_is_not_offered(place: Place) -> None:
+    """SIG-03, SIG-04: by its CA's list, from the moment that it is there."""
+    path = revoked(place, "list.crl")
+    place.services = replace(place.services, issuers=Issuers((place.issuer.certificate,), (path,)))
+    place.app = portal.app(place.services)
+    ada = place.visitor()
+    product = ada.logs_in()
+    place.desk.offers("ada-login", product.der, subject="ada", signs=False)
+    signing_one = place.issuer.product("Ada", "Lovelace", signs=True)
+    place.desk.offers("ada", signing_one.der, subject="ada")
+    step = begins(ada, confirmed(ada))
+    assert [one["credential"] for one in offered(ada, step)] == ["ada"]
+    revoked(place, "list.crl", signing_one)
+    assert offered(ada, step) == []
+    done = ada.json(f"{step}/certificate", {"credential": "ada"})
+    assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
 
 
 # ---- the order, and one attempt at a time
@@ -434,6 +461,72 @@ def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
     assert still(place) == before
     assert row(place, at)["signature"] == "none"
     assert ada.post(f"{step}/cancel").headers["location"] == at
+
+
+GIVEN = b"%PDF-1.7 what was confirmed"
+GOOD = Found(True, "a" * 64, covers_all=True, before_sha256=hashlib.sha256(GIVEN).hexdigest(), is_undisturbed=True)
+FIRST = Found(True, "b" * 64, covers_all=False, before_sha256="c" * 64, is_undisturbed=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "number", "signed", "found"),
+    [
+        ("", 1, GIVEN + b"!", [GOOD]),
+        ("", 2, GIVEN + b"!", [FIRST, GOOD]),
+        ("not-this-document", 1, GIVEN, [GOOD]),
+        ("not-this-document", 1, GIVEN[1:] + b"!", [GOOD]),
+        ("other-signatures", 1, GIVEN + b"!", []),
+        ("other-signatures", 1, GIVEN + b"!", [FIRST, GOOD]),
+        ("other-signatures", 2, GIVEN + b"!", [GOOD]),
+        ("not-valid", 1, GIVEN + b"!", [replace(GOOD, is_valid=False)]),
+        ("another-certificate", 1, GIVEN + b"!", [replace(GOOD, fingerprint="b" * 64)]),
+        ("not-all-of-it", 1, GIVEN + b"!", [replace(GOOD, covers_all=False)]),
+        ("another-revision", 1, GIVEN + b"!", [replace(GOOD, before_sha256="c" * 64)]),
+        ("earlier-signature", 2, GIVEN + b"!", [replace(FIRST, is_valid=False), GOOD]),
+        ("earlier-signature", 2, GIVEN + b"!", [replace(FIRST, is_undisturbed=False), GOOD]),
+    ],
+)
+def test_what_is_wrong_with_a_signed_document(fault: str, number: int, signed: bytes, found: list[Found]) -> None:
+    """SIG-08, SIG-17: each fault has its word, and a good one has none; the first of two signatures has to be as good as it was."""
+    task = Task({}, number, "sign", "", "", "", hashlib.sha256(GIVEN).hexdigest())
+    assert signing.fault(signed, GIVEN, found, task, "a" * 64) == fault
+
+
+def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
+    """SIG-14: the same person, logged in elsewhere too, does not go on with it there, but takes it over."""
+    at = confirmed(ada)
+    step = to_save(place, ada, at)
+    elsewhere = place.visitor()
+    with place.services.engine.begin() as connection:
+        [session] = connection.execute(select(schema.sessions)).mappings().all()
+        connection.execute(insert(schema.sessions).values({**session, "token": hashed("another")}))
+    elsewhere.http.cookies.set("__Host-session", "another", domain="portal.test")
+    assert elsewhere.get(step).headers["location"] == f"{at}/signing"
+    for end in ("save", "certificate"):
+        assert elsewhere.json(f"{step}/{end}", {"credential": "ada"}).json()["code"] == "stale"
+    assert "in another window" in elsewhere.get(f"{at}/signing").text
+    assert ada.post(f"{step}/save", page=step).status_code == 303
+
+
+def test_what_is_deleted_leaves_nothing_at_the_daemon(place: Place, ada: Visitor) -> None:
+    """PROC-17, SIG-09: what was signed and not saved goes with the procedure; attempts that are over are forgotten a day later."""
+    at = confirmed(ada)
+    to_save(place, ada, at)
+    assert ada.post(f"{at}/delete", {"confirmed": "yes"}, page=f"{at}/delete").status_code == 303
+    assert place.desk.held[place.desk.newest()].signed == b""
+    at = confirmed(ada)
+    signs(place, ada, at)
+    ended = begins(ada, confirmed(ada))
+    ada.post(f"{ended}/cancel")
+    made = place.services
+    upkeep = Upkeep(made.engine, made.clock, made.blobs, made.settings.limits)
+    SetClock.later(86_000)
+    upkeep.once()
+    assert len(rows(place, schema.signings)) == 2
+    SetClock.later(1_000)
+    upkeep.once()
+    assert rows(place, schema.signings) == []
+    assert row(place, at)["signature"] == "valid"
 
 
 def test_a_form_that_is_changed_meanwhile_is_not_signed(place: Place, ada: Visitor) -> None:
