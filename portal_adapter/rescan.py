@@ -9,8 +9,11 @@ several portals over one database one asks, and a claim of one that ended goes t
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from portal_adapter.clock import Clock
 from portal_adapter.domain import audit
@@ -24,7 +27,7 @@ from portal_adapter.recurring import Recurring
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Scan
 from portal_adapter.store.database import writing
-from portal_adapter.store.schema import documents
+from portal_adapter.store.schema import attachments, documents, procedures
 
 log = logging.getLogger("portal.files")
 
@@ -49,19 +52,28 @@ SCAN = Machine(
         INFECTED: msgid("Malware was found in this file. It was not kept."),
     },
 )
+# Attachments of procedures go the same way.
+MACHINES = {"document": SCAN, "attachment": replace(SCAN, table=attachments)}
 _EVENTS = {CLEAN: "clear", INFECTED: "condemn", ERROR: "fail"}
 
 
 def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) -> bool:
-    """The file that has waited longest; False where none is due. The scanner is asked outside of any transaction."""
+    """The file that has waited longest, those of the archive first; False where none is due."""
+    return any(_rescan_one(kind, engine, blobs, settings, now) for kind in MACHINES)
+
+
+def _rescan_one(kind: str, engine: Engine, blobs: Blobs, settings: Scan | None, now: int) -> bool:
+    """The scanner is asked outside of any transaction."""
+    machine = MACHINES[kind]
+    rows = machine.table.c
     with writing(engine) as connection:
-        due = documents.c.scan.in_((ERROR, PENDING)) & (documents.c.scan_next <= now)
-        found = connection.execute(select(documents).where(due).order_by(documents.c.scan_next)).mappings().first()
+        due = rows.scan.in_((ERROR, PENDING)) & (rows.scan_next <= now)
+        found = connection.execute(select(machine.table).where(due).order_by(rows.scan_next)).mappings().first()
         if found is None:
             return False
         row = dict(found)
         try:
-            SCAN.fire(connection, row, "claim", scan_next=now + CLAIM_S)
+            machine.fire(connection, row, "claim", scan_next=now + CLAIM_S)
         except Refusal:  # another portal was quicker; there may be more
             return True
     verdict = scan(blobs.path(row["file"]), settings)
@@ -71,27 +83,33 @@ def rescan_one(engine: Engine, blobs: Blobs, settings: Scan | None, now: int) ->
     claimed = {**row, "scan": PENDING, "version": row["version"] + 1}
     try:
         with writing(engine) as connection:
-            SCAN.fire(
+            machine.fire(
                 connection, claimed, _EVENTS[verdict.state], scan_note=verdict.note, scan_tries=tries, scan_next=after
             )
             audit.note(
-                connection, now, "document-scanned", space=row["space"], outcome=verdict.state, document=row["id"],
-                note=verdict.note,
+                connection, now, f"{kind}-scanned", space=_space_of(connection, row), outcome=verdict.state,
+                note=verdict.note, **{kind: row["id"]},
             )  # fmt: skip
     except Refusal:  # it was deleted meanwhile, or another has claimed it
         return True
     if is_error:
-        log.warning("document %s, try %d: the scanner could not say: %s", row["id"], tries, verdict.note)
+        log.warning("%s %s, try %d: the scanner could not say: %s", kind, row["id"], tries, verdict.note)
     if verdict.state == INFECTED:
         blobs.quarantine(row["file"])
-        log.warning("document %s is infected (%s): quarantined as %s", row["id"], verdict.note, row["file"])
+        log.warning("%s %s is infected (%s): quarantined as %s", kind, row["id"], verdict.note, row["file"])
     return True
+
+
+def _space_of(connection: Connection, row: Mapping[str, Any]) -> str:
+    if "space" in row:
+        return str(row["space"])
+    return str(connection.execute(select(procedures.c.space).where(procedures.c.id == row["procedure"])).scalar_one())
 
 
 class Rescan(Recurring):
     """A task of its own within the block. Without a scanner, what an earlier one left is clean: nothing looks at it."""
 
-    what = "the archive"
+    what = "uploaded files"
     every_s = 15.0  # the first retry comes after a minute
 
     def __init__(self, engine: Engine, blobs: Blobs, settings: Scan | None, clock: Clock) -> None:

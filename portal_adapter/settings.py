@@ -187,6 +187,12 @@ class Scan(Section):
         return self
 
 
+class Attachments(Section):
+    """Supporting documents of procedures."""
+
+    before_signature: bool = False  # whether they may be added before the form is signed
+
+
 class Limits(Section):
     """All inclusive. Characters are code points after NFC, trimmed, CRLF as one."""
 
@@ -197,6 +203,7 @@ class Limits(Section):
     document_bytes: int = Field(default=10 * 1024 * 1024, ge=1)
     document_name: int = Field(default=80, ge=1)
     archive_documents: int = Field(default=1000, ge=1)  # of a space
+    attachments: int = Field(default=20, ge=1)  # of a procedure
     image_pixels: int = Field(default=40_000_000, ge=1)
     idle_s: int = Field(default=15 * 60, ge=60)
     session_s: int = Field(default=8 * 3600, ge=60)
@@ -259,6 +266,7 @@ class Settings(Section):
     business: Business = Business()
     source: tuple[Source, ...] = ()
     scan: Scan | None = None
+    attachments: Attachments = Attachments()
     limits: Limits = Limits()
 
     @model_validator(mode="after")

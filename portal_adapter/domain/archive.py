@@ -69,12 +69,10 @@ def add(
     if count(connection, space["id"]) >= limits.archive_documents:
         raise guard("archive-full", "The archive of this space is full: delete what you no longer need.")
     document = new_id()
-    failed = examined.scan == ERROR
     connection.execute(
         insert(documents).values(
             id=document, space=space["id"], name=name, type=kind, media_type=examined.media_type, size=size,
-            sha256=sha256, file=blob, scan=examined.scan, scan_note=examined.scan_note, scan_tries=int(failed),
-            scan_next=actor.now + FIRST_RETRY_S if failed else 0, added=actor.now, added_by=actor.account,
+            sha256=sha256, file=blob, **of_scan(examined, actor.now), added=actor.now, added_by=actor.account,
         )
     )  # fmt: skip
     audit.note(
@@ -82,6 +80,15 @@ def add(
         document=document, sha256=sha256, scan=examined.scan_note,
     )  # fmt: skip
     return document
+
+
+def of_scan(examined: Examined, now: int) -> dict[str, Any]:
+    """The columns that say what a scanner has found, and when it is asked again."""
+    failed = examined.scan == ERROR
+    return {
+        "scan": examined.scan, "scan_note": examined.scan_note, "scan_tries": int(failed),
+        "scan_next": now + FIRST_RETRY_S if failed else 0,
+    }  # fmt: skip
 
 
 def count(connection: Connection, space: str) -> int:
@@ -111,13 +118,18 @@ def of(connection: Connection, space: str, document: str) -> Mapping[str, Any]:
 
 
 def readable(connection: Connection, actor: Actor, space: str, document: str) -> Mapping[str, Any]:
-    """To be shown or downloaded; raises `not-found`, `rejected-content`, and `guard-failed` before the scan is done."""
+    """To be shown or downloaded; raises `not-found`, and as `check_readable`."""
     found = of(connection, space, document)
+    check_readable(actor, found)
+    return found
+
+
+def check_readable(actor: Actor, found: Mapping[str, Any]) -> None:
+    """Raise `rejected-content` for malware, and `guard-failed` before the scan is done."""
     if found["scan"] == INFECTED:
         raise Refusal("rejected-content", "Malware was found in this file. It was not kept.", reason="infected")
     if found["scan"] != CLEAN and found["added_by"] != actor.account:
         raise guard("not-scanned-yet", "This file is being checked for malware. Please come back in a few minutes.")
-    return found
 
 
 def remove(

@@ -1,8 +1,8 @@
 """
 Procedures: a form that somebody fills in, confirms, signs and sends, and what becomes of it (PROC-06 to PROC-20).
 
-    found = held(connection, space["id"], reference)      the row as it is now, and nobody else's until this is over
-    fire(connection, actor, found, "send", ...)           status, history, audit line, all at once
+    row = held(connection, space["id"], reference)        the row as it is now, and nobody else's until this is over
+    fire(connection, actor, row, "send", ...)             status, history, audit line, all at once
 
 Whoever changes a procedure, or anything that belongs to it, holds its row first: what he judges by is then still so when he
 acts. The version stands for what people have seen: a save of an older one is refused.
@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, func, insert, select, update
 
 from portal_adapter.definitions.answers import Answers, canonical, check_whole, kept, visible
 from portal_adapter.definitions.definition import Definition
@@ -110,18 +110,19 @@ Row = Mapping[str, Any]
 
 def of(connection: Connection, space: str, reference: str) -> Row:
     """With `answers` and `origins` as mappings; raises `not-found`, for another space's too."""
-    return _found(connection, space, reference, hold=False)
+    return found(connection, reference, procedures.c.space == space)
 
 
 def held(connection: Connection, space: str, reference: str) -> Row:
     """The same, held until the transaction ends."""
-    return _found(connection, space, reference, hold=True)
+    return found(connection, reference, procedures.c.space == space, hold=True)
 
 
-def _found(connection: Connection, space: str, reference: str, *, hold: bool) -> Row:
-    query = select(procedures).where(procedures.c.space == space, procedures.c.reference == reference)
-    if "\0" in reference:
+def found(connection: Connection, reference: str, whose: ColumnElement[bool], *, hold: bool = False) -> Row:
+    """The same for whoever sees procedures by another condition than their space: an agent, the space that signs, too."""
+    if "\0" in reference:  # PostgreSQL takes none
         raise not_found()
+    query = select(procedures).where(procedures.c.reference == reference, whose)
     row = connection.execute(query.with_for_update(key_share=True) if hold else query).mappings().first()
     if row is None:
         raise not_found()
@@ -134,8 +135,8 @@ def path(space: Mapping[str, Any], row: Row) -> str:
 
 
 def count(connection: Connection, space: str, statuses: Collection[str] = tuple(STATUSES)) -> int:
-    found = (procedures.c.space == space) & procedures.c.status.in_(statuses)
-    return int(connection.execute(select(func.count()).where(found)).scalar_one())
+    whose = (procedures.c.space == space) & procedures.c.status.in_(statuses)
+    return int(connection.execute(select(func.count()).where(whose)).scalar_one())
 
 
 def listed(
@@ -149,8 +150,8 @@ def listed(
         "id", "reference", "definition", "definition_version", "status", "entry", "signature", "created", "updated",
         "transmissions",
     )]  # fmt: skip
-    found = (procedures.c.space == space) & procedures.c.status.in_(statuses)
-    query = select(*columns).where(found).order_by(procedures.c.updated.desc(), procedures.c.id)
+    whose = (procedures.c.space == space) & procedures.c.status.in_(statuses)
+    query = select(*columns).where(whose).order_by(procedures.c.updated.desc(), procedures.c.id)
     rows = connection.execute(query.limit(most).offset((page - 1) * most)).mappings().all()
     counts = _messages(connection, [row["id"] for row in rows])
     return [{**row, **counts.get(row["id"], {"messages": 0, "unread": 0})} for row in rows]
@@ -246,19 +247,22 @@ def fire(
     *,
     side: str = "applicant",
     comment: str = "",
+    machine: Machine = PROCEDURE,
+    detail: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> str:
     """
-    An event of `PROCEDURE` with its line in the audit, and where the status changes its time and a line of the history,
-    which a comment has, too. `values` are written in the same step. Answers the new status; raises `forbidden-transition` and `stale`.
+    An event of `machine` with its line in the audit, which has `detail`, and where the status changes its time and a line
+    of the history, which a comment has, too. `values` are written in the same step. Answers the new status; raises
+    `forbidden-transition` and `stale`.
     """
-    target = PROCEDURE.target(row["status"], event)
+    target = machine.target(row["status"], event)
     if target != row["status"]:
         values["updated"] = actor.now
-    PROCEDURE.fire(connection, row, event, **values)
+    machine.fire(connection, row, event, **values)
     if target != row["status"] or comment:
         _note_status(connection, actor, row["id"], target, side, comment)
-    _note(connection, actor, row, event, status=target)
+    _note(connection, actor, row, event, status=target, **(detail or {}))
     return target
 
 

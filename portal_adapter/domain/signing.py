@@ -341,7 +341,7 @@ def save(connection: Connection, actor: Actor, task: Task, attempt: Row, file: s
             form_sha256=task.row["form_sha256"], approved=attempt["approved"], time=actor.now,
         )
     )  # fmt: skip
-    values = {"second_state": ""} if task.number == 2 else {}
+    values: dict[str, Any] = {"second_state": ""} if task.number == 2 else {}
     return procedure.fire(
         connection, actor, task.row, task.event, signature="first" if task.event == "sign_first" else "valid", **values
     )

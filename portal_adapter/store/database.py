@@ -6,6 +6,8 @@ PostgreSQL every change names the version it has seen (`... WHERE version = :see
 """
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,26 @@ def open_database(state: Path, url: str | None) -> Engine:
 
 def _pragmas(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own transactions begin too late
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+    _become_wal(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _become_wal(connection: Any) -> None:
+    """
+    SQLite waits for nobody here, whatever the timeout: it would want another's lock while it has one. So of several that
+    start on an empty database each tries until the first has done it.
+    """
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

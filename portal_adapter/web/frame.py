@@ -137,6 +137,8 @@ class _Visit:
         with reading(self.services.engine) as connection:
             self._recognise(connection)
             self._let_in(connection)
+            if self.route.admit is not None:
+                self.route.admit(self._ask(connection, {}, [], []))
             assert self.session is not None  # Route: files come from a person
             others, self._arrived = self.services.arriving.begin(self.session.actor.account)
             stack.callback(self._arrived)

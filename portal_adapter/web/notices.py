@@ -14,6 +14,8 @@ NOTICES: Mapping[str, str] = {
     "entry-confirmed": "The entry is confirmed.",
     "procedure-copied": "The procedure is copied: this is the new one.",
     "procedure-deleted": "The procedure is deleted.",
+    "attachment-added": "The document is attached.",
+    "attachment-removed": "The attachment is removed.",
     "signed": "The signed document is saved: the procedure is signed.",
     "signed-first": "The signed document is saved. Transfer the procedure now to the space that signs it, too.",
     "signed-second": "The signed document is saved: both have signed.",

@@ -34,8 +34,9 @@ class Route:
     """
     `path` has Starlette's form; `right` is what the caller's role in the space of `{space}` must allow, empty without one.
     `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
-    holds the others up. `before` asks somebody else something, for the same reason; for a page only where it shows nothing
-    without that, and to a person. A GET changes nothing.
+    holds the others up; `admit` says before it is read whether it may come at all, by raising `Refusal`: it is given no form.
+    `before` asks somebody else something, for the same reason as `upload`; for a page only where it shows nothing without
+    that, and to a person. A GET changes nothing.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Route:
     requirements: tuple[str, ...]
     right: str = ""
     upload: Look | None = None
+    admit: Callable[[Ask], None] | None = None
     before: Before | None = None
 
     def __post_init__(self) -> None:
@@ -57,5 +59,7 @@ class Route:
             raise ValueError(f"{self.path}: a route of a space names the right that it wants, and no other route does")
         if self.upload is not None and (self.method != "POST" or self.level is Level.OPEN):
             raise ValueError(f"{self.path}: files come by POST, from a person")
+        if self.admit is not None and self.upload is None:
+            raise ValueError(f"{self.path}: only a file is waited for")
         if self.before is not None and self.method == "GET" and self.level is Level.OPEN:
             raise ValueError(f"{self.path}: nobody is asked for a page that everybody may open")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from portal_adapter.web.route import Route
 from portal_adapter.web.views import (
     account,
+    attachments,
     catalogue,
     files,
     home,
@@ -31,6 +32,7 @@ _PARTS = (
     files,
     catalogue,
     procedures,
+    attachments,
     signing,
     transferred,
 )

@@ -90,6 +90,12 @@ class Visit:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))
         return response
 
+    def _known(self, response: Response) -> Response:
+        """With the browser's cookie, where it has none yet."""
+        if self._is_new:
+            response.set_cookie(COOKIE, self.browser, path="/", secure=True, httponly=True, samesite="lax")
+        return response
+
     def failed(self, error: Exception) -> Response:
         """
         A mistake of ours, whatever it is. The reference stands here and in the log; what the error says does not stand
@@ -102,12 +108,6 @@ class Visit:
         )
         html = self.services.templates.render("failed.html", {"reference": reference}, language=self.language)
         return Response(html, 500, media_type="text/html")
-
-    def _known(self, response: Response) -> Response:
-        """With the browser's cookie, where it has none yet."""
-        if self._is_new:
-            response.set_cookie(COOKIE, self.browser, path="/", secure=True, httponly=True, samesite="lax")
-        return response
 
     def _here(self, language: str) -> str:
         """The address of the page in another language; nothing that was typed is in it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.real import TRIES, Real
+from tests.portal.real import TRIES_A_MINUTE, Real
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,10 +17,9 @@ def _the_same_morning() -> None:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Real]:
-    # All browsers of the tests are at one address.
-    with Real(
-        tokens=True, portal=f"[limits]\nlogin_a_minute = {TRIES}", window=f"[limits]\ntries_a_minute = {TRIES}"
-    ) as made:
+    """A browser of the tests has one address for all of them: the limits of addresses are higher than by default."""
+    limits = {"portal": "[limits]\nlogin_a_minute = 100", "window": f"[limits]\ntries_a_minute = {TRIES_A_MINUTE}"}
+    with Real(tokens=True, **limits) as made:
         yield made
 
 

@@ -51,8 +51,8 @@ from tests.signer.access.calls import Caller, card_rig
 from tests.signer.people.persons import Inbox
 
 GATES = {"totp": Gate.CODE_TOTP, "hotp": Gate.CODE_HOTP, "sent": Gate.CODE_SENT}
+TRIES_A_MINUTE = 20  # of one address at the window
 CARD_PIN, PAD_PIN = "40271836", "735511"
-TRIES = 30  # a minute, of one address, where the tests share one daemon
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
 
 

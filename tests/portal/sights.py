@@ -15,7 +15,7 @@ from portal_adapter.web.route import Level
 from portal_adapter.web.routes import FORMS, ROUTES
 from tests.portal.place import ORIGIN, Place
 from tests.portal.street import Street
-from tests.portal.town import Town
+from tests.portal.town import ATTACHES, Town
 
 AXE = {
     "resultTypes": ["violations"],
@@ -23,7 +23,7 @@ AXE = {
     "rules": {"target-size": {"enabled": True}},
 }
 GETS = {route.name: route for route in ROUTES if route.method == "GET"}
-LIMITS = "[limits]\nlogin_a_minute = 1000\n"
+LIMITS = f"[limits]\nlogin_a_minute = 1000\n{ATTACHES}"
 NARROW = 320  # WCAG 2.2, 1.4.10
 
 State = tuple[str, str, Callable[[Page], bool]]  # who looks, the path, what is done there: whether anything is
@@ -75,7 +75,10 @@ FORM_OF = {
     "accept-invitation": "ada",
     "refuse-invitation": "ada",
 }
-FILES = {"view-document", "download-document", "view-form", "download-form", "transferred-document"}  # no pages
+FILES = {  # no pages
+    *("view-document", "download-document", "view-form", "download-form", "transferred-document"),
+    *("view-attachment", "download-attachment"),
+}
 
 
 def states(town: Town) -> Iterator[State]:

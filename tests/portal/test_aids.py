@@ -15,7 +15,7 @@ from portal_adapter.web.route import Level
 from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.topics import DIRECTORY, TOPICS, read
 from tests.portal.place import Place, Visitor
-from tests.portal.town import Town
+from tests.portal.town import ATTACHES, Town
 
 EXPLAINED = "Fields marked * are mandatory."
 BY_NAME = {route.name: route for route in ROUTES}
@@ -192,7 +192,7 @@ def test_a_refused_page_is_neither_printed_nor_sent(place: Place) -> None:
 
 def test_mandatory_fields_are_marked_and_the_mark_is_explained_once_before_them(tmp_path: Path) -> None:
     """UI-03: on every page each required field has * in its label; its meaning stands before the first field, once a form."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, extra=ATTACHES)
     town, seen = Town(place), 0
     for visitor in (town.ada, town.carol, town.nobody):
         for route in ROUTES:

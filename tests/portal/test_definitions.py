@@ -38,6 +38,7 @@ def test_what_is_shipped_can_be_used(path: Path) -> None:
         (('audience = "private"', 'audience = "anybody"'), "audience"),
         (("version = 1", "version = 1\ncolour = 2"), "colour"),
         (('id = "family"', 'id = "given"'), "there twice"),
+        (('id = "family"', 'id = "version"'), "no field is called version"),
         (
             ('when = { field = "tenure", is = ["guest"] }', 'when = { field = "nowhere", is = ["guest"] }'),
             "not asked before",

@@ -12,7 +12,7 @@ from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES
 from tests.portal.place import CARDS, Place, Visitor
-from tests.portal.town import MARKER, NOBODYS, Town, on_the_wire, parameters, picture
+from tests.portal.town import ATTACHES, MARKER, NOBODYS, Town, on_the_wire, parameters, picture
 
 GETS = [route for route in ROUTES if route.method == "GET"]
 POSTS = [route for route in ROUTES if route.method == "POST"]
@@ -28,7 +28,7 @@ def named(routes: list[Route]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    place = Place(tmp_path_factory.mktemp("town"))
+    place = Place(tmp_path_factory.mktemp("town"), extra=ATTACHES)
     yield Town(place)
     place.close()
 

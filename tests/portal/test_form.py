@@ -124,6 +124,7 @@ def test_no_character_is_lost(texts) -> None:
     made = paper(*kept)
     found = Counter(plain(extracted(draw(made))))
     wanted = Counter(plain("".join(made.texts()[3:])))
+    del wanted["-"]  # at the end of a line pdftotext takes it for the break of a word
     assert {c: n for c, n in wanted.items() if found[c] < n} == {}
 
 

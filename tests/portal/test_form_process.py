@@ -174,6 +174,7 @@ def test_a_process_ends_with_the_portal(own: Printer) -> None:
 def test_views_have_it_until_the_portal_ends(tmp_path: Path) -> None:
     """PROC-13: it is among the services, starts when it is needed at the latest, and ends with them."""
     place = Place(tmp_path)
+    place.services = replace(place.services, printer=Printer())  # the tests' own says what it is given
     data = place.services.printer.render(ADDRESS, GOOD, ENGLISH, HEAD)
     assert data == draw(declaration(ADDRESS, GOOD, ENGLISH, HEAD))
     parent = process(place.services.printer)

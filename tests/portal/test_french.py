@@ -14,7 +14,7 @@ from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.topics import DIRECTORY
 from tests.portal.messages import Translation, of_code, of_french, of_template, translated, used
 from tests.portal.place import Place
-from tests.portal.town import Town
+from tests.portal.town import ATTACHES, Town
 
 USED = list(used())
 FRENCH = list(translated())
@@ -63,6 +63,8 @@ NAMES = {
     "Next step": "Étape suivante",
     "Sign": "Signer",
     "Save to {portal_name}": "Enregistrer dans {portal_name}",
+    "Attach": "Joindre",
+    "Add a supporting document": "Ajouter une pièce justificative",
 }
 
 
@@ -165,7 +167,7 @@ def test_the_readers_find_texts() -> None:
 
 def test_no_page_in_french_shows_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """UI-02: whatever a page looks up while it is made in French is there, in whatever table it stood."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, extra=ATTACHES)
     try:
         town = Town(place)
         asked, text = set[str](), Language.text

@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from portal_adapter import app as portal
-from portal_adapter.definitions.catalogue import DIRECTORY, Catalogue
-from portal_adapter.definitions.definition import Definition, DefinitionError
+from portal_adapter.definitions.catalogue import DIRECTORY
+from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import kept
 from portal_adapter.domain.ids import new_id
 from portal_adapter.form.paper import Paper
 from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
+from portal_adapter.settings import SettingsError, load
 from portal_adapter.store import schema
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor
 from tests.portal.team import account_of, joins
@@ -205,7 +206,7 @@ def test_a_viewer_creates_nothing(place: Place, ada: Visitor) -> None:
     assert (done.status_code, done.json()["right"]) == (403, "fill")
 
 
-def test_definitions_of_ones_own(tmp_path: Path) -> None:
+def test_definitions_of_ones_own(place: Place, tmp_path: Path) -> None:
     """PROC-03: a directory of an operator's own takes the place of the examples; every mistake of it is named at the start."""
     own = tmp_path / "own"
     (own / "procedures").mkdir(parents=True)
@@ -213,13 +214,15 @@ def test_definitions_of_ones_own(tmp_path: Path) -> None:
         (own / name).write_bytes((DIRECTORY / name).read_bytes())
     text = (DIRECTORY / "procedures" / "transfer-of-lease-1.toml").read_text()
     (own / "procedures" / "a.toml").write_text(text)
-    assert {name for name, _ in Catalogue.read(own / "procedures", beside=own).versions} == {"transfer-of-lease"}
-    (own / "procedures" / "a.toml").write_text(
-        text.replace("millbrook-town-hall", "nobody").replace('"business", ', '"x", ')
-    )
+    settings = place.config.read_text().replace('state = "state"', f'state = "state"\ndefinitions = "{own}"')
+    place.config.write_text(settings)
+    found = portal.read_files(load(place.config)).catalogue
+    assert {name for name, _ in found.versions} == {"transfer-of-lease"}
+    text = text.replace("millbrook-town-hall", "nobody").replace('"business", ', '"x", ')
+    (own / "procedures" / "a.toml").write_text(text)
     (own / "themes.toml").write_text("housing = 1")
-    with pytest.raises(DefinitionError) as raised:
-        Catalogue.read(own / "procedures", beside=own)
+    with pytest.raises(SettingsError) as raised:
+        portal.read_files(load(place.config))
     assert all(word in str(raised.value) for word in ("nobody", "themes.toml does not have x", "themes.toml: housing"))
 
 
@@ -540,6 +543,7 @@ def test_a_change_voids_what_was_confirmed_and_signed(place: Place, ada: Visitor
         )
     sets(place, at, status="ready", signature="valid")
     assert f'href="{at}/check">Edit the declaration' in ada.get(at).text
+    assert "a signature becomes void" in ada.get(f"{at}/steps/address").text
     unchanged = saves(ada, at, "address", {**HOME, "street": "  12 Mill Lane ", "since": "2026-11-01"})
     assert unchanged.headers["location"] == f"{at}/check"
     now = row(place, at)

@@ -21,7 +21,7 @@ from portal_adapter.store.database import StoreError, open_database, reading, wr
 from portal_adapter.store.schema import METADATA
 from tests.daemon import REPOSITORY
 from tests.portal.commands import command
-from tests.portal.place import Place
+from tests.portal.place import Place, _empty_database
 from tests.postgres import Postgres
 
 NEXT = '''
@@ -142,6 +142,7 @@ def test_a_newer_database_is_refused_and_left_alone(
 
 def test_a_command_says_so_and_ends_with_its_code(tmp_path: Path, later: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a newer database a command ends with 69 and one line."""
+    _empty_database()  # as it is kept for other tests: of the present form
     with monkeypatch.context() as patched:
         patched.setattr(database, "_MIGRATIONS", later)
         patched.setattr(database, "NEWEST", "9999")

@@ -19,7 +19,7 @@ from signer.v1 import signing_pb2 as pb
 from tests.card.piv import PIN_REF
 from tests.daemon import until
 from tests.pool.cards import insert, pull
-from tests.portal.real import CARD_PIN, PAD_PIN, TRIES, Browser, Real
+from tests.portal.real import CARD_PIN, PAD_PIN, TRIES_A_MINUTE, Browser, Real
 from tests.portal.signing import DOCUMENT, Signer, fetched, fields, opens, portal, returned, state
 from tests.signer.access.calls import Caller, signed
 from tests.signer.people import canaries
@@ -76,7 +76,7 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     page = signer.get("/sign/approve")
     for shown in ("Déclaration d’adresse.pdf", f"{len(DOCUMENT)} bytes", hashlib.sha256(DOCUMENT).hexdigest()):
         assert shown in page.text
-    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="steps">.*?</ol>', page.text, re.DOTALL)[0])
+    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="course">.*?</ol>', page.text, re.DOTALL)[0])
     assert [(attribute.strip(), name.strip()) for attribute, name in steps] == [
         ('class="done"', "Select the certificate"),
         ('aria-current="step"', "Read and approve"),
@@ -395,13 +395,13 @@ def test_a_copy_that_was_changed_after_the_approval(real: Real) -> None:
     assert signed(real.rig) == count
 
 
-def test_an_address_tries_so_often_a_minute(real: Real) -> None:
+def test_an_address_tries_so_many_times_a_minute(real: Real) -> None:
     """0.1 rate-limited: as at the login, forms with codes are counted for each address; others go on."""
     signer = Signer.at(real, "ada")
     page = signer.approves()
     answers = [signer.types(page, secret_code="x" * 300, otp="1") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [422, 422]  # no codes at all, so that nothing is counted
-    for _ in range(TRIES):
+    for _ in range(TRIES_A_MINUTE):
         signer.post("/sign/codes", page, {"do": "send"})  # of a product that is sent none
     late = signer.types(page, secret_code=WRONG, otp="000000")
     assert late.status_code == 429 and 1 <= int(late.headers["retry-after"]) <= 60

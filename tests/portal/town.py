@@ -24,6 +24,8 @@ from portal_adapter.web.topics import topics
 from tests.hostile import png_image
 from tests.portal.place import Place, SetClock, Visitor
 
+# The settings of a place whose pages of attachments are to be seen: its procedures are not signed.
+ATTACHES = "[attachments]\nbefore_signature = true\n"
 MARKER = "Zauberberg"  # stands in every text of the other tenant
 IDENTIFIER = re.compile(r"[0-9A-Z]{10}[0-9A-Z*~$=]|P-[0-9A-Z]{5}-[0-9A-Z]{5}")
 DEFINITION = "transfer-of-lease"  # that both begin
@@ -37,8 +39,8 @@ NOBODYS = (
 class Town:
     """
     Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a
-    document, an item of information and a procedure, one that their private space has transferred to it, and an attempt to
-    sign each that is over; Ada is the one who asks.
+    document, an item of information and a procedure with an attachment, one that their private space has transferred to it,
+    and an attempt to sign each that is over; Ada is the one who asks.
     """
 
     def __init__(self, place: Place) -> None:
@@ -49,6 +51,7 @@ class Town:
         self.ada_space = _settles(self.ada, "Engines")
         _keeps(self.ada, self.ada_space, "Engine drawing")
         _begins(self.ada, self.ada_space, "Engine Lane")
+        _attaches(place, "Engine lease")
         self._signs(self.ada, self.ada_space, "Engine Row")
         self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
@@ -56,6 +59,7 @@ class Town:
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
         _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
         _begins(self.bob, self.bob_space, f"{MARKER} Lane")
+        _attaches(place, f"{MARKER} lease")
         self._signs(self.bob, self.bob_space, f"{MARKER} Row")
         self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
@@ -183,6 +187,8 @@ OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "definition": lambda _: [DEFINITION],
     "reference": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.space),
     "step": lambda _: ["lease"],
+    "slot": lambda _: ["lease"],
+    "attachment": lambda town: town.of_account(schema.attachments.c.id, schema.attachments.c.added_by),
     "signing": lambda town: town.of_space(schema.signings.c.id, schema.signings.c.space),
     "transferred": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.second),
 }
@@ -219,6 +225,23 @@ def _begins(person: Visitor, space: str, premises: str) -> None:
     step = made.headers["location"]
     done = person.post(step, {"version": "1", "premises": premises, "go": "later"}, page=step)
     assert done.status_code == 303, done.text
+
+
+def _attaches(place: Place, name: str) -> None:
+    """To the procedure that has no attachment yet, whatever it is in."""
+    found, held = schema.procedures.c, select(schema.attachments.c.procedure)
+    blob = place.services.blobs.write(png_image())
+    with place.services.engine.begin() as connection:
+        row = connection.execute(
+            select(found.id, found.author).where(found.id.not_in(held), found.second.is_(None))
+        ).one()
+        connection.execute(
+            insert(schema.attachments).values(
+                id=new_id(), procedure=row.id, slot="lease", type="lease", name=name, media_type="image/png", size=1,
+                file=blob, sha256="0" * 64, scan="clean", scan_note="", scan_tries=0, scan_next=0, added=1,
+                added_by=row.author,
+            )
+        )  # fmt: skip
 
 
 def _ids(engine: Engine) -> Iterator[str]:

@@ -10,6 +10,26 @@ for (const form of document.querySelectorAll("form")) {
     form.querySelector("#waiting")?.removeAttribute("hidden");
   });
 }
+// How much of a file is sent. The answer is the page that the browser would have shown without this.
+for (const form of document.querySelectorAll("form[data-progress]")) {
+  form.addEventListener("submit", (event) => {
+    if (event.defaultPrevented || !form.querySelector("[type=file]").files.length) return;
+    event.preventDefault();
+    const shown = form.querySelector(".progress"), bar = shown.querySelector("progress"), said = shown.querySelector("[role=status]");
+    const request = new XMLHttpRequest();
+    request.upload.addEventListener("progress", (now) => { if (now.lengthComputable) bar.value = 100 * now.loaded / now.total; });
+    request.upload.addEventListener("load", () => { bar.removeAttribute("value"); said.textContent = said.dataset.sent; });
+    request.addEventListener("load", () => {
+      history.replaceState(null, "", request.responseURL);
+      document.open(); document.write(request.responseText); document.close();
+    });
+    request.addEventListener("error", () => form.submit()); // the browser says why
+    request.open("POST", form.action);
+    request.send(new FormData(form));
+    shown.hidden = false;
+    bar.scrollIntoView({ block: "nearest" });
+  });
+}
 // A page that one comes back to by the browser's own button can be sent again.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) for (const form of document.querySelectorAll("form")) delete form.dataset.sent;
@@ -25,10 +45,12 @@ document.addEventListener("keydown", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
 });
 // A warning before the session ends (WCAG 2.2.1: at least 20 seconds).
-const end = document.querySelector("#session-end");
-if (end) {
-  const left = (Number(end.dataset.ends) - Number(end.dataset.now) - 50) * 1000;
-  setTimeout(() => { end.setAttribute("role", "alert"); end.textContent = end.dataset.warning; end.classList.add("notice"); }, Math.max(0, left));
+{ // its own block: a page that is written over another runs this once more
+  const end = document.querySelector("#session-end");
+  if (end) {
+    const left = (Number(end.dataset.ends) - Number(end.dataset.now) - 50) * 1000;
+    setTimeout(() => { end.setAttribute("role", "alert"); end.textContent = end.dataset.warning; end.classList.add("notice"); }, Math.max(0, left));
+  }
 }
 // "Print this page" opens the dialog.
 for (const link of document.querySelectorAll("[data-print]")) link.addEventListener("click", (event) => { event.preventDefault(); print(); });

@@ -11,28 +11,23 @@ from portal_adapter.domain.space import may_fill
 from portal_adapter.files import names, sniff
 from portal_adapter.files.examine import examine
 from portal_adapter.files.examined import CLEAN, INFECTED
-from portal_adapter.refusal import not_found
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
+from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.views.procedures import newest
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
 
-PAGE_DIGITS_MAX = 9
-
 
 def show(ask: Ask) -> Answer:
     assert ask.space is not None
     count = archive.count(ask.connection, ask.space["id"])
-    pages = max(1, -(-count // archive.PAGE))
-    page = ask.query.get("page", "1")
-    if not page.isascii() or not page.isdigit() or len(page) > PAGE_DIGITS_MAX or not 1 <= int(page) <= pages:
-        raise not_found()
-    rows = archive.listed(ask.connection, ask.space["id"], int(page))
+    page, pages = page_of(ask, count, archive.PAGE)
+    rows = archive.listed(ask.connection, ask.space["id"], page)
     data = {
-        "procedures": newest(ask), "documents": [_about(ask, row) for row in rows], "count": count, "page": int(page), "pages": pages,
+        "procedures": newest(ask), "documents": [_about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "may_fill": may_fill(ask.space), "types": {code: ask.language.text(label) for code, label in archive.TYPES.items()},
         "accept": ",".join(ending for endings in names.ENDINGS.values() for ending in endings),
         "most_kb": ask.settings.limits.document_bytes // 1024, "name_most": ask.settings.limits.document_name,

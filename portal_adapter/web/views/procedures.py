@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
+from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
 from portal_adapter.domain import draft, procedure, signing, transfer
 from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
@@ -24,12 +25,13 @@ from portal_adapter.refusal import Refusal, not_found, stale
 from portal_adapter.store.database import reading
 from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask
+from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
+from portal_adapter.web.views import pieces
 
 if TYPE_CHECKING:
     from portal_adapter.definitions.catalogue import Catalogue
 
-PAGE_DIGITS_MAX = 9
 FILTER_NAMES: Mapping[str, str] = {
     "": msgid("All"),
     "not_sent": msgid("Not sent"),
@@ -56,13 +58,10 @@ def listed(ask: Ask) -> Answer:
         raise not_found()
     statuses = FILTERS[narrowed] if narrowed else tuple(STATUSES)
     count = procedure.count(ask.connection, ask.space["id"], statuses)
-    pages = max(1, -(-count // procedure.PAGE))
-    page = ask.query.get("page", "1")
-    if not page.isascii() or not page.isdigit() or len(page) > PAGE_DIGITS_MAX or not 1 <= int(page) <= pages:
-        raise not_found()
-    rows = procedure.listed(ask.connection, ask.space["id"], statuses, int(page), procedure.PAGE)
+    page, pages = page_of(ask, count, procedure.PAGE)
+    rows = procedure.listed(ask.connection, ask.space["id"], statuses, page, procedure.PAGE)
     data = {
-        "procedures": [about(ask, row) for row in rows], "count": count, "page": int(page), "pages": pages,
+        "procedures": [about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "status": narrowed, "filters": {name: ask.language.text(label) for name, label in FILTER_NAMES.items()},
         "may_fill": may_fill(ask.space),
         "to_sign": transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0,
@@ -101,16 +100,17 @@ def title_of(catalogue: "Catalogue", row: Row, language: Language) -> str:
 
 def show(ask: Ask) -> Answer:
     """The tab "Declaration"."""
-    row, definition = _asked_for(ask)
+    row, definition = asked_for(ask)
     data = {
-        **_head(ask, row), "answers": _answers(definition, row, ask.language),
-        "goes_on_at": _goes_on_at(ask, row, definition), "signing": _signing(ask, row, definition),
+        **head(ask, row, definition), **pieces.parts(ask, row, definition),
+        "answers": _answers(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
+        "signing": _signing(ask, row, definition),
     }  # fmt: skip
     return Page("procedure.html", data)
 
 
 def show_history(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row, definition = asked_for(ask)
     lines = [
         {
             **{name: one[name] for name in ("time", "status", "side", "comment")},
@@ -120,7 +120,7 @@ def show_history(ask: Ask) -> Answer:
         }
         for one in procedure.history(ask.connection, row)
     ]
-    return Page("procedure_history.html", {**_head(ask, row), "history": lines})
+    return Page("procedure_history.html", {**head(ask, row, definition), "history": lines})
 
 
 def show_form(ask: Ask) -> Answer:
@@ -133,7 +133,7 @@ def download_form(ask: Ask) -> Answer:
 
 
 def _form(ask: Ask, *, inline: bool) -> Answer:
-    row, _ = _asked_for(ask)
+    row, _ = asked_for(ask)
     signed = signing.counting(ask.connection, row)
     file = signed["file"] if signed is not None else row["form_file"]
     if not file:
@@ -151,7 +151,7 @@ def show_step(ask: Ask) -> Answer:
     number = definition.step.index(step)
     fields = [_field(ask, one, row) for one in draft.shown_in(definition, step, row["answers"])]
     data = {
-        **_head(ask, row),
+        **head(ask, row, definition),
         "version": row["version"],
         "step": {
             "id": step.id, "number": number + 1, "title": step.title.in_(ask.language.code),
@@ -199,14 +199,14 @@ def save_step(ask: Ask) -> Answer:
 
 
 def show_check(ask: Ask) -> Answer:
-    row, definition = _asked_for(ask)
+    row, definition = asked_for(ask)
     PROCEDURE.target(row["status"], "save")
     at = _path(ask, row)
     missing = (
         procedure.unmet_to_confirm(definition, row["answers"], ask.language.code, at) if row["entry"] == "open" else []
     )
     data = {
-        **_head(ask, row),
+        **head(ask, row, definition),
         "version": row["version"],
         "answers": _answers(definition, row, ask.language),
         "signing": _signing(ask, row, definition),
@@ -247,7 +247,7 @@ def render(ahead: Ahead) -> Rendered | None:
 
 
 def confirm(ask: Ask) -> Answer:
-    row, definition = _asked_for(ask, hold=True)
+    row, definition = asked_for(ask, hold=True)
     at = _path(ask, row)
     _check_confirmable(ask.form, row, definition, ask.language, at)
     found: Rendered | None = ask.found
@@ -271,7 +271,7 @@ def _check_confirmable(form: Mapping[str, str], row: Row, definition: Definition
 
 def show_copy(ask: Ask) -> Answer:
     """Which answers the present version has no field for: they are named here, and then left out (PROC-20)."""
-    row, definition = _asked_for(ask)
+    row, definition = asked_for(ask)
     current = ask.services.catalogue.current(row["definition"])
     fields = {question.id for question in current.questions()} if current else set()
     left_out = [
@@ -279,25 +279,27 @@ def show_copy(ask: Ask) -> Answer:
         for one in definition.questions()
         if row["answers"].get(one.id) and one.id not in fields
     ]
-    return Page("procedure_copy.html", {**_head(ask, row), "left_out": left_out, "is_offered": current is not None})
+    return Page(
+        "procedure_copy.html", {**head(ask, row, definition), "left_out": left_out, "is_offered": current is not None}
+    )
 
 
 def copy(ask: Ask) -> Answer:
     assert ask.space is not None
-    row, _ = _asked_for(ask)
+    row, _ = asked_for(ask)
     current = ask.services.catalogue.current(row["definition"])
     reference = procedure.copy(ask.connection, ask.actor, ask.space, row, current)
     return Redirect(f"/spaces/{ask.space['identifier']}/procedures/{reference}", notice="procedure-copied")
 
 
 def show_deletion(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row, definition = asked_for(ask)
     PROCEDURE.target(row["status"], "delete")
-    return Page("procedure_deletion.html", _head(ask, row))
+    return Page("procedure_deletion.html", head(ask, row, definition))
 
 
 def delete(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask, hold=True)
+    row, _ = asked_for(ask, hold=True)
     for batch in signing.batches_of(ask.connection, row):
         ask.after.append(partial(ask.services.daemon.cancel_quietly, batch))
     for blob in procedure.remove(ask.connection, ask.actor, row, _path(ask, row), ask.form):
@@ -308,7 +310,7 @@ def delete(ask: Ask) -> Answer:
 # ---- what pages have in common
 
 
-def _asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
+def asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
     assert ask.space is not None
     find = procedure.held if hold else procedure.of
     row = find(ask.connection, ask.space["id"], ask.parts["reference"])
@@ -316,7 +318,7 @@ def _asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
 
 
 def _step(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition, Step]:
-    row, definition = _asked_for(ask, hold=hold)
+    row, definition = asked_for(ask, hold=hold)
     found = next((one for one in definition.step if one.id == ask.parts["step"]), None)
     if found is None:
         raise not_found()
@@ -328,7 +330,7 @@ def _path(ask: Ask, row: Row) -> str:
     return procedure.path(ask.space, row)
 
 
-def _head(ask: Ask, row: Row) -> dict[str, Any]:
+def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
     """What every page of one says of it."""
     assert ask.space is not None
     return {
@@ -337,6 +339,7 @@ def _head(ask: Ask, row: Row) -> dict[str, Any]:
             **{name: row[name] for name in ("entry", "signature", "version", "form_sha256")},
         },
         "at": _path(ask, row),
+        "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
     }
 
@@ -379,22 +382,22 @@ def _steps(ask: Ask, definition: Definition, row: Row, current: str) -> list[dic
 
 
 def _answers(definition: Definition, row: Row, language: Language) -> list[dict[str, Any]]:
-    """By step, each with what is asked of it now."""
+    """By step, each with what is asked of it now; the same as in the PDF."""
     return [
         {
-            "id": step.id,
-            "title": step.title.in_(language.code),
+            "id": step.step,
+            "title": step.title,
             "answers": [
                 {
-                    "id": one.id,
-                    "label": one.label.in_(language.code),
-                    "value": row["answers"].get(one.id, ""),
-                    "shown": shown(one, row["answers"].get(one.id, ""), language),
+                    "id": line.field,
+                    "label": line.label,
+                    "value": row["answers"].get(line.field, ""),
+                    "shown": line.value,
                 }
-                for one in draft.shown_in(definition, step, row["answers"])
+                for line in step.lines
             ],
         }
-        for step in draft.steps_shown(definition, row["answers"])
+        for step in sheet(definition, row["answers"], language).steps
     ]
 
 
