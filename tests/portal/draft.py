@@ -10,8 +10,10 @@ from sqlalchemy import Connection, select, update
 from portal_adapter.definitions.answers import Answers, canonical, kept
 from portal_adapter.definitions.catalogue import SHIPPED, Catalogue
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import draft, procedure, space
+from portal_adapter.domain import attachment, draft, procedure, space
+from portal_adapter.domain.attachment import Given
 from portal_adapter.domain.procedure import Row
+from portal_adapter.settings import Attachments, Limits, Settings
 from portal_adapter.store import schema
 from portal_adapter.store.database import reading, writing
 from tests.portal.team import Bare, business_form
@@ -24,6 +26,11 @@ WHOLE = {
     "premises": "1 Mill Lane", "landlord": "Charles", "on": "2026-12-01", "deposit": "yes", "account": "LU280019400644750000",
 }  # fmt: skip
 
+_CONTENT = {
+    "media_type": "image/png", "size": 1, "sha256": "0" * 64, "file": "f" * 32, "scan": "clean", "scan_note": "",
+    "scan_tries": 0, "scan_next": 0,
+}  # fmt: skip
+
 
 class Desk:
     """Ada's private and business space; what is done there is done as the views do it."""
@@ -31,6 +38,7 @@ class Desk:
     def __init__(self, state: Path, url: str | None = None) -> None:
         self.bare = Bare(state, url)
         self.engine = self.bare.engine
+        self.settings = Settings.model_construct(limits=Limits(attachments=3), attachments=Attachments())
         self.ada = self.bare.person("Ada")
         self.bob = self.bare.person("Bob", "Babbage")
         with writing(self.engine) as connection:
@@ -79,6 +87,25 @@ class Desk:
         """An event of another part, as that part fires it."""
         row = procedure.held(connection, where["id"], reference)
         return procedure.fire(connection, self.ada.actor(now), row, event, **values)
+
+    def attach(
+        self, connection: Connection, where: Mapping[str, Any], reference: str, slot: str, replaces: str, now: int
+    ) -> None:
+        """Into the slot, or beside; the bytes are a name alone."""
+        row, given = procedure.held(connection, where["id"], reference), Given("", "other", "a", _CONTENT)
+        if slot:
+            actor, definition = self.ada.actor(now), definition_of(row)
+            attachment.fill(connection, actor, row, "/at", definition, slot, replaces, given, self.settings)
+        else:
+            attachment.add(connection, self.ada.actor(now), row, "/at", given, self.settings)
+
+    def detach(self, connection: Connection, where: Mapping[str, Any], reference: str, id_: str, now: int) -> None:
+        row = procedure.held(connection, where["id"], reference)
+        attachment.remove(connection, self.ada.actor(now), row, id_, {"confirmed": "yes"}, self.settings)
+
+    def attached(self, where: Mapping[str, Any], reference: str) -> list[Row]:
+        with reading(self.engine) as connection:
+            return attachment.of_procedure(connection, procedure.of(connection, where["id"], reference))
 
     def row(self, where: Mapping[str, Any], reference: str) -> Row:
         with reading(self.engine) as connection:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.portal.pictures import png
 from tests.portal.place import CARDS, ORIGIN, WINDOW, Place
 from tests.portal.sights import LIMITS, faults, people, states
 from tests.portal.street import CODE, Street
-from tests.portal.town import Town
+from tests.portal.town import DEFINITION, Town
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,50 @@ def test_from_the_catalogue_to_the_confirmed_form(street: Street, scripts: bool)
         page.get_by_role("link", name="Delete the procedure").click()
         page.get_by_role("button", name=re.compile("Delete procedure P-")).click()
         expect(page.get_by_text("There is no procedure in this space yet.")).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_a_document_is_attached_replaced_and_taken_out(street: Street, scripts: bool) -> None:
+    """UI-01, ATT-02, ATT-03, ATT-04, ATT-05, ATT-08, ATT-11: from the computer with a mistake first, from the archive, and away again; how much is sent is shown where scripts run."""
+    ada = street.place.visitor()
+    ada.logs_in("Ida" if scripts else "Isolde", "Byron")
+    space = f"/spaces/{ada.creates_business('Leases' if scripts else 'Rents')}"
+    begun = ada.post(f"{space}/catalogue/{DEFINITION}", page=f"{space}/catalogue/{DEFINITION}").headers["location"]
+    tab = begun.rsplit("/steps/", 1)[0] + "/attachments"
+    file = {"name": "the lease.png", "mimeType": "image/png", "buffer": png(64, 64)}
+    with street.visit(ada, java_script_enabled=scripts) as page:
+        page.goto(f"{ORIGIN}{tab}")
+        expect(page.locator("#slot-lease")).to_contain_text("Missing")
+        page.get_by_role("link", name="Attach Lease").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Declare the transfer of a leaseAttach: Lease")
+        page.get_by_role("button", name="Attach", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("Choose a file.")
+        page.get_by_label("Name").fill("Our lease")
+        page.get_by_label("File *").set_input_files([{**file, "buffer": b"no picture"}])  # type: ignore[list-item]
+        page.get_by_role("button", name="Attach", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("This is none by its content.")
+        expect(page.get_by_label("Name")).to_have_value("Our lease")
+        page.get_by_label("File *").set_input_files([file])  # type: ignore[list-item]
+        page.get_by_label("Keep a copy in my archive").check()
+        held: list[Route] = []
+        if scripts:
+            page.route("**/slots/lease", lambda route: held.append(route))  # noqa: PLW0108 -- a method takes no mark
+        page.get_by_role("button", name="Attach", exact=True).click()
+        if scripts:
+            expect(page.get_by_role("progressbar", name="The file is being sent")).to_be_visible()
+            held[0].continue_()
+        expect(page.get_by_role("status")).to_have_text("The document is attached.")
+        expect(page).to_have_url(f"{ORIGIN}{tab}")
+        expect(page.locator("#slot-lease")).to_contain_text("Our lease")
+        expect(page.locator("#slot-lease .sign")).to_have_text("✓ Attached")
+
+        page.get_by_role("link", name="Add a supporting document").click()
+        page.get_by_role("button", name="Attach Our lease").click()
+        expect(page.get_by_text("2 of 20 attachments used, 18 left.")).to_be_visible()
+        page.locator("#slot-lease").get_by_role("link", name="Remove Our lease").click()
+        page.get_by_role("button", name="Remove this attachment").click()
+        expect(page.get_by_role("status")).to_have_text("The attachment is removed.")
+        expect(page.locator("#slot-lease .sign")).to_have_text("! Missing")
 
 
 def test_a_colleague_is_invited_gets_another_role_and_leaves(street: Street, town: Town) -> None:

@@ -60,6 +60,7 @@ class Known:
     transmissions: int = 0
     version: int = 1
     changes: int = 1  # of the status, its creation included
+    slots: list[str] = field(default_factory=list)  # of its attachments
     is_elsewhere: bool = False
     is_gone: bool = False
 
@@ -194,6 +195,42 @@ class Procedures(RuleBasedStateMachine):
         self.happens(expected, lambda c: self.desk.remove(c, one.where, one.reference, form, self.now))
         one.is_gone = one.is_gone or not expected
 
+    @rule(one=known, slot=st.sampled_from(("lease", "")), has_seen=st.booleans())
+    def attach(self, one: Known, slot: str, has_seen: bool) -> None:
+        """Into the slot, in place of what is seen there, or beside; at most three."""
+        is_swap = slot in one.slots and slot != ""
+        if one.is_gone:
+            expected = "not-found"
+        elif one.status not in {"ready", "to_be_corrected"}:
+            expected = "forbidden-transition"
+        elif is_swap:
+            expected = "" if has_seen else "stale"
+        else:
+            expected = "guard-failed" if len(one.slots) == 3 else ""
+        replaces = next((id_ for id_, at in self._attached(one) if at == slot), "") if slot and has_seen else ""
+        self.happens(expected, lambda c: self.desk.attach(c, one.where, one.reference, slot, replaces, self.now))
+        if not expected:
+            one.slots += [] if is_swap else [slot]
+            one.becomes(one.status, self.now)
+
+    @rule(one=known)
+    def detach(self, one: Known) -> None:
+        pieces = self._attached(one)
+        if not pieces:
+            return
+        expected = "" if one.status in OPEN else "forbidden-transition"
+        id_, slot = pieces[0]
+        self.happens(expected, lambda c: self.desk.detach(c, one.where, one.reference, id_, self.now))
+        if not expected:
+            one.slots.remove(slot)
+            one.becomes(one.status, self.now)
+
+    def _attached(self, one: Known) -> list[tuple[str, str]]:
+        """Their ids and slots."""
+        return (
+            [] if one.is_gone else [(each["id"], each["slot"]) for each in self.desk.attached(one.where, one.reference)]
+        )
+
     # ---- what others do
 
     def sign(self, one: Known) -> None:
@@ -269,6 +306,7 @@ class Procedures(RuleBasedStateMachine):
                 assert row[name] == getattr(one, name), name
             assert row["form_sha256"] == (one.pdf() if one.entry == "confirmed" else "")
             assert history.count(row["id"]) == one.changes
+            assert sorted(slot for _, slot in self._attached(one)) == sorted(one.slots)
 
     @invariant()
     def what_is_ready_or_sent_is_signed_as_it_is(self) -> None:
@@ -302,7 +340,7 @@ def runs(url: Callable[[], str | None], examples: int) -> None:
 
 def test_in_whatever_order() -> None:
     """
-    11.1, PROC-11, PROC-13, PROC-14, PROC-16, PROC-17, PROC-19, TRK-01, TRK-10, 0.1: nothing is ready or sent whose signature
+    11.1, PROC-11, PROC-13, PROC-14, PROC-16, PROC-17, PROC-19, TRK-01, TRK-10, ATT-01, ATT-07, ATT-08, 0.1: nothing is ready or sent whose signature
     is not of the form that it has; it is deleted if and only if it was never sent; its time changes if and only if its
     status does; and what is refused changes nothing.
     """

@@ -51,7 +51,7 @@ class Town:
         self.ada_space = _settles(self.ada, "Engines")
         _keeps(self.ada, self.ada_space, "Engine drawing")
         _begins(self.ada, self.ada_space, "Engine Lane")
-        _attaches(place, "Engine lease")
+        _attaches(place, self.ada_space, "Engine lease")
         self._signs(self.ada, self.ada_space, "Engine Row")
         self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
@@ -59,7 +59,7 @@ class Town:
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
         _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
         _begins(self.bob, self.bob_space, f"{MARKER} Lane")
-        _attaches(place, f"{MARKER} lease")
+        _attaches(place, self.bob_space, f"{MARKER} lease")
         self._signs(self.bob, self.bob_space, f"{MARKER} Row")
         self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
@@ -227,14 +227,14 @@ def _begins(person: Visitor, space: str, premises: str) -> None:
     assert done.status_code == 303, done.text
 
 
-def _attaches(place: Place, name: str) -> None:
-    """To the procedure that has no attachment yet, whatever it is in."""
-    found, held = schema.procedures.c, select(schema.attachments.c.procedure)
+def _attaches(place: Place, space: str, name: str) -> None:
+    """To the one procedure of the space, whatever it is in."""
+    query = select(schema.procedures.c.id, schema.procedures.c.author).join(
+        schema.spaces, schema.procedures.c.space == schema.spaces.c.id
+    )
     blob = place.services.blobs.write(png_image())
     with place.services.engine.begin() as connection:
-        row = connection.execute(
-            select(found.id, found.author).where(found.id.not_in(held), found.second.is_(None))
-        ).one()
+        row = connection.execute(query.where(schema.spaces.c.identifier == space)).one()
         connection.execute(
             insert(schema.attachments).values(
                 id=new_id(), procedure=row.id, slot="lease", type="lease", name=name, media_type="image/png", size=1,
