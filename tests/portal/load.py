@@ -30,7 +30,7 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = FILES | {"returned"}
+NO_PAGES = FILES | {"returned", "sending"}  # nothing is signed there
 
 
 @dataclass(frozen=True)
