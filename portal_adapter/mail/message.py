@@ -120,6 +120,19 @@ TEMPLATES: Mapping[str, Template] = {
         (msgid("The space:"), "    {space}", "    {identifier}", msgid("Asked for on {time} by:"), "    {person}"),
         {"space": _line, "identifier": _line, "person": _line, "time": _moment},
     ),
+    # MAIL-08, SIG-17, to a space's address: space (its title), reference, link
+    "signature-asked": Template(
+        msgid("A procedure is to be signed on {portal_name}"),
+        (
+            msgid("Another space has transferred a procedure, so that this space signs it, too:"),
+            "    {space}",
+            msgid("The reference of the procedure:"),
+            "    {reference}",
+            msgid("Read it, and sign it or refuse:"),
+            "{link}",
+        ),
+        {"space": _line, "reference": _line, "link": _link},
+    ),
     # MAIL-01, to a space's address and who has sent it: status (a word of STATUSES), reference, link
     "status": Template(
         msgid("The status of a procedure has changed on {portal_name}"),

@@ -114,7 +114,7 @@ class _Visit:
                     await self._in_thread(self._count_upload)
                     files = await self._looked_into(self.route.upload, files)
                 if self.route.before is not None:
-                    await self._in_thread(self._ask_before)
+                    await asyncio.get_running_loop().run_in_executor(self.services.askers, self._ask_before)
                 response = await self._in_thread(partial(self._looked_at_twice, files))
             except Refusal as refusal:
                 response = await self._in_thread(partial(self._refused, refusal))

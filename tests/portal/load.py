@@ -30,8 +30,7 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-# Files, and what the person whom the tenants' town has does not find by its first id, or not in its state.
-NO_PAGES = FILES | {"returned", "second-sign-step", "sending"}
+NO_PAGES = FILES | {"returned", "sending"}  # nothing is signed there
 
 
 @dataclass(frozen=True)

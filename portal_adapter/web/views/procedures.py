@@ -44,6 +44,7 @@ ORIGINS: Mapping[str, str] = {
     "edited": msgid("Was filled in automatically; you have changed it."),
     "cleared": msgid("Was filled in automatically; you have taken it out."),
 }
+ELSEWHERE = msgid("Signed once: another space has it to sign it, too. It is not sent yet.")
 SELECT_FROM = 8  # choices: fewer are shown side by side
 
 
@@ -80,7 +81,9 @@ def about(ask: Ask, row: Row) -> dict[str, Any]:
         **{name: row[name] for name in ("reference", "definition", "status", "created", "updated", "transmissions")},
         "title": title_of(ask.services.catalogue, row, ask.language),
         "status_name": ask.language.text(STATUSES[row["status"]]),
-        "status_said": ask.language.text(PROCEDURE.said[row["status"]]),
+        "status_said": ask.language.text(
+            ELSEWHERE if row.get("second_state") == "transferred" else PROCEDURE.said[row["status"]]
+        ),
         "messages": row["messages"],
         "unread": row["unread"],
     }
