@@ -45,6 +45,7 @@ from portal_adapter.web.templates import Templates
 from portal_adapter.web.views.cards import CARDS_ROUTES
 
 THREADS = 16  # views wait for the database, not for the processor
+ASKERS = 8  # that wait for somebody else, who may not answer: the pages' threads do not
 LOOKERS = 4  # that look into uploads: a picture takes up to 512 MB and 10 s of a processor
 _STATIC = Path(__file__).parent / "web" / "static"
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Services:
     templates: Templates
     forms: Mapping[str, Route]  # of a POST route: the GET route that shows its form
     lookers: ThreadPoolExecutor
+    askers: ThreadPoolExecutor
     blobs: Blobs
     sources: Sources
     lines: Lines
@@ -76,6 +78,7 @@ class Services:
 
     def close(self) -> None:
         self.lookers.shutdown()
+        self.askers.shutdown()
         self.threads.shutdown()
         self.printer.close()
         self.engine.dispose()
@@ -153,6 +156,7 @@ def services(settings: Settings, *, clock: Clock | None = None) -> Services:
         Templates(about),
         {post: by_name[get] for post, get in FORMS.items()},
         ThreadPoolExecutor(LOOKERS, thread_name_prefix="look"),
+        ThreadPoolExecutor(ASKERS, thread_name_prefix="ask"),
         Blobs(settings.portal.state),
         Sources(settings.source),
         Lines(),

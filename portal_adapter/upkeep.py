@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from portal_adapter.auth import session as sessions
 from portal_adapter.clock import Clock
-from portal_adapter.domain import invitation, kept, login
+from portal_adapter.domain import invitation, kept, login, signing
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.mail import outbox
 from portal_adapter.recurring import Recurring
@@ -38,6 +38,7 @@ class Upkeep(Recurring):
             invitation.expire(connection, now)
             sessions.forget(connection, now, self._limits)
             login.forget_old(connection, now)
+            signing.forget(connection, now)
             outbox.forget(connection, now)
         with reading(self._engine) as connection:
             if swept := kept.sweep(connection, self._blobs, self._clock.now()):

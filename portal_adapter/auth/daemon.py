@@ -107,7 +107,7 @@ class Daemon:
         async def ask(client: Client) -> str:
             return str(pb.Batch.State.Name((await client.batch(batch)).state))
 
-        return self._unless_gone(ask, "")
+        return self._unless_gone(ask, "", ASK_S)
 
     def fetch(self, batch: str, target: Path) -> bool:
         """The signed PDF; False where there is none, or none any more."""
@@ -144,7 +144,7 @@ class Daemon:
                 return bool((await client.batch(batch)).state == pb.Batch.CANCELLED)
             return True
 
-        return self._unless_gone(ask, True)
+        return self._unless_gone(ask, True, ASK_S)
 
     def cancel_quietly(self, batch: str) -> None:
         """The same for one that nobody was led to, or is led to any more: where it fails, its time ends it."""
@@ -153,9 +153,9 @@ class Daemon:
         except Refusal as error:
             log.warning("the batch %s is left to its end: %s", batch, error)
 
-    def _unless_gone(self, ask: Callable[[Client], Coroutine[Any, Any, T]], gone: T) -> T:
+    def _unless_gone(self, ask: Callable[[Client], Coroutine[Any, Any, T]], gone: T, within_s: float) -> T:
         try:
-            return self._ask(ask, WORK_S)
+            return self._ask(ask, within_s)
         except ServiceError as error:
             if error.reason in {"BATCH_UNKNOWN", "BATCH_STATE"}:
                 return gone

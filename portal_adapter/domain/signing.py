@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from portal_adapter.auth.daemon import Credential, Found
 from portal_adapter.auth.renewal import is_same_person
@@ -50,6 +50,7 @@ SIGNING = Machine(
         "cancelled": msgid("This signing is over. On the page of the procedure you can begin again."),
     },
 )  # fmt: skip
+KEPT_S = 86400  # an attempt that is over, for a window that comes back late
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +417,12 @@ def destroyed(connection: Connection, batch: str) -> None:
     """Nothing of it is to be had any more."""
     mine = (signings.c.batch == batch) & (signings.c.state == "cancelled")
     connection.execute(update(signings).where(mine).values(batch=""))
+
+
+def forget(connection: Connection, now: int) -> None:
+    """What ended a day ago, and has left nothing at the daemon."""
+    is_over = (signings.c.state == "done") | ((signings.c.state == "cancelled") & (signings.c.batch == ""))
+    connection.execute(delete(signings).where(is_over, signings.c.seen < now - KEPT_S))
 
 
 def _note(connection: Connection, actor: Actor, task: Task, what: str, **detail: Any) -> None:

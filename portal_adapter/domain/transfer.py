@@ -22,7 +22,9 @@ from portal_adapter.domain.ids import read_identifier
 from portal_adapter.domain.procedure import PROCEDURE, Row
 from portal_adapter.domain.signing import Task
 from portal_adapter.language import msgid
+from portal_adapter.mail import outbox
 from portal_adapter.refusal import Refusal, guard, invalid, not_found
+from portal_adapter.settings import Portal
 from portal_adapter.store.schema import procedure_history, procedures, spaces
 
 REASON_CHARACTERS_MAX = 500
@@ -56,8 +58,10 @@ def may_transfer(row: Row, definition: Definition) -> bool:
     return True
 
 
-def transfer(connection: Connection, actor: Actor, row: Row, definition: Definition, identifier: str) -> Row:
-    """To the space of that identifier, which is answered; what cannot be found and what is closed sounds alike."""
+def transfer(
+    connection: Connection, actor: Actor, row: Row, definition: Definition, identifier: str, portal: Portal
+) -> None:
+    """To the space of that identifier, which is told by mail; what cannot be found and what is closed sounds alike."""
     check(row, definition, "transfer")
     if not identifier.strip():
         raise invalid("identifier", "required", "This field is mandatory.")
@@ -68,7 +72,9 @@ def transfer(connection: Connection, actor: Actor, row: Row, definition: Definit
         message = "No other space has this identifier, or it cannot sign now. Ask whoever is to sign for it."
         raise invalid("identifier", "unknown-space", message)
     procedure.fire(connection, actor, row, "transfer", second=other["id"], second_state="transferred")
-    return dict(other)
+    link = f"{portal.origin}/spaces/{other['identifier']}/signatures/{row['reference']}"
+    data = {"space": other["title"], "reference": row["reference"], "link": link}
+    outbox.queue(connection, actor.now, other["email"], portal.language, "signature-asked", data)
 
 
 def recall(connection: Connection, actor: Actor, row: Row, definition: Definition) -> None:

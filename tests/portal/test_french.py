@@ -59,6 +59,10 @@ NAMES = {
     "Confirm the entry": "Confirmer la saisie",
     "Copy the procedure": "Copier la démarche",
     "Delete the procedure": "Supprimer la démarche",
+    "Read and approved": "Lu et approuvé",
+    "Next step": "Étape suivante",
+    "Sign": "Signer",
+    "Save to {portal_name}": "Enregistrer dans {portal_name}",
     "Attach": "Joindre",
     "Add a supporting document": "Ajouter une pièce justificative",
 }

@@ -7,20 +7,27 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
-from portal_adapter.domain import kept
+from portal_adapter import app as portal
+from portal_adapter.auth.certificate import Issuers
+from portal_adapter.auth.daemon import Found
+from portal_adapter.domain import signing
+from portal_adapter.domain.ids import hashed
+from portal_adapter.domain.signing import Task
 from portal_adapter.store import schema
-from portal_adapter.store.database import reading
 from portal_adapter.unsaved import Unsaved
-from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from portal_adapter.upkeep import Upkeep
+from tests.portal.place import Place, SetClock, Visitor
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
+from tests.portal.test_session import revoked
 from tests.portal.town import picture
 
 
@@ -223,6 +230,24 @@ def test_a_certificate_for_both_and_a_cards_other_one(place: Place) -> None:
     assert [(one["credential"], one["is_preselected"]) for one in offered(ada, step)] == [("card", True)]
     place.desk.offered = []
     assert "None of your certificates can sign here now." in ada.get(step).text
+
+
+def test_a_revoked_certificate_is_not_offered(place: Place) -> None:
+    """SIG-03, SIG-04: by its CA's list, from the moment that it is there."""
+    path = revoked(place, "list.crl")
+    place.services = replace(place.services, issuers=Issuers((place.issuer.certificate,), (path,)))
+    place.app = portal.app(place.services)
+    ada = place.visitor()
+    product = ada.logs_in()
+    place.desk.offers("ada-login", product.der, subject="ada", signs=False)
+    signing_one = place.issuer.product("Ada", "Lovelace", signs=True)
+    place.desk.offers("ada", signing_one.der, subject="ada")
+    step = begins(ada, confirmed(ada))
+    assert [one["credential"] for one in offered(ada, step)] == ["ada"]
+    revoked(place, "list.crl", signing_one)
+    assert offered(ada, step) == []
+    done = ada.json(f"{step}/certificate", {"credential": "ada"})
+    assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
 
 
 # ---- the order, and one attempt at a time
@@ -438,6 +463,72 @@ def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
     assert ada.post(f"{step}/cancel").headers["location"] == at
 
 
+GIVEN = b"%PDF-1.7 what was confirmed"
+GOOD = Found(True, "a" * 64, covers_all=True, before_sha256=hashlib.sha256(GIVEN).hexdigest(), is_undisturbed=True)
+FIRST = Found(True, "b" * 64, covers_all=False, before_sha256="c" * 64, is_undisturbed=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "number", "signed", "found"),
+    [
+        ("", 1, GIVEN + b"!", [GOOD]),
+        ("", 2, GIVEN + b"!", [FIRST, GOOD]),
+        ("not-this-document", 1, GIVEN, [GOOD]),
+        ("not-this-document", 1, GIVEN[1:] + b"!", [GOOD]),
+        ("other-signatures", 1, GIVEN + b"!", []),
+        ("other-signatures", 1, GIVEN + b"!", [FIRST, GOOD]),
+        ("other-signatures", 2, GIVEN + b"!", [GOOD]),
+        ("not-valid", 1, GIVEN + b"!", [replace(GOOD, is_valid=False)]),
+        ("another-certificate", 1, GIVEN + b"!", [replace(GOOD, fingerprint="b" * 64)]),
+        ("not-all-of-it", 1, GIVEN + b"!", [replace(GOOD, covers_all=False)]),
+        ("another-revision", 1, GIVEN + b"!", [replace(GOOD, before_sha256="c" * 64)]),
+        ("earlier-signature", 2, GIVEN + b"!", [replace(FIRST, is_valid=False), GOOD]),
+        ("earlier-signature", 2, GIVEN + b"!", [replace(FIRST, is_undisturbed=False), GOOD]),
+    ],
+)
+def test_what_is_wrong_with_a_signed_document(fault: str, number: int, signed: bytes, found: list[Found]) -> None:
+    """SIG-08, SIG-17: each fault has its word, and a good one has none; the first of two signatures has to be as good as it was."""
+    task = Task({}, number, "sign", "", "", "", hashlib.sha256(GIVEN).hexdigest())
+    assert signing.fault(signed, GIVEN, found, task, "a" * 64) == fault
+
+
+def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
+    """SIG-14: the same person, logged in elsewhere too, does not go on with it there, but takes it over."""
+    at = confirmed(ada)
+    step = to_save(place, ada, at)
+    elsewhere = place.visitor()
+    with place.services.engine.begin() as connection:
+        [session] = connection.execute(select(schema.sessions)).mappings().all()
+        connection.execute(insert(schema.sessions).values({**session, "token": hashed("another")}))
+    elsewhere.http.cookies.set("__Host-session", "another", domain="portal.test")
+    assert elsewhere.get(step).headers["location"] == f"{at}/signing"
+    for end in ("save", "certificate"):
+        assert elsewhere.json(f"{step}/{end}", {"credential": "ada"}).json()["code"] == "stale"
+    assert "in another window" in elsewhere.get(f"{at}/signing").text
+    assert ada.post(f"{step}/save", page=step).status_code == 303
+
+
+def test_what_is_deleted_leaves_nothing_at_the_daemon(place: Place, ada: Visitor) -> None:
+    """PROC-17, SIG-09: what was signed and not saved goes with the procedure; attempts that are over are forgotten a day later."""
+    at = confirmed(ada)
+    to_save(place, ada, at)
+    assert ada.post(f"{at}/delete", {"confirmed": "yes"}, page=f"{at}/delete").status_code == 303
+    assert place.desk.held[place.desk.newest()].signed == b""
+    at = confirmed(ada)
+    signs(place, ada, at)
+    ended = begins(ada, confirmed(ada))
+    ada.post(f"{ended}/cancel")
+    made = place.services
+    upkeep = Upkeep(made.engine, made.clock, made.blobs, made.settings.limits)
+    SetClock.later(86_000)
+    upkeep.once()
+    assert len(rows(place, schema.signings)) == 2
+    SetClock.later(1_000)
+    upkeep.once()
+    assert rows(place, schema.signings) == []
+    assert row(place, at)["signature"] == "valid"
+
+
 def test_a_form_that_is_changed_meanwhile_is_not_signed(place: Place, ada: Visitor) -> None:
     """SIG-05, PROC-14: a change of the declaration ends the attempt, wherever it is, and what was signed is destroyed."""
     at = confirmed(ada)
@@ -451,41 +542,72 @@ def test_a_form_that_is_changed_meanwhile_is_not_signed(place: Place, ada: Visit
     assert place.desk.held[place.desk.newest()].signed == b""
 
 
-def test_of_many_saves_at_once_one_is(place: Place, ada: Visitor) -> None:
-    """SIG-08, SIG-14: eight windows' "Save" at the same moment: one signature, one file, the others are told; "Sign" at once begins one attempt."""
-    at = confirmed(ada)
-    made: list[Any] = []
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place on each database."""
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgres").create(f"t{tmp_path.name[-20:]}")
+    made = Place(tmp_path, database=url)
+    yield made
+    made.close()
 
-    def at_once(path: str) -> list[int]:
-        made.clear()
-        page = ada.get("/terms").text
-        token = re.search(r'name="csrf" value="([^"]+)"', page)
-        assert token is not None
-        cookies = dict(ada.http.cookies)
 
-        def post() -> None:
-            one = place.visitor()
-            one.http.cookies.update(cookies)
-            made.append(one.http.post(path, data={"csrf": token[1]}))
+def at_once(person: Visitor, path: str, **fields: str) -> list[Any]:
+    """Eight posts at the same moment, each by a browser of its own that has her cookies."""
+    barrier, answers = threading.Barrier(8), list[Any]()
+    token = person.form("/terms")["csrf"]
 
-        threads = [threading.Thread(target=post) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sorted(one.status_code for one in made)
+    def post() -> None:
+        browser = person.place.visitor()
+        browser.http.cookies.update(person.http.cookies)
+        barrier.wait()
+        answers.append(browser.http.post(path, data={"csrf": token, **fields}))
 
-    assert at_once(f"{at}/signing") == [303] * 8
-    assert len({one.headers["location"] for one in made}) == 2  # one begins, the others are asked
-    [attempt] = [one for one in rows(place, schema.signings) if one["open"]]
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_of_many_at_once_one_is_done(either: Place) -> None:
+    """
+    SIG-08, SIG-14, SIG-17, 0.1: "Sign", "Save", transfer, recall and refusal eight times at one moment: each is done once, and of the
+    bytes that came the others' are gone; on both databases.
+    """
+    ada = either.visitor()
+    ada.logs_in("Ada", "Lovelace")
+    ready_to_sign(either, ada)
+    bob = either.visitor()
+    bob.logs_in("Bob", "Boole")
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    begun = at_once(ada, f"{at}/signing")
+    assert [one.status_code for one in begun] == [303] * 8
+    assert len({one.headers["location"] for one in begun}) == 2  # one begins, the others are asked
+    [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
     step = f"{at}/signing/{attempt['id']}"
-    chooses(ada, step)
-    place.desk.signs(place.desk.newest())
-    comes_back(ada, place.desk.newest())
-    assert at_once(f"{step}/save") == [303] + [409] * 7
-    assert len(rows(place, schema.signatures)) == 1
-    with reading(place.services.engine) as connection:
-        assert kept.sweep(connection, place.services.blobs, SetClock.at + 7200 + 10**9) == 0
+    chosen = at_once(ada, f"{step}/certificate", credential="ada")
+    assert {one.status_code for one in chosen} <= {303, 409}
+    [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
+    assert [batch for batch, one in either.desk.held.items() if one.state == "OPEN"] == [attempt["batch"]]
+    either.desk.signs(attempt["batch"])
+    comes_back(ada, attempt["batch"])
+    done = at_once(ada, f"{step}/save")
+    assert sorted(one.status_code for one in done) == [303] + [409] * 7
+    assert len(rows(either, schema.signatures)) == 1
+    files = {path.name for path in either.services.blobs.path("0" * 32).parent.iterdir() if path.is_file()}
+    assert files == {rows(either, schema.signatures)[0]["file"], row(either, at)["form_file"]}
+    there = f"/spaces/{other}/signatures/{row(either, at)['reference']}"
+    for person, path, fields in (
+        (ada, f"{at}/transfer", {"identifier": other}), (ada, f"{at}/recall", {}),
+        (ada, f"{at}/transfer", {"identifier": other}), (bob, f"{there}/refuse", {"reason": "No."}),
+    ):  # fmt: skip
+        done = at_once(person, path, **fields)
+        assert sum(one.status_code == 303 for one in done) == 1, path
+    events = [one["event"] for one in rows(either, schema.audit) if one["outcome"] == "done"]
+    assert [events.count(f"procedure-{one}") for one in ("transfer", "recall", "decline")] == [2, 1, 1]
+    mails = [one for one in rows(either, schema.outbox) if one["template"] == "signature-asked"]
+    assert len(mails) == 2 and there in str(mails)
 
 
 # ---- the daemon away
@@ -681,4 +803,3 @@ def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, 
     third.logs_in("Carol", "Clifford")
     mine = third.creates_business("Third")
     assert third.get(f"/spaces/{mine}/signatures/{row(place, at)['reference']}").status_code == 404
-    assert ORIGIN

@@ -128,7 +128,6 @@ def show(ask: Ask) -> Answer:
         "step_at": _step(task, attempt["id"]),
         "state": attempt["state"],
         "credential": attempt["credential"],
-        "batch": attempt["batch"],
         "ends": attempt["seen"] + ask.settings.limits.idle_s,
         "left_min": max(1, (attempt["seen"] + ask.settings.limits.idle_s - ask.now) // 60),
         "now": ask.now,
@@ -195,7 +194,8 @@ def open_batch(ahead: Ahead) -> Looked | None:
         signing.check(task)
         choice = signing.chosen(looked.choices, ahead.form.get("credential", ""))
         signing.check_person(task, ahead.actor.account, choice.credential.fingerprint)
-        batch, name = str(uuid.uuid4()), f"{task.row['reference']}.pdf"
+        batch = str(uuid.uuid4())
+        name = f"{title_of(ahead.services.catalogue, task.row, ahead.language)} {task.row['reference']}.pdf"
         document = ahead.services.blobs.path(task.file)
         link = ahead.services.daemon.open(batch, choice.credential.name, name, document, task.sha256)
     except Refusal as refusal:

@@ -19,7 +19,8 @@ from portal_adapter.web.views.signing import task_of
 
 def hand_over(ask: Ask) -> Answer:
     row, definition = _own(ask)
-    transfer.transfer(ask.connection, ask.actor, row, definition, ask.form.get("identifier", ""))
+    identifier = ask.form.get("identifier", "")
+    transfer.transfer(ask.connection, ask.actor, row, definition, identifier, ask.settings.portal)
     return Redirect(_at(ask, row), notice="procedure-transferred")
 
 
