@@ -18,6 +18,7 @@ COMMANDS = {
     "window": "run the window where codes are typed",
     "space": "list, suspend, certify spaces; appoint administrators",
     "nominate": "say who may administer business spaces",
+    "agent": "say who works for which administration",
     "sharing": "say what one institution may be shown of another's",
     "mail": "what waits, was sent or was given up; send again",
     "user": "who has an account; add a product, end a person's sessions",

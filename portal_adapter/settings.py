@@ -128,6 +128,8 @@ class Mail(Section):
     starttls: bool = True  # without it, to a loopback address only
     login_file: File | None = None  # two lines: user, password
     directory: File | None = None
+    # What is announced to a space beside what is to be corrected.
+    announce: tuple[Literal["received", "message", "accepted", "closed"], ...] = ("received", "message")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -212,6 +214,10 @@ class Limits(Section):
     form_bytes: int = Field(default=256 * 1024, ge=1024)  # of a form without a file
     login_a_minute: int = Field(default=10, ge=1)  # begun by one address
     uploads_a_minute: int = Field(default=30, ge=1)
+    message_subject: int = Field(default=120, ge=1)
+    message_body: int = Field(default=4000, ge=1)
+    messages_an_hour: int = Field(default=20, ge=1)  # about one procedure, from each side
+    comment: int = Field(default=1000, ge=1)  # on what is to be corrected, or why a procedure is closed
     signings_a_minute: int = Field(default=20, ge=1)  # begun by one person
 
 

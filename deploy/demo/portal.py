@@ -1,6 +1,6 @@
 """
-The whole portal on one machine: a daemon with software tokens, the portal, the window where codes are typed, and two
-people who are enrolled and registered, one of them with a business and the other in its team.
+The whole portal on one machine: a daemon with software tokens, the portal, the window where codes are typed, and three
+people who are enrolled and registered: one with a business, one in its team, and one who works for an administration.
 
     make demo-portal
 
@@ -35,7 +35,8 @@ from signer.cli.demo_daemon import running
 from signer.cli.demo_setting import lock
 from signer.cli.demo_steps import REPOSITORY, DemoFailed, Steps, script
 
-SECRET_CODE = "kiln and clay 4"  # of both; whoever tries the demo types it
+SECRET_CODE = "kiln and clay 4"  # of all; whoever tries the demo types it
+ADMINISTRATION = "millbrook-town-hall"  # that Cleo works for
 WAIT_S = 30.0  # for a process to listen, a message to come
 OUTPUTS = ("--output", "PADES_B_B", "--output", "CADES_B_B")
 
@@ -43,14 +44,20 @@ OUTPUTS = ("--output", "PADES_B_B", "--output", "CADES_B_B")
 @dataclass(frozen=True)
 class Person:
     name: str
-    key: str  # her signature key's label, as deploy/demo/tokens.py makes it
+    key: str = ""  # her signature key's label, as deploy/demo/tokens.py makes it; empty for who signs nothing
 
     @property
     def number(self) -> str:
         return f"{self.name}-login"
 
+    @property
+    def credentials(self) -> dict[str, tuple[str, ...]]:
+        """Label -> what it makes beside a login."""
+        return {self.number: (), **({self.key: OUTPUTS} if self.key else {})}
 
-ANA, BO = Person("ana", "ana-p-256"), Person("bo", "bo-p-384")
+
+ANA, BO, CLEO = Person("ana", "ana-p-256"), Person("bo", "bo-p-384"), Person("cleo")
+PEOPLE = (ANA, BO, CLEO)
 
 
 class Catcher:
@@ -147,11 +154,27 @@ class Town:
 
     def paraph(self, *words: str | Path) -> None:
         """One of the daemon's commands."""
+        self._command("paraph", "signer", *words)
+
+    def paraph_portal(self, command: str, *words: str) -> str:
+        """One of the portal's; what it prints."""
+        return self._command(
+            "paraph-portal", "portal_adapter", command, "--config", self.directory / "portal.toml", *words
+        )
+
+    def _command(self, name: str, module: str, *words: str | Path) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "signer", *words], cwd=REPOSITORY, check=False, text=True, capture_output=True
+            [sys.executable, "-m", module, *words], cwd=REPOSITORY, check=False, text=True, capture_output=True
         )
         if done.returncode:
-            raise DemoFailed(f"paraph {' '.join(map(str, words[:3]))}: {(done.stderr or done.stdout).strip()}")
+            raise DemoFailed(f"{name} {' '.join(map(str, words[:3]))}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    @property
+    def agent_command(self) -> str:
+        """What gives a person the desk of an administration."""
+        config = self.directory / "portal.toml"
+        return f".venv/bin/paraph-portal agent --config {config} add ACCOUNT ADMINISTRATION"
 
     # ---- once
 
@@ -170,10 +193,10 @@ class Town:
             await script("pki.py", self.directory / "pki", text=keys, advance=advance)
         with steps("configuration"):
             self._write(json.loads(keys)["module"])
-        with steps("credentials", 4) as advance:
+        with steps("credentials", sum(len(person.credentials) for person in PEOPLE)) as advance:
             config = self.directory / "paraph.toml"
-            for person in (ANA, BO):
-                for label, outputs in ((person.number, ()), (person.key, OUTPUTS)):
+            for person in PEOPLE:
+                for label, outputs in person.credentials.items():
                     advance(label)
                     self.paraph(
                         "credential", "--config", config, "add", label, "--key-label", label, *outputs, "--certificate",
@@ -197,9 +220,10 @@ class Town:
             for name, kind, label in (
                 ("card", "smartcard", "Paraph demo Smartcard"),
                 ("stick", "signing-stick", "Paraph demo Stick"),
+                ("server", "signing-server", "Paraph demo Server"),
             )
         )
-        names = json.dumps([name for person in (ANA, BO) for name in (person.number, person.key)])
+        names = json.dumps([name for person in PEOPLE for name in person.credentials])
         callers = "".join(
             f'[[caller]]\nname = "{name}"\nuri = "urn:paraph:caller:{name}"\nrole = "{role}"\nrpcs = {json.dumps(rpcs)}\n'
             + (f"credentials = {names}\n" if role != "operator" else "")
@@ -273,11 +297,13 @@ name = "Millbrook"
 origin = "{self.portal}"
 [daemon]
 profile = "window-client.toml"
+[limits]
+tries_a_minute = 60
 """)
 
     def settle(self, catcher: Catcher) -> None:
         """People come, as anybody comes: enrolled by an operator, then by their own hands on the pages."""
-        ana, bo = (self._arrives(person, catcher) for person in (ANA, BO))
+        ana, bo, _ = (self._arrives(person, catcher) for person in PEOPLE)
         ana.show(f"{self.portal}/spaces/new/private")
         ana.send("/spaces/new/private", {"email": "ana@millbrook.example"})
         ana.show(f"{self.portal}/spaces/new/business")
@@ -294,6 +320,9 @@ profile = "window-client.toml"
         ana.send("/team/invite", {**invited, "language": "en"})
         bo.show(self._invitation())
         bo.send("/accept")
+        accounts = json.loads(self.paraph_portal("user", "list", "--json"))
+        [cleo] = [one["id"] for one in accounts if one["email"].startswith(CLEO.name)]
+        self.paraph_portal("agent", "add", cleo, ADMINISTRATION)
 
     def _arrives(self, person: Person, catcher: Catcher) -> Visitor:
         after = catcher.count()
@@ -404,6 +433,9 @@ def tell(town: Town) -> None:
   person           product number   secret code       has
   Ana Lindqvist    {ANA.number:16} {SECRET_CODE:17} a private space; the business Kiln and Clay, its administrator
   Bo Marchetti     {BO.number:16} {SECRET_CODE:17} a signatory in the team of Kiln and Clay
+  Cleo Okonjo      {CLEO.number:16} {SECRET_CODE:17} the desk of Millbrook Town Hall, where changes of address are sent
+
+  another agent: {town.agent_command}
 
   one-time codes appear here and in {town.directory / "messages"}; the portal's mails in {town.directory / "mail"}
   Ctrl-C ends all of it; `rm -r {town.directory}` forgets it

@@ -172,8 +172,8 @@ def of_list(definition: Definition, form: Mapping[str, str], name: str, content:
 
 def of_archive(connection: Connection, row: Row, form: Mapping[str, str]) -> Given:
     """
-    A copy of the `document` of the form, of the procedure's space (ATT-06): both rows name the same bytes, which are clean,
-    so that no two wait for their scan. Raises `not-found`, `guard-failed`, `rejected-content`.
+    The `document` of the form, of the procedure's space, held and clean (ATT-06); its bytes are to be copied. Raises
+    `not-found`, `guard-failed`, `rejected-content`.
     """
     chosen = form.get("document", "")
     query = select(documents).where(documents.c.id == chosen, documents.c.space == row["space"]).with_for_update()

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from portal_adapter.language import msgid
 from portal_adapter.refusal import FieldError, Refusal
 
 _EMAIL = re.compile(
@@ -67,9 +68,13 @@ class Fields:
 
     def version(self) -> int:
         """Of what the form was made from; every form that changes something has it."""
-        value = self._form.get("version", "")
+        return self.number("version", msgid("Say which version you have seen."))
+
+    def number(self, field: str, message: str) -> int:
+        """Of a hidden field; `message` is said where it is missing."""
+        value = self._form.get(field, "")
         if not (value.isascii() and value.isdigit() and len(value) <= VERSION_DIGITS_MAX):
-            self.refuse("version", "required", "Say which version you have seen.")
+            self.refuse(field, "required", message)
             return 0
         return int(value)
 

@@ -42,6 +42,14 @@ class Blobs:
             os.fsync(file.fileno())
             return self.keep(Path(file.name))
 
+    def copy(self, blob: str) -> str:
+        """
+        Another name of the same bytes, which never change: each goes by itself. The row that names them is held meanwhile. As
+        young as an upload, so that it is not swept before a row names it.
+        """
+        os.utime(self.path(blob))
+        return _link(self.path(blob), self._kept)
+
     def set_aside(self, incoming: Path) -> str:
         """The same, in quarantine."""
         return _link(incoming, self._quarantine)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from portal_adapter.domain.procedure import STATUSES
 from portal_adapter.language import Language, msgid
 
 LINE_CHARACTERS_MAX = 200  # of what people typed: the longest that a form takes is a company's name
@@ -131,6 +132,36 @@ TEMPLATES: Mapping[str, Template] = {
             "{link}",
         ),
         {"space": _line, "reference": _line, "link": _link},
+    ),
+    # MAIL-01, to a space's address and who has sent it: status (a word of STATUSES), reference, link
+    "status": Template(
+        msgid("The status of a procedure has changed on {portal_name}"),
+        (
+            msgid("The status of this procedure is “{status}” now:"),
+            "    {reference}",
+            msgid("Log in to see what that means for you, and what is to be done:"),
+            "{link}",
+        ),
+        {"status": _one_of(STATUSES), "reference": _line, "link": _link},
+    ),
+    # MAIL-11, to a space's address: reference, time, service and how to reach it, link
+    "received": Template(
+        msgid("A procedure was received on {portal_name}"),
+        (
+            msgid("This procedure was received on {time}:"),
+            "    {reference}",
+            msgid("The service in charge, and how to reach it:"),
+            "    {service}",
+            "    {reach}",
+            "{link}",
+        ),
+        {"reference": _line, "time": _moment, "service": _line, "reach": _line, "link": _link},
+    ),
+    # MAIL-10, to a space's address: link
+    "message": Template(
+        msgid("A new message of an administration on {portal_name}"),
+        (msgid("An administration has written to you about a procedure. Log in to read it:"), "{link}"),
+        {"link": _link},
     ),
     # MAIL-08, to a space's address: space (its title), text (of several lines), link
     "general": Template(

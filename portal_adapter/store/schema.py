@@ -252,12 +252,14 @@ procedures = Table(
     Column("form_sha256", String(64), nullable=False, server_default=""),
     Column("transmissions", Integer, nullable=False, server_default=text("0")),  # how often it was sent
     _account("sent_by"),
+    Column("administration", String, nullable=False, server_default=""),  # that it was sent to; empty before
     Column("second", String(_ID), ForeignKey("spaces.id")),  # that signs, too
     Column("second_state", String, nullable=False, server_default=""),  # transferred, or nothing
     _version(),
 )
 Index("ix_procedures_space_updated", procedures.c.space, procedures.c.updated)
 Index("ix_procedures_second", procedures.c.second)
+Index("ix_procedures_administration_updated", procedures.c.administration, procedures.c.updated)
 # Every change of a status (TRK-10).
 procedure_history = Table(
     "procedure_history",
@@ -373,6 +375,7 @@ correction_items = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("kind", String, nullable=False),  # field, attachment, general
     Column("target", String, nullable=False),  # the field, or the attachment's id; empty for general
+    Column("name", String, nullable=False, server_default=""),  # of the attachment, which may be gone since
     Column("comment", String, nullable=False),
 )
 messages = Table(

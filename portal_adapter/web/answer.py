@@ -33,13 +33,17 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file's bytes, as an attachment or to be looked at; `is_framed`: in a frame of a page of ours, too."""
+    """
+    A file's bytes, as an attachment or to be looked at; `is_framed`: in a frame of a page of ours, too. `audited`: an event
+    of the audit and what it is about, which are written down before the file is given out (UI-08).
+    """
 
     path: Path
     media_type: str
     name: str
     inline: bool = False
     is_framed: bool = False
+    audited: tuple[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

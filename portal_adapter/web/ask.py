@@ -75,6 +75,7 @@ class Ask:
     after: list[Callable[[], None]] = field(default_factory=list)  # done once the transaction is
     undo: list[Callable[[], None]] = field(default_factory=list)  # done where it is taken back
     found: Any = None  # what the route's `before` has found out
+    administration: str = ""  # that she works for
 
     @property
     def settings(self) -> Settings:

@@ -27,7 +27,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 
 from portal_adapter.auth import session as sessions
 from portal_adapter.auth.session import LANGUAGE_COOKIE, SESSION_COOKIE, VISITOR_COOKIE, Session
-from portal_adapter.domain import audit, marks, space, terms
+from portal_adapter.domain import agent, audit, marks, space, terms
 from portal_adapter.domain.actor import check_right
 from portal_adapter.domain.ids import hashed
 from portal_adapter.language import LANGUAGES, Language, preferred
@@ -86,6 +86,7 @@ class _Visit:
         self.form: dict[str, str] = {}
         self.form_token = self.form_id = ""
         self.spaces: list[Mapping[str, Any]] = []
+        self.administration = ""  # that she works for
         self.found: Any = None
         self._arrived: Callable[[], None] = lambda: None
         self.now = services.clock.now()
@@ -226,6 +227,8 @@ class _Visit:
         if isinstance(answer, Refused):
             raise answer.refusal
         assert response is not None
+        if isinstance(answer, Download) and answer.audited is not None:
+            self._note_download(*answer.audited)
         if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
             try:
                 with writing(self.services.engine) as connection:
@@ -240,8 +243,10 @@ class _Visit:
         if self.route.level is not Level.OPEN and self.session is None:
             raise Refusal("unauthenticated", "Please log in.")
         if self.session is not None:
-            if self.route.level is Level.TERMS:
+            if self.route.level in {Level.TERMS, Level.AGENT}:
                 terms.check(connection, self.session.actor.account, self.services.settings.terms.version)
+            if self.route.level is Level.AGENT:
+                agent.check(self.administration)
             if self.route.right:
                 identifier = self.request.path_params["space"]
                 self.space = space.of(connection, self.session.actor, identifier)
@@ -258,6 +263,8 @@ class _Visit:
         if found is not None and self.services.issuers.is_revoked(found.certificate):
             self.revoked, found = found, None
         self.session = found
+        if self.session is not None and (not self.wants_json or self.route.level is Level.AGENT):
+            self.administration = agent.administration_of(connection, self.session.actor.account)
         if self.session is not None and not self.wants_json:
             self.spaces = space.all_of(connection, self.session.actor.account)
 
@@ -297,7 +304,7 @@ class _Visit:
             {name: str(value) for name, value in self.request.path_params.items()},
             {name: value[:QUERY_CHARACTERS_MAX] for name, value in self.request.query_params.items()},
             self.form, files, self.space, self.request.scope.get("state", {}).get("peer_certificate"), after, undo,
-            self.found,
+            self.found, self.administration,
         )  # fmt: skip
 
     def _once(self, connection: Connection, ask: Ask) -> Answer:
@@ -340,7 +347,7 @@ class _Visit:
         html = self.services.templates.render(
             template, data, language=self.language, session=self.session, space=self.space, csrf=self._csrf(),
             form_id=secrets.token_urlsafe(16), path=path, notice=notice, now=self.now, spaces=self.spaces,
-            site=self.services.site,
+            site=self.services.site, is_agent=bool(self.administration),
             aids=aids(self.route.name, origin, path, query) if shown else None,
         )  # fmt: skip
         response = Response(html, status, media_type="text/html")
@@ -350,6 +357,11 @@ class _Visit:
         if notice:
             set_cookie(response, NOTICE_COOKIE, None)
         return response
+
+    def _note_download(self, event: str, about: Mapping[str, Any]) -> None:
+        account = self.session.actor.account if self.session is not None else ""
+        with writing(self.services.engine) as connection:
+            audit.note(connection, self.now, event, account=account, address=self.address, **about)
 
     def _csrf(self) -> str:
         return sessions.form_token(self.services.key, self.token if self.session is not None else self.visitor)

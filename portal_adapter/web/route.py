@@ -27,6 +27,7 @@ class Level(Enum):
     OPEN = "open"  # anybody
     SESSION = "session"  # a person with a session
     TERMS = "terms"  # who has accepted the present terms, too
+    AGENT = "agent"  # who works for an administration, too
 
 
 @dataclass(frozen=True, slots=True)

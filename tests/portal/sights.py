@@ -78,6 +78,7 @@ FORM_OF = {
 FILES = {  # no pages
     *("view-document", "download-document", "view-form", "download-form", "transferred-document"),
     *("view-attachment", "download-attachment"),
+    *("transmission-form", "transmission-piece", "desk-form", "desk-piece"),
 }
 
 

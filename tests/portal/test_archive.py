@@ -445,6 +445,24 @@ def test_a_pdf_is_looked_into_by_the_daemon(place: Place, rig: Rig) -> None:
     assert len(ada.lists()) == len(kept(place)) == 1
 
 
+def test_an_attached_pdf_is_looked_into_as_well(tmp_path: Path, rig: Rig) -> None:
+    """ATT-05, ATT-09: by the daemon, too: the sound one alone is attached."""
+    place = Place(tmp_path, extra="[attachments]\nbefore_signature = true")
+    profile(rig, place.directory)
+    ada = Member(place)
+    page = f"/spaces/{ada.space}/catalogue/transfer-of-lease"
+    begun = ada.browser.post(page, page=page).headers["location"].rsplit("/steps/", 1)[0]
+    page = f"{begun}/attachments/slots/lease"
+    for make, status in ((hostile.encrypted, 422), (hostile.flate_bomb_object_stream, 422), (hostile.minimal_pdf, 303)):
+        answer = ada.browser.post(page, page=page, files={"file": ("lease.png", make())})
+        assert answer.status_code == status, make
+        assert len(kept(place)) == (status == 303)
+    (slot,) = ada.browser.json(f"{begun}/attachments").json()["slots"]
+    seen = ada.browser.get(f"{begun}/attachments/{slot['piece']['id']}")
+    assert (seen.content, seen.headers["content-type"]) == (hostile.minimal_pdf(), "application/pdf")
+    place.close()
+
+
 def test_without_the_daemon_a_pdf_is_not_kept(place: Place) -> None:
     """ESP-36, ATT-09, 0.1: nothing is kept, it is said when to come back; pictures go on, and so does the archive."""
     ada = Member(place)

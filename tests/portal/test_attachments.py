@@ -1,31 +1,24 @@
 """Attachments of procedures, through their pages: slots, the computer, the archive, scans, limits, indicators."""
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import insert, select, update
 
-from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import attachment, procedure
-from portal_adapter.domain.actor import Actor
-from portal_adapter.domain.attachment import Given
 from portal_adapter.domain.ids import new_id
 from portal_adapter.domain.indicators import unmet_to_send
-from portal_adapter.refusal import Refusal
 from portal_adapter.rescan import CLAIM_S, rescan_one
 from portal_adapter.store import schema
-from portal_adapter.store.database import writing
 from tests.portal.pictures import jpeg, png
 from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.team import account_of, joins
+from tests.portal.team import joins
 from tests.portal.test_archive import kept, problem, scanned
-from tests.portal.test_procedures import PERMIT, creates, private, row, saves, sets, version
+from tests.portal.test_procedures import PERMIT, creates, private, row, saves, sets
 from tests.portal.town import picture
-from tests.postgres import Postgres
 
 Response = Any
 JSON = {"accept": "application/json"}
@@ -161,6 +154,8 @@ def test_attachments_come_once_the_form_is_signed(case: Case) -> None:
         assert ("once the form is signed" in page) is (status == "in_preparation")
     assert case.rows() == []
     assert len(kept(case.place)) == 1
+    with case.place.services.engine.connect() as connection:  # their files were not read: the archive's alone was
+        assert len(connection.execute(select(schema.marks.c.id).where(schema.marks.c.kind == "upload")).all()) == 1
     sets(case.place, case.at, status="to_be_corrected", signature="void", entry="open")
     assert case.attaches("site_plan").status_code == 200
     sets(case.place, case.at, **SIGNED)
@@ -257,6 +252,11 @@ def test_a_document_of_a_required_kind_fills_its_slot(case: Case) -> None:
     case.attaches("", type="site_plan", name="second")
     assert case.slots()["site_plan"] == "Attached"
     assert case.others() == ["second"]
+    first = case.of("site_plan")
+    for scan, beside in (("error", "first"), ("clean", "second")):  # a clean one fills it before one that is not
+        with case.place.services.engine.begin() as connection:
+            connection.execute(update(schema.attachments).where(schema.attachments.c.id == first).values(scan=scan))
+        assert (case.slots()["site_plan"], case.others()) == ("Attached", [beside])
     case.removes(case.of("site_plan"))
     assert (case.slots()["site_plan"], case.others()) == ("Attached", [])
 
@@ -275,7 +275,7 @@ def test_where_nothing_is_required_one_may_still_add(place: Place) -> None:
 
 
 def test_from_the_archive_a_copy_is_attached(case: Case) -> None:
-    """ATT-04, ATT-06, ATT-05, ESP-36: with the document's name and type, none is asked; deleting the document changes nothing, and its bytes go with the last row."""
+    """ATT-04, ATT-06, ATT-05, ESP-36: with the document's name and type, none is asked; deleting the document changes nothing; attached twice, it is two pieces, each with bytes of its own."""
     case.signed()
     content = jpeg()
     document = case.keeps("Old extract", content)
@@ -283,6 +283,9 @@ def test_from_the_archive_a_copy_is_attached(case: Case) -> None:
     page = f"{case.tab}/add"
     assert case.person.post(f"{page}/archive", {"document": document}, page=page).status_code == 303
     assert "The document is attached." in case.person.get(case.tab).text
+    case.person.json(f"{case.tab}/slots/register_extract/archive", {"document": document})
+    assert len({one["file"] for one in case.rows()}) == 2
+    case.removes(case.of("register_extract"))
     (piece,) = case.shows()["others"]
     assert (piece["name"], piece["type"], piece["type_name"]) == ("Old extract", "register", "Register extract")
     case.person.json(f"{case.space}/files/{document}/delete", {"confirmed": "yes"})
@@ -471,7 +474,7 @@ def test_a_form_that_is_sent_twice_attaches_once(case: Case) -> None:
         assert (done.status_code, done.headers["location"]) == (303, case.tab)
     form = {**fields, "document": document}
     assert {case.person.http.post(f"{page}/archive", data=form).status_code for _ in range(2)} == {303}
-    assert (len(case.rows()), len(kept(case.place))) == (2, 2)
+    assert (len(case.rows()), len(kept(case.place))) == (2, 3)
 
 
 def test_who_fills_a_slot_has_seen_what_is_in_it(case: Case) -> None:
@@ -660,63 +663,3 @@ def test_the_declaration_is_ready_once_it_is_signed(
         assert f'href="{shown["attachments"]["href"]}"' in ada.get(at).text
     sets(place, at, status="sent")
     assert ada.json(at).json()["indicators"] == []
-
-
-# ---- at the same time
-
-
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_of_many_at_once_no_more_are_attached_than_may_be(
-    tmp_path: Path, database: str, request: pytest.FixtureRequest
-) -> None:
-    """ATT-02, ATT-03, ATT-08, 0.1: eight threads: the limit holds, a slot is filled once, a piece goes once."""
-    postgres: Postgres | None = request.getfixturevalue("postgres") if database == "postgresql" else None
-    url = postgres.create("attachment_races") if postgres is not None else None
-    place = Place(tmp_path, extra="[limits]\nattachments = 3", database=url)
-    case = Case(place).signed()
-    engine, settings = place.services.engine, place.services.settings
-    found = row(place, case.at)
-    definition: Definition = place.services.catalogue.versions[PERMIT, 1]
-    actor = Actor(account_of(engine, "Ada"), "Lovelace", "Ada", "ada@example.org", "", "", SetClock.at)
-    content = {
-        "media_type": "image/png", "size": 1, "sha256": "0" * 64, "file": "f" * 32, "scan": "clean", "scan_note": "",
-        "scan_tries": 0, "scan_next": 0,
-    }  # fmt: skip
-
-    def all_at_once(work: Callable[[Connection, Mapping[str, Any]], object]) -> list[str]:
-        gate, said = threading.Barrier(8), []
-
-        def one() -> None:
-            gate.wait()
-            try:
-                with writing(engine) as connection:
-                    work(connection, procedure.held(connection, found["space"], found["reference"]))
-                said.append("done")
-            except Refusal as refusal:
-                said.append(refusal.code)
-
-        threads = [threading.Thread(target=one) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sorted(said)
-
-    given = Given("", "other", "a", content)
-    assert (
-        all_at_once(
-            lambda c, held: attachment.fill(c, actor, held, case.at, definition, "site_plan", "", given, settings)
-        )
-        == ["done"] + ["stale"] * 7
-    )
-    assert all_at_once(lambda c, held: attachment.add(c, actor, held, case.at, given, settings)) == (
-        ["done"] * 2 + ["guard-failed"] * 6
-    )
-    plan = case.of("site_plan")
-    assert (
-        all_at_once(lambda c, held: attachment.remove(c, actor, held, plan, {"confirmed": "yes"}, settings))
-        == ["done"] + ["not-found"] * 7
-    )
-    assert len(case.rows()) == 2
-    assert int(version(case.person, case.at)) == found["version"] + 4
-    place.close()

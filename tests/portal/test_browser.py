@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.portal.pictures import png
 from tests.portal.place import CARDS, ORIGIN, WINDOW, Place
+from tests.portal.sent import agent, ready, signs
 from tests.portal.sights import LIMITS, faults, people, states
 from tests.portal.street import CODE, Street
-from tests.portal.town import Town
+from tests.portal.town import DEFINITION, Town
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,50 @@ def test_from_the_catalogue_to_the_confirmed_form(street: Street, scripts: bool)
         expect(page.get_by_text("There is no procedure in this space yet.")).to_be_visible()
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_a_document_is_attached_replaced_and_taken_out(street: Street, scripts: bool) -> None:
+    """UI-01, ATT-02, ATT-03, ATT-04, ATT-05, ATT-08, ATT-11: from the computer with a mistake first, from the archive, and away again; how much is sent is shown where scripts run."""
+    ada = street.place.visitor()
+    ada.logs_in("Ida" if scripts else "Isolde", "Byron")
+    space = f"/spaces/{ada.creates_business('Leases' if scripts else 'Rents')}"
+    begun = ada.post(f"{space}/catalogue/{DEFINITION}", page=f"{space}/catalogue/{DEFINITION}").headers["location"]
+    tab = begun.rsplit("/steps/", 1)[0] + "/attachments"
+    file = {"name": "the lease.png", "mimeType": "image/png", "buffer": png(64, 64)}
+    with street.visit(ada, java_script_enabled=scripts) as page:
+        page.goto(f"{ORIGIN}{tab}")
+        expect(page.locator("#slot-lease")).to_contain_text("Missing")
+        page.get_by_role("link", name="Attach Lease").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Declare the transfer of a leaseAttach: Lease")
+        page.get_by_role("button", name="Attach", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("Choose a file.")
+        page.get_by_label("Name").fill("Our lease")
+        page.get_by_label("File *").set_input_files([{**file, "buffer": b"no picture"}])  # type: ignore[list-item]
+        page.get_by_role("button", name="Attach", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("This is none by its content.")
+        expect(page.get_by_label("Name")).to_have_value("Our lease")
+        page.get_by_label("File *").set_input_files([file])  # type: ignore[list-item]
+        page.get_by_label("Keep a copy in my archive").check()
+        held: list[Route] = []
+        if scripts:
+            page.route("**/slots/lease", lambda route: held.append(route))  # noqa: PLW0108 -- a method takes no mark
+        page.get_by_role("button", name="Attach", exact=True).click()
+        if scripts:
+            expect(page.get_by_role("progressbar", name="The file is being sent")).to_be_visible()
+            held[0].continue_()
+        expect(page.get_by_role("status")).to_have_text("The document is attached.")
+        expect(page).to_have_url(f"{ORIGIN}{tab}")
+        expect(page.locator("#slot-lease")).to_contain_text("Our lease")
+        expect(page.locator("#slot-lease .sign")).to_have_text("✓ Attached")
+
+        page.get_by_role("link", name="Add a supporting document").click()
+        page.get_by_role("button", name="Attach Our lease").click()
+        expect(page.get_by_text("2 of 20 attachments used, 18 left.")).to_be_visible()
+        page.locator("#slot-lease").get_by_role("link", name="Remove Our lease").click()
+        page.get_by_role("button", name="Remove this attachment").click()
+        expect(page.get_by_role("status")).to_have_text("The attachment is removed.")
+        expect(page.locator("#slot-lease .sign")).to_have_text("! Missing")
+
+
 def test_a_colleague_is_invited_gets_another_role_and_leaves(street: Street, town: Town) -> None:
     """ESP-22, ESP-23, ESP-24, UI-01: without scripts: invited, accepted by the link of the mail, made an editor, gone again."""
     number = street.product("Gus", "Guest")
@@ -315,3 +361,72 @@ def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> N
         page.clock.fast_forward(15 * 1000)
         expect(line).to_have_attribute("role", "alert")
         expect(line).to_contain_text("less than a minute")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_from_sending_to_closing(street: Street, scripts: bool) -> None:
+    """UI-01, SUB-03, SUB-08, TRK-09, TRK-11, COR-03, COR-05, MSG-02, MSG-04: sent, sent back, corrected, sent again, accepted, closed, with a message of each side."""
+    place, name = street.place, "Olga" if scripts else "Otilia"
+    person = place.visitor()
+    person.logs_in(name, "Byron")
+    at = ready(place, person)
+    grace = agent(place, "Grace" if scripts else "Greta")
+    reference = at.rsplit("/", 1)[1]
+    with (
+        street.visit(person, java_script_enabled=scripts) as page,
+        street.visit(grace, java_script_enabled=scripts, width=390) as desk,
+    ):
+        page.goto(ORIGIN + at)
+        page.get_by_role("link", name="Send the procedure").click()
+        page.get_by_role("button", name="Send the procedure").click()
+        expect(page.get_by_role("status")).to_have_text("The procedure is sent, and was received.")
+        expect(page.get_by_text("1 Town Hall Square")).to_be_visible()
+
+        desk.goto(f"{ORIGIN}/home")
+        row = desk.get_by_role("row").filter(has_text=reference)
+        row.get_by_role("link").click()
+        desk.get_by_role("link", name="Ask for correction").click()
+        desk.get_by_role("button", name="Send back for correction").click()
+        expect(desk.locator("#summary")).to_be_focused()
+        desk.get_by_label("Number and street").fill("Which number?")
+        desk.get_by_role("button", name="Send back for correction").click()
+        expect(desk.get_by_role("status")).to_contain_text("sent back for correction")
+
+        page.get_by_role("link", name="To the procedure").click()
+        _corrects_the_street(page)
+        signs(place, at)
+        page.goto(f"{ORIGIN}{at}/sending")
+        page.get_by_role("button", name="Send the procedure").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Transmission 2")
+
+        desk.goto(f"{ORIGIN}/desk/{reference}")
+        desk.get_by_role("button", name="Accept").click()
+        desk.get_by_role("link", name="New message").click()
+        desk.get_by_label("Subject").fill("Thank you")
+        desk.get_by_label("Message").fill("A week.")
+        desk.get_by_role("button", name="Send").click()
+        expect(desk.get_by_text("The message is sent.")).to_be_visible()
+
+        page.goto(f"{ORIGIN}{at.rsplit('/', 1)[0]}")
+        expect(page.get_by_text("1 message from the administration, 1 unread")).to_be_attached()
+        page.get_by_role("link", name="Declare a change of address").click()
+        page.get_by_role("link", name="Messages").click()
+        expect(page.get_by_text("A week.")).to_have_count(0)
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_text("A week.")).to_be_visible()
+
+        desk.goto(f"{ORIGIN}/desk/{reference}")
+        desk.get_by_role("link", name="Close").click()
+        desk.get_by_role("button", name=f"Close procedure {reference}").click()
+        expect(desk.get_by_text("The procedure is closed.")).to_be_visible()
+        page.goto(ORIGIN + at)
+        expect(page.locator(".standing")).to_contain_text("Closed")
+
+
+def _corrects_the_street(page: Page) -> None:
+    """From what is to be corrected to the entry that is confirmed again."""
+    expect(page.get_by_text("Which number?")).to_be_visible()
+    page.get_by_role("region", name="What is to be corrected").get_by_role("link", name="Number and street").click()
+    page.get_by_label("Number and street").fill("13 Mill Lane")
+    page.get_by_role("button", name="Next", exact=True).click()
+    page.get_by_role("button", name="Confirm the entry").click()

@@ -58,8 +58,8 @@ class Demo:
             self.process.stdout.close()
 
 
-def test_the_demo_has_two_people_and_a_business(tmp_path: Path) -> None:
-    """TOK-14, ESP-22: Bo logs in with what is printed and the code that is sent, and is in the team; Ctrl-C ends all."""
+def test_the_demo_has_a_business_and_an_administration(tmp_path: Path) -> None:
+    """TOK-14, ESP-22, TRK-11: Bo logs in with what is printed and the code that is sent, and is in the team; so does Cleo, who has the town hall's desk; Ctrl-C ends all."""
     demo = Demo(tmp_path)
     try:
         portal = demo.until(r"the portal +(https://\S+)")
@@ -67,21 +67,23 @@ def test_the_demo_has_two_people_and_a_business(tmp_path: Path) -> None:
         secret_code = demo.until(r"bo-login +(.+?)  ")
         demo.until("(Ctrl-C)")
         tls = ssl.create_default_context(cafile=str(tmp_path / "pki" / "root.pem"))
-        with httpx.Client(verify=tls, base_url=portal, headers={"accept-language": "en"}, timeout=30) as bo:
+        for name, page, said in (("bo", "/spaces", "Kiln and Clay"), ("cleo", "/desk", "Millbrook Town Hall")):
+            with httpx.Client(verify=tls, base_url=portal, headers={"accept-language": "en"}, timeout=30) as browser:
 
-            def send(address: str, page: httpx.Response, fields: dict[str, str]) -> httpx.Response:
-                return bo.post(address, data={**hidden(page.text), **fields})
+                def send(
+                    address: str, shown: httpx.Response, fields: dict[str, str], browser: httpx.Client = browser
+                ) -> httpx.Response:
+                    return browser.post(address, data={**hidden(shown.text), **fields})
 
-            begun = send("/login/server", bo.get("/login"), {"number": "bo-login"})
-            address = begun.headers["location"]
-            assert address.startswith(window)
-            after = len(demo.lines)
-            asked = send(address, bo.get(address), {"do": "send"})
-            otp = demo.until(r"to bo: Your code to log in: (\d+)", after)
-            back = send(address, asked, {"secret_code": secret_code, "otp": otp}).headers["location"]
-            done = send("/login/statement", bo.get(back), {})
-            assert done.status_code == 303
-            assert "Kiln and Clay" in bo.get("/spaces").text
+                begun = send("/login/server", browser.get("/login"), {"number": f"{name}-login"})
+                address = begun.headers["location"]
+                assert address.startswith(window)
+                after = len(demo.lines)
+                asked = send(address, browser.get(address), {"do": "send"})
+                otp = demo.until(rf"to {name}: Your code to log in: (\d+)", after)
+                back = send(address, asked, {"secret_code": secret_code, "otp": otp}).headers["location"]
+                assert send("/login/statement", browser.get(back), {}).status_code == 303
+                assert said in browser.get(page).text
     finally:
         code = demo.end()
     assert code == 0

@@ -99,6 +99,8 @@ def test_every_key_is_explained_with_its_default(name: str) -> None:
             assert comment, f"{section}.{key} is not explained"
             if field.is_required():
                 assert "Required." in comment, f"{section}.{key}"
+            elif isinstance(field.default, tuple) and field.default:
+                assert f"Default: {json.dumps(list(field.default))}" in comment, f"{section}.{key}"
             elif isinstance(field.default, bool | int | str):
                 assert f"Default: {json.dumps(field.default)}" in comment, f"{section}.{key}"
             else:

@@ -52,6 +52,19 @@ DATA: dict[str, dict[str, Any]] = {
     "notice": {"event": "address-changed", "about": "new@example.org", "time": NOW},
     "certification-asked": {"space": "Engines", "identifier": "0123456789A", "person": "Ada Lovelace", "time": NOW},
     "signature-asked": {"space": "Engines", "reference": "P-12345-67890", "link": "https://portal.test/spaces/1"},
+    "status": {
+        "status": "to_be_corrected",
+        "reference": "P-12345-67890",
+        "link": "https://portal.test/spaces/1/procedures/P-12345-67890",
+    },
+    "received": {
+        "reference": "P-12345-67890",
+        "time": NOW,
+        "service": "Town Hall",
+        "reach": "1 Square, +352 26 43 1",
+        "link": "https://portal.test/spaces/1/procedures/P-12345-67890",
+    },
+    "message": {"link": "https://portal.test/spaces/1/procedures/P-12345-67890/messages"},
     "general": {"space": "Engines", "text": "First line.\nSecond line.", "link": "https://portal.test/spaces/1"},
 }
 
@@ -121,6 +134,32 @@ def test_an_invitation_says_what_it_is_about() -> None:
         for wanted in ("Engines", "Editor", INVITATION["link"], "Ada Lovelace", "2 Dec 2026"):
             assert wanted in text, wanted
     assert f'<a href="{INVITATION["link"]}">' in html
+
+
+@pytest.mark.parametrize(("language", "status"), [("en", "To be corrected"), ("fr", "À corriger")])
+def test_a_status_is_told_with_a_link(language: str, status: str) -> None:
+    """MAIL-01: the status as pages call it, the reference, a link; nothing of the person, nor of what the procedure is."""
+    for text in texts(made("status", language)):
+        for wanted in (status, "P-12345-67890", "https://portal.test/spaces/1/procedures/P-12345-67890"):
+            assert wanted in text, wanted
+
+
+def test_what_was_received_is_told() -> None:
+    """MAIL-11, SUB-08: reference, time, the service in charge and how it is reached, a link."""
+    for text in texts(made("received")):
+        for wanted in (
+            "P-12345-67890",
+            "Town Hall",
+            "1 Square, +352 26 43 1",
+            "https://portal.test/spaces/1/procedures/",
+        ):
+            assert wanted in text, wanted
+
+
+def test_a_message_is_told_by_its_link_alone() -> None:
+    """MAIL-10: that there is one, and where it is read."""
+    for text in texts(made("message")):
+        assert "https://portal.test/spaces/1/procedures/P-12345-67890/messages" in text
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -2,7 +2,7 @@
 The bare domain of procedures against a model of it, in whatever order things happen (Hypothesis): on both databases.
 
 The model says beforehand what must come of each event: done, or refused with which code. What belongs to other parts
-(signing, sending, agents) happens as they would do it: an event that is fired where it is allowed.
+(signing) happens as they would do it: an event that is fired where it is allowed.
 """
 
 import shutil
@@ -15,11 +15,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from portal_adapter.definitions.answers import check_whole, kept
-from portal_adapter.domain import procedure
-from portal_adapter.domain.ids import new_id
+from portal_adapter.domain import desk, transmission
+from portal_adapter.domain.procedure import STATUSES
 from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
 from portal_adapter.store.database import reading, writing
@@ -60,6 +60,10 @@ class Known:
     transmissions: int = 0
     version: int = 1
     changes: int = 1  # of the status, its creation included
+    slots: list[str] = field(default_factory=list)  # of its attachments
+    flagged: set[str] = field(default_factory=set)  # attachments that were sent back
+    sent_answers: dict[str, str] = field(default_factory=dict)
+    sent_slots: list[str] = field(default_factory=list)
     is_elsewhere: bool = False
     is_gone: bool = False
 
@@ -106,7 +110,7 @@ class Procedures(RuleBasedStateMachine):
 
     # ---- what a member does
 
-    @rule(target=known, in_business=st.booleans(), steps=st.integers(0, 5))
+    @rule(target=known, in_business=st.booleans(), steps=st.integers(0, 7))
     def create(self, in_business: bool, steps: int) -> Any:
         """With so many of the steps that come next in any case."""
         where = self.desk.business if in_business else self.desk.private
@@ -122,14 +126,16 @@ class Procedures(RuleBasedStateMachine):
 
     @rule(one=known)
     def goes_on(self, one: Known) -> None:
-        """It is filled in, confirmed, signed, sent: whatever comes next."""
+        """It is filled in, confirmed, signed, completed, sent: whatever comes next."""
         if one.entry == "open" and one.status in OPEN:
             if check_whole(LEASE, one.answers):
                 self.save(one, WHOLE, behind=False)
             else:
                 self.confirm(one, behind=False)
+        elif one.signature == "valid" and "lease" not in one.slots:
+            self.attach(one, "lease", has_seen=True)
         elif one.signature == "valid":
-            self.send(one)
+            self.send(one, behind=False)
         else:
             self.sign(one)
 
@@ -194,55 +200,99 @@ class Procedures(RuleBasedStateMachine):
         self.happens(expected, lambda c: self.desk.remove(c, one.where, one.reference, form, self.now))
         one.is_gone = one.is_gone or not expected
 
+    @rule(one=known, slot=st.sampled_from(("lease", "")), has_seen=st.booleans())
+    def attach(self, one: Known, slot: str, has_seen: bool) -> None:
+        """Into the slot, in place of what is seen there, or beside; at most three."""
+        is_swap = slot in one.slots and slot != ""
+        if one.is_gone:
+            expected = "not-found"
+        elif one.status not in {"ready", "to_be_corrected"}:
+            expected = "forbidden-transition"
+        elif is_swap:
+            expected = "" if has_seen else "stale"
+        else:
+            expected = "guard-failed" if len(one.slots) == 3 else ""
+        replaces = next((id_ for id_, at in self._attached(one) if at == slot), "") if slot and has_seen else ""
+        self.happens(expected, lambda c: self.desk.attach(c, one.where, one.reference, slot, replaces, self.now))
+        if not expected:
+            one.slots += [] if is_swap else [slot]
+            one.becomes(one.status, self.now)
+
+    @rule(one=known)
+    def detach(self, one: Known) -> None:
+        pieces = self._attached(one)
+        if not pieces:
+            return
+        expected = "" if one.status in OPEN else "forbidden-transition"
+        id_, slot = pieces[0]
+        self.happens(expected, lambda c: self.desk.detach(c, one.where, one.reference, id_, self.now))
+        if not expected:
+            one.slots.remove(slot)
+            one.becomes(one.status, self.now)
+
+    def _attached(self, one: Known) -> list[tuple[str, str]]:
+        """Their ids and slots."""
+        return (
+            [] if one.is_gone else [(each["id"], each["slot"]) for each in self.desk.attached(one.where, one.reference)]
+        )
+
     # ---- what others do
 
     def sign(self, one: Known) -> None:
         if one.is_gone or one.entry != "confirmed" or one.signature == "valid" or one.is_elsewhere:
             return
 
-        def work(connection: Connection) -> None:
-            row = procedure.held(connection, one.where["id"], one.reference)
-            procedure.fire(connection, self.desk.ada.actor(self.now), row, "sign", signature="valid")
-            connection.execute(
-                insert(schema.signatures).values(
-                    id=new_id(), procedure=row["id"], number=1, account=self.desk.ada.account, credential="ada",
-                    fingerprint="0" * 64, file=new_id(), sha256="0" * 64, form_sha256=row["form_sha256"], approved=1,
-                    time=self.now,
-                )
-            )  # fmt: skip
-
-        self.happens("", work)
+        self.now += 1
+        self.desk.signs(one.reference, self.now)
         one.signature = "valid"
         one.becomes("ready" if one.status == "in_preparation" else one.status, self.now)
 
-    def send(self, one: Known) -> None:
-        if one.is_gone or one.signature != "valid" or one.status not in {"ready", "to_be_corrected"}:
-            return
-        number = one.transmissions + 1
-
-        def work(connection: Connection) -> None:
-            row = procedure.held(connection, one.where["id"], one.reference)
-            procedure.fire(connection, self.desk.ada.actor(self.now), row, "send", transmissions=number)
-            connection.execute(
-                insert(schema.transmissions).values(
-                    procedure=row["id"], number=number, time=self.now, account=self.desk.ada.account, file=new_id(),
-                    sha256="0" * 64, answers="{}",
-                )
-            )  # fmt: skip
-
-        self.happens("", work)
-        one.transmissions = number
-        one.becomes("sent", self.now)
-
-    @rule(one=known, event=st.sampled_from(sorted(AFTER)))
-    def an_agent_answers(self, one: Known, event: str) -> None:
+    @rule(one=known, behind=st.booleans())
+    def send(self, one: Known, behind: bool) -> None:
         if one.is_gone:
-            return
-        allowed, target = AFTER[event]
-        expected = "" if one.status in allowed else "forbidden-transition"
-        self.happens(expected, lambda c: self.desk.fire(c, one.where, one.reference, event, self.now))
+            expected = "not-found"
+        elif one.status not in {"ready", "to_be_corrected"}:
+            expected = "forbidden-transition"
+        elif behind:
+            expected = "stale"
+        else:
+            attached = {id_ for id_, _ in self._attached(one)}
+            is_green = one.signature == "valid" and "lease" in one.slots and not attached & one.flagged
+            expected = "" if is_green else "guard-failed"
+        version = one.version - behind
+        self.happens(expected, lambda c: self.desk.send(c, one.where, one.reference, version, self.now))
         if not expected:
-            one.becomes(target, self.now)
+            one.transmissions += 1
+            one.sent_answers, one.sent_slots, one.flagged = dict(one.answers), list(one.slots), set()
+            one.becomes("sent", self.now)
+
+    @rule(
+        one=known, event=st.sampled_from(sorted(AFTER)), flags=st.booleans(), behind=st.booleans(), says=st.booleans()
+    )
+    def an_agent_answers(self, one: Known, event: str, flags: bool, behind: bool, says: bool) -> None:
+        """`says`: what is wrong, or why it is closed; `flags`: of the first piece, too; `behind`: he has seen another transmission."""
+        allowed, target = AFTER[event]
+        if not one.transmissions:
+            expected = "not-found"
+        elif one.status not in allowed:
+            expected = "forbidden-transition"
+        elif behind:
+            expected = "stale"
+        else:
+            needs = event == "ask_correction" or (event == "close" and one.status != "accepted")
+            is_said = says or (flags and event == "ask_correction")
+            expected = "validation" if needs and not is_said else ""
+        form = {"transmission": str(one.transmissions + behind), **({"general": "x", "reason": "x"} if says else {})}
+        form |= {"piece.1": "Not legible."} if flags else {}
+        self.happens(expected, lambda c: self.desk.agent(c, one.reference, event, form, self.now))
+        if expected:
+            return
+        if event == "ask_correction" and flags:
+            one.flagged |= {self._attached(one)[0][0]}
+        if event == "close" and one.status == "to_be_corrected":
+            one.answers, one.slots = dict(one.sent_answers), list(one.sent_slots)
+            one.entry, one.signature, one.is_elsewhere = "confirmed", "valid", False
+        one.becomes(target, self.now)
 
     @rule(one=known)
     def goes_to_another_space_and_back(self, one: Known) -> None:
@@ -269,6 +319,7 @@ class Procedures(RuleBasedStateMachine):
                 assert row[name] == getattr(one, name), name
             assert row["form_sha256"] == (one.pdf() if one.entry == "confirmed" else "")
             assert history.count(row["id"]) == one.changes
+            assert sorted(slot for _, slot in self._attached(one)) == sorted(one.slots)
 
     @invariant()
     def what_is_ready_or_sent_is_signed_as_it_is(self) -> None:
@@ -284,6 +335,20 @@ class Procedures(RuleBasedStateMachine):
             assert standing == ([row["form_sha256"]] if one.signature == "valid" else [])
             if one.status in {"ready", "sent", "accepted"}:
                 assert standing == [one.pdf()]
+
+    @invariant()
+    def an_agent_sees_what_was_sent_and_nothing_else(self) -> None:
+        sent = {one.reference: one for one in self.all if one.transmissions}
+        with reading(self.desk.engine) as connection:
+            listed = desk.listed(connection, LEASE.administration, tuple(STATUSES), 1, 1000)
+            assert {row["reference"] for row in listed} == sent.keys()
+            for row in listed:
+                one = sent[row["reference"]]
+                last = transmission.of(connection, row, row["transmissions"])
+                assert (row["status"], row["transmissions"]) == (one.status, one.transmissions)
+                assert (last["answers"], len(last["pieces"])) == (one.sent_answers, len(one.sent_slots))
+                assert len(transmission.listed(connection, row)) == one.transmissions
+                assert not {"answers", "origins", "form_file", "entry", "signature"} & row.keys()
 
 
 def runs(url: Callable[[], str | None], examples: int) -> None:
@@ -302,8 +367,8 @@ def runs(url: Callable[[], str | None], examples: int) -> None:
 
 def test_in_whatever_order() -> None:
     """
-    11.1, PROC-11, PROC-13, PROC-14, PROC-16, PROC-17, PROC-19, TRK-01, TRK-10, 0.1: nothing is ready or sent whose signature
-    is not of the form that it has; it is deleted if and only if it was never sent; its time changes if and only if its
+    11.1, PROC-11, PROC-13, PROC-14, PROC-16, PROC-17, PROC-19, TRK-01, TRK-07, TRK-10, SUB-01, SUB-03, SUB-07, COR-04, COR-05, ATT-01, ATT-07, ATT-08, 0.1: nothing is ready or sent whose signature
+    is not of the form that it has; no agent sees anything that was not sent; it is deleted if and only if it was never sent; its time changes if and only if its
     status does; and what is refused changes nothing.
     """
     runs(lambda: None, 25)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from portal_adapter.domain import procedure
 from portal_adapter.domain.procedure import PROCEDURE
@@ -47,7 +47,7 @@ def test_one_saves(desk: Desk, made: str) -> None:
     """PROC-19, 0.1: eight different texts of one version: one is stored, the others are stale."""
 
     def work(connection: Connection, number: int) -> None:
-        desk.save(connection, desk.private, made, {"premises": f"{number} Mill Lane", "version": "2"}, NOW)
+        desk.save(connection, desk.private, made, {"premises": f"{2 + number} Mill Lane", "version": "2"}, NOW)
 
     one_won(race(desk.bare, work), "stale")
     row = desk.row(desk.private, made)
@@ -103,6 +103,41 @@ def test_one_edits_what_is_ready(desk: Desk, made: str) -> None:
     sent = row["status"] == "sent"
     assert (row["status"], row["signature"]) in {("sent", "valid"), ("in_preparation", "void")}
     assert sent is (row["answers"]["premises"] == WHOLE["premises"]) is (row["transmissions"] == 1)
+
+
+def test_no_more_are_attached_than_may_be(desk: Desk, made: str) -> None:
+    """ATT-02, ATT-03, ATT-08, 0.1: of three places one is the slot's, which is filled once; a piece is taken out once."""
+    desk.sets(made, status="ready")
+    one_won(race(desk.bare, lambda c, _: desk.attach(c, desk.private, made, "lease", "", NOW)), "stale")
+    found = race(desk.bare, lambda c, _: desk.attach(c, desk.private, made, "", "", NOW + 1))
+    assert found == Counter({"done": 2, "guard-failed": THREADS - 2})
+    pieces = desk.attached(desk.private, made)
+    assert [one["slot"] for one in pieces] == ["lease", "", ""]
+    one_won(race(desk.bare, lambda c, _: desk.detach(c, desk.private, made, pieces[0]["id"], NOW)), "not-found")
+    assert (len(desk.attached(desk.private, made)), desk.row(desk.private, made)["version"]) == (2, 6)
+    assert (lines(desk, "procedure-attach"), lines(desk, "procedure-detach")) == (3, 1)
+
+
+def test_a_piece_is_attached_or_it_is_sent_without(desk: Desk, made: str) -> None:
+    """ATT-01, SUB-05: what came before the sending is there, and after it nothing comes."""
+    desk.sets(made, status="ready")
+
+    def work(connection: Connection, number: int) -> None:
+        if number % 2:
+            procedure.held(connection, desk.private["id"], made)  # before anything is counted
+            desk.fire(connection, desk.private, made, "send", NOW, answers=str(_count(connection)))
+        else:
+            desk.attach(connection, desk.private, made, "", "", NOW)
+
+    found = race(desk.bare, work)
+    sent = desk.bare.rows(schema.procedures)[0]
+    assert sent["status"] == "sent"
+    assert int(sent["answers"]) == len(desk.bare.rows(schema.attachments)) == found["done"] - 1
+    assert set(found) <= {"done", "forbidden-transition", "guard-failed"}
+
+
+def _count(connection: Connection) -> int:
+    return len(connection.execute(select(schema.attachments.c.id)).all())
 
 
 @pytest.mark.parametrize(

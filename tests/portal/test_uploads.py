@@ -364,3 +364,14 @@ def test_what_nothing_names_is_swept_once_it_is_old(blobs: Blobs) -> None:
     assert blobs.path(fresh).exists()
     assert not blobs.path(orphan).exists()
     assert not left.exists()
+
+
+def test_a_copy_has_a_name_of_its_own_and_is_not_swept(blobs: Blobs) -> None:
+    """ATT-06: the same bytes under two names, of which each goes by itself; a new one of old bytes waits for its row."""
+    kept = blobs.keep(incoming(blobs))
+    now = blobs.path(kept).stat().st_mtime
+    os.utime(blobs.path(kept), (now - SWEPT_AFTER_S - 9, now - SWEPT_AFTER_S - 9))
+    copied = blobs.copy(kept)
+    assert blobs.sweep({kept}, now) == 0
+    blobs.remove(kept)
+    assert blobs.path(copied).read_bytes() == b"content"

@@ -29,6 +29,8 @@ ATTACHES = "[attachments]\nbefore_signature = true\n"
 MARKER = "Zauberberg"  # stands in every text of the other tenant
 IDENTIFIER = re.compile(r"[0-9A-Z]{10}[0-9A-Z*~$=]|P-[0-9A-Z]{5}-[0-9A-Z]{5}")
 DEFINITION = "transfer-of-lease"  # that both begin
+AGENCY = "millbrook-environment"  # whose agent Ada is
+SENT_NUMBER = "2"  # of a transmission, and of a piece in it: what is guessed is another one
 # What no tenant has: of the right form, of a wrong one, and what means something to a file system, a shell or a header.
 NOBODYS = (
     "0" * 32, "f" * 32, "00000000000", "ZZZZZZZZZZ0", "1", "0", "-1", "admin", "new", "%2e%2e", "..%2f..%2fetc%2fpasswd",
@@ -40,7 +42,8 @@ class Town:
     """
     Ada and Bob each have an account, a private space, and a business space with a colleague, an open invitation, a
     document, an item of information and a procedure with an attachment, one that their private space has transferred to it,
-    and an attempt to sign each that is over; Ada is the one who asks.
+    and an attempt to sign each that is over; and one that was sent, with messages of both sides. Ada is the one who asks; she
+    works for the administration that hers was sent to, and Bob's went to another one.
     """
 
     def __init__(self, place: Place) -> None:
@@ -51,16 +54,18 @@ class Town:
         self.ada_space = _settles(self.ada, "Engines")
         _keeps(self.ada, self.ada_space, "Engine drawing")
         _begins(self.ada, self.ada_space, "Engine Lane")
-        _attaches(place, "Engine lease")
+        _attaches(place, self.ada_space, "Engine lease")
         self._signs(self.ada, self.ada_space, "Engine Row")
+        self._sends(self.ada, self.ada_space, "Engine", AGENCY)
         self._has_team(self.ada, self.ada_space, "Eve", "Engineer")
         before = set(_ids(self.engine))
         self.bob.logs_in("Bob", MARKER)
         self.bob_space = _settles(self.bob, f"{MARKER} Works")
         _keeps(self.bob, self.bob_space, f"{MARKER} drawing")
         _begins(self.bob, self.bob_space, f"{MARKER} Lane")
-        _attaches(place, f"{MARKER} lease")
+        _attaches(place, self.bob_space, f"{MARKER} lease")
         self._signs(self.bob, self.bob_space, f"{MARKER} Row")
+        self._sends(self.bob, self.bob_space, MARKER, "millbrook-town-hall")
         self._has_team(self.bob, self.bob_space, "Clem", MARKER)
         self.foreign = sorted(set(_ids(self.engine)) - before)
         assert self.bob_space in self.foreign
@@ -69,13 +74,16 @@ class Town:
         self.carol.logs_in("Carol", "Newcomer", terms=False)
         self.nobody = place.visitor()
         self.token = self._invited(self.ada, self.ada_space, "Ada", "Lovelace")  # as if she had a second address
+        agent = {"account": self.account(), "administration": AGENCY}
+        with self.engine.begin() as connection:
+            connection.execute(insert(schema.agents).values(agent))
 
     def paths(self, route: Route) -> list[str]:
         """With each of Ada's own ids; fails for a parameter that `OWN` does not know."""
         paths = [route.path]
         for name in parameters(route):
             assert name in OWN, f"tests/portal/town.py does not know where a {{{name}}} comes from"
-            paths = [path.replace(f"{{{name}}}", one) for path in paths for one in OWN[name](self)]
+            paths = [path.replace(f"{{{name}}}", one) for path in paths for one in self._own(route, name)]
         assert paths, f"Ada has nothing to ask {route.path} for"
         return paths
 
@@ -86,9 +94,13 @@ class Town:
             path = route.path
             for name in names:
                 if name != wrong:
-                    path = path.replace(f"{{{name}}}", OWN[name](self)[0])
+                    path = path.replace(f"{{{name}}}", self._own(route, name)[0])
             for id_ in (*self.foreign, *NOBODYS):
                 yield path.replace(f"{{{wrong}}}", id_)
+
+    def _own(self, route: Route, name: str) -> list[str]:
+        """Where only what was sent has such a page, that; else whatever there is."""
+        return OWN["sent" if name == "reference" and route.name in OF_SENT else name](self)
 
     def account(self) -> str:
         with self.engine.connect() as connection:
@@ -103,6 +115,22 @@ class Town:
         own = select(schema.spaces.c.id).where(schema.spaces.c.identifier == self.ada_space).scalar_subquery()
         with self.engine.connect() as connection:
             return list(connection.execute(select(column).where(space == own)).scalars())
+
+    def references(self, *, is_sent: bool) -> list[str]:
+        """Of what was, or was not, sent in Ada's space."""
+        sent = schema.procedures.c.transmissions > 0
+        with self.engine.connect() as connection:
+            some = set(
+                connection.execute(select(schema.procedures.c.reference).where(sent if is_sent else ~sent)).scalars()
+            )
+        return [one for one in self.of_space(schema.procedures.c.reference, schema.procedures.c.space) if one in some]
+
+    def of_messages(self) -> list[str]:
+        """Of the procedure that Ada has sent."""
+        own = schema.procedures.c.reference == OWN["sent"](self)[0]
+        query = select(schema.messages.c.id).join(schema.procedures).where(own)
+        with self.engine.connect() as connection:
+            return list(connection.execute(query).scalars())
 
     def _has_team(self, person: Visitor, space: str, given: str, family: str) -> None:
         """A colleague who has accepted, and the person herself invited once more: that stays open."""
@@ -152,6 +180,49 @@ class Town:
                     )
                 )  # fmt: skip
 
+    def _sends(self, person: Visitor, space: str, title: str, administration: str) -> None:
+        """As if it had been: a signed form with one piece, sent back once and sent again; and a message of each side."""
+        _begins(person, space, f"{title} Square")
+        pdf = b"%PDF-1.7 " + title.encode()
+        file, sha256 = self.place.services.blobs.write(pdf), hashlib.sha256(pdf).hexdigest()
+        tables, now = schema, SetClock.at
+        with self.engine.begin() as connection:
+            newest = select(tables.procedures).order_by(text("rowid DESC")).limit(1)
+            row = connection.execute(newest).mappings().one()
+            own, who = {"procedure": row["id"]}, {"account": row["author"]}
+            values = {"status": "sent", "entry": "confirmed", "signature": "valid", "transmissions": int(SENT_NUMBER)}
+            connection.execute(
+                update(tables.procedures)
+                .where(tables.procedures.c.id == row["id"])
+                .values(administration=administration, sent_by=row["author"], **values)
+            )
+            content = {"file": file, "sha256": sha256}
+            sent = {**own, "number": int(SENT_NUMBER)}
+            connection.execute(
+                insert(tables.transmissions).values(**sent, **who, **content, time=now, answers=row["answers"])
+            )
+            connection.execute(
+                insert(tables.transmission_pieces).values(
+                    **sent, **content, position=int(SENT_NUMBER), type="lease", name=f"{title} lease",
+                    media_type="application/pdf", size=len(pdf),
+                )
+            )  # fmt: skip
+            request = {"id": new_id(), "number": int(SENT_NUMBER)}
+            connection.execute(insert(tables.corrections).values(**own, **who, **request, time=now, answered=now))
+            connection.execute(
+                insert(tables.correction_items).values(
+                    correction=request["id"], position=1, kind="field", target="premises", comment=f"{title}?"
+                )
+            )
+            for side in ("applicant", "administration"):
+                said = {"side": side, "subject": f"Of {title}", "body": f"About {title}."}
+                connection.execute(insert(tables.messages).values(id=new_id(), **own, **who, **said, time=now))
+            connection.execute(
+                insert(tables.procedure_history).values(
+                    **own, **who, time=now, status="sent", side="applicant", comment=""
+                )
+            )
+
     def _invited(self, person: Visitor, space: str, given: str, family: str) -> str:
         """The token in the invitation's link."""
         page = f"/spaces/{space}/team/invite"
@@ -174,6 +245,10 @@ class Town:
         return str(json.loads(found[-1])["link"])
 
 
+# Routes that only a procedure has that was sent.
+OF_SENT = frozenset({
+    "transmission", "transmission-form", "transmission-piece", "messages", "new-message", "write-message", "open-message",
+})  # fmt: skip
 # A path's parameter -> Ada's own ids of that kind.
 OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "topic": lambda _: sorted(topics()),
@@ -185,11 +260,15 @@ OWN: Mapping[str, Callable[[Town], list[str]]] = {
     "document": lambda town: town.of_account(schema.documents.c.id, schema.documents.c.added_by),
     "group": lambda _: ["address", "bank"],
     "definition": lambda _: [DEFINITION],
-    "reference": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.space),
+    "reference": lambda town: town.references(is_sent=False),
     "step": lambda _: ["lease"],
     "slot": lambda _: ["lease"],
     "attachment": lambda town: town.of_account(schema.attachments.c.id, schema.attachments.c.added_by),
     "signing": lambda town: town.of_space(schema.signings.c.id, schema.signings.c.space),
+    "sent": lambda town: town.references(is_sent=True),
+    "number": lambda _: [SENT_NUMBER],
+    "position": lambda _: [SENT_NUMBER],
+    "message": lambda town: town.of_messages(),
     "transferred": lambda town: town.of_space(schema.procedures.c.reference, schema.procedures.c.second),
 }
 
@@ -227,14 +306,14 @@ def _begins(person: Visitor, space: str, premises: str) -> None:
     assert done.status_code == 303, done.text
 
 
-def _attaches(place: Place, name: str) -> None:
-    """To the procedure that has no attachment yet, whatever it is in."""
-    found, held = schema.procedures.c, select(schema.attachments.c.procedure)
+def _attaches(place: Place, space: str, name: str) -> None:
+    """To the one procedure of the space, whatever it is in."""
+    query = select(schema.procedures.c.id, schema.procedures.c.author).join(
+        schema.spaces, schema.procedures.c.space == schema.spaces.c.id
+    )
     blob = place.services.blobs.write(png_image())
     with place.services.engine.begin() as connection:
-        row = connection.execute(
-            select(found.id, found.author).where(found.id.not_in(held), found.second.is_(None))
-        ).one()
+        row = connection.execute(query.where(schema.spaces.c.identifier == space)).one()
         connection.execute(
             insert(schema.attachments).values(
                 id=new_id(), procedure=row.id, slot="lease", type="lease", name=name, media_type="image/png", size=1,

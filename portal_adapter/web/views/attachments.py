@@ -104,8 +104,7 @@ def add(ask: Ask) -> Answer:
 
 def add_from_archive(ask: Ask) -> Answer:
     row, _ = _held(ask)
-    given = attachment.of_archive(ask.connection, row, ask.form)
-    attachment.add(ask.connection, ask.actor, row, _at(ask, row), given, ask.settings)
+    attachment.add(ask.connection, ask.actor, row, _at(ask, row), _copied(ask, row), ask.settings)
     return _done(ask, row)
 
 
@@ -120,7 +119,7 @@ def fill(ask: Ask) -> Answer:
 
 def fill_from_archive(ask: Ask) -> Answer:
     row, definition = _held(ask)
-    _fill(ask, row, definition, attachment.of_archive(ask.connection, row, ask.form))
+    _fill(ask, row, definition, _copied(ask, row))
     return _done(ask, row)
 
 
@@ -151,6 +150,14 @@ def _kept(ask: Ask) -> Mapping[str, Any]:
         "media_type": file.found.media_type, "size": file.size, "sha256": file.sha256, "file": _blob(ask, file),
         **archive.of_scan(file.found, ask.now),
     }  # fmt: skip
+
+
+def _copied(ask: Ask, row: Row) -> attachment.Given:
+    """Under a name of its own, too."""
+    given = attachment.of_archive(ask.connection, row, ask.form)
+    blob = ask.services.blobs.copy(given.content["file"])
+    ask.undo.append(partial(ask.services.blobs.remove, blob))
+    return replace(given, content={**given.content, "file": blob})
 
 
 def _keep_in_archive(ask: Ask, given: attachment.Given) -> None:

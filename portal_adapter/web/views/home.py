@@ -1,7 +1,7 @@
 """The front page, the language, the terms, and where a person lands (ESP-03, ESP-05, UI-02, TOK-12)."""
 
 from portal_adapter.auth.session import LANGUAGE_COOKIE
-from portal_adapter.domain import space, terms
+from portal_adapter.domain import agent, space, terms
 from portal_adapter.domain.fields import Fields
 from portal_adapter.language import LANGUAGES
 from portal_adapter.web.answer import Answer, Page, Redirect
@@ -16,8 +16,10 @@ def front(ask: Ask) -> Answer:
 
 
 def home(ask: Ask) -> Answer:
-    """The private space, else the only business space, else the list (ESP-05)."""
+    """The private space, else the only business space, else the list (ESP-05); an agent's desk, where he has no space."""
     mine = space.all_of(ask.connection, ask.actor.account)
+    if not mine and agent.administration_of(ask.connection, ask.actor.account):
+        return Redirect("/desk")
     if mine and (mine[0]["kind"] == "private" or len(mine) == 1):
         return Redirect(f"/spaces/{mine[0]['identifier']}")
     return Redirect("/spaces")

@@ -13,7 +13,7 @@ from portal_adapter.definitions.answers import kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
-from portal_adapter.domain import draft, procedure, signing, transfer
+from portal_adapter.domain import draft, procedure, signing, transfer, transmission
 from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
@@ -27,7 +27,7 @@ from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask
 from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
-from portal_adapter.web.views import pieces
+from portal_adapter.web.views import pieces, sent
 
 if TYPE_CHECKING:
     from portal_adapter.definitions.catalogue import Catalogue
@@ -103,23 +103,16 @@ def show(ask: Ask) -> Answer:
     row, definition = asked_for(ask)
     data = {
         **head(ask, row, definition), **pieces.parts(ask, row, definition),
-        "answers": _answers(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
+        "answers": answer_parts(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
         "signing": _signing(ask, row, definition),
+        "transmissions": [sent.about(one) for one in transmission.listed(ask.connection, row)],
     }  # fmt: skip
     return Page("procedure.html", data)
 
 
 def show_history(ask: Ask) -> Answer:
     row, definition = asked_for(ask)
-    lines = [
-        {
-            **{name: one[name] for name in ("time", "status", "side", "comment")},
-            "status_name": ask.language.text(STATUSES[one["status"]]),
-            # Of the administration one hears as of an office, not of a person.
-            "by": f"{one['given']} {one['family']}" if one["side"] != "administration" else "",
-        }
-        for one in procedure.history(ask.connection, row)
-    ]
+    lines = sent.history(ask, procedure.history(ask.connection, row))
     return Page("procedure_history.html", {**head(ask, row, definition), "history": lines})
 
 
@@ -208,7 +201,7 @@ def show_check(ask: Ask) -> Answer:
     data = {
         **head(ask, row, definition),
         "version": row["version"],
-        "answers": _answers(definition, row, ask.language),
+        "answers": answer_parts(definition, row, ask.language),
         "signing": _signing(ask, row, definition),
         "steps": _steps(ask, definition, row, CHECK),
         "unmet": [
@@ -339,9 +332,19 @@ def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
             **{name: row[name] for name in ("entry", "signature", "version", "form_sha256")},
         },
         "at": _path(ask, row),
+        "to_correct": _to_correct(ask, row, definition),
+        "reason": procedure.history(ask.connection, row)[0]["comment"] if row["status"] == "closed" else "",
+        "may_send": "send" in PROCEDURE.allowed(row["status"]) and _may_sign(ask),
         "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
     }
+
+
+def _to_correct(ask: Ask, row: Row, definition: Definition) -> list[dict[str, Any]]:
+    """What was sent back, item by item (COR-03)."""
+    if row["status"] != "to_be_corrected":
+        return []
+    return sent.items(ask, row, definition, row["transmissions"], _path(ask, row))
 
 
 def _may_sign(ask: Ask) -> bool:
@@ -381,7 +384,7 @@ def _steps(ask: Ask, definition: Definition, row: Row, current: str) -> list[dic
     return [*found, {"id": CHECK, "title": ask.language.text("Check and confirm"), "is_current": current == CHECK}]
 
 
-def _answers(definition: Definition, row: Row, language: Language) -> list[dict[str, Any]]:
+def answer_parts(definition: Definition, row: Row, language: Language) -> list[dict[str, Any]]:
     """By step, each with what is asked of it now; the same as in the PDF."""
     return [
         {

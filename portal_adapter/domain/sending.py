@@ -1,0 +1,61 @@
+"""
+Sending a procedure: what must be so, and the one transaction in which it is frozen, with its administration, and
+acknowledged (SUB-01 to SUB-08).
+"""
+
+from sqlalchemy import Connection, select
+
+from portal_adapter.definitions.definition import Definition
+from portal_adapter.domain import attachment, correction, signing, transmission
+from portal_adapter.domain.actor import Actor
+from portal_adapter.domain.announcing import Announcing, Service
+from portal_adapter.domain.indicators import unmet_to_send
+from portal_adapter.domain.procedure import PROCEDURE, Row, end_signing, fire
+from portal_adapter.refusal import Unmet, stale, unmet
+from portal_adapter.store.schema import attachments
+
+
+def missing(connection: Connection, row: Row, definition: Definition, at: str, language: str) -> list[Unmet]:
+    """Every indicator that is red, with the way to where it is mended (SUB-03)."""
+    pieces, flagged = attachment.of_procedure(connection, row), attachment.flagged(connection, row)
+    found = unmet_to_send(definition, row, pieces, flagged, language, at)
+    signed = signing.counting(connection, row)
+    if not found and (signed is None or signed["form_sha256"] != row["form_sha256"]):
+        found = [Unmet("not-signed", "The declaration is not signed yet.", at)]  # of the form that is confirmed now
+    return found
+
+
+def send(
+    connection: Connection,
+    actor: Actor,
+    row: Row,
+    definition: Definition,
+    service: Service,
+    announcing: Announcing,
+    *,
+    at: str,
+    seen: int,
+    language: str,
+) -> int:
+    """
+    Answers the number of the transmission. `row` is held, `seen` the version whose indicators were shown. Raises
+    `forbidden-transition`, also to whoever comes second; `stale`; `guard-failed` with all that is red.
+    """
+    PROCEDURE.target(row["status"], "send")
+    if seen != row["version"]:
+        raise stale(row["version"])
+    held = select(attachments.c.id).where(attachments.c.procedure == row["id"]).with_for_update()
+    connection.execute(held)  # their bytes get one more name (kept.py)
+    unmet(missing(connection, row, definition, at, language))
+    signed = signing.counting(connection, row)
+    assert signed is not None  # missing
+    number = int(row["transmissions"]) + 1
+    transmission.freeze(connection, actor, row, number, signed, attachment.of_procedure(connection, row))
+    fire(
+        connection, actor, row, "send", transmissions=number, sent_by=actor.account,
+        administration=definition.administration,
+    )  # fmt: skip
+    correction.answer(connection, actor, row)
+    end_signing(connection, row)
+    announcing.received(connection, actor, row, service)
+    return number

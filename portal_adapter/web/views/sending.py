@@ -1,0 +1,104 @@
+"""Sending a procedure, and what was sent (SUB-01 to SUB-08)."""
+
+from typing import Any
+
+from portal_adapter.definitions.definition import Definition
+from portal_adapter.domain import attachment, sending, transmission
+from portal_adapter.domain.actor import READ, SIGN
+from portal_adapter.domain.announcing import Announcing, Service
+from portal_adapter.domain.fields import Fields
+from portal_adapter.domain.procedure import PROCEDURE, Row, path
+from portal_adapter.web.answer import Answer, Page, Redirect
+from portal_adapter.web.ask import Ask
+from portal_adapter.web.route import Level, Route
+from portal_adapter.web.views import sent as parts
+from portal_adapter.web.views.procedures import answer_parts, asked_for, head
+
+
+def announcing(ask: Ask) -> Announcing:
+    return Announcing(ask.settings.portal.origin, ask.settings.mail.announce)
+
+
+def show(ask: Ask) -> Answer:
+    """Every indicator, and the button where all are green."""
+    assert ask.space is not None
+    row, definition = asked_for(ask)
+    PROCEDURE.target(row["status"], "send")
+    missing = sending.missing(ask.connection, row, definition, path(ask.space, row), ask.language.code)
+    data = {
+        **head(ask, row, definition),
+        "version": row["version"],
+        "unmet": [
+            {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
+            for one in missing
+        ],
+        "attached": [one["name"] for one in attachment.of_procedure(ask.connection, row)],
+        "service": _service(ask, definition),
+    }
+    return Page("procedure_sending.html", data)
+
+
+def send(ask: Ask) -> Answer:
+    assert ask.space is not None
+    row, definition = asked_for(ask, hold=True)
+    PROCEDURE.target(row["status"], "send")
+    fields = Fields(ask.form)
+    seen = fields.version()
+    fields.check()
+    found = ask.services.catalogue.administrations[definition.administration]
+    at = path(ask.space, row)
+    number = sending.send(
+        ask.connection, ask.actor, row, definition, Service(found.name, found.reach), announcing(ask), at=at, seen=seen,
+        language=ask.language.code,
+    )  # fmt: skip
+    return Redirect(f"{at}/transmissions/{number}", notice="procedure-sent")
+
+
+def show_transmission(ask: Ask) -> Answer:
+    """Also the receipt: what was received when, by whom, and how they are reached (SUB-08)."""
+    row, definition, sent = _sent(ask)
+    data = {
+        **head(ask, row, definition),
+        "transmission": parts.about(sent),
+        "answers": answer_parts(definition, sent, ask.language),
+        "pieces": parts.pieces(definition, sent, ask.language.code),
+        "items": parts.items(ask, row, definition, sent["number"]),
+        "service": _service(ask, definition),
+    }
+    return Page("procedure_transmission.html", data)
+
+
+def show_form(ask: Ask) -> Answer:
+    row, _, sent = _sent(ask)
+    return parts.form(ask, row, sent)
+
+
+def show_piece(ask: Ask) -> Answer:
+    row, _, sent = _sent(ask)
+    return parts.piece(ask, row, sent)
+
+
+def _sent(ask: Ask) -> tuple[Row, Definition, Row]:
+    row, definition = asked_for(ask)
+    number = transmission.number_of(ask.parts["number"])
+    return row, definition, transmission.of(ask.connection, row, number)
+
+
+def _service(ask: Ask, definition: Definition) -> dict[str, Any]:
+    found, code = ask.services.catalogue.administrations[definition.administration], ask.language.code
+    return {"name": found.name.in_(code), "reach": found.reach.in_(code)}
+
+
+_ONE = "/spaces/{space}/procedures/{reference}"
+_SENT = f"{_ONE}/transmissions/{{number}}"
+ROUTES = (
+    Route("GET", f"{_ONE}/sending", "sending", show, Level.TERMS, ("SUB-02", "SUB-03", "UI-06"), right=READ),
+    Route(
+        "POST", f"{_ONE}/sending", "send-procedure", send, Level.TERMS, ("SUB-03", "SUB-04", "SUB-06", "COR-05"),
+        right=SIGN,
+    ),
+    Route("GET", _SENT, "transmission", show_transmission, Level.TERMS, ("SUB-07", "SUB-08"), right=READ),
+    Route("GET", f"{_SENT}/form", "transmission-form", show_form, Level.TERMS, ("SUB-07",), right=READ),
+    Route("GET", f"{_SENT}/pieces/{{position}}", "transmission-piece", show_piece, Level.TERMS, ("SUB-07",), right=READ),
+)  # fmt: skip
+FORMS = {"send-procedure": "sending"}
