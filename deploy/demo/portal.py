@@ -385,11 +385,18 @@ tries_a_minute = 60
 
 
 CALLERS = (
-    ("portal", "submit", ["ListCredentials", "GetCredential", "VerifyDocument"]),
+    (
+        "portal",
+        "submit",
+        ["CancelBatch", "GetBatch", "GetCredential", "ListCredentials", "OpenBatch", "VerifyDocument"],
+    ),
     (
         "window",
         "consent",
-        ["Authenticate", "Authorize", "CompleteEnrolment", "GetCredential", "ListCredentials", "RequestOtp"],
+        [
+            *("Authenticate", "Authorize", "CancelBatch", "CompleteEnrolment", "GetBatch", "GetCredential"),
+            *("ListCredentials", "RequestOtp", "SignBatch"),
+        ],
     ),
     (
         "operator",

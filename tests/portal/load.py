@@ -30,7 +30,8 @@ PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
 STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
-NO_PAGES = FILES | {"returned", "sending"}  # nothing is signed there
+NO_PAGES = FILES | {"returned"}
+NOT_THERE = {"sending", "new-message"}  # of what is not signed, or not sent
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def serving() -> Iterator[Served]:
         place = Place(Path(directory), clock=Clock(), extra=ATTACHES)
         town = Town(place)
         asked = [one for one in ROUTES if one.method == "GET" and one.name not in NO_PAGES]
-        pages = {one.name: next(path for path in town.paths(one) if _is_there(town.ada, path)) for one in asked}
+        found = {one.name: [path for path in town.paths(one) if _is_there(town.ada, path)] for one in asked}
+        missing = {name for name, paths in found.items() if not paths}
+        assert missing == NOT_THERE, missing
+        pages = {name: paths[0] for name, paths in found.items() if paths}
         cookie = "; ".join(f"{one.name}={one.value}" for one in town.ada.http.cookies.jar)
         street, port, cards = Street(place), free_port(), free_port()
         place.close()

@@ -74,6 +74,10 @@ class Person:
         return self.given.lower()
 
     @property
+    def subject(self) -> x509.Name:
+        return subject(self.given, self.family, serial=f"{self.name}-1")
+
+    @property
     def number(self) -> str:
         return f"{self.name}-login"
 
@@ -144,7 +148,7 @@ class Real:
             label = f"{person.name}-key"
             spki = rig.store.keys("card", ["P-256"], [label])["P-256"][1]
             for name, usage in ((person.number, "digital_signature"), (person.name, "content_commitment")):
-                chain = rig.pki.signer(name, spki, usage, subject=subject(person.given, person.family))
+                chain = rig.pki.signer(name, spki, usage, subject=person.subject)
                 outputs = [] if usage == "digital_signature" else ["RAW", "CADES_B_B", "PADES_B_B"]
                 add(
                     engine, name, chain, cka_id=None, key_label=label, outputs=outputs,  # type: ignore[arg-type]

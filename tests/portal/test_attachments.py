@@ -252,6 +252,11 @@ def test_a_document_of_a_required_kind_fills_its_slot(case: Case) -> None:
     case.attaches("", type="site_plan", name="second")
     assert case.slots()["site_plan"] == "Attached"
     assert case.others() == ["second"]
+    first = case.of("site_plan")
+    for scan, beside in (("error", "first"), ("clean", "second")):  # a clean one fills it before one that is not
+        with case.place.services.engine.begin() as connection:
+            connection.execute(update(schema.attachments).where(schema.attachments.c.id == first).values(scan=scan))
+        assert (case.slots()["site_plan"], case.others()) == ("Attached", [beside])
     case.removes(case.of("site_plan"))
     assert (case.slots()["site_plan"], case.others()) == ("Attached", [])
 

@@ -6,11 +6,14 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 
 from tests.portal.place import hidden
+from tests.portal.test_signing_for_real import PRIVATE, confirmed, sends
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,8 +61,43 @@ class Demo:
             self.process.stdout.close()
 
 
+class Walker:
+    """A browser for whom the other tests' ways are."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+
+    def get(self, address: str) -> httpx.Response:
+        return self.http.get(address)
+
+    def post(self, address: str, page: str, fields: Mapping[str, str] | None = None) -> httpx.Response:
+        return self.http.post(address, data={**hidden(page), **(fields or {})})
+
+
+def signs(demo: Demo, browser: Any, window: str, secret_code: str) -> None:
+    """Bo signs a procedure with the code that is sent for it."""
+    at = confirmed(browser, "change-of-address", PRIVATE)
+    step = sends(browser, f"{at}/signing", browser.get(at)).headers["location"]
+    shown = browser.get(step)
+    chosen = re.findall(r'name="credential" value="([^"]+)" checked', shown.text)
+    link = sends(browser, f"{step}/certificate", shown, {"credential": chosen[0]}).headers["location"]
+    page = browser.get(window + browser.get(link).headers["location"])
+    browser.post(f"{window}/sign/approve", page.text, {"approved": "yes"})
+    page, after = browser.get(f"{window}/sign/codes"), len(demo.lines)
+    page = browser.post(f"{window}/sign/codes", page.text, {"do": "send"})
+    otp = demo.until(r"to bo: .*?(\d{6,})\D*$", after)
+    done = browser.post(f"{window}/sign/codes", page.text, {"secret_code": secret_code, "otp": otp})
+    arrived = browser.get(done.headers["location"])
+    assert sends(browser, f"{step}/returned", arrived).headers["location"] == step
+    assert sends(browser, f"{step}/save", browser.get(step)).headers["location"] == at
+    assert "Signed by" in browser.get(at).text
+
+
 def test_the_demo_has_a_business_and_an_administration(tmp_path: Path) -> None:
-    """TOK-14, ESP-22, TRK-11: Bo logs in with what is printed and the code that is sent, and is in the team; so does Cleo, who has the town hall's desk; Ctrl-C ends all."""
+    """
+    TOK-14, ESP-22, SIG-08, TRK-11: Bo logs in with what is printed and the code that is sent, is in the team, and signs; Cleo logs in,
+    too, who has the town hall's desk; Ctrl-C ends all.
+    """
     demo = Demo(tmp_path)
     try:
         portal = demo.until(r"the portal +(https://\S+)")
@@ -84,6 +122,8 @@ def test_the_demo_has_a_business_and_an_administration(tmp_path: Path) -> None:
                 back = send(address, asked, {"secret_code": secret_code, "otp": otp}).headers["location"]
                 assert send("/login/statement", browser.get(back), {}).status_code == 303
                 assert said in browser.get(page).text
+                if name == "bo":
+                    signs(demo, Walker(browser), window, secret_code)
     finally:
         code = demo.end()
     assert code == 0

@@ -124,6 +124,7 @@ def test_a_piece_is_attached_or_it_is_sent_without(desk: Desk, made: str) -> Non
 
     def work(connection: Connection, number: int) -> None:
         if number % 2:
+            procedure.held(connection, desk.private["id"], made)  # before anything is counted
             desk.fire(connection, desk.private, made, "send", NOW, answers=str(_count(connection)))
         else:
             desk.attach(connection, desk.private, made, "", "", NOW)

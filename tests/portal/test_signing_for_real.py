@@ -142,8 +142,9 @@ def test_codes_sign_a_procedure(real: Real) -> None:
 
 
 def test_two_spaces_sign_for_real(real: Real) -> None:
-    """SIG-17, SIG-08: Ada signs and transfers, Bob signs the signed PDF with his app's code; both signatures verify."""
-    bob = logged_in(real, real.people["bob"])
+    """SIG-17, SIG-08: Ada signs and transfers, Bob, who is logged in with a card, signs the signed PDF with his app's code; both verify."""
+    bob = real.browser(real.card("Bob", "Boole", serial="bob-1"))  # his app's next code is the signature's
+    bob.logs_in_with_card()
     page = "/spaces/new/business"
     fields = {"kind": "association", "title": "Boole", "company": "Boole Ltd", "email": "office@example.org"}
     other = sends(bob, page, bob.get(page), fields).headers["location"].rsplit("/", 1)[1]

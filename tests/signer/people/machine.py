@@ -46,6 +46,8 @@ BRIEF_S = 2.0  # what "-brief" credentials allow lives so long, or up to a secon
 # Of each in one run: they take seconds, or take so much away that nothing is left to look at.
 RESTARTS, WAITS, ENROLMENTS, JUMPS = 1, 1, 2, 2
 LATELY = 4  # what was allowed or opened last is more often still alive
+# In which states who may cancel a batch: its submitter takes back what is signed.
+CANCELS = {"portal": {"OPEN", "SIGNED"}, "window": {"OPEN"}, "other": set[str]()}
 
 
 class Village(Town):
@@ -459,8 +461,7 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, caller: str) -> None:
         batch = data.draw(st.sampled_from(self.batches[-LATELY:]))
         may = caller == "portal" or (caller == "window" and batch.is_shown)
-        can = batch.state == "OPEN" or (batch.state == "SIGNED" and caller == "portal")
-        reason = "BATCH_UNKNOWN" if not may else "" if can else "BATCH_STATE"
+        reason = "BATCH_UNKNOWN" if not may else "" if batch.state in CANCELS[caller] else "BATCH_STATE"
         answer = self._call(caller, "CancelBatch", pb.CancelBatchRequest(request_id=batch.name))
         assert answer.reason == reason, (answer, reason)
         batch.state = batch.state if reason else "CANCELLED"
