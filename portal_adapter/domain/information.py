@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import audit
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
@@ -92,6 +93,43 @@ def version_of(connection: Connection, space: Mapping[str, Any], group: str) -> 
     return sum(row["version"] for row in _rows(connection, space["id"]) if row["item"] in keys)
 
 
+def version_of_all(connection: Connection, space: Mapping[str, Any]) -> int:
+    """The same of everything."""
+    return sum(row["version"] for row in _rows(connection, space["id"]))
+
+
+def differing(
+    connection: Connection, space: Mapping[str, Any], definition: Definition, answers: Mapping[str, str]
+) -> list[tuple[Item, str, str]]:
+    """
+    What a form says otherwise than the space does: each item with the space's value, '' for none, and the form's. What is
+    no value of the item is left out (ESP-30).
+    """
+    own = values(connection, space["id"])
+    items = {item.key: item for item in ITEMS if space["kind"] in item.spaces}
+    found = {}
+    for question in definition.questions():
+        item, text = items.get(question.prefill or ""), answers.get(question.id, "")
+        value = KINDS[item.kind].read(text) if item is not None and text and len(text) <= item.most else None
+        if item is not None and value and value != own.get(item.key, ""):
+            found[item.key] = (item, own.get(item.key, ""), value)
+    return list(found.values())
+
+
+def take(
+    connection: Connection, actor: Actor, space: Mapping[str, Any], wanted: Mapping[str, str], seen: int
+) -> list[str]:
+    """Values of several groups at once; `seen` is `version_of_all`. Answers the keys; raises `stale`."""
+    hold(connection, space["id"])
+    rows = {row["item"]: row for row in _rows(connection, space["id"])}
+    if sum(row["version"] for row in rows.values()) != seen:
+        raise _stale()
+    for key, value in wanted.items():
+        _write(connection, actor, space["id"], key, value, rows.get(key))
+    _note(connection, actor, space, list(wanted))
+    return list(wanted)
+
+
 def save(
     connection: Connection, actor: Actor, space: Mapping[str, Any], group: str, form: Mapping[str, str]
 ) -> list[str]:
@@ -117,11 +155,15 @@ def save(
     for key in changed:
         _write(connection, actor, space["id"], key, wanted[key], rows.get(key))
     if changed:
-        audit.note(
-            connection, actor.now, "information-saved", account=actor.account, space=space["id"], address=actor.address,
-            items=changed,
-        )  # fmt: skip
+        _note(connection, actor, space, changed)
     return changed
+
+
+def _note(connection: Connection, actor: Actor, space: Mapping[str, Any], items: list[str]) -> None:
+    audit.note(
+        connection, actor.now, "information-saved", account=actor.account, space=space["id"], address=actor.address,
+        items=items,
+    )  # fmt: skip
 
 
 def _read(fields: Fields, item: Item) -> str:

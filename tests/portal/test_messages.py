@@ -53,7 +53,7 @@ def test_both_sides_write(place: Place, ada: Visitor, grace: Visitor) -> None:
 
 
 def test_opening_a_message_notes_who_has_read_it(place: Place, ada: Visitor, grace: Visitor) -> None:
-    """MSG-04, TRK-09: unread it shows its subject; opened, its text, and to its side who has read it when; the first counts, and looking at the list is no reading."""
+    """ESP-33, MSG-04, TRK-09: unread it shows its subject; opened, its text, and to its side who has read it when; the first counts, and looking at the list is no reading."""
     at = sent(place, ada)
     writes(grace, desk_of(at), "An answer", "A week.")
     assert ada.json(at).json()["procedure"]["unread"] == 1

@@ -376,3 +376,40 @@ def test_a_suspended_space_reads_what_it_sent(place: Place, ada: Visitor, grace:
     assert ada.get(f"{at}/transmissions/1/form").status_code == 200
     assert ada.json(f"{at}/sending", {"version": version(ada, at)}).json()["reason"] == "space-suspended"
     assert f'href="{at}/sending"' not in ada.get(at).text
+
+
+# ---- what is worth keeping
+
+
+def test_what_was_sent_is_kept_for_next_time(place: Place, ada: Visitor) -> None:
+    """
+    ESP-30, ESP-32: the page after the sending, which is there at any time, lists what differs from My information; what is
+    ticked is saved there in one step, and the procedure stays as it is.
+    """
+    at = sent(place, ada)
+    page, before = f"{at}/transmissions/1", row(place, at)
+    (offered,) = ada.json(page).json()["differing"]
+    assert offered == {"item": "phone", "label": "Telephone", "now": "", "sent": answers(place, at)["phone"]}
+    assert "Save to My information" in ada.get(page).text
+    none = ada.post(page, {"version": "0"}, page=page)
+    assert none.status_code == 422
+    assert "Tick what is to be saved." in none.text
+    assert ada.post(page, {"version": "7", "item_phone": "yes"}, page=page).status_code == 409
+    assert rows(place, schema.information) == []
+    done = ada.post(page, {"version": "0", "item_phone": "yes", "item_iban": "yes"}, page=page)
+    assert (done.status_code, done.headers["location"]) == (303, page)
+    (kept,) = rows(place, schema.information)
+    assert (kept["item"], kept["value"]) == ("phone", offered["sent"])
+    assert row(place, at) == before
+    assert ada.json(page).json()["differing"] == []
+    assert "Save to My information" not in ada.get(page).text
+    assert ada.get(f"{page}/form").headers["content-type"] == "application/pdf"
+
+
+def test_who_may_not_fill_is_not_offered_it(place: Place, ada: Visitor) -> None:
+    """ESP-30: a viewer reads what was sent; saving from it is no option of hers, and refused."""
+    business = ada.creates_business()
+    at = creates(ada, f"/spaces/{business}", PERMIT)
+    viewer = joins(place, ada, business, "Vera", "Viewer", "viewer")
+    page = f"{at}/transmissions/1"
+    assert viewer.json(page, {"version": "0", "item_vat": "yes"}).json()["code"] == "forbidden"

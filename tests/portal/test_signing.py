@@ -705,7 +705,7 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
 
 
 def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visitor) -> None:
-    """SIG-17: a mistyped, unknown, own or closed identifier sounds the same; before the first signature nothing is transferred."""
+    """SIG-17, ESP-16: a mistyped, unknown, own or closed identifier sounds the same; before the first signature nothing is transferred."""
     own = private(ada)
     at, other = lease(ada), bob.creates_business("Boole Ltd")
     done = ada.json(f"{at}/transfer", {"identifier": other})

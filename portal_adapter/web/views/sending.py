@@ -3,11 +3,12 @@
 from typing import Any
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import attachment, sending, transmission
-from portal_adapter.domain.actor import READ, SIGN
+from portal_adapter.domain import attachment, information, sending, transmission
+from portal_adapter.domain.actor import FILL, READ, SIGN
 from portal_adapter.domain.announcing import Announcing, Service
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.procedure import PROCEDURE, Row, path
+from portal_adapter.domain.space import check_active, may_fill
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
@@ -64,8 +65,37 @@ def show_transmission(ask: Ask) -> Answer:
         "pieces": parts.pieces(definition, sent, ask.language.code),
         "items": parts.items(ask, row, definition, sent["number"]),
         "service": _service(ask, definition),
+        "differing": _differing(ask, definition, sent),
+        "information_version": information.version_of_all(ask.connection, ask.space) if ask.space else 0,
     }
     return Page("procedure_transmission.html", data)
+
+
+def keep(ask: Ask) -> Answer:
+    """What was sent and differs goes into My information, unless it was unticked (ESP-30)."""
+    assert ask.space is not None
+    row, definition, sent = _sent(ask)
+    check_active(ask.space)
+    found = information.differing(ask.connection, ask.space, definition, sent["answers"])
+    fields = Fields(ask.form)
+    seen = fields.version()
+    wanted = {item.key: value for item, _, value in found if ask.form.get(f"item_{item.key}") == "yes"}
+    if not wanted:
+        fields.refuse("items", "required", "Tick what is to be saved.")
+    fields.check()
+    information.take(ask.connection, ask.actor, ask.space, wanted, seen)
+    return Redirect(f"{path(ask.space, row)}/transmissions/{sent['number']}", notice="information-saved")
+
+
+def _differing(ask: Ask, definition: Definition, sent: Row) -> list[dict[str, str]]:
+    """Offered to who may change My information."""
+    assert ask.space is not None
+    if not may_fill(ask.space):
+        return []
+    return [
+        {"item": item.key, "label": ask.language.text(item.label), "now": now, "sent": value}
+        for item, now, value in information.differing(ask.connection, ask.space, definition, sent["answers"])
+    ]
 
 
 def show_form(ask: Ask) -> Answer:
@@ -97,8 +127,9 @@ ROUTES = (
         "POST", f"{_ONE}/sending", "send-procedure", send, Level.TERMS, ("SUB-03", "SUB-04", "SUB-06", "COR-05"),
         right=SIGN,
     ),
-    Route("GET", _SENT, "transmission", show_transmission, Level.TERMS, ("SUB-07", "SUB-08"), right=READ),
+    Route("GET", _SENT, "transmission", show_transmission, Level.TERMS, ("SUB-07", "SUB-08", "ESP-32"), right=READ),
+    Route("POST", _SENT, "keep-information", keep, Level.TERMS, ("ESP-30",), right=FILL),
     Route("GET", f"{_SENT}/form", "transmission-form", show_form, Level.TERMS, ("SUB-07",), right=READ),
     Route("GET", f"{_SENT}/pieces/{{position}}", "transmission-piece", show_piece, Level.TERMS, ("SUB-07",), right=READ),
 )  # fmt: skip
-FORMS = {"send-procedure": "sending"}
+FORMS = {"send-procedure": "sending", "keep-information": "transmission"}
