@@ -34,7 +34,7 @@ from tests.daemon import Rig, running, until
 from tests.pool import pins as pin_sequences
 from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
 from tests.pool.test_held import GROWTH_MB, held_by_lanes
-from tests.portal import load, sights
+from tests.portal import load, load_procedures, sights
 from tests.postgres import Postgres
 from tests.signer.access.calls import (
     Caller,
@@ -528,6 +528,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         partial(load.measured, 120),
         "2 400 pages",
         "at 20 pages a second p95 50 ms of every page; 60 kB a page; up in 2 s, with 120 MB",
+    ),
+    "procedures": (
+        partial(load_procedures.measured, 60),
+        "1 200 requests in a space of 1 000 procedures",
+        "list, open, save and send: p95 50 ms at 20 a second, with 120 MB",
     ),
     "simulation": (
         simulation,

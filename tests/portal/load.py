@@ -71,35 +71,43 @@ def serving() -> Iterator[Served]:
         missing = {name for name, paths in found.items() if not paths}
         assert missing == NOT_THERE, missing
         pages = {name: paths[0] for name, paths in found.items() if paths}
-        cookie = "; ".join(f"{one.name}={one.value}" for one in town.ada.http.cookies.jar)
-        street, port, cards = Street(place), free_port(), free_port()
-        place.close()
-        text = (
-            place.config.read_text()
-            .replace("127.0.0.1:1", f"127.0.0.1:{port}")
-            .replace("127.0.0.1:2", f"127.0.0.1:{cards}")
+        with started(place, town.ada, pages) as served:
+            yield served
+
+
+@contextmanager
+def started(place: Place, person: Visitor, pages: dict[str, str]) -> Iterator[Served]:
+    """The place's portal in a process of its own, asked by this person; the place is closed."""
+    cookie = "; ".join(f"{one.name}={one.value}" for one in person.http.cookies.jar)
+    street, port, cards = Street(place), free_port(), free_port()
+    directory = place.directory
+    place.close()
+    text = (
+        place.config.read_text()
+        .replace("127.0.0.1:1", f"127.0.0.1:{port}")
+        .replace("127.0.0.1:2", f"127.0.0.1:{cards}")
+    )
+    place.config.write_text(text.replace("tls.pem", street.pem.name).replace("tls.key", street.key.name))
+    began = time.monotonic()
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "portal_adapter", "serve", "--config", place.config], stderr=log
         )
-        place.config.write_text(text.replace("tls.pem", street.pem.name).replace("tls.key", street.key.name))
-        began = time.monotonic()
-        with (Path(directory) / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "portal_adapter", "serve", "--config", place.config], stderr=log
-            )
-        try:
-            served = Served(psutil.Process(process.pid), port, cookie, pages, 0)
-            while True:
-                try:
-                    with served.client() as client:
-                        served.get(client, "/login")
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None, (Path(directory) / "log").read_text()
-                    assert time.monotonic() - began < 30
-                    time.sleep(0.01)  # the resolution of the figure
-            yield Served(served.process, port, cookie, pages, time.monotonic() - began)
-        finally:
-            process.terminate()
-            process.wait(20)
+    try:
+        served = Served(psutil.Process(process.pid), port, cookie, pages, 0)
+        while True:
+            try:
+                with served.client() as client:
+                    served.get(client, "/login")
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, (directory / "log").read_text()
+                assert time.monotonic() - began < 30
+                time.sleep(0.01)  # the resolution of the figure
+        yield Served(served.process, port, cookie, pages, time.monotonic() - began)
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def _is_there(person: Visitor, path: str) -> bool:
