@@ -299,6 +299,21 @@ def test_a_second_window_takes_over_after_asking(place: Place, ada: Visitor) -> 
     assert window_of(chooses(ada, second))["link"] != f"link-to-{batch}"
 
 
+def test_what_is_barely_begun_goes_on(place: Place, ada: Visitor) -> None:
+    """SIG-14, SIG-15: nothing is at the window yet, in the same session: "Sign" goes on with it, without a question."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    place.desk.is_away = True
+    assert ada.get(step).status_code == 503
+    place.desk.is_away = False
+    SetClock.later(place.services.settings.limits.idle_s - 10)
+    assert begins(ada, at) == step
+    SetClock.later(20)  # the second "Sign" was a step
+    assert ada.get(step).status_code == 200
+    chooses(ada, step)
+    assert ada.post(f"{at}/signing", page=at).headers["location"] == f"{at}/signing"
+
+
 def test_another_members_attempt_is_named(place: Place) -> None:
     """SIG-14, SIG-16: whose it is; whoever may not sign sees and does nothing of it."""
     ada = place.visitor()
@@ -583,9 +598,9 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     at, other = lease(ada), bob.creates_business("Boole Ltd")
     begun = at_once(ada, f"{at}/signing")
     assert [one.status_code for one in begun] == [303] * 8
-    assert len({one.headers["location"] for one in begun}) == 2  # one begins, the others are asked
-    [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
+    [attempt] = rows(either, schema.signings)
     step = f"{at}/signing/{attempt['id']}"
+    assert {one.headers["location"] for one in begun} == {step}  # one begins, the others go on with it
     chosen = at_once(ada, f"{step}/certificate", credential="ada")
     assert {one.status_code for one in chosen} <= {303, 409}
     [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
