@@ -95,8 +95,9 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     shown = ada.get(step)
     assert "frame-src 'self'" in shown.headers["content-security-policy"]
     assert f'<iframe src="{at}/form"' in shown.text
+    assert "Fields marked * are mandatory." in shown.text
     assert "frame-ancestors 'self'" in ada.get(f"{at}/form").headers["content-security-policy"]
-    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="steps">.*?</ol>', shown.text, re.DOTALL)[0])
+    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="course">.*?</ol>', shown.text, re.DOTALL)[0])
     assert [name.strip() for _, name in steps] == [
         "Select the certificate",
         "Read and approve",
@@ -117,7 +118,10 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert still(place) == before  # coming back changes nothing until the button is pressed
     done = comes_back(ada, batch, approved="2026-11-27T09:00:30+00:00")
     assert done.headers["location"] == step
-    assert "Save to Millbrook" in ada.get(step).text
+    page = ada.get(step).text
+    assert "Save to Millbrook" in page
+    sha256 = re.findall(r"<dt>Confirmed form, SHA-256</dt><dd><code[^>]*>(\w+)", page)
+    assert sha256 == [hashlib.sha256(confirmed_pdf).hexdigest()]
     assert row(place, at)["status"] == "in_preparation"
     assert rows(place, schema.signatures) == []
 
@@ -150,6 +154,8 @@ def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> Non
         "forbidden-transition",
         "already-signed",
     )
+    refused = ada.post(f"{at}/signing", page=at)
+    assert refused.status_code == 409 and f'href="{at}">To the procedure</a>' in refused.text
     assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
     assert row(place, at)["signature"] == "void" and rows(place, schema.signatures)[0]["voided"]
     confirms(ada, at)
@@ -645,7 +651,7 @@ def test_without_the_daemon_nothing_changes(place: Place, ada: Visitor, where: s
     path = step if where == "select" else f"{step}/{where}"
     answer = ada.get(path) if where == "select" else ada.http.post(path, data={"csrf": page["csrf"], **fields})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
-    assert f'href="{step}">Try again</a>' in answer.text
+    assert f'href="{step}">Try again</a>' in answer.text and f'href="{at}">To the procedure</a>' in answer.text
     assert still(place) == before
     place.desk.is_away = False
     if where == "select":
