@@ -71,7 +71,8 @@ class Catcher:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                said = f"to {self.path[1:]}: {message['text'].splitlines()[0]}"
+                lines = [line for line in message["text"].splitlines() if line]  # all: a code's names what it is for
+                said = f"to {self.path[1:]}: " + "\n    ".join(lines)
                 with catcher._news, file.open("a") as out:
                     print(said, file=out)
                     catcher._messages.append({**message, "to": self.path[1:]})

@@ -185,6 +185,7 @@ class Daemon:
 
 
 _AWAY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+_NOT_LET_IN = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})  # a mistake in a configuration: no waiting mends it
 
 
 def _credential(one: Any) -> Credential:
@@ -208,6 +209,10 @@ def _found(one: Any) -> Found:
 
 
 def _away(error: Exception) -> Refusal:
+    if isinstance(error, ServiceError) and error.code in _NOT_LET_IN:
+        log.error("the daemon does not let the portal ask: %s", error)
+        message = "The signing service does not accept the portal’s request. Nothing was changed. Whoever runs the portal has to look at it."
+        return Refusal("signer-unavailable", message, reason="not-let-in")
     log.warning("the daemon is not to be had: %s", error)
     message = "The signing service cannot be reached just now. Nothing was changed: please try again in a moment."
     return Refusal("signer-unavailable", message, retry_after_s=30)

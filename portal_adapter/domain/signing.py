@@ -236,15 +236,18 @@ def is_over(row: Row, now: int, limits: Limits) -> bool:
 
 def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, instead_of: str = "") -> str | None:
     """
-    A new attempt, and its id; None where another one is open, which is not the one that the person has agreed to end
-    (`instead_of`).
+    A new attempt, and its id; the same one again where this session has begun it and nothing of it is at the window yet.
+    None where another one is open, which is not the one that the person has agreed to end (`instead_of`).
     """
     check(task)
     check_person(task, actor.account)
     marks.check(connection, actor.now, "sign-start", actor.account, limits.signings_a_minute, 60)
     other = opened(connection, task.row, actor.now, limits)
     if other is not None and other["id"] != instead_of:
-        return None
+        if not _is_barely_begun(other, actor, task):
+            return None
+        connection.execute(update(signings).where(signings.c.id == other["id"]).values(seen=actor.now))
+        return str(other["id"])
     marks.mark(connection, actor.now, "sign-start", actor.account)
     procedure.end_signing(connection, task.row)
     id_ = new_id()
@@ -257,6 +260,13 @@ def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, i
     )  # fmt: skip
     _note(connection, actor, task, "begin", instead_of=instead_of)
     return id_
+
+
+def _is_barely_begun(attempt: Row, actor: Actor, task: Task) -> bool:
+    """Nothing is lost by going on with it here: it is what a page that failed, or was left, has left behind."""
+    return bool(attempt["state"] == SIGNING.first) and (attempt["session"], attempt["space"], attempt["number"]) == (
+        actor.session, task.space, task.number,
+    )  # fmt: skip
 
 
 def of(connection: Connection, task: Task, id_: str) -> Row:

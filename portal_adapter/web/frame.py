@@ -453,7 +453,13 @@ class _Visit:
             return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
         if (refusal.errors or refusal.code == "stale") and (again := self._same_form(refusal)) is not None:
             return again
-        return self._page("refusal.html", {"refusal": refusal}, refusal.status, self._page_of_form())
+        data = {"refusal": refusal, "procedure_at": self._procedure()}
+        return self._page("refusal.html", data, refusal.status, self._page_of_form())
+
+    def _procedure(self) -> str:
+        """The page of the procedure that was asked for something; empty where it was none."""
+        found = next((path for path in _PROCEDURES if f"{self.route.path}/".startswith(f"{path}/")), "")
+        return found.format(**self.request.path_params)
 
     def _page_of_form(self) -> str:
         """Where the reader comes back to: the page that she asked for, or the one that shows the form that she posted."""
@@ -491,6 +497,7 @@ def _away() -> Refusal:
     return Refusal("signer-unavailable", "Please try again in a moment.")
 
 
+_PROCEDURES = ("/spaces/{space}/procedures/{reference}", "/spaces/{space}/signatures/{transferred}", "/desk/{sent}")
 SECRET_FIELDS = frozenset({"secret_code", "otp", "pin"})
 
 

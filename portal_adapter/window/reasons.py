@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from portal_adapter.language import msgid
 from portal_adapter.refusal import FieldError, Refusal, guard, invalid
 from signer.client import ServiceError
 
@@ -17,6 +18,18 @@ _CODES: Mapping[str, tuple[str, str]] = {
     "OTP_EXPIRED": ("otp", "This one-time code has expired, or was sent for something else. Ask for a new one."),
     "CODE_RULES": ("secret_code", "A secret code has 6 to 64 characters, not all the same."),
     "ENROLMENT_UNKNOWN": ("enrolment", "There is no such enrolment code, or its time is over."),
+}
+# Which of two codes was wrong is not told; what becomes of the one-time code is: gate -> message.
+_WRONG_AT: Mapping[str, str] = {
+    "code+sent-otp": msgid(
+        "The secret code or the one-time code is not right. The one-time code that was sent to you is not used up: you can type it again."
+    ),
+    "code+totp": msgid(
+        "The secret code or the one-time code is not right. The one-time code is not used up: you can type it again as long as it is shown."
+    ),
+    "code+hotp": msgid(
+        "The secret code or the one-time code is not right. If the one-time code was right, it is used up: have your device make another one."
+    ),
 }
 # What typing codes again cannot mend: reason -> message.
 _FINAL: Mapping[str, str] = {
@@ -74,6 +87,14 @@ def of_token(error: ServiceError) -> Refusal:
     return refusal(error)
 
 
+def of_codes(error: ServiceError, gate: str) -> Refusal:
+    """The same where it is known where her one-time codes come from."""
+    if error.reason == "OTP_INCORRECT" and (said := _WRONG_AT.get(gate)) is not None:
+        mistake = FieldError("secret_code", "otp_incorrect", said)
+        return Refusal("validation", errors=[mistake], reason="wrong-code")
+    return refusal(error)
+
+
 def is_final(error: ServiceError) -> bool:
     """Whether typing again helps nobody, now or later."""
     return error.reason in _FINAL or error.reason in _TOKEN_FINAL
@@ -97,6 +118,9 @@ def refusal(error: ServiceError) -> Refusal:
 
 
 def trouble(error: ServiceError) -> Refusal:
-    """The service's own, whatever it calls it."""
+    """The service's own, whatever it calls it; what the window may not ask for no waiting mends."""
+    if error.reason == "RPC_NOT_ALLOWED":
+        message = "The signing service does not accept the portal’s request. Nothing was changed. Whoever runs the portal has to look at it."
+        return Refusal("signer-unavailable", message, reason=error.reason)
     message = "The signing service cannot be reached just now. Nothing was lost: please try again."
     return Refusal("signer-unavailable", message, reason=error.reason, retry_after_s=math.ceil(error.retry_s or 5.0))

@@ -159,7 +159,7 @@ async def _sign(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
         return _failed(visit, attempt, is_over=is_over)
     if problem.reason == "BATCH_UNKNOWN":
         return _gone(visit, attempt)
-    told = (reasons.of_token if batch.gate == "token-pin" else reasons.refusal)(problem)
+    told = reasons.of_token(problem) if batch.gate == "token-pin" else reasons.of_codes(problem, batch.gate)
     return _codes(visit, batch, told, is_final=reasons.is_final(problem))
 
 

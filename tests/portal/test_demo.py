@@ -86,6 +86,7 @@ def signs(demo: Demo, browser: Any, window: str, secret_code: str) -> None:
     page, after = browser.get(f"{window}/sign/codes"), len(demo.lines)
     page = browser.post(f"{window}/sign/codes", page.text, {"do": "send"})
     otp = demo.until(r"to bo: .*?(\d{6,})\D*$", after)
+    assert re.findall(r"names this signing (\S+):", page.text) == [demo.until(r"Check code of them all: (\S+)", after)]
     done = browser.post(f"{window}/sign/codes", page.text, {"secret_code": secret_code, "otp": otp})
     arrived = browser.get(done.headers["location"])
     assert sends(browser, f"{step}/returned", arrived).headers["location"] == step

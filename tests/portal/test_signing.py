@@ -95,8 +95,9 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     shown = ada.get(step)
     assert "frame-src 'self'" in shown.headers["content-security-policy"]
     assert f'<iframe src="{at}/form"' in shown.text
+    assert "Fields marked * are mandatory." in shown.text
     assert "frame-ancestors 'self'" in ada.get(f"{at}/form").headers["content-security-policy"]
-    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="steps">.*?</ol>', shown.text, re.DOTALL)[0])
+    steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="course">.*?</ol>', shown.text, re.DOTALL)[0])
     assert [name.strip() for _, name in steps] == [
         "Select the certificate",
         "Read and approve",
@@ -117,7 +118,10 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert still(place) == before  # coming back changes nothing until the button is pressed
     done = comes_back(ada, batch, approved="2026-11-27T09:00:30+00:00")
     assert done.headers["location"] == step
-    assert "Save to Millbrook" in ada.get(step).text
+    page = ada.get(step).text
+    assert "Save to Millbrook" in page
+    sha256 = re.findall(r"<dt>Confirmed form, SHA-256</dt><dd><code[^>]*>(\w+)", page)
+    assert sha256 == [hashlib.sha256(confirmed_pdf).hexdigest()]
     assert row(place, at)["status"] == "in_preparation"
     assert rows(place, schema.signatures) == []
 
@@ -150,6 +154,8 @@ def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> Non
         "forbidden-transition",
         "already-signed",
     )
+    refused = ada.post(f"{at}/signing", page=at)
+    assert refused.status_code == 409 and f'href="{at}">To the procedure</a>' in refused.text
     assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
     assert row(place, at)["signature"] == "void" and rows(place, schema.signatures)[0]["voided"]
     confirms(ada, at)
@@ -297,6 +303,21 @@ def test_a_second_window_takes_over_after_asking(place: Place, ada: Visitor) -> 
     clears(place)
     assert place.desk.held[batch].signed == b""
     assert window_of(chooses(ada, second))["link"] != f"link-to-{batch}"
+
+
+def test_what_is_barely_begun_goes_on(place: Place, ada: Visitor) -> None:
+    """SIG-14, SIG-15: nothing is at the window yet, in the same session: "Sign" goes on with it, without a question."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    place.desk.is_away = True
+    assert ada.get(step).status_code == 503
+    place.desk.is_away = False
+    SetClock.later(place.services.settings.limits.idle_s - 10)
+    assert begins(ada, at) == step
+    SetClock.later(20)  # the second "Sign" was a step
+    assert ada.get(step).status_code == 200
+    chooses(ada, step)
+    assert ada.post(f"{at}/signing", page=at).headers["location"] == f"{at}/signing"
 
 
 def test_another_members_attempt_is_named(place: Place) -> None:
@@ -583,9 +604,9 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     at, other = lease(ada), bob.creates_business("Boole Ltd")
     begun = at_once(ada, f"{at}/signing")
     assert [one.status_code for one in begun] == [303] * 8
-    assert len({one.headers["location"] for one in begun}) == 2  # one begins, the others are asked
-    [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
+    [attempt] = rows(either, schema.signings)
     step = f"{at}/signing/{attempt['id']}"
+    assert {one.headers["location"] for one in begun} == {step}  # one begins, the others go on with it
     chosen = at_once(ada, f"{step}/certificate", credential="ada")
     assert {one.status_code for one in chosen} <= {303, 409}
     [attempt] = [one for one in rows(either, schema.signings) if one["open"]]
@@ -630,7 +651,7 @@ def test_without_the_daemon_nothing_changes(place: Place, ada: Visitor, where: s
     path = step if where == "select" else f"{step}/{where}"
     answer = ada.get(path) if where == "select" else ada.http.post(path, data={"csrf": page["csrf"], **fields})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
-    assert f'href="{step}">Try again</a>' in answer.text
+    assert f'href="{step}">Try again</a>' in answer.text and f'href="{at}">To the procedure</a>' in answer.text
     assert still(place) == before
     place.desk.is_away = False
     if where == "select":

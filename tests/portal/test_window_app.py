@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
+from portal_adapter.language import Language
+from portal_adapter.web.templates import Templates
 from portal_adapter.window import app as window
 from portal_adapter.window.settings import load
 from tests.portal.place import ORIGIN, WINDOW, hidden
@@ -55,3 +57,23 @@ def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
     reference = re.search(r"<code>([0-9a-f]{8})</code>", answer.text)
     assert reference is not None and f"reference {reference[1]}" in caplog.text and "in authenticate" in caplog.text
     assert "horse" not in answer.text and "horse" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("contact", "said"),
+    [
+        ("a***@example.org", "A one-time code was sent to a***@example.org."),
+        ("https://hooks.example.org/***", "A one-time code was sent to you."),
+    ],
+)
+def test_whom_a_code_was_sent_to(contact: str, said: str) -> None:
+    """SIG-06: a person knows her e-mail address, and nothing of a webhook."""
+    templates = Templates(
+        {"portal_name": "Millbrook", "window_origin": WINDOW}, Path(window.__file__).parent / "templates"
+    )
+    data = {
+        "subject": "ada", "contact": contact, "kind": "", "secret": "", "csrf": "", "form_id": "", "refusal": None,
+        "here": str,
+    }  # fmt: skip
+    page = templates.render("finish.html", data, language=Language("en", "UTC"))
+    assert re.findall(r'role="status">([^<]*)<', page) == [said]

@@ -312,6 +312,13 @@ def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Brow
     page.context.close()
 
 
+def marked(page: Page) -> tuple[str, list[str]]:
+    """How the current step of a signing is seen, and what stands before those that are done."""
+    current = page.locator(".side li[aria-current=step]").evaluate("one => getComputedStyle(one).fontWeight")
+    done = page.locator(".side li.done").evaluate_all("all => all.map(one => getComputedStyle(one, '::before').content)")
+    return current, done
+
+
 @pytest.mark.parametrize("looked_at", ["fr"], indirect=True)
 def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, str, Look]) -> None:
     """UI-01, SIG-02, SIG-14, SIG-17: choosing the certificate, with a mistake too, saving, another window, and the other space's page."""
@@ -325,6 +332,7 @@ def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, 
     look("the procedure, unsigned")
     step, signer = sent_to_window(real, person, at, "ada")
     page.goto(f"{real.portal_origin}{step}")
+    assert marked(page) == ("700", [])
     look("select, while the window is open")
     page.locator("[name=credential]:checked").evaluate("one => { one.checked = false; }")
     page.click(f'form[action="{step}/certificate"] button')
@@ -337,6 +345,7 @@ def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, 
     arrived = person.get(answer.headers["location"])
     sends(person, f"{step}/returned", arrived)
     page.goto(f"{real.portal_origin}{step}")
+    assert marked(page) == ("700", ['"✓"'] * 3)
     look("save")
     page.click(f'form[action="{step}/save"] button')
     page.wait_for_url(f"{real.portal_origin}{at}")

@@ -197,11 +197,14 @@ def test_a_code_is_sent_for_this_document(real: Real) -> None:
     text = real.inbox.next("dan", "sign-code", after)["text"]
     check = re.findall(r"names this signing (\S+):", sent.text)[0]
     assert check in text and "adresse.pdf" in text
+    assert "A one-time code was sent to you." in sent.text and real.inbox.url("***") not in sent.text
     again = signer.post("/sign/codes", page, {"do": "send"})
     assert again.status_code == 429 and 0 < int(again.headers["retry-after"]) <= 30
     typed = {"secret_code": dan.secret_code, "otp": code}
     theirs = other.types(other.approves(), **typed)
     assert theirs.status_code == 422 and "was sent for something else" in theirs.text
+    wrong = signer.types(sent.text, secret_code=WRONG, otp=code)
+    assert wrong.status_code == 422 and "that was sent to you is not used up" in wrong.text
     assert returned(signer.types(sent.text, **typed))["outcome"] == "signed"
 
 
