@@ -64,7 +64,7 @@ def listed(ask: Ask) -> Answer:
         "procedures": [about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "status": narrowed, "filters": {name: ask.language.text(label) for name, label in FILTER_NAMES.items()},
         "may_fill": may_fill(ask.space),
-        "to_sign": transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0,
+        "to_sign": to_sign(ask),
     }  # fmt: skip
     return Page("procedures.html", data)
 
@@ -73,6 +73,12 @@ def newest(ask: Ask, most: int = 5) -> list[dict[str, Any]]:
     """For the pages that lead to the list."""
     assert ask.space is not None
     return [about(ask, row) for row in procedure.listed(ask.connection, ask.space["id"], most=most)]
+
+
+def to_sign(ask: Ask) -> int:
+    """How many procedures of other spaces wait for a signature of this one; for the same pages, and who may sign (SIG-17)."""
+    assert ask.space is not None
+    return transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0
 
 
 def about(ask: Ask, row: Row) -> dict[str, Any]:
