@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, insert, select, update
 
-from portal_adapter.definitions.answers import visible
+from portal_adapter.definitions.answers import canonical, visible
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import attachment
+from portal_adapter.domain import attachment, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import new_id
@@ -78,6 +78,15 @@ def of(connection: Connection, row: Row, number: int) -> list[Row]:
         .order_by(correction_items.c.position)
     )
     return [dict(one) for one in connection.execute(query).mappings()]
+
+
+def is_to_edit(connection: Connection, row: Row) -> bool:
+    """Whether fields were sent back, and the answers are still those that were."""
+    if row["status"] != "to_be_corrected" or all(
+        one["kind"] != "field" for one in of(connection, row, row["transmissions"])
+    ):
+        return False
+    return canonical(transmission.of(connection, row, row["transmissions"])["answers"]) == canonical(row["answers"])
 
 
 def answer(connection: Connection, actor: Actor, row: Row) -> None:

@@ -3,6 +3,8 @@ What a procedure still needs before it can be sent, and what is there already (S
 
     unmet_to_send(definition, row, pieces, flagged, language, at)      all of it, each with the way to where it is mended
 
+    next_step(row, found, is_whole=…, is_to_edit=…)                    the one of these that comes next
+
 An indicator is green where nothing of it is unmet: the declaration, the second signature where there is one, each slot,
 and the attachments as a whole.
 """
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain.attachment import Slot, arranged
-from portal_adapter.domain.procedure import Row
+from portal_adapter.domain.procedure import CHECK, Row
 from portal_adapter.files.examined import CLEAN, INFECTED
 from portal_adapter.language import msgid
 from portal_adapter.refusal import Unmet
@@ -56,6 +58,28 @@ def unmet_to_send(
 ) -> list[Unmet]:
     """`pieces` are all attachments, `flagged` the ids of those that were sent back (`attachment.flagged`)."""
     return [one for each in indicators(definition, row, pieces, flagged, language, at) for one in each.unmet]
+
+
+def next_step(row: Row, found: Sequence[Indicator], *, is_whole: bool, is_to_edit: bool) -> str:
+    """
+    What is to be done next with what is not sent, or was sent back: continue or edit, check, sign, transfer, attach, send;
+    '' where only waiting is left. `is_whole` says whether the answers can be confirmed, `is_to_edit` whether fields were
+    sent back and nothing of the form has changed since.
+    """
+    if row["second_state"] == "transferred":
+        return ""
+    red = {one.name for one in found if not one.is_green}
+    if row["entry"] == "open":
+        if is_whole and row["step"] == CHECK and not is_to_edit:
+            return "check"
+        return "continue" if row["status"] == "in_preparation" else "edit"
+    if is_to_edit:
+        return "edit"
+    if "declaration" in red:
+        return "sign"
+    if "second-signature" in red:
+        return "transfer"
+    return "attach" if red else "send"
 
 
 def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Indicator:

@@ -484,7 +484,7 @@ def test_the_entry_is_checked_and_confirmed(place: Place, ada: Visitor) -> None:
     again = ada.json(f"{at}/check", {"version": version(ada, at)})
     assert (again.status_code, again.json()["reason"]) == (409, "already-confirmed")
     assert ada.json(f"{at}/check", {"version": "1"}).status_code == 409
-    assert f'href="{at}/check">Continue the declaration' in ada.get(at).text
+    assert f'<a class="secondary" href="{at}/check">Edit the declaration' in ada.get(at).text  # to be signed now
     assert "Confirm the entry" not in ada.get(f"{at}/check").text
 
 

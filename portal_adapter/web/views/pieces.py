@@ -18,9 +18,13 @@ def indicators(ask: Ask, row: Row, definition: Definition) -> list[dict[str, Any
     assert ask.space is not None
     if "save" not in PROCEDURE.allowed(row["status"]):
         return []
+    return [_indicator(ask, one, ask.language.text(one.label)) for one in judged_of(ask, row, definition)]
+
+
+def judged_of(ask: Ask, row: Row, definition: Definition) -> list[Indicator]:
+    assert ask.space is not None
     pieces, flagged = attachment.of_procedure(ask.connection, row), attachment.flagged(ask.connection, row)
-    found = judged.indicators(definition, row, pieces, flagged, ask.language.code, path(ask.space, row))
-    return [_indicator(ask, one, ask.language.text(one.label)) for one in found]
+    return judged.indicators(definition, row, pieces, flagged, ask.language.code, path(ask.space, row))
 
 
 def parts(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from portal_adapter.definitions.answers import kept
+from portal_adapter.definitions.answers import check_whole, kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
-from portal_adapter.domain import draft, procedure, signing, transfer, transmission
+from portal_adapter.domain import correction, draft, procedure, signing, transfer, transmission
+from portal_adapter.domain import indicators as judged
 from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
@@ -110,7 +111,7 @@ def show(ask: Ask) -> Answer:
     data = {
         **head(ask, row, definition), **pieces.parts(ask, row, definition),
         "answers": answer_parts(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
-        "signing": _signing(ask, row, definition),
+        "next_step": _next_step(ask, row, definition), "signing": _signing(ask, row, definition),
         "transmissions": [sent.about(one) for one in transmission.listed(ask.connection, row)],
     }  # fmt: skip
     return Page("procedure.html", data)
@@ -344,6 +345,21 @@ def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
         "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
     }
+
+
+def _next_step(ask: Ask, row: Row, definition: Definition) -> str:
+    """'' also where it is nothing for the reader (SUB-02, SUB-03)."""
+    assert ask.space is not None
+    if "save" not in PROCEDURE.allowed(row["status"]):
+        return ""
+    found = judged.next_step(
+        row,
+        pieces.judged_of(ask, row, definition),
+        is_whole=not check_whole(definition, row["answers"]),
+        is_to_edit=correction.is_to_edit(ask.connection, row),
+    )
+    may = _may_sign(ask) if found in {"sign", "transfer", "send"} else may_fill(ask.space)
+    return found if may else ""
 
 
 def _to_correct(ask: Ask, row: Row, definition: Definition) -> list[dict[str, Any]]:
