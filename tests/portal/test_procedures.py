@@ -556,6 +556,10 @@ def test_a_change_voids_what_was_confirmed_and_signed(place: Place, ada: Visitor
     blob = place.services.blobs.path(found["form_file"])
     assert blob.exists()
     assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
+    said = "The signature is void: check, confirm and sign again."
+    assert said in ada.get(f"{at}/check").text  # once
+    assert said not in ada.get(f"{at}/check").text and said in ada.get(at).text
+    assert ada.json(f"{at}/history").json()["history"][0]["comment"] == "The declaration was changed: its signature is void."
     now = row(place, at)
     assert (now["status"], now["entry"], now["signature"], now["form_file"]) == ("in_preparation", "open", "void", "")
     assert now["updated"] == SetClock.at

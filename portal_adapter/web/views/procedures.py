@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from portal_adapter.definitions.answers import check_whole, kept
+from portal_adapter.definitions.answers import canonical, check_whole, kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
@@ -186,13 +186,14 @@ def save_step(ask: Ask) -> Answer:
         left = draft.after(definition, step, found.answers)
     for blob in procedure.save(ask.connection, ask.actor, row, at, found.answers, left, seen):
         ask.after.append(partial(ask.services.blobs.remove, blob))
+    voided = "signature-void" if procedure.is_signed(row) and canonical(found.answers) != canonical(row["answers"]) else ""
     if found.errors:
         return Refused(Refusal("validation", "Some fields need your attention.", errors=found.errors))
     if go == "later":
-        return Redirect(at.rsplit("/", 1)[0], notice="draft-saved")
+        return Redirect(at.rsplit("/", 1)[0], notice=voided or "draft-saved")
     if left == CHECK:
-        return Redirect(f"{at}/check")
-    return Redirect(f"{at}/steps/{left}", notice="question-added" if left == step.id and is_more else "")
+        return Redirect(f"{at}/check", notice=voided)
+    return Redirect(f"{at}/steps/{left}", notice=voided or ("question-added" if left == step.id and is_more else ""))
 
 
 # ---- checking and confirming

@@ -4,7 +4,7 @@ from typing import Any
 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import correction, message, transmission
-from portal_adapter.domain.procedure import STATUSES, Row
+from portal_adapter.domain.procedure import STATUSES, VOIDED, Row
 from portal_adapter.files import names
 from portal_adapter.files.sniff import PDF
 from portal_adapter.web.answer import Download
@@ -48,6 +48,7 @@ def history(ask: Ask, lines: list[Row], *, on_desk: bool = False) -> list[dict[s
     return [
         {
             **{name: one[name] for name in ("time", "status", "side", "comment")},
+            **({"comment": ask.language.text(VOIDED)} if one["comment"] == VOIDED else {}),
             "status_name": ask.language.text(STATUSES[one["status"]]),
             "by": f"{one['given']} {one['family']}" if (one["side"] == message.ADMINISTRATION) is on_desk else "",
         }
