@@ -6,7 +6,7 @@ with what is wrong (COR-01 to COR-05). Sending again answers it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from portal_adapter.definitions.answers import canonical, visible
 from portal_adapter.definitions.definition import Definition
@@ -80,11 +80,29 @@ def of(connection: Connection, row: Row, number: int) -> list[Row]:
     return [dict(one) for one in connection.execute(query).mappings()]
 
 
+def counts(connection: Connection, row: Row) -> list[tuple[int, int]]:
+    """Of each request, the oldest first: its transmission, and how many items it has."""
+    query = (
+        select(corrections.c.number, func.count())
+        .join(correction_items, correction_items.c.correction == corrections.c.id)
+        .where(corrections.c.procedure == row["id"])
+        .group_by(corrections.c.number)
+        .order_by(corrections.c.number)
+    )
+    return [(number, items) for number, items in connection.execute(query)]
+
+
+def of_fields(connection: Connection, row: Row) -> Mapping[str, str]:
+    """Field -> what the administration says of it, while it is to be corrected (COR-03)."""
+    if row["status"] != "to_be_corrected":
+        return {}
+    found = of(connection, row, row["transmissions"])
+    return {one["target"]: one["comment"] for one in found if one["kind"] == "field"}
+
+
 def is_to_edit(connection: Connection, row: Row) -> bool:
     """Whether fields were sent back, and the answers are still those that were."""
-    if row["status"] != "to_be_corrected" or all(
-        one["kind"] != "field" for one in of(connection, row, row["transmissions"])
-    ):
+    if not of_fields(connection, row):
         return False
     return canonical(transmission.of(connection, row, row["transmissions"])["answers"]) == canonical(row["answers"])
 

@@ -559,7 +559,10 @@ def test_a_change_voids_what_was_confirmed_and_signed(place: Place, ada: Visitor
     said = "The signature is void: check, confirm and sign again."
     assert said in ada.get(f"{at}/check").text  # once
     assert said not in ada.get(f"{at}/check").text and said in ada.get(at).text
-    assert ada.json(f"{at}/history").json()["history"][0]["comment"] == "The declaration was changed: its signature is void."
+    assert (
+        ada.json(f"{at}/history").json()["history"][0]["comment"]
+        == "The declaration was changed: its signature is void."
+    )
     now = row(place, at)
     assert (now["status"], now["entry"], now["signature"], now["form_file"]) == ("in_preparation", "open", "void", "")
     assert now["updated"] == SetClock.at

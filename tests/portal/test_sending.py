@@ -259,7 +259,12 @@ def test_what_is_to_be_corrected_is_said(place: Place, ada: Visitor, grace: Visi
         }
     ]  # fmt: skip
     (line,) = [one for one in ada.json(f"{at}/history").json()["history"] if one["status"] == "to_be_corrected"]
-    assert (line["side"], line["by"]) == ("administration", "")
+    assert (line["side"], line["by"], line["points"]) == ("administration", "", 3)
+    for reader, page in ((ada, at), (grace, desk_of(at))):
+        assert f'href="{page}/transmissions/1">3 points to be corrected</a>' in reader.get(f"{page}/history").text
+    step = ada.get(f"{at}/steps/address").text
+    assert step.index("The administration writes: Which\nnumber?") < step.index('id="field-street"')
+    assert "Too small." not in step
     assert "Grace" not in ada.get(f"{at}/history").text
     assert grace.json(desk_of(at)).json()["items"][0]["href"] == ""
 

@@ -119,7 +119,7 @@ def show(ask: Ask) -> Answer:
 
 def show_history(ask: Ask) -> Answer:
     row, definition = asked_for(ask)
-    lines = sent.history(ask, procedure.history(ask.connection, row))
+    lines = sent.history(ask, row, procedure.history(ask.connection, row))
     return Page("procedure_history.html", {**head(ask, row, definition), "history": lines})
 
 
@@ -149,7 +149,11 @@ def show_step(ask: Ask) -> Answer:
     row, definition, step = _step(ask)
     PROCEDURE.target(row["status"], "save")
     number = definition.step.index(step)
-    fields = [_field(ask, one, row) for one in draft.shown_in(definition, step, row["answers"])]
+    comments = correction.of_fields(ask.connection, row)
+    fields = [
+        {**_field(ask, one, row), "comment": comments.get(one.id, "")}
+        for one in draft.shown_in(definition, step, row["answers"])
+    ]
     data = {
         **head(ask, row, definition),
         "version": row["version"],
@@ -186,7 +190,9 @@ def save_step(ask: Ask) -> Answer:
         left = draft.after(definition, step, found.answers)
     for blob in procedure.save(ask.connection, ask.actor, row, at, found.answers, left, seen):
         ask.after.append(partial(ask.services.blobs.remove, blob))
-    voided = "signature-void" if procedure.is_signed(row) and canonical(found.answers) != canonical(row["answers"]) else ""
+    voided = (
+        "signature-void" if procedure.is_signed(row) and canonical(found.answers) != canonical(row["answers"]) else ""
+    )
     if found.errors:
         return Refused(Refusal("validation", "Some fields need your attention.", errors=found.errors))
     if go == "later":
