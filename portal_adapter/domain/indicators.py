@@ -45,7 +45,7 @@ def indicators(
 ) -> list[Indicator]:
     """The declaration's, the second signature's where there is one, and the attachments' sum; `at` is the procedure's page."""
     second = [_second_signature(row, at)] if definition.signatures == 2 else []
-    return [_declaration(row, at), *second, _attachments(definition, row, pieces, flagged, language, at)]
+    return [_declaration(definition, row, at), *second, _attachments(definition, row, pieces, flagged, language, at)]
 
 
 def unmet_to_send(
@@ -93,8 +93,10 @@ def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Ind
     return Indicator(f"slot-{slot.type}", label, said, href, unmet)
 
 
-def _declaration(row: Row, at: str) -> Indicator:
+def _declaration(definition: Definition, row: Row, at: str) -> Indicator:
     name, label = "declaration", msgid("Declaration")
+    if row["signature"] == "first" and definition.signatures == 2:
+        return Indicator(name, label, msgid("Signed once: the second signature is missing"), at)
     if row["signature"] in {"first", "valid"}:
         return Indicator(name, label, msgid("Ready"), at)
     if row["entry"] == "open":

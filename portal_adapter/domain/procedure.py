@@ -149,7 +149,7 @@ def listed(
     """
     columns = [procedures.c[name] for name in (
         "id", "reference", "definition", "definition_version", "status", "entry", "signature", "created", "updated",
-        "transmissions",
+        "transmissions", "second", "second_state",
     )]  # fmt: skip
     whose = (procedures.c.space == space) & procedures.c.status.in_(statuses)
     query = select(*columns).where(whose).order_by(procedures.c.updated.desc(), procedures.c.id)

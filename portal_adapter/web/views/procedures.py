@@ -46,6 +46,7 @@ ORIGINS: Mapping[str, str] = {
     "cleared": msgid("Was filled in automatically; you have taken it out."),
 }
 ELSEWHERE = msgid("Signed once: another space has it to sign it, too. It is not sent yet.")
+SHARED = msgid("Not yet sent: the administration sees nothing of it.")
 SELECT_FROM = 8  # choices: fewer are shown side by side
 
 
@@ -88,12 +89,19 @@ def about(ask: Ask, row: Row) -> dict[str, Any]:
         **{name: row[name] for name in ("reference", "definition", "status", "created", "updated", "transmissions")},
         "title": title_of(ask.services.catalogue, row, ask.language),
         "status_name": ask.language.text(STATUSES[row["status"]]),
-        "status_said": ask.language.text(
-            ELSEWHERE if row.get("second_state") == "transferred" else PROCEDURE.said[row["status"]]
-        ),
+        "status_said": ask.language.text(_said(row)),
         "messages": row["messages"],
         "unread": row["unread"],
     }
+
+
+def _said(row: Row) -> str:
+    """Of what another space has, or has signed, nobody is told that he alone sees it (SIG-17)."""
+    if row["second_state"] == "transferred":
+        return ELSEWHERE
+    if row["second"] is not None and row["status"] in {"in_preparation", "ready"}:
+        return SHARED
+    return PROCEDURE.said[row["status"]]
 
 
 def title_of(catalogue: "Catalogue", row: Row, language: Language) -> str:
@@ -217,6 +225,7 @@ def show_check(ask: Ask) -> Answer:
         "version": row["version"],
         "answers": answer_parts(definition, row, ask.language),
         "signing": _signing(ask, row, definition),
+        "signatures": definition.signatures,
         "steps": _steps(ask, definition, row, CHECK),
         "unmet": [
             {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
