@@ -6,11 +6,11 @@ with what is wrong (COR-01 to COR-05). Sending again answers it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from portal_adapter.definitions.answers import visible
+from portal_adapter.definitions.answers import canonical, visible
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import attachment
+from portal_adapter.domain import attachment, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import new_id
@@ -78,6 +78,33 @@ def of(connection: Connection, row: Row, number: int) -> list[Row]:
         .order_by(correction_items.c.position)
     )
     return [dict(one) for one in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection, row: Row) -> list[tuple[int, int]]:
+    """Of each request, the oldest first: its transmission, and how many items it has."""
+    query = (
+        select(corrections.c.number, func.count())
+        .join(correction_items, correction_items.c.correction == corrections.c.id)
+        .where(corrections.c.procedure == row["id"])
+        .group_by(corrections.c.number)
+        .order_by(corrections.c.number)
+    )
+    return [(number, items) for number, items in connection.execute(query)]
+
+
+def of_fields(connection: Connection, row: Row) -> Mapping[str, str]:
+    """Field -> what the administration says of it, while it is to be corrected (COR-03)."""
+    if row["status"] != "to_be_corrected":
+        return {}
+    found = of(connection, row, row["transmissions"])
+    return {one["target"]: one["comment"] for one in found if one["kind"] == "field"}
+
+
+def is_to_edit(connection: Connection, row: Row) -> bool:
+    """Whether fields were sent back, and the answers are still those that were."""
+    if not of_fields(connection, row):
+        return False
+    return canonical(transmission.of(connection, row, row["transmissions"])["answers"]) == canonical(row["answers"])
 
 
 def answer(connection: Connection, actor: Actor, row: Row) -> None:

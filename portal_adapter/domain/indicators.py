@@ -3,6 +3,8 @@ What a procedure still needs before it can be sent, and what is there already (S
 
     unmet_to_send(definition, row, pieces, flagged, language, at)      all of it, each with the way to where it is mended
 
+    next_step(row, found, is_whole=…, is_to_edit=…)                    the one of these that comes next
+
 An indicator is green where nothing of it is unmet: the declaration, the second signature where there is one, each slot,
 and the attachments as a whole.
 """
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain.attachment import Slot, arranged
-from portal_adapter.domain.procedure import Row
+from portal_adapter.domain.procedure import CHECK, Row
 from portal_adapter.files.examined import CLEAN, INFECTED
 from portal_adapter.language import msgid
 from portal_adapter.refusal import Unmet
@@ -43,7 +45,7 @@ def indicators(
 ) -> list[Indicator]:
     """The declaration's, the second signature's where there is one, and the attachments' sum; `at` is the procedure's page."""
     second = [_second_signature(row, at)] if definition.signatures == 2 else []
-    return [_declaration(row, at), *second, _attachments(definition, row, pieces, flagged, language, at)]
+    return [_declaration(definition, row, at), *second, _attachments(definition, row, pieces, flagged, language, at)]
 
 
 def unmet_to_send(
@@ -58,6 +60,28 @@ def unmet_to_send(
     return [one for each in indicators(definition, row, pieces, flagged, language, at) for one in each.unmet]
 
 
+def next_step(row: Row, found: Sequence[Indicator], *, is_whole: bool, is_to_edit: bool) -> str:
+    """
+    What is to be done next with what is not sent, or was sent back: continue or edit, check, sign, transfer, attach, send;
+    '' where only waiting is left. `is_whole` says whether the answers can be confirmed, `is_to_edit` whether fields were
+    sent back and nothing of the form has changed since.
+    """
+    if row["second_state"] == "transferred":
+        return ""
+    red = {one.name for one in found if not one.is_green}
+    if row["entry"] == "open":
+        if is_whole and row["step"] == CHECK and not is_to_edit:
+            return "check"
+        return "continue" if row["status"] == "in_preparation" else "edit"
+    if is_to_edit:
+        return "edit"
+    if "declaration" in red:
+        return "sign"
+    if "second-signature" in red:
+        return "transfer"
+    return "attach" if red else "send"
+
+
 def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Indicator:
     """Green only with a piece that is there, is clean, and was not sent back."""
     label, href = slot.piece.label.in_(language), f"{at}/attachments#slot-{slot.type}"
@@ -69,8 +93,10 @@ def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Ind
     return Indicator(f"slot-{slot.type}", label, said, href, unmet)
 
 
-def _declaration(row: Row, at: str) -> Indicator:
+def _declaration(definition: Definition, row: Row, at: str) -> Indicator:
     name, label = "declaration", msgid("Declaration")
+    if row["signature"] == "first" and definition.signatures == 2:
+        return Indicator(name, label, msgid("Signed once: the second signature is missing"), at)
     if row["signature"] in {"first", "valid"}:
         return Indicator(name, label, msgid("Ready"), at)
     if row["entry"] == "open":

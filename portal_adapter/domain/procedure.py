@@ -99,6 +99,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "to_be_corrected": ("to_be_corrected",),
     "closed": ("closed",),
 }
+VOIDED = msgid("The declaration was changed: its signature is void.")  # a comment of the history; others are typed
 CHECK = "check"  # the step after the last one of the form
 PAGE = 50  # procedures on one page
 
@@ -148,7 +149,7 @@ def listed(
     """
     columns = [procedures.c[name] for name in (
         "id", "reference", "definition", "definition_version", "status", "entry", "signature", "created", "updated",
-        "transmissions",
+        "transmissions", "second", "second_state",
     )]  # fmt: skip
     whose = (procedures.c.space == space) & procedures.c.status.in_(statuses)
     query = select(*columns).where(whose).order_by(procedures.c.updated.desc(), procedures.c.id)
@@ -309,10 +310,11 @@ def save(connection: Connection, actor: Actor, row: Row, at: str, answers: Answe
         raise stale(row["version"])
     unmet(unmet_while_elsewhere(row, at))
     answers = _filled(answers)
+    voids = is_signed(row)
     fire(
-        connection, actor, row, "save", entry="open", step=step, answers=_json(answers),
+        connection, actor, row, "save", comment=VOIDED if voids else "", entry="open", step=step, answers=_json(answers),
         origins=_json(_origins_after(row["origins"], row["answers"], answers)), form_file="", form_sha256="",
-        signature="void" if row["signature"] in {"first", "valid"} else row["signature"],
+        signature="void" if voids else row["signature"],
     )  # fmt: skip
     connection.execute(
         update(signatures)
@@ -321,6 +323,11 @@ def save(connection: Connection, actor: Actor, row: Row, at: str, answers: Answe
     )
     end_signing(connection, row)
     return unnamed(connection, [row["form_file"]])
+
+
+def is_signed(row: Row) -> bool:
+    """Once or twice, and not void."""
+    return row["signature"] in {"first", "valid"}
 
 
 def check_confirmable(row: Row, definition: Definition, language: str, at: str, seen: int) -> None:

@@ -5,7 +5,7 @@ The double signature: a procedure that its space has signed goes to another spac
                  <--recall, decline---
 
 The other space's signatories see title, reference, first signer and the signed PDF, and nothing else of the procedure, for
-as long as it is theirs to sign.
+as long as it is theirs to sign; of what was signed there its list keeps title, reference and time.
 """
 
 import json
@@ -25,7 +25,7 @@ from portal_adapter.language import msgid
 from portal_adapter.mail import outbox
 from portal_adapter.refusal import Refusal, guard, invalid, not_found
 from portal_adapter.settings import Portal
-from portal_adapter.store.schema import procedure_history, procedures, spaces
+from portal_adapter.store.schema import accounts, procedure_history, procedures, signatures, spaces
 
 REASON_CHARACTERS_MAX = 500
 _NOT_RECALLED = msgid("No other space has this procedure.")
@@ -122,6 +122,31 @@ def waiting(connection: Connection, space: str) -> list[Row]:
         for row, first in found
         if first is not None
     ]  # fmt: skip
+
+
+def signed(connection: Connection, space: str) -> list[Row]:
+    """What was signed in a space for others, the newest first; with `time`, and `given` and `family` of who did."""
+    query = (
+        select(
+            procedures.c.reference, procedures.c.definition, procedures.c.definition_version, signatures.c.time,
+            accounts.c.given, accounts.c.family,
+        )
+        .join(signatures, signatures.c.procedure == procedures.c.id)
+        .join(accounts, accounts.c.id == signatures.c.account)
+        .where(procedures.c.second == space, signatures.c.number == 2)
+        .order_by(signatures.c.time.desc(), signatures.c.id)
+        .limit(procedure.PAGE)
+    )  # fmt: skip
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def tell_signed(connection: Connection, actor: Actor, task: Task, portal: Portal) -> None:
+    """The procedure's own space, by mail, that the second signature is there."""
+    own = connection.execute(select(spaces).where(spaces.c.id == task.row["space"])).mappings().one()
+    other = connection.execute(select(spaces.c.title).where(spaces.c.id == task.space)).scalar_one()
+    link = f"{portal.origin}{procedure.path(dict(own), task.row)}"
+    data = {"space": other, "reference": task.row["reference"], "link": link}
+    outbox.queue(connection, actor.now, own["email"], portal.language, "signature-given", data)
 
 
 def count(connection: Connection, space: str) -> int:

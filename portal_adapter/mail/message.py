@@ -133,6 +133,19 @@ TEMPLATES: Mapping[str, Template] = {
         ),
         {"space": _line, "reference": _line, "link": _link},
     ),
+    # MAIL-08, SIG-17, to the address of the space that has transferred it: space (the other one's title), reference, link
+    "signature-given": Template(
+        msgid("The second signature is there on {portal_name}"),
+        (
+            msgid("This procedure of yours is signed by the other space, too:"),
+            "    {reference}",
+            msgid("Signed in the space:"),
+            "    {space}",
+            msgid("Open it, to see what is still to be done and to send it:"),
+            "{link}",
+        ),
+        {"space": _line, "reference": _line, "link": _link},
+    ),
     # MAIL-01, to a space's address and who has sent it: status (a word of STATUSES), reference, link
     "status": Template(
         msgid("The status of a procedure has changed on {portal_name}"),

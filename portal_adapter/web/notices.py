@@ -11,6 +11,7 @@ NOTICES: Mapping[str, str] = {
     "procedure-created": "The procedure is created. What is known already is filled in: check it, and fill in the rest.",
     "draft-saved": "The draft is saved. You can resume it at any time.",
     "question-added": "Your answer adds a question to this step.",
+    "signature-void": "The signature is void: check, confirm and sign again.",
     "entry-confirmed": "The entry is confirmed.",
     "procedure-copied": "The procedure is copied: this is the new one.",
     "procedure-deleted": "The procedure is deleted.",

@@ -52,6 +52,7 @@ DATA: dict[str, dict[str, Any]] = {
     "notice": {"event": "address-changed", "about": "new@example.org", "time": NOW},
     "certification-asked": {"space": "Engines", "identifier": "0123456789A", "person": "Ada Lovelace", "time": NOW},
     "signature-asked": {"space": "Engines", "reference": "P-12345-67890", "link": "https://portal.test/spaces/1"},
+    "signature-given": {"space": "Engines", "reference": "P-12345-67890", "link": "https://portal.test/spaces/1"},
     "status": {
         "status": "to_be_corrected",
         "reference": "P-12345-67890",

@@ -59,7 +59,7 @@ class Known:
     signature: str = "none"
     transmissions: int = 0
     version: int = 1
-    changes: int = 1  # of the status, its creation included
+    changes: int = 1  # of the status, its creation included, and signatures that became void
     slots: list[str] = field(default_factory=list)  # of its attachments
     flagged: set[str] = field(default_factory=set)  # attachments that were sent back
     sent_answers: dict[str, str] = field(default_factory=dict)
@@ -157,7 +157,9 @@ class Procedures(RuleBasedStateMachine):
         if expected or not is_change:
             return
         one.answers, one.entry = answers, "open"
-        one.signature = "void" if one.signature in {"valid", "first"} else one.signature
+        if one.signature in {"valid", "first"}:
+            one.signature = "void"
+            one.changes += one.status != "ready"  # the history says it, whether the status changes or not
         one.becomes("in_preparation" if one.status == "ready" else one.status, self.now)
 
     @rule(one=known, behind=st.booleans())

@@ -484,7 +484,7 @@ def test_the_entry_is_checked_and_confirmed(place: Place, ada: Visitor) -> None:
     again = ada.json(f"{at}/check", {"version": version(ada, at)})
     assert (again.status_code, again.json()["reason"]) == (409, "already-confirmed")
     assert ada.json(f"{at}/check", {"version": "1"}).status_code == 409
-    assert f'href="{at}/check">Continue the declaration' in ada.get(at).text
+    assert f'<a class="secondary" href="{at}/check">Edit the declaration' in ada.get(at).text  # to be signed now
     assert "Confirm the entry" not in ada.get(f"{at}/check").text
 
 
@@ -556,6 +556,13 @@ def test_a_change_voids_what_was_confirmed_and_signed(place: Place, ada: Visitor
     blob = place.services.blobs.path(found["form_file"])
     assert blob.exists()
     assert saves(ada, at, "address", {"street": "13 Mill Lane"}).status_code == 303
+    said = "The signature is void: check, confirm and sign again."
+    assert said in ada.get(f"{at}/check").text  # once
+    assert said not in ada.get(f"{at}/check").text and said in ada.get(at).text
+    assert (
+        ada.json(f"{at}/history").json()["history"][0]["comment"]
+        == "The declaration was changed: its signature is void."
+    )
     now = row(place, at)
     assert (now["status"], now["entry"], now["signature"], now["form_file"]) == ("in_preparation", "open", "void", "")
     assert now["updated"] == SetClock.at

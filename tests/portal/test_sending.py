@@ -1,6 +1,8 @@
 """Sending: what must be green, what is frozen, where it goes, who is told; and the way back and forth of a correction."""
 
 import json
+import re
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import delete, update
@@ -146,6 +148,37 @@ def test_what_is_red_is_named(place: Place, ada: Visitor) -> None:
     assert done.json()["reason"] == "not-signed"
 
 
+def next_of(person: Visitor, at: str) -> tuple[str, list[str]]:
+    """What comes next, and what the big links of the page say."""
+    shown = re.findall(r'<a class="action" href="[^"]*">([^<]*)</a>', person.get(at).text)
+    return person.json(at).json()["next_step"], shown
+
+
+def test_the_big_button_is_what_comes_next(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """SUB-02, SUB-03, COR-03: whatever is red first; sending where nothing is; of what was sent back the flagged field first, though it may be sent as it is."""
+    at = creates(ada, f"/spaces/{ada.creates_business()}", "operating-permit")
+    assert next_of(ada, at) == ("continue", ["Continue the declaration"])
+    fills_permit(place, at, pieces=())
+    assert next_of(ada, at) == ("attach", ["Attach"])
+    for slot in ("site_plan", "register_extract"):
+        attaches(place, at, slot, slot)
+    assert next_of(ada, at) == ("send", ["Send the procedure"])
+
+    at = sent(place, ada)
+    assert next_of(ada, at) == ("", [])
+    returns(grace, at, field_street="Which?")
+    assert next_of(ada, at) == ("edit", ["Edit the declaration"])
+    assert f'<a class="secondary" href="{at}/sending">Send the procedure' in ada.get(at).text
+    saves(ada, at, "address", {"street": "13 Mill Lane"})
+    assert next_of(ada, at) == ("check", ["Check and confirm"])
+    assert f'href="{at}/sending"' not in ada.get(at).text
+    confirms(ada, at)
+    assert next_of(ada, at) == ("sign", [])
+    assert f'action="{at}/signing"' in ada.get(at).text  # its own form
+    signs(place, at)
+    assert next_of(ada, at) == ("send", ["Send the procedure"])
+
+
 def test_it_is_sent_once(place: Place, ada: Visitor) -> None:
     """SUB-06, SUB-04: the same form again leads to the same receipt; another one comes too late, and an older page is told so."""
     at = ready(place, ada)
@@ -226,7 +259,12 @@ def test_what_is_to_be_corrected_is_said(place: Place, ada: Visitor, grace: Visi
         }
     ]  # fmt: skip
     (line,) = [one for one in ada.json(f"{at}/history").json()["history"] if one["status"] == "to_be_corrected"]
-    assert (line["side"], line["by"]) == ("administration", "")
+    assert (line["side"], line["by"], line["points"]) == ("administration", "", 3)
+    for reader, page in ((ada, at), (grace, desk_of(at))):
+        assert f'href="{page}/transmissions/1">3 points to be corrected</a>' in reader.get(f"{page}/history").text
+    step = ada.get(f"{at}/steps/address").text
+    assert step.index("The administration writes: Which\nnumber?") < step.index('id="field-street"')
+    assert "Too small." not in step
     assert "Grace" not in ada.get(f"{at}/history").text
     assert grace.json(desk_of(at)).json()["items"][0]["href"] == ""
 
@@ -279,12 +317,12 @@ def test_a_correction_is_mailed_to_who_sent_it_too(place: Place, ada: Visitor) -
     assert [one["recipient"] for one in mails(place, "status")] == ["office@example.org"]
 
 
-def fills_permit(place: Place, at: str) -> None:
+def fills_permit(place: Place, at: str, pieces: Sequence[str] = ("site_plan", "register_extract")) -> None:
     """As if it had been filled in, confirmed, signed, and everything attached."""
     given = {"company": "Engines Ltd", "place": "Mill", "activity": "It turns.", "people": "3", "waste": "no"}
     sets(place, at, entry="confirmed", form_sha256="f" * 64, answers=json.dumps(given))
     signs(place, at)
-    for slot in ("site_plan", "register_extract"):
+    for slot in pieces:
         attaches(place, at, slot, slot)
 
 

@@ -4,6 +4,7 @@ come back, and two signatures of two spaces. The real daemon and window are in t
 """
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from portal_adapter.domain.signing import Task
 from portal_adapter.store import schema
 from portal_adapter.unsaved import Unsaved
 from portal_adapter.upkeep import Upkeep
-from tests.portal.place import Place, SetClock, Visitor
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
@@ -682,19 +683,25 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     """
     at, other = lease(ada), bob.creates_business("Boole Ltd")
     assert "Transfer the procedure" not in ada.get(at).text
+    assert "Two signatures are needed" in ada.get(f"{at}/check").text
     assert signs(place, ada, at).headers["location"] == at
     now = row(place, at)
     assert (now["status"], now["signature"]) == ("in_preparation", "first")
-    assert "Transfer the procedure" in ada.get(at).text
+    page = ada.get(at).text
+    assert "Transfer the procedure" in page and "Continue the declaration" not in page
+    assert "Signed once: the second signature is missing" in page
+    assert ada.json(at).json()["next_step"] == "transfer"
     first = ada.get(f"{at}/form").content
     assert ada.json(f"{at}/signing", {}).json()["reason"] == "already-signed"
 
     done = transfers(ada, at, f" {other[:5]}-{other[5:10]}-{other[10:].lower()} ")
     assert (done.status_code, done.headers["location"]) == (303, at), done.text
     there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    assert "nobody but you" not in ada.get(at).text + ada.get(f"{at.rsplit('/', 1)[0]}").text
     page = ada.get(at).text
     assert "Boole Ltd has this procedure to sign it." in page and "Edit the declaration" not in page
-    assert "1 procedure of another space is to be signed here." in bob.get(f"/spaces/{other}/procedures").text
+    for page in ("", "/files", "/procedures"):  # it has no procedure of its own
+        assert "1 procedure of another space is to be signed here." in bob.get(f"/spaces/{other}{page}").text
     assert f'href="{there}"' in bob.get(f"/spaces/{other}/signatures").text
     page = bob.get(there)
     for seen in ("Declare the transfer of a lease", row(place, at)["reference"], "Ada Lovelace"):
@@ -720,6 +727,20 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     assert "Signed by Ada Lovelace" in page and "Signed by Bob Boole" in page and "Transfer the procedure" not in page
     assert [one["number"] for one in rows(place, schema.signatures)] == [1, 2]
     assert bob.get(there).status_code == 404
+    (line,) = bob.json(f"/spaces/{other}/signatures").json()["signed"]
+    assert (line["title"], line["reference"], line["family"]) == (
+        "Declare the transfer of a lease",
+        now["reference"],
+        "Boole",
+    )
+    assert "Signed here for other spaces" in bob.get(f"/spaces/{other}/signatures").text
+    assert "nobody but you" not in ada.get(at).text + ada.get(f"{at.rsplit('/', 1)[0]}").text
+    (mail,) = [one for one in rows(place, schema.outbox) if one["template"] == "signature-given"]
+    assert json.loads(mail["data"]) == {
+        "space": "Boole Ltd",
+        "reference": now["reference"],
+        "link": ORIGIN + at,
+    }
     saves(ada, at, "lease", {"premises": "13 Mill Lane"})
     assert all(one["voided"] for one in rows(place, schema.signatures))
     assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "void")
@@ -819,7 +840,8 @@ def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, 
     for path in (f"/spaces/{other}/signatures", there, f"{there}/document"):
         assert editor.json(path).status_code == 403
         assert ada.json(path).status_code == 404
-    assert "to be signed here" not in editor.get(f"/spaces/{other}/procedures").text
+    for page in ("", "/files", "/procedures"):
+        assert "to be signed here" not in editor.get(f"/spaces/{other}{page}").text
     third = place.visitor()
     third.logs_in("Carol", "Clifford")
     mine = third.creates_business("Third")

@@ -59,9 +59,11 @@ def codes(answer: object) -> list[tuple[str, str]]:
 
 
 def test_one_private_space_and_many_business_spaces(place: Place, ada: Visitor) -> None:
-    """ESP-01, ESP-35: one private space each; a second one is refused and leads to the spaces that there are."""
+    """ESP-01, ESP-35, ESP-16: one private space each, with its identifier on its page; a second one is refused and leads to the spaces that there are."""
     assert "Create a private space" in ada.get("/spaces").text
-    private_space(ada)
+    at = private_space(ada)
+    shown = ada.json(at).json()["shown"]["identifier_shown"]
+    assert f"<code>{shown}</code>" in ada.get(at).text  # what a second signature by another space needs (ESP-16)
     assert "Create a private space" not in ada.get("/spaces").text
     before = picture(place.services.engine, without=UNCHANGED)
     answer = ada.json("/spaces/new/private", {"email": "ada@example.org"})

@@ -81,7 +81,7 @@ def show_piece(ask: Ask) -> Answer:
 
 def show_history(ask: Ask) -> Answer:
     row, _ = _asked_for(ask)
-    lines = parts.history(ask, desk.history(ask.connection, row), on_desk=True)
+    lines = parts.history(ask, row, desk.history(ask.connection, row), on_desk=True)
     return Page("desk_history.html", {**_head(ask, row), "history": lines})
 
 

@@ -15,7 +15,7 @@ from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
-from portal_adapter.web.views.procedures import newest
+from portal_adapter.web.views.procedures import newest, to_sign
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
@@ -27,7 +27,8 @@ def show(ask: Ask) -> Answer:
     page, pages = page_of(ask, count, archive.PAGE)
     rows = archive.listed(ask.connection, ask.space["id"], page)
     data = {
-        "procedures": newest(ask), "documents": [_about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
+        "procedures": newest(ask), "to_sign": to_sign(ask), "documents": [_about(ask, row) for row in rows],
+        "count": count, "page": page, "pages": pages,
         "may_fill": may_fill(ask.space), "types": {code: ask.language.text(label) for code, label in archive.TYPES.items()},
         "accept": ",".join(ending for endings in names.ENDINGS.values() for ending in endings),
         "most_kb": ask.settings.limits.document_bytes // 1024, "name_most": ask.settings.limits.document_name,

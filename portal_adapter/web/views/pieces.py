@@ -18,9 +18,13 @@ def indicators(ask: Ask, row: Row, definition: Definition) -> list[dict[str, Any
     assert ask.space is not None
     if "save" not in PROCEDURE.allowed(row["status"]):
         return []
+    return [_indicator(ask, one, ask.language.text(one.label)) for one in judged_of(ask, row, definition)]
+
+
+def judged_of(ask: Ask, row: Row, definition: Definition) -> list[Indicator]:
+    assert ask.space is not None
     pieces, flagged = attachment.of_procedure(ask.connection, row), attachment.flagged(ask.connection, row)
-    found = judged.indicators(definition, row, pieces, flagged, ask.language.code, path(ask.space, row))
-    return [_indicator(ask, one, ask.language.text(one.label)) for one in found]
+    return judged.indicators(definition, row, pieces, flagged, ask.language.code, path(ask.space, row))
 
 
 def parts(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
@@ -44,9 +48,19 @@ def parts(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
         ],
         "others": [about(ask, one, definition, flagged) for one in others],
         "may_attach": "attach" in allowed,
+        "attach_after": _attach_after(ask, row, definition),
         "may_remove": "detach" in allowed,
         **room(ask, attachment.used(pieces)),
     }
+
+
+def _attach_after(ask: Ask, row: Row, definition: Definition) -> str:
+    """What a missing piece waits for; '' where it waits for nothing (ATT-01)."""
+    if row["status"] != "in_preparation" or "attach" in attachment.machine(ask.settings).allowed(row["status"]):
+        return ""
+    if definition.signatures == 2:
+        return ask.language.text("It can be attached once both have signed.")
+    return ask.language.text("It can be attached once the form is signed.")
 
 
 def room(ask: Ask, used: int) -> dict[str, int]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from portal_adapter.definitions.answers import kept
+from portal_adapter.definitions.answers import canonical, check_whole, kept
 from portal_adapter.definitions.definition import Definition, Question, Step
 from portal_adapter.definitions.sheet import sheet
 from portal_adapter.definitions.shown import shown
-from portal_adapter.domain import draft, procedure, signing, transfer, transmission
+from portal_adapter.domain import correction, draft, procedure, signing, transfer, transmission
+from portal_adapter.domain import indicators as judged
 from portal_adapter.domain.actor import FILL, READ, RIGHTS, SIGN
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.kinds import KINDS
@@ -45,6 +46,7 @@ ORIGINS: Mapping[str, str] = {
     "cleared": msgid("Was filled in automatically; you have taken it out."),
 }
 ELSEWHERE = msgid("Signed once: another space has it to sign it, too. It is not sent yet.")
+SHARED = msgid("Not yet sent: the administration sees nothing of it.")
 SELECT_FROM = 8  # choices: fewer are shown side by side
 
 
@@ -64,7 +66,7 @@ def listed(ask: Ask) -> Answer:
         "procedures": [about(ask, row) for row in rows], "count": count, "page": page, "pages": pages,
         "status": narrowed, "filters": {name: ask.language.text(label) for name, label in FILTER_NAMES.items()},
         "may_fill": may_fill(ask.space),
-        "to_sign": transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0,
+        "to_sign": to_sign(ask),
     }  # fmt: skip
     return Page("procedures.html", data)
 
@@ -75,18 +77,31 @@ def newest(ask: Ask, most: int = 5) -> list[dict[str, Any]]:
     return [about(ask, row) for row in procedure.listed(ask.connection, ask.space["id"], most=most)]
 
 
+def to_sign(ask: Ask) -> int:
+    """How many procedures of other spaces wait for a signature of this one; for the same pages, and who may sign (SIG-17)."""
+    assert ask.space is not None
+    return transfer.count(ask.connection, ask.space["id"]) if _may_sign(ask) else 0
+
+
 def about(ask: Ask, row: Row) -> dict[str, Any]:
     """What pages and JSON show of a procedure, wherever it is listed."""
     return {
         **{name: row[name] for name in ("reference", "definition", "status", "created", "updated", "transmissions")},
         "title": title_of(ask.services.catalogue, row, ask.language),
         "status_name": ask.language.text(STATUSES[row["status"]]),
-        "status_said": ask.language.text(
-            ELSEWHERE if row.get("second_state") == "transferred" else PROCEDURE.said[row["status"]]
-        ),
+        "status_said": ask.language.text(_said(row)),
         "messages": row["messages"],
         "unread": row["unread"],
     }
+
+
+def _said(row: Row) -> str:
+    """Of what another space has, or has signed, nobody is told that he alone sees it (SIG-17)."""
+    if row["second_state"] == "transferred":
+        return ELSEWHERE
+    if row["second"] is not None and row["status"] in {"in_preparation", "ready"}:
+        return SHARED
+    return PROCEDURE.said[row["status"]]
 
 
 def title_of(catalogue: "Catalogue", row: Row, language: Language) -> str:
@@ -104,7 +119,7 @@ def show(ask: Ask) -> Answer:
     data = {
         **head(ask, row, definition), **pieces.parts(ask, row, definition),
         "answers": answer_parts(definition, row, ask.language), "goes_on_at": _goes_on_at(ask, row, definition),
-        "signing": _signing(ask, row, definition),
+        "next_step": _next_step(ask, row, definition), "signing": _signing(ask, row, definition),
         "transmissions": [sent.about(one) for one in transmission.listed(ask.connection, row)],
     }  # fmt: skip
     return Page("procedure.html", data)
@@ -112,7 +127,7 @@ def show(ask: Ask) -> Answer:
 
 def show_history(ask: Ask) -> Answer:
     row, definition = asked_for(ask)
-    lines = sent.history(ask, procedure.history(ask.connection, row))
+    lines = sent.history(ask, row, procedure.history(ask.connection, row))
     return Page("procedure_history.html", {**head(ask, row, definition), "history": lines})
 
 
@@ -142,7 +157,11 @@ def show_step(ask: Ask) -> Answer:
     row, definition, step = _step(ask)
     PROCEDURE.target(row["status"], "save")
     number = definition.step.index(step)
-    fields = [_field(ask, one, row) for one in draft.shown_in(definition, step, row["answers"])]
+    comments = correction.of_fields(ask.connection, row)
+    fields = [
+        {**_field(ask, one, row), "comment": comments.get(one.id, "")}
+        for one in draft.shown_in(definition, step, row["answers"])
+    ]
     data = {
         **head(ask, row, definition),
         "version": row["version"],
@@ -179,13 +198,16 @@ def save_step(ask: Ask) -> Answer:
         left = draft.after(definition, step, found.answers)
     for blob in procedure.save(ask.connection, ask.actor, row, at, found.answers, left, seen):
         ask.after.append(partial(ask.services.blobs.remove, blob))
+    voided = (
+        "signature-void" if procedure.is_signed(row) and canonical(found.answers) != canonical(row["answers"]) else ""
+    )
     if found.errors:
         return Refused(Refusal("validation", "Some fields need your attention.", errors=found.errors))
     if go == "later":
-        return Redirect(at.rsplit("/", 1)[0], notice="draft-saved")
+        return Redirect(at.rsplit("/", 1)[0], notice=voided or "draft-saved")
     if left == CHECK:
-        return Redirect(f"{at}/check")
-    return Redirect(f"{at}/steps/{left}", notice="question-added" if left == step.id and is_more else "")
+        return Redirect(f"{at}/check", notice=voided)
+    return Redirect(f"{at}/steps/{left}", notice=voided or ("question-added" if left == step.id and is_more else ""))
 
 
 # ---- checking and confirming
@@ -203,6 +225,7 @@ def show_check(ask: Ask) -> Answer:
         "version": row["version"],
         "answers": answer_parts(definition, row, ask.language),
         "signing": _signing(ask, row, definition),
+        "signatures": definition.signatures,
         "steps": _steps(ask, definition, row, CHECK),
         "unmet": [
             {"code": one.code, "message": ask.language.text(one.message, **(one.values or {})), "href": one.href}
@@ -338,6 +361,21 @@ def head(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
         "indicators": pieces.indicators(ask, row, definition),
         "offers": procedure.offers(row, may_fill=may_fill(ask.space)),
     }
+
+
+def _next_step(ask: Ask, row: Row, definition: Definition) -> str:
+    """'' also where it is nothing for the reader (SUB-02, SUB-03)."""
+    assert ask.space is not None
+    if "save" not in PROCEDURE.allowed(row["status"]):
+        return ""
+    found = judged.next_step(
+        row,
+        pieces.judged_of(ask, row, definition),
+        is_whole=not check_whole(definition, row["answers"]),
+        is_to_edit=correction.is_to_edit(ask.connection, row),
+    )
+    may = _may_sign(ask) if found in {"sign", "transfer", "send"} else may_fill(ask.space)
+    return found if may else ""
 
 
 def _to_correct(ask: Ask, row: Row, definition: Definition) -> list[dict[str, Any]]:

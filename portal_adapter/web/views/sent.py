@@ -4,7 +4,7 @@ from typing import Any
 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import correction, message, transmission
-from portal_adapter.domain.procedure import STATUSES, Row
+from portal_adapter.domain.procedure import STATUSES, VOIDED, Row
 from portal_adapter.files import names
 from portal_adapter.files.sniff import PDF
 from portal_adapter.web.answer import Download
@@ -43,12 +43,23 @@ def items(ask: Ask, row: Row, definition: Definition, number: int, at: str = "")
     return found
 
 
-def history(ask: Ask, lines: list[Row], *, on_desk: bool = False) -> list[dict[str, Any]]:
-    """With the names of the reader's side: of the other one hears as of an office, or of an applicant."""
+def history(ask: Ask, row: Row, lines: list[Row], *, on_desk: bool = False) -> list[dict[str, Any]]:
+    """
+    With the names of the reader's side: of the other one hears as of an office, or of an applicant. A request for correction
+    has the `transmission` that it is of, and how many `points`.
+    """
+    asked = [
+        one["id"]
+        for one in reversed(lines)
+        if (one["status"], one["side"]) == ("to_be_corrected", message.ADMINISTRATION)
+    ]
+    counts = dict(zip(asked, correction.counts(ask.connection, row), strict=False))
     return [
         {
             **{name: one[name] for name in ("time", "status", "side", "comment")},
+            **({"comment": ask.language.text(VOIDED)} if one["comment"] == VOIDED else {}),
             "status_name": ask.language.text(STATUSES[one["status"]]),
+            **dict(zip(("transmission", "points"), counts.get(one["id"], (0, 0)), strict=True)),
             "by": f"{one['given']} {one['family']}" if (one["side"] == message.ADMINISTRATION) is on_desk else "",
         }
         for one in lines

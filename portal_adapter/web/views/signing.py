@@ -323,6 +323,7 @@ def save(ask: Ask) -> Answer:
     ask.undo.append(partial(ask.services.blobs.remove, file))
     signing.save(ask.connection, ask.actor, task, attempt, file, hashlib.sha256(found.pdf).hexdigest())
     if task.number == 2:
+        transfer.tell_signed(ask.connection, ask.actor, task, ask.settings.portal)
         return Redirect(task.at.rsplit("/", 1)[0], notice="signed-second")
     return Redirect(task.at, notice="signed-first" if task.event == "sign_first" else "signed")
 

@@ -9,7 +9,7 @@ from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.back import inside
 from portal_adapter.web.route import Level, Route
-from portal_adapter.web.views.procedures import newest
+from portal_adapter.web.views.procedures import newest, to_sign
 
 
 def listed(ask: Ask) -> Answer:
@@ -45,7 +45,7 @@ def show(ask: Ask) -> Answer:
     may_manage = MANAGE in RIGHTS[ask.space["role"]] and ask.space["state"] == "active"
     data = {
         "shown": _about(ask.space), "may_manage": may_manage, "may_fill": space.may_fill(ask.space),
-        "procedures": newest(ask),
+        "procedures": newest(ask), "to_sign": to_sign(ask),
     }  # fmt: skip
     return Page("space.html", data)
 

@@ -53,7 +53,14 @@ def listed(ask: Ask) -> Answer:
         }
         for one in transfer.waiting(ask.connection, ask.space["id"])
     ]
-    return Page("transferred_list.html", {"procedures": rows})
+    signed = [
+        {
+            **{name: one[name] for name in ("reference", "given", "family", "time")},
+            "title": title_of(ask.services.catalogue, one, ask.language),
+        }
+        for one in transfer.signed(ask.connection, ask.space["id"])
+    ]
+    return Page("transferred_list.html", {"procedures": rows, "signed": signed})
 
 
 def show(ask: Ask) -> Answer:
