@@ -315,7 +315,9 @@ def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Brow
 def marked(page: Page) -> tuple[str, list[str]]:
     """How the current step of a signing is seen, and what stands before those that are done."""
     current = page.locator(".side li[aria-current=step]").evaluate("one => getComputedStyle(one).fontWeight")
-    done = page.locator(".side li.done").evaluate_all("all => all.map(one => getComputedStyle(one, '::before').content)")
+    done = page.locator(".side li.done").evaluate_all(
+        "all => all.map(one => getComputedStyle(one, '::before').content)"
+    )
     return current, done
 
 
