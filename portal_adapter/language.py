@@ -16,6 +16,7 @@ from babel import Locale
 from babel.dates import format_date, format_datetime, format_time
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
 
 LANGUAGES = ("fr", "en")
 NAMES = {"fr": "Français", "en": "English"}
@@ -45,6 +46,9 @@ def _messages(path: Path) -> Catalog:
         return read_po(file, locale="fr")
 
 
+_MEGABYTE = 1024 * 1024
+
+
 class Language:
     """One of `LANGUAGES`, in one time zone."""
 
@@ -66,6 +70,12 @@ class Language:
             forms = _french()[1].get(one, forms)  # type: ignore[assignment]
             return forms[number >= 2].format(number=number, **values)
         return forms[number != 1].format(number=number, **values)
+
+    def size(self, octets: int) -> str:
+        """In kilobytes of 1024, rounded up, or megabytes with one digit."""
+        if octets < _MEGABYTE:
+            return self.text(msgid("{size} kB"), size=-(-octets // 1024))
+        return self.text(msgid("{size} MB"), size=format_decimal(octets / _MEGABYTE, "0.#", locale=self._locale))
 
     def moment(self, seconds: int) -> str:
         return format_datetime(self._local(seconds), "d MMM y, HH:mm", locale=self._locale)

@@ -41,6 +41,13 @@ def required_pieces(definition: Definition, answers: Answers) -> list[Piece]:
     return [piece for piece in definition.piece if not piece.optional and holds(piece.when, shown)]
 
 
+def has_undecided_pieces(definition: Definition, answers: Answers) -> bool:
+    """Whether a compulsory document waits for an answer that is still empty."""
+    return any(
+        not one.optional and one.when is not None and not answers.get(one.when.field) for one in definition.piece
+    )
+
+
 def normal(question: Question, text: str) -> str:
     """An answer as it is kept: in its kind's one form, or as it was typed where it has none."""
     value = clean(text)

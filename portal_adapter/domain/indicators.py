@@ -12,6 +12,7 @@ and the attachments as a whole.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from portal_adapter.definitions.answers import has_undecided_pieces
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain.attachment import Slot, arranged
 from portal_adapter.domain.procedure import CHECK, Row
@@ -119,13 +120,23 @@ def _second_signature(row: Row, at: str) -> Indicator:
     return Indicator(name, label, msgid("Missing"), at, (unmet,))
 
 
+def is_undecided(definition: Definition, row: Row) -> bool:
+    """Whether answers that decide on attachments are still to be given."""
+    return row["entry"] == "open" and has_undecided_pieces(definition, row["answers"])
+
+
 def _attachments(
     definition: Definition, row: Row, pieces: Sequence[Row], flagged: Collection[str], language: str, at: str
 ) -> Indicator:
     slots, others = arranged(definition, row["answers"], pieces)
     unmet = [one for slot in slots for one in of_slot(slot, flagged, language, at).unmet]
     unmet += [one for piece in others for one in _of_piece(piece, flagged, at)]
-    said = msgid("Not complete") if unmet else msgid("Complete") if slots else msgid("None is required")
+    if unmet:
+        said = msgid("Not complete")
+    elif slots:
+        said = msgid("Complete")
+    else:
+        said = msgid("Depends on your answers") if is_undecided(definition, row) else msgid("None is required")
     return Indicator("attachments", msgid("Attachments"), said, f"{at}/attachments", tuple(unmet))
 
 

@@ -7,6 +7,7 @@ from portal_adapter.files import pdf, picture, sniff
 from portal_adapter.files.blobs import Blobs
 from portal_adapter.files.examined import INFECTED, Examined
 from portal_adapter.files.scan import scan
+from portal_adapter.language import msgid
 from portal_adapter.refusal import FieldError, Refusal
 from portal_adapter.settings import Settings
 
@@ -37,8 +38,11 @@ def examine(path: Path, settings: Settings, blobs: Blobs) -> Examined:
 
 
 def too_large(measured: int, limit: int) -> Refusal:
-    """Both in bytes; people are told kilobytes of 1024."""
-    message = "Send a file of at most {most} kB; this has {measured} kB."
-    values = {"most": limit // 1024, "measured": -(-measured // 1024)}
+    """Both in bytes; people are told whole megabytes where the limit is so many, else kilobytes of 1024."""
+    if limit % (1024 * 1024):
+        unit, message = 1024, msgid("Send a file of at most {most} kB; this has {measured} kB.")
+    else:
+        unit, message = 1024 * 1024, msgid("Send a file of at most {most} MB; this has {measured} MB.")
+    values = {"most": limit // unit, "measured": -(-measured // unit)}
     error = FieldError(sniff.FIELD, "too-large", message, values, limit)
     return Refusal("too-large", "This is too large.", errors=[error], limit=limit, measured=measured)

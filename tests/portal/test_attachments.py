@@ -152,6 +152,7 @@ def test_attachments_come_once_the_form_is_signed(case: Case) -> None:
         assert "Add a supporting document" not in page
         assert ">Attach<" not in page
         assert ("once the form is signed" in page) is (status == "in_preparation")
+        assert ("It can be attached once the form is signed." in page) is (status == "in_preparation")
     assert case.rows() == []
     assert len(kept(case.place)) == 1
     with case.place.services.engine.connect() as connection:  # their files were not read: the archive's alone was
@@ -227,7 +228,7 @@ def test_other_documents_have_a_type_and_may_have_a_name(case: Case) -> None:
     case.signed()
     page = f"{case.tab}/add"
     form = case.person.get(page).text
-    assert all(one in form for one in ("Plan of the site", "Another document", "of at most 10240 kB"))
+    assert all(one in form for one in ("Plan of the site", "Another document", "of at most 10 MB"))
     assert "0 of 20 attachments used, 20 left." in form
     answer = case.person.post(page, {"name": "x" * 81}, page=page, files={"file": ("", b"")})
     assert answer.status_code == 422
@@ -266,11 +267,15 @@ def test_where_nothing_is_required_one_may_still_add(place: Place) -> None:
     ada = place.visitor()
     ada.logs_in()
     at = creates(ada, private(ada))
+    page = ada.get(f"{at}/attachments").text
+    assert "Depends on your answers" in page and "None is required" not in page and "require none" not in page
+    assert f'href="{at}/sending"' not in page
     sets(place, at, **SIGNED, answers=json.dumps({"tenure": "owner"}))
     page = ada.get(f"{at}/attachments").text
     assert "Add a supporting document" in page
     assert ">Attach<" not in page
     assert "None is required" in page
+    assert f'<a class="action" href="{at}/sending">Send the procedure' in page  # all is green
     assert [one["is_green"] for one in ada.json(at).json()["indicators"]] == [True, True]
 
 

@@ -165,6 +165,21 @@ def test_the_readers_find_texts() -> None:
     assert [one.forms for one in of_french(BytesIO(file), "x.po")] == [("Un",), ("c", "d")]
 
 
+@pytest.mark.parametrize(
+    ("octets", "english", "french"),
+    [
+        (1, "1 kB", "1 ko"),
+        (1024 * 1024, "1 MB", "1 Mo"),
+        (1500 * 1024, "1.5 MB", "1,5 Mo"),
+        (10240 * 1024, "10 MB", "10 Mo"),
+    ],
+)
+def test_sizes_are_told_as_people_say_them(octets: int, english: str, french: str) -> None:
+    """UI-02: kilobytes, and from one megabyte on megabytes."""
+    assert Language("en", "UTC").size(octets) == english
+    assert Language("fr", "UTC").size(octets).replace("\u00a0", " ") == french
+
+
 def test_no_page_in_french_shows_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """UI-02: whatever a page looks up while it is made in French is there, in whatever table it stood."""
     place = Place(tmp_path, extra=ATTACHES)

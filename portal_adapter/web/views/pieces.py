@@ -46,6 +46,7 @@ def parts(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
             }
             for one in slots
         ],
+        "is_undecided": judged.is_undecided(definition, row),
         "others": [about(ask, one, definition, flagged) for one in others],
         "may_attach": "attach" in allowed,
         "attach_after": _attach_after(ask, row, definition),
