@@ -370,7 +370,7 @@ def test_from_sending_to_closing(street: Street, scripts: bool) -> None:
     person = place.visitor()
     person.logs_in(name, "Byron")
     at = ready(place, person)
-    grace = agent(place, "Grace" if scripts else "Greta")
+    grace = agent(place, "Gloria" if scripts else "Greta")
     reference = at.rsplit("/", 1)[1]
     with (
         street.visit(person, java_script_enabled=scripts) as page,

@@ -119,11 +119,11 @@ def test_row_5_3_answer_at_the_deadline(rig: Rig, portal: Caller) -> None:
     (lane,) = lane_pids(rig)
     next_signs(rig, "hang 60")
     began = time.monotonic()
-    answer = portal.sign(digests=[digest(1)], timeout_s=1.0)
+    answer = portal.sign(digests=[digest(1)], timeout_s=3.0)  # as below
     took = time.monotonic() - began
     assert (answer.code, answer.reason, answer.domain) == ("DEADLINE_EXCEEDED", "TOKEN_TIMEOUT", "paraph")
     assert "INDETERMINATE" in answer.message
-    assert 0.8 < took <= 1.0 + LATE_S
+    assert 2.8 < took <= 3.0 + LATE_S
     until(lambda: lane not in lane_pids(rig), 1.2, "the end of the lane that hangs")
     assert statuses(portal.sign(digests=[digest(2)])) == ["SIGNED"]
     assert asked(rig).count(digest(1).hex()) == 1

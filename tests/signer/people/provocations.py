@@ -317,7 +317,7 @@ def late(stage: Stage) -> Answer:
         held = stage.town["portal"].signing.SignDigests.future(ask(digests=digests(1, 50)), timeout=20)
         until(lambda: signed(rig) > before, 5, "the one that is held")
         wanted = ask(credential="ada", digests=digests(1), authorisation=reference)
-        return stage.call("SignDigests", wanted, "portal", timeout_s=0.5)
+        return stage.call("SignDigests", wanted, "portal", timeout_s=3.0)
     finally:
         shim_of(rig).clear()
         held.result()
