@@ -16,7 +16,7 @@ from tests.portal.sights import AXE
 from tests.portal.signing import opens, state
 from tests.portal.signs import LEASE
 from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
-from tests.portal.test_signing_for_real import PRIVATE, confirmed, logged_in, sends, sent_to_window
+from tests.portal.test_signing_for_real import PRIVATE, confirmed, logged_in, pdfsig, sends, sent_to_window
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,8 @@ def lend(person: Visitor, real: Real, page: Page) -> None:
 def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Browser, scripts: bool) -> None:
     """
     SIG-02 to SIG-08, SIG-12: "Sign" opens a window, which goes through both origins and back to the saved procedure; the
-    first page stays as it is. In the same window with the other button; cancelled there it is back. Nothing is said on the console.
+    first page stays as it is. In the same window with the other button; cancelled there it is back. SUB-03, TRK-07, COR-04, COR-05:
+    then sent, accepted, sent back, corrected, signed and sent again, and closed. Nothing is said on the console.
     """
     ada = real.people["ada"]
     person = logged_in(real, ada)
@@ -290,6 +291,40 @@ def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Brow
     expect(window.locator("[name=credential]:checked")).to_have_value("ada")
     paper, side = window.locator(".paper").bounding_box(), window.locator(".side").bounding_box()
     assert paper is not None and side is not None and side["x"] >= paper["x"] + paper["width"]
+    signs(real, ada, window, at, scripts=scripts)
+    expect(window.locator("main")).to_contain_text("Signed by Ada Lovelace")
+    with window.expect_download() as saved:
+        window.get_by_role("link", name="Download it").click()
+    assert saved.value.path().read_bytes() == person.get(f"{at}/form").content
+    assert page.url == f"{real.portal_origin}{at}"
+
+    dan, desk = agent(real), f"/desk/{at.rsplit('/', 1)[1]}"
+    assert dan.get(desk).status_code == 404
+    sent(window, 1)
+    assert sends(dan, f"{desk}/accept", dan.get(desk)).status_code == 303
+    correction = f"{desk}/correction"
+    assert sends(dan, correction, dan.get(correction), {"field.street": "Which number?"}).status_code == 303
+    window.get_by_role("link", name="To the procedure").click()
+    window.get_by_role("region", name="What is to be corrected").get_by_role("link", name="Number and street").click()
+    window.get_by_label("Number and street").fill("13 Mill Lane")
+    window.get_by_role("button", name="Next", exact=True).click()
+    window.get_by_role("button", name="Confirm the entry").click()
+    window.get_by_role("button", name="Sign in this window").click()
+    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
+    signs(real, ada, window, at, scripts=scripts)
+    sent(window, 2)
+    signed = person.get(f"{at}/transmissions/2/form").content
+    assert pdfsig(real, signed).count("Signature is Valid.") == 1
+    closing = f"{desk}/closing"
+    assert sends(dan, closing, dan.get(closing), {"reason": "Done."}).status_code == 303
+    window.goto(f"{real.portal_origin}{at}")
+    expect(window.locator(".standing")).to_contain_text("Closed")
+    assert said == []
+    page.context.close()
+
+
+def signs(real: Real, ada: Person, window: Page, at: str, *, scripts: bool) -> None:
+    """From the choice of the certificate to what is saved."""
     window.get_by_role("button", name="Next").click()
     window.wait_for_url(f"{real.window_origin}/sign/approve*")
     window.check("#field-approved")
@@ -303,13 +338,23 @@ def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Brow
     window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
     window.get_by_role("button", name="Save to Millbrook").click()
     window.wait_for_url(f"{real.portal_origin}{at}")
-    expect(window.locator("main")).to_contain_text("Signed by Ada Lovelace")
-    with window.expect_download() as saved:
-        window.get_by_role("link", name="Download it").click()
-    assert saved.value.path().read_bytes() == person.get(f"{at}/form").content
-    assert page.url == f"{real.portal_origin}{at}"
-    assert said == []
-    page.context.close()
+
+
+def sent(window: Page, number: int) -> None:
+    """From the procedure's page to the receipt."""
+    window.get_by_role("link", name="Send the procedure").click()
+    window.get_by_role("button", name="Send the procedure").click()
+    expect(window.get_by_role("heading", level=1)).to_contain_text(f"Transmission {number}")
+
+
+def agent(real: Real) -> Visitor:
+    """Somebody who has the town hall's desk by the operator's command."""
+    dan = logged_in(real, real.people["dan"])
+    accounts = json.loads(real.run("user", "portal", "list", "--json").stdout)
+    [account] = [one["id"] for one in accounts if one["given"] == "Dan"]
+    done = real.run("agent", "portal", "add", account, "millbrook-town-hall")
+    assert done.returncode == 0, done.stderr
+    return dan
 
 
 def marked(page: Page) -> tuple[str, list[str]]:
