@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,30 @@ def test_softhsm_does_what_is_published(tmp_path: Path) -> None:
     pin.write_text(PIN)
     pin.chmod(0o400)
     with modules.soft_hsm() as asked:
-        command = [sys.executable, "-m", "pool.profile", asked.given.module, "card", "--pin-file", pin, "--wrong-pins"]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pool.profile",
+            asked.given.module,
+            "card",
+            "--pin-file",
+            pin,
+            "--wrong-pins",
+        ]
         env = os.environ | asked.environment
-        done = subprocess.run(command, env=env, check=True, text=True, capture_output=True, timeout=110)
-    found = dict(zip(CASES, (line.rsplit("  ", 1)[1] for line in done.stdout.splitlines()), strict=True))
-    same = [name for name in CASES if name not in modules.VARYING]
-    assert {name: found[name] for name in same} == {name: wanted["SoftHSM 2.6.1"][name] for name in same}
+        same = [name for name in CASES if name not in modules.VARYING]
+        published = {name: wanted["SoftHSM 2.6.1"][name] for name in same}
+        found = asked_by(command, env)
+        if {name for name in same if found[name] != published[name]} == {"two_lanes"}:
+            # On a busy machine SoftHSM now and then answers CKR_GENERAL_ERROR to one of two processes that begin at once.
+            found = asked_by(command, env)
+    assert {name: found[name] for name in same} == published
+
+
+def asked_by(command: list[str | Path], env: Mapping[str, str]) -> dict[str, str]:
+    """Case -> answer."""
+    done = subprocess.run(command, env=env, check=True, text=True, capture_output=True, timeout=110)
+    return dict(zip(CASES, (line.rsplit("  ", 1)[1] for line in done.stdout.splitlines()), strict=True))
 
 
 def test_no_wrong_pin_without_leave(card: Store, shim: Shim) -> None:
