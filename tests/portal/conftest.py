@@ -7,6 +7,7 @@ import pytest
 
 from tests.portal.place import Place, SetClock, Visitor
 from tests.portal.real import TRIES_A_MINUTE, Real
+from tests.portal.sent import agent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,3 +43,9 @@ def ada(place: Place) -> Visitor:
 def space(ada: Visitor) -> str:
     """The identifier of Ada's business space."""
     return ada.creates_business()
+
+
+@pytest.fixture
+def grace(place: Place, ada: Visitor) -> Visitor:
+    """She works for the town hall."""
+    return agent(place)

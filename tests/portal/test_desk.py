@@ -33,19 +33,6 @@ from tests.portal.test_space_commands import audited
 from tests.portal.town import picture
 
 
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    person = place.visitor()
-    person.logs_in("Ada", "Lovelace", place.issuer.product("Ada", "Lovelace", serial="10304441830071892504"))
-    return person
-
-
-@pytest.fixture
-def grace(place: Place) -> Visitor:
-    """She works for the town hall."""
-    return agent(place)
-
-
 def listed(person: Visitor, query: str = "") -> list[str]:
     return [one["reference"] for one in person.json(f"/desk{query}").json()["procedures"]]
 

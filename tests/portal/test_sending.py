@@ -41,19 +41,6 @@ from tests.portal.test_procedures import (
 from tests.portal.town import picture
 
 
-@pytest.fixture
-def ada(place: Place) -> Visitor:
-    person = place.visitor()
-    person.logs_in("Ada", "Lovelace", place.issuer.product("Ada", "Lovelace", serial="10304441830071892504"))
-    return person
-
-
-@pytest.fixture
-def grace(place: Place, ada: Visitor) -> Visitor:
-    """She works for the town hall."""
-    return agent(place)
-
-
 def unmet(person: Visitor, at: str) -> list[str]:
     """The codes that a refused sending names; nothing is changed by it."""
     before = picture(person.place.services.engine, without=("audit",))
