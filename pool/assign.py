@@ -223,7 +223,7 @@ class _Planning:
 
     def _is_for(self, kind: Kind, lane: Lane) -> bool:
         """False where a faster lane will have finished all that waits of this kind before this lane finishes one."""
-        own_s = lane.item_s.get(kind)
+        own_s = lane.expected_s(kind, self._now)
         if own_s is None:
             return True  # it must be tried to be known
         finish = max(lane.busy_until, self._now) + own_s

@@ -393,7 +393,8 @@ class Attendant:
         out = self._take_back(message["n"])
         frame = out.frame
         if message["signed"]:
-            self.lane.measured(frame.key, frame.algorithm, message["ns"] / 1e9, message["signed"])
+            seconds, now = message["ns"] / 1e9, time.monotonic()
+            self.lane.measured(frame.key, frame.algorithm, seconds, message["signed"], now)
         self.lane.problem = message["lost"]
         if message["lost"]:
             self.ask_to_stop()

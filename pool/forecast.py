@@ -38,11 +38,15 @@ def wait_s(kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now
 
 
 def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:
-    """When so many items would be done, seconds from now; what was never measured is taken for fast, and so gets measured."""
-    lanes = list(lanes)
-    rate = per_second(kind, lanes)
+    """
+    When so many items would be done, seconds from now. What was never measured is taken for free, and so gets measured;
+    meanwhile what it has, or what waits for it, counts. What was measured long ago is believed less (`Lane.expected_s`).
+    """
+    lanes = [lane for lane in lanes if kind[0] in lane.keys]
+    rate = sum(1 / item_s for lane in lanes if (item_s := lane.expected_s(kind, now)))
     if not rate:
-        return (backlog.waiting(kind) + count) * UNMEASURED_S
+        busy_s = sum(max(0.0, lane.busy_until - now) for lane in lanes)
+        return backlog.waiting(kind) * UNMEASURED_S + busy_s / max(1, len(lanes))
     return wait_s(kind, caller, backlog, lanes, now) + count / rate
 
 

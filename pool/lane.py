@@ -25,6 +25,10 @@ LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 # The weight of a new measurement. What else the machine does only adds to a lane's time, so that less is believed
 # sooner than more: frames stay as long as they should be while others use the processors.
 _EWMA_LESS, _EWMA_MORE = 0.3, 0.05
+# What a lane without work was measured at is believed half as slow after each such time: a lane that was slow once, or
+# that a card's reader made slow, would otherwise never get the work that would measure it anew. A card at 185 ms beside
+# an HSM at 50 us is tried once in two minutes.
+HALF_BELIEVED_S = 10.0
 
 
 class State(StrEnum):
@@ -89,7 +93,8 @@ class Lane:
     is_cut: bool = False  # until they are back: then the next one is chosen among all that waits
     busy_until: float = 0.0  # when what it has should be done: monotonic clock, seconds; 0 while it has nothing
     direct: bool = True  # C_Sign by the module's function list, not through python-pkcs11
-    item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)
+    item_s: dict[tuple[str, Algorithm], float] = field(default_factory=dict)  # seconds a signature, as measured
+    measured_at: dict[tuple[str, Algorithm], float] = field(default_factory=dict)  # monotonic clock, seconds
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKER_LOSSES))
     tally: Tally = field(default_factory=Tally)
     problem: str = ""
@@ -127,11 +132,23 @@ class Lane:
         seconds = self.item_s.get((key, algorithm))
         return 1 if seconds is None else max(1, min(FRAME_ITEMS_MAX, int(FRAME_S / seconds)))
 
-    def measured(self, key: str, algorithm: Algorithm, seconds: float, count: int) -> None:
-        """A frame of `count` signatures took `seconds`, verifying included."""
+    def expected_s(self, kind: tuple[str, Algorithm], now: float) -> float | None:
+        """
+        What a signature should take, seconds, where lanes are compared: what was measured long ago counts for less.
+        None where nothing was measured. How long a lane may take is judged by `item_s` itself.
+        """
+        known = self.item_s.get(kind)
+        if known is None:
+            return None
+        aged_s = now - self.measured_at.get(kind, now)
+        return known if aged_s < HALF_BELIEVED_S else known * 0.5 ** min(30.0, aged_s / HALF_BELIEVED_S)
+
+    def measured(self, key: str, algorithm: Algorithm, seconds: float, count: int, now: float) -> None:
+        """A frame of `count` signatures took `seconds`, verifying included, and was answered `now`."""
         self.tally.measure(seconds, count)
         mean = max(seconds / count, 1e-6)
         known = self.item_s.get((key, algorithm), mean)
+        self.measured_at[key, algorithm] = now
         self.item_s[key, algorithm] = known + (_EWMA_LESS if mean < known else _EWMA_MORE) * (mean - known)
 
     def lost(self, now: float) -> bool:

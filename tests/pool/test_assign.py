@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pool.assign import Frame, Run, assign, to_cut
 from pool.backlog import REQUEST_S, Backlog
-from pool.lane import Lane, State
+from pool.lane import HALF_BELIEVED_S, Lane, State
 from pool.wire import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
 from pool.work import Work
 from tests.pool.rig import EDDSA, PSS, RSA, work
@@ -309,6 +309,17 @@ def test_a_slow_lane_leaves_what_a_fast_one_finishes_sooner() -> None:
     assert {frame.lane.index for frame in frames} == {1}
     assert frames
     assert all(frame.count == 1 for frame in frames)
+
+
+def test_who_was_slow_once_is_tried_again() -> None:
+    """What a lane was measured at long ago keeps it from work no more: beside a busy one it takes what waits."""
+    fast, once_slow = a_lane(0), a_lane(1)
+    fast.item_s, once_slow.item_s = {("k", RSA): 0.001}, {("k", RSA): 0.185}
+    fast.in_flight, fast.busy_until = 2, NOW + 0.010
+    fast.measured_at = {("k", RSA): NOW}
+    once_slow.measured_at = {("k", RSA): NOW - 10 * HALF_BELIEVED_S}
+    (frame,), _ = assign(line(work(1)), [fast, once_slow], NOW)
+    assert frame.lane is once_slow
 
 
 def test_a_decision_costs_what_it_gives_out_and_not_what_waits() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pool import Pin, lane, token
 from pool.errors import REASONS
 from pool.keeper import ABLE
-from pool.lane import Lane
+from pool.lane import HALF_BELIEVED_S, Lane
 from pool.token import State, TokenConfig, WrongEvent, after
 from pool.wire import FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
 from tests.pool.rig import PSS, RSA
@@ -131,7 +131,7 @@ def test_a_frame_holds_about_twenty_milliseconds() -> None:
     assert one.frame_items("k", RSA) == 1
     for seconds, items in ((0.001, 20), (0.25, 1), (0.00001, FRAME_ITEMS_MAX), (0.0, FRAME_ITEMS_MAX)):
         one.item_s.clear()
-        one.measured("k", RSA, seconds * 8, 8)
+        one.measured("k", RSA, seconds * 8, 8, 1.0)
         assert one.frame_items("k", RSA) in {items, items - 1}
         assert one.frame_items("k", PSS) == one.frame_items("other", RSA) == 1
 
@@ -139,12 +139,28 @@ def test_a_frame_holds_about_twenty_milliseconds() -> None:
 def test_a_measurement_moves_slowly() -> None:
     """One slow frame does not turn a fast lane into a card; a fast one after slow ones is believed sooner."""
     one = Lane("card", 0)
-    one.measured("k", RSA, 0.001, 1)
-    one.measured("k", RSA, 0.011, 1)
+    one.measured("k", RSA, 0.001, 1, 1.0)
+    one.measured("k", RSA, 0.011, 1, 1.0)
     assert one.item_s["k", RSA] == pytest.approx(0.0015)
-    one.measured("k", RSA, 0.0005, 1)
+    one.measured("k", RSA, 0.0005, 1, 1.0)
     assert one.item_s["k", RSA] == pytest.approx(0.0012)
     assert (one.tally.busy_s, sum(one.tally.latency)) == (pytest.approx(0.0125), 3)
+
+
+def test_an_old_measurement_is_believed_less() -> None:
+    """
+    A lane that was slow once is compared as half as slow after every `HALF_BELIEVED_S` without work, so that it is tried
+    again; frames and patience go by what was measured. What was never measured is not guessed.
+    """
+    one = Lane("card", 0)
+    assert one.expected_s(("k", RSA), 100.0) is None
+    one.measured("k", RSA, 0.185, 1, 100.0)
+    assert one.expected_s(("k", RSA), 100.0 + HALF_BELIEVED_S / 2) == 0.185
+    assert one.expected_s(("k", RSA), 100.0 + 2 * HALF_BELIEVED_S) == pytest.approx(0.185 / 4)
+    assert 0 < (one.expected_s(("k", RSA), 1e9) or 0) < 1e-9
+    assert one.item_s["k", RSA] == 0.185
+    one.measured("k", RSA, 0.2, 1, 200.0)
+    assert one.expected_s(("k", RSA), 200.0) == one.item_s["k", RSA] > 0.185
 
 
 def test_rest_doubles_and_starts_anew() -> None:

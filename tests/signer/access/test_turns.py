@@ -1,8 +1,10 @@
 """Whose turn it is: at the loop, at the assembly, and how much unread may be held."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +34,14 @@ async def test_a_lone_call_starts_at_once() -> None:
         turn.send(None)
 
 
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is 0.1 ms after the last, however long the machine stands still."""
+    looks = itertools.count()
+    monkeypatch.setattr("signer.turns.time", SimpleNamespace(monotonic=lambda: 100.0 + next(looks) / 10_000))
+
+
+@pytest.mark.usefixtures("still")
 async def test_each_caller_starts_a_few_in_a_round() -> None:
     """A flood of one is begun a round at a time; another's call is before all that wait, and all are begun in the end."""
     starts, order = Starts(), []
