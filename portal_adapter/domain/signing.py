@@ -10,7 +10,7 @@ an hour after its last step. What it leaves at the daemon is destroyed (`unsaved
 a batch is one whose batch is still to be cancelled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,10 +202,17 @@ def check(task: Task) -> None:
         unmet([Unmet("entry-not-confirmed", message, f"{task.at}/check")])
 
 
-def check_person(task: Task, account: str, fingerprint: str = "") -> None:
-    """Of two signatures each is another person's (SIG-17)."""
-    if task.first is not None and (task.first["account"] == account or task.first["fingerprint"] == fingerprint):
+def check_person(task: Task, account: str, credential: str = "", firsts: Collection[str] = ()) -> None:
+    """Of two signatures each is another person's, also where one person has two accounts (SIG-17); `firsts` is `of_first`."""
+    if task.first is not None and (task.first["account"] == account or credential in firsts):
         raise guard("same-signer", "You have given the first signature: the second one is somebody else’s.", task.at)
+
+
+def of_first(credentials: Sequence[Credential], first: Row, theirs: Sequence[Row], now: int) -> frozenset[str]:
+    """The credentials that whoever has given the first signature, and whose products are `theirs`, may sign with."""
+    used = [one for one in credentials if one.fingerprint == first["fingerprint"]]
+    known = [*theirs, *({"fingerprint": one.fingerprint, "certificate": one.certificate} for one in used)]
+    return frozenset(one.credential.name for one in choices(credentials, known, "", now))
 
 
 def offers(row: Row) -> bool:

@@ -824,10 +824,37 @@ def test_one_person_does_not_sign_twice(place: Place, ada: Visitor) -> None:
     bob = joins(place, ada, other, "Bob", "Babbage", "signatory")
     [first] = rows(place, schema.signatures)
     place.desk.offers("bob-login", place.numbers["bob-login"], subject="ada", signs=False)
+    place.desk.offers("ada-2", place.issuer.product("Ada", "Signs", signs=True).der, subject="ada")
     step = begins(bob, there)
-    done = bob.json(f"{step}/certificate", {"credential": "ada"})
-    assert (done.status_code, done.json()["reason"]) == (409, "same-signer")
+    for credential in ("ada", "ada-2"):
+        done = bob.json(f"{step}/certificate", {"credential": credential})
+        assert (done.status_code, done.json()["reason"]) == (409, "same-signer"), credential
+    assert place.desk.held.keys() == {place.desk.newest()}
     assert first["fingerprint"] == rows(place, schema.signatures)[0]["fingerprint"]
+
+
+def test_one_person_with_two_accounts_does_not_sign_twice(place: Place) -> None:
+    """SIG-17: her other card, registered by itself, has her CA's word that she is the same person; the first one's product may be gone since."""
+    ada, again, issuer = place.visitor(), place.visitor(), place.issuer
+    both = ada.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", both=True, serial="77"))
+    place.desk.offers("both", both.der, subject="somebody")
+    at = lease(ada)
+    assert signs(place, ada, at, "both").status_code == 303
+    again.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", serial="77", begins=-801))
+    assert len(rows(place, schema.accounts)) == 2
+    place.desk.offers("card", issuer.product("Ada", "Lovelace", signs=True, serial="77").der, subject="another")
+    other = again.creates_business("Engines")
+    transfers(ada, at, other)
+    step = begins(again, f"/spaces/{other}/signatures/{row(place, at)['reference']}")
+    assert {one["credential"] for one in offered(again, step)} == {"both", "card"}
+    for products in ("registered", "gone"):
+        for credential in ("both", "card"):
+            done = again.json(f"{step}/certificate", {"credential": credential})
+            assert (done.status_code, done.json()["reason"]) == (409, "same-signer"), (products, credential)
+        [first] = rows(place, schema.signatures)
+        with place.services.engine.begin() as connection:
+            gone = schema.products.c.fingerprint == first["fingerprint"]
+            connection.execute(schema.products.delete().where(gone))
 
 
 def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, bob: Visitor) -> None:

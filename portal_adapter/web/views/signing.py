@@ -14,7 +14,7 @@ Signing a procedure: choosing the certificate and saving are our pages, reading,
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from portal_adapter.auth.daemon import Credential
 from portal_adapter.domain import procedure, signing, transfer
 from portal_adapter.domain.actor import SIGN
 from portal_adapter.domain.procedure import Row
@@ -111,7 +112,7 @@ def look(ahead: Ahead) -> Looked | None:
     found = _ahead(ahead)
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
-    return Looked(_choices(ahead))
+    return Looked(_choices(ahead, ahead.services.daemon.credentials()))
 
 
 def show(ask: Ask) -> Answer:
@@ -156,9 +157,8 @@ def _shown(ask: Ask, one: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _choices(ahead: Ahead) -> tuple[Choice, ...]:
+def _choices(ahead: Ahead, credentials: Sequence[Credential]) -> tuple[Choice, ...]:
     """Revoked ones are not offered."""
-    credentials = ahead.services.daemon.credentials()
     with reading(ahead.services.engine) as connection:
         hers = signing.products_of(connection, ahead.actor.account)
     return tuple(
@@ -166,6 +166,15 @@ def _choices(ahead: Ahead) -> tuple[Choice, ...]:
         for one in signing.choices(credentials, hers, ahead.actor.fingerprint, ahead.now)
         if not ahead.services.issuers.is_revoked(one.credential.certificate)
     )
+
+
+def _firsts(ahead: Ahead, task: Task, credentials: Sequence[Credential]) -> frozenset[str]:
+    """Those of whoever has signed first, which sign no second time."""
+    if task.first is None:
+        return frozenset()
+    with reading(ahead.services.engine) as connection:
+        theirs = signing.products_of(connection, task.first["account"])
+    return signing.of_first(credentials, task.first, theirs, ahead.now)
 
 
 def _ahead(ahead: Ahead) -> tuple[Task, Row] | None:
@@ -189,11 +198,13 @@ def open_batch(ahead: Ahead) -> Looked | None:
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
     task, _ = found
-    looked = Looked(_choices(ahead), sha256=task.sha256)
+    credentials = ahead.services.daemon.credentials()
+    looked = Looked(_choices(ahead, credentials), sha256=task.sha256)
     try:
         signing.check(task)
         choice = signing.chosen(looked.choices, ahead.form.get("credential", ""))
-        signing.check_person(task, ahead.actor.account, choice.credential.fingerprint)
+        firsts = _firsts(ahead, task, credentials)
+        signing.check_person(task, ahead.actor.account, choice.credential.name, firsts)
         batch = str(uuid.uuid4())
         name = f"{title_of(ahead.services.catalogue, task.row, ahead.language)} {task.row['reference']}.pdf"
         document = ahead.services.blobs.path(task.file)
