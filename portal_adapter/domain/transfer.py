@@ -5,7 +5,7 @@ The double signature: a procedure that its space has signed goes to another spac
                  <--recall, decline---
 
 The other space's signatories see title, reference, first signer and the signed PDF, and nothing else of the procedure, for
-as long as it is theirs to sign; of what was signed there its list keeps title, reference and time.
+as long as it is theirs to sign; of what was signed there its list keeps title, reference and time, until that is void.
 """
 
 import json
@@ -125,7 +125,10 @@ def waiting(connection: Connection, space: str) -> list[Row]:
 
 
 def signed(connection: Connection, space: str) -> list[Row]:
-    """What was signed in a space for others, the newest first; with `time`, and `given` and `family` of who did."""
+    """
+    What was signed in a space for others and is not void, the newest first; with `time`, and `given` and `family` of who did:
+    of a procedure that was changed since another space may have the next signature, and is not told of this one.
+    """
     query = (
         select(
             procedures.c.reference, procedures.c.definition, procedures.c.definition_version, signatures.c.time,
@@ -133,7 +136,7 @@ def signed(connection: Connection, space: str) -> list[Row]:
         )
         .join(signatures, signatures.c.procedure == procedures.c.id)
         .join(accounts, accounts.c.id == signatures.c.account)
-        .where(procedures.c.second == space, signatures.c.number == 2)
+        .where(procedures.c.second == space, signatures.c.number == 2, signatures.c.voided.is_(None))
         .order_by(signatures.c.time.desc(), signatures.c.id)
         .limit(procedure.PAGE)
     )  # fmt: skip

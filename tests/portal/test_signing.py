@@ -746,6 +746,23 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "void")
 
 
+def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17: changed, signed anew and transferred to a third space: whose signature is void now is nothing that one sees."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    signs(place, bob, f"/spaces/{other}/signatures/{row(place, at)['reference']}", "bob")
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    confirms(ada, at)
+    signs(place, ada, at)
+    carol = place.visitor()
+    carol.logs_in("Carol", "Clifford")
+    third = carol.creates_business("Third")
+    assert transfers(ada, at, third).status_code == 303
+    found = carol.json(f"/spaces/{third}/signatures").json()
+    assert (len(found["procedures"]), found["signed"]) == (1, [])
+
+
 def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17, ESP-16: a mistyped, unknown, own or closed identifier sounds the same; before the first signature nothing is transferred."""
     own = private(ada)
