@@ -628,7 +628,10 @@ def test_while_another_space_has_it_nothing_is_changed(place: Place, ada: Visito
 
 
 def test_a_procedure_is_copied(place: Place, ada: Visitor) -> None:
-    """PROC-16, PROC-20: answers alone, in the present version; what has no field there is named once and left out; a withdrawn one is not copied."""
+    """
+    PROC-16, PROC-20, ESP-17, ESP-19: answers alone, in the present version; what has no field there is named once and left out; a
+    withdrawn one is not copied, nor one that the space may not create any more.
+    """
     at = confirmed(ada)
     sets(place, at, status="closed", transmissions=1, signature="valid")
     assert "left out" not in ada.get(f"{at}/copy").text
@@ -663,6 +666,15 @@ def test_a_procedure_is_copied(place: Place, ada: Visitor) -> None:
     assert other.json(f"{at}/copy", {}).json()["reason"] == "definition-withdrawn"
     assert other.get(f"{at.rsplit('/', 2)[0]}/catalogue/{ADDRESS}").status_code == 404
     assert other.get(f"{made}/steps/person").status_code == 200  # and a draft goes on
+    for change, reason in (
+        ({"audience": "business"}, "wrong-space-kind"),
+        ({"requires_certified_space": True}, "space-not-certified"),
+    ):
+        other = where(ada, newer.model_copy(update=change))
+        before = picture(place.services.engine, without=("audit",))
+        done = other.json(f"{at}/copy", {}).json()
+        assert (done["code"], done["reason"]) == ("guard-failed", reason)
+        assert picture(place.services.engine, without=("audit",)) == before
 
 
 def test_a_procedure_is_deleted_for_good(place: Place, ada: Visitor) -> None:
