@@ -24,7 +24,7 @@ from portal_adapter.domain.signing import Task
 from portal_adapter.store import schema
 from portal_adapter.unsaved import Unsaved
 from portal_adapter.upkeep import Upkeep
-from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
@@ -319,6 +319,25 @@ def test_what_is_barely_begun_goes_on(place: Place, ada: Visitor) -> None:
     assert ada.get(step).status_code == 200
     chooses(ada, step)
     assert ada.post(f"{at}/signing", page=at).headers["location"] == f"{at}/signing"
+
+
+def test_the_page_that_stayed_open_signs_again(place: Place, ada: Visitor) -> None:
+    """SIG-02, SIG-09, SIG-14: "Sign" opens a window beside the page: pressed twice it is one attempt, and after a cancel it is the next one."""
+    at = confirmed(ada)
+    form = re.search(rf'<form method="post" action="{at}/signing".*?</form>', ada.get(at).text, re.DOTALL)
+    assert form is not None
+
+    def presses() -> str:
+        done = ada.http.post(f"{at}/signing", data=hidden(form[0]))
+        assert done.status_code == 303, done.text
+        return str(done.headers["location"])
+
+    first = presses()
+    assert presses() == first
+    assert ada.post(f"{first}/cancel").headers["location"] == at
+    second = presses()
+    assert second != first
+    assert ada.get(second).status_code == 200
 
 
 def test_another_members_attempt_is_named(place: Place) -> None:
