@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,23 @@ async def read(
     _count(request, most, file_bytes or form_bytes)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _fields_of_json(await request.body()), {}
+        fields = _fields_of_json(await request.body())
+        _check_text(fields)
+        return fields, {}
     if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
     try:
         form = await request.form(max_files=FILES_MAX if file_bytes else 0, max_fields=FIELDS_MAX)
     except HTTPException:  # what Starlette makes of its parser's errors
         raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
-    fields: dict[str, str] = {}
-    files: dict[str, Uploaded] = {}
+    fields, files = {}, dict[str, Uploaded]()
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             files[name] = await keep(value)
         else:
             fields[name] = value
     await form.close()
+    _check_text(fields)
     return fields, files
 
 
@@ -81,6 +83,14 @@ def _count(request: Request, most: int, limit: int) -> None:
         return message
 
     request._receive = counted  # noqa: SLF001
+
+
+def _check_text(fields: Mapping[str, str]) -> None:
+    """Half a pair of UTF-16, as JSON's escapes and some character sets can write it, is no text: no table or answer takes it."""
+    try:
+        "".join((*fields, *fields.values())).encode()
+    except UnicodeEncodeError:
+        raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
 
 
 def _fields_of_json(body: bytes) -> dict[str, str]:
