@@ -10,6 +10,7 @@ an hour after its last step. What it leaves at the daemon is destroyed (`unsaved
 a batch is one whose batch is still to be cancelled.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from portal_adapter.auth.session import is_open
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import audit, marks, procedure
 from portal_adapter.domain.actor import Actor
-from portal_adapter.domain.ids import new_id
+from portal_adapter.domain.ids import is_id, new_id
 from portal_adapter.domain.procedure import PROCEDURE, Row
 from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
@@ -50,6 +51,7 @@ SIGNING = Machine(
         "cancelled": msgid("This signing is over. On the page of the procedure you can begin again."),
     },
 )  # fmt: skip
+_BATCH = re.compile(r"[0-9a-f-]{36}")  # a UUID, as they are opened (views/signing.py)
 KEPT_S = 86400  # an attempt that is over, for a window that comes back late
 
 
@@ -279,7 +281,8 @@ def _is_barely_begun(attempt: Row, actor: Actor, task: Task) -> bool:
 def of(connection: Connection, task: Task, id_: str) -> Row:
     """One of this procedure's attempts in this space, whatever became of it; raises `not-found`."""
     mine = (signings.c.procedure == task.row["id"]) & (signings.c.space == task.space)
-    row = connection.execute(select(signings).where(mine, signings.c.id == id_)).mappings().first()
+    query = select(signings).where(mine, signings.c.id == id_)
+    row = connection.execute(query).mappings().first() if is_id(id_) else None
     if row is None:
         raise not_found()
     return dict(row)
@@ -304,7 +307,7 @@ def current(connection: Connection, actor: Actor, task: Task, id_: str, event: s
 def by_batch(connection: Connection, account: str, batch: str) -> Row | None:
     """The attempt that a batch was opened for, if it is this person's."""
     mine = (signings.c.batch == batch) & (signings.c.account == account)
-    row = connection.execute(select(signings).where(mine)).mappings().first() if batch else None
+    row = connection.execute(select(signings).where(mine)).mappings().first() if _BATCH.fullmatch(batch) else None
     return None if row is None else dict(row)
 
 

@@ -622,6 +622,9 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     bob = either.visitor()
     bob.logs_in("Bob", "Boole")
     at, other = lease(ada), bob.creates_business("Boole Ltd")
+    for nothing in ("%00", "x", "0" * 32):  # PostgreSQL takes no zero byte
+        assert ada.get(f"{at}/signing/{nothing}").status_code == 404
+        assert ada.get(f"/signings/returned?batch={nothing}").headers["location"] == "/home"
     begun = at_once(ada, f"{at}/signing")
     assert [one.status_code for one in begun] == [303] * 8
     [attempt] = rows(either, schema.signings)
