@@ -99,6 +99,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         Code.FAILED_PRECONDITION,
         "The document is not prepared as it was when it was signed; send it with a new request_id.",
     ),
+    "PAGE_TOKEN_UNKNOWN": (
+        Code.INVALID_ARGUMENT,
+        "page_token is the next_page_token of this caller's last answer, or empty for the first page.",
+    ),
     "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
     "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),
     "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, "A message has at most 1 MiB; use StreamDigests for more."),

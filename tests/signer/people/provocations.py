@@ -323,6 +323,9 @@ def late(stage: Stage) -> Answer:
         held.result()
 
 
+TABLE["PAGE_TOKEN_UNKNOWN"] = lambda stage: stage.call("ListCredentials", pb.ListCredentialsRequest(page_token=CODE))
+
+
 # ---- batches
 
 TABLE["REQUEST_ID_INVALID"] = lambda stage: stage.call("SignBatch", stage.sign(CODE))
