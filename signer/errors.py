@@ -69,7 +69,14 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
     "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
     "BATCH_STATE": (Code.FAILED_PRECONDITION, "The batch is not in a state for this; GetBatch shows it."),
-    "TOO_MANY_BATCHES": (Code.RESOURCE_EXHAUSTED, "The caller has 200 batches open; cancel or finish some."),
+    "TOO_MANY_BATCHES": (
+        Code.RESOURCE_EXHAUSTED,
+        "The caller has 5 000 batches open, or 500 000 items in those that are not erased yet; finish some, or wait.",
+    ),
+    "TOO_MANY_FOR_PERSON": (
+        Code.RESOURCE_EXHAUSTED,
+        "30 of the caller's batches wait for this person; have her sign some, or cancel them.",
+    ),
     "SUBJECT_INVALID": (Code.INVALID_ARGUMENT, "The subject cannot be stored so."),
     "SUBJECT_UNKNOWN": (Code.NOT_FOUND, "There is no such subject."),
     "SUBJECT_SUSPENDED": (Code.FAILED_PRECONDITION, "The subject is suspended or not enrolled; ask the operator."),
