@@ -10,20 +10,25 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import insert, select
 
+import portal_adapter.auth.daemon
 from portal_adapter import app as portal
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Found
 from portal_adapter.domain import signing
 from portal_adapter.domain.ids import hashed
 from portal_adapter.domain.signing import Task
+from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
 from portal_adapter.unsaved import Unsaved
 from portal_adapter.upkeep import Upkeep
+from signer.client import ServiceError
+from signer.v1 import signing_pb2 as pb
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
@@ -912,3 +917,40 @@ def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, 
     third.logs_in("Carol", "Clifford")
     mine = third.creates_business("Third")
     assert third.get(f"/spaces/{mine}/signatures/{row(place, at)['reference']}").status_code == 404
+
+
+# ---- what the daemon refuses
+
+
+class Full:
+    """A daemon that opens no batch, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def credential(self, _name: str) -> Any:
+        return pb.Credential(signature_algorithms=[pb.ECDSA], digest_algorithms=[pb.SHA256], key_type="P-256")
+
+    async def open_batch(self, *_: Any, **__: Any) -> Any:
+        raise ServiceError(self._reason, "no", "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("TOO_MANY_FOR_PERSON", ("guard-failed", "too-many-open")), ("TOO_MANY_BATCHES", ("signer-unavailable", ""))],
+)
+def test_too_many_wait_at_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str, told: tuple[str, str]
+) -> None:
+    """SIG-15: who has too many documents waiting is told what to do about it; who comes when others have, to come again."""
+    profile = SimpleNamespace(from_profile=lambda _: Full(reason))
+    monkeypatch.setattr(portal_adapter.auth.daemon, "Client", profile)
+    with pytest.raises(Refusal) as refused:
+        portal_adapter.auth.daemon.Daemon(tmp_path).open("batch", "ada", "a letter", tmp_path, "")
+    assert (refused.value.code, refused.value.reason) == told
