@@ -138,7 +138,11 @@ def test_the_soonest_signs(rig: Rig, portal: Caller, only: Callable[..., None]) 
         for n in range(3):
             assert signed_by(portal.sign(credential="seals", digests=digests(40, 40 * n)), digests(40, 40 * n)) == name
     only(*MEMBERS)
-    began, before, count = time.monotonic(), signatures(rig), 400  # some 20 ms of a fast one: they come more often than that
+    began, before, count = (
+        time.monotonic(),
+        signatures(rig),
+        400,
+    )  # some 20 ms of a fast one: they come more often than that
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         calls = [pool.submit(portal.sign, credential="seals", digests=digests(count, 1000 * n)) for n in range(24)]
         members = Counter(signed_by(call.result(), digests(count, 1000 * n)) for n, call in enumerate(calls))
