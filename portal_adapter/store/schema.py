@@ -383,6 +383,7 @@ messages = Table(
     METADATA,
     Column("id", String(_ID), primary_key=True),
     _procedure(nullable=False),
+    Column("number", Integer, nullable=False, server_default=text("0")),  # of the procedure's, from 1
     Column("time", BigInteger, nullable=False),
     Column("side", String, nullable=False),  # applicant, administration
     _account(nullable=False),
@@ -391,7 +392,7 @@ messages = Table(
     Column("read", BigInteger),  # by the other side
     _account("read_by"),
 )
-Index("ix_messages_procedure", messages.c.procedure)
+Index("ix_messages_procedure_number", messages.c.procedure, messages.c.number, unique=True)
 # Who works for which administration.
 agents = Table(
     "agents",

@@ -101,7 +101,7 @@ def test_answers_that_no_view_makes_have_the_headers_too(town: Town) -> None:
     ):
         assert answer.status_code in {404, 405}
         check_headers(answer.headers)
-    for name in ("portal.css", "portal.js", "icon.svg"):
+    for name in ("portal.css", "print.css", "portal.js", "icon.svg"):
         answer = ada.get(f"/static/{name}")
         assert answer.status_code == 200
         check_headers(answer.headers, static=True)

@@ -752,12 +752,12 @@ def test_messages_of_the_administration_are_counted_in_a_red_circle(place: Place
     own = private(ada)
     at = creates(ada, own)
     found = row(place, at)
-    for side, read in (("administration", None), ("administration", 5), ("applicant", None)):
+    for number, (side, read) in enumerate((("administration", None), ("administration", 5), ("applicant", None)), 1):
         with place.services.engine.begin() as connection:
             connection.execute(
                 insert(schema.messages).values(
-                    id=new_id(), procedure=found["id"], time=1, side=side, account=found["author"], subject="s", body="b",
-                    read=read,
+                    id=new_id(), procedure=found["id"], number=number, time=1, side=side, account=found["author"],
+                    subject="s", body="b", read=read,
                 )
             )  # fmt: skip
     (listed,) = ada.json(f"{own}/procedures").json()["procedures"]

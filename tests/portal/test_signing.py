@@ -147,6 +147,22 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert {"procedure-sign", "signing-begin", "signing-choose"} <= {one["event"] for one in rows(place, schema.audit)}
 
 
+def test_a_page_of_a_signing_says_what_is_signed(place: Place, ada: Visitor) -> None:
+    """SIG-02: the procedure's title with its reference, in the heading, the page's title, the frame's, and where another window is at it."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    title, reference = "Declare a change of address", at.rsplit("/", 1)[1]
+    heading = f'<h2 id="paper">{title} <span class="whole">{reference}</span></h2>'
+    page = ada.get(step).text
+    assert "<h1>Select the certificate</h1>" in page
+    assert heading in page and f'title="Document: {title} {reference}"' in page
+    assert f"<title>Select the certificate – {title} – Millbrook</title>" in page
+    assert f'<span class="above">{title} {reference}</span>' in ada.get(f"{at}/signing").text
+    page = ada.get(to_save(place, ada, at)).text
+    assert "<h1>Save to Millbrook</h1>" in page
+    assert heading in page and f"<title>Save to Millbrook – {title} – Millbrook</title>" in page
+
+
 def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> None:
     """SIG-11, PROC-14: gone once it is signed, and refused; back with a change, which voids the signature; then the new one counts."""
     at = confirmed(ada)

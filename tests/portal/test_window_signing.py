@@ -76,6 +76,7 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     page = signer.get("/sign/approve")
     for shown in ("Déclaration d’adresse.pdf", f"{len(DOCUMENT)} bytes", hashlib.sha256(DOCUMENT).hexdigest()):
         assert shown in page.text
+    assert "<title>Read and approve – Déclaration d’adresse.pdf – Signing window of" in page.text
     steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="course">.*?</ol>', page.text, re.DOTALL)[0])
     assert [(attribute.strip(), name.strip()) for attribute, name in steps] == [
         ('class="done"', "Select the certificate"),
