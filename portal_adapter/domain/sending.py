@@ -3,8 +3,12 @@ Sending a procedure: what must be so, and the one transaction in which it is fro
 acknowledged (SUB-01 to SUB-08).
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, select
 
+from portal_adapter.definitions.answers import administration
+from portal_adapter.definitions.catalogue import Administration
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import attachment, correction, signing, transmission
 from portal_adapter.domain.actor import Actor
@@ -25,12 +29,20 @@ def missing(connection: Connection, row: Row, definition: Definition, at: str, l
     return found
 
 
+def in_charge(row: Row, definition: Definition) -> str:
+    """
+    The administration that gets it: by its answers at the first sending; then it stays with who has asked for the
+    correction (SUB-04).
+    """
+    return row["administration"] or administration(definition, row["answers"])
+
+
 def send(
     connection: Connection,
     actor: Actor,
     row: Row,
     definition: Definition,
-    service: Service,
+    administrations: Mapping[str, Administration],
     announcing: Announcing,
     *,
     at: str,
@@ -51,11 +63,10 @@ def send(
     assert signed is not None  # missing
     number = int(row["transmissions"]) + 1
     transmission.freeze(connection, actor, row, number, signed, attachment.of_procedure(connection, row))
-    fire(
-        connection, actor, row, "send", transmissions=number, sent_by=actor.account,
-        administration=definition.administration,
-    )  # fmt: skip
+    name = in_charge(row, definition)
+    fire(connection, actor, row, "send", transmissions=number, sent_by=actor.account, administration=name)
     correction.answer(connection, actor, row)
     end_signing(connection, row)
-    announcing.received(connection, actor, row, service)
+    found = administrations[name]
+    announcing.received(connection, actor, row, Service(found.name, found.reach))
     return number

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 
 from portal_adapter import app as portal
 from portal_adapter.definitions.catalogue import DIRECTORY
-from portal_adapter.definitions.definition import Definition
+from portal_adapter.definitions.definition import Definition, Route, When
 from portal_adapter.domain import kept
 from portal_adapter.domain.ids import new_id
 from portal_adapter.form.paper import Paper
@@ -324,7 +324,7 @@ def test_earlier_procedures_fill_only_what_the_law_allows(place: Place, ada: Vis
                     sha256="0" * 64, answers=json.dumps(sent),
                 )
             )  # fmt: skip
-        sets(place, at, transmissions=1, **{"status": "closed", **values})
+        sets(place, at, transmissions=1, administration="millbrook-town-hall", **{"status": "closed", **values})
         return at
 
     closed(status="sent")
@@ -351,6 +351,14 @@ def test_earlier_procedures_fill_only_what_the_law_allows(place: Place, ada: Vis
     with place.services.engine.begin() as connection:
         connection.execute(insert(schema.sharing_rules).values(id=new_id(), begins=SetClock.at, ends=None, **rule))
     found = answers(place, creates(other, own))
+    assert found["street"] == "1 Old Road"
+    assert "town" not in found
+    # Whoever of two will get it: both may be shown it.
+    guest = Route(
+        administration="millbrook-environment", when=When.model_validate({"field": "tenure", "is": ["guest"]})
+    )
+    either = where(ada, present.model_copy(update={"route": (guest,), "version": 3}))
+    found = answers(place, creates(either, own))
     assert found["street"] == "1 Old Road"
     assert "town" not in found
 
