@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from portal_adapter.definitions.answers import administration
 from portal_adapter.definitions.catalogue import Administration
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import attachment, correction, signing, transmission
+from portal_adapter.domain import attachment, correction, handover, signing, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.announcing import Announcing, Service
 from portal_adapter.domain.indicators import unmet_to_send
@@ -48,6 +48,7 @@ def send(
     at: str,
     seen: int,
     language: str,
+    has_back_end: bool = False,
 ) -> int:
     """
     Answers the number of the transmission. `row` is held, `seen` the version whose indicators were shown. Raises
@@ -65,6 +66,8 @@ def send(
     transmission.freeze(connection, actor, row, number, signed, attachment.of_procedure(connection, row))
     name = in_charge(row, definition)
     fire(connection, actor, row, "send", transmissions=number, sent_by=actor.account, administration=name)
+    if has_back_end:
+        handover.queue(connection, actor.now, row, number)
     correction.answer(connection, actor, row)
     end_signing(connection, row)
     found = administrations[name]

@@ -49,7 +49,7 @@ def send(ask: Ask) -> Answer:
     at, administrations = path(ask.space, row), ask.services.catalogue.administrations
     number = sending.send(
         ask.connection, ask.actor, row, definition, administrations, announcing(ask), at=at, seen=seen,
-        language=ask.language.code,
+        language=ask.language.code, has_back_end=ask.services.settings.back_end is not None,
     )  # fmt: skip
     return Redirect(f"{at}/transmissions/{number}", notice="procedure-sent")
 
