@@ -18,7 +18,7 @@ from sqlalchemy import insert, select
 from portal_adapter import app as portal
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Found
-from portal_adapter.domain import signing
+from portal_adapter.domain import signing, transfer
 from portal_adapter.domain.ids import hashed
 from portal_adapter.domain.signing import Task
 from portal_adapter.store import schema
@@ -810,6 +810,22 @@ def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visito
     one = confirmed(ada)
     signs(place, ada, one)
     assert ada.json(f"{one}/transfer", {"identifier": own}).json()["code"] == "forbidden-transition"
+
+
+def test_nobody_is_written_to_in_masses(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17, 0.1 rate-limited: a transfer is a mail to another space: of one account there are so many in an hour, however often it is recalled."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    account = row(place, at)["author"]
+    with place.services.engine.begin() as connection:
+        mark = {"kind": "transfer", "who": account, "time": SetClock.at}
+        connection.execute(insert(schema.marks), [mark] * (transfer.AN_HOUR_MAX - 1))
+    assert transfers(ada, at, other).status_code == 303
+    assert ada.post(f"{at}/recall", page=at).status_code == 303
+    before = still(place)
+    done = ada.json(f"{at}/transfer", {"identifier": other})
+    assert (done.status_code, done.headers["retry-after"]) == (429, "3600")
+    assert still(place) == before
 
 
 def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob: Visitor) -> None:
