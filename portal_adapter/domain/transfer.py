@@ -87,6 +87,7 @@ def recall(connection: Connection, actor: Actor, row: Row, definition: Definitio
     """Whatever the other space is at: its attempt to sign ends."""
     check(row, definition, "recall")
     procedure.end_signing(connection, row)
+    _asked_no_more(connection, actor, row)
     procedure.fire(connection, actor, row, "recall", second=None, second_state="")
 
 
@@ -186,4 +187,10 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
     if task.first is not None and task.first["account"] == actor.account:
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
     procedure.end_signing(connection, task.row)
+    _asked_no_more(connection, actor, task.row)
     procedure.fire(connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="")
+
+
+def _asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:
+    """The mail that has asked the other space, where it is not sent yet: its link leads to nothing now."""
+    outbox.stop(connection, actor.now, "signature-asked", lambda data: bool(data["reference"] == row["reference"]))
