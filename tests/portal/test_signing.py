@@ -70,6 +70,12 @@ def still(place: Place) -> tuple[Any, list[str]]:
     return picture(place.services.engine, without=("audit", "marks")), files
 
 
+def audited(place: Place) -> list[str]:
+    """What was done of signing."""
+    events = [one["event"] for one in rows(place, schema.audit) if one["outcome"] == "done"]
+    return [one for one in events if "sign" in one]
+
+
 def signed_file(place: Place) -> bytes:
     [one] = rows(place, schema.signatures)
     return place.services.blobs.path(one["file"]).read_bytes()
@@ -80,7 +86,7 @@ def signed_file(place: Place) -> bytes:
 
 def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     """
-    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
+    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12, UI-08: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
     PDF is shown and downloaded byte for byte.
     """
     at = confirmed(ada)
@@ -139,7 +145,7 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert inline.content == saved_file.content == signed
     assert inline.headers["content-disposition"].startswith("inline;")
     assert saved_file.headers["content-disposition"].startswith("attachment;")
-    assert {"procedure-sign", "signing-begin", "signing-choose"} <= {one["event"] for one in rows(place, schema.audit)}
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-sign", "procedure-sign"]
 
 
 def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> None:
@@ -364,7 +370,7 @@ def test_another_members_attempt_is_named(place: Place) -> None:
 
 
 def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
-    """SIG-14: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
+    """SIG-14, UI-08: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
     at = confirmed(ada)
     step = begins(ada, at)
     chooses(ada, step)
@@ -377,7 +383,10 @@ def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
     assert ada.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
     clears(place)
     assert (state(place), place.desk.held[batch].state) == ("cancelled", "CANCELLED")
-    step = begins(ada, at)
+    clears(place)
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-over"]
+    step = begins(ada, at, take_over="x" * 100)
+    assert "xxx" not in str(rows(place, schema.audit))  # there was none to take over
     chooses(ada, step)
     batch = place.desk.newest()
     place.desk.signs(batch)

@@ -274,7 +274,7 @@ def back_from_window(ask: Ask) -> Answer:
             return Redirect(task.at, notice="signing-failed" if outcome == "failed" else "signing-cancelled")
         if state != "SIGNED":
             return Redirect(_step(task, attempt["id"]), notice="signing-not-yet")
-        signing.signed(ask.connection, ask.actor, attempt, _moment(ask.form.get("approved", ""), ask.now))
+        signing.signed(ask.connection, ask.actor, task, attempt, _moment(ask.form.get("approved", ""), ask.now))
     return Redirect(_step(task, attempt["id"]))
 
 
