@@ -499,8 +499,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
-    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, and nothing is changed."""
+def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, nothing is changed, and the log says what is wrong."""
     at = confirmed(ada)
     step = to_save(place, ada, at)
     FAULTS[fault](place, place.desk.newest())
@@ -508,6 +508,9 @@ def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
     done = ada.json(f"{step}/save", {})
     reason = "signature-gone" if fault == "nothing" else "signature-invalid"
     assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
+    assert bool(re.search("what came back of the batch .* is not what was to be signed: [a-z-]+", caplog.text)) is (
+        fault != "nothing"
+    )
     assert still(place) == before
     assert row(place, at)["signature"] == "none"
     assert ada.post(f"{step}/cancel").headers["location"] == at
