@@ -267,7 +267,7 @@ def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, i
             seen=actor.now,
         )
     )  # fmt: skip
-    _note(connection, actor, task, "begin", instead_of=instead_of)
+    _note(connection, actor, task, "begin", instead_of="" if other is None else other["id"])
     return id_
 
 
@@ -345,10 +345,11 @@ def choose(connection: Connection, actor: Actor, task: Task, attempt: Row, choic
     _note(connection, actor, task, "choose", credential=credential.name, batch=batch, sha256=task.sha256)
 
 
-def signed(connection: Connection, actor: Actor, attempt: Row, approved: int) -> None:
+def signed(connection: Connection, actor: Actor, task: Task, attempt: Row, approved: int) -> None:
     """The daemon says that it is; `approved` is when she ticked the box, as the window has told it."""
     approved = min(max(approved, attempt["created"]), actor.now)
     SIGNING.fire(connection, attempt, "sign", approved=approved, seen=actor.now)
+    _note(connection, actor, task, "sign", credential=attempt["credential"], batch=attempt["batch"], approved=approved)
 
 
 def save(connection: Connection, actor: Actor, task: Task, attempt: Row, file: str, sha256: str) -> str:
@@ -403,9 +404,10 @@ def all_counting(connection: Connection, row: Row) -> list[Row]:
 
 
 def over(connection: Connection, now: int, limits: Limits) -> list[Row]:
-    """Open attempts whose time is over, or whose session is (SIG-14)."""
+    """Open attempts whose time is over, or whose session is, with the `reference` of their procedure (SIG-14)."""
     query = (
-        select(signings, is_open(now, limits).label("has_session"))
+        select(signings, procedures.c.reference, is_open(now, limits).label("has_session"))
+        .join(procedures, procedures.c.id == signings.c.procedure)
         .outerjoin(sessions, sessions.c.token == signings.c.session)
         .where(signings.c.open.is_not(None))
     )
@@ -415,8 +417,12 @@ def over(connection: Connection, now: int, limits: Limits) -> list[Row]:
 
 def end_over(connection: Connection, now: int, limits: Limits) -> None:
     for row in over(connection, now, limits):
-        mine = (signings.c.id == row["id"]) & (signings.c.version == row["version"])
-        connection.execute(update(signings).where(mine).values(open=None, state="cancelled"))
+        mine = (signings.c.id == row["id"]) & (signings.c.version == row["version"]) & signings.c.open.is_not(None)
+        if connection.execute(update(signings).where(mine).values(open=None, state="cancelled")).rowcount:
+            audit.note(
+                connection, now, "signing-over", account=row["account"], space=row["space"],
+                procedure=row["reference"], number=row["number"], batch=row["batch"],
+            )  # fmt: skip
 
 
 def unsaved(connection: Connection) -> list[str]:

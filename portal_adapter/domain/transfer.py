@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import procedure, signing
+from portal_adapter.domain import marks, procedure, signing
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import read_identifier
@@ -28,6 +28,7 @@ from portal_adapter.settings import Portal
 from portal_adapter.store.schema import accounts, procedure_history, procedures, signatures, spaces
 
 REASON_CHARACTERS_MAX = 500
+AN_HOUR_MAX = 30  # transfers of one account: each is a mail to people who need not know her
 _NOT_RECALLED = msgid("No other space has this procedure.")
 _NOT_TRANSFERRED = msgid("Only a procedure that is signed once, and wants a second signature, is transferred.")
 
@@ -61,7 +62,10 @@ def may_transfer(row: Row, definition: Definition) -> bool:
 def transfer(
     connection: Connection, actor: Actor, row: Row, definition: Definition, identifier: str, portal: Portal
 ) -> None:
-    """To the space of that identifier, which is told by mail; what cannot be found and what is closed sounds alike."""
+    """
+    To the space of that identifier, which is told by mail; what cannot be found and what is closed sounds alike. Raises
+    `rate-limited`.
+    """
     check(row, definition, "transfer")
     if not identifier.strip():
         raise invalid("identifier", "required", "This field is mandatory.")
@@ -71,6 +75,8 @@ def transfer(
     if other is None:
         message = "No other space has this identifier, or it cannot sign now. Ask whoever is to sign for it."
         raise invalid("identifier", "unknown-space", message)
+    marks.check(connection, actor.now, "transfer", actor.account, AN_HOUR_MAX, 3600)
+    marks.mark(connection, actor.now, "transfer", actor.account)
     procedure.fire(connection, actor, row, "transfer", second=other["id"], second_state="transferred")
     link = f"{portal.origin}/spaces/{other['identifier']}/signatures/{row['reference']}"
     data = {"space": other["title"], "reference": row["reference"], "link": link}
@@ -81,6 +87,7 @@ def recall(connection: Connection, actor: Actor, row: Row, definition: Definitio
     """Whatever the other space is at: its attempt to sign ends."""
     check(row, definition, "recall")
     procedure.end_signing(connection, row)
+    _asked_no_more(connection, actor, row)
     procedure.fire(connection, actor, row, "recall", second=None, second_state="")
 
 
@@ -180,4 +187,10 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
     if task.first is not None and task.first["account"] == actor.account:
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
     procedure.end_signing(connection, task.row)
+    _asked_no_more(connection, actor, task.row)
     procedure.fire(connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="")
+
+
+def _asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:
+    """The mail that has asked the other space, where it is not sent yet: its link leads to nothing now."""
+    outbox.stop(connection, actor.now, "signature-asked", lambda data: bool(data["reference"] == row["reference"]))

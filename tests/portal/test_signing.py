@@ -20,7 +20,7 @@ import portal_adapter.auth.daemon
 from portal_adapter import app as portal
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Found
-from portal_adapter.domain import signing
+from portal_adapter.domain import signing, transfer
 from portal_adapter.domain.ids import hashed
 from portal_adapter.domain.signing import Task
 from portal_adapter.refusal import Refusal
@@ -75,6 +75,12 @@ def still(place: Place) -> tuple[Any, list[str]]:
     return picture(place.services.engine, without=("audit", "marks")), files
 
 
+def audited(place: Place) -> list[str]:
+    """What was done of signing."""
+    events = [one["event"] for one in rows(place, schema.audit) if one["outcome"] == "done"]
+    return [one for one in events if "sign" in one]
+
+
 def signed_file(place: Place) -> bytes:
     [one] = rows(place, schema.signatures)
     return place.services.blobs.path(one["file"]).read_bytes()
@@ -85,7 +91,7 @@ def signed_file(place: Place) -> bytes:
 
 def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     """
-    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
+    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12, UI-08: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
     PDF is shown and downloaded byte for byte.
     """
     at = confirmed(ada)
@@ -144,7 +150,7 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert inline.content == saved_file.content == signed
     assert inline.headers["content-disposition"].startswith("inline;")
     assert saved_file.headers["content-disposition"].startswith("attachment;")
-    assert {"procedure-sign", "signing-begin", "signing-choose"} <= {one["event"] for one in rows(place, schema.audit)}
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-sign", "procedure-sign"]
 
 
 def test_a_page_of_a_signing_says_what_is_signed(place: Place, ada: Visitor) -> None:
@@ -385,7 +391,7 @@ def test_another_members_attempt_is_named(place: Place) -> None:
 
 
 def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
-    """SIG-14: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
+    """SIG-14, UI-08: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
     at = confirmed(ada)
     step = begins(ada, at)
     chooses(ada, step)
@@ -398,7 +404,10 @@ def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
     assert ada.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
     clears(place)
     assert (state(place), place.desk.held[batch].state) == ("cancelled", "CANCELLED")
-    step = begins(ada, at)
+    clears(place)
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-over"]
+    step = begins(ada, at, take_over="x" * 100)
+    assert "xxx" not in str(rows(place, schema.audit))  # there was none to take over
     chooses(ada, step)
     batch = place.desk.newest()
     place.desk.signs(batch)
@@ -511,8 +520,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
-    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, and nothing is changed."""
+def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, nothing is changed, and the log says what is wrong."""
     at = confirmed(ada)
     step = to_save(place, ada, at)
     FAULTS[fault](place, place.desk.newest())
@@ -520,6 +529,9 @@ def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
     done = ada.json(f"{step}/save", {})
     reason = "signature-gone" if fault == "nothing" else "signature-invalid"
     assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
+    assert bool(re.search("what came back of the batch .* is not what was to be signed: [a-z-]+", caplog.text)) is (
+        fault != "nothing"
+    )
     assert still(place) == before
     assert row(place, at)["signature"] == "none"
     assert ada.post(f"{step}/cancel").headers["location"] == at
@@ -672,7 +684,7 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     events = [one["event"] for one in rows(either, schema.audit) if one["outcome"] == "done"]
     assert [events.count(f"procedure-{one}") for one in ("transfer", "recall", "decline")] == [2, 1, 1]
     mails = [one for one in rows(either, schema.outbox) if one["template"] == "signature-asked"]
-    assert len(mails) == 2 and there in str(mails)
+    assert [one["state"] for one in mails] == ["failed", "failed"]  # stopped: recalled, and refused
 
 
 # ---- the daemon away
@@ -713,6 +725,12 @@ def bob(place: Place) -> Visitor:
     person.logs_in("Bob", "Boole")
     ready_to_sign(place, person, "bob")
     return person
+
+
+def waiting_mails(place: Place) -> list[tuple[str, str]]:
+    """The template of each, and its link."""
+    found = [one for one in rows(place, schema.outbox) if one["state"] == "queued"]
+    return [(one["template"], json.loads(one["data"])["link"]) for one in found]
 
 
 def transfers(person: Visitor, at: str, identifier: str) -> Any:
@@ -833,6 +851,22 @@ def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visito
     assert ada.json(f"{one}/transfer", {"identifier": own}).json()["code"] == "forbidden-transition"
 
 
+def test_nobody_is_written_to_in_masses(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17, 0.1 rate-limited: a transfer is a mail to another space: of one account there are so many in an hour, however often it is recalled."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    account = row(place, at)["author"]
+    with place.services.engine.begin() as connection:
+        mark = {"kind": "transfer", "who": account, "time": SetClock.at}
+        connection.execute(insert(schema.marks), [mark] * (transfer.AN_HOUR_MAX - 1))
+    assert transfers(ada, at, other).status_code == 303
+    assert ada.post(f"{at}/recall", page=at).status_code == 303
+    before = still(place)
+    done = ada.json(f"{at}/transfer", {"identifier": other})
+    assert (done.status_code, done.headers["retry-after"]) == (429, "3600")
+    assert still(place) == before
+
+
 def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17: refused with a reason that the first space sees; recalled while the other one signs, whose attempt ends; then transferred again, or changed."""
     at, other = lease(ada), bob.creates_business("Boole Ltd")
@@ -852,13 +886,16 @@ def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob:
     assert "The date is wrong." in ada.get(at).text
     assert "The date is wrong." in ada.get(f"{at}/history").text
     assert bob.get(there).status_code == 404
+    assert waiting_mails(place) == []  # what has asked for it and is not sent yet
 
     transfers(ada, at, other)
+    assert waiting_mails(place) == [("signature-asked", ORIGIN + there)]
     assert "The date is wrong." not in ada.get(at).text
     step = to_save(place, bob, there, "bob")
     batch = place.desk.newest()
     assert ada.post(f"{at}/recall", page=at).headers["location"] == at
     assert bob.json(f"{step}/save", {}).status_code == 404
+    assert waiting_mails(place) == []
     clears(place)
     assert place.desk.held[batch].signed == b""
     assert (row(place, at)["signature"], len(rows(place, schema.signatures))) == ("first", 1)

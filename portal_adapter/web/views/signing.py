@@ -12,6 +12,7 @@ Signing a procedure: choosing the certificate and saving are our pages, reading,
 """
 
 import hashlib
+import logging
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ from portal_adapter.web.views.procedures import title_of
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
+
+log = logging.getLogger("portal")
 
 BATCH_CHARACTERS_MAX = 64
 _OUTCOMES = frozenset({"signed", "failed", "cancelled", "over"})
@@ -274,7 +277,7 @@ def back_from_window(ask: Ask) -> Answer:
             return Redirect(task.at, notice="signing-failed" if outcome == "failed" else "signing-cancelled")
         if state != "SIGNED":
             return Redirect(_step(task, attempt["id"]), notice="signing-not-yet")
-        signing.signed(ask.connection, ask.actor, attempt, _moment(ask.form.get("approved", ""), ask.now))
+        signing.signed(ask.connection, ask.actor, task, attempt, _moment(ask.form.get("approved", ""), ask.now))
     return Redirect(_step(task, attempt["id"]))
 
 
@@ -312,9 +315,10 @@ def fetch(ahead: Ahead) -> Fetched | None:
         pdf = target.read_bytes()
         given = services.blobs.path(task.file).read_bytes()
         signatures = services.daemon.signatures(target) if pdf.startswith(given) else []
-    return Fetched(
-        attempt["batch"], task.sha256, pdf, signing.fault(pdf, given, signatures, task, attempt["fingerprint"])
-    )
+    fault = signing.fault(pdf, given, signatures, task, attempt["fingerprint"])
+    if fault:
+        log.error("what came back of the batch %s is not what was to be signed: %s", attempt["batch"], fault)
+    return Fetched(attempt["batch"], task.sha256, pdf, fault)
 
 
 def save(ask: Ask) -> Answer:
