@@ -98,7 +98,7 @@ def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Ind
 def _declaration(definition: Definition, row: Row, at: str) -> Indicator:
     name, label = "declaration", msgid("Declaration")
     if row["signature"] == "first" and definition.signatures == 2:
-        return Indicator(name, label, msgid("Signed once: the second signature is missing"), at)
+        return Indicator(name, label, msgid("Signed once"), at)
     if row["signature"] in {"first", "valid"}:
         return Indicator(name, label, msgid("Ready"), at)
     if row["entry"] == "open":

@@ -14,6 +14,7 @@ from portal_adapter.web.aids import SAME_TO_ALL
 from portal_adapter.web.route import Level
 from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.topics import DIRECTORY, TOPICS, read
+from tests.portal.messages import translated
 from tests.portal.place import Place, Visitor
 from tests.portal.town import ATTACHES, Town
 
@@ -125,6 +126,14 @@ def test_the_help_names_every_button(code: str, opens: str, ends: str) -> None:
     assert len(found) > 50 and found > SELF_EXPLAINING
     called = {one: language.text(one).partition(" {portal_name}")[0] for one in found - SELF_EXPLAINING}
     assert sorted(one for one, said in called.items() if f"{opens}{said}{ends}" not in told) == []
+
+
+@pytest.mark.parametrize(("code", "quoted"), [("en", "“(.*?)”"), ("fr", "«\u00a0(.*?)\u00a0»")])
+def test_what_the_help_quotes_is_on_a_page(code: str, quoted: str) -> None:
+    """UI-05, UI-02: buttons, tabs and headings are called in the help as they are on their pages."""
+    known = {(one.forms[0] if code == "fr" else one.id).partition(" {portal_name}")[0] for one in translated()}
+    named = {one for file in (DIRECTORY / code).glob("*.txt") for one in re.findall(quoted, file.read_text())}
+    assert len(named) > 50 and sorted(named - known) == []
 
 
 def test_a_topic_without_its_date_is_found_out(tmp_path: Path) -> None:
@@ -250,6 +259,11 @@ def test_mandatory_fields_are_marked_and_the_mark_is_explained_once_before_them(
             page = visitor.get(town.paths(route)[0])
             if page.status_code != 200 or not page.headers["content-type"].startswith("text/html"):
                 continue
+            nested = re.search(r"<p\b[^>]*>(?:(?!</p>).)*<(?:form|div|ul|dl)\b", page.text, re.DOTALL)
+            assert nested is None, (
+                route.path,
+                nested,
+            )  # a browser ends the paragraph before it, and what stands in it is strewn
             for form in re.findall(r"<form method=.*?</form>", main(page.text), re.DOTALL):
                 required = re.findall(r"<(?:input|select|textarea)[^>]* required[^>]*>", form)
                 names = {re.findall(r' name="([^"]+)"', one)[0] for one in required}

@@ -284,7 +284,9 @@ def test_what_the_parts_of_a_space_are_called(place: Place, language: str, files
     assert f"<h1>{files}</h1>" in section and f"<h1>{procedures}</h1>" in listed
     assert f"<h2>{procedures}</h2>" in home and f"<h2>{procedures}</h2>" in section
     assert f'<p class="crumb"><a href="{space}/procedures">{procedures}</a></p>' in one
+    choose = f'<p><a class="action" href="{space}/catalogue">'
     for page in (home, section, listed):
+        assert page.index(choose) < page.index(f'aria-label="{procedures}"')  # at the same place on each
         assert f'aria-label="{procedures}"' in page
 
 

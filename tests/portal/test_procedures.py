@@ -1,6 +1,7 @@
 """Procedures from the catalogue to the confirmed form: created, filled in, left, resumed, checked, edited, copied, deleted."""
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -188,6 +189,7 @@ def test_what_does_not_fit_is_not_created(place: Place, ada: Visitor) -> None:
         done = other.json(path, {})
         assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
         assert done.json()["unmet"][0]["href"]
+        assert html.unescape(other.post(path, page="/spaces").text).count(done.json()["unmet"][0]["message"]) == 1
     listing = other.json(f"{business}/catalogue").json()["definitions"]
     assert [one["certified_only"] for one in listing if one["name"] == PERMIT] == [True]
     assert other.json(f"{business}/procedures").json()["procedures"] == []

@@ -148,7 +148,7 @@ def test_the_big_button_is_what_comes_next(place: Place, ada: Visitor, grace: Vi
     at = creates(ada, f"/spaces/{ada.creates_business()}", "operating-permit")
     assert next_of(ada, at) == ("continue", ["Continue the declaration"])
     fills_permit(place, at, pieces=())
-    assert next_of(ada, at) == ("attach", ["Attach"])
+    assert next_of(ada, at) == ("attach", ["Complete the attachments"])
     for slot in ("site_plan", "register_extract"):
         attaches(place, at, slot, slot)
     assert next_of(ada, at) == ("send", ["Send the procedure"])
@@ -157,6 +157,7 @@ def test_the_big_button_is_what_comes_next(place: Place, ada: Visitor, grace: Vi
     assert next_of(ada, at) == ("", [])
     returns(grace, at, field_street="Which?")
     assert next_of(ada, at) == ("edit", ["Edit the declaration"])
+    assert f'href="{at}/steps/address#field-street">Edit the declaration' in ada.get(at).text  # where it is done
     assert f'<a class="secondary" href="{at}/sending">Send the procedure' in ada.get(at).text
     saves(ada, at, "address", {"street": "13 Mill Lane"})
     assert next_of(ada, at) == ("check", ["Check and confirm"])

@@ -208,6 +208,9 @@ def test_a_code_is_sent_for_this_document(real: Real) -> None:
     assert theirs.status_code == 422 and "was sent for something else" in theirs.text
     wrong = signer.types(sent.text, secret_code=WRONG, otp=code)
     assert wrong.status_code == 422 and "that was sent to you is not used up" in wrong.text
+    assert (
+        ">Send me a code<" in page and ">Send me another code<" in sent.text and ">Send me another code<" in wrong.text
+    )
     assert returned(signer.types(sent.text, **typed))["outcome"] == "signed"
 
 
