@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 
 from portal_adapter.web.route import Level
 from portal_adapter.web.routes import FORMS, ROUTES
@@ -21,6 +21,7 @@ AXE = {
     "resultTypes": ["violations"],
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     "rules": {"target-size": {"enabled": True}},
+    "iframes": False,  # what the browser shows a PDF in is its own
 }
 GETS = {route.name: route for route in ROUTES if route.method == "GET"}
 LIMITS = f"[limits]\nlogin_a_minute = 1000\n{ATTACHES}"
@@ -103,6 +104,17 @@ def states(town: Town) -> Iterator[State]:
     yield "ada", "/nowhere", _nothing
 
 
+def brings_axe(context: BrowserContext) -> None:
+    """Into each page that it shows from now on: sent once, and under any policy."""
+    context.add_init_script(AXE_SCRIPT)
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """What axe-core finds on the page as it is now: the rule, and the first place that breaks it."""
+    found = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
+
+
 def people(town: Town) -> dict[str, Any]:
     """Who looks; a name of `states` -> whose session the browser has."""
     town.ada.proves(town.place.issuer.product("Ada", "Lovelace"))  # a second product, to be registered
@@ -119,18 +131,17 @@ def faults(street: Street, town: Town, language: str, widths: tuple[int, ...]) -
     """How many states were looked at, and what is wrong with them."""
     count, found = 0, []
     for who, person in people(town).items():
-        with street.visit(person, language=language, width=widths[0], bypass_csp=True) as page:
+        with street.visit(person, language=language, width=widths[0]) as page:
+            brings_axe(page.context)
             for _, path, act in (one for one in states(town) if one[0] == who):
                 page.set_viewport_size({"width": widths[0], "height": 900})
                 page.goto(ORIGIN + path)
                 if not act(page):
                     continue
                 count += 1
-                page.evaluate(AXE_SCRIPT)
                 for width in widths:
                     page.set_viewport_size({"width": width, "height": 900})
-                    violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
-                    found += [(page.url, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations]
+                    found += [(page.url, width, *one) for one in violations(page)]
                 page.set_viewport_size({"width": NARROW, "height": 900})
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 if wide > NARROW:
