@@ -714,7 +714,8 @@ def test_without_the_daemon_nothing_changes(place: Place, ada: Visitor, where: s
     path = step if where == "select" else f"{step}/{where}"
     answer = ada.get(path) if where == "select" else ada.http.post(path, data={"csrf": page["csrf"], **fields})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
-    assert f'href="{step}">Try again</a>' in answer.text and f'href="{at}">To the procedure</a>' in answer.text
+    assert f'class="action" href="{step}">Try again</a>' in answer.text  # and the others are not as big
+    assert f'class="secondary" href="{at}">To the procedure</a>' in answer.text
     assert still(place) == before
     place.desk.is_away = False
     if where == "select":
