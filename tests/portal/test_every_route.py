@@ -309,10 +309,10 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     for body in wrong:
         answer = town.ada.http.post(path, content=body, headers={**headers, "content-type": "application/json"})
         assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable"), body[:20]
-    half = b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n+2AA-\r\n--x--\r\n'
-    kind = "multipart/form-data; boundary=x; charset=utf-7"
-    answer = town.ada.http.post(path, content=half, headers={**headers, "content-type": kind})
-    assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable")
+    part = b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\nx\r\n--x--\r\n'
+    for charset in ("undefined", "punycode", "utf-7"):  # which fails, takes long, or makes what is no text
+        kind = f"multipart/form-data; boundary=x; charset={charset}"
+        assert town.ada.http.post(path, content=part, headers={**headers, "content-type": kind}).status_code == 415
     many = {f"f{number}": (None, "x") for number in range(600)}
     assert town.ada.http.post(path, files=many, headers=headers).status_code == 422
     if not route.upload:

@@ -291,6 +291,26 @@ def test_a_revoked_certificate_is_not_offered(place: Place) -> None:
     assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
 
 
+def test_a_business_is_signed_for_with_a_professional_certificate(tmp_path: Path) -> None:
+    """TOK-04, SIG-03, SIG-04: where the portal wants one for a business; in the private space the other one does as well."""
+    pro = "1.3.6.1.4.1.32473.1.1"
+    place = Place(tmp_path, extra=f'[business]\nrequire_pro_certificate = true\npro_policy_oids = ["{pro}"]')
+    try:
+        ada, issuer = place.visitor(), place.issuer
+        login = ada.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", policies=(pro,)))
+        place.desk.offers("ada-login", login.der, subject="ada", signs=False)
+        place.desk.offers("own", issuer.product("Ada", "Lovelace", signs=True).der, subject="ada")
+        place.desk.offers("pro", issuer.product("Ada", "Lovelace", signs=True, policies=(pro,)).der, subject="ada")
+        step = begins(ada, lease(ada, f"/spaces/{ada.creates_business()}"))
+        assert [one["credential"] for one in offered(ada, step)] == ["pro"]
+        done = ada.json(f"{step}/certificate", {"credential": "own"})
+        assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
+        step = begins(ada, lease(ada))
+        assert {one["credential"] for one in offered(ada, step)} == {"own", "pro"}
+    finally:
+        place.close()
+
+
 # ---- the order, and one attempt at a time
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from portal_adapter.auth.daemon import Credential
-from portal_adapter.domain import procedure, signing, transfer
+from portal_adapter.domain import procedure, product, signing, transfer
 from portal_adapter.domain.actor import SIGN
 from portal_adapter.domain.procedure import Row
 from portal_adapter.domain.signing import Choice, Task
@@ -161,13 +161,16 @@ def _shown(ask: Ask, one: Choice) -> dict[str, Any]:
 
 
 def _choices(ahead: Ahead, credentials: Sequence[Credential]) -> tuple[Choice, ...]:
-    """Revoked ones are not offered."""
+    """Revoked ones are not offered, and in a business space none that is not good enough for it."""
+    assert ahead.space is not None
+    business = ahead.services.settings.business
     with reading(ahead.services.engine) as connection:
         hers = signing.products_of(connection, ahead.actor.account)
     return tuple(
         one
         for one in signing.choices(credentials, hers, ahead.actor.fingerprint, ahead.now)
         if not ahead.services.issuers.is_revoked(one.credential.certificate)
+        and product.may_sign(one.credential.certificate, ahead.space, business)
     )
 
 
