@@ -72,7 +72,9 @@ class SigningService:
         names = [name for name in known if name in groups or self._is_for(call, name)]
         show = functools.partial(self._shown, call=call)
         shown, following = page(names, call.caller.name, request.page_size, request.page_token, show)
-        return pb.ListCredentialsResponse(credentials=shown, next_page_token=following)
+        answer = pb.ListCredentialsResponse(credentials=shown, next_page_token=following)
+        call.promise(answer.ByteSize())
+        return answer
 
     def _is_for(self, call: Call, name: str) -> bool:
         return call.caller.subject in {None, self._credentials()[name].subject}
@@ -99,7 +101,11 @@ class SigningService:
     async def get_result(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
         id_ = uuid.UUID(call.request_id).bytes
-        return await found.result(self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of)
+        answer = await found.result(
+            self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of
+        )
+        call.promise(answer.ByteSize())
+        return answer
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""

@@ -1,5 +1,6 @@
 """Credentials are listed page by page: more of them than fit one answer, and while they come and go."""
 
+import uuid
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -30,11 +31,12 @@ class Register:
         )
         self.credentials: dict[str, Credential] = {}
         self.allowed: frozenset[str] = frozenset()
+        self.promised: list[int] = []  # bytes of answers
         self.put(*(f"signer-{number:04}" for number in range(count)))
         nothing: Any = None
         pool: Any = SimpleNamespace(problem=lambda _: "", presence=lambda _: None)
         policy: Any = SimpleNamespace(groups={}, check_credential=lambda *_: None)
-        self._service = SigningService(
+        self.service = SigningService(
             pool, nothing, nothing, nothing, nothing, lambda: policy, lambda: self.credentials, nothing, nothing
         )
 
@@ -43,15 +45,16 @@ class Register:
         self.allowed |= frozenset(names)
 
     async def asked(self, size: int = 0, token: str = "", caller: str = "portal") -> Any:
-        call: Any = SimpleNamespace(caller=SimpleNamespace(name=caller, credentials=self.allowed, subject=None))
-        return await self._service.list_credentials(pb.ListCredentialsRequest(page_size=size, page_token=token), call)
+        who = SimpleNamespace(name=caller, credentials=self.allowed, subject=None)
+        call: Any = SimpleNamespace(caller=who, promise=self.promised.append)
+        return await self.service.list_credentials(pb.ListCredentialsRequest(page_size=size, page_token=token), call)
 
     async def all(self, size: int) -> list[list[str]]:
         """The names of each page, until there is none behind it."""
         pages, token = [], ""
         while not pages or token:
             answer = await self.asked(size, token)
-            assert answer.ByteSize() <= ANSWER_BYTES_MAX
+            assert answer.ByteSize() == self.promised.pop() <= ANSWER_BYTES_MAX, "it counts until it is read"
             pages.append([one.name for one in answer.credentials])
             token = answer.next_page_token
         return pages
@@ -118,6 +121,21 @@ async def test_a_token_that_is_none() -> None:
     with pytest.raises(Refusal, match="PAGE_TOKEN_UNKNOWN"):
         await few.asked(3, token, caller="another")
     assert (await few.asked(3, token)).credentials
+
+
+async def test_a_result_counts_until_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GetResult answers is as long, and counts like a page among what its caller has not read."""
+    answer = pb.GetResultResponse(certificate=bytes(1_000))
+
+    async def result(*_: Any) -> Any:
+        return answer
+
+    monkeypatch.setattr("signer.found.result", result)
+    few = Register(0)
+    call: Any = SimpleNamespace(caller=SimpleNamespace(name="portal"), promise=few.promised.append)
+    asked = pb.GetResultRequest(request_id=str(uuid.uuid4()))
+    assert await few.service.get_result(asked, call) is answer
+    assert few.promised == [answer.ByteSize()]
 
 
 def test_through_the_daemon(shared: Rig) -> None:
