@@ -1,6 +1,6 @@
 """
 A person's walk in a real browser: what she presses and follows, and which page she then sees. Each page is looked at by
-axe-core, which needs scripts itself; under the policy, and nothing may be said on the console.
+axe-core, which needs scripts itself, once in each form; under the policy, and nothing may be said on the console.
 
     with Walker(chromium, real, visitor, scripts=True) as ada:
         ada.goes(space, "Ada Lovelace")
@@ -10,8 +10,9 @@ axe-core, which needs scripts itself; under the policy, and nothing may be said 
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -34,8 +35,15 @@ def lend(person: Visitor, real: Real, page: Page) -> None:
     )  # fmt: skip
 
 
+# What a page is made of, for this purpose: two that agree in it are the same page to axe-core.
+STRUCTURE = "h1, h2, h3, label, legend, th, button, nav a, [role]"
+OWN = re.compile(r"[0-9A-Z]{4,}(-[0-9A-Z]{4,})+|[0-9A-Z]{11}|[0-9a-f-]{32,36}|\d+")  # references, identifiers, numbers
+
+
 class Walker:
     """`page` is where she is."""
+
+    looked: ClassVar[set[tuple[str, ...]]] = set()
 
     def __init__(self, chromium: Browser, real: Real, visitor: Visitor, *, scripts: bool, **more: Any) -> None:
         self.page = opened(chromium, java_script_enabled=scripts, **more)
@@ -95,4 +103,9 @@ class Walker:
         expect(self.page.locator("h1")).to_contain_text(heading)
         if self.scripts:
             self.page.wait_for_load_state()
+            parts = self.page.locator(STRUCTURE).all_text_contents()
+            kind = tuple(OWN.sub("*", text) for text in (self.page.url.partition("?")[0], *parts))
+            if kind in self.looked:
+                return
+            self.looked.add(kind)
             self._found += [(heading, self.page.url, *one) for one in violations(self.page)]
