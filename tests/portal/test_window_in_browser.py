@@ -392,7 +392,7 @@ def test_from_the_catalogue_to_a_pdf_that_two_spaces_have_signed(real: Real, chr
     other = business_of(eve_there, "Sums" if scripts else "Series")
     with (
         Walker(chromium, real, ada_there, scripts=scripts) as walker,
-        Walker(chromium, real, eve_there, scripts=scripts) as second,
+        Walker(chromium, real, eve_there, scripts=scripts, reads=False) as second,
     ):
         at = fills_in_a_lease(walker, space_of(ada_there))
         given, there = ada_there.get(f"{at}/form").content, f"{other}/signatures/{at.rpartition('/')[2]}"
@@ -494,7 +494,7 @@ def test_a_cards_pin_signs_and_an_agent_processes(
     at = confirmed(cleo, "change-of-address", given)
     form = cleo.get(f"{at}/form").content
     with (
-        Walker(chromium, real, cleo, scripts=scripts) as walker,
+        Walker(chromium, real, cleo, scripts=scripts, reads=False) as walker,
         Walker(chromium, real, agent, scripts=scripts, viewport={"width": 390, "height": 900}) as desk,
     ):
         walker.goes(at, ADDRESS)
