@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from signer.clock import Clock
 from signer.config import Ledger as LedgerConfig
 from signer.database import Database, Past, Where, database_at
 from signer.entry import Entry, Failed
+from signer.ids import Ids
 from signer.ledger import KEEP_S, Ledger
 from signer.lost import is_declared
 from signer.note import Note, NoteError, parse
@@ -45,6 +47,12 @@ class Books:
     _anchors: Sequence[Anchor]
     _found: Found
     _clock: Clock
+
+    @property
+    def ended(self) -> float | None:
+        """When the last row was written before this start, in seconds since the epoch; None where it does not say."""
+        time = self._found.time
+        return datetime.fromisoformat(time).timestamp() if time else None
 
     @contextlib.asynccontextmanager
     async def checkpointed(self, key: Key) -> AsyncIterator[Checkpoints]:
@@ -90,12 +98,15 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
 
     reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
-    eraser = asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")
+    tasks = [asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")]
+    if reader.ids is not None:
+        tasks.append(asyncio.create_task(_keep_knowing(reader.ids), name="ledger ids"))
     try:
         yield Books(ledger, anchors, found, clock)
     finally:
-        eraser.cancel()
-        await asyncio.gather(eraser, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(ChildLost):  # the writer knows
             child.send({"t": "ending"})
         await ledger.writer.close()
@@ -172,6 +183,16 @@ def _last_note(file: Path) -> Note | None:
         return next(parse(tail[start:]))
     except (NoteError, StopIteration):
         return None  # its last note is torn: the anchor itself will say so
+
+
+async def _keep_knowing(ids: Ids) -> None:
+    """Without it every id is looked up, and that is all."""
+    while True:
+        try:
+            await ids.keep()
+        except Exception:
+            log.exception("which request ids are new is not known")
+        await asyncio.sleep(ERASE_EVERY_S)
 
 
 async def _keep_erasing(database: Database, clock: Clock) -> None:

@@ -16,6 +16,7 @@ from signer.entry import Backend, Entry
 
 if TYPE_CHECKING:
     from signer.config import Config  # large, and the committer does without
+    from signer.ids import Ids
 
 RawRow = tuple[
     int, int, str, str, bytes, int | None
@@ -53,6 +54,8 @@ class Stored:
 
 class Reader(Protocol):
     """Looks at what is committed; raises `Refusal` STORE_BUSY where the database does not answer."""
+
+    ids: "Ids | None"  # of requests; None where other daemons write, too
 
     async def request(self, id_: bytes, item: int) -> Stored | None: ...
     async def any_of(self, id_: bytes) -> Stored | None: ...

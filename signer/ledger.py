@@ -84,7 +84,8 @@ class Ledger:
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
-        stored = await self._reader.any_of(asked.id)
+        ids = self._reader.ids
+        stored = None if ids is not None and not ids.may_have(asked.id) else await self._reader.any_of(asked.id)
         if stored is not None and asked.item != DIGESTS:
             if (stored.caller, stored.item == DIGESTS) != (asked.caller, False):
                 self._refuse(asked, stored.caller)
@@ -213,6 +214,8 @@ class Ledger:
 
     def request_row(self, record: Record) -> tuple[tuple[Any, ...], tuple[bytes, bytes] | None]:
         asked = record.asked
+        if self._reader.ids is not None:
+            self._reader.ids.add(asked.id)
         accepted = int(record.accepted.timestamp())
         row = (
             *(asked.id, asked.item, asked.caller, asked.body, accepted),

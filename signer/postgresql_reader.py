@@ -10,6 +10,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from signer.database import Stored, StoreError
 from signer.errors import Refusal
+from signer.ids import Ids
 from signer.postgresql import LOCK_S, RESULTS, STATEMENT_S, check_durable, columns, conninfo, said_by, session_settings
 
 log = logging.getLogger("signer.ledger")
@@ -36,6 +37,8 @@ class PostgresqlReader:
 
     Every method raises `Refusal` STORE_BUSY where the database does not answer within `LOOK_S`.
     """
+
+    ids: Ids | None = None
 
     def __init__(self, url: str) -> None:
         self._url = url

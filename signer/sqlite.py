@@ -14,6 +14,7 @@ from typing import Any
 from signer.chain import GENESIS, Row
 from signer.database import BUSY_S, RawRow, Stored, StoreError
 from signer.entry import Entry, Failed
+from signer.ids import Ids
 
 WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
 _COLUMNS = {"ledger_rows": 7, "ledger_requests": 10, "ledger_results": 4}
@@ -162,6 +163,11 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._db = _connect(path)
+        self.ids: Ids | None = Ids(self._ids_after)
+
+    async def _ids_after(self, id_: bytes, most: int) -> list[bytes]:
+        page = "SELECT DISTINCT id FROM ledger_requests WHERE id > ? ORDER BY id LIMIT ?"
+        return [found for (found,) in self._db.execute(page, (id_, most))]
 
     async def request(self, id_: bytes, item: int) -> Stored | None:
         row = self._db.execute(f"{self._REQUEST} AND item = ?", (id_, item)).fetchone()

@@ -1,7 +1,8 @@
 """The processes under one of ours, looked at while any of them may end."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 
 import psutil
 
@@ -21,6 +22,21 @@ def living(
             if process.status() != psutil.STATUS_ZOMBIE and wanted(process):
                 found.append(process)
     return found
+
+
+@contextlib.contextmanager
+def standing_still(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """They are stopped until the end of this; one that ends before it is told to go on is not missed."""
+    stopped = list(processes)
+    try:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
 
 
 def gone(process: psutil.Process) -> bool:

@@ -356,6 +356,21 @@ transmission_pieces = Table(
     *_bytes(),
     ForeignKeyConstraint(["procedure", "number"], ["transmissions.procedure", "transmissions.number"]),
 )
+# What is to be given to the administration's back end, written in the transaction of its sending (domain/handover.py).
+handovers = Table(
+    "handovers",
+    METADATA,
+    Column("procedure", String(_ID), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String, nullable=False),  # queued, taken, failed
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next", BigInteger, nullable=False),
+    Column("claimed", BigInteger, nullable=False, server_default=text("0")),
+    Column("error", String, nullable=False, server_default=""),
+    Column("settled", BigInteger),
+    ForeignKeyConstraint(["procedure", "number"], ["transmissions.procedure", "transmissions.number"]),
+)
+Index("ix_handovers_state_next", handovers.c.state, handovers.c.next)
 # What an administration wants to have corrected in a transmission.
 corrections = Table(
     "corrections",

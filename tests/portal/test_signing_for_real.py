@@ -8,9 +8,8 @@ from typing import Any
 import httpx2 as httpx
 
 from tests.daemon import until
-from tests.portal.real import CARD_PIN, Browser, Person, Real
-from tests.portal.signing import Opened, Signer, state
-from tests.portal.signs import LEASE
+from tests.portal.real import Browser, Person, Real
+from tests.portal.signing import Opened, Signer
 from tests.portal.test_procedures import HOME, PERSON
 from tests.signer.people import canaries
 
@@ -34,6 +33,13 @@ def space_of(browser: Browser) -> str:
     found = re.search(r'href="(/spaces/[^"/]{11})"', browser.get("/spaces").text)
     assert found is not None
     return found[1]
+
+
+def business_of(browser: Browser, title: str) -> str:
+    """The path of a new business space of hers."""
+    page = "/spaces/new/business"
+    fields = {"kind": "association", "title": title, "company": f"{title} Ltd", "email": "office@example.org"}
+    return str(sends(browser, page, browser.get(page), fields).headers["location"])
 
 
 def confirmed(browser: Browser, definition: str, steps: Mapping[str, Mapping[str, str]]) -> str:
@@ -97,11 +103,16 @@ def check_signed(real: Real, browser: Browser, at: str, given: bytes, *names: st
     shown, content = browser.get(f"{at}/form"), browser.get(f"{at}/form/download").content
     assert shown.content == content
     assert content.startswith(given) and len(content) > len(given)
+    check_pdf(real, content, *names)
+    assert "Ready" in browser.get(at).text
+
+
+def check_pdf(real: Real, content: bytes, *names: str) -> None:
+    """It has valid signatures of these people and no others."""
     told = pdfsig(real, content)
     assert told.count("Signature is Valid.") == len(names), told
     assert "Total document signed" in told
     assert [one for one in names if one in told] == list(names), told
-    assert "Ready" in browser.get(at).text
 
 
 def logged_in(real: Real, person: Person) -> Browser:
@@ -144,47 +155,6 @@ def canary(real: Real, typed: dict[str, str]) -> None:
         written |= {f"the {name}'s {what}": (real.proc(name) / what).read_bytes() for what in ("cmdline", "environ")}
     assert any("portal.db" in name for name in written)
     assert canaries.hits({name: value.encode() for name, value in typed.items()}, written) == []
-
-
-def test_two_spaces_sign_for_real(real: Real) -> None:
-    """SIG-17, SIG-08: Ada signs and transfers, Bob, who is logged in with a card, signs the signed PDF with his app's code; both verify."""
-    bob = real.browser(real.card("Bob", "Boole", serial="bob-1"))  # his app's next code is the signature's
-    bob.logs_in_with_card()
-    page = "/spaces/new/business"
-    fields = {"kind": "association", "title": "Boole", "company": "Boole Ltd", "email": "office@example.org"}
-    other = sends(bob, page, bob.get(page), fields).headers["location"].rsplit("/", 1)[1]
-    ada = logged_in(real, real.people["ada"])
-    at = confirmed(ada, "transfer-of-lease", {"lease": LEASE})
-    given = ada.get(f"{at}/form").content
-    done = signs(real, ada, at, "ada")
-    assert (done.status_code, done.headers["location"]) == (303, at), done.text
-    first = ada.get(f"{at}/form").content
-    done = sends(ada, f"{at}/transfer", ada.get(at), {"identifier": other})
-    assert (done.status_code, done.headers["location"]) == (303, at), done.text
-    there = f"/spaces/{other}/signatures/{at.rsplit('/', 1)[1]}"
-    assert bob.get(f"{there}/document").content == first
-    done = signs(real, bob, there, "bob")
-    assert (done.status_code, done.headers["location"]) == (303, f"/spaces/{other}/signatures"), done.text
-    check_signed(real, ada, at, given, "Ada Lovelace", "Bob Boole")
-    assert ada.get(f"{at}/form").content.startswith(first)
-
-
-def test_a_cards_pin_signs_a_procedure(real: Real) -> None:
-    """SIG-03, SIG-06, TOK-03: logged in with her card, Cleo is offered the card's certificate for signing, and signs with its PIN; what was signed and is not saved is destroyed at the daemon."""
-    browser = real.browser(real.card("Cleo", "Token", serial="cleo-1"))
-    browser.logs_in_with_card()
-    at = confirmed(browser, "change-of-address", {**PRIVATE, "person": {**PERSON, "given": "Cleo", "family": "Token"}})
-    given = browser.get(f"{at}/form").content
-    step, signer = sent_to_window(real, browser, at, "cleo")
-    answer = signer.types(signer.approves(), pin=CARD_PIN)
-    batch = re.findall(r"batch=([0-9a-f-]{36})", answer.headers["location"])[0]
-    assert state(real, batch) == "SIGNED"
-    assert sends(browser, f"{step}/cancel", browser.get(step)).headers["location"] == at
-    assert state(real, batch) == "CANCELLED"
-    done = signs(real, browser, at, "cleo", pin=CARD_PIN)
-    assert (done.status_code, done.headers["location"]) == (303, at), done.text
-    check_signed(real, browser, at, given, "Cleo Token")
-    canary(real, {"PIN": CARD_PIN})
 
 
 def test_without_the_daemon_the_portal_goes_on(real: Real) -> None:

@@ -3,20 +3,32 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect, sync_playwright
 
 from tests.daemon import until
+from tests.portal.pictures import png
+from tests.portal.real import CARD_PIN, Person, Real
 from tests.portal.real import Browser as Visitor
-from tests.portal.real import Person, Real
-from tests.portal.sights import AXE
+from tests.portal.sights import brings_axe, violations
 from tests.portal.signing import opens, state
 from tests.portal.signs import LEASE
-from tests.portal.street import CHROMIUM, QUIET, WAIT_MS
-from tests.portal.test_signing_for_real import PRIVATE, confirmed, logged_in, pdfsig, sends, sent_to_window
+from tests.portal.street import CHROMIUM, QUIET
+from tests.portal.test_procedures import PERSON
+from tests.portal.test_signing_for_real import (
+    PRIVATE,
+    business_of,
+    canary,
+    check_pdf,
+    check_signed,
+    confirmed,
+    logged_in,
+    sends,
+    sent_to_window,
+    space_of,
+)
+from tests.portal.walker import Walker, lend, opened
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +37,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
         yield browser
         browser.close()
-
-
-def opened(chromium: Browser, *, language: str = "en", **more: Any) -> Page:
-    context = chromium.new_context(ignore_https_errors=True, locale=language, **more)
-    context.set_default_timeout(WAIT_MS)
-    return context.new_page()
 
 
 def to_window(page: Page, real: Real, number: str) -> None:
@@ -172,23 +178,21 @@ LEAVE_WHILE_IT_WAITS = """() => {
     setTimeout(() => document.querySelector("#waiting:not([hidden])") && document.querySelector("[form=leave]").click(), 500);
 }"""
 Look = Callable[[str], None]
-OURS = {**AXE, "iframes": False}  # what the browser shows a PDF in is its own
 
 
 @pytest.fixture(params=["en", "fr"])
 def looked_at(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[tuple[Page, str, Look]]:
     """A page, its language, and what looks at it: axe-core finds nothing, wide and narrow; at 320 px nothing is cut off."""
     language = request.param
-    page = opened(chromium, language=language, bypass_csp=True)
+    page = opened(chromium, language=language)
+    brings_axe(page.context)
     found: list[object] = []
 
     def look(what: str) -> None:
         assert page.locator("html").get_attribute("lang") == language
-        page.evaluate(AXE_SCRIPT)
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
-            violations = page.evaluate("options => axe.run(options).then(found => found.violations)", OURS)
-            found.extend((what, width, one["id"], one["nodes"][0]["html"][:200]) for one in violations)
+            found.extend((what, width, *one) for one in violations(page))
         page.set_viewport_size({"width": 320, "height": 900})
         wide = page.evaluate("document.documentElement.scrollWidth")
         found.extend([(what, wide)] if wide > 320 else [])
@@ -257,112 +261,272 @@ def test_signing_is_for_everybody(real: Real, looked_at: tuple[Page, str, Look])
         real.pad()
 
 
-def lend(person: Visitor, real: Real, page: Page) -> None:
-    """Her session in this browser."""
-    page.context.add_cookies(
-        [{"name": one.name, "value": one.value or "", "url": real.portal_origin, "secure": True} for one in person.http.cookies.jar]
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
-def test_a_procedure_is_signed_in_a_window_of_its_own(real: Real, chromium: Browser, scripts: bool) -> None:
-    """
-    SIG-02 to SIG-08, SIG-12: "Sign" opens a window, which goes through both origins and back to the saved procedure; the
-    first page shows how it stands once one comes back to it. In the same window with the other button; cancelled there it is back. SUB-03, TRK-07, COR-04, COR-05:
-    then sent, accepted, sent back, corrected, signed and sent again, and closed. Nothing is said on the console.
-    """
-    ada = real.people["ada"]
-    person = logged_in(real, ada)
-    at = confirmed(person, "change-of-address", PRIVATE)
-    page = opened(chromium, java_script_enabled=scripts)
-    lend(person, real, page)
-    said: list[str] = []
-    page.context.on("console", lambda message: said.append(message.text))
-    page.goto(f"{real.portal_origin}{at}")
-    page.get_by_role("button", name="Sign in this window").click()
-    page.wait_for_url(f"{real.portal_origin}{at}/signing/*")
-    page.get_by_role("button", name="Cancel").click()
-    page.wait_for_url(f"{real.portal_origin}{at}")
-    with page.context.expect_page() as new:
-        page.get_by_role("button", name="Sign (opens a new window)").click()
-    window = new.value
-    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
-    assert window.evaluate("window.opener") is None
-    expect(window.locator("[name=credential]:checked")).to_have_value("ada")
-    paper, side = window.locator(".paper").bounding_box(), window.locator(".side").bounding_box()
-    assert paper is not None and side is not None and side["x"] >= paper["x"] + paper["width"]
-    signs(real, ada, window, at, scripts=scripts)
-    expect(window.locator("main")).to_contain_text("Signed by Ada Lovelace")
-    with window.expect_download() as saved:
-        window.get_by_role("link", name="Download it").click()
-    assert saved.value.path().read_bytes() == person.get(f"{at}/form").content
-    comes_back(page, f"{real.portal_origin}{at}", scripts=scripts)
-
-    dan, desk = agent(real), f"/desk/{at.rsplit('/', 1)[1]}"
-    assert dan.get(desk).status_code == 404
-    sent(window, 1)
-    assert sends(dan, f"{desk}/accept", dan.get(desk)).status_code == 303
-    correction = f"{desk}/correction"
-    assert sends(dan, correction, dan.get(correction), {"field.street": "Which number?"}).status_code == 303
-    window.get_by_role("link", name="To the procedure").click()
-    window.get_by_role("region", name="What is to be corrected").get_by_role("link", name="Number and street").click()
-    window.get_by_label("Number and street").fill("13 Mill Lane")
-    window.get_by_role("button", name="Next", exact=True).click()
-    window.get_by_role("button", name="Confirm the entry").click()
-    window.get_by_role("button", name="Sign in this window").click()
-    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
-    signs(real, ada, window, at, scripts=scripts)
-    sent(window, 2)
-    signed = person.get(f"{at}/transmissions/2/form").content
-    assert pdfsig(real, signed).count("Signature is Valid.") == 1
-    closing = f"{desk}/closing"
-    assert sends(dan, closing, dan.get(closing), {"reason": "Done."}).status_code == 303
-    window.goto(f"{real.portal_origin}{at}")
-    expect(window.locator(".standing")).to_contain_text("Closed")
-    assert said == []
-    page.context.close()
-
-
-def comes_back(page: Page, address: str, *, scripts: bool) -> None:
-    """To the page that has opened a window, in which the procedure was signed."""
-    assert page.url == address
-    expect(page.locator("main")).not_to_contain_text("Signed by")
-    page.evaluate("window.dispatchEvent(new Event('focus'))")  # each page of this browser thinks that it has it always
-    expect(page.locator("main")).to_contain_text("Signed by" if scripts else "Sign in this window")
-
-
-def signs(real: Real, ada: Person, window: Page, at: str, *, scripts: bool) -> None:
-    """From the choice of the certificate to what is saved."""
-    window.get_by_role("button", name="Next").click()
-    window.wait_for_url(f"{real.window_origin}/sign/approve*")
-    window.check("#field-approved")
-    window.get_by_role("button", name="Next step").click()
-    window.fill("#field-secret_code", ada.secret_code)
-    window.fill("#field-otp", ada.otp())
-    window.keyboard.press("Enter")
-    if not scripts:
-        window.wait_for_url(f"{real.portal_origin}/signings/returned*")
-        window.get_by_role("button", name="Continue").click()
-    window.wait_for_url(f"{real.portal_origin}{at}/signing/*")
-    window.get_by_role("button", name="Save to Millbrook").click()
-    window.wait_for_url(f"{real.portal_origin}{at}")
-
-
-def sent(window: Page, number: int) -> None:
-    """From the procedure's page to the receipt."""
-    window.get_by_role("link", name="Send the procedure").click()
-    window.get_by_role("button", name="Send the procedure").click()
-    expect(window.get_by_role("heading", level=1)).to_contain_text(f"Transmission {number}")
-
-
+@pytest.fixture(scope="module")
 def agent(real: Real) -> Visitor:
-    """Somebody who has the town hall's desk by the operator's command."""
+    """Dan, who has the town hall's desk by the operator's command."""
     dan = logged_in(real, real.people["dan"])
     accounts = json.loads(real.run("user", "portal", "list", "--json").stdout)
     [account] = [one["id"] for one in accounts if one["given"] == "Dan"]
     done = real.run("agent", "portal", "add", account, "millbrook-town-hall")
     assert done.returncode == 0, done.stderr
     return dan
+
+
+@pytest.fixture(scope="module")
+def cleo(real: Real) -> Visitor:
+    """Who is logged in with her card."""
+    browser = real.browser(real.card("Cleo", "Token", serial="cleo-1"))
+    browser.logs_in_with_card()
+    return browser
+
+
+def approves(walker: Walker, certificate: str) -> None:
+    """From the choice of the certificate to the step where she types."""
+    expect(walker.page.locator("[name=credential]:checked")).to_have_value(certificate)
+    paper, side = walker.page.locator(".paper").bounding_box(), walker.page.locator(".side").bounding_box()
+    assert paper is not None and side is not None and side["x"] >= paper["x"] + paper["width"]
+    walker.presses("Next", "Read and approve")
+    assert walker.page.url.startswith(f"{walker.real.window_origin}/sign/approve")
+    walker.page.check("#field-approved")
+    walker.presses("Next step", "Sign")
+
+
+def comes_back(walker: Walker) -> None:
+    """From the window to the step where it is saved."""
+    if not walker.scripts:  # else the button presses itself
+        walker.sees("Almost there")
+        walker.presses("Continue", "Save to Millbrook")
+    walker.sees("Save to Millbrook")
+
+
+def signs_with_codes(walker: Walker, person: Person, then: str) -> None:
+    approves(walker, person.name)
+    walker.page.get_by_label("Secret code").fill(person.secret_code)
+    walker.page.get_by_label("One-time code").fill(person.otp())
+    walker.page.get_by_role("button", name="Sign", exact=True).click()
+    comes_back(walker)
+    walker.presses("Save to Millbrook", then)
+
+
+def types_pin(walker: Walker) -> str:
+    """Cleo, up to where it is saved; the batch."""
+    approves(walker, "cleo")
+    walker.page.get_by_label("PIN of your card or stick").fill(CARD_PIN)
+    with walker.page.expect_request(f"{walker.real.portal_origin}/signings/returned?*") as returned:
+        walker.page.get_by_role("button", name="Sign", exact=True).click()
+    comes_back(walker)
+    return re.findall(r"batch=([0-9a-f-]{36})", returned.value.url)[0]
+
+
+def downloaded(walker: Walker) -> bytes:
+    """The signed document of the procedure whose page is shown."""
+    with walker.page.expect_download() as saved:
+        walker.page.get_by_role("link", name="Download it").click()
+    return saved.value.path().read_bytes()
+
+
+ADDRESS, LEASE_TITLE = "Declare a change of address", "Declare the transfer of a lease"
+PIECE: FilePayload = {"name": "the lease.png", "mimeType": "image/png", "buffer": png(64, 64)}
+SCRIPTS = pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+
+
+def row_of(walker: Walker, at: str) -> Locator:
+    """A procedure in the list that is shown."""
+    return walker.page.get_by_role("row").filter(has_text=at.rpartition("/")[2])
+
+
+def fills_in_a_lease(walker: Walker, space: str) -> str:
+    """From the space's page to the confirmed form; the path of the procedure."""
+    page = walker.page
+    walker.goes(space, "Ada Lovelace")
+    walker.follows("Select a procedure", "Select a procedure")
+    page.get_by_label("Words in title").fill("LEASE")
+    walker.presses("Search", "Select a procedure")
+    page.get_by_role("link", name=LEASE_TITLE).click()
+    walker.sees(LEASE_TITLE)
+    walker.presses("Create", "The lease")
+    at = page.url.removeprefix(walker.real.portal_origin).rpartition("/steps/")[0]
+    page.get_by_label("Address of the premises").fill("12 Mill Lane")
+    walker.presses("Resume later", "Procedures")
+    row_of(walker, at).get_by_role("link").click()
+    walker.sees(LEASE_TITLE)
+    walker.follows("Continue the declaration", "The lease")
+    expect(page.get_by_label("Address of the premises")).to_have_value("12 Mill Lane")
+    page.get_by_label("Landlord").fill("Mill Ltd")
+    page.get_by_label("Date of the transfer").fill("1.11.2026")
+    page.get_by_label("yes").check()
+    walker.presses("Next", "Check and confirm")
+    walker.presses("Confirm the entry", "Check and confirm")
+    return at
+
+
+def attaches_and_sends(walker: Walker, at: str) -> None:
+    """From the procedure that is signed to its page once it is sent."""
+    walker.goes(at, LEASE_TITLE)
+    walker.follows("Complete the attachments", LEASE_TITLE)
+    walker.follows("Attach Lease", "Attach: Lease")
+    walker.page.get_by_label("File *").set_input_files([PIECE])
+    walker.presses("Attach", LEASE_TITLE)
+    sends_it(walker, 1)
+    expect(walker.page.get_by_role("link", name="the lease", exact=True)).to_be_visible()
+    walker.follows("To the procedure", LEASE_TITLE)
+
+
+def sends_it(walker: Walker, number: int) -> None:
+    """To the receipt."""
+    walker.follows("Send the procedure", "Send the procedure")
+    walker.presses("Send the procedure", f"Transmission {number}")
+    expect(walker.page.get_by_text("1 Town Hall Square")).to_be_visible()
+
+
+@SCRIPTS
+def test_from_the_catalogue_to_a_pdf_that_two_spaces_have_signed(real: Real, chromium: Browser, scripts: bool) -> None:
+    """
+    UI-01, PROC-04, PROC-06, PROC-12, PROC-13, SIG-02, SIG-03, SIG-05, SIG-06, SIG-08, SIG-12, SIG-17, ATT-03, SUB-08:
+    created, filled in, left, resumed, confirmed, signed with codes in a window, transferred, signed with codes in the other
+    space, a document attached, and sent; the PDF that is downloaded then begins with what was confirmed, and `pdfsig` finds
+    both signatures valid. axe-core finds nothing on any page on the way, and nothing is said on the console.
+    """
+    ada, eve = real.people["ada"], real.people["eve"]
+    ada_there, eve_there = logged_in(real, ada), logged_in(real, eve)
+    other = business_of(eve_there, "Sums" if scripts else "Series")
+    with (
+        Walker(chromium, real, ada_there, scripts=scripts) as walker,
+        Walker(chromium, real, eve_there, scripts=scripts, reads=False) as second,
+    ):
+        at = fills_in_a_lease(walker, space_of(ada_there))
+        given, there = ada_there.get(f"{at}/form").content, f"{other}/signatures/{at.rpartition('/')[2]}"
+        with walker.window("Sign (opens a new window)", "Select the certificate"):
+            signs_with_codes(walker, ada, LEASE_TITLE)
+            expect(walker.page.locator("main")).to_contain_text("Signed by Ada Lovelace")
+            first = downloaded(walker)
+            assert first.startswith(given) and len(first) > len(given)
+            walker.page.get_by_label("Identifier of the other space").fill(other.rpartition("/")[2])
+            walker.presses("Transfer the procedure", LEASE_TITLE)
+            expect(walker.page.get_by_role("region", name="Second signature")).to_contain_text("to sign it")
+        # The page that has opened the window: each page of this browser thinks that it has the focus always.
+        walker.page.evaluate("window.dispatchEvent(new Event('focus'))")
+        expect(walker.page.locator("main")).to_contain_text("Signed by" if scripts else "Sign in this window")
+
+        second.goes(other, "Sums" if scripts else "Series")
+        second.follows("1 procedure of another space is to be signed here.", "To be signed for other spaces")
+        second.follows(LEASE_TITLE, LEASE_TITLE)
+        assert eve_there.get(f"{there}/document").content == first
+        second.presses("Sign in this window", "Select the certificate")
+        signs_with_codes(second, eve, "To be signed for other spaces")
+        expect(second.page.get_by_role("table", name="Signed here for other spaces")).to_contain_text(LEASE_TITLE)
+
+        attaches_and_sends(walker, at)
+        signed = downloaded(walker)
+    assert signed.startswith(first)
+    check_pdf(real, signed, "Ada Lovelace", "Eve Euler")
+
+
+def asks_for_correction(desk: Walker, at: str) -> None:
+    """From the list of an agent; sent with a mistake first."""
+    desk.goes("/desk", "Desk")
+    row_of(desk, at).get_by_role("link").click()
+    desk.sees(ADDRESS)
+    desk.presses("Accept", ADDRESS)
+    desk.follows("Ask for correction", "Ask for correction")
+    desk.presses("Send back for correction", "Ask for correction")
+    expect(desk.page.locator("#summary")).to_be_focused()
+    desk.page.get_by_label("Number and street").fill("Which number?")
+    desk.presses("Send back for correction", ADDRESS)
+    expect(desk.page.get_by_role("status")).to_contain_text("sent back for correction")
+
+
+def corrects_the_street(walker: Walker, at: str) -> None:
+    """To the entry that is confirmed again."""
+    walker.goes(at, ADDRESS)
+    part = walker.page.get_by_role("region", name="What is to be corrected")
+    expect(part).to_contain_text("Which number?")
+    part.get_by_role("link", name="Number and street").click()
+    walker.sees("Your new address")
+    walker.page.get_by_label("Number and street").fill("13 Mill Lane")
+    walker.presses("Next", "Check and confirm")
+    walker.presses("Confirm the entry", "Check and confirm")
+
+
+def writes(desk: Walker, at: str) -> None:
+    desk.goes(f"/desk/{at.rpartition('/')[2]}", ADDRESS)
+    desk.follows("New message", "New message")
+    desk.page.get_by_label("Subject").fill("Thank you")
+    desk.page.get_by_label("Message").fill("A week.")
+    desk.presses("Send", ADDRESS)
+    expect(desk.page.get_by_text("The message is sent.")).to_be_visible()
+
+
+def reads(walker: Walker, at: str) -> None:
+    """What the agent has written, from the list."""
+    walker.goes(at.rpartition("/")[0], "Procedures")
+    row = row_of(walker, at)
+    expect(row.get_by_text("1 message from the administration, 1 unread")).to_be_attached()
+    row.get_by_role("link").first.click()
+    walker.sees(ADDRESS)
+    walker.page.get_by_role("link", name="Messages").click()
+    walker.sees(ADDRESS)
+    expect(walker.page.get_by_text("A week.")).to_have_count(0)
+    walker.presses("Open", ADDRESS)
+    expect(walker.page.get_by_text("A week.")).to_be_visible()
+
+
+def closes(desk: Walker, at: str) -> None:
+    reference = at.rpartition("/")[2]
+    desk.goes(f"/desk/{reference}", ADDRESS)
+    desk.follows("Close", "Close the procedure")
+    desk.page.get_by_label("Reason").fill("Done.")
+    desk.presses(f"Close procedure {reference}", ADDRESS)
+    expect(desk.page.get_by_text("The procedure is closed.")).to_be_visible()
+
+
+@SCRIPTS
+def test_a_cards_pin_signs_and_an_agent_processes(
+    real: Real, chromium: Browser, cleo: Visitor, agent: Visitor, scripts: bool
+) -> None:
+    """
+    UI-01, SIG-02, SIG-03, SIG-06, SIG-07, SIG-09, SIG-12, TOK-03, SUB-01, SUB-03, SUB-08, TRK-07, TRK-09, TRK-11, COR-03,
+    COR-04, COR-05, MSG-02, MSG-04: Cleo, who is logged in with her card, is offered its certificate for signing, and signs
+    with its PIN in a window; first cancelled; what was signed and is not saved is destroyed at
+    the daemon. Then sent, accepted, sent back, corrected, signed and sent again, and closed, with a message.
+    """
+    given = {**PRIVATE, "person": {**PERSON, "given": "Cleo", "family": "Token"}}
+    at = confirmed(cleo, "change-of-address", given)
+    form = cleo.get(f"{at}/form").content
+    with (
+        Walker(chromium, real, cleo, scripts=scripts, reads=False) as walker,
+        Walker(chromium, real, agent, scripts=scripts, viewport={"width": 390, "height": 900}) as desk,
+    ):
+        walker.goes(at, ADDRESS)
+        walker.presses("Sign in this window", "Select the certificate")
+        walker.presses("Cancel", ADDRESS)
+        with walker.window("Sign (opens a new window)", "Select the certificate"):
+            batch = types_pin(walker)
+            assert state(real, batch) == "SIGNED"
+            walker.presses("Cancel", ADDRESS)
+            assert state(real, batch) == "CANCELLED"
+            walker.presses("Sign in this window", "Select the certificate")
+            types_pin(walker)
+            walker.presses("Save to Millbrook", ADDRESS)
+            expect(walker.page.locator("main")).to_contain_text("Signed by Cleo Token")
+            check_signed(real, cleo, at, form, "Cleo Token")
+            assert agent.get(f"/desk/{at.rpartition('/')[2]}").status_code == 404
+            sends_it(walker, 1)
+        asks_for_correction(desk, at)
+        corrects_the_street(walker, at)
+        walker.presses("Sign in this window", "Select the certificate")
+        types_pin(walker)
+        walker.presses("Save to Millbrook", ADDRESS)
+        sends_it(walker, 2)
+        writes(desk, at)
+        reads(walker, at)
+        closes(desk, at)
+        walker.goes(at, ADDRESS)
+        expect(walker.page.locator(".standing")).to_contain_text("Closed")
+        signed = downloaded(walker)
+    assert signed == cleo.get(f"{at}/transmissions/2/form").content
+    check_pdf(real, signed, "Cleo Token")
+    canary(real, {"PIN": CARD_PIN})
 
 
 def marked(page: Page) -> tuple[str, list[str]]:
@@ -409,9 +573,7 @@ def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, 
     page.click(f'form[action="{at}/transfer"] button')
     expect(page.locator("#summary")).to_be_focused()
     look("no such space")
-    form = "/spaces/new/business"
-    fields = {"kind": "association", "title": "Engines", "company": "Engines Ltd", "email": "e@example.org"}
-    other = sends(person, form, person.get(form), fields).headers["location"].rsplit("/", 1)[1]
+    other = business_of(person, "Engines").rsplit("/", 1)[1]
     page.goto(f"{real.portal_origin}{at}")
     page.fill("#field-identifier", other)
     page.click(f'form[action="{at}/transfer"] button')

@@ -96,6 +96,8 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     assert {page.headers["cache-control"], document.headers["cache-control"]} == {"no-store"}
     assert "frame-src" not in signer.get("/").headers["content-security-policy"]
     assert signer.get("/sign/document/1").status_code == 404
+    for other in ("1", "x", "9" * 5000):  # the page of the first
+        assert '<iframe src="/sign/document/0"' in signer.get(f"/sign/approve?document={other}").text
 
 
 def test_a_link_leads_one_browser_to_its_batch_once(real: Real) -> None:

@@ -74,6 +74,8 @@ class Life:
             actors = [self.callers.portals(), self.people.ada(), self.trouble.operator(), self.trouble.mischief()]
             actors += [self.people.eve()] if world.has_people else []
             acting = [self.task(actor) for actor in actors]
+            if self._reader is not None and self._reader.ids is not None:
+                acting.append(self.task(self._reader.ids.keep()))
             await asyncio.sleep(ends_in + (1000 if crashes else 0))
             if self.is_last:
                 self.is_calm = True

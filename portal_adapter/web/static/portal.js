@@ -1,7 +1,8 @@
 // Everything works without this file; it only makes some of it nicer.
 "use strict";
-// An error summary takes the focus.
-document.querySelector("#summary")?.focus();
+// An error summary takes the focus: by its attribute, and where a page was written over another by this. Not before the
+// attribute had its turn, or the browser says on its console that it was blocked.
+requestAnimationFrame(() => document.querySelector("#summary:not(:focus)")?.focus());
 // One send a form.
 for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {

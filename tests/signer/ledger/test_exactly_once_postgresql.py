@@ -19,6 +19,7 @@ from signer.database import database_at
 from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
+from tests.processes import standing_still
 from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
 from tests.signer.ledger import test_exactly_once as sqlite
 from tests.signer.ledger.book import book, request, result, signatures
@@ -127,10 +128,7 @@ def test_a_server_that_hangs(ended: Rig, postgres: Postgres) -> None:
     with Caller(ended) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
         before = signed(ended)
-        stopped = postgres.processes()
-        for process in stopped:
-            process.send_signal(signal.SIGSTOP)
-        try:
+        with standing_still(postgres.processes()):
             began = time.monotonic()
             calls = [
                 portal.signing.SignDigests.future(request(digests=[digest(700 + i)]), timeout=1.5) for i in range(3)
@@ -138,9 +136,6 @@ def test_a_server_that_hangs(ended: Rig, postgres: Postgres) -> None:
             assert all(call.exception() is not None for call in calls)
             assert time.monotonic() - began < 2.5
             assert signed(ended) == before
-        finally:
-            for process in stopped:
-                process.send_signal(signal.SIGCONT)
         until(lambda: ended.health() == SERVING, 8, "SERVING again")
         assert statuses(portal.sign()) == ["SIGNED"]
 

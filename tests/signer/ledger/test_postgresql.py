@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import os
 import random
-import signal
 import stat
 import threading
 import time
@@ -33,6 +32,7 @@ from signer.store import open_store
 from signer.writer import RETRY_S, Writer
 from tests.daemon import until
 from tests.postgres import Postgres
+from tests.processes import standing_still
 from tests.signer.ledger.cut import LATE_S, Way
 from tests.signer.ledger.entries import (
     CIPHER,
@@ -390,8 +390,7 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
     writer, reader = writer_on(backend, before.instance, epoch, hash_, sequence), db.reader()
     assert await reader.any_of(bytes(16)) is None
-    stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
-    try:
+    with standing_still(postgres.processes()):
         waiting = writer.intend(intent(os.urandom(16), before.instance))
         looks = [asyncio.create_task(reader.any_of(os.urandom(16))) for _ in range(3)]
         looks.append(asyncio.create_task(reader.results(bytes(16), 0)))  # type: ignore[arg-type]
@@ -404,9 +403,6 @@ async def test_a_server_that_hangs(db: Database, postgres: Postgres) -> None:
         assert writer.trouble == "STORE_BUSY"
         assert [isinstance(one.exception(), Refusal) for one in looks] == [True] * 4
         assert not waiting.done()
-    finally:
-        for process in stopped:
-            process.send_signal(signal.SIGCONT)
     await waiting
     assert writer.trouble == ""
     assert await reader.any_of(bytes(16)) is None
@@ -419,8 +415,7 @@ async def test_a_daemon_that_ends_while_the_server_hangs(db: Database, postgres:
     before, backend, (epoch, sequence, hash_) = await asyncio.to_thread(started, db)
     writer, reader = writer_on(backend, before.instance, epoch, hash_, sequence), db.reader()
     assert await reader.any_of(bytes(16)) is None
-    stopped = [process for process in postgres.processes() if not process.send_signal(signal.SIGSTOP)]
-    try:
+    with standing_still(postgres.processes()):
         waiting = writer.intend(intent(os.urandom(16), before.instance))
         looking = asyncio.create_task(reader.any_of(bytes(16)))
         await asyncio.sleep(0.1)
@@ -431,9 +426,6 @@ async def test_a_daemon_that_ends_while_the_server_hangs(db: Database, postgres:
         assert time.monotonic() - began < END_S + 8
         assert isinstance(waiting.exception(), Unrecorded)
         assert isinstance((await asyncio.gather(looking, return_exceptions=True))[0], Refusal)
-    finally:
-        for process in stopped:
-            process.send_signal(signal.SIGCONT)
     assert len(await asyncio.to_thread(chain, db)) in {1, 2}
 
 

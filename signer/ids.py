@@ -1,0 +1,82 @@
+"""
+Which request ids may be in the database: a Bloom filter in memory, so that a new one is not looked up there.
+
+Nearly every id is new, and to find nothing costs SQLite three reads and three locks: 35 us of the event loop, 6 % of a
+single call. What the filter denies was never written; what it allows is looked up as before. It is right for a database
+that one daemon alone writes. After a start it is filled in the background, and knows nothing until then; ids leave it by
+filling another one, because those erased meanwhile are not in the database any more.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+BITS = 1 << 26  # 8 MB. With ...
+IDS_MOST = 1 << 22  # ... so many ids in it one new id in 400 is looked up for nothing; past that it is filled anew
+PAGE_IDS = 500  # half a millisecond of the event loop, and ...
+PAGE_PAUSE_S = 0.02  # ... then who signs comes first: a million ids take a minute
+REST_S = 600.0  # before it is filled again: of a database with more than it is made for it stays too full
+_PROBES = 4
+
+
+class Ids:
+    """For one event loop's thread. `page_after` gives the next ids of the database in order, none at its end."""
+
+    def __init__(self, page_after: Callable[[bytes, int], Awaitable[list[bytes]]]) -> None:
+        self._page_after = page_after
+        self._bits: bytearray | None = None  # what is asked; None until it is filled
+        self._filling: bytearray | None = None
+        self._added = 0
+        self._full = asyncio.Event()
+
+    def add(self, id_: bytes) -> None:
+        """Before it can be in the database."""
+        for bits in (self._bits, self._filling):
+            if bits is not None:
+                _put(bits, id_)
+        self._count(1)
+
+    def may_have(self, id_: bytes) -> bool:
+        """False: it is not in the database."""
+        bits = self._bits
+        if bits is None:
+            return True
+        spread = hash(id_)  # keyed anew in each process: nobody can choose ids that meet
+        place, step = spread & (BITS - 1), spread >> 31 | 1
+        for _ in range(_PROBES):
+            if not bits[place >> 3] & 1 << (place & 7):
+                return False
+            place = (place + step) & (BITS - 1)
+        return True
+
+    async def keep(self) -> None:
+        """Fill it, and again when it is too full; until cancelled. Raises what `page_after` raises."""
+        while True:
+            await self.fill()
+            await asyncio.sleep(REST_S)
+            await self._full.wait()
+
+    async def fill(self) -> None:
+        """From what is there now, and what is added meanwhile."""
+        bits = self._filling = bytearray(BITS >> 3)
+        self._full.clear()
+        self._added, last = 0, b""
+        while page := await self._page_after(last, PAGE_IDS):
+            for id_ in page:
+                _put(bits, id_)
+            self._count(len(page))
+            last = page[-1]
+            await asyncio.sleep(PAGE_PAUSE_S)
+        self._bits, self._filling = bits, None
+
+    def _count(self, more: int) -> None:
+        self._added += more
+        if self._added > IDS_MOST:
+            self._full.set()
+
+
+def _put(bits: bytearray, id_: bytes) -> None:
+    spread = hash(id_)
+    place, step = spread & (BITS - 1), spread >> 31 | 1
+    for _ in range(_PROBES):
+        bits[place >> 3] |= 1 << (place & 7)
+        place = (place + step) & (BITS - 1)

@@ -1,0 +1,124 @@
+"""Which request ids may be in the database: nothing that is there is ever denied, and what is new is hardly ever looked up."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from signer import ids
+from signer.errors import Refusal
+from signer.ids import PAGE_IDS, Ids
+from signer.record import Asked
+from signer.sqlite import SqliteDatabase
+from tests.pool.rig import until
+from tests.signer.ledger.entries import asked, ledger_on
+
+LATE = 10.0  # seconds on this clock are enough for all
+
+
+def stored(found: list[bytes]) -> Ids:
+    """Over a database that has these."""
+
+    async def page_after(last: bytes, most: int) -> list[bytes]:
+        return sorted(one for one in found if one > last)[:most]
+
+    return Ids(page_after)
+
+
+def new(count: int) -> list[bytes]:
+    return [os.urandom(16) for _ in range(count)]
+
+
+async def test_what_is_there_is_never_denied() -> None:
+    """Before it is filled it denies nothing; then what is new, but for a few."""
+    there, others = new(3 * PAGE_IDS + 1), new(4000)
+    known = stored(there)
+    assert all(known.may_have(one) for one in there + others)
+    await known.fill()
+    assert all(known.may_have(one) for one in there)
+    assert sum(known.may_have(one) for one in others) < 20
+    known.add(others[0])
+    assert known.may_have(others[0])
+
+
+async def test_ids_that_count_up_do_not_meet() -> None:
+    """A client whose ids differ in their last bits alone is served like the others."""
+    known = stored([number.to_bytes(16, "big") for number in range(5000)])
+    await known.fill()
+    assert sum(known.may_have(number.to_bytes(16, "big")) for number in range(5000, 10_000)) < 20
+
+
+async def test_what_comes_while_it_is_filled() -> None:
+    """An id behind the page that is read at that moment is in it, too."""
+    there = sorted(new(PAGE_IDS + 1))
+    early = bytes(16)
+    known = stored(there)
+    filling = asyncio.create_task(known.fill())
+    await asyncio.sleep(0)
+    known.add(early)
+    await filling
+    assert known.may_have(early)
+    assert not known.may_have(b"\xff" * 16)
+
+
+async def test_what_was_erased_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When more were added than it is made for it is filled anew, and who asks meanwhile is answered by the old one."""
+    monkeypatch.setattr(ids, "IDS_MOST", 10)
+    monkeypatch.setattr(ids, "REST_S", 0.001)
+    there = new(5)
+    known = stored(there)
+    keeping = asyncio.create_task(known.keep())
+    erased, stays = new(20), new(1)[0]
+    await until(lambda: not known.may_have(erased[0]), LATE)
+    there.append(stays)
+    for one in (*erased, stays):
+        known.add(one)
+        assert known.may_have(one)
+    await until(lambda: not any(known.may_have(one) for one in erased), LATE)
+    assert all(known.may_have(one) for one in there)
+    keeping.cancel()
+
+
+async def test_a_new_request_is_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked before is found, in this life of the daemon and in the next; what is new costs the database nothing."""
+    looked: list[bytes] = []
+    path = tmp_path / "ledger.sqlite"
+
+    async def enter(ledger: object, one: Asked) -> bool:
+        """Whether the database was asked."""
+        looked.clear()
+        record = await ledger.enter(one, float("inf"))  # type: ignore[attr-defined]
+        record.leave()
+        return bool(looked)
+
+    async with ledger_on(path, lambda real: real) as (ledger, _):
+        reader = ledger._reader
+        assert reader.ids is not None
+        any_of = reader.any_of
+
+        async def spied(id_: bytes) -> object:
+            looked.append(id_)
+            return await any_of(id_)
+
+        monkeypatch.setattr(reader, "any_of", spied)
+        first, second = asked(1), asked(1)
+        assert await enter(ledger, first)  # it is not filled yet
+        await reader.ids.fill()
+        assert not await enter(ledger, first)
+        record = await ledger.enter(second, float("inf"))
+        intent = record.intend(0, 1, "card")
+        await intent.durable
+        intent.settled([None], {})
+        record.leave()
+        await ledger.settled()
+        assert await enter(ledger, second)
+        with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
+            await ledger.check_owner(second.id, "other")
+
+    fresh = SqliteDatabase(path).reader()
+    assert fresh.ids is not None
+    await fresh.ids.fill()
+    assert fresh.ids.may_have(second.id)
+    assert not fresh.ids.may_have(first.id)
+    await fresh.close()
