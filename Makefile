@@ -9,7 +9,7 @@ help: ## list the targets
 demo: setup ## install what is missing, sign real PDFs with three software tokens, have others verify them
 	@.venv/bin/paraph demo
 
-demo-portal: setup ## the web portal on this machine, with two people and a business; until Ctrl-C
+demo-portal: setup ## the web portal on this machine, with three people, a business and a desk; until Ctrl-C
 	@$(PYTHON) deploy/demo/portal.py
 
 test: setup-tests ## every test, against real tokens and a real daemon; about a quarter of an hour

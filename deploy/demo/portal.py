@@ -444,6 +444,7 @@ def tell(town: Town) -> None:
   Cleo Okonjo      {CLEO.number:16} {SECRET_CODE:17} the desk of Millbrook Town Hall, where changes of address are sent
 
   another agent: {town.agent_command}
+                 (accounts: .venv/bin/paraph-portal user --config {town.directory / "portal.toml"} list)
 
   one-time codes appear here and in {town.directory / "messages"}; the portal's mails in {town.directory / "mail"}
   Ctrl-C ends all of it; `rm -r {town.directory}` forgets it

@@ -37,6 +37,20 @@ def upgrade():
     op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
 '''
 
+# An account, a space, and two procedures.
+TWO_PROCEDURES = (
+    "INSERT INTO accounts VALUES ('a', 'L', 'A', 'a@example.org', 'en', 1)",
+    (
+        "INSERT INTO spaces (id, identifier, kind, form, title, company, registration, email, profiles, state, certification, created)"
+        " VALUES ('s', 'S', 'private', '', 't', '', '', 'e', '', 'active', 'no', 1)"
+    ),
+    *(
+        "INSERT INTO procedures (id, space, reference, definition, definition_version, author, created, updated, status, entry,"
+        f" signature, step, answers, origins) VALUES ('{id_}', 's', '{id_}', 'd', 1, 'a', 1, 1, 'x', 'open', 'none', '', '{{}}', '{{}}')"
+        for id_ in ("draft", "sent")
+    ),
+)
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
@@ -81,16 +95,7 @@ def test_the_database_keeps_what_was_sent(opens: Callable[[], Engine]) -> None:
     """PROC-17, SUB-07: deleting a procedure takes its history, signatures and attachments along; with a transmission it cannot go."""
     engine = opens()
     rows = [
-        "INSERT INTO accounts VALUES ('a', 'L', 'A', 'a@example.org', 'en', 1)",
-        (
-            "INSERT INTO spaces (id, identifier, kind, form, title, company, registration, email, profiles, state, certification, created)"
-            " VALUES ('s', 'S', 'private', '', 't', '', '', 'e', '', 'active', 'no', 1)"
-        ),
-        *(
-            "INSERT INTO procedures (id, space, reference, definition, definition_version, author, created, updated, status, entry,"
-            f" signature, step, answers, origins) VALUES ('{id_}', 's', '{id_}', 'd', 1, 'a', 1, 1, 'x', 'open', 'none', '', '{{}}', '{{}}')"
-            for id_ in ("draft", "sent")
-        ),
+        *TWO_PROCEDURES,
         "INSERT INTO procedure_history (id, procedure, time, status, side, account, comment) VALUES (1, 'draft', 1, 'x', 'y', 'a', '')",
         "INSERT INTO transmissions VALUES ('sent', 1, 1, 'a', 'f', 'h', '{}')",
     ]
@@ -120,6 +125,36 @@ def test_an_older_database_is_brought_up_and_keeps_its_rows(
     assert "later" in inspect(new).get_table_names()
     with reading(new) as connection:
         assert connection.execute(text("SELECT serial FROM nominations")).scalars().all() == ["serial-1"]
+    new.dispose()
+
+
+def test_messages_of_before_keep_their_order(
+    opens: Callable[[], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MSG-02: those that were written before they had numbers get them as they were shown, each procedure's for itself."""
+    before = tmp_path / "before"
+    shutil.copytree(database._MIGRATIONS, before)
+    for path in (before / "versions").glob("[0-9]*.py"):
+        if path.name > "0004":
+            path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_MIGRATIONS", before)
+        patched.setattr(database, "NEWEST", "0003")
+        old = opens()
+    written = [("a", "sent", 5), ("b", "sent", 5), ("c", "sent", 4), ("d", "draft", 3)]
+    with writing(old) as connection:
+        for row in TWO_PROCEDURES:
+            connection.execute(text(row))
+        for id_, procedure, time in written:
+            values = f"('{id_}', '{procedure}', {time}, 'applicant', 'a', '', '')"
+            connection.execute(
+                text(f"INSERT INTO messages (id, procedure, time, side, account, subject, body) VALUES {values}")
+            )
+    old.dispose()
+    new = opens()
+    with reading(new) as connection:
+        found = connection.execute(text("SELECT id, number FROM messages ORDER BY procedure DESC, number DESC")).all()
+    assert [tuple(one) for one in found] == [("a", 3), ("b", 2), ("c", 1), ("d", 1)]
     new.dispose()
 
 
