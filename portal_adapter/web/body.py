@@ -121,4 +121,6 @@ def _fields_of_json(body: bytes) -> dict[str, str]:
         raise Refusal("validation", "This is not JSON.", reason="form-unreadable") from None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise Refusal("validation", "An object of texts is wanted.", reason="form-unreadable")
+    if len(found) > FIELDS_MAX:
+        raise _unreadable()
     return found

@@ -342,6 +342,8 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     assert town.ada.http.post(path, data={"a": MARKS}, headers=headers).json()["reason"] == "form-unreadable"
     many = {f"f{number}": (None, "x") for number in range(600)}
     assert town.ada.http.post(path, files=many, headers=headers).status_code == 422
+    answer = town.ada.http.post(path, json=dict.fromkeys(many, "x"), headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable")
     if not route.upload:
         file = {"file": ("a.pdf", b"%PDF-1.7", "application/pdf")}
         assert town.ada.http.post(path, files=file, headers=headers).status_code == 422
