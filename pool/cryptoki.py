@@ -18,6 +18,7 @@ python-pkcs11 uses, so python-pkcs11's own way stays, for logins as well; `loade
 """
 
 import ctypes
+import mmap
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -60,6 +61,10 @@ class _PssParameters(ctypes.Structure):
 
 class _SlotInfo(ctypes.Structure):
     _fields_ = (("texts", ctypes.c_char * 96), ("flags", _ULONG), ("versions", ctypes.c_ubyte * 4))
+
+
+_SLOT_INFO = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)
+_KEPT: list[Any] = []  # what a function list leads to
 
 
 class Cryptoki:
@@ -138,6 +143,38 @@ def loaded(module: str) -> Cryptoki | None:
     library = ctypes.CDLL(module)  # the loader answers with the copy that is already there
     lists = [_function_list(library), _function_list(library)]
     return None if lists[0] is None or lists[0] != lists[1] else Cryptoki(lists[0])
+
+
+def overlook_slots(module: str) -> bool:
+    """
+    Have C_GetSlotInfo of a module that this process has loaded answer for a slot of which it can say nothing, too: with
+    zeros. python-pkcs11 gives up a whole listing at the first such slot, and makes slots in no other way. What is written to
+    is the module's own function list, whose layout is the standard's; False where it does not stay, or may not be written to.
+    """
+    library = ctypes.CDLL(module)
+    functions = _function_list(library)
+    if functions is None or functions != _function_list(library):
+        return False
+    place = functions + _C_GET_SLOT_INFO * ctypes.sizeof(ctypes.c_void_p)
+    pointer = ctypes.c_void_p.from_address(place)
+    real = _SLOT_INFO(pointer.value or 0)
+
+    def slot_info(slot: int, info: int) -> int:
+        if real(slot, info) != _CKR_OK:
+            ctypes.memset(info, 0, ctypes.sizeof(_SlotInfo))
+        return _CKR_OK
+
+    try:
+        lenient = _SLOT_INFO(slot_info)
+    except MemoryError:  # no memory may be written and run here, and libffi has no other way
+        return False
+    if ctypes.CDLL(None).mprotect(
+        ctypes.c_void_p(place & -mmap.PAGESIZE), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE
+    ):
+        return False  # constant data cannot be written to before
+    _KEPT.append(lenient)
+    pointer.value = ctypes.cast(lenient, ctypes.c_void_p).value
+    return True
 
 
 def _function_list(library: ctypes.CDLL) -> int | None:

@@ -24,6 +24,8 @@ _SOCKET_BYTES = 2 * wire.PACKET_BYTES_MAX
 # What a module may need to find its files and speak a language. Anything else is given in the token's configuration.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SOFTHSM2_CONF")
 
+_REAP_S = 1.0  # the loop ends, and a killed process is still on its way out
+
 _INBOX = wire.Inbox()  # one for all: a packet is read and done with in one turn of the loop
 
 
@@ -48,6 +50,7 @@ class Child:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._is_killed = False
         self.on_done: Callable[[dict[str, Any]], None] | None = None
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._listen()
@@ -111,6 +114,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL to the whole process group; idempotent."""
         if self._process.returncode is None:
+            self._is_killed = True
             self._kill_group()
 
     async def close(self) -> None:
@@ -148,6 +152,11 @@ class Child:
         self._loop.add_reader(self._exits, exited.set)
         try:
             await exited.wait()
+        except asyncio.CancelledError:  # the loop ends: nobody else takes back what was killed just now
+            if self._is_killed:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_REAP_S)
+            raise
         finally:
             self._loop.remove_reader(self._exits)
             os.close(self._exits)

@@ -17,6 +17,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag
 from pkcs11.exceptions import NoSuchToken, PKCS11Error, SlotIDInvalid, TokenNotPresent, TokenNotRecognised
 
 from pool.codes import name_of
+from pool.cryptoki import overlook_slots
 
 LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
@@ -53,12 +54,15 @@ def _slots(lib: Any) -> list[Any]:
     """
     Every slot, once. python-pkcs11 reads as many as a first call has counted, whatever the second one answers: where
     slots have vanished in between, that is memory nobody wrote to, and mostly an error. So it is done again, and then
-    without the readers that are empty, one of which may answer nothing but errors.
+    without the readers that are empty, one of which may answer nothing but errors; at last with those that have a token,
+    and of which the module can say nothing else.
     """
     for present in (False, False, True):
         with contextlib.suppress(PKCS11Error):
             return list({slot.slot_id: slot for slot in lib.get_slots(token_present=present)}.values())
         time.sleep(LISTING_PAUSE_S)
+    if (module := getattr(lib, "so", None)) is not None:  # not where none is wanted (fake.py)
+        overlook_slots(module)
     return list({slot.slot_id: slot for slot in lib.get_slots(token_present=True)}.values())
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "agent": "say who works for which administration",
     "sharing": "say what one institution may be shown of another's",
     "mail": "what waits, was sent or was given up; send again",
+    "handover": "what back ends were given, or not yet; give again",
     "user": "who has an account; add a product, end a person's sessions",
     "audit": "what was done and what was refused",
     "check": "say what is wrong with the configuration",

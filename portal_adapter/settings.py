@@ -189,6 +189,15 @@ class Scan(Section):
         return self
 
 
+class BackEnd(Section):
+    """
+    What was sent is given to this command, too: as JSON on its standard input. It ends with 0 when the administration's
+    own system has it; else it is run again later.
+    """
+
+    command: tuple[str, ...] = Field(min_length=1)
+
+
 class Attachments(Section):
     """Supporting documents of procedures."""
 
@@ -272,6 +281,7 @@ class Settings(Section):
     business: Business = Business()
     source: tuple[Source, ...] = ()
     scan: Scan | None = None
+    back_end: BackEnd | None = None
     attachments: Attachments = Attachments()
     limits: Limits = Limits()
 

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +47,12 @@ class Books:
     _anchors: Sequence[Anchor]
     _found: Found
     _clock: Clock
+
+    @property
+    def ended(self) -> float | None:
+        """When the last row was written before this start, in seconds since the epoch; None where it does not say."""
+        time = self._found.time
+        return datetime.fromisoformat(time).timestamp() if time else None
 
     @contextlib.asynccontextmanager
     async def checkpointed(self, key: Key) -> AsyncIterator[Checkpoints]:

@@ -37,6 +37,7 @@ from signer.whole import whole
 
 CHUNK_BYTES = 256 * 1024  # the service's limit for one
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
+PAGE_CREDENTIALS = 1_000  # the service's limit for one answer
 CALL_S = 30.0
 DOCUMENTS_S = 600.0
 CANCEL_S = 2.0  # while the service lets go of a batch
@@ -149,8 +150,16 @@ class Client:
         await self._channel.close()
 
     async def credentials(self) -> list[Any]:
-        answer = await called(self.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=CALL_S))
-        return list(answer.credentials)
+        """All of this caller's, page by page."""
+        found: list[Any] = []
+        token = ""
+        while True:
+            request = pb.ListCredentialsRequest(page_size=PAGE_CREDENTIALS, page_token=token)
+            answer = await called(self.signing.ListCredentials(request, timeout=CALL_S))
+            found += answer.credentials
+            token = answer.next_page_token
+            if not token:
+                return found
 
     async def credential(self, name: str) -> Any:
         return await called(self.signing.GetCredential(pb.GetCredentialRequest(credential=name), timeout=CALL_S))

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache, lru_cache
 
 from asn1crypto import algos, cms, core, tsp, x509
 
@@ -75,17 +76,16 @@ class Template:
         self.digest = algorithm.hash or Hash.SHA512
         self.digest_bytes = hashlib.new(self.digest.value).digest_size
         self._profile = profile
-        signer = x509.Certificate.load(certificates[0])
-        identifier = cms.IssuerAndSerialNumber({"issuer": signer.issuer, "serial_number": signer.serial_number}).dump()
-        digest_algorithm = tlv(_SEQUENCE, algos.DigestAlgorithmId(self.digest.value.lower()).dump())
+        identifier, signature_bytes_max = _signer(certificates[0])
+        digest_algorithm = tlv(_SEQUENCE, _digest_algorithm(self.digest))
         self._constant_attributes = (_content_type(), _signing_certificate_v2(certificates[0]))
         chain = [der for der in certificates if not _is_root(der)] or [certificates[0]]
         self._data_head = _VERSION_1 + tlv(_SET, digest_algorithm)
         self._certificates = tlv(_CONTEXT_0, *sorted(set(chain)))
         self._signer_head = _VERSION_1 + identifier + digest_algorithm
-        self._signature_algorithm = _signature_algorithm(algorithm).dump()
+        self._signature_algorithm = _signature_algorithm(algorithm)
         longest = self.attributes(bytes(self.digest_bytes), datetime(2050, 1, 1, tzinfo=UTC))
-        self.bytes_max = len(self.detached(longest, bytes(_signature_bytes_max(signer))))
+        self.bytes_max = len(self.detached(longest, bytes(signature_bytes_max)))
 
     def attributes(self, content_digest: bytes, signing_time: datetime | None) -> Attributes:
         """The signed attributes over a content; `signing_time` is for CAdES, and left out of PAdES."""
@@ -133,19 +133,44 @@ class Template:
         return outer + _OID_SIGNED_DATA + explicit + data_header + self._data_head + info, tail
 
 
+# What is the same for many templates is encoded once: asn1crypto takes milliseconds for it, and thousands of credentials may
+# be listed after a start.
+
+
+@lru_cache(maxsize=16)  # the templates of one credential are made one after the other
+def _signer(certificate: bytes) -> tuple[bytes, int]:
+    """Its identifier, and the longest signature that its key makes."""
+    signer = x509.Certificate.load(certificate)
+    identifier = cms.IssuerAndSerialNumber({"issuer": signer.issuer, "serial_number": signer.serial_number})
+    return identifier.dump(), _signature_bytes_max(signer)
+
+
+@cache
+def _digest_algorithm(digest: Hash) -> bytes:
+    encoded: bytes = algos.DigestAlgorithmId(digest.value.lower()).dump()
+    return encoded
+
+
+@cache
 def _content_type() -> bytes:
     attribute: bytes = cms.CMSAttribute({"type": "content_type", "values": ["data"]}).dump()
     return attribute
 
 
 def _signing_certificate_v2(certificate: bytes) -> bytes:
-    """RFC 5035, 4: SHA-256 is the default hash and is therefore left out in DER."""
-    identifier = tsp.ESSCertIDv2({"cert_hash": hashlib.sha256(certificate).digest()})
+    """RFC 5035, 4: SHA-256 is the default hash and is therefore left out in DER. The certificate's hash stands at the end."""
+    return _before_certificate_hash() + hashlib.sha256(certificate).digest()
+
+
+@cache
+def _before_certificate_hash() -> bytes:
+    identifier = tsp.ESSCertIDv2({"cert_hash": bytes(hashlib.sha256().digest_size)})
     value = tsp.SigningCertificateV2({"certs": [identifier]})
     attribute: bytes = cms.CMSAttribute({"type": "signing_certificate_v2", "values": [value]}).dump()
-    return attribute
+    return attribute[: -hashlib.sha256().digest_size]
 
 
+@lru_cache(maxsize=256)  # issuers: of many credentials they are the same
 def _is_root(der: bytes) -> bool:
     certificate = x509.Certificate.load(der)
     return bool(certificate.issuer == certificate.subject)
@@ -158,7 +183,13 @@ def _time(moment: datetime) -> bytes:
     return encoded
 
 
-def _signature_algorithm(algorithm: Algorithm) -> algos.SignedDigestAlgorithm:
+@cache
+def _signature_algorithm(algorithm: Algorithm) -> bytes:
+    encoded: bytes = _signed_digest_algorithm(algorithm).dump()
+    return encoded
+
+
+def _signed_digest_algorithm(algorithm: Algorithm) -> algos.SignedDigestAlgorithm:
     if algorithm.scheme is Scheme.ED25519:
         return algos.SignedDigestAlgorithm({"algorithm": "ed25519"})
     assert algorithm.hash is not None

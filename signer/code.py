@@ -83,8 +83,8 @@ class Codes:
 
     async def spend(self) -> None:
         """
-        What `matches` does for a subject who has no code, and with no answer: the time does not tell who exists. (Of a
-        code that was hashed with another setting it does, until it is hashed anew.) Raises `CodesError`.
+        What `matches` does for nobody, and with no answer: the time does not tell who exists. (Of a code that was hashed
+        with another setting it does, until it is hashed anew.) Raises `CodesError`.
         """
         await self.matches(Code("nobody's"), _ABSENT)
 

@@ -117,6 +117,11 @@ class Consent:
         person = await self._prove(credential, given, terms.digest())
         return await self._allow(credential, terms, person.name, authorised_by)
 
+    async def nobody(self, given: Given) -> None:
+        """Codes for a credential that there is not: neither their limit nor their time tells that. Raises `Refusal`."""
+        self._check_clock()
+        await self._proof.nobody(given.source)
+
     @contextlib.asynccontextmanager
     async def pin_given(
         self, credential: Credential, count: int, source: str, *, override: bool

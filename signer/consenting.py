@@ -77,7 +77,12 @@ class ConsentService:
 
     async def authenticate(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
-        credential, algorithm, terms, lines = self._login(request.login, call)
+        try:
+            credential, algorithm, terms, lines = self._login(request.login, call)
+        except Refusal as refusal:
+            if refusal.reason == "CREDENTIAL_UNKNOWN" and self._consent is not None:
+                await self._consent.nobody(Given.read(request, call.caller))
+            raise
         given = Given.read(request, call.caller)
         credential.check(call.accepted, Purpose.AUTHENTICATION)
         reference, _ = await self._people().authorise(credential, terms, given, call.caller.name)

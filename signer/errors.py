@@ -69,7 +69,14 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "CODES_BUSY": (Code.RESOURCE_EXHAUSTED, "Too many codes are being checked; try again."),
     "BATCH_UNKNOWN": (Code.NOT_FOUND, "There is no such batch of this caller, or its time is over."),
     "BATCH_STATE": (Code.FAILED_PRECONDITION, "The batch is not in a state for this; GetBatch shows it."),
-    "TOO_MANY_BATCHES": (Code.RESOURCE_EXHAUSTED, "The caller has 200 batches open; cancel or finish some."),
+    "TOO_MANY_BATCHES": (
+        Code.RESOURCE_EXHAUSTED,
+        "The caller has 5 000 batches open, or 500 000 items in those that are not erased yet; finish some, or wait.",
+    ),
+    "TOO_MANY_FOR_PERSON": (
+        Code.RESOURCE_EXHAUSTED,
+        "30 of the caller's batches wait for this person; have her sign some, or cancel them.",
+    ),
     "SUBJECT_INVALID": (Code.INVALID_ARGUMENT, "The subject cannot be stored so."),
     "SUBJECT_UNKNOWN": (Code.NOT_FOUND, "There is no such subject."),
     "SUBJECT_SUSPENDED": (Code.FAILED_PRECONDITION, "The subject is suspended or not enrolled; ask the operator."),
@@ -98,6 +105,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "NOT_THE_SAME": (
         Code.FAILED_PRECONDITION,
         "The document is not prepared as it was when it was signed; send it with a new request_id.",
+    ),
+    "PAGE_TOKEN_UNKNOWN": (
+        Code.INVALID_ARGUMENT,
+        "page_token is the next_page_token of this caller's last answer, or empty for the first page.",
     ),
     "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
     "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pool import Algorithm, Hash, Scheme
 from signer.credential import Output
@@ -25,7 +25,12 @@ from signer.gate import Terms
 from signer.store import batch_items, batches
 
 LIFE_S = 900  # from its opening, and again from its end: a person reads, a portal fetches
-CALLER_MAX = 200  # open at one time, of one caller
+# What waits takes room in the database; its documents are in the caller's share of the spool (limits.SPOOL_CALLER_BYTES_MAX).
+PERSON_MAX = 30  # open at one time, of one caller for one person: nobody reads more in the time that a batch lives
+CALLER_MAX = 5_000  # open at one time, of one caller: as many people before the window, one more of them each 0.2 s
+CALLER_ITEMS_MAX = (
+    500_000  # of one caller's batches until they are erased: 1 KB each at most, 4 KB of Ed25519's messages
+)
 LINK_BYTES = 32
 ERASED_MAX = 4  # in one transaction: 20 000 items take 0.1 s, and whoever signs waits for no more than that
 
@@ -88,11 +93,8 @@ class Batch:
 
 
 def put(connection: Connection, batch: Batch, now: float) -> str:
-    """Store it; answers its one-time link. Raises `Refusal` TOO_MANY_BATCHES."""
-    lives = batches.c.state.in_(LIVE), batches.c.ends > now
-    mine = select(batches.c.id).where(batches.c.caller == batch.caller, *lives)
-    if len(connection.execute(mine.limit(CALLER_MAX)).all()) >= CALLER_MAX:
-        raise Refusal("TOO_MANY_BATCHES")
+    """Store it; answers its one-time link. Raises `Refusal` TOO_MANY_FOR_PERSON, TOO_MANY_BATCHES."""
+    _check_room(connection, batch, now)
     link = secrets.token_urlsafe(LINK_BYTES)
     connection.execute(
         insert(batches).values(
@@ -132,6 +134,25 @@ def put(connection: Connection, batch: Batch, now: float) -> str:
         ],
     )
     return link
+
+
+def _check_room(connection: Connection, batch: Batch, now: float) -> None:
+    """
+    One person takes few of a caller's places, so that the others behind the same portal have theirs. Items count until
+    they are erased: cancelled ones are in the database, too.
+    """
+    is_open = batches.c.state.in_(LIVE)
+    hers, open_, items = connection.execute(
+        select(
+            func.count().filter(is_open, batches.c.subject == batch.subject),
+            func.count().filter(is_open),
+            func.coalesce(func.sum(batches.c.count), 0),
+        ).where(batches.c.caller == batch.caller, batches.c.ends > now)
+    ).one()
+    if hers >= PERSON_MAX:
+        raise Refusal("TOO_MANY_FOR_PERSON")
+    if open_ >= CALLER_MAX or items + batch.count > CALLER_ITEMS_MAX:
+        raise Refusal("TOO_MANY_BATCHES", f"{open_} batches are open, and {items} items are kept")
 
 
 def is_known(connection: Connection, id_: bytes) -> bool:

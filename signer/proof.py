@@ -71,6 +71,16 @@ class Proof:
             raise WrongCode(reason, number)
         return person
 
+    async def nobody(self, source: str) -> None:
+        """
+        What codes cost that were given for nobody: an attempt of their source, and the time to hash one. Raises `Refusal`
+        as `person` does.
+        """
+        now = self._steady.now()
+        number = await self._transact(lambda connection: guesses.begin(connection, "", "", source, now))
+        async with self.counted(number):
+            await self.asked(self._codes.spend())
+
     def _verdict(
         self, connection: Connection, name: str, kind: Factor, code: str, binding: bytes, now: float, number: int,
         is_right: bool,

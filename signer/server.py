@@ -101,6 +101,8 @@ class Daemon:
             self._books = await stack.enter_async_context(
                 books.opened(self._config.ledger, where(self._config), state, self._clock)
             )
+            if self._books.ended is not None:
+                self._steady.know(self._books.ended)
             self._revocations = await stack.enter_async_context(
                 Revocations(revocation.issuers(self._config.trust), self._clock, directory=state / "crl")
             )

@@ -32,6 +32,7 @@ from signer.limits import (
     STREAM_UNANSWERED_DIGESTS_MAX,
 )
 from signer.metrics import Metrics
+from signer.page import page
 from signer.policy import Policy
 from signer.promises import Promises
 from signer.record import Record
@@ -65,11 +66,15 @@ class SigningService:
         self._metrics = metrics
         self._document_streams: Counter[str] = Counter()
 
-    async def list_credentials(self, _request: Any, call: Call) -> Any:
+    async def list_credentials(self, request: Any, call: Call) -> Any:
         groups, mine = self._policy().groups.keys(), call.caller.subject
-        names = sorted(call.caller.credentials & (self._credentials().keys() | (set() if mine else groups)))
-        shown = [self._shown(name, call) for name in names if name in groups or self._is_for(call, name)]
-        return pb.ListCredentialsResponse(credentials=shown)
+        known = sorted(call.caller.credentials & (self._credentials().keys() | (set() if mine else groups)))
+        names = [name for name in known if name in groups or self._is_for(call, name)]
+        show = functools.partial(self._shown, call=call)
+        shown, following = page(names, call.caller.name, request.page_size, request.page_token, show)
+        answer = pb.ListCredentialsResponse(credentials=shown, next_page_token=following)
+        call.promise(answer.ByteSize())
+        return answer
 
     def _is_for(self, call: Call, name: str) -> bool:
         return call.caller.subject in {None, self._credentials()[name].subject}
@@ -96,7 +101,11 @@ class SigningService:
     async def get_result(self, request: Any, call: Call) -> Any:
         call.request_id = read.request_id(request.request_id)
         id_ = uuid.UUID(call.request_id).bytes
-        return await found.result(self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of)
+        answer = await found.result(
+            self._ledger, id_, call.request_id, call.caller.name, request.first, certificates_of
+        )
+        call.promise(answer.ByteSize())
+        return answer
 
     async def stream_digests(self, context: Any, call: Call) -> None:
         """Requests are signed side by side and answered in order; what is unanswered is bounded by digests."""

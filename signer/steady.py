@@ -4,7 +4,8 @@ The daemon's own time: what is to expire does so whatever somebody does to the s
 It is the wall time at the start, and what has passed since by the monotonic clock. A file in the state directory has what
 it was last, and by how much the system's clock had been set until then without an operator's word: so a restart forgets no
 step, and a clock that was put back while the daemon was off is noticed. One that was put forward meanwhile is not: how
-long the daemon was off, nothing else here knows.
+long the daemon was off, nothing else here knows. Where the file is gone, the ledger's last row says what the time was at
+least; otherwise it does not count, because a clock that was wrong and is confirmed leaves rows of a time to come.
 """
 
 import json
@@ -31,10 +32,16 @@ class Steady:
         self._writing = threading.Lock()
         now = self._clock.epoch()
         known = _read(file) if file is not None else None
+        self._is_known = known is not None
         if known is not None:
             last, step_s = known
             now = max(last, now - step_s)
         self._base = now - self._clock.monotonic()
+
+    def know(self, time: float) -> None:
+        """It was so late already (seconds since the epoch) before this start, in case that the file does not say it."""
+        if not self._is_known:
+            self._base = max(self._base, time - self._clock.monotonic())
 
     def confirm(self) -> float:
         """The system's clock is right as it is now; answers by how much it had been set. Raises `OSError`, and it is not."""

@@ -79,6 +79,11 @@ def check_professional(certificate: Certificate, oids: tuple[str, ...]) -> None:
         raise Refusal("auth-too-weak", "Acting for a business needs a professional product.", reason="pro-required")
 
 
+def is_professional(der: bytes, oids: tuple[str, ...]) -> bool:
+    """Whether a certificate has a professional policy, whatever it is for (TOK-04)."""
+    return bool(_policies(x509.load_der_x509_certificate(der)) & set(oids))
+
+
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from portal_adapter.language import msgid
-from portal_adapter.refusal import Refusal, invalid
+from portal_adapter.refusal import Refusal, guard, invalid
 from signer.client import Client, ProfileError, ServiceError, algorithms_for
 from signer.v1 import signing_pb2 as pb
 
@@ -38,6 +38,11 @@ _NOT_THIS_ONE: Mapping[str, str] = {
     "SUBJECT_SUSPENDED": msgid("This certificate is suspended. Choose another one, or ask whoever issued it."),
     "SUBJECT_UNKNOWN": msgid("This certificate is not set up yet. Choose another one, or ask whoever issued it."),
 }
+
+
+_TOO_MANY_OPEN = msgid(
+    "Too many documents wait for your signature already. Sign some of them, or cancel, and try again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class Daemon:
     def open(self, batch: str, credential: str, name: str, document: Path, sha256: str) -> str:
         """
         Have the person of `credential` asked to sign a PDF whose SHA-256 is `sha256`; `name` is what she is shown. Answers
-        the one-time link to it. Raises `validation` where the certificate is not good for it.
+        the one-time link to it. Raises `validation` where the certificate is not good for it, `guard-failed` where as many
+        wait for the person as may.
         """
 
         async def ask(client: Client) -> str:
@@ -97,6 +103,8 @@ class Daemon:
         try:
             return self._ask(ask, WORK_S)
         except ServiceError as error:
+            if error.reason == _HERS_ARE_TOO_MANY:
+                raise guard("too-many-open", _TOO_MANY_OPEN) from None
             if (message := _NOT_THIS_ONE.get(error.reason)) is not None:
                 raise invalid("credential", error.reason.lower().replace("_", "-"), message) from None
             raise _away(error) from None
@@ -179,11 +187,12 @@ class Daemon:
         except (ProfileError, TimeoutError) as error:
             raise _away(error) from error
         except ServiceError as error:
-            if error.reason and error.code not in _AWAY:
+            if error.reason == _HERS_ARE_TOO_MANY or (error.reason and error.code not in _AWAY):
                 raise
             raise _away(error) from None
 
 
+_HERS_ARE_TOO_MANY = "TOO_MANY_FOR_PERSON"  # which only she mends
 _AWAY = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 _NOT_LET_IN = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})  # a mistake in a configuration: no waiting mends it
 

@@ -9,6 +9,7 @@ import uvloop
 
 from portal_adapter.app import Services, app, cards_app, services
 from portal_adapter.cli.stop import stopped
+from portal_adapter.handing_over import HandingOver
 from portal_adapter.mail.delivery import Delivery
 from portal_adapter.rescan import Rescan
 from portal_adapter.serving import BehindFront, Server
@@ -41,6 +42,8 @@ async def _serve(made: Services) -> None:
         await stack.enter_async_context(Delivery(made.engine, made.clock, settings.mail, settings.portal))
         await stack.enter_async_context(Upkeep(made.engine, made.clock, made.blobs, settings.limits))
         await stack.enter_async_context(Rescan(made.engine, made.blobs, settings.scan, made.clock))
+        if settings.back_end is not None:
+            await stack.enter_async_context(HandingOver(made.engine, made.clock, made.blobs, settings.back_end))
         await stack.enter_async_context(Unsaved(made.engine, made.clock, made.daemon, settings.limits))
         await stack.enter_async_context(Server(app(made), settings.listener))
         if settings.cards is not None:

@@ -41,6 +41,12 @@ def required_pieces(definition: Definition, answers: Answers) -> list[Piece]:
     return [piece for piece in definition.piece if not piece.optional and holds(piece.when, shown)]
 
 
+def administration(definition: Definition, answers: Answers) -> str:
+    """Who gets what is answered so (SUB-04)."""
+    shown = {question.id: answers.get(question.id, "") for question in visible(definition, answers)}
+    return next((one.administration for one in definition.route if holds(one.when, shown)), definition.administration)
+
+
 def has_undecided_pieces(definition: Definition, answers: Answers) -> bool:
     """Whether a compulsory document waits for an answer that is still empty."""
     return any(

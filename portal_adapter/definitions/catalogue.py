@@ -55,8 +55,11 @@ class Catalogue:
                 continue
             if (found.name, found.version) in versions:
                 mistakes.append(f"{path}: version {found.version} of {found.name} is there twice")
-            if found.administration not in administrations:
-                mistakes.append(f"{path}: administrations.toml does not have {found.administration}")
+            mistakes += [
+                f"{path}: administrations.toml does not have {one}"
+                for one in found.administrations()
+                if one not in administrations
+            ]
             mistakes += [f"{path}: themes.toml does not have {one}" for one in found.themes if one not in names]
             versions[found.name, found.version] = found
         if mistakes:

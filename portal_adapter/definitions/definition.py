@@ -5,8 +5,9 @@ A procedure's definition: one TOML file a version, read at the start and never c
     audience, themes, administration    who may create it, where it is found, who gets it
     [[step]]  [[step.field]]            the assistant: steps with instructions, fields with a type and limits
     [[piece]]                           supporting documents, required always or when an answer says so
+    [[route]]                           an answer with which another administration gets it (SUB-04)
 
-A field or a required piece may depend on an earlier answer (`when`). Every mistake of a file is named, all at once.
+A field, a required piece or a route may depend on an earlier answer (`when`). Every mistake of a file is named, all at once.
 """
 
 import tomllib
@@ -127,6 +128,13 @@ class Piece(Part):
     optional: bool = False
 
 
+class Route(Part):
+    """Who gets it while an answer says so; the first one that holds."""
+
+    administration: Slug
+    when: When
+
+
 class Definition(Part):
     name: Slug
     version: int = Field(ge=1)
@@ -142,6 +150,7 @@ class Definition(Part):
     signatures: Literal[1, 2] = 1
     step: tuple[Step, ...] = Field(min_length=1)
     piece: tuple[Piece, ...] = ()
+    route: tuple[Route, ...] = ()
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -158,11 +167,17 @@ class Definition(Part):
         for piece in self.piece:
             if piece.when is not None:
                 _check_when(piece.when, seen, f"piece {piece.type}")
+        for route in self.route:
+            _check_when(route.when, seen, f"the route to {route.administration}")
         return self
 
     def questions(self) -> Iterator[Question]:
         for step in self.step:
             yield from step.field
+
+    def administrations(self) -> tuple[str, ...]:
+        """Whoever may get it: first where it goes unless an answer says otherwise."""
+        return tuple(dict.fromkeys((self.administration, *(route.administration for route in self.route))))
 
     def suits(self, kind: str) -> bool:
         """Whether a space of this kind may create it (ESP-19)."""

@@ -5,8 +5,8 @@ What a procedure still needs before it can be sent, and what is there already (S
 
     next_step(row, found, is_whole=…, is_to_edit=…)                    the one of these that comes next
 
-An indicator is green where nothing of it is unmet: the declaration, the second signature where there is one, each slot,
-and the attachments as a whole.
+An indicator is green where nothing of it is unmet, and neither green nor red while that depends on answers to come: the
+declaration, the second signature where there is one, each slot, and the attachments as a whole.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,10 +30,11 @@ class Indicator:
     said: str
     href: str
     unmet: tuple[Unmet, ...] = ()
+    is_undecided: bool = False  # nothing is unmet yet, and more may be wanted
 
     @property
     def is_green(self) -> bool:
-        return not self.unmet
+        return not self.unmet and not self.is_undecided
 
 
 def indicators(
@@ -69,7 +70,7 @@ def next_step(row: Row, found: Sequence[Indicator], *, is_whole: bool, is_to_edi
     """
     if row["second_state"] == "transferred":
         return ""
-    red = {one.name for one in found if not one.is_green}
+    red = {one.name for one in found if one.unmet}
     if row["entry"] == "open":
         if is_whole and row["step"] == CHECK and not is_to_edit:
             return "check"
@@ -97,7 +98,7 @@ def of_slot(slot: Slot, flagged: Collection[str], language: str, at: str) -> Ind
 def _declaration(definition: Definition, row: Row, at: str) -> Indicator:
     name, label = "declaration", msgid("Declaration")
     if row["signature"] == "first" and definition.signatures == 2:
-        return Indicator(name, label, msgid("Signed once: the second signature is missing"), at)
+        return Indicator(name, label, msgid("Signed once"), at)
     if row["signature"] in {"first", "valid"}:
         return Indicator(name, label, msgid("Ready"), at)
     if row["entry"] == "open":
@@ -131,13 +132,14 @@ def _attachments(
     slots, others = arranged(definition, row["answers"], pieces)
     unmet = [one for slot in slots for one in of_slot(slot, flagged, language, at).unmet]
     unmet += [one for piece in others for one in _of_piece(piece, flagged, at)]
+    is_open = not unmet and not slots and is_undecided(definition, row)
     if unmet:
         said = msgid("Not complete")
     elif slots:
         said = msgid("Complete")
     else:
-        said = msgid("Depends on your answers") if is_undecided(definition, row) else msgid("None is required")
-    return Indicator("attachments", msgid("Attachments"), said, f"{at}/attachments", tuple(unmet))
+        said = msgid("Depends on your answers") if is_open else msgid("None is required")
+    return Indicator("attachments", msgid("Attachments"), said, f"{at}/attachments", tuple(unmet), is_open)
 
 
 _SAID = {

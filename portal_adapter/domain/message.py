@@ -1,6 +1,7 @@
 """
 Messages about a procedure that was sent, from either side to the other (MSG-01 to MSG-06, TRK-08, TRK-09). They stay as they
-were sent. One that the other side has not opened yet is unread; opening it notes who did, and when.
+were sent, and are numbered as they come. One that the other side has not opened yet is unread; opening it notes who did, and
+when.
 
 A message does not change the version of its procedure: whoever is filling in its form meanwhile is not disturbed.
 """
@@ -57,9 +58,10 @@ def write(connection: Connection, actor: Actor, row: Row, side: str, form: Mappi
     id_ = new_id()
     connection.execute(
         insert(messages).values(
-            id=id_, procedure=row["id"], time=actor.now, side=side, account=actor.account, subject=subject, body=body
+            id=id_, procedure=row["id"], number=count(connection, row) + 1, time=actor.now, side=side,
+            account=actor.account, subject=subject, body=body,
         )
-    )
+    )  # fmt: skip
     _note(connection, actor, row, "message-sent", id_, side)
     return id_
 
@@ -96,7 +98,7 @@ def listed(connection: Connection, row: Row, page: int) -> list[Row]:
         .join(accounts, accounts.c.id == messages.c.account)
         .outerjoin(readers, readers.c.id == messages.c.read_by)
         .where(messages.c.procedure == row["id"])
-        .order_by(messages.c.time.desc(), messages.c.id)
+        .order_by(messages.c.number.desc())
         .limit(PAGE)
         .offset((page - 1) * PAGE)
     )  # fmt: skip

@@ -75,7 +75,12 @@ def earlier_values(
 ) -> Values:
     """Answers that were marked as shareable, of what was last sent of closed procedures of this space."""
     query = (
-        select(procedures.c.definition, procedures.c.definition_version, transmissions.c.answers)
+        select(
+            procedures.c.definition,
+            procedures.c.definition_version,
+            procedures.c.administration,
+            transmissions.c.answers,
+        )
         .join(
             transmissions,
             (transmissions.c.procedure == procedures.c.id) & (transmissions.c.number == procedures.c.transmissions),
@@ -92,19 +97,25 @@ def earlier_values(
             continue
         if rules is None:
             rules = sharing.in_force(connection, now)
-        for item, value in shared(earlier, json.loads(row["answers"]), definition.administration, rules).items():
+        answers, targets = json.loads(row["answers"]), definition.administrations()
+        for item, value in shared(earlier, row["administration"], answers, targets, rules).items():
             found.setdefault(item, value)
     return found
 
 
-def shared(earlier: Definition, answers: Values, target: str, rules: Collection[tuple[str, str, str]]) -> Values:
-    """Item -> value of what `target` may be shown; an administration needs no rule for what is its own."""
+def shared(
+    earlier: Definition, holder: str, answers: Values, targets: Collection[str], rules: Collection[tuple[str, str, str]]
+) -> Values:
+    """
+    Item -> value of what `holder` got and each of `targets`, whoever it will be, may be shown; an administration needs
+    no rule for what is its own.
+    """
     return {
         _item(question): answers[question.id]
         for question in earlier.questions()
         if question.shareable
         and answers.get(question.id)
-        and (earlier.administration == target or (earlier.administration, target, _item(question)) in rules)
+        and all(holder == target or (holder, target, _item(question)) in rules for target in targets)
     }
 
 

@@ -285,10 +285,11 @@ def copy(
 ) -> str:
     """
     A new one with these answers, of the current version (None: it is withdrawn); answers the reference (PROC-16). What has
-    no field there is left out.
+    no field there is left out. The space has to be one that may create it now (ESP-17, ESP-19).
     """
     if definition is None:
         raise guard("definition-withdrawn", "This procedure is no longer offered: it cannot be copied.")
+    unmet(unmet_to_create(definition, space))
     fields = {question.id for question in definition.questions()}
     answers = {field: value for field, value in row["answers"].items() if field in fields}
     origins = dict.fromkeys(answers, "procedure")

@@ -1,5 +1,8 @@
 """The product that a person has logged in with, and what a business asks of it (TOK-04)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Connection, select
 
 from portal_adapter.auth import certificate as certificates
@@ -32,3 +35,10 @@ def check_professional(connection: Connection, actor: Actor, business: Business)
     """Raise `auth-too-weak` where acting for a business needs a professional product, and this is none."""
     if business.require_pro_certificate:
         certificates.check_professional(in_use(connection, actor), business.pro_policy_oids)
+
+
+def may_sign(certificate: bytes, space: Mapping[str, Any], business: Business) -> bool:
+    """Whether what is signed in a space may be signed with it: for a business, where that is wanted, with a professional one."""
+    if space["kind"] != "business" or not business.require_pro_certificate:
+        return True
+    return certificates.is_professional(certificate, business.pro_policy_oids)

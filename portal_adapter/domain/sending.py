@@ -3,10 +3,14 @@ Sending a procedure: what must be so, and the one transaction in which it is fro
 acknowledged (SUB-01 to SUB-08).
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, select
 
+from portal_adapter.definitions.answers import administration
+from portal_adapter.definitions.catalogue import Administration
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import attachment, correction, signing, transmission
+from portal_adapter.domain import attachment, correction, handover, signing, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.announcing import Announcing, Service
 from portal_adapter.domain.indicators import unmet_to_send
@@ -25,17 +29,26 @@ def missing(connection: Connection, row: Row, definition: Definition, at: str, l
     return found
 
 
+def in_charge(row: Row, definition: Definition) -> str:
+    """
+    The administration that gets it: by its answers at the first sending; then it stays with who has asked for the
+    correction (SUB-04).
+    """
+    return row["administration"] or administration(definition, row["answers"])
+
+
 def send(
     connection: Connection,
     actor: Actor,
     row: Row,
     definition: Definition,
-    service: Service,
+    administrations: Mapping[str, Administration],
     announcing: Announcing,
     *,
     at: str,
     seen: int,
     language: str,
+    has_back_end: bool = False,
 ) -> int:
     """
     Answers the number of the transmission. `row` is held, `seen` the version whose indicators were shown. Raises
@@ -51,11 +64,12 @@ def send(
     assert signed is not None  # missing
     number = int(row["transmissions"]) + 1
     transmission.freeze(connection, actor, row, number, signed, attachment.of_procedure(connection, row))
-    fire(
-        connection, actor, row, "send", transmissions=number, sent_by=actor.account,
-        administration=definition.administration,
-    )  # fmt: skip
+    name = in_charge(row, definition)
+    fire(connection, actor, row, "send", transmissions=number, sent_by=actor.account, administration=name)
+    if has_back_end:
+        handover.queue(connection, actor.now, row, number)
     correction.answer(connection, actor, row)
     end_signing(connection, row)
-    announcing.received(connection, actor, row, service)
+    found = administrations[name]
+    announcing.received(connection, actor, row, Service(found.name, found.reach))
     return number

@@ -10,7 +10,8 @@ an hour after its last step. What it leaves at the daemon is destroyed (`unsaved
 a batch is one whose batch is still to be cancelled.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from portal_adapter.auth.session import is_open
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import audit, marks, procedure
 from portal_adapter.domain.actor import Actor
-from portal_adapter.domain.ids import new_id
+from portal_adapter.domain.ids import is_id, new_id
 from portal_adapter.domain.procedure import PROCEDURE, Row
 from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
@@ -50,6 +51,7 @@ SIGNING = Machine(
         "cancelled": msgid("This signing is over. On the page of the procedure you can begin again."),
     },
 )  # fmt: skip
+_BATCH = re.compile(r"[0-9a-f-]{36}")  # a UUID, as they are opened (views/signing.py)
 KEPT_S = 86400  # an attempt that is over, for a window that comes back late
 
 
@@ -202,10 +204,17 @@ def check(task: Task) -> None:
         unmet([Unmet("entry-not-confirmed", message, f"{task.at}/check")])
 
 
-def check_person(task: Task, account: str, fingerprint: str = "") -> None:
-    """Of two signatures each is another person's (SIG-17)."""
-    if task.first is not None and (task.first["account"] == account or task.first["fingerprint"] == fingerprint):
+def check_person(task: Task, account: str, credential: str = "", firsts: Collection[str] = ()) -> None:
+    """Of two signatures each is another person's, also where one person has two accounts (SIG-17); `firsts` is `of_first`."""
+    if task.first is not None and (task.first["account"] == account or credential in firsts):
         raise guard("same-signer", "You have given the first signature: the second one is somebody else’s.", task.at)
+
+
+def of_first(credentials: Sequence[Credential], first: Row, theirs: Sequence[Row], now: int) -> frozenset[str]:
+    """The credentials that whoever has given the first signature, and whose products are `theirs`, may sign with."""
+    used = [one for one in credentials if one.fingerprint == first["fingerprint"]]
+    known = [*theirs, *({"fingerprint": one.fingerprint, "certificate": one.certificate} for one in used)]
+    return frozenset(one.credential.name for one in choices(credentials, known, "", now))
 
 
 def offers(row: Row) -> bool:
@@ -258,7 +267,7 @@ def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, i
             seen=actor.now,
         )
     )  # fmt: skip
-    _note(connection, actor, task, "begin", instead_of=instead_of)
+    _note(connection, actor, task, "begin", instead_of="" if other is None else other["id"])
     return id_
 
 
@@ -272,7 +281,8 @@ def _is_barely_begun(attempt: Row, actor: Actor, task: Task) -> bool:
 def of(connection: Connection, task: Task, id_: str) -> Row:
     """One of this procedure's attempts in this space, whatever became of it; raises `not-found`."""
     mine = (signings.c.procedure == task.row["id"]) & (signings.c.space == task.space)
-    row = connection.execute(select(signings).where(mine, signings.c.id == id_)).mappings().first()
+    query = select(signings).where(mine, signings.c.id == id_)
+    row = connection.execute(query).mappings().first() if is_id(id_) else None
     if row is None:
         raise not_found()
     return dict(row)
@@ -297,7 +307,7 @@ def current(connection: Connection, actor: Actor, task: Task, id_: str, event: s
 def by_batch(connection: Connection, account: str, batch: str) -> Row | None:
     """The attempt that a batch was opened for, if it is this person's."""
     mine = (signings.c.batch == batch) & (signings.c.account == account)
-    row = connection.execute(select(signings).where(mine)).mappings().first() if batch else None
+    row = connection.execute(select(signings).where(mine)).mappings().first() if _BATCH.fullmatch(batch) else None
     return None if row is None else dict(row)
 
 
@@ -335,10 +345,11 @@ def choose(connection: Connection, actor: Actor, task: Task, attempt: Row, choic
     _note(connection, actor, task, "choose", credential=credential.name, batch=batch, sha256=task.sha256)
 
 
-def signed(connection: Connection, actor: Actor, attempt: Row, approved: int) -> None:
+def signed(connection: Connection, actor: Actor, task: Task, attempt: Row, approved: int) -> None:
     """The daemon says that it is; `approved` is when she ticked the box, as the window has told it."""
     approved = min(max(approved, attempt["created"]), actor.now)
     SIGNING.fire(connection, attempt, "sign", approved=approved, seen=actor.now)
+    _note(connection, actor, task, "sign", credential=attempt["credential"], batch=attempt["batch"], approved=approved)
 
 
 def save(connection: Connection, actor: Actor, task: Task, attempt: Row, file: str, sha256: str) -> str:
@@ -393,9 +404,10 @@ def all_counting(connection: Connection, row: Row) -> list[Row]:
 
 
 def over(connection: Connection, now: int, limits: Limits) -> list[Row]:
-    """Open attempts whose time is over, or whose session is (SIG-14)."""
+    """Open attempts whose time is over, or whose session is, with the `reference` of their procedure (SIG-14)."""
     query = (
-        select(signings, is_open(now, limits).label("has_session"))
+        select(signings, procedures.c.reference, is_open(now, limits).label("has_session"))
+        .join(procedures, procedures.c.id == signings.c.procedure)
         .outerjoin(sessions, sessions.c.token == signings.c.session)
         .where(signings.c.open.is_not(None))
     )
@@ -405,8 +417,12 @@ def over(connection: Connection, now: int, limits: Limits) -> list[Row]:
 
 def end_over(connection: Connection, now: int, limits: Limits) -> None:
     for row in over(connection, now, limits):
-        mine = (signings.c.id == row["id"]) & (signings.c.version == row["version"])
-        connection.execute(update(signings).where(mine).values(open=None, state="cancelled"))
+        mine = (signings.c.id == row["id"]) & (signings.c.version == row["version"]) & signings.c.open.is_not(None)
+        if connection.execute(update(signings).where(mine).values(open=None, state="cancelled")).rowcount:
+            audit.note(
+                connection, now, "signing-over", account=row["account"], space=row["space"],
+                procedure=row["reference"], number=row["number"], batch=row["batch"],
+            )  # fmt: skip
 
 
 def unsaved(connection: Connection) -> list[str]:

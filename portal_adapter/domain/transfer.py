@@ -5,7 +5,7 @@ The double signature: a procedure that its space has signed goes to another spac
                  <--recall, decline---
 
 The other space's signatories see title, reference, first signer and the signed PDF, and nothing else of the procedure, for
-as long as it is theirs to sign; of what was signed there its list keeps title, reference and time.
+as long as it is theirs to sign; of what was signed there its list keeps title, reference and time, until that is void.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import procedure, signing
+from portal_adapter.domain import marks, procedure, signing
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import read_identifier
@@ -28,6 +28,7 @@ from portal_adapter.settings import Portal
 from portal_adapter.store.schema import accounts, procedure_history, procedures, signatures, spaces
 
 REASON_CHARACTERS_MAX = 500
+AN_HOUR_MAX = 30  # transfers of one account: each is a mail to people who need not know her
 _NOT_RECALLED = msgid("No other space has this procedure.")
 _NOT_TRANSFERRED = msgid("Only a procedure that is signed once, and wants a second signature, is transferred.")
 
@@ -61,7 +62,10 @@ def may_transfer(row: Row, definition: Definition) -> bool:
 def transfer(
     connection: Connection, actor: Actor, row: Row, definition: Definition, identifier: str, portal: Portal
 ) -> None:
-    """To the space of that identifier, which is told by mail; what cannot be found and what is closed sounds alike."""
+    """
+    To the space of that identifier, which is told by mail; what cannot be found and what is closed sounds alike. Raises
+    `rate-limited`.
+    """
     check(row, definition, "transfer")
     if not identifier.strip():
         raise invalid("identifier", "required", "This field is mandatory.")
@@ -71,6 +75,8 @@ def transfer(
     if other is None:
         message = "No other space has this identifier, or it cannot sign now. Ask whoever is to sign for it."
         raise invalid("identifier", "unknown-space", message)
+    marks.check(connection, actor.now, "transfer", actor.account, AN_HOUR_MAX, 3600)
+    marks.mark(connection, actor.now, "transfer", actor.account)
     procedure.fire(connection, actor, row, "transfer", second=other["id"], second_state="transferred")
     link = f"{portal.origin}/spaces/{other['identifier']}/signatures/{row['reference']}"
     data = {"space": other["title"], "reference": row["reference"], "link": link}
@@ -81,6 +87,7 @@ def recall(connection: Connection, actor: Actor, row: Row, definition: Definitio
     """Whatever the other space is at: its attempt to sign ends."""
     check(row, definition, "recall")
     procedure.end_signing(connection, row)
+    _asked_no_more(connection, actor, row)
     procedure.fire(connection, actor, row, "recall", second=None, second_state="")
 
 
@@ -125,7 +132,10 @@ def waiting(connection: Connection, space: str) -> list[Row]:
 
 
 def signed(connection: Connection, space: str) -> list[Row]:
-    """What was signed in a space for others, the newest first; with `time`, and `given` and `family` of who did."""
+    """
+    What was signed in a space for others and is not void, the newest first; with `time`, and `given` and `family` of who did:
+    of a procedure that was changed since another space may have the next signature, and is not told of this one.
+    """
     query = (
         select(
             procedures.c.reference, procedures.c.definition, procedures.c.definition_version, signatures.c.time,
@@ -133,7 +143,7 @@ def signed(connection: Connection, space: str) -> list[Row]:
         )
         .join(signatures, signatures.c.procedure == procedures.c.id)
         .join(accounts, accounts.c.id == signatures.c.account)
-        .where(procedures.c.second == space, signatures.c.number == 2)
+        .where(procedures.c.second == space, signatures.c.number == 2, signatures.c.voided.is_(None))
         .order_by(signatures.c.time.desc(), signatures.c.id)
         .limit(procedure.PAGE)
     )  # fmt: skip
@@ -177,4 +187,10 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
     if task.first is not None and task.first["account"] == actor.account:
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
     procedure.end_signing(connection, task.row)
+    _asked_no_more(connection, actor, task.row)
     procedure.fire(connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="")
+
+
+def _asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:
+    """The mail that has asked the other space, where it is not sent yet: its link leads to nothing now."""
+    outbox.stop(connection, actor.now, "signature-asked", lambda data: bool(data["reference"] == row["reference"]))

@@ -356,6 +356,21 @@ transmission_pieces = Table(
     *_bytes(),
     ForeignKeyConstraint(["procedure", "number"], ["transmissions.procedure", "transmissions.number"]),
 )
+# What is to be given to the administration's back end, written in the transaction of its sending (domain/handover.py).
+handovers = Table(
+    "handovers",
+    METADATA,
+    Column("procedure", String(_ID), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String, nullable=False),  # queued, taken, failed
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next", BigInteger, nullable=False),
+    Column("claimed", BigInteger, nullable=False, server_default=text("0")),
+    Column("error", String, nullable=False, server_default=""),
+    Column("settled", BigInteger),
+    ForeignKeyConstraint(["procedure", "number"], ["transmissions.procedure", "transmissions.number"]),
+)
+Index("ix_handovers_state_next", handovers.c.state, handovers.c.next)
 # What an administration wants to have corrected in a transmission.
 corrections = Table(
     "corrections",
@@ -383,6 +398,7 @@ messages = Table(
     METADATA,
     Column("id", String(_ID), primary_key=True),
     _procedure(nullable=False),
+    Column("number", Integer, nullable=False, server_default=text("0")),  # of the procedure's, from 1
     Column("time", BigInteger, nullable=False),
     Column("side", String, nullable=False),  # applicant, administration
     _account(nullable=False),
@@ -391,7 +407,7 @@ messages = Table(
     Column("read", BigInteger),  # by the other side
     _account("read_by"),
 )
-Index("ix_messages_procedure", messages.c.procedure)
+Index("ix_messages_procedure_number", messages.c.procedure, messages.c.number, unique=True)
 # Who works for which administration.
 agents = Table(
     "agents",

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,7 +36,7 @@ async def read(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return _fields_of_json(await request.body()), {}
-    if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
+    if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"} or not _is_utf8(request):
         raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
     try:
         form = await request.form(max_files=FILES_MAX if file_bytes else 0, max_fields=FIELDS_MAX)
@@ -83,6 +84,12 @@ def _count(request: Request, most: int, limit: int) -> None:
     request._receive = counted  # noqa: SLF001
 
 
+def _is_utf8(request: Request) -> bool:
+    """Any other of Python's character sets could be asked for: some take long, and some fail in ways of their own."""
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    return options.get(b"charset", b"utf-8").lower() == b"utf-8"
+
+
 def _fields_of_json(body: bytes) -> dict[str, str]:
     try:
         found = json.loads(body)
@@ -90,4 +97,8 @@ def _fields_of_json(body: bytes) -> dict[str, str]:
         raise Refusal("validation", "This is not JSON.", reason="form-unreadable") from None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise Refusal("validation", "An object of texts is wanted.", reason="form-unreadable")
+    try:
+        "".join((*found, *found.values())).encode()
+    except UnicodeEncodeError:  # half a pair of UTF-16: no table takes it, and no answer
+        raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
     return found

@@ -201,9 +201,20 @@ def _seconds(time: str) -> int:
     return int(datetime.fromisoformat(time).timestamp())
 
 
+_OF_NOBODY = "SHA256", "ECDSA"  # the algorithms of a number that is nobody's
+
+
 async def _message(client: Client, login: Login) -> Any:
-    """With the algorithms of the credential's key; Ed25519 signs the statement itself, not a digest."""
-    digest, signature = algorithms_for(await client.credential(login.credential))
+    """
+    With the algorithms of the credential's key; Ed25519 signs the statement itself, not a digest. For a number that is
+    nobody's the daemon is asked like for any other: an answer that comes sooner would tell.
+    """
+    try:
+        digest, signature = algorithms_for(await client.credential(login.credential))
+    except ServiceError as error:
+        if error.reason != "CREDENTIAL_UNKNOWN":
+            raise
+        digest, signature = _OF_NOBODY
     return pb.Login(
         credential=login.credential,
         digest_algorithm=None if signature == "ED25519" else digest,

@@ -44,6 +44,7 @@ _FINAL: Mapping[str, str] = {
     "GATE_MISMATCH": "This product does not work with these codes. Ask whoever issued it.",
     "CREDENTIAL_CHANGED": "This product has another certificate now. Go back, and begin again.",
 }
+_NOT_ALLOWED = "RPC_NOT_ALLOWED"  # what the window may not ask for
 _LATER: Mapping[str, str] = {
     "OTP_LOCKED": "Too many wrong codes were typed. Nothing more is looked at for a while. Whoever issued your product can unlock it sooner.",
     "OTP_SENT": SENT,
@@ -97,7 +98,7 @@ def of_codes(error: ServiceError, gate: str) -> Refusal:
 
 def is_final(error: ServiceError) -> bool:
     """Whether typing again helps nobody, now or later."""
-    return error.reason in _FINAL or error.reason in _TOKEN_FINAL
+    return error.reason in _FINAL or error.reason in _TOKEN_FINAL or error.reason == _NOT_ALLOWED
 
 
 def refusal(error: ServiceError) -> Refusal:
@@ -119,7 +120,7 @@ def refusal(error: ServiceError) -> Refusal:
 
 def trouble(error: ServiceError) -> Refusal:
     """The service's own, whatever it calls it; what the window may not ask for no waiting mends."""
-    if error.reason == "RPC_NOT_ALLOWED":
+    if error.reason == _NOT_ALLOWED:
         message = "The signing service does not accept the portal’s request. Nothing was changed. Whoever runs the portal has to look at it."
         return Refusal("signer-unavailable", message, reason=error.reason)
     message = "The signing service cannot be reached just now. Nothing was lost: please try again."

@@ -299,7 +299,7 @@ def _page(visit: Visit, template: str, batch: Batch, refusal: Refusal | None = N
     at = visit.query.get("document", "")
     data = {
         "batch": batch,
-        "at": int(at) if at.isascii() and at.isdigit() and int(at) < len(batch.documents) else 0,
+        "at": next((index for index in range(len(batch.documents)) if str(index) == at), 0),
         "fields": _fields(batch),
         "left_min": max(1, math.ceil((batch.ends - time.time()) / 60)),
         "now": int(time.time()),

@@ -1,5 +1,6 @@
 """Each program that the daemon starts: it dies with its parent, whatever it is busy with, and leaves no core."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from pool.process import Child
 from tests.daemon import until
 from tests.pool.rig import gone
 from tests.shim import Shim
@@ -88,3 +90,17 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_when_the_loop_ends() -> None:
+    """A process that is being closed while the loop ends is taken back all the same: nothing of it is left."""
+
+    async def closing() -> Child:
+        child = await Child.start("signer.hasher", environment={})
+        close = asyncio.create_task(child.close())
+        await asyncio.sleep(0)
+        close.cancel()
+        return child
+
+    child = asyncio.run(closing())
+    assert not psutil.pid_exists(child.pid), psutil.Process(child.pid)

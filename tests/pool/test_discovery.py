@@ -8,7 +8,7 @@ import pytest
 
 from pool.module import Module
 from pool.process import Child
-from tests.pool.rig import config, pool_over, state, until
+from tests.pool.rig import ECDSA, config, digests, pool_over, state, statuses, until
 from tests.shim import Shim
 from tests.softhsm import Store
 
@@ -57,6 +57,33 @@ async def test_slots_that_answer_with_an_error(many: Store, shim: Shim, code: st
     """Row 2.10: a slot whose token is not present, not recognised, failing or removed hides itself and nobody else."""
     shim.script(*(f"C_GetTokenInfo@{label} * return {code}" for label in LABELS[:VANISH]))
     assert sorted(await listed(many, shim)) == LABELS[VANISH:]
+
+
+@pytest.mark.parametrize("functions", [["C_GetSlotInfo"], ["C_GetSlotInfo", "C_GetTokenInfo"]], ids="+".join)
+async def test_slots_that_always_fail(many: Store, shim: Shim, tmp_path: Path, functions: list[str]) -> None:
+    """
+    Row 2.10: slots of which the module itself can say nothing, over which python-pkcs11 gives up a listing: the others are
+    listed within 2 s, are READY and sign; so is and does one that fails only as a slot.
+    """
+    bad = LABELS[:VANISH]
+    shim.script(*(f"{function}@{label} * return 0x30" for label in bad for function in functions))
+    began = time.monotonic()
+    assert sorted(await listed(many, shim)) == (LABELS if len(functions) == 1 else LABELS[VANISH:])
+    assert time.monotonic() - began <= LIST_S
+    good = LABELS[0 if len(functions) == 1 else VANISH]
+    async with pool_over(config(many, good, shim=shim), state=tmp_path / "state") as pool:
+        assert state(pool, good) == "READY"
+        outcomes = await pool.sign(pool.key("P-256"), ECDSA, digests(2, 0, ECDSA))
+        assert statuses(outcomes) == {("SIGNED", ""): 2}
+
+
+@pytest.mark.parametrize("function", ["C_OpenSession", "C_FindObjectsInit"])
+async def test_tokens_without_sessions(many: Store, shim: Shim, tmp_path: Path, function: str) -> None:
+    """Row 2.10: tokens that open no session, or let no object be looked for, are listed; the others are READY."""
+    shim.script(*(f"{function}@{label} * return 0x30" for label in LABELS[:VANISH]))
+    assert sorted(await listed(many, shim)) == LABELS
+    async with pool_over(config(many, LABELS[VANISH], shim=shim), state=tmp_path / "state") as pool:
+        assert state(pool, LABELS[VANISH]) == "READY"
 
 
 async def test_tokens_of_a_pool_while_others_vanish(many: Store, shim: Shim, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from portal_adapter.definitions.answers import Answers, canonical, kept
 from portal_adapter.definitions.catalogue import SHIPPED, Catalogue
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import attachment, desk, draft, procedure, sending, space
-from portal_adapter.domain.announcing import Announcing, Service
+from portal_adapter.domain.announcing import Announcing
 from portal_adapter.domain.attachment import Given
 from portal_adapter.domain.ids import new_id
 from portal_adapter.domain.procedure import Row
@@ -95,9 +95,8 @@ class Desk:
     def send(self, connection: Connection, where: Mapping[str, Any], reference: str, version: int, now: int) -> int:
         row = procedure.held(connection, where["id"], reference)
         definition = definition_of(row)
-        found = CATALOGUE.administrations[definition.administration]
         return sending.send(
-            connection, self.ada.actor(now), row, definition, Service(found.name, found.reach), ANNOUNCING, at="/at",
+            connection, self.ada.actor(now), row, definition, CATALOGUE.administrations, ANNOUNCING, at="/at",
             seen=version, language="en",
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ from tests.portal.town import ATTACHES, Town
 PACE = 20  # requests a second
 SAMPLES = 20  # of a page, for its own p95
 CLIENTS = 8  # connections that are kept open, as browsers do
-STATIC = ("/static/portal.css", "/static/portal.js", "/static/icon.svg")
+STATIC = ("/static/portal.css", "/static/print.css", "/static/portal.js", "/static/icon.svg")
 NO_PAGES = FILES | {"returned"}
 NOT_THERE = {"sending", "new-message"}  # of what is not signed, or not sent
 

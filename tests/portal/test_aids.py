@@ -8,15 +8,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portal_adapter.language import LANGUAGES
+from portal_adapter.language import LANGUAGES, Language
 from portal_adapter.web import topics
 from portal_adapter.web.aids import SAME_TO_ALL
 from portal_adapter.web.route import Level
 from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.topics import DIRECTORY, TOPICS, read
+from tests.portal.messages import translated
 from tests.portal.place import Place, Visitor
 from tests.portal.town import ATTACHES, Town
 
+TEMPLATES = Path(topics.__file__).parents[1]
 EXPLAINED = "Fields marked * are mandatory."
 BY_NAME = {route.name: route for route in ROUTES}
 
@@ -78,6 +80,60 @@ def test_no_form_is_without_help() -> None:
     from portal_adapter.web.routes import FORMS
 
     assert set(FORMS.values()) <= set(TOPICS)
+
+
+# Buttons whose page says all there is to say of them.
+SELF_EXPLAINING = {
+    *(
+        "Begin again",
+        "Look again",
+        "Search",
+        "Set up",
+        "To the procedure",
+        "Try again",
+        "Enter the enrolment code",
+        "Read the general terms",
+    ),
+    *(
+        "Continue to {portal_name}",
+        "Log in to {portal_name}",
+        "Read it in {other}",
+        "Send me another code",
+        "Remove {name}",
+    ),
+    *("Close procedure {reference}", "Delete procedure {reference}", "Delete this document", "Remove this attachment"),
+}
+
+
+def captions() -> set[str]:
+    """Of every button, and of every link that looks like one, in all templates."""
+    pattern = r'<button[^>]*>.*?</button>|<a [^>]*class="[^"]*(?:action|secondary)[^"]*".*?</a>|\bbutton\([^\n]*?\) *}}'
+    found = set[str]()
+    for file in (*TEMPLATES.glob("web/templates/*.html"), *TEMPLATES.glob("window/templates/*.html")):
+        for one in re.findall(pattern, file.read_text(), re.DOTALL):
+            found |= set(
+                re.findall(r'_\("([^"]+)"', re.sub(r'<span class="unseen">.*?</span>', "", one, flags=re.DOTALL))
+            )
+    return found
+
+
+@pytest.mark.parametrize(("code", "opens", "ends"), [("en", "“", "”"), ("fr", "«\u00a0", "\u00a0»")])
+def test_the_help_names_every_button(code: str, opens: str, ends: str) -> None:
+    """UI-05: a button is named in the help as it is called on its page, but for those that explain themselves."""
+    told = "".join((DIRECTORY / code / f"{name}.txt").read_text() for name in topics.topics())
+    language = Language(code, "UTC")
+    found = captions()
+    assert len(found) > 50 and found > SELF_EXPLAINING
+    called = {one: language.text(one).partition(" {portal_name}")[0] for one in found - SELF_EXPLAINING}
+    assert sorted(one for one, said in called.items() if f"{opens}{said}{ends}" not in told) == []
+
+
+@pytest.mark.parametrize(("code", "quoted"), [("en", "“(.*?)”"), ("fr", "«\u00a0(.*?)\u00a0»")])
+def test_what_the_help_quotes_is_on_a_page(code: str, quoted: str) -> None:
+    """UI-05, UI-02: buttons, tabs and headings are called in the help as they are on their pages."""
+    known = {(one.forms[0] if code == "fr" else one.id).partition(" {portal_name}")[0] for one in translated()}
+    named = {one for file in (DIRECTORY / code).glob("*.txt") for one in re.findall(quoted, file.read_text())}
+    assert len(named) > 50 and sorted(named - known) == []
 
 
 def test_a_topic_without_its_date_is_found_out(tmp_path: Path) -> None:
@@ -159,6 +215,8 @@ def test_every_page_has_a_print_view(place: Place) -> None:
         assert title is not None and title[0] in printed
         assert "<header" not in printed and "<footer" not in printed and "Print this page" not in printed
         assert f'<a href="{path}">Back to the page</a>' in printed
+        sheet = '<link rel="stylesheet" href="/static/print.css" media="{}">'
+        assert sheet.format("print") in page and sheet.format("all") in printed
 
 
 def test_a_print_view_keeps_what_was_asked(place: Place) -> None:
@@ -201,6 +259,11 @@ def test_mandatory_fields_are_marked_and_the_mark_is_explained_once_before_them(
             page = visitor.get(town.paths(route)[0])
             if page.status_code != 200 or not page.headers["content-type"].startswith("text/html"):
                 continue
+            nested = re.search(r"<p\b[^>]*>(?:(?!</p>).)*<(?:form|div|ul|dl)\b", page.text, re.DOTALL)
+            assert nested is None, (
+                route.path,
+                nested,
+            )  # a browser ends the paragraph before it, and what stands in it is strewn
             for form in re.findall(r"<form method=.*?</form>", main(page.text), re.DOTALL):
                 required = re.findall(r"<(?:input|select|textarea)[^>]* required[^>]*>", form)
                 names = {re.findall(r' name="([^"]+)"', one)[0] for one in required}

@@ -27,6 +27,7 @@ from tests import hostile
 from tests.daemon import Rig, running
 from tests.portal.pictures import jpeg, png
 from tests.portal.place import Place, SetClock, Visitor
+from tests.portal.test_procedures import creates
 from tests.postgres import Postgres
 from tests.signer.access.calls import card_rig
 
@@ -261,14 +262,32 @@ def test_many_documents_have_pages(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_place_for_procedures(place: Place) -> None:
-    """ESP-31, ESP-20: My files lists drafts and sent files before the archive; there is none yet, and it says so."""
+    """ESP-31, ESP-20: My files lists procedures, drafts and sent ones, before the archive; there is none yet, and it says so."""
     ada = Member(place)
     page = ada.browser.get(ada.page).text
-    assert (
-        page.index("Drafts and sent files")
-        < page.index("There is no procedure in this space yet.")
-        < page.index("Document archive")
-    )
+    places = [
+        page.index(one) for one in (">Procedures<", "There is no procedure in this space yet.", "Document archive")
+    ]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("language", "files", "procedures"), [("en", "My files", "Procedures"), ("fr", "Mes dossiers", "Démarches")]
+)
+def test_what_the_parts_of_a_space_are_called(place: Place, language: str, files: str, procedures: str) -> None:
+    """ESP-20, ESP-31: the section has one name, and the list in it has one, on every page that has or leads to either."""
+    ada = Member(place)
+    ada.browser.http.headers["accept-language"] = language
+    space = ada.page.removesuffix("/files")
+    at = creates(ada.browser, space, "operating-permit")
+    home, section, listed, one = (ada.browser.get(path).text for path in (space, ada.page, f"{space}/procedures", at))
+    assert f"<h1>{files}</h1>" in section and f"<h1>{procedures}</h1>" in listed
+    assert f"<h2>{procedures}</h2>" in home and f"<h2>{procedures}</h2>" in section
+    assert f'<p class="crumb"><a href="{space}/procedures">{procedures}</a></p>' in one
+    choose = f'<p><a class="action" href="{space}/catalogue">'
+    for page in (home, section, listed):
+        assert page.index(choose) < page.index(f'aria-label="{procedures}"')  # at the same place on each
+        assert f'aria-label="{procedures}"' in page
 
 
 def test_a_private_space_has_an_archive(place: Place) -> None:

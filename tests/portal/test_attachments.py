@@ -1,6 +1,7 @@
 """Attachments of procedures, through their pages: slots, the computer, the archive, scans, limits, indicators."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,18 +264,21 @@ def test_a_document_of_a_required_kind_fills_its_slot(case: Case) -> None:
 
 
 def test_where_nothing_is_required_one_may_still_add(place: Place) -> None:
-    """ATT-02, ATT-11: the only control; the attachments' indicator is green."""
+    """ATT-02, ATT-11: the only control; the attachments' indicator is green, and has a mark of its own while answers decide on it."""
     ada = place.visitor()
     ada.logs_in()
     at = creates(ada, private(ada))
     page = ada.get(f"{at}/attachments").text
     assert "Depends on your answers" in page and "None is required" not in page and "require none" not in page
     assert f'href="{at}/sending"' not in page
+    assert re.search(r'"sign open"><span class="mark" aria-hidden="true">\?</span> Depends on your answers', page)
+    (undecided,) = [one for one in ada.json(at).json()["indicators"] if one["name"] == "attachments"]
+    assert (undecided["is_green"], undecided["is_undecided"], undecided["unmet"]) == (False, True, [])
     sets(place, at, **SIGNED, answers=json.dumps({"tenure": "owner"}))
     page = ada.get(f"{at}/attachments").text
     assert "Add a supporting document" in page
     assert ">Attach<" not in page
-    assert "None is required" in page
+    assert re.search(r'"sign green"><span class="mark" aria-hidden="true">✓</span> None is required', page)
     assert f'<a class="action" href="{at}/sending">Send the procedure' in page  # all is green
     assert [one["is_green"] for one in ada.json(at).json()["indicators"]] == [True, True]
 
@@ -632,7 +636,7 @@ def test_what_was_sent_back_is_replaced_or_taken_out(case: Case) -> None:
     assert case.unmet() == []
 
 
-ONCE = "Signed once: the second signature is missing"
+ONCE = "Signed once"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.portal.pictures import png
 from tests.portal.place import CARDS, ORIGIN, WINDOW, Place
-from tests.portal.sights import LIMITS, NARROW, faults
+from tests.portal.sights import GETS, LIMITS, NARROW, faults
 from tests.portal.street import CODE, Street
 from tests.portal.town import DEFINITION, Town
 
@@ -37,6 +37,31 @@ def test_every_page_is_for_everybody(street: Street, town: Town) -> None:
     count, found = faults(street, town, "fr", (NARROW,))  # `make soak PART=pages`: both languages, two more widths
     assert found == []
     assert count > 80
+
+
+# What means nothing on paper.
+ONLY_ON_SCREEN = "button, nav, header, footer, .crumb, .action, .secondary, input[type=file], iframe, td a:has(.unseen), .answers dd a"
+
+
+def test_paper_has_the_content_alone(street: Street, town: Town) -> None:
+    """UI-04: printed, and in the print view, no page has navigation, buttons, or a field for a file; the print view leads back."""
+    space = f"{ORIGIN}/spaces/{town.ada_space}"
+    pages = [f"{ORIGIN}/account", space, *(f"{space}/{part}" for part in ("team", "files", "procedures"))]
+    pages += [
+        ORIGIN + path for name in ("procedure", "attachments", "check", "step") for path in town.paths(GETS[name])[:1]
+    ]
+    with street.visit(town.ada) as page:
+        for address in pages:
+            for is_view in (False, True):
+                page.emulate_media(media="screen" if is_view else "print")
+                page.goto(f"{address}?view=print" if is_view else address)
+                seen = page.locator(ONLY_ON_SCREEN).filter(visible=True).all()
+                assert [one.evaluate("one => one.outerHTML") for one in seen] == [], address
+                expect(page.get_by_role("heading", level=1)).to_be_visible()
+                expect(page.get_by_role("link", name="Back to the page")).to_be_visible(visible=is_view)
+                if is_view:
+                    page.emulate_media(media="print")
+                    expect(page.locator(".aids")).to_be_hidden()
 
 
 def test_a_script_that_got_into_a_page_does_not_run(street: Street) -> None:

@@ -19,6 +19,11 @@ GOOD = {
 }  # fmt: skip
 
 
+def _routed(when: str) -> tuple[str, str]:
+    """The change that makes an answer send it to the moon."""
+    return '[[step]]\nid = "person"', f'[[route]]\nadministration = "moon"\n{when}\n\n[[step]]\nid = "person"'
+
+
 def errors(definition, given):
     return [(one.field, one.code) for one in answers.check_whole(definition, given)]
 
@@ -52,6 +57,9 @@ def test_what_is_shipped_can_be_used(path: Path) -> None:
         (('type = "phone"', 'type = "phone"\nleast = 3'), "mean nothing"),
         (('type = "date"', 'type = "choice"'), "choices"),
         (('themes = ["family", "housing"]', "themes = []"), "themes"),
+        (_routed('when = { field = "street", is = ["x"] }'), "the route to moon depends on street"),
+        (_routed('when = { field = "tenure", is = ["squatter"] }'), "squatter"),
+        (_routed(""), "route.0.when"),
     ],
 )
 def test_a_file_names_its_mistakes(tmp_path: Path, change: tuple[str, str], said: str) -> None:

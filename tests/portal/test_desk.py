@@ -215,6 +215,12 @@ def test_what_agents_open_is_noted(place: Place, ada: Visitor, grace: Visitor) -
         (account_of(place.services.engine, "Grace"), reference, 1, f"{reference}-1.pdf"),
         (account_of(place.services.engine, "Grace"), reference, 1, "My plan.pdf"),
     ]  # fmt: skip
+    for one in rows(place, schema.transmission_pieces):
+        place.services.blobs.path(one["file"]).unlink()
+    lost = grace.get(f"{desk_of(at)}/transmissions/1/pieces/1")
+    assert (lost.status_code, lost.headers["cache-control"]) == (500, "no-store")
+    assert "Something went wrong" in lost.text
+    assert len(audited(place, "desk-download")) == 2
 
 
 # ---- what agents do

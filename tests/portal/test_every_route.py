@@ -101,7 +101,7 @@ def test_answers_that_no_view_makes_have_the_headers_too(town: Town) -> None:
     ):
         assert answer.status_code in {404, 405}
         check_headers(answer.headers)
-    for name in ("portal.css", "portal.js", "icon.svg"):
+    for name in ("portal.css", "print.css", "portal.js", "icon.svg"):
         answer = ada.get(f"/static/{name}")
         assert answer.status_code == 200
         check_headers(answer.headers, static=True)
@@ -304,10 +304,15 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     before = picture(town.engine, without=("audit",))
     for kind in ("text/plain", "application/xml", "application/octet-stream"):
         assert town.ada.http.post(path, content=b"a=b", headers={**headers, "content-type": kind}).status_code == 415
-    wrong = (b"{", b"[]", b'"a"', b'{"a": 1}', b'{"a": {"b": "c"}}', b"[" * 100_000, b"\xff\xfe", b"null")
+    halves = (b'{"a": "\\ud800"}', b'{"\\udc00": "a"}')  # of a pair in UTF-16: no text
+    wrong = (b"{", b"[]", b'"a"', b'{"a": 1}', b'{"a": {"b": "c"}}', b"[" * 100_000, b"\xff\xfe", b"null", *halves)
     for body in wrong:
         answer = town.ada.http.post(path, content=body, headers={**headers, "content-type": "application/json"})
         assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable"), body[:20]
+    part = b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\nx\r\n--x--\r\n'
+    for charset in ("undefined", "punycode", "utf-7"):  # which fails, takes long, or makes what is no text
+        kind = f"multipart/form-data; boundary=x; charset={charset}"
+        assert town.ada.http.post(path, content=part, headers={**headers, "content-type": kind}).status_code == 415
     many = {f"f{number}": (None, "x") for number in range(600)}
     assert town.ada.http.post(path, files=many, headers=headers).status_code == 422
     if not route.upload:

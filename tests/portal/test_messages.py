@@ -98,6 +98,21 @@ def test_only_the_other_sides_message_is_opened(place: Place, ada: Visitor, grac
     assert picture(place.services.engine, without=("audit",)) == before
 
 
+def test_messages_of_one_second_stand_as_they_came(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """MSG-02: of either side, the newest first, whatever the clock says; each procedure's are counted by themselves."""
+    at, other = sent(place, ada), sent(place, ada)
+    for number in range(6):
+        assert writes(ada, at, f"Question {number}").status_code == 303
+        assert writes(grace, desk_of(at), f"Answer {number}").status_code == 303
+        assert writes(ada, other, f"Other {number}").status_code == 303
+    wanted = [f"{what} {number}" for number in range(5, -1, -1) for what in ("Answer", "Question")]
+    for person, page in ((ada, at), (grace, desk_of(at))):
+        assert [one["subject"] for one in person.json(f"{page}/messages").json()["messages"]] == wanted
+    assert [one["number"] for one in rows(place, schema.messages) if one["subject"].startswith("Other")] == [
+        *range(1, 7)
+    ]
+
+
 def test_when_one_may_write(place: Place, ada: Visitor, grace: Visitor) -> None:
     """MSG-01, TRK-08: not before it is sent; then in every status, from both sides."""
     at = ready(place, ada)

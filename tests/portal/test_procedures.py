@@ -1,6 +1,7 @@
 """Procedures from the catalogue to the confirmed form: created, filled in, left, resumed, checked, edited, copied, deleted."""
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from sqlalchemy import insert, select, update
 
 from portal_adapter import app as portal
 from portal_adapter.definitions.catalogue import DIRECTORY
-from portal_adapter.definitions.definition import Definition
+from portal_adapter.definitions.definition import Definition, Route, When
 from portal_adapter.domain import kept
 from portal_adapter.domain.ids import new_id
 from portal_adapter.form.paper import Paper
@@ -188,6 +189,7 @@ def test_what_does_not_fit_is_not_created(place: Place, ada: Visitor) -> None:
         done = other.json(path, {})
         assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
         assert done.json()["unmet"][0]["href"]
+        assert html.unescape(other.post(path, page="/spaces").text).count(done.json()["unmet"][0]["message"]) == 1
     listing = other.json(f"{business}/catalogue").json()["definitions"]
     assert [one["certified_only"] for one in listing if one["name"] == PERMIT] == [True]
     assert other.json(f"{business}/procedures").json()["procedures"] == []
@@ -324,7 +326,7 @@ def test_earlier_procedures_fill_only_what_the_law_allows(place: Place, ada: Vis
                     sha256="0" * 64, answers=json.dumps(sent),
                 )
             )  # fmt: skip
-        sets(place, at, transmissions=1, **{"status": "closed", **values})
+        sets(place, at, transmissions=1, administration="millbrook-town-hall", **{"status": "closed", **values})
         return at
 
     closed(status="sent")
@@ -351,6 +353,14 @@ def test_earlier_procedures_fill_only_what_the_law_allows(place: Place, ada: Vis
     with place.services.engine.begin() as connection:
         connection.execute(insert(schema.sharing_rules).values(id=new_id(), begins=SetClock.at, ends=None, **rule))
     found = answers(place, creates(other, own))
+    assert found["street"] == "1 Old Road"
+    assert "town" not in found
+    # Whoever of two will get it: both may be shown it.
+    guest = Route(
+        administration="millbrook-environment", when=When.model_validate({"field": "tenure", "is": ["guest"]})
+    )
+    either = where(ada, present.model_copy(update={"route": (guest,), "version": 3}))
+    found = answers(place, creates(either, own))
     assert found["street"] == "1 Old Road"
     assert "town" not in found
 
@@ -628,7 +638,10 @@ def test_while_another_space_has_it_nothing_is_changed(place: Place, ada: Visito
 
 
 def test_a_procedure_is_copied(place: Place, ada: Visitor) -> None:
-    """PROC-16, PROC-20: answers alone, in the present version; what has no field there is named once and left out; a withdrawn one is not copied."""
+    """
+    PROC-16, PROC-20, ESP-17, ESP-19: answers alone, in the present version; what has no field there is named once and left out; a
+    withdrawn one is not copied, nor one that the space may not create any more.
+    """
     at = confirmed(ada)
     sets(place, at, status="closed", transmissions=1, signature="valid")
     assert "left out" not in ada.get(f"{at}/copy").text
@@ -663,6 +676,15 @@ def test_a_procedure_is_copied(place: Place, ada: Visitor) -> None:
     assert other.json(f"{at}/copy", {}).json()["reason"] == "definition-withdrawn"
     assert other.get(f"{at.rsplit('/', 2)[0]}/catalogue/{ADDRESS}").status_code == 404
     assert other.get(f"{made}/steps/person").status_code == 200  # and a draft goes on
+    for change, reason in (
+        ({"audience": "business"}, "wrong-space-kind"),
+        ({"requires_certified_space": True}, "space-not-certified"),
+    ):
+        other = where(ada, newer.model_copy(update=change))
+        before = picture(place.services.engine, without=("audit",))
+        done = other.json(f"{at}/copy", {}).json()
+        assert (done["code"], done["reason"]) == ("guard-failed", reason)
+        assert picture(place.services.engine, without=("audit",)) == before
 
 
 def test_a_procedure_is_deleted_for_good(place: Place, ada: Visitor) -> None:
@@ -740,12 +762,12 @@ def test_messages_of_the_administration_are_counted_in_a_red_circle(place: Place
     own = private(ada)
     at = creates(ada, own)
     found = row(place, at)
-    for side, read in (("administration", None), ("administration", 5), ("applicant", None)):
+    for number, (side, read) in enumerate((("administration", None), ("administration", 5), ("applicant", None)), 1):
         with place.services.engine.begin() as connection:
             connection.execute(
                 insert(schema.messages).values(
-                    id=new_id(), procedure=found["id"], time=1, side=side, account=found["author"], subject="s", body="b",
-                    read=read,
+                    id=new_id(), procedure=found["id"], number=number, time=1, side=side, account=found["author"],
+                    subject="s", body="b", read=read,
                 )
             )  # fmt: skip
     (listed,) = ada.json(f"{own}/procedures").json()["procedures"]

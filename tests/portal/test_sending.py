@@ -10,6 +10,8 @@ from sqlalchemy import delete, update
 from portal_adapter.store import schema
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor
 from tests.portal.sent import (
+    ENVIRONMENT,
+    TOWN_HALL,
     accepts,
     agent,
     attaches,
@@ -146,7 +148,7 @@ def test_the_big_button_is_what_comes_next(place: Place, ada: Visitor, grace: Vi
     at = creates(ada, f"/spaces/{ada.creates_business()}", "operating-permit")
     assert next_of(ada, at) == ("continue", ["Continue the declaration"])
     fills_permit(place, at, pieces=())
-    assert next_of(ada, at) == ("attach", ["Attach"])
+    assert next_of(ada, at) == ("attach", ["Complete the attachments"])
     for slot in ("site_plan", "register_extract"):
         attaches(place, at, slot, slot)
     assert next_of(ada, at) == ("send", ["Send the procedure"])
@@ -155,6 +157,7 @@ def test_the_big_button_is_what_comes_next(place: Place, ada: Visitor, grace: Vi
     assert next_of(ada, at) == ("", [])
     returns(grace, at, field_street="Which?")
     assert next_of(ada, at) == ("edit", ["Edit the declaration"])
+    assert f'href="{at}/steps/address#field-street">Edit the declaration' in ada.get(at).text  # where it is done
     assert f'<a class="secondary" href="{at}/sending">Send the procedure' in ada.get(at).text
     saves(ada, at, "address", {"street": "13 Mill Lane"})
     assert next_of(ada, at) == ("check", ["Check and confirm"])
@@ -290,7 +293,7 @@ def test_a_correction_is_mailed_to_who_sent_it_too(place: Place, ada: Visitor) -
     private(sam)  # of which she stays the owner
     fills_permit(place, at)
     assert sends(sam, at).status_code == 303
-    otto = agent(place, "Otto", "millbrook-environment")
+    otto = agent(place, "Otto")
     assert returns(otto, at).status_code == 303
     assert {one["recipient"] for one in mails(place, "status")} == {"office@example.org", "sam@example.org"}
     assert [one["recipient"] for one in mails(place, "received")] == ["office@example.org"]
@@ -304,13 +307,46 @@ def test_a_correction_is_mailed_to_who_sent_it_too(place: Place, ada: Visitor) -
     assert [one["recipient"] for one in mails(place, "status")] == ["office@example.org"]
 
 
-def fills_permit(place: Place, at: str, pieces: Sequence[str] = ("site_plan", "register_extract")) -> None:
+def fills_permit(place: Place, at: str, pieces: Sequence[str] = ("site_plan", "register_extract"), **more: str) -> None:
     """As if it had been filled in, confirmed, signed, and everything attached."""
-    given = {"company": "Engines Ltd", "place": "Mill", "activity": "It turns.", "people": "3", "waste": "no"}
+    given = {"company": "Engines Ltd", "place": "Mill", "activity": "It turns.", "people": "3", "waste": "no", **more}
     sets(place, at, entry="confirmed", form_sha256="f" * 64, answers=json.dumps(given))
     signs(place, at)
     for slot in pieces:
         attaches(place, at, slot, slot)
+
+
+def test_an_answer_says_who_gets_it(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """
+    SUB-04: where the definition routes by an answer, that administration has it, and the page before sending, the receipt
+    and the mail name it; corrected, it goes back to whoever has asked for that, whatever the answer is now.
+    """
+    otto = agent(place, "Otto", ENVIRONMENT)
+    business = ada.creates_business()
+    about = ada.get(f"/spaces/{business}/catalogue/{PERMIT}").text
+    assert 'Millbrook Town Hall <span class="hint">(depending on your answers)</span>' in about
+    at = creates(ada, f"/spaces/{business}", PERMIT)
+    fills_permit(place, at)
+    assert "Millbrook Town Hall" in ada.get(f"{at}/sending").text
+    assert sends(ada, at).status_code == 303
+    assert row(place, at)["administration"] == TOWN_HALL
+    assert "1 Town Hall Square" in ada.get(f"{at}/transmissions/1").text
+    assert mails(place, "received")[0]["service"] == "Millbrook Town Hall"
+    assert [len(one.json("/desk").json()["procedures"]) for one in (grace, otto)] == [1, 0]
+    assert otto.get(desk_of(at)).status_code == 404
+    assert returns(grace, at).status_code == 303
+    changed = {**answers(place, at), "waste": "yes", "waste_kind": "Oil."}
+    sets(place, at, answers=json.dumps(changed), form_sha256="e" * 64)
+    signs(place, at)
+    attaches(place, at, "waste_contract", "waste_contract")
+    assert sends(ada, at).headers["location"] == f"{at}/transmissions/2"
+    assert row(place, at)["administration"] == TOWN_HALL
+
+    second = creates(ada, f"/spaces/{business}", PERMIT)
+    fills_permit(place, second, ("site_plan", "register_extract", "waste_contract"), waste="yes", waste_kind="Oil.")
+    assert sends(ada, second).status_code == 303
+    assert row(place, second)["administration"] == ENVIRONMENT
+    assert otto.get(desk_of(second)).status_code == 200
 
 
 def test_it_is_corrected_and_sent_again(place: Place, ada: Visitor, grace: Visitor) -> None:

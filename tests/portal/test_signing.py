@@ -10,21 +10,26 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import insert, select
 
+import portal_adapter.auth.daemon
 from portal_adapter import app as portal
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Found
-from portal_adapter.domain import signing
+from portal_adapter.domain import signing, transfer
 from portal_adapter.domain.ids import hashed
 from portal_adapter.domain.signing import Task
+from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
 from portal_adapter.unsaved import Unsaved
 from portal_adapter.upkeep import Upkeep
-from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from signer.client import ServiceError
+from signer.v1 import signing_pb2 as pb
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
@@ -70,6 +75,12 @@ def still(place: Place) -> tuple[Any, list[str]]:
     return picture(place.services.engine, without=("audit", "marks")), files
 
 
+def audited(place: Place) -> list[str]:
+    """What was done of signing."""
+    events = [one["event"] for one in rows(place, schema.audit) if one["outcome"] == "done"]
+    return [one for one in events if "sign" in one]
+
+
 def signed_file(place: Place) -> bytes:
     [one] = rows(place, schema.signatures)
     return place.services.blobs.path(one["file"]).read_bytes()
@@ -80,13 +91,15 @@ def signed_file(place: Place) -> bytes:
 
 def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     """
-    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
+    SIG-01, SIG-02, SIG-05, SIG-08, SIG-12, UI-08: from "Sign" in a window of its own to "Save"; then the procedure is Ready, and the signed
     PDF is shown and downloaded byte for byte.
     """
     at = confirmed(ada)
     page = ada.get(at).text
     form = re.search(
-        rf'<form method="post" action="{at}/signing" target="_blank" rel="noopener">.*?</form>', page, re.DOTALL
+        rf'<form method="post" action="{at}/signing" target="_blank" rel="noopener" data-after="{at}">.*?</form>',
+        page,
+        re.DOTALL,
     )
     assert form is not None and 'formtarget="_self"' in form[0]
     assert f'action="{at}/signing"' in ada.get(f"{at}/check").text
@@ -139,13 +152,34 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     assert inline.content == saved_file.content == signed
     assert inline.headers["content-disposition"].startswith("inline;")
     assert saved_file.headers["content-disposition"].startswith("attachment;")
-    assert {"procedure-sign", "signing-begin", "signing-choose"} <= {one["event"] for one in rows(place, schema.audit)}
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-sign", "procedure-sign"]
+
+
+def test_a_page_of_a_signing_says_what_is_signed(place: Place, ada: Visitor) -> None:
+    """SIG-02: the procedure's title with its reference, in the heading, the page's title, the frame's, and where another window is at it."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    title, reference = "Declare a change of address", at.rsplit("/", 1)[1]
+    heading = f'<h2 id="paper">{title} <span class="whole">{reference}</span></h2>'
+    page = ada.get(step).text
+    assert "<h1>Select the certificate</h1>" in page
+    assert heading in page and f'title="Document: {title} {reference}"' in page
+    assert f"<title>Select the certificate – {title} – Millbrook</title>" in page
+    assert f'<span class="above">{title} {reference}</span>' in ada.get(f"{at}/signing").text
+    page = ada.get(to_save(place, ada, at)).text
+    assert "<h1>Save to Millbrook</h1>" in page
+    assert heading in page and f"<title>Save to Millbrook – {title} – Millbrook</title>" in page
 
 
 def test_sign_is_offered_while_it_is_unsigned(place: Place, ada: Visitor) -> None:
     """SIG-11, PROC-14: gone once it is signed, and refused; back with a change, which voids the signature; then the new one counts."""
     at = confirmed(ada)
+    page = ada.get(f"{at}/check").text
+    assert (
+        page.count("<button>Sign<") == 1 and f'class="secondary" href="{at}">To the procedure' in page
+    )  # one thing comes next
     assert signs(place, ada, at).headers["location"] == at
+    assert f'class="action" href="{at}">To the procedure' in ada.get(f"{at}/check").text
     signed = ada.get(f"{at}/form").content
     page = ada.get(at).text
     assert f'action="{at}/signing"' not in page and "Signed by Ada Lovelace" in page
@@ -257,6 +291,26 @@ def test_a_revoked_certificate_is_not_offered(place: Place) -> None:
     assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
 
 
+def test_a_business_is_signed_for_with_a_professional_certificate(tmp_path: Path) -> None:
+    """TOK-04, SIG-03, SIG-04: where the portal wants one for a business; in the private space the other one does as well."""
+    pro = "1.3.6.1.4.1.32473.1.1"
+    place = Place(tmp_path, extra=f'[business]\nrequire_pro_certificate = true\npro_policy_oids = ["{pro}"]')
+    try:
+        ada, issuer = place.visitor(), place.issuer
+        login = ada.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", policies=(pro,)))
+        place.desk.offers("ada-login", login.der, subject="ada", signs=False)
+        place.desk.offers("own", issuer.product("Ada", "Lovelace", signs=True).der, subject="ada")
+        place.desk.offers("pro", issuer.product("Ada", "Lovelace", signs=True, policies=(pro,)).der, subject="ada")
+        step = begins(ada, lease(ada, f"/spaces/{ada.creates_business()}"))
+        assert [one["credential"] for one in offered(ada, step)] == ["pro"]
+        done = ada.json(f"{step}/certificate", {"credential": "own"})
+        assert (done.status_code, done.json()["errors"][0]["code"]) == (422, "unknown")
+        step = begins(ada, lease(ada))
+        assert {one["credential"] for one in offered(ada, step)} == {"own", "pro"}
+    finally:
+        place.close()
+
+
 # ---- the order, and one attempt at a time
 
 
@@ -321,6 +375,25 @@ def test_what_is_barely_begun_goes_on(place: Place, ada: Visitor) -> None:
     assert ada.post(f"{at}/signing", page=at).headers["location"] == f"{at}/signing"
 
 
+def test_the_page_that_stayed_open_signs_again(place: Place, ada: Visitor) -> None:
+    """SIG-02, SIG-09, SIG-14: "Sign" opens a window beside the page: pressed twice it is one attempt, and after a cancel it is the next one."""
+    at = confirmed(ada)
+    form = re.search(rf'<form method="post" action="{at}/signing".*?</form>', ada.get(at).text, re.DOTALL)
+    assert form is not None
+
+    def presses() -> str:
+        done = ada.http.post(f"{at}/signing", data=hidden(form[0]))
+        assert done.status_code == 303, done.text
+        return str(done.headers["location"])
+
+    first = presses()
+    assert presses() == first
+    assert ada.post(f"{first}/cancel").headers["location"] == at
+    second = presses()
+    assert second != first
+    assert ada.get(second).status_code == 200
+
+
 def test_another_members_attempt_is_named(place: Place) -> None:
     """SIG-14, SIG-16: whose it is; whoever may not sign sees and does nothing of it."""
     ada = place.visitor()
@@ -345,7 +418,7 @@ def test_another_members_attempt_is_named(place: Place) -> None:
 
 
 def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
-    """SIG-14: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
+    """SIG-14, UI-08: a quarter of an hour after its last step, and with the session; what it had at the daemon is destroyed, and a new one is begun without asking."""
     at = confirmed(ada)
     step = begins(ada, at)
     chooses(ada, step)
@@ -358,7 +431,10 @@ def test_an_attempt_ends_by_itself(place: Place, ada: Visitor) -> None:
     assert ada.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
     clears(place)
     assert (state(place), place.desk.held[batch].state) == ("cancelled", "CANCELLED")
-    step = begins(ada, at)
+    clears(place)
+    assert audited(place) == ["signing-begin", "signing-choose", "signing-over"]
+    step = begins(ada, at, take_over="x" * 100)
+    assert "xxx" not in str(rows(place, schema.audit))  # there was none to take over
     chooses(ada, step)
     batch = place.desk.newest()
     place.desk.signs(batch)
@@ -471,8 +547,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
-    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, and nothing is changed."""
+def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """SIG-08: what is not the confirmed PDF with that one signature over all of it is not kept, nothing is changed, and the log says what is wrong."""
     at = confirmed(ada)
     step = to_save(place, ada, at)
     FAULTS[fault](place, place.desk.newest())
@@ -480,6 +556,9 @@ def test_nothing_else_is_saved(place: Place, ada: Visitor, fault: str) -> None:
     done = ada.json(f"{step}/save", {})
     reason = "signature-gone" if fault == "nothing" else "signature-invalid"
     assert (done.status_code, done.json()["code"], done.json()["reason"]) == (409, "guard-failed", reason)
+    assert bool(re.search("what came back of the batch .* is not what was to be signed: [a-z-]+", caplog.text)) is (
+        fault != "nothing"
+    )
     assert still(place) == before
     assert row(place, at)["signature"] == "none"
     assert ada.post(f"{step}/cancel").headers["location"] == at
@@ -603,6 +682,9 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     bob = either.visitor()
     bob.logs_in("Bob", "Boole")
     at, other = lease(ada), bob.creates_business("Boole Ltd")
+    for nothing in ("%00", "x", "0" * 32):  # PostgreSQL takes no zero byte
+        assert ada.get(f"{at}/signing/{nothing}").status_code == 404
+        assert ada.get(f"/signings/returned?batch={nothing}").headers["location"] == "/home"
     begun = at_once(ada, f"{at}/signing")
     assert [one.status_code for one in begun] == [303] * 8
     [attempt] = rows(either, schema.signings)
@@ -629,7 +711,7 @@ def test_of_many_at_once_one_is_done(either: Place) -> None:
     events = [one["event"] for one in rows(either, schema.audit) if one["outcome"] == "done"]
     assert [events.count(f"procedure-{one}") for one in ("transfer", "recall", "decline")] == [2, 1, 1]
     mails = [one for one in rows(either, schema.outbox) if one["template"] == "signature-asked"]
-    assert len(mails) == 2 and there in str(mails)
+    assert [one["state"] for one in mails] == ["failed", "failed"]  # stopped: recalled, and refused
 
 
 # ---- the daemon away
@@ -652,7 +734,8 @@ def test_without_the_daemon_nothing_changes(place: Place, ada: Visitor, where: s
     path = step if where == "select" else f"{step}/{where}"
     answer = ada.get(path) if where == "select" else ada.http.post(path, data={"csrf": page["csrf"], **fields})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
-    assert f'href="{step}">Try again</a>' in answer.text and f'href="{at}">To the procedure</a>' in answer.text
+    assert f'class="action" href="{step}">Try again</a>' in answer.text  # and the others are not as big
+    assert f'class="secondary" href="{at}">To the procedure</a>' in answer.text
     assert still(place) == before
     place.desk.is_away = False
     if where == "select":
@@ -672,6 +755,12 @@ def bob(place: Place) -> Visitor:
     return person
 
 
+def waiting_mails(place: Place) -> list[tuple[str, str]]:
+    """The template of each, and its link."""
+    found = [one for one in rows(place, schema.outbox) if one["state"] == "queued"]
+    return [(one["template"], json.loads(one["data"])["link"]) for one in found]
+
+
 def transfers(person: Visitor, at: str, identifier: str) -> Any:
     return person.post(f"{at}/transfer", {"identifier": identifier}, page=at)
 
@@ -689,7 +778,7 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     assert (now["status"], now["signature"]) == ("in_preparation", "first")
     page = ada.get(at).text
     assert "Transfer the procedure" in page and "Continue the declaration" not in page
-    assert "Signed once: the second signature is missing" in page
+    assert "Signed once" in page
     assert ada.json(at).json()["next_step"] == "transfer"
     first = ada.get(f"{at}/form").content
     assert ada.json(f"{at}/signing", {}).json()["reason"] == "already-signed"
@@ -746,6 +835,23 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "void")
 
 
+def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17: changed, signed anew and transferred to a third space: whose signature is void now is nothing that one sees."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    signs(place, bob, f"/spaces/{other}/signatures/{row(place, at)['reference']}", "bob")
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    confirms(ada, at)
+    signs(place, ada, at)
+    carol = place.visitor()
+    carol.logs_in("Carol", "Clifford")
+    third = carol.creates_business("Third")
+    assert transfers(ada, at, third).status_code == 303
+    found = carol.json(f"/spaces/{third}/signatures").json()
+    assert (len(found["procedures"]), found["signed"]) == (1, [])
+
+
 def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17, ESP-16: a mistyped, unknown, own or closed identifier sounds the same; before the first signature nothing is transferred."""
     own = private(ada)
@@ -773,6 +879,22 @@ def test_what_no_space_is_transferred_to(place: Place, ada: Visitor, bob: Visito
     assert ada.json(f"{one}/transfer", {"identifier": own}).json()["code"] == "forbidden-transition"
 
 
+def test_nobody_is_written_to_in_masses(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17, 0.1 rate-limited: a transfer is a mail to another space: of one account there are so many in an hour, however often it is recalled."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    account = row(place, at)["author"]
+    with place.services.engine.begin() as connection:
+        mark = {"kind": "transfer", "who": account, "time": SetClock.at}
+        connection.execute(insert(schema.marks), [mark] * (transfer.AN_HOUR_MAX - 1))
+    assert transfers(ada, at, other).status_code == 303
+    assert ada.post(f"{at}/recall", page=at).status_code == 303
+    before = still(place)
+    done = ada.json(f"{at}/transfer", {"identifier": other})
+    assert (done.status_code, done.headers["retry-after"]) == (429, "3600")
+    assert still(place) == before
+
+
 def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17: refused with a reason that the first space sees; recalled while the other one signs, whose attempt ends; then transferred again, or changed."""
     at, other = lease(ada), bob.creates_business("Boole Ltd")
@@ -792,13 +914,16 @@ def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob:
     assert "The date is wrong." in ada.get(at).text
     assert "The date is wrong." in ada.get(f"{at}/history").text
     assert bob.get(there).status_code == 404
+    assert waiting_mails(place) == []  # what has asked for it and is not sent yet
 
     transfers(ada, at, other)
+    assert waiting_mails(place) == [("signature-asked", ORIGIN + there)]
     assert "The date is wrong." not in ada.get(at).text
     step = to_save(place, bob, there, "bob")
     batch = place.desk.newest()
     assert ada.post(f"{at}/recall", page=at).headers["location"] == at
     assert bob.json(f"{step}/save", {}).status_code == 404
+    assert waiting_mails(place) == []
     clears(place)
     assert place.desk.held[batch].signed == b""
     assert (row(place, at)["signature"], len(rows(place, schema.signatures))) == ("first", 1)
@@ -824,10 +949,37 @@ def test_one_person_does_not_sign_twice(place: Place, ada: Visitor) -> None:
     bob = joins(place, ada, other, "Bob", "Babbage", "signatory")
     [first] = rows(place, schema.signatures)
     place.desk.offers("bob-login", place.numbers["bob-login"], subject="ada", signs=False)
+    place.desk.offers("ada-2", place.issuer.product("Ada", "Signs", signs=True).der, subject="ada")
     step = begins(bob, there)
-    done = bob.json(f"{step}/certificate", {"credential": "ada"})
-    assert (done.status_code, done.json()["reason"]) == (409, "same-signer")
+    for credential in ("ada", "ada-2"):
+        done = bob.json(f"{step}/certificate", {"credential": credential})
+        assert (done.status_code, done.json()["reason"]) == (409, "same-signer"), credential
+    assert place.desk.held.keys() == {place.desk.newest()}
     assert first["fingerprint"] == rows(place, schema.signatures)[0]["fingerprint"]
+
+
+def test_one_person_with_two_accounts_does_not_sign_twice(place: Place) -> None:
+    """SIG-17: her other card, registered by itself, has her CA's word that she is the same person; the first one's product may be gone since."""
+    ada, again, issuer = place.visitor(), place.visitor(), place.issuer
+    both = ada.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", both=True, serial="77"))
+    place.desk.offers("both", both.der, subject="somebody")
+    at = lease(ada)
+    assert signs(place, ada, at, "both").status_code == 303
+    again.logs_in("Ada", "Lovelace", issuer.product("Ada", "Lovelace", serial="77", begins=-801))
+    assert len(rows(place, schema.accounts)) == 2
+    place.desk.offers("card", issuer.product("Ada", "Lovelace", signs=True, serial="77").der, subject="another")
+    other = again.creates_business("Engines")
+    transfers(ada, at, other)
+    step = begins(again, f"/spaces/{other}/signatures/{row(place, at)['reference']}")
+    assert {one["credential"] for one in offered(again, step)} == {"both", "card"}
+    for products in ("registered", "gone"):
+        for credential in ("both", "card"):
+            done = again.json(f"{step}/certificate", {"credential": credential})
+            assert (done.status_code, done.json()["reason"]) == (409, "same-signer"), (products, credential)
+        [first] = rows(place, schema.signatures)
+        with place.services.engine.begin() as connection:
+            gone = schema.products.c.fingerprint == first["fingerprint"]
+            connection.execute(schema.products.delete().where(gone))
 
 
 def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, bob: Visitor) -> None:
@@ -846,3 +998,40 @@ def test_only_signatories_of_the_other_space_see_it(place: Place, ada: Visitor, 
     third.logs_in("Carol", "Clifford")
     mine = third.creates_business("Third")
     assert third.get(f"/spaces/{mine}/signatures/{row(place, at)['reference']}").status_code == 404
+
+
+# ---- what the daemon refuses
+
+
+class Full:
+    """A daemon that opens no batch, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def credential(self, _name: str) -> Any:
+        return pb.Credential(signature_algorithms=[pb.ECDSA], digest_algorithms=[pb.SHA256], key_type="P-256")
+
+    async def open_batch(self, *_: Any, **__: Any) -> Any:
+        raise ServiceError(self._reason, "no", "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("TOO_MANY_FOR_PERSON", ("guard-failed", "too-many-open")), ("TOO_MANY_BATCHES", ("signer-unavailable", ""))],
+)
+def test_too_many_wait_at_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str, told: tuple[str, str]
+) -> None:
+    """SIG-15: who has too many documents waiting is told what to do about it; who comes when others have, to come again."""
+    profile = SimpleNamespace(from_profile=lambda _: Full(reason))
+    monkeypatch.setattr(portal_adapter.auth.daemon, "Client", profile)
+    with pytest.raises(Refusal) as refused:
+        portal_adapter.auth.daemon.Daemon(tmp_path).open("batch", "ada", "a letter", tmp_path, "")
+    assert (refused.value.code, refused.value.reason) == told

@@ -10,7 +10,7 @@ from signer.v1 import operator_pb2 as op
 from tests.portal.place import hidden
 from tests.portal.real import TRIES_A_MINUTE, Browser, Person, Real
 from tests.portal.signing import Signer, fields, returned
-from tests.signer.access.calls import Caller
+from tests.signer.access.calls import Caller, metric
 from tests.signer.people import canaries
 
 WRONG = "wrong horse 8"
@@ -159,7 +159,11 @@ def test_a_wrong_code_is_told_and_not_shown_again(real: Real, number: str) -> No
     browser = real.browser()
     address = browser.asks_for_window(number)
     otp = real.people["ada"].otp() if number == "ada-login" else "123456"
+    asked = metric(real.rig, "paraph_refusals_total", rpc="Authenticate")
     answer = browser.types(address, WRONG, otp)
+    assert metric(real.rig, "paraph_refusals_total", rpc="Authenticate") == asked + 1, (
+        "one that comes sooner would tell"
+    )
     assert answer.status_code == 422
     assert "The secret code or the one-time code is not right." in answer.text
     assert 'href="#field-secret_code"' in answer.text

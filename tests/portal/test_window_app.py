@@ -12,6 +12,7 @@ from portal_adapter.language import Language
 from portal_adapter.web.templates import Templates
 from portal_adapter.window import app as window
 from portal_adapter.window.settings import load
+from signer.client import ServiceError
 from tests.portal.place import ORIGIN, WINDOW, hidden
 
 CONFIG = f"""
@@ -39,15 +40,20 @@ class Broken:
         raise RuntimeError(typed.secret_code)  # type: ignore[attr-defined]
 
 
+def window_with(daemon: Broken, directory: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A browser at a window that has this client of the daemon."""
+    (directory / "window.toml").write_text(CONFIG)
+    monkeypatch.setattr(window.Profile, "load", lambda _: SimpleNamespace())
+    monkeypatch.setattr(window, "Daemon", lambda _: daemon)
+    return TestClient(window.app(window.services(load(directory / "window.toml"))), base_url=WINDOW)
+
+
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     """0.1, TOK-14: a calm page with a reference that the log has beside where it happened; no word of it, and no code, is in either."""
-    (tmp_path / "window.toml").write_text(CONFIG)
-    monkeypatch.setattr(window.Profile, "load", lambda _: SimpleNamespace())
-    monkeypatch.setattr(window, "Daemon", lambda _: Broken())
-    browser = TestClient(window.app(window.services(load(tmp_path / "window.toml"))), base_url=WINDOW)
+    browser = window_with(Broken(), tmp_path, monkeypatch)
     page = browser.get(f"/login?credential=ada-login&nonce={'0' * 64}&language={language}")
     with caplog.at_level(logging.ERROR):
         answer = browser.post("/login", data={**hidden(page.text), "secret_code": "horse 7", "otp": "123456"})
@@ -57,6 +63,33 @@ def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
     reference = re.search(r"<code>([0-9a-f]{8})</code>", answer.text)
     assert reference is not None and f"reference {reference[1]}" in caplog.text and "in authenticate" in caplog.text
     assert "horse" not in answer.text and "horse" not in caplog.text
+
+
+def test_a_page_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.1: its heading says so, as on the portal, and nothing says it twice."""
+    page = window_with(Broken(), tmp_path, monkeypatch).get("/nothing")
+    assert page.status_code == 404 and "<h1>There is no such page</h1>" in page.text
+    assert page.text.count("There is no such page") == 2 and 'role="alert"' not in page.text  # the title, too
+
+
+class Closed(Broken):
+    """A daemon's client that may ask for nothing."""
+
+    async def follow(self, link: str) -> None:
+        raise ServiceError("RPC_NOT_ALLOWED", "")
+
+    async def authenticate(self, *_: object) -> None:
+        raise ServiceError("RPC_NOT_ALLOWED", "")
+
+
+def test_what_trying_again_does_not_cure_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIG-15: where the daemon does not let the window in, no page offers to try again; it says whom to tell, and leads back."""
+    browser = window_with(Closed(), tmp_path, monkeypatch)
+    away = browser.get("/sign?link=x&language=en")
+    assert away.status_code == 503 and "retry-after" not in away.headers
+    assert ">Try again<" not in away.text
+    assert "Trying again does not help. Tell the help desk" in away.text
+    assert f'class="action" href="{ORIGIN}/"' in away.text
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def fills_in_a_lease(walker: Walker, space: str) -> str:
     walker.presses("Create", "The lease")
     at = page.url.removeprefix(walker.real.portal_origin).rpartition("/steps/")[0]
     page.get_by_label("Address of the premises").fill("12 Mill Lane")
-    walker.presses("Resume later", "Drafts and sent files")
+    walker.presses("Resume later", "Procedures")
     row_of(walker, at).get_by_role("link").click()
     walker.sees(LEASE_TITLE)
     walker.follows("Continue the declaration", "The lease")
@@ -363,7 +363,7 @@ def fills_in_a_lease(walker: Walker, space: str) -> str:
 def attaches_and_sends(walker: Walker, at: str) -> None:
     """From the procedure that is signed to its page once it is sent."""
     walker.goes(at, LEASE_TITLE)
-    walker.follows("Attach", LEASE_TITLE)
+    walker.follows("Complete the attachments", LEASE_TITLE)
     walker.follows("Attach Lease", "Attach: Lease")
     walker.page.get_by_label("File *").set_input_files([PIECE])
     walker.presses("Attach", LEASE_TITLE)
@@ -404,6 +404,9 @@ def test_from_the_catalogue_to_a_pdf_that_two_spaces_have_signed(real: Real, chr
             walker.page.get_by_label("Identifier of the other space").fill(other.rpartition("/")[2])
             walker.presses("Transfer the procedure", LEASE_TITLE)
             expect(walker.page.get_by_role("region", name="Second signature")).to_contain_text("to sign it")
+        # The page that has opened the window: each page of this browser thinks that it has the focus always.
+        walker.page.evaluate("window.dispatchEvent(new Event('focus'))")
+        expect(walker.page.locator("main")).to_contain_text("Signed by" if scripts else "Sign in this window")
 
         second.goes(other, "Sums" if scripts else "Series")
         second.follows("1 procedure of another space is to be signed here.", "To be signed for other spaces")
@@ -456,7 +459,7 @@ def writes(desk: Walker, at: str) -> None:
 
 def reads(walker: Walker, at: str) -> None:
     """What the agent has written, from the list."""
-    walker.goes(at.rpartition("/")[0], "Drafts and sent files")
+    walker.goes(at.rpartition("/")[0], "Procedures")
     row = row_of(walker, at)
     expect(row.get_by_text("1 message from the administration, 1 unread")).to_be_attached()
     row.get_by_role("link").first.click()
@@ -484,7 +487,7 @@ def test_a_cards_pin_signs_and_an_agent_processes(
     """
     UI-01, SIG-02, SIG-03, SIG-06, SIG-07, SIG-09, SIG-12, TOK-03, SUB-01, SUB-03, SUB-08, TRK-07, TRK-09, TRK-11, COR-03,
     COR-04, COR-05, MSG-02, MSG-04: Cleo, who is logged in with her card, is offered its certificate for signing, and signs
-    with its PIN in a window; the first page stays as it is. First cancelled; what was signed and is not saved is destroyed at
+    with its PIN in a window; first cancelled; what was signed and is not saved is destroyed at
     the daemon. Then sent, accepted, sent back, corrected, signed and sent again, and closed, with a message.
     """
     given = {**PRIVATE, "person": {**PERSON, "given": "Cleo", "family": "Token"}}

@@ -76,6 +76,7 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     page = signer.get("/sign/approve")
     for shown in ("Déclaration d’adresse.pdf", f"{len(DOCUMENT)} bytes", hashlib.sha256(DOCUMENT).hexdigest()):
         assert shown in page.text
+    assert "<title>Read and approve – Déclaration d’adresse.pdf – Signing window of" in page.text
     steps = re.findall(r"<li([^>]*)>([^<]+)", re.findall(r'<ol class="course">.*?</ol>', page.text, re.DOTALL)[0])
     assert [(attribute.strip(), name.strip()) for attribute, name in steps] == [
         ('class="done"', "Select the certificate"),
@@ -95,6 +96,8 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     assert {page.headers["cache-control"], document.headers["cache-control"]} == {"no-store"}
     assert "frame-src" not in signer.get("/").headers["content-security-policy"]
     assert signer.get("/sign/document/1").status_code == 404
+    for other in ("1", "x", "9" * 5000):  # the page of the first
+        assert '<iframe src="/sign/document/0"' in signer.get(f"/sign/approve?document={other}").text
 
 
 def test_a_link_leads_one_browser_to_its_batch_once(real: Real) -> None:
@@ -205,6 +208,9 @@ def test_a_code_is_sent_for_this_document(real: Real) -> None:
     assert theirs.status_code == 422 and "was sent for something else" in theirs.text
     wrong = signer.types(sent.text, secret_code=WRONG, otp=code)
     assert wrong.status_code == 422 and "that was sent to you is not used up" in wrong.text
+    assert (
+        ">Send me a code<" in page and ">Send me another code<" in sent.text and ">Send me another code<" in wrong.text
+    )
     assert returned(signer.types(sent.text, **typed))["outcome"] == "signed"
 
 

@@ -214,8 +214,8 @@ class Town:
                     correction=request["id"], position=1, kind="field", target="premises", comment=f"{title}?"
                 )
             )
-            for side in ("applicant", "administration"):
-                said = {"side": side, "subject": f"Of {title}", "body": f"About {title}."}
+            for number, side in enumerate(("applicant", "administration"), 1):
+                said = {"number": number, "side": side, "subject": f"Of {title}", "body": f"About {title}."}
                 connection.execute(insert(tables.messages).values(id=new_id(), **own, **who, **said, time=now))
             connection.execute(
                 insert(tables.procedure_history).values(

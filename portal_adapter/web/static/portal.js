@@ -11,6 +11,13 @@ for (const form of document.querySelectorAll("form")) {
     form.querySelector("#waiting")?.removeAttribute("hidden");
   });
 }
+// A page that has opened a window of its own is out of date when one comes back from there.
+for (const form of document.querySelectorAll("form[data-after]")) {
+  form.addEventListener("submit", (event) => {
+    if ((event.submitter?.formTarget || form.target) !== "_blank") return;
+    window.addEventListener("focus", () => location.assign(form.dataset.after), { once: true });
+  });
+}
 // How much of a file is sent. The answer is the page that the browser would have shown without this.
 for (const form of document.querySelectorAll("form[data-progress]")) {
   form.addEventListener("submit", (event) => {

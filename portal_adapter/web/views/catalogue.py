@@ -42,7 +42,7 @@ def show_definition(ask: Ask) -> Answer:
     assert ask.space is not None
     found = _current(ask.services.catalogue.current(ask.parts["definition"]))
     language = ask.language.code
-    administration = ask.services.catalogue.administrations[found.administration]
+    administrations = [ask.services.catalogue.administrations[one] for one in found.administrations()]
     unmet = procedure.unmet_to_create(found, ask.space)
     data = {
         "definition": _about(ask, found),
@@ -50,7 +50,9 @@ def show_definition(ask: Ask) -> Answer:
         "pieces": [
             {"label": one.label.in_(language), "always": one.when is None} for one in found.piece if not one.optional
         ],
-        "administration": {"name": administration.name.in_(language), "reach": administration.reach.in_(language)},
+        "administrations": [
+            {"name": one.name.in_(language), "reach": one.reach.in_(language)} for one in administrations
+        ],
         "unmet": [{"code": one.code, "message": ask.language.text(one.message), "href": one.href} for one in unmet],
         "may_create": space.may_fill(ask.space) and not unmet,
     }

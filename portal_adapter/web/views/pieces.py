@@ -88,6 +88,7 @@ def _indicator(ask: Ask, one: Indicator, label: str) -> dict[str, Any]:
         "name": one.name,
         "label": label,
         "is_green": one.is_green,
+        "is_undecided": one.is_undecided,
         "said": ask.language.text(one.said),
         "href": one.href,
         "unmet": [

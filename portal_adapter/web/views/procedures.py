@@ -405,8 +405,13 @@ def _signing(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
 
 
 def _goes_on_at(ask: Ask, row: Row, definition: Definition) -> str:
-    """Where "Continue the declaration" and "Edit" lead: the step that was left, or the check page (PROC-12)."""
+    """
+    Where "Continue the declaration" and "Edit" lead: the first field that was sent back and nobody has touched, else the step
+    that was left, or the check page (COR-03, PROC-12).
+    """
     at = _path(ask, row)
+    if correction.is_to_edit(ask.connection, row):
+        return next(str(one["href"]) for one in _to_correct(ask, row, definition) if one["kind"] == "field")
     if row["entry"] == "confirmed" or row["step"] == CHECK:
         return f"{at}/check"
     known = {one.id for one in draft.steps_shown(definition, row["answers"])}

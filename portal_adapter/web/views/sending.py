@@ -5,7 +5,7 @@ from typing import Any
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import attachment, information, sending, transmission
 from portal_adapter.domain.actor import FILL, READ, SIGN
-from portal_adapter.domain.announcing import Announcing, Service
+from portal_adapter.domain.announcing import Announcing
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.procedure import PROCEDURE, Row, path
 from portal_adapter.domain.space import check_active, may_fill
@@ -34,7 +34,7 @@ def show(ask: Ask) -> Answer:
             for one in missing
         ],
         "attached": [one["name"] for one in attachment.of_procedure(ask.connection, row)],
-        "service": _service(ask, definition),
+        "service": _service(ask, row, definition),
     }
     return Page("procedure_sending.html", data)
 
@@ -46,11 +46,10 @@ def send(ask: Ask) -> Answer:
     fields = Fields(ask.form)
     seen = fields.version()
     fields.check()
-    found = ask.services.catalogue.administrations[definition.administration]
-    at = path(ask.space, row)
+    at, administrations = path(ask.space, row), ask.services.catalogue.administrations
     number = sending.send(
-        ask.connection, ask.actor, row, definition, Service(found.name, found.reach), announcing(ask), at=at, seen=seen,
-        language=ask.language.code,
+        ask.connection, ask.actor, row, definition, administrations, announcing(ask), at=at, seen=seen,
+        language=ask.language.code, has_back_end=ask.services.settings.back_end is not None,
     )  # fmt: skip
     return Redirect(f"{at}/transmissions/{number}", notice="procedure-sent")
 
@@ -64,7 +63,7 @@ def show_transmission(ask: Ask) -> Answer:
         "answers": answer_parts(definition, sent, ask.language),
         "pieces": parts.pieces(definition, sent, ask.language.code),
         "items": parts.items(ask, row, definition, sent["number"]),
-        "service": _service(ask, definition),
+        "service": _service(ask, row, definition),
         "differing": _differing(ask, definition, sent),
         "information_version": information.version_of_all(ask.connection, ask.space) if ask.space else 0,
     }
@@ -114,8 +113,8 @@ def _sent(ask: Ask) -> tuple[Row, Definition, Row]:
     return row, definition, transmission.of(ask.connection, row, number)
 
 
-def _service(ask: Ask, definition: Definition) -> dict[str, Any]:
-    found, code = ask.services.catalogue.administrations[definition.administration], ask.language.code
+def _service(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
+    found, code = ask.services.catalogue.administrations[sending.in_charge(row, definition)], ask.language.code
     return {"name": found.name.in_(code), "reach": found.reach.in_(code)}
 
 

@@ -12,9 +12,10 @@ Signing a procedure: choosing the certificate and saving are our pages, reading,
 """
 
 import hashlib
+import logging
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from portal_adapter.domain import procedure, signing, transfer
+from portal_adapter.auth.daemon import Credential
+from portal_adapter.domain import procedure, product, signing, transfer
 from portal_adapter.domain.actor import SIGN
 from portal_adapter.domain.procedure import Row
 from portal_adapter.domain.signing import Choice, Task
@@ -37,6 +39,8 @@ from portal_adapter.web.views.procedures import title_of
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
+
+log = logging.getLogger("portal")
 
 BATCH_CHARACTERS_MAX = 64
 _OUTCOMES = frozenset({"signed", "failed", "cancelled", "over"})
@@ -111,7 +115,7 @@ def look(ahead: Ahead) -> Looked | None:
     found = _ahead(ahead)
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
-    return Looked(_choices(ahead))
+    return Looked(_choices(ahead, ahead.services.daemon.credentials()))
 
 
 def show(ask: Ask) -> Answer:
@@ -156,16 +160,27 @@ def _shown(ask: Ask, one: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _choices(ahead: Ahead) -> tuple[Choice, ...]:
-    """Revoked ones are not offered."""
-    credentials = ahead.services.daemon.credentials()
+def _choices(ahead: Ahead, credentials: Sequence[Credential]) -> tuple[Choice, ...]:
+    """Revoked ones are not offered, and in a business space none that is not good enough for it."""
+    assert ahead.space is not None
+    business = ahead.services.settings.business
     with reading(ahead.services.engine) as connection:
         hers = signing.products_of(connection, ahead.actor.account)
     return tuple(
         one
         for one in signing.choices(credentials, hers, ahead.actor.fingerprint, ahead.now)
         if not ahead.services.issuers.is_revoked(one.credential.certificate)
+        and product.may_sign(one.credential.certificate, ahead.space, business)
     )
+
+
+def _firsts(ahead: Ahead, task: Task, credentials: Sequence[Credential]) -> frozenset[str]:
+    """Those of whoever has signed first, which sign no second time."""
+    if task.first is None:
+        return frozenset()
+    with reading(ahead.services.engine) as connection:
+        theirs = signing.products_of(connection, task.first["account"])
+    return signing.of_first(credentials, task.first, theirs, ahead.now)
 
 
 def _ahead(ahead: Ahead) -> tuple[Task, Row] | None:
@@ -189,11 +204,13 @@ def open_batch(ahead: Ahead) -> Looked | None:
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
     task, _ = found
-    looked = Looked(_choices(ahead), sha256=task.sha256)
+    credentials = ahead.services.daemon.credentials()
+    looked = Looked(_choices(ahead, credentials), sha256=task.sha256)
     try:
         signing.check(task)
         choice = signing.chosen(looked.choices, ahead.form.get("credential", ""))
-        signing.check_person(task, ahead.actor.account, choice.credential.fingerprint)
+        firsts = _firsts(ahead, task, credentials)
+        signing.check_person(task, ahead.actor.account, choice.credential.name, firsts)
         batch = str(uuid.uuid4())
         name = f"{title_of(ahead.services.catalogue, task.row, ahead.language)} {task.row['reference']}.pdf"
         document = ahead.services.blobs.path(task.file)
@@ -263,7 +280,7 @@ def back_from_window(ask: Ask) -> Answer:
             return Redirect(task.at, notice="signing-failed" if outcome == "failed" else "signing-cancelled")
         if state != "SIGNED":
             return Redirect(_step(task, attempt["id"]), notice="signing-not-yet")
-        signing.signed(ask.connection, ask.actor, attempt, _moment(ask.form.get("approved", ""), ask.now))
+        signing.signed(ask.connection, ask.actor, task, attempt, _moment(ask.form.get("approved", ""), ask.now))
     return Redirect(_step(task, attempt["id"]))
 
 
@@ -301,9 +318,10 @@ def fetch(ahead: Ahead) -> Fetched | None:
         pdf = target.read_bytes()
         given = services.blobs.path(task.file).read_bytes()
         signatures = services.daemon.signatures(target) if pdf.startswith(given) else []
-    return Fetched(
-        attempt["batch"], task.sha256, pdf, signing.fault(pdf, given, signatures, task, attempt["fingerprint"])
-    )
+    fault = signing.fault(pdf, given, signatures, task, attempt["fingerprint"])
+    if fault:
+        log.error("what came back of the batch %s is not what was to be signed: %s", attempt["batch"], fault)
+    return Fetched(attempt["batch"], task.sha256, pdf, fault)
 
 
 def save(ask: Ask) -> Answer:

@@ -123,6 +123,12 @@ async def test_pyhanko_signs_with_our_key(client: Client, tmp_path: Path, name: 
     assert (signature.valid, signature.trusted) == (True, True)
 
 
+async def test_all_credentials_on_however_many_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page, none twice."""
+    monkeypatch.setattr("signer.client.PAGE_CREDENTIALS", 1)
+    assert [one.name for one in await client.credentials()] == sorted(kind.lower() for kind in KINDS)
+
+
 async def test_ed25519_is_not_for_pyhanko(client: Client) -> None:
     """Its RAW takes messages; the class says so instead of signing something else."""
     credential = await client.credential("ed25519")

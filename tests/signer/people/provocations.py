@@ -323,6 +323,9 @@ def late(stage: Stage) -> Answer:
         held.result()
 
 
+TABLE["PAGE_TOKEN_UNKNOWN"] = lambda stage: stage.call("ListCredentials", pb.ListCredentialsRequest(page_token=CODE))
+
+
 # ---- batches
 
 TABLE["REQUEST_ID_INVALID"] = lambda stage: stage.call("SignBatch", stage.sign(CODE))
@@ -341,7 +344,7 @@ def cancelled(stage: Stage) -> Answer:
     return stage.call("SignBatch", stage.sign(name))
 
 
-@provokes("TOO_MANY_BATCHES")
+@provokes("TOO_MANY_FOR_PERSON")
 def many(stage: Stage) -> Answer:
     """Of another submitter, whose batches are all cancelled again."""
     other = stage.town["other"]
@@ -454,7 +457,10 @@ def revoked(stage: Stage) -> Answer:
 ELSEWHERE: Mapping[str, str] = (
     dict.fromkeys(("CALLER_EXPIRED", "TOO_MANY_CALLS", "DRAINING"), "looked at before the request is")
     | dict.fromkeys(
-        ("TOO_MANY_DOCUMENTS", "TOO_MANY_STREAMS", "ANSWERS_UNREAD", "SPOOL_FULL", "STREAM_OVER", "BACKLOG_FULL"),
+        (
+            *("TOO_MANY_DOCUMENTS", "TOO_MANY_STREAMS", "TOO_MANY_BATCHES", "ANSWERS_UNREAD", "SPOOL_FULL"),
+            *("STREAM_OVER", "BACKLOG_FULL"),
+        ),
         "counts",
     )
     | dict.fromkeys(

@@ -2,10 +2,34 @@
 
 import hashlib
 import uuid
+from typing import Any
 
 from signer.v1 import signing_pb2 as pb
 from tests.signer.access.calls import digests, said, signed, statuses
 from tests.signer.people.persons import Town, redeem, seen, stream, terms
+
+
+def test_a_login_of_nobody(town: Town) -> None:
+    """
+    A number that is nobody's is answered like any other: after as many wrong codes from one address nothing more is looked
+    at, whosever they are.
+    """
+    login = pb.Login(
+        credential="nobody-login", digest_algorithm="SHA256", signature_algorithm="ECDSA",
+        audience="https://portal.example", nonce=bytes(16),
+    )  # fmt: skip
+
+    def tried(**more: Any) -> tuple[str, str]:
+        given = {"secret_code": "a wrong code", "otp": "000000", "source": "192.0.2.30", "login": login} | more
+        request = pb.AuthenticateRequest(request_id=str(uuid.uuid4()), **given)
+        return said(lambda: town["window"].signing.Authenticate(request, timeout=10)).brief
+
+    unknown, locked = ("NOT_FOUND", "CREDENTIAL_UNKNOWN"), ("PERMISSION_DENIED", "OTP_LOCKED")
+    assert [tried() for _ in range(31)] == [unknown] * 30 + [locked]
+    login.credential = "ada-login"
+    assert tried() == locked
+    login.credential = "nobody-login"
+    assert tried(source="192.0.2.31") == unknown
 
 
 def test_what_she_allows_is_signed_once(town: Town) -> None:

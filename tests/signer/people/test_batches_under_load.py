@@ -244,6 +244,45 @@ def test_what_is_over_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
     engine.dispose()
 
 
+def test_one_person_takes_few_of_a_portals_places(tmp_path: Path) -> None:
+    """
+    What waits for one person is refused when she has her part, and only hers: the portal goes on for all others, hundreds
+    of them at one time, and another caller for her. One that she signs or refuses makes room.
+    """
+    engine = open_store(tmp_path / "paraph.sqlite")
+    with engine.begin() as connection:
+        for number in range(pending.PERSON_MAX):
+            pending.put(connection, row(number), NOW)
+        with pytest.raises(Refusal, match="TOO_MANY_FOR_PERSON"):
+            pending.put(connection, row(999), NOW)
+        pending.put(connection, row(999, caller="another"), NOW)
+        for number in range(1_000, 1_400):
+            pending.put(connection, row(number, subject=f"person {number}"), NOW)
+        with pytest.raises(Refusal, match="TOO_MANY_FOR_PERSON"):
+            pending.put(connection, row(998), NOW)
+        pending.end(connection, row(0).id, State.CANCELLED, NOW)
+        pending.put(connection, row(998), NOW)
+    engine.dispose()
+
+
+def test_a_caller_fills_the_database_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whoever cancels is rid of the place, and not of the rows, before they are erased: so many items there are of one caller,
+    and of no other one.
+    """
+    monkeypatch.setattr(pending, "CALLER_ITEMS_MAX", 10_000)
+    engine = open_store(tmp_path / "paraph.sqlite")
+    with engine.begin() as connection:
+        for number in range(2):
+            pending.put(connection, row(number, subject=f"person {number}", count=5_000), NOW)
+            pending.end(connection, row(number).id, State.CANCELLED, NOW)
+        with pytest.raises(Refusal, match="TOO_MANY_BATCHES"):
+            pending.put(connection, row(2, count=1), NOW)
+        pending.put(connection, row(2, caller="another", count=5_000), NOW)
+        pending.put(connection, row(3, count=1, ends=NOW + 2 * pending.LIFE_S), NOW + pending.LIFE_S)
+    engine.dispose()
+
+
 def test_what_waits_is_in_the_account(town: Town) -> None:
     """Documents that wait for people use the disk as long as they wait: their bytes are in the caller's account till then."""
     before = metric(town.rig, "paraph_spool_bytes")

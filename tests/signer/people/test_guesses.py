@@ -188,6 +188,25 @@ async def test_row_1_8_per_source(office: Office) -> None:
     assert await office.reason(office.authorise(people[31], source="192.0.2.1")) == "OK"
 
 
+async def test_row_1_8_of_nobody(office: Office) -> None:
+    """
+    Row 1.8: codes for a credential that there is not cost what others do: a hash each, and an attempt of their source, with
+    which those of people from there are over, too. What could not be hashed is no attempt.
+    """
+    ada, given = await office.enrol("ada"), office.given("a wrong code", "000000", "192.0.2.1")
+    office.codes.fails = CodesError("CODES_FAILED")
+    assert await office.reason(office.consent.nobody(given)) == "CODES_FAILED"
+    office.codes.fails = None
+    for _ in range(30):
+        assert await office.reason(office.consent.nobody(given)) == "OK"
+    assert office.codes.spent == 30
+    assert await office.reason(office.consent.nobody(given)) == "OTP_LOCKED"
+    assert await guess(office, ada, "192.0.2.1") == "OTP_LOCKED"
+    assert await office.reason(office.consent.nobody(office.given("a wrong code", "000000", "192.0.2.2"))) == "OK"
+    assert await office.reason(office.authorise(ada, source="192.0.2.2")) == "OK"
+    assert office.codes.spent == 31
+
+
 async def test_row_1_8_per_key(office: Office) -> None:
     """Row 1.8: the limit is per key: a subject's attempts with several of her credentials are counted together."""
     ada = await office.enrol("ada")

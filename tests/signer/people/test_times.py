@@ -287,6 +287,23 @@ def test_f34_put_back_while_the_daemon_was_off(
     assert steady.now() >= NOON
 
 
+@pytest.mark.parametrize(("back_s", "is_safe"), [(HOUR_S, False), (6.0, False), (4.0, True), (-HOUR_S, True)])
+def test_f34_nothing_is_kept_but_the_ledger(kept: Callable[[HandClock], Steady], back_s: float, is_safe: bool) -> None:
+    """
+    F34: a clock that was put back is noticed by the time of the ledger's last row, too, where the daemon's own file is gone.
+    Where it is there, it alone counts: a row of a time to come is what a clock has left that was wrong and is confirmed.
+    """
+    clock = HandClock()
+    steady = kept(clock)
+    steady.know(NOON + back_s)
+    assert steady.is_safe == is_safe
+    assert steady.now() >= max(NOON, NOON + back_s)
+    steady.confirm()
+    steady = kept(clock)
+    steady.know(NOON + back_s)
+    assert steady.is_safe
+
+
 def test_f34_a_clock_that_is_right_again(kept: Callable[[HandClock], Steady]) -> None:
     """F34: a step that was taken back while the daemon was off for a moment is none any more."""
     clock = HandClock()
@@ -428,6 +445,27 @@ def test_f34_nothing_else_confirms(jumping: tuple[Town, Jump], paraph: Paraph, t
             assert advice in rig.log.read_text()[lines:]
         done = paraph("clock", "confirm", "--profile", profile(tmp_path, rig, "operator"))
         assert (done.code, done.out) == (0, "the clock is confirmed; it had been set by +3600.0 s\n"), done
+        assert town.authorise(ada, terms(digests(1))).code == "OK"
+    finally:
+        jump.to(0)
+        confirmed(town)
+
+
+def test_f34_the_file_is_gone(jumping: tuple[Town, Jump]) -> None:
+    """F34: with its own file gone, the daemon knows from the ledger that the clock was put back while it was off."""
+    town, jump = jumping
+    ada, rig = town.people["ada"], town.rig
+    try:
+        jump.to(3_600)
+        confirmed(town)
+        rig.stop()
+        (rig.state / "clock").unlink()
+        jump.to(0)
+        rig.launch()
+        rig.wait_serving()
+        until(lambda: town.authorise(ada, terms(digests(1)), otp="000000").code != "UNAVAILABLE", 10, "a call")
+        assert town.authorise(ada, terms(digests(1)), otp="000000").reason == "CLOCK_UNSAFE"
+        assert -3_660 < confirmed(town) < -3_540
         assert town.authorise(ada, terms(digests(1))).code == "OK"
     finally:
         jump.to(0)
