@@ -103,9 +103,9 @@ class Walker:
     def sees(self, heading: str) -> None:
         """She is on the page with this heading; what axe-core finds on it is told at the end. It looks once at each state of it."""
         expect(self.page.locator("h1")).to_contain_text(heading, timeout=WAIT_MS)
+        self.page.wait_for_load_state()  # with its looks
         if not self.scripts:
             return
-        self.page.wait_for_load_state()
         state = (heading, ATTEMPT.sub("", self.page.url), *self.page.locator(".standing").all_inner_texts())
         if state not in self._seen:
             self._seen.add(state)
