@@ -97,7 +97,7 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     at = confirmed(ada)
     page = ada.get(at).text
     form = re.search(
-        rf'<form method="post" action="{at}/signing" target="_blank" rel="noopener" data-after="{at}">.*?</form>',
+        rf'<form method="post" action="{re.escape(at)}/signing" target="_blank" rel="noopener" data-after="{re.escape(at)}">.*?</form>',
         page,
         re.DOTALL,
     )
