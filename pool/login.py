@@ -19,7 +19,7 @@ from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED, REMOVED_BEFORE
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
-from pool.process import Child
+from pool.process import Child, NotSent
 from pool.token import Event, WrongEvent
 from pool.tries import OPEN_MAX, Flags, TriesSpent, TryRefused, check_holder, check_spent, tries_left
 
@@ -89,6 +89,10 @@ async def log_in(
             await _begin(token, claim)
             claim.pin.forget()
             answer = await child.ask(message, timeout_s)
+        except NotSent:
+            await asyncio.to_thread(tries.not_sent, identity)
+            claim.cost = Cost.NO_PIN
+            raise
         finally:
             message.clear()  # an error's traceback would keep the PIN
     if answer["t"] == "logged-in":

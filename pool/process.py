@@ -37,6 +37,10 @@ class ChildLost(Exception):
         super().__init__(how)
 
 
+class NotSent(ChildLost):
+    """... before the message went to it: it has seen nothing of that."""
+
+
 class Child:
     """
     A process that answers packets. `ask` is for one question at a time; frames, of which two may be out, go by `send`
@@ -88,20 +92,23 @@ class Child:
         return self._process.pid
 
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Put one packet on its way, with open files; raises `ChildLost` where the process takes no more."""
+        """Put one packet on its way, with open files; raises `NotSent` where the process takes no more."""
         try:
             if fds:
                 socket.send_fds(self._sock, [wire.pack(message)], fds)
             else:
                 self._sock.send(wire.pack(message))
         except OSError as error:
-            raise ChildLost(f"it takes no more messages ({error.strerror})") from None
+            raise NotSent(f"it takes no more messages ({error.strerror})") from None
 
     async def ask(self, message: dict[str, Any] | None, timeout_s: float, fds: Sequence[int] = ()) -> dict[str, Any]:
-        """The answer to one message (None: to what it was started for); raises `ChildLost` and TimeoutError."""
+        """
+        The answer to one message (None: to what it was started for); raises `ChildLost`, which is a `NotSent` where the
+        message did not go out, and TimeoutError.
+        """
         self._answer = self._loop.create_future()
         if self.ended.done():
-            raise ChildLost(self.ended.result())
+            raise NotSent(self.ended.result())
         if message is not None:
             self.send(message, fds)
         async with asyncio.timeout(timeout_s):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pool.keeper import ABLE, StartFailed, TokenKeeper, how_many, other_serial
 from pool.pin import PinError
-from pool.process import Child
+from pool.process import Child, NotSent
 from pool.public import order_bytes
 from pool.token import EVENTS, Event
 from pool.tries import Flags, TryRefused, check_machine, gives_back
@@ -72,7 +72,11 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
-    answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
+    try:
+        answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
+    except NotSent:
+        await asyncio.to_thread(tries.not_sent, identity)
+        raise
     if answer["t"] == "logged-in":
         await asyncio.to_thread(tries.accepted, identity, gives_back=token.gives_back)
     elif answer["t"] == "refused":

@@ -152,6 +152,7 @@ def signed(connection: Connection, space: str) -> list[Row]:
 
 def tell_signed(connection: Connection, actor: Actor, task: Task, portal: Portal) -> None:
     """The procedure's own space, by mail, that the second signature is there."""
+    _asked_no_more(connection, actor, task.row)
     own = connection.execute(select(spaces).where(spaces.c.id == task.row["space"])).mappings().one()
     other = connection.execute(select(spaces.c.title).where(spaces.c.id == task.space)).scalar_one()
     link = f"{portal.origin}{procedure.path(dict(own), task.row)}"

@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from portal_adapter.web.ask import Uploaded
 
 FIELDS_MAX = 500  # of a form
 FILES_MAX = 1
+MARKS_MAX = 30  # on one letter: UAX #15, stream-safe text; to put a longer run in order takes its length squared
 MULTIPART_BYTES = 64 * 1024  # of a form with a file, beside the file: boundaries, headers, fields
 
 
@@ -35,16 +38,18 @@ async def read(
     _count(request, most, file_bytes or form_bytes)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _fields_of_json(await request.body()), {}
+        fields = _fields_of_json(await request.body())
+        check_text(*fields, *fields.values())
+        return fields, {}
     if kind not in {"application/x-www-form-urlencoded", "multipart/form-data"} or not _is_utf8(request):
         raise Refusal("bad-type", "This is not a form.", accepted=["application/x-www-form-urlencoded"])
     try:
         form = await request.form(max_files=FILES_MAX if file_bytes else 0, max_fields=FIELDS_MAX)
     except HTTPException:  # what Starlette makes of its parser's errors
-        raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
-    fields: dict[str, str] = {}
-    files: dict[str, Uploaded] = {}
+        raise _unreadable() from None
+    fields, files = {}, dict[str, Uploaded]()
     for name, value in form.multi_items():
+        check_text(name, (value.filename or "") if isinstance(value, UploadFile) else value)
         if isinstance(value, UploadFile):
             files[name] = await keep(value)
         else:
@@ -90,6 +95,25 @@ def _is_utf8(request: Request) -> bool:
     return options.get(b"charset", b"utf-8").lower() == b"utf-8"
 
 
+def check_text(*texts: str) -> None:
+    """
+    Raise `validation` for what no table or answer takes, half a pair of UTF-16, and for more marks on a letter than any script
+    has: normalizing them would hold everybody up.
+    """
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise _unreadable() from None
+    for text in texts:
+        marks = {c for c in set(text) if c > "\u02ff" and unicodedata.combining(unicodedata.normalize("NFKD", c)[0])}
+        if marks and any(c and len(list(run)) > MARKS_MAX for c, run in groupby(text, marks.__contains__)):
+            raise _unreadable()
+
+
+def _unreadable() -> Refusal:
+    return Refusal("validation", "This form cannot be read.", reason="form-unreadable")
+
+
 def _fields_of_json(body: bytes) -> dict[str, str]:
     try:
         found = json.loads(body)
@@ -97,8 +121,6 @@ def _fields_of_json(body: bytes) -> dict[str, str]:
         raise Refusal("validation", "This is not JSON.", reason="form-unreadable") from None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise Refusal("validation", "An object of texts is wanted.", reason="form-unreadable")
-    try:
-        "".join((*found, *found.values())).encode()
-    except UnicodeEncodeError:  # half a pair of UTF-16: no table takes it, and no answer
-        raise Refusal("validation", "This form cannot be read.", reason="form-unreadable") from None
+    if len(found) > FIELDS_MAX:
+        raise _unreadable()
     return found

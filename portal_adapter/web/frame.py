@@ -37,7 +37,7 @@ from portal_adapter.store.database import reading, writing
 from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask, Uploaded
-from portal_adapter.web.body import on_disk, read
+from portal_adapter.web.body import check_text, on_disk, read
 from portal_adapter.web.cookies import NOTICE_COOKIE, set_cookie
 from portal_adapter.web.headers import policy
 from portal_adapter.web.notices import NOTICES
@@ -176,6 +176,7 @@ class _Visit:
         return await asyncio.get_running_loop().run_in_executor(self.services.lookers, work)
 
     async def _read(self, stack: ExitStack) -> dict[str, Uploaded]:
+        check_text(*self.request.query_params.values())
         if self.route.method != "POST":
             return {}
         limits = self.services.settings.limits

@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import resource
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest
 
 from pool import Key, Pin, PinError, PinRefused, TryRefused, Unavailable
 from pool.login import Cost
+from pool.tries import TokenIdentity, Tries
 from tests.pool.conftest import MakePersonal
 from tests.pool.persons import (
     CKU_CONTEXT_SPECIFIC,
@@ -41,6 +43,7 @@ from tests.pool.rig import (
     ECDSA,
     RSA,
     audit,
+    children,
     config,
     digests,
     gone,
@@ -360,6 +363,48 @@ async def test_what_it_has_cost_where_no_answer_came(
             assert count(disk) == (0, counted), function
             view(pool).lanes[0][0].losses.clear()
             await waits(pool)
+
+
+def _dies_once(monkeypatch: pytest.MonkeyPatch, pid: Callable[[], int]) -> list[int]:
+    """
+    The first lane is killed when the try is on the disk, and before the PIN is on its way; answers how many tries stood there
+    before each.
+    """
+    begin, before = Tries.begin, list[int]()
+
+    def begun(tries: Tries, token: TokenIdentity) -> None:
+        before.append(tries.count(token).spent)
+        begin(tries, token)
+        if len(before) == 1:
+            os.kill(lane := pid(), signal.SIGKILL)
+            while not gone(lane):
+                time.sleep(0.001)
+
+    monkeypatch.setattr(Tries, "begin", begun)
+    return before
+
+
+async def test_a_lane_that_ends_before_the_pin_went_out(
+    make_personal: MakePersonal, shim: Shim, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F19: the lane dies between the try and the PIN: her person is told that none was sent, and no try is counted."""
+    async with make_personal() as pool:
+        _dies_once(monkeypatch, lambda: pids(pool)[0])
+        error = await refused(pool)
+        assert error.detail.endswith(f"; {Cost.NO_PIN}"), error
+        assert (count(disk), shim.logins()) == ((0, 0), [])
+        await waits(pool)
+
+
+async def test_a_start_that_ends_before_the_pin_went_out(
+    people: Store, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F19: the same with a service's PIN: the lane is started again, and nothing stands on the disk as a try without an answer."""
+    before = _dies_once(monkeypatch, lambda: children()[0].pid)
+    async with pool_over(config(people, shim=shim), state=tmp_path / "state", wait=False) as pool:
+        await until(lambda: state(pool) == "READY", 15)
+        assert len(shim.logins()) == 1
+        assert before == [0, 0]
 
 
 async def test_a_count_that_cannot_be_written(

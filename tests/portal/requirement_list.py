@@ -114,7 +114,13 @@ def ids_of(text: str) -> Iterable[str]:
 
 def ids_at_the_beginning(docstring: str) -> list[str]:
     head, colon, _ = " ".join(docstring.split()).partition(":")
-    return [one for one in head.split(", ") if one == "0.1" or _ID.fullmatch(one)] if colon else []
+    found: list[str] = []
+    for one in head.split(", ") if colon else ():
+        if one == "0.1":
+            found.append(one)
+        elif _ID.fullmatch(one) or _RANGE.fullmatch(one):
+            found += dict.fromkeys(ids_of(one))
+    return found
 
 
 def written() -> str:

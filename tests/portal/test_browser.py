@@ -36,7 +36,7 @@ def test_every_page_is_for_everybody(street: Street, town: Town) -> None:
     """
     count, found = faults(street, town, "fr", (NARROW,))  # `make soak PART=pages`: both languages, two more widths
     assert found == []
-    assert count > 90
+    assert count > 80
 
 
 # What means nothing on paper.

@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from portal_adapter.web.body import MULTIPART_BYTES
+from portal_adapter.refusal import Refusal
+from portal_adapter.web.body import MULTIPART_BYTES, check_text
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import FORMS, ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES
@@ -296,6 +297,19 @@ def test_a_body_that_is_too_large_is_refused_while_it_comes(town: Town, route: R
     assert picture(town.engine, without=("audit",)) == before
 
 
+MARKS = "\u0301\u0327" * 16  # on one letter
+
+
+def test_no_letter_has_so_many_marks(town: Town) -> None:
+    """0.1: putting them in order takes the square of their number, of seconds for a form that is full of them; what scripts need is taken."""
+    for text in (MARKS, "a" + "\u0f73" * 31, "\uff9e\u0301" * 16):  # some are marks only once they are taken apart
+        with pytest.raises(Refusal):
+            check_text("a", text)
+    check_text("a" + "\u0301\u0327" * 15, "ế" * 100, "हिन्दी" * 100, "한국어" * 100, "\u1100\u1161" * 100)
+    found = town.ada.json(f"/spaces/{town.ada_space}/catalogue?words=a{MARKS}")
+    assert (found.status_code, found.json()["reason"]) == (422, "form-unreadable")
+
+
 @named(POSTS)
 def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     """0.1: only forms and JSON objects of texts, with no more fields than a form has; a file only where one is asked for."""
@@ -305,7 +319,19 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     for kind in ("text/plain", "application/xml", "application/octet-stream"):
         assert town.ada.http.post(path, content=b"a=b", headers={**headers, "content-type": kind}).status_code == 415
     halves = (b'{"a": "\\ud800"}', b'{"\\udc00": "a"}')  # of a pair in UTF-16: no text
-    wrong = (b"{", b"[]", b'"a"', b'{"a": 1}', b'{"a": {"b": "c"}}', b"[" * 100_000, b"\xff\xfe", b"null", *halves)
+    marks = f'{{"a": "x{MARKS}"}}'.encode()
+    wrong = (
+        b"{",
+        b"[]",
+        b'"a"',
+        b'{"a": 1}',
+        b'{"a": {"b": "c"}}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"null",
+        *halves,
+        marks,
+    )
     for body in wrong:
         answer = town.ada.http.post(path, content=body, headers={**headers, "content-type": "application/json"})
         assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable"), body[:20]
@@ -313,8 +339,11 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     for charset in ("undefined", "punycode", "utf-7"):  # which fails, takes long, or makes what is no text
         kind = f"multipart/form-data; boundary=x; charset={charset}"
         assert town.ada.http.post(path, content=part, headers={**headers, "content-type": kind}).status_code == 415
+    assert town.ada.http.post(path, data={"a": MARKS}, headers=headers).json()["reason"] == "form-unreadable"
     many = {f"f{number}": (None, "x") for number in range(600)}
     assert town.ada.http.post(path, files=many, headers=headers).status_code == 422
+    answer = town.ada.http.post(path, json=dict.fromkeys(many, "x"), headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (422, "form-unreadable")
     if not route.upload:
         file = {"file": ("a.pdf", b"%PDF-1.7", "application/pdf")}
         assert town.ada.http.post(path, files=file, headers=headers).status_code == 422

@@ -55,6 +55,7 @@ def test_every_code_of_a_refusal_has_its_row() -> None:
         ("ESP-23: an invitation.", ["ESP-23"]),
         ("TOK-06, TOK-15: both\n    of them.", ["TOK-06", "TOK-15"]),
         ("ESP-07, row 6.2, 0.1: a race.", ["ESP-07", "0.1"]),
+        ("ESP-07 to ESP-09, UI-01: all of them.", ["ESP-07", "ESP-08", "ESP-09", "UI-01"]),
         ("As ESP-07 says: so.", []),
         ("ESP-07 without a colon", []),
         ("", []),

@@ -841,6 +841,7 @@ def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Vis
     signs(place, ada, at)
     transfers(ada, at, other)
     signs(place, bob, f"/spaces/{other}/signatures/{row(place, at)['reference']}", "bob")
+    assert waiting_mails(place) == [("signature-given", ORIGIN + at)]  # nobody is asked any more
     saves(ada, at, "lease", {"premises": "13 Mill Lane"})
     confirms(ada, at)
     signs(place, ada, at)
