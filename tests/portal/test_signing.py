@@ -97,7 +97,7 @@ def test_a_procedure_is_signed(place: Place, ada: Visitor) -> None:
     at = confirmed(ada)
     page = ada.get(at).text
     form = re.search(
-        rf'<form method="post" action="{at}/signing" target="_blank" rel="noopener" data-after="{at}">.*?</form>',
+        rf'<form method="post" action="{re.escape(at)}/signing" target="_blank" rel="noopener" data-after="{re.escape(at)}">.*?</form>',
         page,
         re.DOTALL,
     )
@@ -378,7 +378,7 @@ def test_what_is_barely_begun_goes_on(place: Place, ada: Visitor) -> None:
 def test_the_page_that_stayed_open_signs_again(place: Place, ada: Visitor) -> None:
     """SIG-02, SIG-09, SIG-14: "Sign" opens a window beside the page: pressed twice it is one attempt, and after a cancel it is the next one."""
     at = confirmed(ada)
-    form = re.search(rf'<form method="post" action="{at}/signing".*?</form>', ada.get(at).text, re.DOTALL)
+    form = re.search(rf'<form method="post" action="{re.escape(at)}/signing".*?</form>', ada.get(at).text, re.DOTALL)
     assert form is not None
 
     def presses() -> str:
