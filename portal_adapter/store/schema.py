@@ -468,3 +468,9 @@ outbox = Table(
     Column("settled", BigInteger),
 )
 Index("ix_outbox_state_next", outbox.c.state, outbox.c.next)
+# Who names a file is looked up at every removal (domain/kept.py).
+for _column in (
+    *(documents.c.file, procedures.c.form_file, signatures.c.file, attachments.c.file),
+    *(transmissions.c.file, transmission_pieces.c.file),
+):
+    Index(f"ix_{_column.table.name}_{_column.name}", _column)
