@@ -109,6 +109,19 @@ def _fds(process: psutil.Process) -> int:
     return int(process.num_fds())
 
 
+def settled(rig: Rig) -> Held:
+    """What is held once that has not changed for a second: a process that is replaced is back. At most 10 s are waited."""
+    before, since, end = held(rig), time.monotonic(), time.monotonic() + 10
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        now = held(rig)
+        if more(now, before) or now.fds != before.fds:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > 1:
+            break
+    return before
+
+
 def quiet(rig: Rig, first: Held) -> Held:
     """What is held when the daemon is at rest: connections that are being closed are waited for, at most 10 s."""
     with contextlib.suppress(AssertionError):
@@ -152,7 +165,7 @@ def leaks(signatures: int = 100_000, cancels: int = 1_000) -> str:
     with running(card_rig("P-256")) as rig:
         began = time.monotonic()
         work(rig, signatures // 10, cancels // 10)
-        first = held(rig)
+        first = settled(rig)
         halves = []
         for _ in range(2):
             work(rig, signatures * 45 // 100, cancels * 45 // 100)

@@ -222,8 +222,8 @@ def test_what_is_anothers_does_not_exist(town: Town, route: Route) -> None:
     """0.1, TOK-01: with another's id, a guessed or a malformed one: 404 alike, and no word of the other's; nothing is changed."""
     csrf, before = token(town.ada), picture(town.engine, without=("audit",))
     said = set()
-    for path in town.strangers(route):
-        for headers in ({}, JSON):
+    for number, path in enumerate(town.strangers(route)):
+        for headers in (JSON, {}) if number % 4 == 0 else (JSON,):  # the page of a refusal is the same for all
             if route.method == "GET":
                 answer = town.ada.get(path, headers=headers)
             else:

@@ -259,7 +259,7 @@ async def test_killed_each_time(codes: Codes, phc: str, caplog: pytest.LogCaptur
     killing = asyncio.ensure_future(keep_killing())
     assert await refused(codes.matches(Code(SECRET), phc)) == "CODES_FAILED"
     killing.cancel()
-    assert caplog.text.count("was lost: ChildLost") == 2
+    assert caplog.text.count("was lost: ") == 2  # while it worked, or before it was asked
     assert SECRET not in caplog.text
     assert await codes.matches(Code(SECRET), phc)
 
