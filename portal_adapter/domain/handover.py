@@ -19,13 +19,10 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from portal_adapter.domain import audit, transmission
 from portal_adapter.domain.procedure import Row
-from portal_adapter.store.database import reading, writing
+from portal_adapter.store import leased
 from portal_adapter.store.schema import handovers, procedures
 
 STATES = ("queued", "taken", "failed")
-LEASE_S = 5 * 60  # longer than the command may take (handing_over.py)
-FIRST_WAIT_S = 60
-LONGEST_WAIT_S = 6 * 3600
 TRIES_MAX = 28  # about five days: a long weekend without anybody at the back end
 
 
@@ -44,19 +41,9 @@ class Claimed:
 
 
 def claim(engine: Engine, now: int) -> Claimed | None:
-    """The one that has waited longest; None where nothing is due, which takes no lock."""
-    due = (handovers.c.state == "queued") & (handovers.c.next <= now) & (handovers.c.claimed <= now)
-    while True:
-        with reading(engine) as connection:
-            oldest = select(handovers).where(due).order_by(handovers.c.next, handovers.c.procedure).limit(1)
-            row = connection.execute(oldest).mappings().first()
-        if row is None:
-            return None
-        one = Claimed(row["procedure"], row["number"], row["tries"] + 1, now + LEASE_S)
-        with writing(engine) as connection:
-            mine = update(handovers).where(_is(one), handovers.c.tries == row["tries"], due)
-            if connection.execute(mine.values(claimed=one.until, tries=one.tries)).rowcount:
-                return one
+    """The one that has waited longest; None where nothing is due."""
+    row = leased.claim(engine, handovers, now)
+    return None if row is None else Claimed(row["procedure"], row["number"], row["tries"], row["claimed"])
 
 
 def content(connection: Connection, one: Claimed) -> dict[str, Any]:
@@ -78,13 +65,10 @@ def content(connection: Connection, one: Claimed) -> dict[str, Any]:
 
 def settle(connection: Connection, now: int, one: Claimed, error: str) -> None:
     """Taken where there is no error; else tried again after a while, or given up. A lease that is over settles nothing."""
-    if not error:
-        values: dict[str, Any] = {"state": "taken", "settled": now, "error": ""}
-    elif one.tries >= TRIES_MAX:
-        values = {"state": "failed", "settled": now, "error": error}
-    else:
-        values = {"next": now + min(FIRST_WAIT_S * 2 ** (one.tries - 1), LONGEST_WAIT_S), "claimed": 0, "error": error}
-    mine = update(handovers).where(_is(one), handovers.c.state == "queued", handovers.c.claimed == one.until)
+    values = leased.settled(now, one.tries, "taken", error, tries_max=TRIES_MAX)
+    mine = update(handovers).where(
+        handovers.c.procedure == one.procedure, handovers.c.number == one.number, leased.is_held(handovers, one.until)
+    )
     if connection.execute(mine.values(**values)).rowcount and "state" in values:
         reference = select(procedures.c.reference).where(procedures.c.id == one.procedure)
         audit.note(
@@ -99,8 +83,7 @@ def retry(connection: Connection, now: int, reference: str, number: int) -> bool
     again = update(handovers).where(
         handovers.c.procedure == procedure, handovers.c.number == number, handovers.c.state == "failed"
     )
-    values = {"state": "queued", "tries": 0, "next": now, "claimed": 0, "settled": None}
-    return bool(connection.execute(again.values(**values)).rowcount)
+    return bool(connection.execute(again.values(**leased.WAITING, next=now)).rowcount)
 
 
 def listed(connection: Connection, state: str = "") -> list[dict[str, Any]]:
@@ -114,7 +97,3 @@ def listed(connection: Connection, state: str = "") -> list[dict[str, Any]]:
     if state:
         query = query.where(handovers.c.state == state)
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def _is(one: Claimed) -> Any:
-    return (handovers.c.procedure == one.procedure) & (handovers.c.number == one.number)

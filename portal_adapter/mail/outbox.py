@@ -22,13 +22,10 @@ from portal_adapter.domain.fields import is_email, masked
 from portal_adapter.domain.ids import new_id
 from portal_adapter.language import LANGUAGES
 from portal_adapter.mail.message import check
-from portal_adapter.store.database import reading, writing
+from portal_adapter.store import leased
 from portal_adapter.store.schema import outbox
 
 STATES = ("queued", "sent", "failed")
-LEASE_S = 5 * 60  # longer than a sender takes (sender.py), whatever the mail server does
-FIRST_WAIT_S = 60
-LONGEST_WAIT_S = 6 * 3600
 GIVEN_UP_KEPT_S = 14 * 86400  # for an operator to try again: as long as an invitation is open
 TRIES_MAX = 26  # over four days: RFC 5321, 4.5.4.1, has four or five
 
@@ -66,22 +63,14 @@ class Claimed:
 
 
 def claim(engine: Engine, now: int) -> Claimed | None:
-    """The one that has waited longest; None where nothing is due, which takes no lock."""
-    due = (outbox.c.state == "queued") & (outbox.c.next <= now) & (outbox.c.claimed <= now)
-    while True:
-        with reading(engine) as connection:
-            oldest = select(outbox).where(due).order_by(outbox.c.next, outbox.c.created).limit(1)
-            row = connection.execute(oldest).mappings().first()
-        if row is None:
-            return None
-        until, tries = now + LEASE_S, row["tries"] + 1
-        with writing(engine) as connection:
-            mine = update(outbox).where(outbox.c.id == row["id"], outbox.c.tries == row["tries"], due)
-            if connection.execute(mine.values(claimed=until, tries=tries)).rowcount:
-                return Claimed(
-                    row["id"], row["created"], row["recipient"], row["language"], row["template"],
-                    json.loads(row["data"]), tries, until,
-                )  # fmt: skip
+    """The one that has waited longest; None where nothing is due."""
+    row = leased.claim(engine, outbox, now)
+    if row is None:
+        return None
+    return Claimed(
+        row["id"], row["created"], row["recipient"], row["language"], row["template"], json.loads(row["data"]),
+        row["tries"], row["claimed"],
+    )  # fmt: skip
 
 
 def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", is_final: bool = False) -> None:
@@ -91,13 +80,10 @@ def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", i
     Of what was sent nothing stays but which and when, and to whom masked: a link in it is its receiver's alone. A lease that
     was over meanwhile settles nothing.
     """
+    values = leased.settled(now, one.tries, "sent", error, tries_max=TRIES_MAX, is_final=is_final)
     if not error:
-        values: dict[str, Any] = {"state": "sent", "settled": now, "error": "", **_forgotten(one.recipient)}
-    elif is_final or one.tries >= TRIES_MAX:
-        values = {"state": "failed", "settled": now, "error": error}
-    else:
-        values = {"next": now + min(FIRST_WAIT_S * 2 ** (one.tries - 1), LONGEST_WAIT_S), "claimed": 0, "error": error}
-    mine = update(outbox).where(outbox.c.id == one.id, outbox.c.state == "queued", outbox.c.claimed == one.until)
+        values |= _forgotten(one.recipient)
+    mine = update(outbox).where(outbox.c.id == one.id, leased.is_held(outbox, one.until))
     if connection.execute(mine.values(**values)).rowcount and "state" in values:
         audit.note(
             connection, now, "mail", outcome="done" if not error else "given-up", mail=one.id, template=one.template,
@@ -108,8 +94,7 @@ def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", i
 def retry(connection: Connection, now: int, id_: str) -> bool:
     """One that was given up is due again, as often as a new one; False where there is none such, or what it says is forgotten."""
     again = update(outbox).where(outbox.c.id == id_, outbox.c.state == "failed", outbox.c.data != "{}")
-    values = {"state": "queued", "tries": 0, "next": now, "claimed": 0, "settled": None}
-    return bool(connection.execute(again.values(**values)).rowcount)
+    return bool(connection.execute(again.values(**leased.WAITING, next=now)).rowcount)
 
 
 def stop(connection: Connection, now: int, template: str, is_over: Callable[[Mapping[str, Any]], bool]) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from portal_adapter import handing_over
 from portal_adapter.domain import handover
-from portal_adapter.domain.handover import LEASE_S, LONGEST_WAIT_S, TRIES_MAX
+from portal_adapter.domain.handover import TRIES_MAX
 from portal_adapter.handing_over import HandingOver
 from portal_adapter.settings import BackEnd
 from portal_adapter.store import schema
 from portal_adapter.store.database import writing
+from portal_adapter.store.leased import LEASE_S, LONGEST_WAIT_S
 from tests.portal.commands import command
 from tests.portal.place import Place, SetClock, Visitor
 from tests.portal.sent import TOWN_HALL, attaches, ready, rows, sends

@@ -31,6 +31,7 @@ from portal_adapter.rescan import Rescan
 from portal_adapter.settings import Mail
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
+from portal_adapter.store.leased import LEASE_S, LONGEST_WAIT_S
 from portal_adapter.upkeep import Upkeep
 from tests.daemon import REPOSITORY, _free_port, until
 from tests.pki import Pki
@@ -468,8 +469,8 @@ def test_a_lease_that_is_over_goes_to_another_and_settles_nothing(engine: Any) -
     """MAIL-08: an instance that died leaves its mail to the next; one that comes back late changes nothing of it."""
     queue(engine)
     late = outbox.claim(engine, NOW)
-    assert late is not None and outbox.claim(engine, NOW + outbox.LEASE_S - 1) is None
-    other = outbox.claim(engine, NOW + outbox.LEASE_S)
+    assert late is not None and outbox.claim(engine, NOW + LEASE_S - 1) is None
+    other = outbox.claim(engine, NOW + LEASE_S)
     assert other is not None and other.id == late.id and other.tries == 2
     with writing(engine) as connection:
         outbox.settle(connection, NOW, late)
@@ -494,7 +495,7 @@ def test_waits_become_longer_and_end(place: Place) -> None:
         assert not delivery.once(), "not before its time"
         if row["state"] == "queued":
             clock.later(waits[-1])  # type: ignore[attr-defined]
-    assert waits[:4] == [60, 120, 240, 480] and max(waits) == outbox.LONGEST_WAIT_S
+    assert waits[:4] == [60, 120, 240, 480] and max(waits) == LONGEST_WAIT_S
     assert 4 * 86400 <= sum(waits[:-1]) <= 5 * 86400
     assert (row["state"], row["error"]) == ("failed", "the mail server answered RCPT with 450")
     assert [outcome for outcome, _ in audited(engine, "mail")] == ["given-up"]
