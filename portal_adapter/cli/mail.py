@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from portal_adapter.cli.operator import note, opened, when
+from portal_adapter.cli.operator import note, opened, queued, when
 from portal_adapter.clock import Clock
 from portal_adapter.mail import outbox
 from portal_adapter.store.database import reading, writing
@@ -43,9 +43,4 @@ def _retry(options: argparse.Namespace) -> int:
         for one, is_done in done.items():
             if is_done:
                 note(connection, now, "mail-retry", mail=one)
-    if options.json:
-        print(json.dumps(done, indent=2))
-    else:
-        for one, is_done in done.items():
-            print(f"{one}: {'queued' if is_done else 'is no mail that was given up'}")
-    return 0 if all(done.values()) else 1
+    return queued(done, "is no mail that was given up", as_json=options.json)

@@ -6,8 +6,9 @@ an operator is the machine's user, since a command has no session.
 import argparse
 import contextlib
 import getpass
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,3 +58,13 @@ def note(connection: Connection, now: int, event: str, *, account: str = "", spa
 def when(seconds: int) -> str:
     """For a line of a list."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def queued(done: Mapping[str, bool], otherwise: str, *, as_json: bool) -> int:
+    """Say of each whether it is tried again; the exit code is 1 where one is not."""
+    if as_json:
+        print(json.dumps(done, indent=2))
+    else:
+        for one, is_done in done.items():
+            print(f"{one}: {'queued' if is_done else otherwise}")
+    return 0 if all(done.values()) else 1
