@@ -64,7 +64,7 @@ class _SlotInfo(ctypes.Structure):
 
 
 _SLOT_INFO = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.c_void_p)
-_KEPT: list[Any] = []  # what a function list leads to
+_KEPT: dict[int, Any] = {}  # entry of a function list -> what it leads to
 
 
 class Cryptoki:
@@ -157,6 +157,8 @@ def overlook_slots(module: str) -> bool:
         return False
     place = functions + _C_GET_SLOT_INFO * ctypes.sizeof(ctypes.c_void_p)
     pointer = ctypes.c_void_p.from_address(place)
+    if place in _KEPT:  # a listing can fail for other reasons, at each look: one behind the other they would grow
+        return True
     real = _SLOT_INFO(pointer.value or 0)
 
     def slot_info(slot: int, info: int) -> int:
@@ -172,7 +174,7 @@ def overlook_slots(module: str) -> bool:
         ctypes.c_void_p(place & -mmap.PAGESIZE), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE
     ):
         return False  # constant data cannot be written to before
-    _KEPT.append(lenient)
+    _KEPT[place] = lenient
     pointer.value = ctypes.cast(lenient, ctypes.c_void_p).value
     return True
 

@@ -1,6 +1,8 @@
 """Finding tokens among many slots, some of which vanish while they are listed."""
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from pool.module import Module
 from pool.process import Child
 from tests.pool.rig import ECDSA, config, digests, pool_over, state, statuses, until
 from tests.shim import Shim
-from tests.softhsm import Store
+from tests.softhsm import MODULE, Store
 
 LABELS = [f"t{number:02}" for number in range(15)]  # and SoftHSM's place for another one: 16 slots
 VANISH = 4
@@ -121,3 +123,22 @@ async def test_a_token_that_changes_while_it_is_looked_for(many: Store, shim: Sh
             assert len(shim.logins()) == logins, "it was sent a PIN"
             shim.clear()
             await until(lambda: state(pool, label) == "READY", EVENT_S + 2)
+
+
+OVERLOOKED = """
+import ctypes, sys
+from pool import cryptoki
+assert cryptoki.overlook_slots(sys.argv[1])
+places = [ctypes.c_void_p.from_address(place) for place in cryptoki._KEPT]
+before = [place.value for place in places]
+for _ in range(3):
+    assert cryptoki.overlook_slots(sys.argv[1])
+assert len(places) == 1
+assert [place.value for place in places] == before
+"""
+
+
+def test_a_function_is_put_in_the_place_of_the_module_s_once() -> None:
+    """Listings that fail for another reason, look after look, do not stack one function behind the other."""
+    done = subprocess.run([sys.executable, "-c", OVERLOOKED, str(MODULE)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
