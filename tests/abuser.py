@@ -197,7 +197,7 @@ def spin() -> None:
 
 
 def busy() -> None:
-    """Not an abuser: `streams` calls are always in work, and each is answered."""
+    """Not an abuser: `streams` calls are always in work, and each is answered. It keeps a processor busy, as one does."""
     connection = Connection()
     message = bytes.fromhex(wishes["message"])
     begun = 0
@@ -206,7 +206,7 @@ def busy() -> None:
             connection.call(wishes["path"], message)
             begun += 1
         connection.send_all()
-        connection.wait(1.0)
+        connection.wait(0)
         connection.receive()
         if not seen["calls"] and connection.ended:
             say()
