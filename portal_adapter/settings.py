@@ -215,6 +215,8 @@ class Limits(Section):
     document_name: int = Field(default=80, ge=1)
     archive_documents: int = Field(default=1000, ge=1)  # of a space
     attachments: int = Field(default=20, ge=1)  # of a procedure
+    # Of a space, in what it has not sent or was given back: who only prepares may not fill the disk.
+    unsent_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
     image_pixels: int = Field(default=40_000_000, ge=1)
     idle_s: int = Field(default=15 * 60, ge=60)
     session_s: int = Field(default=8 * 3600, ge=60)

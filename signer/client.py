@@ -149,12 +149,12 @@ class Client:
     async def close(self) -> None:
         await self._channel.close()
 
-    async def credentials(self) -> list[Any]:
-        """All of this caller's, page by page."""
+    async def credentials(self, of_person: Sequence[bytes] = ()) -> list[Any]:
+        """All of this caller's, page by page; with certificates, in DER or as SHA-256, those of the person who has these."""
         found: list[Any] = []
         token = ""
         while True:
-            request = pb.ListCredentialsRequest(page_size=PAGE_CREDENTIALS, page_token=token)
+            request = pb.ListCredentialsRequest(page_size=PAGE_CREDENTIALS, page_token=token, of_person=of_person)
             answer = await called(self.signing.ListCredentials(request, timeout=CALL_S))
             found += answer.credentials
             token = answer.next_page_token

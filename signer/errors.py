@@ -110,6 +110,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         Code.INVALID_ARGUMENT,
         "page_token is the next_page_token of this caller's last answer, or empty for the first page.",
     ),
+    "CERTIFICATE_INVALID": (Code.INVALID_ARGUMENT, "A certificate is given in DER, or as its SHA-256 in 32 bytes."),
     "CRC_MISMATCH": (Code.INVALID_ARGUMENT, "crc32c is not that of the bytes received; send them again."),
     "STRING_TOO_LONG": (Code.INVALID_ARGUMENT, "A text has at most 255 characters, and no control characters."),
     "MESSAGE_TOO_LARGE": (Code.INVALID_ARGUMENT, "A message has at most 1 MiB; use StreamDigests for more."),

@@ -24,6 +24,7 @@ from signer.credential import Credential, Output, Purpose, State, certificates_o
 from signer.documents import DocumentStream, Order
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
+from signer.holder import Holders
 from signer.ledger import Ledger
 from signer.limits import (
     BATCH_CALL_S,
@@ -65,16 +66,27 @@ class SigningService:
         self._clock = clock
         self._metrics = metrics
         self._document_streams: Counter[str] = Counter()
+        self._holders = Holders({})
 
     async def list_credentials(self, request: Any, call: Call) -> Any:
+        hers = await asyncio.to_thread(self._hers, request.of_person) if request.of_person else None
         groups, mine = self._policy().groups.keys(), call.caller.subject
         known = sorted(call.caller.credentials & (self._credentials().keys() | (set() if mine else groups)))
+        if hers is not None:
+            known = [name for name in known if name in hers and name not in groups]
         names = [name for name in known if name in groups or self._is_for(call, name)]
         show = functools.partial(self._shown, call=call)
         shown, following = page(names, call.caller.name, request.page_size, request.page_token, show)
         answer = pb.ListCredentialsResponse(credentials=shown, next_page_token=following)
         call.promise(answer.ByteSize())
         return answer
+
+    def _hers(self, certificates: Sequence[bytes]) -> set[str]:
+        """On a thread of its own: after a change the index is made anew, some 30 us for each credential."""
+        credentials, holders = self._credentials(), self._holders
+        if holders.credentials is not credentials:
+            holders = self._holders = Holders(credentials)
+        return holders.of(certificates)
 
     def _is_for(self, call: Call, name: str) -> bool:
         return call.caller.subject in {None, self._credentials()[name].subject}

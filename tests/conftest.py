@@ -18,6 +18,16 @@ from tests.softhsm import KINDS, MODULE, Store
 # asyncio's debug mode makes a loop several times slower; times measured here would say nothing.
 os.environ.pop("PYTHONASYNCIODEBUG", None)
 
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many rules of the portal wait for a part that is not built yet, where its tests ran."""
+    ran = (one for reports in terminalreporter.stats.values() for one in reports if hasattr(one, "nodeid"))
+    if any(one.nodeid.startswith("tests/portal/") for one in ran):
+        from tests.portal.requirement_list import waiting  # late: it imports the portal
+
+        terminalreporter.write_sep("=", f"the portal's requirements: {waiting()}")
+
+
 Keys = dict[str, tuple[bytes, bytes]]
 MakePool = Callable[..., AbstractAsyncContextManager[Pool]]
 

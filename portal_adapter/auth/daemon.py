@@ -9,7 +9,7 @@ Each call has a connection of its own, so that a daemon that was away is used ag
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,9 +74,14 @@ class Daemon:
 
     profile: Path
 
-    def credentials(self) -> list[Credential]:
+    def credentials(self, of_person: Sequence[bytes]) -> list[Credential]:
+        """Of whoever has these certificates, in DER or as SHA-256; where there are none, none."""
+
         async def ask(client: Client) -> list[Credential]:
-            return [_credential(one) for one in await client.credentials() if one.certificates]
+            return [_credential(one) for one in await client.credentials(of_person) if one.certificates]
+
+        if not of_person:
+            return []
 
         return self._sure(ask, ASK_S)
 

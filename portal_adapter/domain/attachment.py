@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from portal_adapter.definitions.answers import Answers, required_pieces
 from portal_adapter.definitions.definition import Definition, Piece
@@ -28,7 +28,15 @@ from portal_adapter.fsm import Machine
 from portal_adapter.language import Language
 from portal_adapter.refusal import Refusal, guard, not_found, stale
 from portal_adapter.settings import Limits, Settings
-from portal_adapter.store.schema import accounts, attachments, correction_items, corrections, documents
+from portal_adapter.store.schema import (
+    accounts,
+    attachments,
+    correction_items,
+    corrections,
+    documents,
+    procedures,
+    spaces,
+)
 
 # Where the setting allows attachments before the signature (ATT-01).
 _EARLY = replace(PROCEDURE, steps={**PROCEDURE.steps, ("in_preparation", "attach"): "in_preparation"})
@@ -90,6 +98,13 @@ def readable(connection: Connection, actor: Actor, row: Row, attachment: str) ->
     found = of(connection, row, attachment)
     archive.check_readable(actor, found)
     return found
+
+
+def unsent_bytes(connection: Connection, space: str) -> int:
+    """What the attachments of a space's procedures that are still in its hands have together."""
+    open_ = procedures.c.status.in_(("in_preparation", "ready", "to_be_corrected"))
+    query = select(func.coalesce(func.sum(attachments.c.size), 0)).join(procedures).where(procedures.c.space == space)
+    return int(connection.execute(query.where(open_)).scalar_one())
 
 
 def flagged(connection: Connection, row: Row) -> Mapping[str, str]:
@@ -252,6 +267,13 @@ def _insert(
     if used(of_procedure(connection, row)) >= settings.limits.attachments:
         message = "This procedure has as many attachments as it may have. Remove one that is not needed."
         raise guard("attachments-full", message, f"{at}/attachments")
+    # Held: two procedures of a space are filled at one time, too.
+    connection.execute(select(spaces.c.id).where(spaces.c.id == row["space"]).with_for_update())
+    if unsent_bytes(connection, row["space"]) + given.content["size"] > settings.limits.unsent_bytes:
+        message = (
+            "The attachments of this space's unsent procedures take all the room there is. Send or delete one of them."
+        )
+        raise guard("space-full", message, f"{at}/attachments")
     attachment = new_id()
     connection.execute(
         insert(attachments).values(

@@ -176,7 +176,13 @@ def register(
     account = new_id()
     connection.execute(
         insert(accounts).values(
-            id=account, family=certificate.family, given=certificate.given, email=email, language=language, created=now
+            id=account,
+            family=certificate.family,
+            given=certificate.given,
+            email=email,
+            language=language,
+            created=now,
+            names=renewal.names(certificate.family, certificate.given),
         )
     )
     _add(connection, now, account, kind, proof, checked)

@@ -28,10 +28,10 @@ class Renewed:
 
 def of(connection: Connection, certificate: Certificate, *, is_server: bool) -> Renewed | None:
     """None where nobody's product is renewed by it, or where it could be more than one person's account."""
+    of_these_names = accounts.c.names == names(certificate.family, certificate.given)
     found = {
         row["account"]: Renewed(row["account"], row["kind"], row["number"], row["fingerprint"])
-        for account in _of_the_same_names(connection, certificate)
-        for row in connection.execute(select(products).where(products.c.account == account)).mappings()
+        for row in connection.execute(select(products).join(accounts).where(of_these_names)).mappings()
         if (row["kind"] == "server") is is_server and is_renewal(certificate.der, row["certificate"])
     }
     if len(found) != 1:
@@ -40,10 +40,9 @@ def of(connection: Connection, certificate: Certificate, *, is_server: bool) -> 
     return None if _was_removed(connection, one.account, certificate.fingerprint) else one
 
 
-def _of_the_same_names(connection: Connection, certificate: Certificate) -> list[str]:
-    names = (folded(certificate.family), folded(certificate.given))
-    rows = connection.execute(select(accounts.c.id, accounts.c.family, accounts.c.given)).all()
-    return [row.id for row in rows if (folded(row.family), folded(row.given)) == names]
+def names(family: str, given: str) -> str:
+    """As they are compared; letters and digits alone, so that the blank between them is the only one."""
+    return f"{folded(family)} {folded(given)}"
 
 
 def _was_removed(connection: Connection, account: str, fingerprint: str) -> bool:

@@ -100,11 +100,14 @@ def _take_out(connection: Connection, space: Mapping[str, Any], now: Mapping[str
     connection.execute(delete(members).where(members.c.space == now["space"], members.c.account == now["account"]))
 
 
-def _check_not_last(connection: Connection, space: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if now["role"] != "administrator":
-        return
+def is_last(connection: Connection, now: Mapping[str, Any]) -> bool:
+    """Whether a member is the only administrator of the space."""
     same = (members.c.space == now["space"]) & (members.c.role == "administrator")
-    if connection.execute(select(func.count()).where(same)).scalar_one() == 1:
+    return now["role"] == "administrator" and connection.execute(select(func.count()).where(same)).scalar_one() == 1
+
+
+def _check_not_last(connection: Connection, space: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if is_last(connection, now):
         raise guard(
             "last-administrator", "This is the only administrator: make another member one first.",
             f"/spaces/{space['identifier']}/team",

@@ -5,7 +5,7 @@ The double signature: a procedure that its space has signed goes to another spac
                  <--recall, decline---
 
 The other space's signatories see title, reference, first signer and the signed PDF, and nothing else of the procedure, for
-as long as it is theirs to sign; of what was signed there its list keeps title, reference and time, until that is void.
+as long as it is theirs to sign; of what was signed there they keep title, reference, time and the PDF, until that is void.
 """
 
 import json
@@ -100,7 +100,7 @@ def standing(connection: Connection, row: Row) -> Mapping[str, Any]:
 
 
 def _declined(connection: Connection, row: Row) -> Row | None:
-    if row["second_state"]:
+    if row["second_state"] != "declined":  # it was transferred again since, or recalled
         return None
     query = (
         select(procedure_history.c.time, procedure_history.c.comment)
@@ -180,6 +180,20 @@ def of(connection: Connection, space: str, reference: str, at: str, *, hold: boo
     return Task(found, 2, "sign_second", space, at, first["file"], first["sha256"], first)
 
 
+def document(connection: Connection, space: str, reference: str) -> str:
+    """The file with the PDF that is to be signed in a space, or was and is not void; raises `not-found`."""
+    if "\0" not in reference:
+        query = (
+            select(signatures.c.file)
+            .join(procedures, procedures.c.id == signatures.c.procedure)
+            .where(procedures.c.second == space, procedures.c.reference == reference)
+            .where(signatures.c.number == 2, signatures.c.voided.is_(None))
+        )
+        if (file := connection.execute(query).scalar()) is not None:
+            return str(file)
+    return of(connection, space, reference, "").file
+
+
 def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str, str]) -> None:
     """The other space does not sign, and says why: the procedure's own space sees it."""
     fields = Fields(form)
@@ -189,7 +203,9 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
     procedure.end_signing(connection, task.row)
     _asked_no_more(connection, actor, task.row)
-    procedure.fire(connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="")
+    procedure.fire(
+        connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="declined"
+    )
 
 
 def _asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:

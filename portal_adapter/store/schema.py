@@ -42,7 +42,9 @@ accounts = Table(
     Column("email", String, nullable=False),
     Column("language", String(2), nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("names", String, nullable=False, server_default=""),  # as they are compared: domain/renewal.py
 )
+Index("ix_accounts_names", accounts.c.names)
 # Authentication products: a certificate each. `number` is the credential's name for a Signing Server product.
 products = Table(
     "products",
@@ -254,7 +256,7 @@ procedures = Table(
     _account("sent_by"),
     Column("administration", String, nullable=False, server_default=""),  # that it was sent to; empty before
     Column("second", String(_ID), ForeignKey("spaces.id")),  # that signs, too
-    Column("second_state", String, nullable=False, server_default=""),  # transferred, or nothing
+    Column("second_state", String, nullable=False, server_default=""),  # transferred, declined, or nothing
     _version(),
 )
 Index("ix_procedures_space_updated", procedures.c.space, procedures.c.updated)

@@ -56,12 +56,14 @@ INDETERMINATE: ItemStatus
 NOT_ATTEMPTED: ItemStatus
 
 class ListCredentialsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "of_person")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OF_PERSON_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    of_person: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., of_person: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ListCredentialsResponse(_message.Message):
     __slots__ = ("credentials", "next_page_token")

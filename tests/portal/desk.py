@@ -9,12 +9,17 @@ test_signing_for_real.py.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cryptography import x509
 
 from portal_adapter.auth.daemon import Credential, Found
 from portal_adapter.refusal import Refusal, invalid
+from signer.holder import Holders
 
 _LINE = re.compile(rb"\n%signed ([0-9a-f]{64}) ([0-9a-f]{64})\n")
 
@@ -61,9 +66,20 @@ class Desk:
 
     # ---- what the portal asks
 
-    def credentials(self) -> list[Credential]:
+    def credentials(self, of_person: Sequence[bytes]) -> list[Credential]:
+        """As the daemon finds them."""
         self._answers()
-        return list(self.offered)
+        by_name = {one.name: one for one in self.offered}
+        stored: Any = {
+            name: SimpleNamespace(
+                certificates=(one.certificate,),
+                x509=x509.load_der_x509_certificate(one.certificate),
+                subject=one.subject,
+            )
+            for name, one in by_name.items()
+        }
+        names = Holders(stored).of(of_person)
+        return [by_name[name] for name in sorted(names)]
 
     def open(self, batch: str, credential: str, name: str, document: Path, sha256: str) -> str:
         self._answers()

@@ -9,7 +9,7 @@ waits for another part of the portal has that part's name.
 import ast
 import re
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,13 @@ def rows() -> list[Row]:
         Row(id_, one["text"], one.get("part", ""), tuple(code.get(id_, ())), tuple(tests.get(id_, ())))
         for id_, one in sentences().items()
     ]
+
+
+def waiting() -> str:
+    """How many rules there are, and how many of them wait for a part that is not built yet."""
+    every = sentences().values()
+    parts = Counter(one["part"] for one in every if one.get("part"))
+    return "; ".join([f"{len(every)} rules", *(f"{count} wait for {part}" for part, count in sorted(parts.items()))])
 
 
 def by_code() -> Mapping[str, list[str]]:

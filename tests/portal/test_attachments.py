@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,35 @@ def test_a_procedure_has_so_many_attachments(tmp_path: Path) -> None:
     assert (len(case.rows()), len(kept(place))) == (2, 3)
     case.removes(case.of("site_plan"))
     assert case.attaches("").status_code == 200
+    place.close()
+
+
+def test_what_a_space_has_not_sent_has_a_limit(tmp_path: Path) -> None:
+    """
+    ATT-02, 0.1: the attachments of a space's unsent procedures have so many bytes together, inclusive, from both sources and
+    over all of them; what takes another's place counts without that one, and taking one out makes room. The page says how much is left.
+    """
+    size = len(png())
+    place = Place(tmp_path, extra=f"[limits]\nunsent_bytes = {3 * size - 1}")
+    first = Case(place).signed()
+    document = first.keeps(content=png())
+    second = copy(first)
+    second.at = creates(first.person, first.space, PERMIT)
+    second.tab = f"{second.at}/attachments"
+    second.signed()
+    first.attaches("site_plan")
+    second.attaches("site_plan")
+    page = f"{second.tab}/add"
+    told = first.person.json(page).json()
+    assert (told["unsent"], told["unsent_most"], told["unsent_left"]) == (2 * size, 3 * size - 1, size - 1)
+    assert "What this space has not sent yet uses 1 kB of 1 kB" in first.person.get(page).text
+    for answer in (second.attaches(""), second.person.json(f"{second.tab}/add/archive", {"document": document})):
+        assert problem(answer) == (409, "guard-failed", "space-full")
+        assert answer.json()["unmet"][0]["href"] == second.tab
+    assert (len(first.rows()), len(kept(place))) == (2, 3)
+    assert second.attaches("site_plan", replaces=second.of("site_plan")).status_code == 200
+    first.removes(first.of("site_plan"))
+    assert second.attaches("").status_code == 200
     place.close()
 
 

@@ -681,6 +681,9 @@ def test_a_procedure_is_copied(place: Place, ada: Visitor) -> None:
         ({"requires_certified_space": True}, "space-not-certified"),
     ):
         other = where(ada, newer.model_copy(update=change))
+        page = other.get(f"{at}/copy").text
+        assert "This cannot be created here" in page and f'action="{at}/copy"' not in page
+        assert [one["code"] for one in other.json(f"{at}/copy").json()["unmet"]] == [reason]
         before = picture(place.services.engine, without=("audit",))
         done = other.json(f"{at}/copy", {}).json()
         assert (done["code"], done["reason"]) == ("guard-failed", reason)

@@ -381,6 +381,16 @@ def test_it_is_corrected_and_sent_again(place: Place, ada: Visitor, grace: Visit
         assert "13 Mill Lane" in str(second["answers"])
         assert second["items"] == []
     assert len(mails(place, "received")) == 2
+    told = grace.json(desk_of(at)).json()["changes"]
+    assert told == {
+        "since": 1,
+        "answers": [{"label": "Number and street", "before": "12 Mill Lane", "now": "13 Mill Lane"}],
+        "added": ["A bigger plan"],
+        "left_out": ["My plan"],
+    }
+    page = grace.get(desk_of(at)).text
+    assert "Changed since transmission 1" in page and "before: 12 Mill Lane" in page and "now: 13 Mill Lane" in page
+    assert grace.json(f"{desk_of(at)}/transmissions/1").json()["changes"] is None
 
 
 def test_with_attachments_alone_the_signature_stands(place: Place, ada: Visitor, grace: Visitor) -> None:
@@ -389,6 +399,8 @@ def test_with_attachments_alone_the_signature_stands(place: Place, ada: Visitor,
     returns(grace, at)
     attaches(place, at, "A plan")
     assert sends(ada, at).headers["location"] == f"{at}/transmissions/2"
+    told = grace.json(desk_of(at)).json()["changes"]
+    assert (told["answers"], told["added"], told["left_out"]) == ([], ["A plan"], [])
     first, second = rows(place, schema.transmissions)
     assert first["sha256"] == second["sha256"]
     assert [one["number"] for one in rows(place, schema.transmission_pieces)] == [2]

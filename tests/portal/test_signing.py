@@ -835,6 +835,22 @@ def test_two_spaces_sign_one_after_the_other(place: Place, ada: Visitor, bob: Vi
     assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "void")
 
 
+def test_what_a_space_has_signed_stays_readable_there(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17, SIG-12: the space that has given the second signature opens the PDF from its list, byte for byte, until it is void; nobody else does."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    assert bob.get(f"{there}/document").content == ada.get(f"{at}/form").content
+    signs(place, bob, there, "bob")
+    assert f'href="{there}/document"' in bob.get(f"/spaces/{other}/signatures").text
+    assert bob.get(f"{there}/document").content == ada.get(f"{at}/form").content
+    assert ada.get(f"{there}/document").status_code == 404
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    assert bob.get(f"{there}/document").status_code == 404
+    assert bob.json(f"/spaces/{other}/signatures").json()["signed"] == []
+
+
 def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17: changed, signed anew and transferred to a third space: whose signature is void now is nothing that one sees."""
     at, other = lease(ada), bob.creates_business("Boole Ltd")
@@ -909,7 +925,7 @@ def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob:
     assert (now["signature"], now["second"], now["second_state"], now["status"]) == (
         "first",
         None,
-        "",
+        "declined",
         "in_preparation",
     )
     assert "The date is wrong." in ada.get(at).text
@@ -928,6 +944,7 @@ def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob:
     clears(place)
     assert place.desk.held[batch].signed == b""
     assert (row(place, at)["signature"], len(rows(place, schema.signatures))) == ("first", 1)
+    assert "The date is wrong." not in ada.get(at).text  # it was asked again since
     transfers(ada, at, other)
     with place.services.engine.begin() as connection:
         connection.execute(schema.spaces.update().where(schema.spaces.c.identifier == other).values(state="suspended"))

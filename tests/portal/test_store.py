@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from portal_adapter.domain.renewal import names
 from portal_adapter.store import database
 from portal_adapter.store.database import StoreError, open_database, reading, writing
 from portal_adapter.store.schema import METADATA
@@ -39,7 +40,7 @@ def upgrade():
 
 # An account, a space, and two procedures.
 TWO_PROCEDURES = (
-    "INSERT INTO accounts VALUES ('a', 'L', 'A', 'a@example.org', 'en', 1)",
+    "INSERT INTO accounts (id, family, given, email, language, created) VALUES ('a', 'L', 'A', 'a@example.org', 'en', 1)",
     (
         "INSERT INTO spaces (id, identifier, kind, form, title, company, registration, email, profiles, state, certification, created)"
         " VALUES ('s', 'S', 'private', '', 't', '', '', 'e', '', 'active', 'no', 1)"
@@ -70,6 +71,19 @@ def later(tmp_path: Path) -> Path:
     return directory
 
 
+def of_step(last: str, opens: Callable[[], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The database as a version made it whose last step this was."""
+    before = tmp_path / "before"
+    shutil.copytree(database._MIGRATIONS, before)
+    for path in (before / "versions").glob("[0-9]*.py"):
+        if path.name.partition("_")[0] > last:
+            path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_MIGRATIONS", before)
+        patched.setattr(database, "NEWEST", last)
+        return opens()
+
+
 def revision(engine: Engine) -> str | None:
     with reading(engine) as connection:
         return MigrationContext.configure(connection).get_current_revision()
@@ -82,6 +96,24 @@ def test_the_migrations_make_what_the_schema_says(opens: Callable[[], Engine]) -
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
     assert set(inspect(engine).get_table_names()) == {*METADATA.tables, "alembic_version"}
+    engine.dispose()
+
+
+def test_names_of_before_are_compared_as_later_ones(
+    opens: Callable[[], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOK-06: who had an account before names were kept as they are compared has them after the step, as one made now."""
+    engine = of_step("0006", opens, tmp_path, monkeypatch)
+    people = [("LÉVY-STRAUSS", "Jean\u2019s"), ("Ångström", "Bo")]
+    with writing(engine) as connection:
+        for number, (family, given) in enumerate(people):
+            values = {"id": str(number), "family": family, "given": given}
+            connection.execute(text("INSERT INTO accounts VALUES (:id, :family, :given, 'e', 'en', 1)"), values)
+    engine.dispose()
+    engine = opens()
+    with reading(engine) as connection:
+        found = connection.execute(text("SELECT names FROM accounts ORDER BY id")).scalars().all()
+    assert found == [names(*one) for one in people]
     engine.dispose()
 
 
@@ -132,15 +164,7 @@ def test_messages_of_before_keep_their_order(
     opens: Callable[[], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MSG-02: those that were written before they had numbers get them as they were shown, each procedure's for itself."""
-    before = tmp_path / "before"
-    shutil.copytree(database._MIGRATIONS, before)
-    for path in (before / "versions").glob("[0-9]*.py"):
-        if path.name > "0004":
-            path.unlink()
-    with monkeypatch.context() as patched:
-        patched.setattr(database, "_MIGRATIONS", before)
-        patched.setattr(database, "NEWEST", "0003")
-        old = opens()
+    old = of_step("0003", opens, tmp_path, monkeypatch)
     written = [("a", "sent", 5), ("b", "sent", 5), ("c", "sent", 4), ("d", "draft", 3)]
     with writing(old) as connection:
         for row in TWO_PROCEDURES:

@@ -8,7 +8,7 @@ from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import desk, message, transmission
 from portal_adapter.domain.message import ADMINISTRATION
 from portal_adapter.domain.procedure import STATUSES, Row
-from portal_adapter.language import msgid
+from portal_adapter.language import Language, msgid
 from portal_adapter.refusal import not_found
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
@@ -56,15 +56,38 @@ def show_transmission(ask: Ask) -> Answer:
 
 def _shown(ask: Ask, row: Row, definition: Definition, number: int) -> Answer:
     sent = transmission.of(ask.connection, row, number)
+    listed = transmission.listed(ask.connection, row)
+    earlier = [one["number"] for one in listed if one["number"] < number]
+    before = transmission.of(ask.connection, row, max(earlier)) if earlier else None
     data = {
         **_head(ask, row),
+        "changes": _changes(definition, before, sent, ask.language) if before is not None else None,
         "transmission": parts.about(sent),
-        "transmissions": [parts.about(one) for one in transmission.listed(ask.connection, row)],
+        "transmissions": [parts.about(one) for one in listed],
         "answers": answer_parts(definition, sent, ask.language),
         "pieces": parts.pieces(definition, sent, ask.language.code),
         "items": parts.items(ask, row, definition, number),
     }
     return Page("desk_procedure.html", data)
+
+
+def _changes(definition: Definition, before: Row, sent: Row, language: Language) -> dict[str, Any]:
+    """What differs from one transmission to the next: answers, in the form's order, and attachments, by their bytes."""
+    then, now = (
+        {one["id"]: one for part in answer_parts(definition, each, language) for one in part["answers"]}
+        for each in (before, sent)
+    )
+    pieces = [{one["sha256"]: one["name"] for one in each["pieces"]} for each in (before, sent)]
+    return {
+        "since": before["number"],
+        "answers": [
+            {"label": one["label"], "before": then.get(id_, {}).get("shown", ""), "now": now.get(id_, {}).get("shown", "")}
+            for id_, one in {**now, **then}.items()
+            if then.get(id_, {}).get("value") != now.get(id_, {}).get("value")
+        ],
+        "added": [name for sha256, name in pieces[1].items() if sha256 not in pieces[0]],
+        "left_out": [name for sha256, name in pieces[0].items() if sha256 not in pieces[1]],
+    }  # fmt: skip
 
 
 def show_form(ask: Ask) -> Answer:

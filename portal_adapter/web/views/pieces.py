@@ -66,9 +66,13 @@ def _attach_after(ask: Ask, row: Row, definition: Definition) -> str:
 
 def room(ask: Ask, used: int) -> dict[str, int]:
     """What is used and what is left of the limits."""
+    assert ask.space is not None
     limits = ask.settings.limits
-    most = limits.attachments
-    return {"used": used, "left": max(0, most - used), "most": most, "most_kb": limits.document_bytes // 1024}
+    most, unsent = limits.attachments, attachment.unsent_bytes(ask.connection, ask.space["id"])
+    return {
+        "used": used, "left": max(0, most - used), "most": most, "most_kb": limits.document_bytes // 1024,
+        "unsent": unsent, "unsent_most": limits.unsent_bytes, "unsent_left": max(0, limits.unsent_bytes - unsent),
+    }  # fmt: skip
 
 
 def about(ask: Ask, row: Row, definition: Definition, flagged: Mapping[str, str]) -> dict[str, Any]:

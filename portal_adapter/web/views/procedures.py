@@ -295,9 +295,14 @@ def show_copy(ask: Ask) -> Answer:
         for one in definition.questions()
         if row["answers"].get(one.id) and one.id not in fields
     ]
-    return Page(
-        "procedure_copy.html", {**head(ask, row, definition), "left_out": left_out, "is_offered": current is not None}
-    )
+    assert ask.space is not None
+    unmet = procedure.unmet_to_create(current, ask.space) if current else []
+    data = {
+        "left_out": left_out,
+        "is_offered": current is not None,
+        "unmet": [{"code": one.code, "message": ask.language.text(one.message), "href": one.href} for one in unmet],
+    }
+    return Page("procedure_copy.html", {**head(ask, row, definition), **data})
 
 
 def copy(ask: Ask) -> Answer:

@@ -15,7 +15,7 @@ import hashlib
 import logging
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from portal_adapter.auth.daemon import Credential
 from portal_adapter.domain import procedure, product, signing, transfer
 from portal_adapter.domain.actor import SIGN
 from portal_adapter.domain.procedure import Row
@@ -115,7 +114,7 @@ def look(ahead: Ahead) -> Looked | None:
     found = _ahead(ahead)
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
-    return Looked(_choices(ahead, ahead.services.daemon.credentials()))
+    return Looked(_choices(ahead))
 
 
 def show(ask: Ask) -> Answer:
@@ -160,12 +159,13 @@ def _shown(ask: Ask, one: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _choices(ahead: Ahead, credentials: Sequence[Credential]) -> tuple[Choice, ...]:
+def _choices(ahead: Ahead) -> tuple[Choice, ...]:
     """Revoked ones are not offered, and in a business space none that is not good enough for it."""
     assert ahead.space is not None
     business = ahead.services.settings.business
     with reading(ahead.services.engine) as connection:
         hers = signing.products_of(connection, ahead.actor.account)
+    credentials = ahead.services.daemon.credentials([one["certificate"] for one in hers])
     return tuple(
         one
         for one in signing.choices(credentials, hers, ahead.actor.fingerprint, ahead.now)
@@ -174,12 +174,14 @@ def _choices(ahead: Ahead, credentials: Sequence[Credential]) -> tuple[Choice, .
     )
 
 
-def _firsts(ahead: Ahead, task: Task, credentials: Sequence[Credential]) -> frozenset[str]:
+def _firsts(ahead: Ahead, task: Task) -> frozenset[str]:
     """Those of whoever has signed first, which sign no second time."""
     if task.first is None:
         return frozenset()
     with reading(ahead.services.engine) as connection:
         theirs = signing.products_of(connection, task.first["account"])
+    used = bytes.fromhex(task.first["fingerprint"])
+    credentials = ahead.services.daemon.credentials([used, *(one["certificate"] for one in theirs)])
     return signing.of_first(credentials, task.first, theirs, ahead.now)
 
 
@@ -204,12 +206,11 @@ def open_batch(ahead: Ahead) -> Looked | None:
     if found is None or found[1]["state"] not in {"select", "approve"}:
         return None
     task, _ = found
-    credentials = ahead.services.daemon.credentials()
-    looked = Looked(_choices(ahead, credentials), sha256=task.sha256)
+    looked = Looked(_choices(ahead), sha256=task.sha256)
     try:
         signing.check(task)
         choice = signing.chosen(looked.choices, ahead.form.get("credential", ""))
-        firsts = _firsts(ahead, task, credentials)
+        firsts = _firsts(ahead, task)
         signing.check_person(task, ahead.actor.account, choice.credential.name, firsts)
         batch = str(uuid.uuid4())
         name = f"{title_of(ahead.services.catalogue, task.row, ahead.language)} {task.row['reference']}.pdf"

@@ -27,7 +27,8 @@ def show(ask: Ask) -> Answer:
 def show_member(ask: Ask) -> Answer:
     space = business_space(ask)
     found = team.member(ask.connection, space["id"], ask.parts["member"])
-    return Page("member.html", {"member": _about(ask, found, manages=True), "roles": ROLES})
+    data = {"member": _about(ask, found, manages=True), "roles": ROLES, "is_last": team.is_last(ask.connection, found)}
+    return Page("member.html", data)
 
 
 def change_role(ask: Ask) -> Answer:
@@ -44,8 +45,8 @@ def remove(ask: Ask) -> Answer:
 
 
 def show_leaving(ask: Ask) -> Answer:
-    business_space(ask)
-    return Page("leave.html")
+    found = team.member(ask.connection, business_space(ask)["id"], ask.actor.account)
+    return Page("leave.html", {"is_last": team.is_last(ask.connection, found)})
 
 
 def leave(ask: Ask) -> Answer:

@@ -78,10 +78,11 @@ def show(ask: Ask) -> Answer:
 
 
 def document(ask: Ask) -> Answer:
-    """What the first one has signed, read only."""
-    task = _task(ask)
-    name = f"{task.row['reference']}.pdf"
-    return Download(ask.services.blobs.path(task.file), "application/pdf", name, inline=True, is_framed=True)
+    """What the first one has signed, or both have, read only."""
+    assert ask.space is not None
+    reference = ask.parts["transferred"]
+    file = ask.services.blobs.path(transfer.document(ask.connection, ask.space["id"], reference))
+    return Download(file, "application/pdf", f"{reference}.pdf", inline=True, is_framed=True)
 
 
 def decline(ask: Ask) -> Answer:

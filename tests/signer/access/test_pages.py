@@ -151,3 +151,8 @@ def test_through_the_daemon(shared: Rig) -> None:
         assert [*first.credentials, *second.credentials] == list(whole.credentials)
         answer = said(lambda: asked(page_token="unknown"))
         assert answer.brief == ("INVALID_ARGUMENT", "PAGE_TOKEN_UNKNOWN")
+        one = first.credentials[1].certificates[0]
+        assert [each.name for each in asked(of_person=[one]).credentials] == [first.credentials[1].name]
+        assert not asked(of_person=[bytes(32)]).credentials
+        answer = said(lambda: asked(of_person=[one[:-1]]))
+        assert answer.brief == ("INVALID_ARGUMENT", "CERTIFICATE_INVALID")

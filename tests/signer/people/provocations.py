@@ -324,6 +324,9 @@ def late(stage: Stage) -> Answer:
 
 
 TABLE["PAGE_TOKEN_UNKNOWN"] = lambda stage: stage.call("ListCredentials", pb.ListCredentialsRequest(page_token=CODE))
+TABLE["CERTIFICATE_INVALID"] = lambda stage: stage.call(
+    "ListCredentials", pb.ListCredentialsRequest(of_person=[CODE.encode()])
+)
 
 
 # ---- batches
