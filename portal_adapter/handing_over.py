@@ -5,18 +5,21 @@ The task that gives what was sent to the administration's back end, one after th
         ...                                     does so meanwhile
 
 The command gets JSON on its standard input, with the paths of the files that it may read; its exit code says whether it has
-taken it.
+taken it. Transmissions of one procedure are given in their order.
 """
 
+import asyncio
 import json
 import logging
-import subprocess
+import tempfile
+from types import TracebackType
 
 from sqlalchemy import Engine
 
 from portal_adapter.clock import Clock
 from portal_adapter.domain import handover
 from portal_adapter.files.blobs import Blobs
+from portal_adapter.program import Program
 from portal_adapter.recurring import Recurring
 from portal_adapter.settings import BackEnd
 from portal_adapter.store.database import reading, writing
@@ -24,6 +27,7 @@ from portal_adapter.store.database import reading, writing
 log = logging.getLogger("portal")
 
 COMMAND_S = 120.0  # for one; a form and its pieces are some 50 MB at most
+STOP_S = 10.0  # for one that is under way when the portal stops: well within the unit's TimeoutStopSec
 SAID_CHARACTERS_MAX = 200
 
 
@@ -33,6 +37,7 @@ class HandingOver(Recurring):
 
     def __init__(self, engine: Engine, clock: Clock, blobs: Blobs, settings: BackEnd) -> None:
         self._engine, self._clock, self._blobs, self._settings = engine, clock, blobs, settings
+        self._program: Program | None = None
 
     def once(self) -> bool:
         """False where none is due. An error of one is written down with it, and does not come out."""
@@ -53,17 +58,30 @@ class HandingOver(Recurring):
 
     def _give(self, content: bytes) -> str:
         """Why it was not taken; empty where it was."""
-        try:
-            done = subprocess.run(
-                self._settings.command,
-                input=content, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, timeout=COMMAND_S,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"the command has not ended within {COMMAND_S:.0f} s"
-        except OSError as error:
-            return f"the command cannot be run: {error.strerror}"
-        if done.returncode == 0:
+        self._program = Program(self._settings.command, COMMAND_S)
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            try:
+                ended = self._program.run(file)
+            except OSError as error:
+                return f"the command cannot be run: {error.strerror}"
+        if ended.code == 0:
             return ""
-        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        shown = "".join(c if c.isprintable() else " " for c in said)[:SAID_CHARACTERS_MAX]
-        return f"the command ended with {done.returncode}{': ' if shown else ''}{shown}"
+        if ended.code is None:
+            return f"the command has not ended within {COMMAND_S:.0f} s"
+        said = ended.last.decode("utf-8", "replace").strip().rpartition("\n")[2][:SAID_CHARACTERS_MAX]
+        shown = "".join(c if c.isprintable() else " " for c in said)
+        return f"the command ended with {ended.code}{': ' if shown else ''}{shown}"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """A command that does not end soon is ended, and given the same again after the next start."""
+        timer = asyncio.get_running_loop().call_later(STOP_S, self._end)
+        await super().__aexit__(kind, error, traceback)
+        timer.cancel()
+
+    def _end(self) -> None:
+        if self._program is not None:
+            self._program.end()

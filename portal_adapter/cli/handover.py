@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = actions.add_parser("list", help="all of them, what is due next first")
     one.add_argument("--state", choices=handover.STATES, default="", help="only those")
     one.add_argument("--json", action="store_true", help="print as JSON")
-    one = actions.add_parser("retry", help="give again what was given up")
+    one = actions.add_parser("retry", help="give at once what was given up, or waits")
     one.add_argument("transmission", metavar="REFERENCE/NUMBER", nargs="+", type=_transmission)
     one.add_argument("--json", action="store_true", help="print as JSON")
 

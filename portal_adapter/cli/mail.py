@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = actions.add_parser("list", help="all mails, the newest first")
     one.add_argument("--state", choices=outbox.STATES, default="", help="only those")
     one.add_argument("--json", action="store_true", help="print as JSON")
-    one = actions.add_parser("retry", help="send again what was given up")
+    one = actions.add_parser("retry", help="send at once what was given up, or waits")
     one.add_argument("id", metavar="ID", nargs="+")
     one.add_argument("--json", action="store_true", help="print as JSON")
 

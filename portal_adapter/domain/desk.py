@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import Connection, Select, func, select
 
 from portal_adapter.definitions.definition import Definition
-from portal_adapter.domain import correction, message, procedure, transmission
+from portal_adapter.domain import correction, message, procedure, transfer, transmission
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.announcing import Announcing
 from portal_adapter.domain.fields import Fields
@@ -148,6 +148,7 @@ def close(
     )
     fire(connection, actor, row, "close", side=SIDE, comment=reason, **values)
     end_signing(connection, row)
+    transfer.asked_no_more(connection, actor, row)
     announcing.status(connection, actor, row, "closed")
     return unnamed(connection, dropped)
 

@@ -5,7 +5,7 @@ there is one exactly where something was sent (SUB-04). Whatever becomes of it, 
     queue      with the sending, in its transaction
     claim      one that is due, for so long as a lease lasts: of several instances one has it
     settle     taken, to be tried again later, or given up
-    retry      what was given up, by an operator
+    retry      what was given up or waits, by an operator
 
 Whoever dies between the back end's word and `settle` has it given once more: its reference and number say that it is the
 same.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, exists, insert, select, update
 
 from portal_adapter.domain import audit, transmission
 from portal_adapter.domain.procedure import Row
@@ -41,8 +41,15 @@ class Claimed:
 
 
 def claim(engine: Engine, now: int) -> Claimed | None:
-    """The one that has waited longest; None where nothing is due."""
-    row = leased.claim(engine, handovers, now)
+    """
+    The one that has waited longest; None where nothing is due. Of one procedure each waits for those before it, unless they
+    were given up: who takes the last word for the right one is not given an older one after it.
+    """
+    before = handovers.alias()
+    waits = exists().where(
+        before.c.procedure == handovers.c.procedure, before.c.number < handovers.c.number, before.c.state == "queued"
+    )
+    row = leased.claim(engine, handovers, now, only=~waits)
     return None if row is None else Claimed(row["procedure"], row["number"], row["tries"], row["claimed"])
 
 
@@ -78,10 +85,10 @@ def settle(connection: Connection, now: int, one: Claimed, error: str) -> None:
 
 
 def retry(connection: Connection, now: int, reference: str, number: int) -> bool:
-    """One that was given up is due again, as often as a new one; False where there is none such."""
+    """One that was given up, or waits, is due at once, as often as a new one; False where there is none such."""
     procedure = select(procedures.c.id).where(procedures.c.reference == reference).scalar_subquery()
     again = update(handovers).where(
-        handovers.c.procedure == procedure, handovers.c.number == number, handovers.c.state == "failed"
+        handovers.c.procedure == procedure, handovers.c.number == number, leased.may_retry(handovers, now)
     )
     return bool(connection.execute(again.values(**leased.WAITING, next=now)).rowcount)
 

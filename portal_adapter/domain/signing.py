@@ -359,7 +359,7 @@ def save(connection: Connection, actor: Actor, task: Task, attempt: Row, file: s
         insert(signatures).values(
             id=new_id(), procedure=task.row["id"], number=task.number, account=actor.account,
             credential=attempt["credential"], fingerprint=attempt["fingerprint"], file=file, sha256=sha256,
-            form_sha256=task.row["form_sha256"], approved=attempt["approved"], time=actor.now,
+            form_sha256=task.row["form_sha256"], approved=attempt["approved"], time=actor.now, space=task.space,
         )
     )  # fmt: skip
     values: dict[str, Any] = {"second_state": ""} if task.number == 2 else {}

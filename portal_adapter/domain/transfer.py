@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import marks, procedure, signing
@@ -87,7 +87,7 @@ def recall(connection: Connection, actor: Actor, row: Row, definition: Definitio
     """Whatever the other space is at: its attempt to sign ends."""
     check(row, definition, "recall")
     procedure.end_signing(connection, row)
-    _asked_no_more(connection, actor, row)
+    asked_no_more(connection, actor, row)
     procedure.fire(connection, actor, row, "recall", second=None, second_state="")
 
 
@@ -131,10 +131,11 @@ def waiting(connection: Connection, space: str) -> list[Row]:
     ]  # fmt: skip
 
 
-def signed(connection: Connection, space: str) -> list[Row]:
+def signed(connection: Connection, space: str, page: int) -> list[Row]:
     """
-    What was signed in a space for others and is not void, the newest first; with `time`, and `given` and `family` of who did:
-    of a procedure that was changed since another space may have the next signature, and is not told of this one.
+    A page, counted from 1, of what was signed in a space for others and is not void, the newest first; with `time`, and
+    `given` and `family` of who did: of a procedure that was changed since another space may have the next signature, and is
+    not told of this one.
     """
     query = (
         select(
@@ -143,16 +144,25 @@ def signed(connection: Connection, space: str) -> list[Row]:
         )
         .join(signatures, signatures.c.procedure == procedures.c.id)
         .join(accounts, accounts.c.id == signatures.c.account)
-        .where(procedures.c.second == space, signatures.c.number == 2, signatures.c.voided.is_(None))
+        .where(_signed_in(space))
         .order_by(signatures.c.time.desc(), signatures.c.id)
         .limit(procedure.PAGE)
+        .offset((page - 1) * procedure.PAGE)
     )  # fmt: skip
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def count_signed(connection: Connection, space: str) -> int:
+    return int(connection.execute(select(func.count()).select_from(signatures).where(_signed_in(space))).scalar_one())
+
+
+def _signed_in(space: str) -> ColumnElement[bool]:
+    return and_(signatures.c.space == space, signatures.c.number == 2, signatures.c.voided.is_(None))
+
+
 def tell_signed(connection: Connection, actor: Actor, task: Task, portal: Portal) -> None:
     """The procedure's own space, by mail, that the second signature is there."""
-    _asked_no_more(connection, actor, task.row)
+    asked_no_more(connection, actor, task.row)
     own = connection.execute(select(spaces).where(spaces.c.id == task.row["space"])).mappings().one()
     other = connection.execute(select(spaces.c.title).where(spaces.c.id == task.space)).scalar_one()
     link = f"{portal.origin}{procedure.path(dict(own), task.row)}"
@@ -186,8 +196,7 @@ def document(connection: Connection, space: str, reference: str) -> str:
         query = (
             select(signatures.c.file)
             .join(procedures, procedures.c.id == signatures.c.procedure)
-            .where(procedures.c.second == space, procedures.c.reference == reference)
-            .where(signatures.c.number == 2, signatures.c.voided.is_(None))
+            .where(_signed_in(space), procedures.c.reference == reference)
         )
         if (file := connection.execute(query).scalar()) is not None:
             return str(file)
@@ -202,12 +211,12 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
     if task.first is not None and task.first["account"] == actor.account:
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
     procedure.end_signing(connection, task.row)
-    _asked_no_more(connection, actor, task.row)
+    asked_no_more(connection, actor, task.row)
     procedure.fire(
         connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="declined"
     )
 
 
-def _asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:
+def asked_no_more(connection: Connection, actor: Actor, row: Row) -> None:
     """The mail that has asked the other space, where it is not sent yet: its link leads to nothing now."""
     outbox.stop(connection, actor.now, "signature-asked", lambda data: bool(data["reference"] == row["reference"]))

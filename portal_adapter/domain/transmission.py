@@ -106,7 +106,9 @@ def return_to_last(
     sent = of(connection, row, row["transmissions"])
     own = signatures.c.procedure == id_
     signed = connection.execute(
-        select(signatures.c.form_sha256, signatures.c.number).where(own, signatures.c.file == sent["file"])
+        select(signatures.c.form_sha256, signatures.c.number, signatures.c.space).where(
+            own, signatures.c.file == sent["file"]
+        )
     ).one()
     # The first one of a double signature is over the same form.
     same_form = (signatures.c.form_sha256 == signed.form_sha256) & (signatures.c.number < signed.number)
@@ -116,7 +118,7 @@ def return_to_last(
     dropped = _return_attachments(connection, actor, id_, definition, sent)
     values: dict[str, Any] = {
         "entry": "confirmed", "signature": "valid", "step": CHECK, "second_state": "",
-        "second": None if row["second_state"] else row["second"],
+        "second": signed.space if signed.number == 2 else None,
         "answers": json.dumps(sent["answers"], ensure_ascii=False, sort_keys=True),
     }  # fmt: skip
     if row["form_sha256"] != signed.form_sha256:  # another form was confirmed, or none is

@@ -6,12 +6,12 @@ malware, else that it could not say. clamd is asked through its Unix socket with
 """
 
 import socket
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from portal_adapter.files.examined import CLEAN, ERROR, INFECTED, NOT_SCANNED
+from portal_adapter.program import Program
 from portal_adapter.settings import Scan
 
 SCAN_S = 30.0  # for one file; clamd needs well under a second for ten megabytes
@@ -35,20 +35,18 @@ def scan(path: Path, settings: Scan | None) -> Verdict:
     way: Callable[[Path, Scan], Verdict] = _by_clamd if settings.clamd is not None else _by_command
     try:
         found = way(path, settings)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return Verdict(ERROR, _note(str(error)))
     return Verdict(found.state, _note(found.note))
 
 
 def _by_command(path: Path, settings: Scan) -> Verdict:
     with path.open("rb") as file:
-        done = subprocess.run(
-            settings.command,
-            stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=SCAN_S,
-        )  # fmt: skip
-    said = done.stdout[:ANSWER_BYTES_MAX].decode("utf-8", "replace")
+        ended = Program(settings.command, SCAN_S).run(file)
+    if ended.code is None:
+        return Verdict(ERROR, f"the command has not ended within {SCAN_S:.0f} s")
     states = {0: CLEAN, 1: INFECTED}
-    return Verdict(states.get(done.returncode, ERROR), said or f"exit code {done.returncode}")
+    return Verdict(states.get(ended.code, ERROR), ended.first.decode("utf-8", "replace") or f"exit code {ended.code}")
 
 
 def _by_clamd(path: Path, settings: Scan) -> Verdict:

@@ -92,8 +92,11 @@ def settle(connection: Connection, now: int, one: Claimed, *, error: str = "", i
 
 
 def retry(connection: Connection, now: int, id_: str) -> bool:
-    """One that was given up is due again, as often as a new one; False where there is none such, or what it says is forgotten."""
-    again = update(outbox).where(outbox.c.id == id_, outbox.c.state == "failed", outbox.c.data != "{}")
+    """
+    One that was given up, or waits, is due at once, as often as a new one; False where there is none such, or what it says
+    is forgotten.
+    """
+    again = update(outbox).where(outbox.c.id == id_, leased.may_retry(outbox, now), outbox.c.data != "{}")
     return bool(connection.execute(again.values(**leased.WAITING, next=now)).rowcount)
 
 

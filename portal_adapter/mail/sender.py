@@ -51,11 +51,15 @@ class Files:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle, name = tempfile.mkstemp(dir=self.directory, prefix=".")
-            with os.fdopen(handle, "wb") as file:
-                file.write(letter)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self.directory / f"{id_}.eml")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(letter)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).replace(self.directory / f"{id_}.eml")
+            except OSError:
+                Path(name).unlink(missing_ok=True)  # a letter has links that are its receiver's alone
+                raise
         except OSError as error:
             raise SendError(f"no file can be written: {error.strerror}") from None
 
@@ -73,15 +77,8 @@ class Smtp:
         del id_  # stands in it
         host, _, port = (self.settings.server or "").rpartition(":")
         try:
-            smtp = smtplib.SMTP(host.strip("[]"), int(port), local_hostname=_domain(self.settings), timeout=STEP_S)
-            over = threading.Timer(WHOLE_S, _cut, [smtp])  # a server may dribble: each of its bytes is within its step
-            over.daemon = True
-            over.start()
-            try:
+            with contextlib.closing(_Dialogue(host.strip("[]"), int(port), _domain(self.settings))) as smtp:
                 self._dialogue(smtp, recipient, letter)
-            finally:
-                over.cancel()
-                smtp.close()
         except SendError:
             raise
         except ssl.SSLCertVerificationError as error:
@@ -117,11 +114,28 @@ class Smtp:
             smtp.quit()  # it was taken already
 
 
-def _cut(smtp: smtplib.SMTP) -> None:
-    """Below TLS, whose objects are another thread's."""
-    if smtp.sock is not None:
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(smtp.sock, socket.SHUT_RDWR)
+class _Dialogue(smtplib.SMTP):
+    """One that is cut off when its whole time is over, which begins before the greeting: each byte may be within its step."""
+
+    def __init__(self, host: str, port: int, domain: str) -> None:
+        self._over = threading.Timer(WHOLE_S, self._cut)
+        self._over.daemon = True
+        self._over.start()
+        try:
+            super().__init__(host, port, local_hostname=domain, timeout=STEP_S)
+        except BaseException:
+            self._over.cancel()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._over.cancel()
+
+    def _cut(self) -> None:
+        """Below TLS, whose objects are another thread's."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
 def _take(step: str, expected: set[int], answer: tuple[int, bytes]) -> None:
@@ -144,9 +158,19 @@ def _login(file: Path) -> tuple[str, str]:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return "timed out" if isinstance(error, TimeoutError) else "it hung up"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, UnicodeError):
+        return "the login's user or password has other characters than ASCII"
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return "it takes no login here (no AUTH): only with STARTTLS, or not at all"
+    if isinstance(error, smtplib.SMTPServerDisconnected | AttributeError | ConnectionError):
+        return (isinstance(error, OSError) and error.strerror) or "it hung up"
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"it answered {error.smtp_code}"
+    if isinstance(error, smtplib.SMTPException):
+        return "it offers no way of logging in that is known here"
+    return (isinstance(error, OSError) and error.strerror) or "what it answered is no answer"
 
 
 def _domain(settings: Mail) -> str:

@@ -290,8 +290,10 @@ signatures = Table(
     Column("approved", BigInteger, nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("voided", BigInteger),
+    Column("space", String(_ID), nullable=False, server_default=""),  # in which it was given
 )
 Index("ix_signatures_procedure", signatures.c.procedure)
+Index("ix_signatures_space", signatures.c.space)
 # Attempts to sign: at most one of a procedure is open.
 signings = Table(
     "signings",

@@ -207,7 +207,7 @@ class _Visit:
     def _in_transaction(self, files: Mapping[str, Uploaded]) -> Response:
         after: list[Callable[[], None]] = []
         undo: list[Callable[[], None]] = []
-        is_post = self.route.method == "POST"
+        is_post, is_decided = self.route.method == "POST", False
         try:
             with (writing if is_post else reading)(self.services.engine) as connection:
                 self._recognise(connection)
@@ -219,9 +219,13 @@ class _Visit:
                 if is_post and self.session is not None:
                     sessions.seen(connection, self.now, self.session)
                 response = None if isinstance(answer, Refused) else self._respond(answer)
+                is_decided = True  # the commit alone is left
         except BaseException:
-            for one in undo:
-                one()
+            # Where the answer to COMMIT was lost the rows may be there, and name what this would remove; what they do not
+            # name is swept (domain/kept.py).
+            if not is_decided:
+                for one in undo:
+                    one()
             raise
         for one in after:
             one()

@@ -1,8 +1,11 @@
 """The administrations' back end: what was sent is given to a command, too; nothing that it does takes a sending back."""
 
+import asyncio
 import hashlib
 import json
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from portal_adapter.store.database import writing
 from portal_adapter.store.leased import LEASE_S, LONGEST_WAIT_S
 from tests.portal.commands import command
 from tests.portal.place import Place, SetClock, Visitor
-from tests.portal.sent import TOWN_HALL, attaches, ready, rows, sends
+from tests.portal.sent import TOWN_HALL, attaches, ready, returns, rows, sends
 from tests.portal.test_procedures import answers, row, where
 
 # Keeps what it is given under a name of its own; while there is a file `broken`, it says so and takes nothing.
@@ -183,6 +186,117 @@ def test_a_command_that_cannot(
     (found,) = rows(place, schema.handovers)
     assert (found["state"], found["tries"]) == ("queued", 1)
     assert said in found["error"]
+
+
+def test_one_that_never_stops_talking_is_heard_a_little(place: Place, ada_with: Visitor) -> None:
+    """SUB-04: of what it says the last line is kept, and neither that nor what was before fills the portal's memory."""
+    sent(place, ada_with)
+    script = "import sys; [sys.stderr.write('x' * 1_000_000) for _ in range(30)]; sys.exit(3)"
+    services = place.services
+    task = HandingOver(services.engine, services.clock, services.blobs, BackEnd(command=(sys.executable, "-c", script)))
+    tracemalloc.start()
+    try:
+        assert task.once()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    (found,) = rows(place, schema.handovers)
+    assert found["error"] == f"the command ended with 3: {'x' * 200}"
+    assert most < 5_000_000
+
+
+def test_what_a_command_started_ends_with_it(
+    place: Place, ada_with: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SUB-04: whose time is over is ended whole, so that the next try is alone; one that ends well is taken at its word at once."""
+    sent(place, ada_with)
+    services, late = place.services, tmp_path / "late"
+    for within_s, script, error in (
+        (0.5, f"(sleep 2; touch {late}) & sleep 60", "has not ended"),
+        (20.0, f"(sleep 2; touch {late}) & exit 4", "ended with 4"),
+        (20.0, "sleep 20 & exit 0", ""),
+    ):
+        monkeypatch.setattr(handing_over, "COMMAND_S", within_s)
+        task = HandingOver(services.engine, services.clock, services.blobs, BackEnd(command=("sh", "-c", script)))
+        began = time.monotonic()
+        assert task.once()
+        assert time.monotonic() - began < 10
+        (found,) = rows(place, schema.handovers)
+        assert error in found["error"]
+        SetClock.later(LONGEST_WAIT_S)
+    assert found["state"] == "taken"
+    time.sleep(2.5)  # as long as those would have taken that were ended
+    assert not late.exists()
+
+
+async def test_a_stop_waits_for_no_command(
+    place: Place, ada_with: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SUB-04: one that is under way when the portal stops is ended in time for the unit, and given the same again later."""
+    sent(place, ada_with)
+    monkeypatch.setattr(handing_over, "STOP_S", 0.2)
+    services, begun = place.services, tmp_path / "begun"
+    settings = BackEnd(command=("sh", "-c", f"touch {begun}; sleep 60"))
+    async with asyncio.timeout(20):
+        async with HandingOver(services.engine, services.clock, services.blobs, settings):
+            while not begun.exists():  # noqa: ASYNC110 -- another process's file
+                await asyncio.sleep(0.01)
+    (found,) = rows(place, schema.handovers)
+    assert (found["state"], found["claimed"]) == ("queued", 0)
+
+
+def test_transmissions_come_in_their_order(
+    place: Place, ada_with: Visitor, grace: Visitor, back_end: BackEndOf
+) -> None:
+    """SUB-04, SUB-07: a later one waits until the one before was taken, or given up: what came last is the last word."""
+    at = sent(place, ada_with)
+    back_end.breaks()
+    assert back_end.task.once()
+    returns(grace, at)
+    back_end.works()
+    attaches(place, at, "A bigger plan")
+    assert sends(ada_with, at).status_code == 303
+    assert not back_end.task.once()
+    SetClock.later(60)
+    for number in (1, 2):
+        assert back_end.task.once()
+        assert {one["transmission"] for one in back_end.given()} == set(range(1, number + 1))
+    assert not back_end.task.once()
+
+
+def test_one_that_was_given_up_holds_up_no_other(
+    place: Place, ada_with: Visitor, grace: Visitor, back_end: BackEndOf
+) -> None:
+    """SUB-04: what came after it is given, as soon as nothing is tried any more of what was before."""
+    at = sent(place, ada_with)
+    back_end.breaks()
+    returns(grace, at)
+    attaches(place, at, "A bigger plan")
+    assert sends(ada_with, at).status_code == 303
+    for _ in range(TRIES_MAX):
+        assert back_end.task.once()
+        assert [one["tries"] for one in rows(place, schema.handovers) if one["number"] == 2] == [0]
+        SetClock.later(LONGEST_WAIT_S)
+    back_end.works()
+    assert back_end.task.once()
+    assert [one["transmission"] for one in back_end.given()] == [2]
+
+
+def test_one_that_was_put_off_too_far_is_given_at_once(place: Place, ada_with: Visitor, back_end: BackEndOf) -> None:
+    """SUB-04: whatever time it waits for, as after a clock that was ahead; one that an instance is at is left to that."""
+    at = sent(place, ada_with)
+    engine, name = place.services.engine, row(place, at)["reference"]
+    one = handover.claim(engine, SetClock.at)
+    assert one is not None
+    with writing(engine) as connection:
+        assert not handover.retry(connection, SetClock.at, name, 1)
+        handover.settle(connection, SetClock.at + 86400, one, "it failed")
+    assert not back_end.task.once()
+    with writing(engine) as connection:
+        assert handover.retry(connection, SetClock.at, name, 1)
+        assert not handover.retry(connection, SetClock.at, name, 1)
+    assert back_end.task.once()
+    assert rows(place, schema.handovers)[0]["state"] == "taken"
 
 
 def test_what_is_no_transmission_is_refused(place: Place) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -398,7 +400,8 @@ async def test_what_a_mail_server_refuses(step: str, answer: bytes, is_final: bo
         assert "x@example.org" not in str(raised.value)
 
 
-async def test_a_server_that_dribbles_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["greeting", "MAIL"])
+async def test_a_server_that_dribbles_is_cut_off(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """MAIL-08: the whole dialogue has an end, well within the lease, however slowly the server answers."""
     monkeypatch.setattr("portal_adapter.mail.sender.WHOLE_S", 0.5)
 
@@ -409,11 +412,35 @@ async def test_a_server_that_dribbles_is_cut_off(monkeypatch: pytest.MonkeyPatch
                 await writer.drain()
                 await asyncio.sleep(0.05)
 
-    async with rough(MAIL=dribble) as server:
+    async with rough(**{step: dribble}) as server:
         settings = Mail(sender="portal@example.org", server=f"127.0.0.1:{server.port}", starttls=False)
         with pytest.raises(SendError):
             async with asyncio.timeout(20):
                 await asyncio.to_thread(Smtp(settings).send, "a", "x@example.org", made())
+
+
+async def test_what_cannot_log_in_says_why(tmp_path: Path) -> None:
+    """MAIL-08: a server without AUTH, and a password that cannot be sent, are called that."""
+    login = tmp_path / "login"
+    for content, said in (("portal\ns3cret\n", "no AUTH"), ("portal\nclé\n", "no AUTH")):
+        login.write_text(content)
+        async with rough() as server:
+            settings = Mail(sender="a@example.org", server=f"127.0.0.1:{server.port}", starttls=False, login_file=login)
+            with pytest.raises(SendError, match=said):
+                await asyncio.to_thread(Smtp(settings).send, "a", "x@example.org", made())
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAIL-08: on a disk that is full no part of a letter stays behind; it is tried again."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("portal_adapter.mail.sender.os.fsync", full)
+    with pytest.raises(SendError, match="No space left") as raised:
+        Files(tmp_path).send("a", "x@example.org", b"letter")
+    assert not raised.value.is_final
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_there_is_later() -> None:

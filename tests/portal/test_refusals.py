@@ -1,5 +1,6 @@
 """What a refusal is to a reader, to a program and to the database, whichever of its codes it has."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from portal_adapter import app as portal
@@ -22,6 +23,7 @@ from portal_adapter.web.headers import Headers
 from portal_adapter.web.lines import OF_NOBODY_MAX, OF_ONE_MAX, Lines
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.routes import ROUTES
+from tests.portal.pictures import png
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.town import picture
 
@@ -209,6 +211,33 @@ def test_a_full_disk_lets_read(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(frame.sessions, "seen", full)
     assert ada.get("/account").status_code == 200
+
+
+def test_a_commit_whose_answer_is_lost_takes_no_bytes_along(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    0.1, ATT-05: where the answer to COMMIT is lost the row may be there: its bytes stay, the person is told to look, and
+    finds it. What no row names is swept later.
+    """
+    ada = visitor(place)
+    space = ada.creates_business()
+    page = f"/spaces/{space}/files"
+    file = {"file": ("a.png", png(), "image/png")}
+
+    @contextlib.contextmanager
+    def losing(engine: Engine) -> Iterator[Connection]:
+        with writing(engine) as connection:
+            yield connection
+        if lost and count(place, schema.documents):
+            lost.clear()
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    form, lost = ada.form(page), [True]
+    monkeypatch.setattr(frame, "writing", losing)
+    fields = {**form, "type": "other", "name": "A plan"}
+    assert ada.http.post(page, data=fields, files=file).status_code == 503
+    assert lost == []
+    [document] = ada.json(page).json()["documents"]
+    assert ada.get(f"{page}/{document['id']}").content == png()
 
 
 # ---- a form that is sent twice

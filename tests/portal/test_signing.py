@@ -21,7 +21,8 @@ from portal_adapter import app as portal
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Found
 from portal_adapter.domain import signing, transfer
-from portal_adapter.domain.ids import hashed
+from portal_adapter.domain.ids import hashed, new_id
+from portal_adapter.domain.procedure import PAGE
 from portal_adapter.domain.signing import Task
 from portal_adapter.refusal import Refusal
 from portal_adapter.store import schema
@@ -30,6 +31,7 @@ from portal_adapter.upkeep import Upkeep
 from signer.client import ServiceError
 from signer.v1 import signing_pb2 as pb
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
+from tests.portal.sent import attaches, closes, returns, sends
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
 from tests.portal.team import joins
 from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
@@ -952,6 +954,58 @@ def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob:
     ada.post(f"{at}/recall", page=at)
     assert saves(ada, at, "lease", {"premises": "13 Mill Lane"}).status_code == 303
     assert row(place, at)["signature"] == "void"
+
+
+def test_whose_signature_counts_again_reads_it_again(place: Place, ada: Visitor, bob: Visitor, grace: Visitor) -> None:
+    """
+    SIG-17, SUB-07: what was sent is signed by Bob's space; sent back, changed, and signed by Carol's; closed, it is what was
+    sent: it is on the list of Bob's space again, and on no other's. A space that is still asked then is asked no more.
+    """
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    reference = row(place, at)["reference"]
+    signs(place, bob, f"/spaces/{other}/signatures/{reference}", "bob")
+    attaches(place, at, "Lease", slot="lease")
+    assert sends(ada, at).status_code == 303
+    both = ada.get(f"{at}/form").content
+    returns(grace, at)
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    confirms(ada, at)
+    signs(place, ada, at)
+    carol = place.visitor()
+    carol.logs_in("Carol", "Clifford")
+    third = carol.creates_business("Third")
+    transfers(ada, at, third)
+    assert [link for template, link in waiting_mails(place) if template == "signature-asked"]
+    assert closes(grace, at, reason="Too late.").status_code == 303
+    assert [link for template, link in waiting_mails(place) if template == "signature-asked"] == []
+    seen = [
+        [one["reference"] for one in person.json(f"/spaces/{space}/signatures").json()["signed"]]
+        for person, space in ((bob, other), (carol, third))
+    ]
+    assert seen == [[reference], []]
+    assert bob.get(f"/spaces/{other}/signatures/{reference}/document").content == both
+    assert carol.get(f"/spaces/{third}/signatures/{reference}/document").status_code == 404
+    assert row(place, at)["second"] == next(
+        one["id"] for one in rows(place, schema.spaces) if one["identifier"] == other
+    )
+
+
+def test_many_that_were_signed_have_pages(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17: what a space has signed for others is listed to its end."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    signs(place, bob, f"/spaces/{other}/signatures/{row(place, at)['reference']}", "bob")
+    [second] = [one for one in rows(place, schema.signatures) if one["number"] == 2]
+    with place.services.engine.begin() as connection:
+        more = [{**second, "id": new_id(), "time": second["time"] - number} for number in range(1, PAGE + 1)]
+        connection.execute(insert(schema.signatures), more)
+    pages = [bob.json(f"/spaces/{other}/signatures?page={number}").json()["signed"] for number in (1, 2)]
+    assert [len(one) for one in pages] == [PAGE, 1]
+    assert pages[1][0]["time"] == second["time"] - PAGE
+    assert 'href="?page=2"' in bob.get(f"/spaces/{other}/signatures").text
 
 
 def test_one_person_does_not_sign_twice(place: Place, ada: Visitor) -> None:

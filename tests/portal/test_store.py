@@ -117,6 +117,44 @@ def test_names_of_before_are_compared_as_later_ones(
     engine.dispose()
 
 
+def test_signatures_of_before_know_their_space(
+    opens: Callable[[], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    SIG-17: the first one is its procedure's; the second is where its attempt was, also where the procedure has gone to
+    another space since, and without an attempt where that is now.
+    """
+    engine = of_step("0007", opens, tmp_path, monkeypatch)
+    spaces = "INSERT INTO spaces (id, identifier, kind, form, title, company, registration, email, profiles, state, certification, created)"
+    common = "'a', 'ada', 'f', 'file', 'hash', 'hash', 1"
+    rows = [
+        *TWO_PROCEDURES,
+        *(
+            f"{spaces} VALUES ('{id_}', '{id_}', 'business', '', 't', '', '', 'e', '', 'active', 'no', 1)"
+            for id_ in "tu"
+        ),
+        "UPDATE procedures SET second = 'u'",
+        *(
+            "INSERT INTO signatures (id, procedure, number, account, credential, fingerprint, file, sha256, form_sha256,"
+            f" approved, time) VALUES ('{id_}', '{procedure}', {number}, {common}, {time})"
+            for id_, procedure, number, time in (("one", "sent", 1, 5), ("two", "sent", 2, 6), ("old", "draft", 2, 6))
+        ),
+        (
+            "INSERT INTO signings (id, procedure, account, session, space, number, state, created, seen)"
+            " VALUES ('x', 'sent', 'a', '', 't', 2, 'done', 1, 6)"
+        ),
+    ]
+    with writing(engine) as connection:
+        for row in rows:
+            connection.execute(text(row))
+    engine.dispose()
+    engine = opens()
+    with reading(engine) as connection:
+        found = connection.execute(text("SELECT id, space FROM signatures ORDER BY id")).all()
+    assert [tuple(one) for one in found] == [("old", "u"), ("one", "s"), ("two", "t")]
+    engine.dispose()
+
+
 def test_a_step_is_what_it_was() -> None:
     """0.1: the steps are written out and import nothing of the program, whose schema goes on changing."""
     for path in (database._MIGRATIONS / "versions").glob("[0-9]*.py"):

@@ -10,6 +10,7 @@ from portal_adapter.domain.procedure import Row
 from portal_adapter.domain.signing import Task
 from portal_adapter.web.answer import Answer, Download, Page, Redirect
 from portal_adapter.web.ask import Ask
+from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.views.procedures import title_of
 from portal_adapter.web.views.signing import task_of
@@ -53,14 +54,17 @@ def listed(ask: Ask) -> Answer:
         }
         for one in transfer.waiting(ask.connection, ask.space["id"])
     ]
+    count = transfer.count_signed(ask.connection, ask.space["id"])
+    page, pages = page_of(ask, count, procedure.PAGE)
     signed = [
         {
             **{name: one[name] for name in ("reference", "given", "family", "time")},
             "title": title_of(ask.services.catalogue, one, ask.language),
         }
-        for one in transfer.signed(ask.connection, ask.space["id"])
+        for one in transfer.signed(ask.connection, ask.space["id"], page)
     ]
-    return Page("transferred_list.html", {"procedures": rows, "signed": signed})
+    data = {"procedures": rows, "signed": signed, "count": count, "page": page, "pages": pages}
+    return Page("transferred_list.html", data)
 
 
 def show(ask: Ask) -> Answer:
