@@ -300,6 +300,7 @@ origin = "{self.portal}"
 profile = "window-client.toml"
 [limits]
 tries_a_minute = 60
+codes_in_10_minutes = 20
 """)
 
     def settle(self, catcher: Catcher) -> None:

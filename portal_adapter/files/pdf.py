@@ -10,6 +10,7 @@ from signer.client import Client, ProfileError, ServiceError
 
 LOOK_S = 20.0  # the daemon's own limit for one is 10 s of a processor
 RETRY_S = 60
+_LOST_BY_IT = "PDF_REJECTED"  # the process that looked into it has ended by it: the next one would, too
 
 
 def check(path: Path, profile: Path) -> None:
@@ -20,12 +21,18 @@ def check(path: Path, profile: Path) -> None:
     try:
         report = asyncio.run(_report(path, profile))
     except (ProfileError, ServiceError) as error:
+        if isinstance(error, ServiceError) and error.reason == _LOST_BY_IT:
+            raise _unreadable() from error
         message = "Documents cannot be checked just now. Nothing was kept; please send it again in a few minutes."
         raise Refusal("signer-unavailable", message, retry_after_s=RETRY_S) from error
     if report.problem == "encrypted":
         raise rejected("encrypted", "This PDF is protected by a password. Save it without one.")
     if not report.readable or report.kind != report.PDF:
-        raise rejected("unreadable", "This file cannot be read: it is damaged or not complete.")
+        raise _unreadable()
+
+
+def _unreadable() -> Refusal:
+    return rejected("unreadable", "This file cannot be read: it is damaged or not complete.")
 
 
 async def _report(path: Path, profile: Path) -> Any:

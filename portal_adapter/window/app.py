@@ -23,7 +23,7 @@ from portal_adapter.window.acts import Acts
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
 from portal_adapter.window.pace import Pace
-from portal_adapter.window.reasons import SENT
+from portal_adapter.window.reasons import OFTEN, SENT
 from portal_adapter.window.settings import Settings
 from portal_adapter.window.visit import Visit, endpoint
 from signer.client import Profile, ProfileError
@@ -42,6 +42,7 @@ class Services:
     templates: Templates
     pace: Pace  # of networks
     sent: Pace  # of logins
+    often: Pace  # of product numbers: nobody's mailbox is filled by who knows one
     enrolments: Enrolments
     acts: Acts[signing.Done]
 
@@ -64,6 +65,7 @@ def services(settings: Settings) -> Services:
         Templates(about, _TEMPLATES),
         Pace(settings.limits.tries_a_minute, 60.0, "Too many tries. Please wait a moment."),
         Pace(1, login.SEND_EVERY_S, SENT),
+        Pace(settings.limits.codes_in_10_minutes, 600.0, OFTEN),
         Enrolments(),
         Acts(),
     )

@@ -53,6 +53,7 @@ async def _send_code(visit: Visit, login: Login) -> Response:
     try:
         visit.services.pace.check(network(visit.address), visit.now)
         visit.services.sent.check(f"{login.credential} {login.nonce.hex()}", visit.now)
+        visit.services.often.check(login.credential, visit.now)  # a number that is nobody's, too: they look alike
         await visit.services.daemon.send_code(login, visit.address)
         log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
     except ServiceError as error:

@@ -8,6 +8,7 @@ from portal_adapter.refusal import FieldError, Refusal, guard, invalid
 from signer.client import ServiceError
 
 SENT = "A code was sent a moment ago. Look for it before you ask for another."
+OFTEN = msgid("Several codes were sent in the last minutes. Look for the newest of them, or wait.")
 WRONG_CODES = "The secret code or the one-time code is not right."
 
 # A code field's mistake: reason -> (field, message). That there is no such product is told as a wrong code.

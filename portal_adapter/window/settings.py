@@ -33,6 +33,7 @@ class Portal(Section):
 class Limits(Section):
     form_bytes: int = Field(default=16 * 1024, ge=1024)  # of a form: codes are short
     tries_a_minute: int = Field(default=10, ge=1)  # of one address: forms with codes, and codes that are asked for
+    codes_in_10_minutes: int = Field(default=3, ge=1)  # sent for logins with one product number, whoever asks
     enrolment_s: int = Field(default=15 * 60, ge=60)  # from the enrolment code to the end; the seed is kept so long
 
 

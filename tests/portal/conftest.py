@@ -18,8 +18,11 @@ def _the_same_morning() -> None:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Real]:
-    """A browser of the tests has one address for all of them: the limits of addresses are higher than by default."""
-    limits = {"portal": "[limits]\nlogin_a_minute = 100", "window": f"[limits]\ntries_a_minute = {TRIES_A_MINUTE}"}
+    """A browser of the tests has one address for all of them: the limits of addresses are higher than by default, and of codes that are sent."""
+    limits = {
+        "portal": "[limits]\nlogin_a_minute = 100",
+        "window": f"[limits]\ntries_a_minute = {TRIES_A_MINUTE}\ncodes_in_10_minutes = 100",
+    }
     with Real(tokens=True, **limits) as made:
         yield made
 

@@ -91,7 +91,7 @@ def test_a_script_that_got_into_a_page_does_not_run(street: Street) -> None:
 
 
 def test_another_site_can_neither_send_a_form_nor_frame_a_page(street: Street, town: Town) -> None:
-    """UI-07: a page of another origin posts to the portal as Ada: nothing happens; its frame stays empty."""
+    """Row 6.4, UI-07: in a real browser a page of another origin posts to the portal as Ada: nothing happens; its frame stays empty."""
     attack = f"""<!doctype html><form id="f" method="post" action="{ORIGIN}/spaces/new/private"><input name="email" value="a@example.org">
       <button>Win</button></form><iframe src="{ORIGIN}/login"></iframe>"""
     with street.visit(town.bob) as page:

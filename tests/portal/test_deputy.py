@@ -47,7 +47,11 @@ def requests(real: Real) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rpc", ["Authenticate", "Authorize", "SignBatch", "RequestOtp", "CompleteEnrolment"])
 def test_the_portal_s_certificate_may_only_submit(real: Real, rpc: str) -> None:
-    """TOK-14, row 6.8: with the portal's own client certificate every call that takes a code is refused, the right codes given too."""
+    """
+    Row 6.8, TOK-14: no confused deputy: with the portal's own client certificate, stolen, every call that takes a code is
+    refused, the right codes given too: it may only submit. The signing window alone, a process, an origin, a certificate and a
+    role of its own, may authorise; what a window in wrong hands could do stands in SECURITY.md.
+    """
     with Caller(real.rig, "portal") as stolen:
         answer = said(lambda: getattr(stolen.signing, rpc)(requests(real)[rpc], timeout=10))
         assert answer.brief == ("PERMISSION_DENIED", "RPC_NOT_ALLOWED")

@@ -78,7 +78,11 @@ QUIET_POSTS = {"logout"}  # they do what they say without a field
 @named([route for route in ROUTES if route.name not in QUIET_POSTS])
 @pytest.mark.parametrize("who", ["ada", "nobody"])
 def test_every_answer_has_the_headers(town: Town, route: Route, who: str) -> None:
-    """UI-07: HSTS for a year and more, a CSP without anything inline, no sniffing, no frames, nothing kept in caches."""
+    """
+    Row 6.4, UI-07: CSRF, CSP and clickjacking: every answer of every route has its headers: HSTS for a year and more, a CSP
+    without unsafe-inline, no sniffing, no frames, nothing kept in caches; no page has a script of its own in it (below), and
+    in a real browser another site can neither send a form nor frame a page (test_browser.py).
+    """
     visitor = town.ada if who == "ada" else town.nobody
     path = town.paths(route)[-1] if who == "ada" else route.path
     for headers in ({}, JSON):
@@ -130,7 +134,7 @@ def test_no_page_has_an_inline_script_or_style(town: Town, route: Route, languag
 
 @named(POSTS)
 def test_a_form_of_another_visit_changes_nothing(town: Town, route: Route) -> None:
-    """UI-07, 0.1: a POST without the form token, with a wrong one, with another visitor's or person's is 403; nothing is done."""
+    """F55, row 6.4, UI-07, 0.1: CSRF: a POST without the form token, with a wrong one, with another visitor's or person's is 403; nothing is done."""
     foreign = (None, "", "0" * 64, token(town.nobody), token(town.bob), "é" * 64)
     for path in town.paths(route):
         for given in foreign:
@@ -219,7 +223,12 @@ def test_without_the_terms_one_is_sent_to_them(town: Town, route: Route) -> None
 
 @named(OF_IDS)
 def test_what_is_anothers_does_not_exist(town: Town, route: Route) -> None:
-    """0.1, TOK-01: with another's id, a guessed or a malformed one: 404 alike, and no word of the other's; nothing is changed."""
+    """
+    Row 6.2, F55, 0.1, TOK-01: two tenants are apart: every route, read and written, with every id of the other's, a guessed
+    or a malformed one, of spaces, procedures, files, signed documents, messages: 404 alike, not 403, and no word of the
+    other's; nothing is changed. (Lists and filters: the next test. A route without a requirement and a test fails the
+    build: test_requirement_list.py. The daemon's callers: tests/signer/ledger/test_exactly_once.py and tests/signer/people/test_bound.py.)
+    """
     csrf, before = token(town.ada), picture(town.engine, without=("audit",))
     said = set()
     for number, path in enumerate(town.strangers(route)):
@@ -239,7 +248,7 @@ def test_what_is_anothers_does_not_exist(town: Town, route: Route) -> None:
 
 @named(GETS)
 def test_no_page_of_a_person_has_a_word_of_anothers(town: Town, route: Route) -> None:
-    """TOK-01: none of Ada's own pages and lists says anything of Bob's."""
+    """Row 6.2, TOK-01: no page, list or filter of Ada's says anything of Bob's: 0 leaks."""
     for path in town.paths(route):
         for headers in ({}, JSON):
             for query in ("", "?page=2", "?q=Zauber", "?space=" + town.bob_space, "?back=/spaces/" + town.bob_space):
@@ -255,7 +264,7 @@ FORGED = (
 
 @named(CLOSED)
 def test_no_header_makes_somebody(town: Town, route: Route) -> None:
-    """TOK-14: whatever a request says of its user in headers, without a session it is nobody's."""
+    """F55, TOK-14: a forged header makes nobody a user: whatever a request says in headers, without a session it is 401."""
     value = town.account()
     headers = {**dict.fromkeys(FORGED, value), **JSON}
     path = town.paths(route)[0]
@@ -405,7 +414,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.decode())
 def test_a_path_leads_to_a_page_or_to_nothing(town: Town, path: bytes) -> None:
-    """0.1: what climbs out of a directory, names another host or breaks a line is not found; no file of ours is shown."""
+    """F55, 0.1: a path that climbs out of a directory, names another host or breaks a line is not found; no file of ours is shown."""
     status, headers, body = on_the_wire(town.place.app, "GET", path, [])
     assert status in {404, 307}, (status, body[:200])
     assert b"import" not in body

@@ -193,7 +193,7 @@ FORGED = (
 
 
 def test_a_header_makes_nobody(real: Real) -> None:
-    """row F55, TOK-14: a user's name or a certificate in a header opens nothing on any TLS listener, with a front's name too."""
+    """F55, TOK-14: a user's name or a certificate in a header opens nothing on any TLS listener, with a front's name too."""
     certificate, _ = real.card("Cleo", "Clifford")
     browser = real.browser()
     for value in (quote(certificate.read_text()), "cleo", "root"):
@@ -289,7 +289,7 @@ def test_a_front_s_header_that_is_none_is_refused(fronted: Real, value: str) -> 
 
 
 def test_the_front_s_header_is_ignored_everywhere_else(fronted: Real) -> None:
-    """row F55, TOK-14: with a front configured its header on the portal's own listener is still nobody's certificate."""
+    """F55, TOK-14: with a front configured its header on the portal's own listener is still nobody's certificate."""
     forged = {HEADER: quote(fronted.card("Cleo", "Clifford")[0].read_text())}
     browser = fronted.browser()
     assert browser.get("/account", headers=forged).status_code == 303

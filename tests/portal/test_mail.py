@@ -209,7 +209,11 @@ def check_whole(whole: bytes) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_nothing_that_people_type_becomes_a_header_or_a_line(hostile: str) -> None:
-    """MAIL-09, 0.1, row 6.5: line ends, NUL, encoded words and Unicode's separators stay text on one line of the body."""
+    """
+    Row 6.5, F55, MAIL-09, 0.1: mail: names and subjects with CR, LF, NUL, line ends in encoded words and Unicode's separators
+    add no header, on the oldest Python too: values are filtered here, and stay text on one line of the body. (Addresses:
+    below.)
+    """
     whole = made(space=hostile, inviter=hostile)
     check_whole(whole)
     plain, html = texts(whole)

@@ -449,7 +449,11 @@ def test_a_session_ends_after_eight_hours(place: Place) -> None:
 
 
 def test_a_logged_out_session_is_over_at_once(place: Place) -> None:
-    """TOK-12, row 6.7: the cookie of a session that was logged out opens nothing any more, for pages and for JSON."""
+    """
+    Row 6.7, TOK-12: sessions: the cookie of one that was logged out opens nothing any more, at once, for pages and for JSON.
+    (Fixation, parallel sessions, 15 minutes of rest and 8 hours in all: below. A cookie that was stolen: the client's TLS is
+    not looked at, since a browser changes connections; it is the person's who has it until she logs out or is idle.)
+    """
     ada, thief = place.visitor(), place.visitor()
     ada.logs_in()
     thief.http.cookies.set(SESSION_COOKIE, ada.http.cookies[SESSION_COOKIE], domain="portal.test", path="/")
@@ -521,7 +525,12 @@ def fingerprint_of(product: Product) -> str:
 
 
 def test_an_address_begins_ten_logins_a_minute(place: Place) -> None:
-    """0.1 rate-limited, row 6.6: the eleventh login that one address begins within a minute is refused with Retry-After; then it goes on."""
+    """
+    Row 6.6, 0.1: rate limits: the eleventh login that one address begins within a minute is refused with 429 and Retry-After;
+    then it goes on. (Wrong codes, 5 in 15 minutes for each person, by which nobody is locked out for longer: test_window.py.
+    Codes that are sent, 3 in ten minutes: test_window_app.py. Uploads, 30 a minute: test_archive.py. Signings that are
+    begun, 20 a minute for each person: test_signing.py.)
+    """
     ada = place.visitor()
     for _ in range(10):
         begins(ada)

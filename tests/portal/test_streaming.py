@@ -4,6 +4,7 @@ import random
 import socket
 import ssl
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 
 from portal_adapter.store.schema import documents
-from tests.hostile import sized_pdf
+from tests.hostile import HOSTILE, minimal_pdf, sized_pdf
 from tests.portal.pictures import png_of
 from tests.portal.place import hidden
 from tests.portal.real import Browser, Real
@@ -27,7 +28,7 @@ PIECE = 64 * 1024
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Real]:
-    with Real() as made:
+    with Real(portal="[limits]\nuploads_a_minute = 200") as made:  # one address sends them all
         yield made
 
 
@@ -157,3 +158,60 @@ def test_the_store_is_under_the_state(real: Real) -> None:
     """ESP-36: bytes are where the configuration says, for the portal's user alone."""
     for name in ("blobs", "quarantine"):
         assert (Path(real.directory) / "state" / name).stat().st_mode & 0o777 == 0o700
+
+
+STABLE = {
+    ("rejected-content", "encrypted"), ("rejected-content", "unreadable"), ("rejected-content", "two-kinds"),
+    ("rejected-content", "too-many-pixels"), ("rejected-content", "active"), ("bad-type", ""), ("validation", "empty"), ("too-large", ""),
+}  # fmt: skip
+BOMBS = [name for name in HOSTILE if name != "png_image"]
+
+
+def huge_picture() -> bytes:
+    """A few bytes that say they are 60 000 x 60 000 pixels."""
+    return png_of(60_000, 60_000, zlib.compress(bytes(1000)))
+
+
+OTHERS = {
+    "pixels": huge_picture, "polyglot": lambda: minimal_pdf() + png_of(1, 1, zlib.compress(b"\0\0")), "wrong magic": lambda: b"MZ" + bytes(99),
+    "zip": lambda: b"PK\x03\x04" + bytes(99),
+}  # fmt: skip
+NAMES = ("../../../etc/passwd", "..\\..\\boot.ini", "/etc/passwd", "a.pdf\0.exe", "CON", "a/b/c.pdf")
+
+
+def test_row_6_3_hostile_uploads(real: Real, archive: tuple[Browser, str]) -> None:
+    """
+    Row 6.3, ATT-09, 0.1: upload safety: bombs (deflate, filters upon filters, object streams, 10^5 objects, arrays in arrays,
+    pixels), polyglots, wrong magic, names that climb out of a directory: looked into by a process with limits of memory and
+    processor time, so that the portal's own grows by 20 MB at most; refused within 10 s with a reason that stays the same,
+    or taken as the plain PDF that it is. A stream without an end is the test above.
+    """
+    ada, path = archive
+    rows, grown, reasons = kept(real)[1], memory(real), {}
+    made = {name: HOSTILE[name] for name in BOMBS} | OTHERS
+    contents = {name: content for name, make in made.items() if len(content := make()) <= LIMIT}
+    assert len(contents) > len(made) - 6  # most are small, which is what makes them bombs
+    csrf = hidden(ada.get(path).text)["csrf"]
+    taken = 0
+    for number, (name, content) in enumerate(contents.items()):
+        file = {"file": (NAMES[number % len(NAMES)], content)}
+        data = {"csrf": csrf, "form": uuid.uuid4().hex, "type": "other"}
+        began = time.monotonic()
+        answer = ada.http.post(path, data=data, files=file, headers={"accept": "application/json"})
+        assert time.monotonic() - began < ANSWER_S, name
+        if answer.status_code in {200, 303}:
+            taken += 1
+            continue
+        problem = answer.json()
+        errors = [one["code"] for one in problem.get("errors", [])]
+        reasons[name] = (
+            problem["code"],
+            problem.get("reason") or (errors[0] if problem["code"] == "validation" else ""),
+        )
+    assert set(reasons.values()) <= STABLE, reasons
+    assert {"pixels", "polyglot", "wrong magic", "zip", "flate_bomb_object_stream", "nested_arrays"} <= reasons.keys()
+    assert memory(real) - grown <= GROWTH
+    listed = ada.get(path, headers={"accept": "application/json"}).json()["documents"]
+    assert len(listed) == rows + taken
+    assert all("/" not in one["name"] and "\\" not in one["name"] and "\0" not in one["name"] for one in listed)
+    assert not list(real.directory.rglob("passwd*")) and not list(real.directory.rglob("boot.ini*"))

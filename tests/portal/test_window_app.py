@@ -4,6 +4,7 @@ import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -70,6 +71,45 @@ def test_a_page_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = window_with(Broken(), tmp_path, monkeypatch).get("/nothing")
     assert page.status_code == 404 and "<h1>There is no such page</h1>" in page.text
     assert page.text.count("There is no such page") == 2 and 'role="alert"' not in page.text  # the title, too
+
+
+class Sending(Broken):
+    """A daemon's client that sends codes, but to nobody of the number 'nobody-login'."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def send_code(self, login: Any, _source: str) -> None:
+        if login.credential == "nobody-login":
+            raise ServiceError("CREDENTIAL_UNKNOWN", "")
+        self.sent.append(login.credential)
+
+
+def test_of_one_number_three_codes_are_sent_in_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Row 6.6, 0.1 rate-limited: a fourth code within ten minutes is refused with how long that lasts, whatever login asks for
+    it, alike for a number that is nobody's; other numbers go on, and ten minutes later so does this one.
+    """
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr("portal_adapter.window.visit.time.monotonic", lambda: clock.now)
+    daemon = Sending()
+    browser = window_with(daemon, tmp_path, monkeypatch)
+
+    def asks(number: str, nonce: str) -> Any:
+        clock.now += 10
+        page = browser.get(f"/login?credential={number}&nonce={nonce * 32}&language=en")
+        return browser.post("/login", data={**hidden(page.text), "do": "send"})
+
+    for number in ("dan-login", "nobody-login"):
+        assert [asks(number, nonce).status_code for nonce in ("00", "11", "22")] == [200] * 3
+        refused = asks(number, "33")
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "570"
+        assert "Several codes were sent in the last minutes." in refused.text
+    assert asks("hal-login", "44").status_code == 200
+    clock.now += 600
+    assert asks("dan-login", "55").status_code == 200
+    assert daemon.sent == ["dan-login"] * 3 + ["hal-login", "dan-login"]
 
 
 class Closed(Broken):
