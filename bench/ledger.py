@@ -28,7 +28,7 @@ ADDED_MS = 1.8
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (5, 0.5) if quick else (11, 1.2)
+    rounds, seconds = (5, 0.5) if quick else (7, 1.2)
     rows: list[Row] = []
     with Bed() as bed:
         checked, unchecked, *others = bed.store.tokens("verified", "unverified", "bare-verified", "bare-unverified")
