@@ -48,7 +48,7 @@ def _describe(token: Any) -> dict[str, Any]:
             keys = [row for row, _ in zip(publics(session), range(PUBLIC_KEYS_MAX), strict=False)]
         finally:
             session.close()
-    except PKCS11Error:
+    except (PKCS11Error, ValueError):
         keys = []
     return {
         "label": text(token.label),

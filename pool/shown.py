@@ -7,6 +7,7 @@ each lane 17 MB larger.
 
 import contextlib
 import re
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,13 +15,27 @@ from typing import Any
 from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
 from asn1crypto.x509 import Certificate
 from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag
-from pkcs11.exceptions import NoSuchToken, PKCS11Error, SlotIDInvalid, TokenNotPresent, TokenNotRecognised
+from pkcs11._pkcs11 import SearchIter, Session  # type: ignore[attr-defined]  # its stubs lack them
+from pkcs11.exceptions import (
+    AttributeSensitive,
+    AttributeTypeInvalid,
+    AttributeValueInvalid,
+    NoSuchToken,
+    PKCS11Error,
+    SlotIDInvalid,
+    TokenNotPresent,
+    TokenNotRecognised,
+)
 
 from pool.codes import name_of
 from pool.cryptoki import overlook_slots
 
 LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
+# Of one object: it lacks an attribute, does not show it, or has it in a form that python-pkcs11 does not know, as a key type
+# of the vendor's. Any other error is the token's or the session's: a key that is passed over because of one would make the
+# token look like another one (tries.TokenIdentity).
+_UNREADABLE = (AttributeTypeInvalid, AttributeSensitive, AttributeValueInvalid, ValueError, struct.error)
 # CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3): the head of its SubjectPublicKeyInfo (RFC 5480, 2),
 # up to an uncompressed point of so many bytes.
 _CURVES: Mapping[bytes, tuple[bytes, int]] = {
@@ -128,15 +143,47 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
         where[Attribute.ID] = cka_id
     if label is not None:
         where[Attribute.LABEL] = label
-    for found in session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **where}):
-        spki = spki_of(found)
-        if spki is not None:
-            yield found.id, found.label, spki
+    for found in _objects(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, **where}):
+        try:
+            spki = spki_of(found)
+            if spki is None:
+                continue
+            row = found.id, _label(found), spki
+        except _UNREADABLE:
+            continue  # somebody's, and nothing to sign with
+        yield row
     where.pop(Attribute.LABEL, None)  # certificates carry their own labels; they belong to a key by CKA_ID
     if cka_id is not None or label is None:
-        for found in session.get_objects({Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
+        for found in _objects(session, {Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
             try:
                 spki = Certificate.load(found[Attribute.VALUE]).public_key.dump()
-            except (ValueError, TypeError):
-                continue  # somebody's, and nothing to sign with
-            yield found[Attribute.ID], label or "", spki
+                row = found[Attribute.ID], label or "", spki
+            except (*_UNREADABLE, TypeError):
+                continue
+            yield row
+
+
+def _objects(session: Any, where: Mapping[Attribute, Any]) -> Iterator[Any]:
+    """
+    As `session.get_objects`, which gives up its search over an object that cannot be read: here each is asked for alone,
+    and such a one passed over.
+    """
+    if not isinstance(session, Session):  # where no module is wanted (fake.py)
+        yield from session.get_objects(where)
+        return
+    with SearchIter(session, where, 1) as search:
+        for batch in search:
+            try:
+                found = next(batch)
+            except _UNREADABLE:
+                continue
+            yield found
+
+
+def _label(public: Any) -> str:
+    """CKA_LABEL, which should be UTF-8 (PKCS#11 v3.1, 4.4), and is not where a tool has written Latin-1."""
+    try:
+        label: str = public.label
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "replace")
+    return label

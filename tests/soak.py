@@ -55,7 +55,7 @@ from tests.signer.ledger.fill import fill
 from tests.signer.ledger.tampering import POSITIONS, TAMPERS
 from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
 from tests.signer.ledger.test_crashes import crashing_rig
-from tests.signer.people import speed
+from tests.signer.people import flood, speed
 from tests.signer.people.machine import Machine
 from tests.signer.people.stage import Stage
 from tests.signer.people.test_machine import ALL_TOLD, STEPS
@@ -503,6 +503,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         once,
         "500 rounds of 64 redeemers, on each database",
         "row 1.2: of 64 parallel redeemers of an authorisation exactly one wins, in each of 500 rounds",
+    ),
+    "canaries": (
+        flood.flooded,
+        "1 GB of output",
+        "row 7.2: canaries in every call and refusal, at DEBUG: in a gigabyte of what is written none is found",
     ),
     "visits": (
         visits,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pool import Key
 from pool.module import Module
 from pool.process import Child
-from tests.pool.rig import ECDSA, config, digests, pool_over, state, statuses, until
+from tests.pool.rig import ECDSA, config, digests, pids, pool_over, state, statuses, until
 from tests.shim import Shim
 from tests.softhsm import MODULE, Store
 
@@ -35,6 +36,23 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
         renamed = token.read_bytes().replace(serial, other).replace(LABELS[0].encode(), label.encode())
         token.write_bytes(renamed)
     return made
+
+
+def public_half(store: Store, label: str, name: str) -> Path:
+    """The file of a key's public half, which has its label in clear."""
+    objects = (store.directory / "tokens").glob("*/*.object")
+    return next(path for path in objects if name.encode() in path.read_bytes())
+
+
+def foreign_keys(store: Store, label: str) -> None:
+    """What another tool may have left on a token: a label in Latin-1, and a key of a type that only its vendor knows."""
+    store.keys(label, ["P-384", "RSA-2048"], ["Clue", "vendor's"])
+    latin = public_half(store, label, "Clue")
+    latin.write_bytes(latin.read_bytes().replace(b"Clue", b"Cl\xe9e"))
+    vendor = public_half(store, label, "vendor's")
+    key_type = b"".join(number.to_bytes(8) for number in (0x100, 2, 0))  # CKA_KEY_TYPE, a number, CKK_RSA
+    assert key_type in vendor.read_bytes()
+    vendor.write_bytes(vendor.read_bytes().replace(key_type, key_type[:16] + (0x80000F01).to_bytes(8)))
 
 
 async def listed(many: Store, shim: Shim) -> list[str]:
@@ -123,6 +141,38 @@ async def test_a_token_that_changes_while_it_is_looked_for(many: Store, shim: Sh
             assert len(shim.logins()) == logins, "it was sent a PIN"
             shim.clear()
             await until(lambda: state(pool, label) == "READY", EVENT_S + 2)
+
+
+async def test_keys_that_nobody_can_read(own_store: Store, tmp_path: Path) -> None:
+    """
+    Objects of another tool's, on one token, are passed over: all tokens of the module are listed, and come back when they
+    were away; a key whose label nobody can read is found by its CKA_ID.
+    """
+    for label in ("good", "bad"):
+        own_store.token(label)
+        own_store.keys(label, ["P-256"], [f"key of {label}"])
+    foreign_keys(own_store, "bad")
+    (cka_id, spki), (named_id, named) = (own_store.made["bad"][kind] for kind in ("P-256", "P-384"))
+
+    tokens = await Module(MODULE, own_store.environment, Child.start).look() or []
+    shown = {token["label"]: token["publics"] for token in tokens}
+    assert len(shown["good"]) == 1
+    assert sorted(map(tuple, shown["bad"])) == sorted([(cka_id, "key of bad", spki), (named_id, "Cl\ufffde", named)])
+
+    for keys in (None, [Key(own_store.made["good"]["P-256"][1], label="key of good"), Key(named, named_id)]):
+        configs = [config(own_store, label) for label in ("good", "bad")]
+        async with pool_over(*configs, state=tmp_path / "state", keys=keys) as pool:
+            assert {state(pool, "good"), state(pool, "bad")} == {"READY"}
+            if keys is not None:
+                assert statuses(await pool.sign(keys[1].ref, ECDSA, digests(2, 0, ECDSA))) == {("SIGNED", ""): 2}
+                continue
+            own_store.take_out("good")
+            pool.drain("good")
+            await until(lambda: not any(pids(pool, "good")))
+            pool.resume("good")
+            await until(lambda: state(pool, "good") == "ABSENT", 10)
+            own_store.put_in("good")
+            await until(lambda: state(pool, "good") == "READY", 10)
 
 
 OVERLOOKED = """

@@ -1,13 +1,15 @@
 """What a token shows of its keys, whatever form it gives them: the SubjectPublicKeyInfo that everybody knows them by."""
 
+import struct
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pkcs11 import Attribute, KeyType
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.exceptions import AttributeTypeInvalid, DeviceRemoved
 
-from pool.shown import spki_of
+from pool.shown import publics, spki_of
 from tests.pool.test_mechanism import spki
 
 CURVES = {
@@ -20,9 +22,30 @@ CURVES = {
 class Public(dict[Attribute, Any]):
     """A public key object with these attributes."""
 
+    id, label = b"", ""
+
     def __init__(self, key_type: KeyType, **attributes: bytes) -> None:
         super().__init__({Attribute[name]: value for name, value in attributes.items()})
         self.key_type = key_type
+
+
+class Unreadable:
+    """A public key object whose kind cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def key_type(self) -> KeyType:
+        raise self._error
+
+
+class Session:
+    def __init__(self, *objects: Any) -> None:
+        self._objects = objects
+
+    def get_objects(self, where: dict[Attribute, Any]) -> tuple[Any, ...]:
+        return self._objects if where[Attribute.CLASS] is ObjectClass.PUBLIC_KEY else ()
 
 
 def octets(value: bytes) -> bytes:
@@ -73,3 +96,14 @@ def test_rsa_and_ed25519() -> None:
 def test_what_is_not_signed_with_is_passed_over(public: Public) -> None:
     """Other kinds, other curves, compressed points, Ed448: None, and no error over somebody else's key."""
     assert spki_of(public) is None
+
+
+def test_what_cannot_be_read_is_passed_over() -> None:
+    """A kind that only its vendor knows, of a wrong length, or none: the next key is shown. Of a card that is gone none is."""
+    private = ed25519.Ed25519PrivateKey.generate()
+    one = Public(KeyType.EC_EDWARDS, EC_POINT=private.public_key().public_bytes_raw())
+    one.id, one.label = b"1", "one"
+    errors = [ValueError("0x80000f01 is not a valid KeyType"), struct.error("requires 8 bytes"), AttributeTypeInvalid()]
+    assert list(publics(Session(*map(Unreadable, errors), one))) == [(b"1", "one", spki(private))]
+    with pytest.raises(DeviceRemoved):
+        list(publics(Session(Unreadable(DeviceRemoved()), one)))
