@@ -162,10 +162,10 @@ def _beside(given: Given, name: str) -> str:
 
 @case("a lane's look at the module finds the token")
 def listing(given: Given) -> str:
-    found = look(given.module, None, "")
+    found = look(given.module, None, None, given.label, None, None)
     if found["t"] != "tokens":
         return str(found["detail"])
-    return _yes(any(token["label"] == given.label for token in found["tokens"]))
+    return _yes(any(label == given.label for label, _ in found["tokens"]))
 
 
 @case("C_Initialize for one thread (what a lane does)")

@@ -254,6 +254,5 @@ class Fakes:
         loaded: Loaded = lambda _path: module[0].cryptoki  # noqa: E731
         Worker(_Socket(process), memory, load, loaded).serve()
 
-    def _probe(self, process: Process, args: tuple[str, ...], _memory: mmap | None) -> None:
-        path, _, reader = args
-        process.say(wire.pack(probe.look(path, None, reader, lambda path, _sha256: (self._load(path, process), path))))
+    def _probe(self, process: Process, _args: tuple[str, ...], _memory: mmap | None) -> None:
+        probe.serve(_Socket(process), lambda path, _sha256: (self._load(path, process), path))

@@ -16,6 +16,7 @@ RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too e
 # Of an estimated time: a processor that others use, the ledger's writer first, is that much slower in one second than in
 # the next. A longer margin costs no goodput: the line is still longer than a frame.
 MARGIN = 1.25
+LAST_S = 1e9  # behind all that was measured: no request takes as long
 
 
 def per_second(kind: Kind, lanes: Iterable[Lane]) -> float:
@@ -39,14 +40,18 @@ def wait_s(kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now
 
 def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:
     """
-    When so many items would be done, seconds from now. What was never measured is taken for free, and so gets measured;
-    meanwhile what it has, or what waits for it, counts. What was measured long ago is believed less (`Lane.expected_s`).
+    When so many items would be done, seconds from now. A short request finds out what is not known: what was never measured
+    is taken for free, and so gets measured; meanwhile what it has, or what waits for it, counts; what was measured long ago
+    is believed less (`Lane.expected_s`). Bulk is not risked: all of it would be at a card that is as slow as it was.
     """
     lanes = [lane for lane in lanes if kind[0] in lane.keys]
-    rate = sum(1 / item_s for lane in lanes if (item_s := lane.expected_s(kind, now)))
+    is_short = count <= SHORT_ITEMS_MAX
+    known = [lane.expected_s(kind, now) if is_short else lane.item_s.get(kind) for lane in lanes]
+    rate = sum(1 / item_s for item_s in known if item_s)
     if not rate:
         busy_s = sum(max(0.0, lane.busy_until - now) for lane in lanes)
-        return backlog.waiting(kind) * UNMEASURED_S + busy_s / max(1, len(lanes))
+        waiting_s = backlog.waiting(kind) * UNMEASURED_S + busy_s / max(1, len(lanes))
+        return waiting_s if is_short else LAST_S + waiting_s
     return wait_s(kind, caller, backlog, lanes, now) + count / rate
 
 

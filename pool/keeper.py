@@ -115,6 +115,15 @@ class TokenKeeper:
 
         Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
         """
+        found = self._ours(serial, publics)
+        self.serial = serial
+        self.keys = {}
+        for key in found:
+            self.keys.setdefault(key.ref, key)  # a certificate's key comes after the key object, which has the label
+        self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
+
+    def _ours(self, serial: str, publics: Sequence[tuple[bytes, str, bytes]]) -> list[Key]:
+        """The wanted keys that it shows: at least one; raises `StartFailed`."""
         if self.config.serial is None and self.serial and serial != self.serial:
             raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
         wanted = self.wanted()
@@ -126,11 +135,7 @@ class TokenKeeper:
         if not found:
             none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
-        self.serial = serial
-        self.keys = {}
-        for key in found:
-            self.keys.setdefault(key.ref, key)  # a certificate's key comes after the key object, which has the label
-        self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
+        return found
 
     async def look_for(self) -> None:
         """For ever: bring a token that is away back when a look without a PIN finds it in order."""
@@ -169,26 +174,29 @@ class TokenKeeper:
 
     async def look(self) -> tuple[Event, str] | None:
         """What a probe says of this token; None where it cannot say."""
+        wanted, known = self.wanted(), self.keys or {}
+        if wanted is not None:
+            wanted = sorted(wanted, key=lambda key: key.ref not in known)  # what was on it is sooner found
         try:
-            listed = await self.module.look()
+            listed = await self.module.look(self.config.label, self.config.serial, wanted)
         except NoCard as none:
             return EVENTS[none.why], none.detail
         if listed is None:
             return None
-        found = [token for token in listed if token["label"] == self.config.label]
+        found = [serial for label, serial in listed.tokens if label == self.config.label]
         if self.config.serial is not None:
-            named = [token for token in found if token["serial"] == self.config.serial]
+            named = [serial for serial in found if serial == self.config.serial]
             if found and not named:
-                return Event.OTHER, other_serial(found[0]["serial"])
+                return Event.OTHER, other_serial(found[0])
             found = named
         if self.config.reader is not None and not found:
-            if listed:
-                return Event.OTHER, other_card(self.config.reader, listed[0]["label"])
+            if listed.tokens:
+                return Event.OTHER, other_card(self.config.reader, listed.tokens[0][0])
             return Event.GONE, no_token(self.config.reader)
         if len(found) != 1:
             return Event.GONE, how_many(len(found))
         try:
-            self.recognise(found[0]["serial"], found[0]["publics"])
+            self._ours(found[0], listed.publics)  # which of its keys it has is seen by its lane
         except StartFailed as failure:
             return Event.OTHER, failure.detail
         return Event.FOUND, ""

@@ -3,16 +3,25 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from pool.key import Key
 from pool.process import ChildLost, Start
 from pool.token import EVENTS
+from pool.wire import MARK_BYTES
 
 log = logging.getLogger("pool")
 
 LOOK_TIMEOUT_S = 10.0  # a probe: a busy card makes a listing wait for seconds (measured: 4.3)
+
+
+class Listing(NamedTuple):
+    """What a probe has seen of a module."""
+
+    tokens: list[tuple[str, str]]  # label, serial
+    publics: list[tuple[bytes, str, bytes]]  # of the token that was asked for
 
 
 class NoCard(Exception):
@@ -60,12 +69,25 @@ class Module:
             if not self._pads:
                 self.quiet.set()
 
-    async def look(self) -> list[dict[str, Any]] | None:
-        """The module's tokens, by a probe process; None where it cannot say. Raises `NoCard`."""
+    async def look(self, label: str, serial: str | None, keys: Sequence[Key] | None) -> Listing | None:
+        """
+        The module's tokens, by a probe process, and what the one of this label and serial shows: the first of the keys that
+        is on it, or some where they are None. None where it cannot say. Raises `NoCard`.
+        """
+        question = {
+            "t": "look",
+            "module": str(self.path),
+            "sha256": self.sha256,
+            "reader": self.reader,
+            "label": label,
+            "serial": serial,
+            "keys": None if keys is None else [(k.cka_id, k.label, bytes.fromhex(k.ref)[:MARK_BYTES]) for k in keys],
+        }
         async with self.lock:
             try:
-                answer = await self._ask()
-            except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now
+                answer = await self._ask(question)
+            # TimeoutError is an OSError, or no process can be started now; ValueError: that many keys are no question.
+            except (ChildLost, OSError, ValueError) as error:
                 answer = {"t": "failed", "why": "error", "detail": str(error) or "no answer in time"}
         if answer["t"] != "tokens" and answer["why"] in EVENTS:  # any other leaves the card where it was
             raise NoCard(answer["why"], answer["detail"])
@@ -76,13 +98,11 @@ class Module:
                 answer["detail"],
             )
             return None
-        found: list[dict[str, Any]] = answer["tokens"]
-        return found
+        return Listing(answer["tokens"], answer["publics"])
 
-    async def _ask(self) -> dict[str, Any]:
-        words = str(self.path), (self.sha256 or b"").hex(), self.reader or ""
-        child = await self.start("pool.probe", *words, environment=self.environment)
+    async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        child = await self.start("pool.probe", environment=self.environment)
         try:
-            return await child.ask(None, LOOK_TIMEOUT_S)
+            return await child.ask(question, LOOK_TIMEOUT_S)
         finally:
             await child.close()

@@ -10,6 +10,7 @@ import re
 import struct
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
@@ -30,12 +31,16 @@ from pkcs11.exceptions import (
 from pool.codes import name_of
 from pool.cryptoki import overlook_slots
 
+PUBLIC_KEYS_MAX = 200  # listed where no key is asked for by name: an HSM with more must name its keys
+PUBLICS_BYTES_MAX = 128 * 1024  # ... and of these as many as a packet holds beside the rest (wire.PACKET_BYTES_MAX)
+ROW_BYTES_MAX = 16 * 1024  # of one, with its names: somebody's label may be as long as it likes
 LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 # Of one object: it lacks an attribute, does not show it, or has it in a form that python-pkcs11 does not know, as a key type
 # of the vendor's. Any other error is the token's or the session's: a key that is passed over because of one would make the
 # token look like another one (tries.TokenIdentity).
 _UNREADABLE = (AttributeTypeInvalid, AttributeSensitive, AttributeValueInvalid, ValueError, struct.error)
+Row = tuple[bytes, str, bytes]  # of a public key: CKA_ID, label, SPKI
 # CKA_EC_PARAMS is the DER of the curve's OID (PKCS#11 v3.1, 6.3.3): the head of its SubjectPublicKeyInfo (RFC 5480, 2),
 # up to an uncompressed point of so many bytes.
 _CURVES: Mapping[bytes, tuple[bytes, int]] = {
@@ -136,8 +141,25 @@ def _point(value: bytes, length: int) -> bytes:
     return value
 
 
-def publics(session: Any, cka_id: bytes | None = None, label: str | None = None) -> Iterator[tuple[bytes, str, bytes]]:
-    """(CKA_ID, label, SPKI) of the public halves that can be seen without a login: key objects, then certificates."""
+def some(session: Any) -> list[Row]:
+    """The public halves of the first keys: as many as a packet holds."""
+    found: list[Row] = []
+    size = 0
+    for row in islice(publics(session), PUBLIC_KEYS_MAX):
+        size += _bytes(row)
+        if size > PUBLICS_BYTES_MAX:
+            break
+        found.append(row)
+    return found
+
+
+def _bytes(row: Row) -> int:
+    cka_id, label, spki = row
+    return len(cka_id) + len(label.encode()) + len(spki) + 16  # what a message has around it
+
+
+def publics(session: Any, cka_id: bytes | None = None, label: str | None = None) -> Iterator[Row]:
+    """The public halves that can be seen without a login: key objects, then certificates."""
     where: dict[Attribute, Any] = {}
     if cka_id is not None:
         where[Attribute.ID] = cka_id
@@ -151,7 +173,8 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
             row = found.id, _label(found), spki
         except _UNREADABLE:
             continue  # somebody's, and nothing to sign with
-        yield row
+        if _bytes(row) <= ROW_BYTES_MAX:
+            yield row
     where.pop(Attribute.LABEL, None)  # certificates carry their own labels; they belong to a key by CKA_ID
     if cka_id is not None or label is None:
         for found in _objects(session, {Attribute.CLASS: ObjectClass.CERTIFICATE, **where}):
@@ -160,7 +183,8 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
                 row = found[Attribute.ID], label or "", spki
             except (*_UNREADABLE, TypeError):
                 continue
-            yield row
+            if _bytes(row) <= ROW_BYTES_MAX:
+                yield row
 
 
 def _objects(session: Any, where: Mapping[Attribute, Any]) -> Iterator[Any]:

@@ -37,6 +37,7 @@ FRAMES_IN_FLIGHT = 2  # one is signed while the next one waits in the socket
 FRAME_ITEMS_MAX = 256
 FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (208 KiB on a stock Linux)
 PACKET_BYTES_MAX = 160 * 1024
+MARK_BYTES = 4  # of the hash of a key that a probe is asked for: one question asks for thousands
 
 _HEAD = 8
 _SLOT_HEAD = 8

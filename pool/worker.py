@@ -39,12 +39,9 @@ from pool.cryptoki import Cryptoki, Refused, Sign, Signer, loaded
 from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
-from pool.shown import NOT_THERE, ckr, flags, publics, text, tokens
+from pool.shown import NOT_THERE, Row, ckr, flags, publics, some, text, tokens
 
 _LOAD = loading(pkcs11.lib)
-PUBLIC_KEYS_MAX = (
-    200  # a packet holds them; listed when no key is asked for by name; an HSM with more must name its keys
-)
 _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
 
 # From an item and an address in the page to the length of what stands there then, verified; raises `Refused` and
@@ -165,7 +162,7 @@ class Worker:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
         return {"t": "seen", "serial": text(token.serial), "flags": flags(token), "publics": seen}
 
-    def _show(self) -> tuple[Any, list[tuple[bytes, str, bytes]]]:
+    def _show(self) -> tuple[Any, list[Row]]:
         """
         The token as it is now, and the public halves of the named keys, or of all where none is named: in a session that
         is kept. It is opened first: what is seen after that, and in it, is of the token that hears a PIN sent in it.
@@ -177,7 +174,7 @@ class Worker:
         session = self._session = self._token.open()
         token = self._token.slot.get_token()
         if self._named is None:
-            return token, [row for row, _ in zip(publics(session), range(PUBLIC_KEYS_MAX), strict=False)]
+            return token, some(session)
         return token, [row for cka_id, label in self._named for row in publics(session, cka_id, label)]
 
     def _login(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class Failed(Exception):
 
 class Taken(Exception):
     """
-    Another daemon has the requests that these entries bring: nothing of the commit was written. Without them, and what
-    else is intended for those requests, it can be.
+    The requests that these entries bring are in the database, as a rule another daemon's: nothing of the commit was written.
+    Without them, and what else is intended for those requests, it can be.
     """
 
     def __init__(self, entries: "Sequence[Entry]") -> None:

@@ -8,6 +8,7 @@ filling another one, because those erased meanwhile are not in the database any 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 BITS = 1 << 26  # 8 MB. With ...
@@ -25,15 +26,23 @@ class Ids:
         self._page_after = page_after
         self._bits: bytearray | None = None  # what is asked; None until it is filled
         self._filling: bytearray | None = None
+        self._undecided: Counter[bytes] = Counter()  # added, and perhaps not committed yet: no page has them
         self._added = 0
         self._full = asyncio.Event()
 
     def add(self, id_: bytes) -> None:
         """Before it can be in the database."""
+        self._undecided[id_] += 1
         for bits in (self._bits, self._filling):
             if bits is not None:
                 _put(bits, id_)
         self._count(1)
+
+    def decided(self, id_: bytes) -> None:
+        """It is in the database now, or does not come there: once for each `add`."""
+        self._undecided[id_] -= 1
+        if not self._undecided[id_]:
+            del self._undecided[id_]
 
     def may_have(self, id_: bytes) -> bool:
         """False: it is not in the database."""
@@ -56,10 +65,12 @@ class Ids:
             await self._full.wait()
 
     async def fill(self) -> None:
-        """From what is there now, and what is added meanwhile."""
+        """From what is there now, what is on its way there, and what is added meanwhile."""
         bits = self._filling = bytearray(BITS >> 3)
         self._full.clear()
-        self._added, last = 0, b""
+        self._added, last = len(self._undecided), b""
+        for id_ in self._undecided:
+            _put(bits, id_)
         while page := await self._page_after(last, PAGE_IDS):
             for id_ in page:
                 _put(bits, id_)

@@ -224,6 +224,11 @@ class Ledger:
         chain = None if asked.chain in self._known_chains else (asked.chain, asked.certificates)
         return row, chain
 
+    def request_is_decided(self, record: Record) -> None:
+        """Its row is committed, or was not."""
+        if self._reader.ids is not None:
+            self._reader.ids.decided(record.asked.id)
+
     def chain_is_known(self, chain: bytes) -> None:
         self._known_chains.add(chain)
 

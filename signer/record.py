@@ -151,6 +151,8 @@ class Record:
         return self._ledger.now()
 
     def _intent_decided(self, entry: Entry, error: Unrecorded | None) -> None:
+        if entry.request is not None:
+            self._ledger.request_is_decided(self)
         if error is None:
             return
         if entry.request is not None:  # the next one brings it

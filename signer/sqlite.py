@@ -13,7 +13,7 @@ from typing import Any
 
 from signer.chain import GENESIS, Row
 from signer.database import BUSY_S, RawRow, Stored, StoreError
-from signer.entry import Entry, Failed
+from signer.entry import Entry, Failed, Taken
 from signer.ids import Ids
 
 WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
@@ -84,7 +84,20 @@ class Sqlite:
                 "SELECT 1 FROM ledger_instances WHERE instance = ? AND epoch = ?", self._epoch
             ).fetchone():
                 raise self._fenced()
-            self._insert_all(self._epoch[0], entries, rows)
+            try:
+                self._insert_all(self._epoch[0], entries, rows)
+            except sqlite3.IntegrityError:
+                self._db.execute("ROLLBACK")  # so that what is found is not of this very commit
+                self._tell_taken(entries)
+                raise
+
+    def _tell_taken(self, entries: Sequence[Entry]) -> None:
+        """Raises `Taken` where requests of these are there already: they were not looked up, or not found."""
+        there = "SELECT 1 FROM ledger_requests WHERE id = ? AND item = ?"
+        brought = [(entry, entry.request[:2]) for entry in entries if entry.request is not None]
+        taken = [entry for entry, key in brought if self._db.execute(there, key).fetchone()]
+        if taken:
+            raise Taken(taken)
 
     def _insert_all(self, instance: str, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
         for entry in entries:

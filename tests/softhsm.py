@@ -169,6 +169,11 @@ class Store:
         )  # fmt: skip
         return cka_id
 
+    def public_half(self, label: str, name: str) -> Path:
+        """The file of the public half of the key with this CKA_LABEL, where that stands in clear."""
+        objects = self._directories[label].glob("*.object")
+        return next(path for path in objects if name.encode() in path.read_bytes())
+
     def copy_to(self, other: "Store") -> None:
         """Put the same tokens, with their keys, into another store: quicker than making them."""
         for label, directory in self._directories.items():

@@ -34,6 +34,8 @@ async def main():
     for program, words in order["programs"].items():
         words = [{"PAGE": str(page), "STREAM": str(stream.fileno())}.get(word, word) for word in words]
         started.append(await Child.start(program, *words, environment=order["environment"], fds=(page, stream.fileno())))
+        if program == "pool.probe":
+            started[-1].send(order["question"])
     print(json.dumps([child.pid for child in started]), flush=True)
     await asyncio.sleep(600)
 
@@ -59,7 +61,7 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libpcsclite.so.1", "pcsc.c"], cwd=directory, check=True)
     shim.script("C_GetSlotList * hang 60")
     words = {
-        "pool.probe": [shim.module, "", ""],
+        "pool.probe": [],
         "pool.card": ["a reader", '["reset"]'],
         "pool.worker": ["PAGE"],
         "signer.assembler": [],
@@ -68,7 +70,16 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
         "signer.hasher": [],
     }
     assert words.keys() == programs(), "a program that this test does not know"
-    order = {"programs": words, "environment": shim.env | {"LD_LIBRARY_PATH": str(directory)}}
+    question = {
+        "t": "look",
+        "module": shim.module,
+        "sha256": None,
+        "reader": None,
+        "label": "",
+        "serial": None,
+        "keys": None,
+    }
+    order = {"programs": words, "question": question, "environment": shim.env | {"LD_LIBRARY_PATH": str(directory)}}
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     pids: list[int] = []
     try:

@@ -4,13 +4,18 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pool import Key
 from pool.module import Module
 from pool.process import Child
+from pool.shown import PUBLIC_KEYS_MAX, PUBLICS_BYTES_MAX
 from tests.pool.rig import ECDSA, config, digests, pids, pool_over, state, statuses, until
 from tests.shim import Shim
 from tests.softhsm import MODULE, Store
@@ -38,18 +43,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def public_half(store: Store, label: str, name: str) -> Path:
-    """The file of a key's public half, which has its label in clear."""
-    objects = (store.directory / "tokens").glob("*/*.object")
-    return next(path for path in objects if name.encode() in path.read_bytes())
-
-
 def foreign_keys(store: Store, label: str) -> None:
     """What another tool may have left on a token: a label in Latin-1, and a key of a type that only its vendor knows."""
     store.keys(label, ["P-384", "RSA-2048"], ["Clue", "vendor's"])
-    latin = public_half(store, label, "Clue")
+    latin = store.public_half(label, "Clue")
     latin.write_bytes(latin.read_bytes().replace(b"Clue", b"Cl\xe9e"))
-    vendor = public_half(store, label, "vendor's")
+    vendor = store.public_half(label, "vendor's")
     key_type = b"".join(number.to_bytes(8) for number in (0x100, 2, 0))  # CKA_KEY_TYPE, a number, CKK_RSA
     assert key_type in vendor.read_bytes()
     vendor.write_bytes(vendor.read_bytes().replace(key_type, key_type[:16] + (0x80000F01).to_bytes(8)))
@@ -57,7 +56,8 @@ def foreign_keys(store: Store, label: str) -> None:
 
 async def listed(many: Store, shim: Shim) -> list[str]:
     module = Module(Path(shim.module), many.environment | shim.env, Child.start)
-    return [token["label"] for token in await module.look() or []]
+    seen = await module.look(LABELS[0], None, None)
+    return [label for label, _ in seen.tokens] if seen is not None else []
 
 
 async def test_slots_vanish_while_they_are_listed(many: Store, shim: Shim) -> None:
@@ -154,10 +154,9 @@ async def test_keys_that_nobody_can_read(own_store: Store, tmp_path: Path) -> No
     foreign_keys(own_store, "bad")
     (cka_id, spki), (named_id, named) = (own_store.made["bad"][kind] for kind in ("P-256", "P-384"))
 
-    tokens = await Module(MODULE, own_store.environment, Child.start).look() or []
-    shown = {token["label"]: token["publics"] for token in tokens}
-    assert len(shown["good"]) == 1
-    assert sorted(map(tuple, shown["bad"])) == sorted([(cka_id, "key of bad", spki), (named_id, "Cl\ufffde", named)])
+    seen = await Module(MODULE, own_store.environment, Child.start).look("bad", None, None)
+    assert sorted(label for label, _ in seen.tokens) == ["bad", "good"]
+    assert sorted(map(tuple, seen.publics)) == sorted([(cka_id, "key of bad", spki), (named_id, "Cl\ufffde", named)])
 
     for keys in (None, [Key(own_store.made["good"]["P-256"][1], label="key of good"), Key(named, named_id)]):
         configs = [config(own_store, label) for label in ("good", "bad")]
@@ -173,6 +172,62 @@ async def test_keys_that_nobody_can_read(own_store: Store, tmp_path: Path) -> No
             await until(lambda: state(pool, "good") == "ABSENT", 10)
             own_store.put_in("good")
             await until(lambda: state(pool, "good") == "READY", 10)
+
+
+FOREIGN = 210  # more than one token is asked for; and of three of them no packet holds as many
+
+
+def crowd(store: Store, label: str) -> list[Key]:
+    """So many public halves more on a token, of RSA-2048 keys."""
+    key = store.keys(label, ["RSA-2048"], ["foreign"])["RSA-2048"][1]
+    template = store.public_half(label, "foreign")
+    numbers = load_der_public_key(key).public_numbers()
+    cka_id = b"".join(number.to_bytes(8) for number in (0x102, 3, 3))  # CKA_ID, bytes, three
+    start = template.read_bytes().index(cka_id) + len(cka_id)
+    made = []
+    for number in range(FOREIGN):
+        other, name = rsa.RSAPublicNumbers(65537, numbers.n - 2 * number).public_key(), b"\xb0" + number.to_bytes(2)
+        content = bytearray(
+            template.read_bytes().replace(numbers.n.to_bytes(256), (numbers.n - 2 * number).to_bytes(256))
+        )
+        content[start : start + 3] = name
+        template.with_name(f"{uuid.UUID(int=number)}.object").write_bytes(content)
+        spki = other.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        made.append(Key(spki, name))
+    return made
+
+
+async def test_more_keys_than_a_packet_holds(own_store: Store, tmp_path: Path) -> None:
+    """
+    Three tokens of hundreds of keys each: the one that is asked for is seen, whatever else has its name, and a token that
+    was away comes back with all that it had. Labels of any length hide nothing but their keys.
+    """
+    for label in ("card", "second", "third", "words"):
+        own_store.token(label)
+    own_store.keys("card", ["P-256", "P-384"])
+    own_store.keys(
+        "words", ["P-256"] * 13, [str(number) + "x" * (12_000 if number else 200_000) for number in range(13)]
+    )
+    others, *_ = [crowd(own_store, label) for label in ("second", "third", "card")]
+    ours, too = [Key(own_store.made["card"][kind][1], label=kind) for kind in ("P-256", "P-384")]
+    module = Module(MODULE, own_store.environment, Child.start)
+
+    seen = await module.look("card", None, [*others[:20], ours])  # of which the card has the CKA_IDs
+    assert [spki for _, _, spki in seen.publics] == [ours.spki]
+    assert len((await module.look("card", None, None)).publics) == PUBLIC_KEYS_MAX
+    assert len((await module.look("words", None, None)).publics) == PUBLICS_BYTES_MAX // 12_000
+    assert await module.look("card", None, [ours] * 20_000) is None  # more than a question has room for
+
+    async with pool_over(config(own_store), state=tmp_path / "state", keys=[*others[:20], ours, too]) as pool:
+        pool.drain("card")
+        await until(lambda: not any(pids(pool)))
+        own_store.take_out("card")
+        pool.resume("card")
+        await until(lambda: state(pool) == "ABSENT", 10)
+        own_store.put_in("card")
+        await until(lambda: state(pool) != "ABSENT", 10)
+        assert pool.problem(too.ref) == "TOKEN_STARTING"
+        await until(lambda: state(pool) == "READY", 10)
 
 
 OVERLOOKED = """

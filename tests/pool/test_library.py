@@ -295,15 +295,16 @@ def test_row_7_6_no_other_code_beside_the_module(environment: dict[str, str], sa
 
 async def _told(program: str, path: str, environment: dict[str, str]) -> dict[str, Any]:
     """What a lane's process or a probe answers that is to load this module."""
-    words = [path, "", ""] if program == "pool.probe" else [str(os.memfd_create("pages"))]
+    words = [] if program == "pool.probe" else [str(os.memfd_create("pages"))]
     fds = () if program == "pool.probe" else (int(words[0]),)
     for fd in fds:
         os.ftruncate(fd, 1 << 24)
     child = await Child.start(program, *words, environment=environment, fds=fds)
-    question = {"t": "open", "module": path, "sha256": None, "label": "", "serial": None, "verify": True, "keys": None}
-    question["reader"] = None
+    question = {"t": "open", "module": path, "sha256": None, "reader": None, "label": "", "serial": None, "keys": None}
+    if program == "pool.worker":
+        question["verify"] = True
     try:
-        return await child.ask(None if program == "pool.probe" else question, 10)
+        return await child.ask(question, 10)
     finally:
         await child.close()
         for fd in fds:

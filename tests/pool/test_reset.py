@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pool import Pin, TokenConfig
 from pool.keeper import TokenKeeper
+from pool.module import Listing
 from pool.pcsc import Seen
 from pool.reader import ReaderError, ResetFailed, look, reset_card
 from pool.token import Event
@@ -217,10 +218,10 @@ async def test_a_card_that_answers_nobody_is_reset(tmp_path: Path, monkeypatch: 
         return Seen(is_known=True, has_card=True, count=3)
 
     class Unpowered:
-        async def look(self) -> list[dict[str, Any]]:
+        async def look(self, *_of: Any) -> Listing:
             key = (b"\1", "seal", ec.generate_private_key(ec.SECP256R1()).public_key())
             spki = key[2].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            return [{"label": "card", "serial": "1", "publics": [(key[0], key[1], spki)]}] if resets else []
+            return Listing([("card", "1")], [(key[0], key[1], spki)]) if resets else Listing([], [])
 
     monkeypatch.setattr("pool.reader.change", change)
     monkeypatch.setattr("pool.reader.reset_card", reset_card)

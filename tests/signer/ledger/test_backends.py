@@ -18,7 +18,7 @@ from signer import store
 from signer.chain import GENESIS, Kind
 from signer.clock import Clock
 from signer.database import Database, Stored, StoreError, Where, database_at
-from signer.entry import Entry, Failed
+from signer.entry import Entry, Failed, Taken
 from signer.recovery import Broken, begin, has_row, look
 from signer.results import Part, outcomes
 from signer.store import VERSION, open_store
@@ -166,6 +166,29 @@ def test_a_group_is_written_or_not(db: Database, where: Where) -> None:
     backend.close()
     assert [counted(where, table) for table in tables] == [1, 1, 1]
     assert [row.sequence for row in chain(db)] == [1, 2, 3]
+
+
+def test_a_request_that_is_there_already(db: Database, where: Where) -> None:
+    """Of a commit that brings it once more nothing is written, and its name is told; without it the rest is."""
+    before, backend, at = started(db)
+    there = intent(os.urandom(16), before.instance)
+    first = placed(at, before.instance, there)
+    backend.write([there], first)
+    assert there.request is not None
+    at = (at[0], first[0][0].sequence, first[0][0].hash)
+    others = [intent(os.urandom(16), before.instance) for _ in range(70)]
+    group = [*others, intent(there.request[0], before.instance)]
+    with pytest.raises(Taken) as taken:
+        backend.write(group, placed(at, before.instance, *group))
+    assert taken.value.names == {there.fields["request"]}
+    assert counted(where, "ledger_requests") == 1
+    backend.write(others, placed(at, before.instance, *others))
+    assert counted(where, "ledger_requests") == 71
+    twice = [intent(id_, before.instance) for id_ in [os.urandom(16)] * 2]  # in one commit: nobody's mistake but ours
+    at = (at[0], others[-1].sequence, chain(db)[-1].hash)
+    with pytest.raises(Failed):
+        backend.write(twice, placed(at, before.instance, *twice))
+    backend.close()
 
 
 def test_a_new_epoch_fences_off_the_old_one(db: Database) -> None:

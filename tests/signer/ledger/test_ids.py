@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from signer import ids
+from signer.chain import Row
+from signer.database import Epochs
+from signer.entry import Entry
 from signer.errors import Refusal
 from signer.ids import PAGE_IDS, Ids
 from signer.record import Asked
@@ -62,6 +67,62 @@ async def test_what_comes_while_it_is_filled() -> None:
     assert not known.may_have(b"\xff" * 16)
 
 
+async def test_what_is_on_its_way_to_the_database() -> None:
+    """Added before it is filled anew, and committed behind the page that would have had it: it is in the new one, too."""
+    slow, gone = new(2)
+    known = stored(new(3))
+    for one in (slow, slow, gone):  # two items of one request
+        known.add(one)
+    known.decided(gone)
+    known.decided(slow)
+    await known.fill()
+    assert known.may_have(slow)
+    assert not known.may_have(gone)
+    known.decided(slow)
+    await known.fill()
+    assert not known.may_have(slow)
+
+
+async def test_a_commit_that_lasts_longer_than_a_filling(tmp_path: Path) -> None:
+    """A request whose INTENT is not decided when the ids are filled anew is found when it is asked again; its row is there."""
+
+    class Held:
+        """Holds the commit until it is let go."""
+
+        def __init__(self, real: Epochs) -> None:
+            self._real = real
+            self.go = threading.Event()
+
+        def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
+            self.go.wait(LATE)
+            self._real.write(entries, rows)
+
+        def pulse(self) -> None:
+            self._real.pulse()
+
+        def close(self) -> None:
+            self._real.close()
+
+    async with ledger_on(tmp_path / "ledger.sqlite", Held) as (ledger, held):
+        known = ledger._reader.ids
+        assert known is not None
+        one = asked(1)
+        record = await ledger.enter(one, float("inf"))
+        intent = record.intend(0, 1, "card")
+        await known.fill()
+        held.go.set()
+        await intent.durable
+        intent.settled([b"signature"], {})
+        record.leave()
+        await ledger.settled()
+        again = await ledger.enter(one, float("inf"))
+        assert again.known is not None
+        assert list(again.known.signatures) == [b"signature"]
+        again.leave()
+        assert known.may_have(one.id)
+        assert not known._undecided
+
+
 async def test_what_was_erased_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """When more were added than it is made for it is filled anew, and who asks meanwhile is answered by the old one."""
     monkeypatch.setattr(ids, "IDS_MOST", 10)
@@ -74,6 +135,7 @@ async def test_what_was_erased_leaves_it(monkeypatch: pytest.MonkeyPatch) -> Non
     there.append(stays)
     for one in (*erased, stays):
         known.add(one)
+        known.decided(one)
         assert known.may_have(one)
     await until(lambda: not any(known.may_have(one) for one in erased), LATE)
     assert all(known.may_have(one) for one in there)
