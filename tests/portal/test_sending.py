@@ -285,6 +285,21 @@ def test_a_correction_says_what(
     assert picture(place.services.engine, without=("audit",)) == before
 
 
+def test_a_long_form_is_opened_step_by_step(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """COR-03, UI-03: the steps of a form with many answers are closed; what an agent has written in one stays in sight when another thing is wrong."""
+    page = f"{desk_of(sent(place, ada))}/correction"
+
+    def opened(text: str) -> list[str]:
+        found = re.findall(r'<details class="part"( open)?><summary><h2>([^<]*)</h2>', text)
+        assert {title for _, title in found} == {"Your data", "Your new address"}
+        return [title for is_open, title in found if is_open]
+
+    assert opened(grace.get(page).text) == []
+    again = grace.post(page, {"transmission": "1", "field.street": "x" * 1001, "general": "y"}, page=page)
+    assert again.status_code == 422
+    assert opened(again.text) == ["Your new address"]
+
+
 def test_a_correction_is_mailed_to_who_sent_it_too(place: Place, ada: Visitor) -> None:
     """COR-02, MAIL-01: in a business space to its address, and to the member who sent it so long as she is one; never twice to one address."""
     business = ada.creates_business()

@@ -431,6 +431,7 @@ def asks_for_correction(desk: Walker, at: str) -> None:
     desk.follows("Ask for correction", "Ask for correction")
     desk.presses("Send back for correction", "Ask for correction")
     expect(desk.page.locator("#summary")).to_be_focused()
+    desk.page.get_by_role("heading", name="Your new address").click()
     desk.page.get_by_label("Number and street").fill("Which number?")
     desk.presses("Send back for correction", ADDRESS)
     expect(desk.page.get_by_role("status")).to_contain_text("sent back for correction")
