@@ -19,6 +19,22 @@ from tests.softhsm import KINDS, MODULE, Store
 os.environ.pop("PYTHONASYNCIODEBUG", None)
 
 
+# A file is one process's (--dist loadfile): those that last longest begin first, or two processes wait for the last one.
+LONGEST = (
+    "portal/test_window_in_browser.py", "portal/test_browser.py", "portal/test_every_route.py",
+    "signer/ledger/test_exactly_once_postgresql.py", "signer/outputs/test_bad_documents.py", "signer/people/test_machine.py",
+    "portal/test_window.py", "portal/test_window_signing.py", "signer/people/test_burnt.py",
+    "signer/ledger/test_restore_postgresql.py", "portal/test_demo.py", "pool/test_pins.py",
+    "signer/access/test_smartcards.py", "portal/test_signing.py", "pool/test_entries.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(here).as_posix(), len(ranks)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many rules of the portal wait for a part that is not built yet, where its tests ran."""
     ran = (one for reports in terminalreporter.stats.values() for one in reports if hasattr(one, "nodeid"))
