@@ -375,7 +375,10 @@ class ApprovingService:
             left -= len(piece[:left])
 
     async def _cms(self, batch: Batch, number: int) -> bytes:
-        [stored] = await self._ledger.stored(batch.id, batch.caller, DIGESTS, 1)
+        rows = await self._ledger.stored(batch.id, batch.caller, DIGESTS, 1)
+        if not rows:
+            raise Refusal("REQUEST_UNKNOWN")
+        [stored] = rows
         known = outcomes(stored.count, await self._ledger.parts(batch.id, DIGESTS))
         credential = self._credentials().get(batch.credential)
         if credential is not None and credential.chain_hash == stored.chain:

@@ -16,7 +16,7 @@ from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.v1 import signing_pb2 as pb
 
-DOCUMENTS_MOST = 1_000  # a stream's
+DOCUMENTS_MOST = 1_000  # a stream's, in one answer
 _ITEM_BYTES = 64  # of an item, besides its signature
 _ROOM_BYTES = 64 * 1024  # of an answer, besides its items: certificate and names
 
@@ -25,16 +25,22 @@ async def result(
     ledger: Ledger, id_: bytes, name: str, caller: str, first: int, chain_of: Callable[[bytes], Sequence[bytes]]
 ) -> Any:
     """
-    The GetResultResponse; `chain_of` takes certificates that stand one behind the other apart.
+    The GetResultResponse, without items where `first` is behind the last; `chain_of` takes certificates that stand one
+    behind the other apart.
 
     Raises `Refusal` REQUEST_UNKNOWN.
     """
-    is_documents = await _is_documents(ledger, id_)
-    stored = await ledger.stored(id_, caller, min(first, 2**31) if is_documents else DIGESTS, DOCUMENTS_MOST)
-    chains = {chain: chain_of(await ledger.certificates(chain)) for chain in {each.chain for each in stored}}
-    answer = pb.GetResultResponse(request_id=name, output=stored[0].output, certificate=chains[stored[0].chain][0])
+    item = first if await _is_documents(ledger, id_) else DIGESTS
+    stored = await ledger.stored(id_, caller, item, DOCUMENTS_MOST + 1)
+    page, more = stored[:DOCUMENTS_MOST], stored[DOCUMENTS_MOST:]
+    heads = page[:1] or await ledger.stored(id_, caller, DIGESTS, DOCUMENTS_MOST)
+    if not heads:
+        raise Refusal("REQUEST_UNKNOWN")
+    head = heads[0]
+    chains = {chain: chain_of(await ledger.certificates(chain)) for chain in {each.chain for each in (head, *page)}}
+    answer = pb.GetResultResponse(request_id=name, output=head.output, certificate=chains[head.chain][0])
     size = _ROOM_BYTES
-    for each in stored:
+    for each in page:
         known = outcomes(each.count, await ledger.parts(id_, each.item))
         made = values(ledger.detail(id_, each), each, known, chains[each.chain])
         accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
@@ -46,14 +52,14 @@ async def result(
                 answer.next = index
                 return answer
             problem = known.problems.get(place)
-            item = pb.SignedItem(status=pb.SIGNED, signature=made[place])
+            signed = pb.SignedItem(status=pb.SIGNED, signature=made[place])
             if problem is not None:
-                item = pb.SignedItem(status=problem.status.value, reason=problem.reason)
-            other = b"" if each.chain == stored[0].chain else chains[each.chain][0]
-            answer.items.append(pb.ResultItem(index=index, item=item, accepted=accepted, certificate=other))
+                signed = pb.SignedItem(status=problem.status.value, reason=problem.reason)
+            other = b"" if each.chain == head.chain else chains[each.chain][0]
+            answer.items.append(pb.ResultItem(index=index, item=signed, accepted=accepted, certificate=other))
             size += len(other)
-    if len(stored) == DOCUMENTS_MOST:
-        answer.next = stored[-1].item + 1
+    if more:
+        answer.next = more[0].item
     return answer
 
 

@@ -13,16 +13,20 @@ from collections.abc import Awaitable, Callable
 
 BITS = 1 << 26  # 8 MB. With ...
 IDS_MOST = 1 << 22  # ... so many ids in it one new id in 400 is looked up for nothing; past that it is filled anew
-PAGE_IDS = 500  # half a millisecond of the event loop, and ...
-PAGE_PAUSE_S = 0.02  # ... then who signs comes first: a million ids take a minute
+# So many rows are read in one turn of the event loop, of however many requests: a stream has a row for each document ...
+PAGE_ROWS = 500
+PAGE_PAUSE_S = 0.02  # ... and then who signs comes first: a million rows take a minute
 REST_S = 600.0  # before it is filled again: of a database with more than it is made for it stays too full
 _PROBES = 4
 
+Place = tuple[bytes, int]  # of a row: the request's id, and the item
+_FIRST: Place = (b"", 0)  # before every row
+
 
 class Ids:
-    """For one event loop's thread. `page_after` gives the next ids of the database in order, none at its end."""
+    """For one event loop's thread. `page_after` gives the places of the next rows in order, none at the end."""
 
-    def __init__(self, page_after: Callable[[bytes, int], Awaitable[list[bytes]]]) -> None:
+    def __init__(self, page_after: Callable[[Place, int], Awaitable[list[Place]]]) -> None:
         self._page_after = page_after
         self._bits: bytearray | None = None  # what is asked; None until it is filled
         self._filling: bytearray | None = None
@@ -68,13 +72,14 @@ class Ids:
         """From what is there now, what is on its way there, and what is added meanwhile."""
         bits = self._filling = bytearray(BITS >> 3)
         self._full.clear()
-        self._added, last = len(self._undecided), b""
+        self._added, last = len(self._undecided), _FIRST
         for id_ in self._undecided:
             _put(bits, id_)
-        while page := await self._page_after(last, PAGE_IDS):
-            for id_ in page:
+        while page := await self._page_after(last, PAGE_ROWS):
+            found = {id_ for id_, _ in page}
+            for id_ in found:
                 _put(bits, id_)
-            self._count(len(page))
+            self._count(len(found))
             last = page[-1]
             await asyncio.sleep(PAGE_PAUSE_S)
         self._bits, self._filling = bits, None

@@ -185,11 +185,8 @@ class Ledger:
         return [Part.of(self._cipher.open(id_, item, data)) for data in await self._reader.results(id_, item)]
 
     async def stored(self, id_: bytes, caller: str, first: int, most: int) -> list[Stored]:
-        """The items of a caller's request from `first` on; raises `Refusal` REQUEST_UNKNOWN."""
-        found = [one for one in await self._reader.all_of(id_, first, most) if one.caller == caller]
-        if not found:
-            raise Refusal("REQUEST_UNKNOWN")
-        return found
+        """The items of a caller's request from `first` on: none where there are none, or none of the caller's."""
+        return [one for one in await self._reader.all_of(id_, first, most) if one.caller == caller]
 
     async def any_of(self, id_: bytes) -> Stored | None:
         return await self._reader.any_of(id_)

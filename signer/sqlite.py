@@ -14,7 +14,7 @@ from typing import Any
 from signer.chain import GENESIS, Row
 from signer.database import BUSY_S, RawRow, Stored, StoreError
 from signer.entry import Entry, Failed, Taken
-from signer.ids import Ids
+from signer.ids import Ids, Place
 
 WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
 _COLUMNS = {"ledger_rows": 7, "ledger_requests": 10, "ledger_results": 4}
@@ -176,11 +176,12 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._db = _connect(path)
-        self.ids: Ids | None = Ids(self._ids_after)
+        self.ids: Ids | None = Ids(self._rows_after)
 
-    async def _ids_after(self, id_: bytes, most: int) -> list[bytes]:
-        page = "SELECT DISTINCT id FROM ledger_requests WHERE id > ? ORDER BY id LIMIT ?"
-        return [found for (found,) in self._db.execute(page, (id_, most))]
+    async def _rows_after(self, place: Place, most: int) -> list[Place]:
+        # Not DISTINCT ids: SQLite would walk through all rows of as many requests, each of which may be a stream's.
+        page = "SELECT id, item FROM ledger_requests WHERE (id, item) > (?, ?) ORDER BY id, item LIMIT ?"
+        return self._db.execute(page, (*place, most)).fetchall()
 
     async def request(self, id_: bytes, item: int) -> Stored | None:
         row = self._db.execute(f"{self._REQUEST} AND item = ?", (id_, item)).fetchone()

@@ -13,20 +13,21 @@ from signer.chain import Row
 from signer.database import Epochs
 from signer.entry import Entry
 from signer.errors import Refusal
-from signer.ids import PAGE_IDS, Ids
-from signer.record import Asked
+from signer.ids import PAGE_ROWS, Ids, Place
+from signer.record import DIGESTS, Asked
 from signer.sqlite import SqliteDatabase
+from signer.store import open_store
 from tests.pool.rig import until
-from tests.signer.ledger.entries import asked, ledger_on
+from tests.signer.ledger.entries import asked, executed, ledger_on
 
 LATE = 10.0  # seconds on this clock are enough for all
 
 
 def stored(found: list[bytes]) -> Ids:
-    """Over a database that has these."""
+    """Over a database that has these, each once."""
 
-    async def page_after(last: bytes, most: int) -> list[bytes]:
-        return sorted(one for one in found if one > last)[:most]
+    async def page_after(last: Place, most: int) -> list[Place]:
+        return sorted((one, DIGESTS) for one in found if (one, DIGESTS) > last)[:most]
 
     return Ids(page_after)
 
@@ -37,7 +38,7 @@ def new(count: int) -> list[bytes]:
 
 async def test_what_is_there_is_never_denied() -> None:
     """Before it is filled it denies nothing; then what is new, but for a few."""
-    there, others = new(3 * PAGE_IDS + 1), new(4000)
+    there, others = new(3 * PAGE_ROWS + 1), new(4000)
     known = stored(there)
     assert all(known.may_have(one) for one in there + others)
     await known.fill()
@@ -56,7 +57,7 @@ async def test_ids_that_count_up_do_not_meet() -> None:
 
 async def test_what_comes_while_it_is_filled() -> None:
     """An id behind the page that is read at that moment is in it, too."""
-    there = sorted(new(PAGE_IDS + 1))
+    there = sorted(new(PAGE_ROWS + 1))
     early = bytes(16)
     known = stored(there)
     filling = asyncio.create_task(known.fill())
@@ -121,6 +122,41 @@ async def test_a_commit_that_lasts_longer_than_a_filling(tmp_path: Path) -> None
         again.leave()
         assert known.may_have(one.id)
         assert not known._undecided
+
+
+async def test_a_page_has_so_many_rows(tmp_path: Path) -> None:
+    """Of streams of many documents SQLite reads no more rows for a page than of single requests, and every id is found."""
+    path, documents, streams = tmp_path / "ledger.sqlite", 10_000, sorted(new(3))
+    open_store(path).dispose()
+    executed(
+        path,
+        *(
+            f"WITH RECURSIVE number(item) AS (SELECT 0 UNION ALL SELECT item + 1 FROM number WHERE item < {documents}) "
+            "INSERT INTO ledger_requests (id, item, caller, body, accepted, count, output, chain, detail, instance) "
+            f"SELECT x'{id_.hex()}', item, 'portal', x'', 0, 1, 'RAW', x'', x'', '' FROM number"
+            for id_ in streams
+        ),
+    )
+    reader = SqliteDatabase(path).reader()
+    assert reader.ids is not None
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    reader._db.set_progress_handler(step, 100)  # instructions of SQLite's: some ten for each row
+    assert await reader._rows_after((b"", 0), PAGE_ROWS) == [(streams[0], item) for item in range(PAGE_ROWS)]
+    assert len(await reader._rows_after((streams[2], documents - PAGE_ROWS), PAGE_ROWS)) == PAGE_ROWS
+    assert steps < PAGE_ROWS
+    reader._db.set_progress_handler(None, 0)
+    place, rows = (streams[0], documents - 1), []
+    while page := await reader._rows_after(place, documents):
+        rows += page
+        place = page[-1]
+    assert rows == [(streams[0], documents), *((id_, item) for id_ in streams[1:] for item in range(documents + 1))]
+    await reader.close()
 
 
 async def test_what_was_erased_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:

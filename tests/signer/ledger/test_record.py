@@ -22,7 +22,7 @@ import pytest
 
 from pool import Status
 from pool.record import Unrecorded
-from signer import books, writer
+from signer import books, found, writer
 from signer import ledger as ledgers
 from signer.chain import Kind, Row
 from signer.clock import Clock
@@ -268,8 +268,34 @@ async def test_what_is_stored_is_its_callers(opened: tuple[Ledger, Storage], pat
     executed(path, f"INSERT INTO ledger_requests (id, item, {columns}) SELECT id, 1, {foreign} FROM ledger_requests")
     assert [one.item for one in await ledger.stored(what.id, "portal", 0, 10)] == [0]
     assert [one.item for one in await ledger.stored(what.id, "other", 0, 10)] == [1]
-    with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
-        await ledger.stored(what.id, "third", 0, 10)
+    assert await ledger.stored(what.id, "third", 0, 10) == []
+
+
+async def test_documents_by_pages(opened: tuple[Ledger, Storage], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A stream's documents in answers of three, up to the last index that there can be: `next` stands where there is one more,
+    and nowhere else. Behind the last one, nothing; of a stream that is another's, or of no one's, nothing is said.
+    """
+    ledger, _ = opened
+    monkeypatch.setattr(found, "DOCUMENTS_MOST", 3)
+    what = replace(asked(1), item=0)
+    for item in (0, 1, 2, 5, 2**31, 2**32 - 1):
+        await sign(ledger, replace(what, item=item, detail=list(what.detail)))
+
+    async def page(first: int, id_: bytes = what.id, caller: str = "portal") -> tuple[list[int], int]:
+        answer = await found.result(ledger, id_, "name", caller, first, lambda chain: [chain])
+        assert (answer.output, answer.certificate) == (pb.RAW, what.certificates)
+        return [item.index for item in answer.items], answer.next
+
+    assert await page(0) == ([0, 1, 2], 5)
+    assert await page(5) == ([5, 2**31, 2**32 - 1], 0)
+    assert await page(6) == ([2**31, 2**32 - 1], 0)
+    executed(path, f"DELETE FROM ledger_requests WHERE item > {2**31}")
+    assert await page(2**31 + 1) == ([], 0)
+    for id_, caller in ((what.id, "other"), (bytes(16), "portal")):
+        for first in (0, 7):
+            with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
+                await page(first, id_, caller)
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "fails"])
