@@ -106,8 +106,11 @@ def flooded(wanted: int = 1_000_000_000, most_s: float = 1_200.0) -> str:
         for path in sorted(one for one in rig.directory.rglob("*") if one.is_file() and one not in given):
             for content in pieces(path):
                 looked += len(content)
-                found += canaries.hits(secrets, {str(path.relative_to(rig.directory)): content})
-        assert found == []
+                # Rows of the ledger have places of six digits, as one-time codes have: in so many of them each code stands.
+                is_counted = path.name == EXPORT or path.name.startswith("paraph.sqlite")
+                wanted_here = {name: one for name, one in secrets.items() if not (is_counted and one.isdigit())}
+                found += canaries.hits(wanted_here, {str(path.relative_to(rig.directory)): content})
+        assert found == [], found[:10]
         planted = {"a plant": b" " * PIECE_BYTES + CODE.encode()}
         assert "a plant has the code in clear" in canaries.hits(secrets, planted), "it would be found"
         log = rig.log.stat().st_size
