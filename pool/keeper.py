@@ -6,9 +6,10 @@ Rules of this file: what may happen is said by the table in `token.py`; no PIN p
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pool import reader
 from pool.errors import Unavailable
@@ -17,6 +18,7 @@ from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
 from pool.token import ADVICE, EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
 from pool.tries import TokenIdentity, Tries
+from pool.wire import name_bytes, parts_of
 
 log = logging.getLogger("pool")
 
@@ -109,20 +111,25 @@ class TokenKeeper:
         if self.state is State.READY and not self._lanes_up:
             self.on(Event.LANES_LOST)
 
-    def recognise(self, serial: str, publics: Sequence[tuple[bytes, str, bytes]]) -> None:
+    def recognise(
+        self, serial: str, publics: Sequence[tuple[bytes, str, bytes]], hashes: Collection[bytes] | None = None
+    ) -> None:
         """
         Whether the token that answers is ours, before any PIN is sent to it; raises `StartFailed` if it is not.
 
-        Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys.
+        Ours is the one with the configured serial, or the serial seen first, and with at least one of the wanted keys. It
+        shows public halves, or with `hashes` the SHA-256 of those that were asked for.
         """
-        found = self._ours(serial, publics)
+        found = self._ours(serial, publics, hashes)
         self.serial = serial
         self.keys = {}
         for key in found:
             self.keys.setdefault(key.ref, key)  # a certificate's key comes after the key object, which has the label
         self.identity = TokenIdentity.of(str(self.config.module), self.config.label, serial, publics)
 
-    def _ours(self, serial: str, publics: Sequence[tuple[bytes, str, bytes]]) -> list[Key]:
+    def _ours(
+        self, serial: str, publics: Sequence[tuple[bytes, str, bytes]], hashes: Collection[bytes] | None = None
+    ) -> list[Key]:
         """The wanted keys that it shows: at least one; raises `StartFailed`."""
         if self.config.serial is None and self.serial and serial != self.serial:
             raise StartFailed(f"its serial is {serial}, and was {self.serial}", Event.OTHER)
@@ -130,8 +137,8 @@ class TokenKeeper:
         if wanted is None:
             found = list(_usable(publics))
         else:
-            present = {spki for _, _, spki in publics}
-            found = [key for key in wanted if key.spki in present]
+            present = set(hashes) if hashes is not None else {hashlib.sha256(spki).digest() for _, _, spki in publics}
+            found = [key for key in wanted if bytes.fromhex(key.ref) in present]
         if not found:
             none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
@@ -178,11 +185,15 @@ class TokenKeeper:
         if wanted is not None:
             wanted = sorted(wanted, key=lambda key: key.ref not in known)  # what was on it is sooner found
         try:
-            listed = await self.module.look(self.config.label, self.config.serial, wanted)
+            for part in [None] if wanted is None else parts_of(wanted, lambda key: name_bytes((key.cka_id, key.label))):
+                listed = await self.module.look(self.config.label, self.config.serial, part)
+                if listed is None:
+                    return None
+                if listed.publics:
+                    break
         except NoCard as none:
             return EVENTS[none.why], none.detail
-        if listed is None:
-            return None
+        assert listed is not None  # there is one part at least
         found = [serial for label, serial in listed.tokens if label == self.config.label]
         if self.config.serial is not None:
             named = [serial for serial in found if serial == self.config.serial]

@@ -174,6 +174,6 @@ async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], 
     if answer["t"] == "failed":
         reason = PCSC_DOWN if answer["detail"] == PCSC_DOWN else "TOKEN_ABSENT"
         raise Unavailable(reason, f"token {token.config.name}: {answer['detail']}", COMES_BACK_S)
-    if (answer["serial"], answer["publics"]) != (opened["serial"], opened["publics"]):
+    if any(answer.get(name) != opened.get(name) for name in ("serial", "publics", "mark")):
         raise Unavailable("TOKEN_CHANGED", f"token {token.config.name}: serial {answer['serial']}, or other keys")
     return Flags(*answer["flags"])

@@ -19,7 +19,7 @@ from pool import opensc, wire
 from pool.child import harden, limit, open_socket
 from pool.library import LibraryRefused, Load, loading
 from pool.pcsc import Pcsc, PcscError
-from pool.shown import Row, ckr, publics, some, text, tokens
+from pool.shown import Row, ckr, named, some, text, tokens
 
 _LOAD = loading(pkcs11.lib)
 
@@ -82,11 +82,9 @@ def _shown(token: Any, keys: Sequence[Asked] | None) -> list[Row]:
 
 
 def _first(session: Any, keys: Sequence[Asked]) -> list[Row]:
-    for cka_id, label, mark in keys:
-        for row in publics(session, cka_id, label):
-            if hashlib.sha256(row[2]).digest()[: wire.MARK_BYTES] == mark:
-                return [row]
-    return []
+    marks = {mark for _, _, mark in keys}
+    rows = named(session, [(cka_id, label) for cka_id, label, _ in keys])
+    return [row for row in rows if hashlib.sha256(row[2]).digest()[: wire.MARK_BYTES] in marks][:1]
 
 
 def main() -> None:

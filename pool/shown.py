@@ -9,7 +9,7 @@ import contextlib
 import re
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -30,10 +30,12 @@ from pkcs11.exceptions import (
 
 from pool.codes import name_of
 from pool.cryptoki import overlook_slots
+from pool.wire import Name
 
 PUBLIC_KEYS_MAX = 200  # listed where no key is asked for by name: an HSM with more must name its keys
 PUBLICS_BYTES_MAX = 128 * 1024  # ... and of these as many as a packet holds beside the rest (wire.PACKET_BYTES_MAX)
 ROW_BYTES_MAX = 16 * 1024  # of one, with its names: somebody's label may be as long as it likes
+SEARCHES_MAX = 32  # names that are searched for one by one
 LISTING_PAUSE_S = 0.1  # several readers go at once when a hub is pulled
 NOT_THERE = (NoSuchToken, TokenNotPresent, TokenNotRecognised, SlotIDInvalid)
 # Of one object: it lacks an attribute, does not show it, or has it in a form that python-pkcs11 does not know, as a key type
@@ -185,6 +187,34 @@ def publics(session: Any, cka_id: bytes | None = None, label: str | None = None)
                 continue
             if _bytes(row) <= ROW_BYTES_MAX:
                 yield row
+
+
+def named(session: Any, names: Sequence[Name]) -> Iterator[Row]:
+    """
+    The same of each of these. A name costs the token two searches, which a software token makes through all its objects:
+    for many names all are read once instead.
+    """
+    if len(names) <= SEARCHES_MAX:
+        for cka_id, label in names:
+            yield from publics(session, cka_id, label)
+        return
+    wanted = set(names)
+    ids = {cka_id for cka_id, _ in names if cka_id is not None}
+    for row in publics(session):
+        cka_id, label, _ = row
+        # A certificate has no label here, and belongs to a key by CKA_ID.
+        if not wanted.isdisjoint({(cka_id, label), (cka_id, None), (None, label)}) or (not label and cka_id in ids):
+            yield row
+
+
+def privates(session: Any) -> Iterator[tuple[bytes, str, Any]]:
+    """Every private key that the session shows: (CKA_ID, label, object)."""
+    for found in _objects(session, {Attribute.CLASS: ObjectClass.PRIVATE_KEY}):
+        try:
+            row = found.id, _label(found), found
+        except _UNREADABLE:
+            continue
+        yield row
 
 
 def _objects(session: Any, where: Mapping[Attribute, Any]) -> Iterator[Any]:

@@ -13,6 +13,10 @@ from pool.process import Child, NotSent
 from pool.public import order_bytes
 from pool.token import EVENTS, Event
 from pool.tries import Flags, TryRefused, check_machine, gives_back
+from pool.wire import mark_of, name_bytes, parts_of
+
+# ref, CKA_ID, label, SubjectPublicKeyInfo, length of the order
+_Asked = tuple[str, bytes | None, str | None, bytes, int]
 
 
 async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
@@ -26,9 +30,10 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         "label": config.label,
         "serial": config.serial,
         "verify": config.verify,
-        "keys": None if wanted is None else [(key.cka_id, key.label) for key in wanted],
+        "keys": None,
     }
-    answer = await child.ask(question, config.start_timeout_s)
+    parts = [] if wanted is None else list(parts_of([(key.cka_id, key.label) for key in wanted], name_bytes))
+    answer = await child.ask(question | ({"keys": parts[0]} if parts else {}), config.start_timeout_s)
     if answer["t"] == "failed":
         detail = answer["detail"]
         if "serial" in answer:
@@ -36,7 +41,15 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         elif "count" in answer:
             detail = how_many(answer["count"])
         raise StartFailed(detail, EVENTS.get(answer["why"]))
-    token.recognise(answer["serial"], answer["publics"])
+    if "hashes" in answer:
+        hashes = answer["hashes"]
+        for part in parts[1:]:
+            more = await child.ask({"t": "show", "keys": part}, config.start_timeout_s)
+            if more["t"] == "failed":
+                raise StartFailed(more["detail"], EVENTS.get(more["why"]))
+            hashes += more["hashes"]
+        answer["mark"] = mark_of(hashes)
+    token.recognise(answer["serial"], answer.get("publics", ()), answer.get("hashes"))
     token.model = answer["model"]
     token.gives_back = gives_back(answer["library"])
     assert token.identity is not None
@@ -97,7 +110,20 @@ async def find_keys(child: Child, token: TokenKeeper) -> tuple[frozenset[str], d
     at each signature. Raises `StartFailed` where the token or the session fails, which is no key's fault.
     """
     keys = [(key.ref, key.cka_id, key.label, key.spki, order_bytes(key.spki)) for key in (token.keys or {}).values()]
-    answer = await child.ask({"t": "keys", "keys": keys}, token.config.start_timeout_s)
-    if answer["t"] == "failed":
-        raise StartFailed(f"its keys cannot be looked for ({answer['detail']})")
-    return frozenset(answer["found"]), answer["problems"], frozenset(answer["each"])
+    found: set[str] = set()
+    problems: dict[str, str] = {}
+    each: set[str] = set()
+    for part in (parts := list(parts_of(keys, _key_bytes))):
+        place = {"is_first": part is parts[0], "is_last": part is parts[-1], "count": len(keys)}
+        answer = await child.ask({"t": "keys", "keys": part} | place, token.config.start_timeout_s)
+        if answer["t"] == "failed":
+            raise StartFailed(f"its keys cannot be looked for ({answer['detail']})")
+        found.update(answer["found"])
+        problems |= answer["problems"]
+        each.update(answer["each"])
+    return frozenset(found), problems, frozenset(each)
+
+
+def _key_bytes(key: _Asked) -> int:
+    ref, cka_id, label, spki, _ = key
+    return len(ref) + len(spki) + name_bytes((cka_id, label))

@@ -22,21 +22,28 @@ the other, so a cancelled item is either not started or known to be under C_Sign
 """
 
 import ctypes
+import hashlib
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from mmap import mmap
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
+
+T = TypeVar("T")
+Name = tuple[bytes | None, str | None]  # by which a key is looked for: CKA_ID, label
 
 VERSION = 1
 FRAMES_IN_FLIGHT = 2  # one is signed while the next one waits in the socket
 FRAME_ITEMS_MAX = 256
 FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (208 KiB on a stock Linux)
 PACKET_BYTES_MAX = 160 * 1024
+# Of one question about keys: its answer repeats their references, and says what is wrong with them.
+KEYS_BYTES_MAX = PACKET_BYTES_MAX // 2
+_KEY_BYTES = 48  # of a key, for what frames its fields and for a hash
 MARK_BYTES = 4  # of the hash of a key that a probe is asked for: one question asks for thousands
 
 _HEAD = 8
@@ -99,6 +106,31 @@ class Inbox:
         if "pin" in message:
             packet[:] = bytes(length)
         return message
+
+
+def mark_of(hashes: Iterable[bytes]) -> bytes:
+    """What stands for the keys that a token has shown, by the SHA-256 of each, in whatever order."""
+    return hashlib.sha256(b"".join(sorted(set(hashes)))).digest()
+
+
+def parts_of(keys: Sequence[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Of what is asked about many keys: as much as one question takes, and its answer; one part at least, which may be empty."""
+    part: list[T] = []
+    left = KEYS_BYTES_MAX
+    for key in keys:
+        size = size_of(key)
+        if part and size > left:
+            yield part
+            part, left = [], KEYS_BYTES_MAX
+        part.append(key)
+        left -= size
+    yield part
+
+
+def name_bytes(name: Name) -> int:
+    """Of a key's name in a question, with the hash that is answered."""
+    cka_id, label = name
+    return len(cka_id or b"") + len((label or "").encode()) + _KEY_BYTES
 
 
 def items_that_fit(items: Sequence[bytes]) -> int:

@@ -9,6 +9,7 @@ Only this file and `probe.py` import pkcs11.
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import sys
 import time
@@ -39,7 +40,7 @@ from pool.cryptoki import Cryptoki, Refused, Sign, Signer, loaded
 from pool.library import LibraryRefused, Load, loading
 from pool.mechanism import CKM, DIGEST_BYTES, Algorithm, Hash, Scheme, WrongSignature, from_token, to_token
 from pool.pcsc import Pcsc, PcscError, Seen, no_token, other_card
-from pool.shown import NOT_THERE, Row, ckr, flags, publics, some, text, tokens
+from pool.shown import NOT_THERE, SEARCHES_MAX, ckr, flags, named, privates, some, text, tokens
 
 _LOAD = loading(pkcs11.lib)
 _PIN_REFUSED = (PinIncorrect, PinInvalid, PinLocked, PinLenRange, PinExpired)
@@ -50,6 +51,33 @@ Make = Callable[[bytes, ctypes.c_void_p], int]
 Loaded = Callable[[str], Cryptoki | None]
 NOTICE_S = 0.5  # pcscd looks every 0.4 s whether a card is there
 CUT = "CUT"  # no return code of PKCS#11
+
+
+def _hashes(session: Any, names: Sequence[wire.Name]) -> list[bytes]:
+    """SHA-256 of the SubjectPublicKeyInfo of each of these that the token has: of thousands they fit a packet."""
+    return [hashlib.sha256(spki).digest() for _, _, spki in named(session, [(one[0], one[1]) for one in names])]
+
+
+class _Privates:
+    """All private keys of a session, read once: a search for each of many takes a software token minutes."""
+
+    def __init__(self, session: Any) -> None:
+        self._by_id: dict[bytes, list[tuple[str, Any]]] = {}
+        self._by_label: dict[str, list[tuple[str, Any]]] = {}
+        for cka_id, label, key in privates(session):
+            self._by_id.setdefault(cka_id, []).append((label, key))
+            self._by_label.setdefault(label, []).append((label, key))
+
+    def one(self, cka_id: bytes | None, label: str | None) -> Any:
+        """Raises as `Session.get_key` does."""
+        found = self._by_id.get(cka_id, []) if cka_id else self._by_label.get(label or "", [])
+        if len(found) > 1 and cka_id and label:
+            found = [(called, key) for called, key in found if called == label]
+        if not found:
+            raise NoSuchKey
+        if len(found) > 1:
+            raise MultipleObjectsReturned
+        return found[0][1]
 
 
 class Worker:
@@ -72,9 +100,10 @@ class Worker:
         self._is_logged_in = False
         self._keys: dict[str, tuple[Any, bytes, int]] = {}
         self._each: frozenset[str] = frozenset()
+        self._privates: _Privates | None = None  # while many keys are looked for
         self._makers: dict[tuple[str, str, str], Make] = {}
         self._verify = True
-        self._named: list[tuple[bytes | None, str | None]] | None = None
+        self._named: list[wire.Name] | None = None
         self._signer: Signer = by_library
         self._lease = ""
         self._pcsc: Pcsc | None = None  # for a card, whose reader is known
@@ -85,6 +114,7 @@ class Worker:
         """Answer messages until told to stop, until the parent is gone, or until the session is lost."""
         handlers = {
             "open": self._open,
+            "show": self._show_more,
             "look": self._look,
             "login": self._login,
             "keys": self._find_keys,
@@ -125,8 +155,9 @@ class Worker:
                 return {"t": "failed", "why": why, "count": len(found), "detail": ""}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
-            self._named = message["keys"] if text(self._token.serial).strip("0") else None
-            token, seen = self._show()
+            is_named = message["keys"] is not None and text(self._token.serial).strip("0")
+            self._named = [tuple(one) for one in message["keys"]] if is_named else None
+            token, shown_keys = self._show()
             if (token.label, token.serial) != (self._token.label, self._token.serial):
                 raise TokenNotPresent  # it was changed for another between the list and the session
         except LibraryRefused as refused:
@@ -149,7 +180,7 @@ class Worker:
             "login": bool(self._token.flags & TokenFlag.LOGIN_REQUIRED),
             "pad": bool(self._token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH),
             "flags": flags(self._token),
-            "publics": seen,
+            **shown_keys,
         }
 
     def _look(self, _message: dict[str, Any]) -> dict[str, Any]:
@@ -157,15 +188,28 @@ class Worker:
         if gone := self._gone():
             return {"t": "failed", "why": "absent", "detail": gone}
         try:
-            token, seen = self._show()
+            token, shown_keys = self._show()
         except PKCS11Error as error:
             return {"t": "failed", "why": "absent", "detail": ckr(error)}
-        return {"t": "seen", "serial": text(token.serial), "flags": flags(token), "publics": seen}
+        if "hashes" in shown_keys:
+            shown_keys = {"mark": wire.mark_of(shown_keys["hashes"])}
+        return {"t": "seen", "serial": text(token.serial), "flags": flags(token), **shown_keys}
 
-    def _show(self) -> tuple[Any, list[Row]]:
+    def _show_more(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Of more named keys, in the session in which the first ones were shown."""
+        try:
+            found = _hashes(self._session, message["keys"])
+        except PKCS11Error as error:
+            return {"t": "failed", "why": "absent" if self._gone() else "error", "detail": ckr(error)}
+        assert self._named is not None
+        self._named += map(tuple, message["keys"])
+        return {"t": "shown", "hashes": found}
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
         """
-        The token as it is now, and the public halves of the named keys, or of all where none is named: in a session that
-        is kept. It is opened first: what is seen after that, and in it, is of the token that hears a PIN sent in it.
+        The token as it is now; of the named keys that it has the SHA-256 of each SubjectPublicKeyInfo (thousands of them fit
+        a packet), or the public halves of all where none is named: in a session that is kept. It is opened first: what is
+        seen after that, and in it, is of the token that hears a PIN sent in it.
         """
         if self._session is not None:
             with contextlib.suppress(PKCS11Error):  # it may have ended with its token
@@ -174,8 +218,8 @@ class Worker:
         session = self._session = self._token.open()
         token = self._token.slot.get_token()
         if self._named is None:
-            return token, some(session)
-        return token, [row for cka_id, label in self._named for row in publics(session, cka_id, label)]
+            return token, {"publics": some(session)}
+        return token, {"hashes": _hashes(session, self._named)}
 
     def _login(self, message: dict[str, Any]) -> dict[str, Any]:
         """
@@ -215,9 +259,13 @@ class Worker:
         """
         Find the private halves. A key is taken only where exactly one object answers. `each` are those that want a PIN
         at each signature (CKA_ALWAYS_AUTHENTICATE, PKCS#11 v3.1, 4.9): for them the lease's is kept. Any other answer is
-        about the session, not about the key.
+        about the session, not about the key. They come in as many messages as they need.
         """
         problems, each = {}, []
+        if message["is_first"]:
+            self._keys.clear()
+            self._each = frozenset()
+            self._privates = _Privates(self._session) if message["count"] > SEARCHES_MAX else None
         for ref, cka_id, label, spki, order_bytes in message["keys"]:
             try:
                 key = self._private(cka_id, label)
@@ -232,16 +280,21 @@ class Worker:
             except PKCS11Error as error:
                 # It says nothing of the key: a lane would go on without it until its end.
                 return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}
-        if not each:
-            self._pin = None
-        self._each = frozenset(each)
-        return {"t": "keys", "found": list(self._keys), "problems": problems, "each": each}
+        self._each |= frozenset(each)
+        if message["is_last"]:
+            self._privates = None
+            if not self._each:
+                self._pin = None
+        asked = {ref for ref, *_ in message["keys"]}
+        return {"t": "keys", "found": [ref for ref in self._keys if ref in asked], "problems": problems, "each": each}
 
     def _private(self, cka_id: bytes | None, label: str | None) -> Any:
         """
         By CKA_ID, which the halves of a pair share (PKCS#11 v3.1, 4.6.2), where there is one; labels are for people, and
         OpenSC calls the halves of a PIV card's pair differently. Where several have one ID, the label decides.
         """
+        if self._privates is not None:
+            return self._privates.one(cka_id, label)
         try:
             return self._session.get_key(
                 object_class=ObjectClass.PRIVATE_KEY, id=cka_id, label=None if cka_id else label

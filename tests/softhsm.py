@@ -80,7 +80,7 @@ with token.open(user_pin=order["pin"], rw=True) as session:
     for kind, cka_id, label in order["keys"]:
         public = generate(session, kind, bytes.fromhex(cka_id), label, private)
         der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        made[kind] = [cka_id, der.hex()]
+        made[len(made) if order["each"] else kind] = [cka_id, der.hex()]
 json.dump(made, sys.stdout)
 """
 
@@ -154,6 +154,14 @@ class Store:
         self.made.setdefault(label, {}).update(pairs)
         return pairs
 
+    def each(self, label: str, kind: str, names: Sequence[tuple[bytes, str]]) -> list[bytes]:
+        """Many of one kind, by CKA_ID and label; the DER SubjectPublicKeyInfo of each."""
+        self._copies.discard(label)
+        wanted = [(kind, cka_id.hex(), name) for cka_id, name in names]
+        token = {"token_serial": self._serials[label]}
+        made = generate(MODULE, self.environment, token, self._pins[label], wanted, each=True)
+        return [spki for _, spki in made.values()]
+
     def _generate(
         self, label: str, wanted: list[tuple[str, str, str]], *, pin_each_time: bool
     ) -> dict[str, tuple[bytes, bytes]]:
@@ -223,12 +231,15 @@ def generate(
     keys: Sequence[tuple[str, str, str]],
     *,
     pin_each_time: bool = False,
+    each: bool = False,
 ) -> dict[str, tuple[bytes, bytes]]:
     """
-    Key pairs on a token of any module: of each kind, with a CKA_ID in hex and a label; kind -> (CKA_ID, DER
-    SubjectPublicKeyInfo). `token` is what python-pkcs11 finds it by: `token_label`, `token_serial`.
+    Key pairs on a token of any module: of each kind, with a CKA_ID in hex and a label; kind (with `each` the number) ->
+    (CKA_ID, DER SubjectPublicKeyInfo). `token` is what python-pkcs11 finds it by: `token_label`, `token_serial`.
     """
-    order = {"module": str(module), "token": dict(token), "pin": pin, "keys": keys, "pin_each_time": pin_each_time}
+    order = {
+        "module": str(module), "token": dict(token), "pin": pin, "keys": keys, "pin_each_time": pin_each_time, "each": each,
+    }  # fmt: skip
     made = subprocess.run(
         [sys.executable, "-c", _GENERATE],
         input=json.dumps(order), env=os.environ | environment, check=False, text=True, capture_output=True,

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from pool import Key
+from pool import Key, wire
 from pool.module import Module
 from pool.process import Child
-from pool.shown import PUBLIC_KEYS_MAX, PUBLICS_BYTES_MAX
+from pool.shown import PUBLIC_KEYS_MAX, PUBLICS_BYTES_MAX, SEARCHES_MAX
 from tests.pool.rig import ECDSA, config, digests, pids, pool_over, state, statuses, until
+from tests.pool.test_mechanism import spki
 from tests.shim import Shim
 from tests.softhsm import MODULE, Store
 
@@ -247,3 +248,39 @@ def test_a_function_is_put_in_the_place_of_the_module_s_once() -> None:
     """Listings that fail for another reason, look after look, do not stack one function behind the other."""
     done = subprocess.run([sys.executable, "-c", OVERLOOKED, str(MODULE)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+async def test_thousands_of_keys_are_named(own_store: Store, tmp_path: Path) -> None:
+    """A token is looked through for every credential's key: for five thousand, of which it has two, as quickly as for few."""
+    own_store.token("card")
+    own_store.keys("card", ["P-256", "P-384"])
+    ours, other = (Key(own_store.made["card"][kind][1], label=kind) for kind in ("P-256", "P-384"))
+    others = [Key(spki(ec.generate_private_key(ec.SECP256R1())), label=f"key of somebody, {n}") for n in range(5_000)]
+    began = time.monotonic()
+    async with pool_over(config(own_store), state=tmp_path / "state", keys=[ours, *others, other]) as pool:
+        assert state(pool) == "READY"
+        assert time.monotonic() - began < 10
+        for key in (ours, other):
+            assert statuses(await pool.sign(key.ref, ECDSA, digests(2, 0, ECDSA))) == {("SIGNED", ""): 2}
+        assert pool.problem(others[-1].ref)
+
+
+async def test_many_keys_on_one_token(own_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    More keys than are searched for one by one, asked for in several messages: each is found, by CKA_ID or by label; of two
+    with one CKA_ID the label decides, and two of one label are nobody's.
+    """
+    monkeypatch.setattr(wire, "KEYS_BYTES_MAX", 2_000)
+    own_store.token("card")
+    labels = [f"key {number}" for number in range(SEARCHES_MAX + 4)]
+    made = own_store.each("card", "P-256", [*((f"{n:04}".encode(), label) for n, label in enumerate(labels)),
+        (b"same", "one"), (b"same", "two"), (b"a", "twin"), (b"b", "twin")])  # fmt: skip
+    by_id = [Key(made[n], f"{n:04}".encode()) for n in range(0, len(labels), 2)]
+    by_label = [Key(made[n], label=labels[n]) for n in range(1, len(labels), 2)]
+    same = [Key(made[len(labels) + n], b"same", name) for n, name in enumerate(("one", "two"))]
+    twin = Key(made[-1], label="twin")
+    keys = [*by_id, *by_label, *same, twin]
+    async with pool_over(config(own_store), state=tmp_path / "state", keys=keys) as pool:
+        for key in (by_id[0], by_id[-1], by_label[0], by_label[-1], *same):
+            assert statuses(await pool.sign(key.ref, ECDSA, digests(1, 0, ECDSA))) == {("SIGNED", ""): 1}
+        assert pool.problem(twin.ref)
