@@ -38,6 +38,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     )
     (tmp_path / "tls.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     (tmp_path / "tls.key").write_bytes(private)
+    (tmp_path / "tls.key").chmod(0o600)
     return {"certificate": tmp_path / "tls.pem", "key": tmp_path / "tls.key"}
 
 
