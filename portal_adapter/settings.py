@@ -246,6 +246,9 @@ class Limits(Section):
     attachments: int = Field(default=20, ge=1)  # of a procedure
     # Of a space, in what it has not sent or was given back: who only prepares may not fill the disk.
     unsent_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    # Of one person, in archives and procedures of all her spaces, what was sent too: nobody fills the disk alone.
+    person_bytes: int = Field(default=20 * 1024 * 1024 * 1024, ge=1)
+    person_files: int = Field(default=20_000, ge=1)
     image_pixels: int = Field(default=40_000_000, ge=1)
     idle_s: int = Field(default=15 * 60, ge=60)
     session_s: int = Field(default=8 * 3600, ge=60)

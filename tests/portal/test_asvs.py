@@ -71,7 +71,7 @@ SAID: Mapping[str, tuple[str, ...]] = {
             f"`{name}` | {getattr(LIMITS, name)} |"
             for name in (
                 *("login_a_minute", "uploads_a_minute", "signings_a_minute", "messages_an_hour", "document_bytes"),
-                *("archive_documents", "attachments", "unsent_bytes", "image_pixels", "challenge_s", "invitation_s"),
+                *("archive_documents", "attachments", "unsent_bytes", "person_bytes", "person_files", "image_pixels", "challenge_s", "invitation_s"),
             )
         ),
         f"`tries_a_minute` | {OF_WINDOW.tries_a_minute} |", f"{LIMITS.idle_s}, {LIMITS.session_s}", "`spaces_max` | 200 |",
