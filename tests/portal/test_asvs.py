@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from portal_adapter import serving
+from portal_adapter.auth.session import FRESH_S
 from portal_adapter.domain.actor import RIGHTS
 from portal_adapter.files.names import ENDINGS
 from portal_adapter.settings import Limits
@@ -86,7 +87,7 @@ SAID: Mapping[str, tuple[str, ...]] = {
     "Logging in": ("and no other", "the secret code", "its PIN", f"{LIMITS.challenge_s} s", "operator who knows the person"),
     "Sessions": (
         f"{LIMITS.idle_s} s after its last request and {LIMITS.session_s} s after its login", "NIST SP 800-63B",
-        "as many sessions as she likes", "The window and the daemon have no sessions",
+        "as many sessions as she likes", f"within {FRESH_S} s of a login", "The window and the daemon have no sessions",
     ),
     "Access": (*(role for role in RIGHTS), *(right for right in RIGHTS["owner"]), "Fields:", "does not exist"),
     "Keys": ("portal.key_file", "HMAC-SHA-256", "SHA-256", "ECDSA", "AES-GCM", "made", "kept", "replaced", "No key is for two things"),
