@@ -1,7 +1,9 @@
 """The audit: only ever added to, a line for everything, nothing secret in it; and what operators see of people."""
 
+import contextlib
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,23 @@ def test_who_looks_for_what_is_anothers_is_noted(place: Place) -> None:
     assert [(line["event"], line["outcome"], line["account"]) for line in found] == [
         ("space", "not-found", account), ("files", "not-found", account)
     ]  # fmt: skip
+
+
+def test_every_line_is_in_the_log_too(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """UI-08: once it is committed, as one line of JSON that a collector takes elsewhere; what was taken back is in neither."""
+    caplog.set_level(logging.INFO, "portal")
+    ada = place.visitor()
+    ada.logs_in()
+    ada.http.post("/spaces/new/private", data={"csrf": "wrong"})
+    with contextlib.suppress(RuntimeError), writing(place.services.engine) as connection:
+        audit.note(connection, 1, "never", account="a")
+        raise RuntimeError
+    with writing(place.services.engine) as connection:
+        audit.note(connection, 1, "later", note="é\n")
+    logged = [text.removeprefix("audit ") for text in caplog.messages if text.startswith("audit ")]
+    assert not any("\n" in text for text in logged)
+    found = [{name: value for name, value in line.items() if name != "id"} for line in lines(place)]
+    assert [json.loads(text) for text in logged] == found and found[-1]["event"] == "later"
 
 
 def test_no_line_holds_a_secret(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_the_script_makes_no_markup() -> None:
     assert [path.name for path in (PORTAL / "web" / "static").iterdir() if path.suffix == ".js"] == ["portal.js"]
 
 
+def test_codes_are_masked_and_may_be_pasted() -> None:
+    """TOK-14: what only its person knows is masked in every form of the window; a password manager may fill it in."""
+    masked = {
+        "secret_code": "current-password|new-password",
+        "again": "new-password",
+        "pin": "off",
+    }  # a card's PIN is no password
+    found = 0
+    for path in (PORTAL / "window" / "templates").glob("*.html"):
+        for name, rest in re.findall(r'{{ field\("(\w+)", (.*?)\) }}', path.read_text()):
+            if name in masked:
+                found += 1
+                assert 'type="password"' in rest and re.search(f'autocomplete="({masked[name]})"', rest), (path, name)
+    assert found == 5
+    assert "maxlength" not in "".join(path.read_text() for path in (PORTAL / "window" / "templates").glob("*.html"))
+
+
 def test_pages_need_no_plug_in() -> None:
     """UI-07: HTML, a style sheet and a script of ours: nothing embedded, and nothing of anybody else's."""
     for path in TEMPLATES:
@@ -227,7 +245,7 @@ def test_no_secret_is_in_them() -> None:
         assert not re.search(rb"(?i)(password|passwd|api_key|secret_key)\s*=\s*[\"'][^\"'{]+[\"']", data), path
 
 
-def test_logs_have_utc_and_one_line_each() -> None:
+def test_logs_have_utc_and_one_line_each(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """UI-08: both programs write to their standard error alone, by one form: see test_logs.py for what it makes."""
     made = [
         (path, ast.unparse(call)) for path, name, call in of_all() if "basicConfig" in name or name.endswith("Handler")
