@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from portal_adapter.accepting import Accepting, Counted
 from portal_adapter.settings import Front, Listener
 from portal_adapter.unusable import Unusable
+from portal_adapter.web.headers import Headers, always
 
 CONNECTIONS_MAX = 512  # whose requests are answered; others' are told to come back
 ACCEPTED_MAX = 2 * CONNECTIONS_MAX  # with those in their handshake: descriptors are left for what is done
@@ -44,7 +45,19 @@ BODY_BYTES_A_S = 4096
 BODY_AHEAD_S = 60.0  # that bytes can buy beforehand: a network that is lost for a moment
 BACKLOG = 256  # that the kernel holds until they are accepted
 STOP_S = 10  # for requests that are being answered
+CIPHERS = (
+    "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2 (RFC 9325, 4.2): forward secret and authenticated; 1.3 has no others
+)
 _SOCKET_MODE = 0o660
+
+# What is answered here, and not by the program; it says to browsers what the program's answers say.
+_BUSY = Headers(PlainTextResponse("Too many ask at once. Please try again in a moment.", 503, {"connection": "close"}))
+_UNREADABLE = Headers(PlainTextResponse("The certificate's header cannot be read.", 400))
+_NO_REQUEST = b"This is no request."
+_OF_NO_REQUEST = (
+    *always(), (b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"), (b"connection", b"close"),
+    (b"content-length", b"%d" % len(_NO_REQUEST)),
+)  # fmt: skip
 
 
 class _Protocol(HttpToolsProtocol, Counted):
@@ -58,12 +71,20 @@ class _Protocol(HttpToolsProtocol, Counted):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._late = self.loop.call_later(HEAD_S, transport.abort)  # a polite end would wait for the other side
+        self._program = self.app
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """For bytes that are none of HTTP, and where a request's end would be in doubt (RFC 9112, 6.1)."""
+        del msg
+        head = b"".join(b"%b: %b\r\n" % one for one in _OF_NO_REQUEST)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + _NO_REQUEST)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,6 +98,8 @@ class _Protocol(HttpToolsProtocol, Counted):
         self._in_time()
         self._body_until = self.loop.time() + BODY_S
         self._slow = self.loop.call_later(BODY_S, self._too_slow)
+        is_full = max(len(self.connections), len(self.tasks)) >= CONNECTIONS_MAX
+        self.app = _BUSY if is_full else self._program
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -122,7 +145,7 @@ class _Listening:
         self._where = where
         self._config = uvicorn.Config(
             app, http=_Protocol, loop="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-            date_header=False, limit_concurrency=CONNECTIONS_MAX, timeout_keep_alive=KEEP_ALIVE_S,
+            date_header=False, timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S, ws="none", proxy_headers=False, **tls,
         )  # fmt: skip
         self._config.load()
@@ -170,6 +193,7 @@ class Server(_Listening):
         )  # fmt: skip
         assert self._config.ssl is not None
         self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._config.ssl.set_ciphers(CIPHERS)
         host, _, port = listener.address.rpartition(":")
         self._address = host.strip("[]"), int(port)
 
@@ -243,7 +267,7 @@ class Fronted:
         try:
             scope["state"]["peer_certificate"] = _only([v for name, v in scope["headers"] if name == self._header])
         except ValueError:
-            await PlainTextResponse("The certificate's header cannot be read.", 400)(scope, receive, send)
+            await _UNREADABLE(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -5,10 +5,12 @@ Every mistake is named with its path, all at once; an unknown key is a mistake. 
 files that only the portal can read. The window has a file of its own (window/settings.py).
 """
 
+import contextlib
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -33,7 +35,16 @@ def _from_its_place(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context["base"] if info.context else "") / path
 
 
+def _check_secret(path: Path) -> Path:
+    """What is not there is told by whoever reads it; systemd's credentials have an ACL, which shows as the group's bit."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IRWXO):
+            raise ValueError(f"others can read or change {path}: give it to the program's own user, mode 0400 or 0640")
+    return path
+
+
 File = Annotated[Path, AfterValidator(_from_its_place)]  # relative to the configuration file
+Secret = Annotated[Path, AfterValidator(_from_its_place), AfterValidator(_check_secret)]
 
 
 class SettingsError(Exception):
@@ -61,6 +72,24 @@ def check_apart(window: str, *others: str) -> None:
         raise ValueError("the window has a host name of its own: another port is not enough, for cookies go to both")
 
 
+def _check_database(url: str) -> str:
+    """By libpq's own words: what it does without `sslmode` is to go on in the clear where a server offers no TLS."""
+    try:
+        parts = urlsplit(url)
+        asked = parse_qs(parts.query)
+    except ValueError:
+        raise ValueError("is no URL; write it as postgresql://user@host/name") from None
+    if parts.scheme != "postgresql":
+        raise ValueError("is a URL as postgresql://user@host/name; without the key it is SQLite in the state")
+    hosts = ",".join([parts.hostname or "", *asked.get("host", []), *asked.get("hostaddr", [])]).split(",")
+    is_here = all(one.startswith("/") or one in {"", "127.0.0.1", "::1", "localhost"} for one in hosts)
+    if not is_here and asked.get("sslmode") != ["verify-full"]:
+        raise ValueError(
+            "a database on another host is reached by TLS: add ?sslmode=verify-full&sslrootcert=... to the URL"
+        )
+    return url
+
+
 def _check_port(value: str) -> str:
     if int(value.rpartition(":")[2]) > 65535:
         raise ValueError("a port is a number up to 65535")
@@ -86,7 +115,7 @@ class Listener(Section):
 
     address: Address
     certificate: File
-    key: File
+    key: Secret
 
 
 class Cards(Listener):
@@ -126,7 +155,7 @@ class Mail(Section):
     sender: Annotated[str, AfterValidator(_check_email)]
     server: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]+\]):\d{1,5}$")] | None = None
     starttls: bool = True  # without it, to a loopback address only
-    login_file: File | None = None  # two lines: user, password
+    login_file: Secret | None = None  # two lines: user, password
     directory: File | None = None
     # What is announced to a space beside what is to be corrected.
     announce: tuple[Literal["received", "message", "accepted", "closed"], ...] = ("received", "message")
@@ -217,6 +246,9 @@ class Limits(Section):
     attachments: int = Field(default=20, ge=1)  # of a procedure
     # Of a space, in what it has not sent or was given back: who only prepares may not fill the disk.
     unsent_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    # Of one person, in archives and procedures of all her spaces, what was sent too: nobody fills the disk alone.
+    person_bytes: int = Field(default=20 * 1024 * 1024 * 1024, ge=1)
+    person_files: int = Field(default=20_000, ge=1)
     image_pixels: int = Field(default=40_000_000, ge=1)
     idle_s: int = Field(default=15 * 60, ge=60)
     session_s: int = Field(default=8 * 3600, ge=60)
@@ -238,8 +270,8 @@ class Portal(Section):
     name: Annotated[str, StringConstraints(min_length=1, max_length=60)]
     origin: Origin
     state: File
-    key_file: File  # 32 random bytes, mode 0400: form tokens are made with it
-    database: str | None = None  # postgresql://...
+    key_file: Secret  # 32 random bytes, mode 0400: form tokens are made with it
+    database: Annotated[str, AfterValidator(_check_database)] | None = None  # postgresql://...
     definitions: File | None = None  # of procedures, instead of the examples that come with the program
     time_zone: str = "Europe/Luxembourg"
     language: Literal["fr", "en"] = "en"  # for whoever has said nothing

@@ -4,11 +4,14 @@ Sessions and forms: cookies whose SHA-256 is what the database knows, and form t
 A browser without a session has a visitor's cookie instead, so that a login can only be finished where it was begun, and a
 form posted only by who was shown it. A session's token is new with each login (ASVS 7.2.4). It ends after 15 minutes
 without a request, after 8 hours, by logout, or when its product is removed or revoked: that is asked at every request.
+What logins hang on is changed in a session that is young (ASVS 7.5.1): whoever finds a browser that somebody has left does
+not make her account his.
 """
 
 import hashlib
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
@@ -19,6 +22,7 @@ from portal_adapter.store.schema import accounts, products, sessions
 
 SESSION_COOKIE, VISITOR_COOKIE, LANGUAGE_COOKIE = "__Host-session", "__Host-visitor", "__Host-language"
 SEEN_EVERY_S = 5  # a session's last request is written down no more often
+FRESH_S = 10 * 60  # as long as another product takes to be found and presented
 _KEPT_S = 86400  # an ended session, for whoever looks into what happened
 
 
@@ -30,6 +34,7 @@ class Session:
     seen: int  # when its last request was written down
     ends: int  # when it ends, unless there is another request
     certificate: bytes  # that it was opened with
+    created: int
 
 
 def open_session(connection: Connection, now: int, account: str, fingerprint: str) -> str:
@@ -59,7 +64,11 @@ def find(connection: Connection, now: int, token: str, limits: Limits, address: 
         row["account"], row["family"], row["given"], row["email"], row["fingerprint"], row["token"], now, address
     )
     ends = min(now + limits.idle_s, absolute)
-    return Session(actor, row["token"], row["language"], row["seen"], ends, row["certificate"])
+    return Session(actor, row["token"], row["language"], row["seen"], ends, row["certificate"], row["created"])
+
+
+def is_fresh(now: int, session: Session) -> bool:
+    return now - session.created <= FRESH_S
 
 
 def is_due(now: int, session: Session) -> bool:
@@ -85,6 +94,23 @@ def end_all(connection: Connection, now: int, account: str, *, fingerprint: str 
     if fingerprint is not None:
         wanted &= sessions.c.fingerprint == fingerprint
     connection.execute(update(sessions).where(wanted).values(ended=now))
+
+
+def open_of(connection: Connection, now: int, limits: Limits, account: str) -> list[dict[str, Any]]:
+    """A person's own, the newest first, each with its product."""
+    query = (
+        select(sessions.c.token, sessions.c.created, sessions.c.seen, products.c.kind, products.c.number)
+        .join(products, (products.c.fingerprint == sessions.c.fingerprint) & (products.c.account == account))
+        .where(sessions.c.account == account, is_open(now, limits))
+        .order_by(sessions.c.created.desc(), sessions.c.token)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def end_others(connection: Connection, now: int, account: str, token: str) -> int:
+    """All of an account but the one whose hashed token this is; answers how many."""
+    wanted = (sessions.c.account == account) & (sessions.c.token != token) & sessions.c.ended.is_(None)
+    return connection.execute(update(sessions).where(wanted).values(ended=now)).rowcount
 
 
 def is_open(now: int, limits: Limits) -> ColumnElement[bool]:

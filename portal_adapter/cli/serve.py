@@ -2,12 +2,12 @@
 
 import argparse
 import logging
-import sys
 from contextlib import AsyncExitStack
 
 import uvloop
 
 from portal_adapter.app import Services, app, cards_app, services
+from portal_adapter.cli.logs import write_logs
 from portal_adapter.cli.stop import stopped
 from portal_adapter.handing_over import HandingOver
 from portal_adapter.mail.delivery import Delivery
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    write_logs()
     made = services(load(options.config))
     try:
         uvloop.run(_serve(made))

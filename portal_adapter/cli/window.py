@@ -2,10 +2,10 @@
 
 import argparse
 import logging
-import sys
 
 import uvloop
 
+from portal_adapter.cli.logs import write_logs
 from portal_adapter.cli.stop import stopped
 from portal_adapter.serving import Server
 from portal_adapter.window.app import Services, app, services
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    write_logs()
     uvloop.run(_serve(services(load(options.config))))
     return 0
 

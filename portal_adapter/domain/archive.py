@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from portal_adapter.domain import audit, kept
+from portal_adapter.domain import audit, kept, room
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import is_id, new_id
@@ -68,6 +68,7 @@ def add(
     connection.execute(select(spaces.c.id).where(spaces.c.id == space["id"]).with_for_update())
     if count(connection, space["id"]) >= limits.archive_documents:
         raise guard("archive-full", "The archive of this space is full: delete what you no longer need.")
+    room.check(connection, actor, size, limits)
     document = new_id()
     connection.execute(
         insert(documents).values(

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from portal_adapter.definitions.answers import Answers, required_pieces
 from portal_adapter.definitions.definition import Definition, Piece
-from portal_adapter.domain import archive, kept
+from portal_adapter.domain import archive, kept, room
 from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import is_id, new_id
@@ -274,6 +274,7 @@ def _insert(
             "The attachments of this space's unsent procedures take all the room there is. Send or delete one of them."
         )
         raise guard("space-full", message, f"{at}/attachments")
+    room.check(connection, actor, given.content["size"], settings.limits)
     attachment = new_id()
     connection.execute(
         insert(attachments).values(

@@ -19,6 +19,7 @@ from portal_adapter.auth import session as sessions
 from portal_adapter.auth.certificate import Certificate
 from portal_adapter.domain import account as account_of
 from portal_adapter.domain import audit, marks, renewal
+from portal_adapter.domain.actor import Actor
 from portal_adapter.domain.fields import Fields, folded
 from portal_adapter.domain.ids import hashed, new_id, new_secret
 from portal_adapter.domain.renewal import Renewed
@@ -112,7 +113,7 @@ def finish(connection: Connection, now: int, proof: Proof, visitor: str, address
         return None
     forget(connection, visitor)
     token = sessions.open_session(connection, now, owner, proof.certificate.fingerprint)
-    audit.note(connection, now, "login", account=owner, address=address, fingerprint=proof.certificate.fingerprint)
+    _note_login(connection, now, owner, proof, address)
     return LoggedIn(token, proof.back)
 
 
@@ -220,7 +221,7 @@ def again(connection: Connection, now: int, visitor: str, account: str, address:
         return None
     if owner == account:
         return LoggedIn("", proof.back)
-    audit.note(connection, now, "login", account=owner, address=address, fingerprint=proof.certificate.fingerprint)
+    _note_login(connection, now, owner, proof, address)
     return LoggedIn(sessions.open_session(connection, now, owner, proof.certificate.fingerprint), proof.back)
 
 
@@ -311,6 +312,22 @@ def logout(connection: Connection, now: int, account: str, token: str, address: 
     """`token` is the hashed one."""
     sessions.end(connection, now, token)
     audit.note(connection, now, "logout", account=account, address=address)
+
+
+def _note_login(connection: Connection, now: int, owner: str, proof: Proof, address: str) -> None:
+    """With how it was proven: by codes in the window, or by TLS with a card or stick."""
+    by = "codes" if proof.number else "tls"
+    audit.note(
+        connection, now, "login", account=owner, address=address, by=by, fingerprint=proof.certificate.fingerprint
+    )  # fmt: skip
+
+
+def logout_elsewhere(connection: Connection, actor: Actor) -> None:
+    """Her other sessions, of whatever product, end at once."""
+    ended = sessions.end_others(connection, actor.now, actor.account, actor.session)
+    audit.note(
+        connection, actor.now, "sessions-ended", account=actor.account, address=actor.address, sessions=ended
+    )  # fmt: skip
 
 
 def _begin_again(reason: str) -> Refusal:

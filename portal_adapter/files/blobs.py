@@ -19,6 +19,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
+QUARANTINED_MAX = 100  # 1 GB: whoever sends malware again and again does not fill the disk
 SWEPT_AFTER_S = 3600  # another instance's upload that has no row yet is younger: a request takes minutes at most
 
 
@@ -51,7 +52,9 @@ class Blobs:
         return _link(self.path(blob), self._kept)
 
     def set_aside(self, incoming: Path) -> str:
-        """The same, in quarantine."""
+        """The same, in quarantine; empty where that holds as many as an operator will look at, and this one is not kept."""
+        if sum(1 for _ in self._quarantine.iterdir()) >= QUARANTINED_MAX:
+            return ""
         return _link(incoming, self._quarantine)
 
     def quarantine(self, blob: str) -> None:

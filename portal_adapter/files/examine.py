@@ -30,7 +30,8 @@ def examine(path: Path, settings: Settings, blobs: Blobs) -> Examined:
         picture.check(path, limits.image_pixels)
     verdict = scan(path, settings.scan)
     if verdict.state == INFECTED:
-        log.warning("an upload is infected (%s): quarantined as %s", verdict.note, blobs.set_aside(path))
+        kept = blobs.set_aside(path)
+        log.warning("an upload is infected (%s): %s", verdict.note, f"quarantined as {kept}" if kept else "not kept")
         raise sniff.rejected("infected", "Malware was found in this file. It was not kept.")
     if verdict.note and verdict.state != "clean":
         log.warning("the scanner could not say: %s", verdict.note)

@@ -6,6 +6,7 @@ PostgreSQL every change names the version it has seen (`... WHERE version = :see
 """
 
 import contextlib
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 
 from portal_adapter.unusable import Unusable
 
+log = logging.getLogger("portal")
+
 BUSY_S = 5.0  # for SQLite's lock; a write takes milliseconds
 _UPGRADE_KEY = 0x7061726170680000  # any number that nobody else locks: 'paraph'
+_SAID = "said"  # of a connection's transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 NEWEST = "0008"  # the last of them: a database that has it is served without loading Alembic, which takes a fifth of a second
 
@@ -83,8 +87,17 @@ def _begin(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
+    """What `say` was told in it is in the log once it is committed, and never where it was taken back."""
     with engine.begin() as connection:
+        connection.info.pop(_SAID, None)
         yield connection
+        said: list[str] = connection.info.pop(_SAID, [])
+    for one in said:
+        log.info("%s", one)
+
+
+def say(connection: Connection, text: str) -> None:
+    connection.info.setdefault(_SAID, []).append(text)
 
 
 @contextlib.contextmanager

@@ -248,6 +248,9 @@ class _Visit:
         if self.route.level is not Level.OPEN and self.session is None:
             raise Refusal("unauthenticated", "Please log in.")
         if self.session is not None:
+            if self.route.fresh and not sessions.is_fresh(self.now, self.session):
+                message = "Your login was some time ago. For this, please log in once more."
+                raise Refusal("unauthenticated", message, reason="login-too-old", back=self._page_of_form())
             if self.route.level in {Level.TERMS, Level.AGENT}:
                 terms.check(connection, self.session.actor.account, self.services.settings.terms.version)
             if self.route.level is Level.AGENT:
@@ -333,6 +336,8 @@ class _Visit:
             )
             for name, value in answer.cookies.items():
                 set_cookie(response, name, value)
+            if answer.cookies.get(SESSION_COOKIE, "") is None:  # who logs out leaves no page behind (ASVS 14.3.1)
+                response.headers["clear-site-data"] = '"cache", "storage"'
             if answer.notice and not self.wants_json:
                 set_cookie(response, NOTICE_COOKIE, answer.notice, max_age=60)
             return response
@@ -401,7 +406,7 @@ class _Visit:
         return Response(html, 500, media_type="text/html")
 
     def _write_down(self, refusal: Refusal) -> None:
-        if self.route.method == "GET" and refusal.code in _OF_LOOKING:
+        if self.route.method == "GET" and refusal.code in _OF_LOOKING and not self._is_of_ids(refusal):
             return  # nothing was tried but to look
         actor = self.session.actor if self.session is not None else None
         who = actor.account if actor else network(self.address)
@@ -418,6 +423,10 @@ class _Visit:
                 )  # fmt: skip
         except OperationalError as error:
             log.error("a refusal is not in the audit: %s", error.orig)  # noqa: TRY400 -- as above
+
+    def _is_of_ids(self, refusal: Refusal) -> bool:
+        """Who is logged in and asks for what is not hers by its id may be trying ids (ASVS 16.3.2)."""
+        return refusal.code == "not-found" and self.session is not None and bool(self.request.path_params)
 
     def _problem(self, refusal: Refusal) -> Response:
         text = self.language.text

@@ -19,6 +19,20 @@ def policy(form_targets: Sequence[str] = (), *, frames: str = "", ancestors: str
     )
 
 
+def always(form_targets: Sequence[str] = ()) -> list[tuple[bytes, bytes]]:
+    """What every answer has, whoever makes it."""
+    return [
+        (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
+        (b"content-security-policy", policy(form_targets).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"same-origin"),
+        (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+    ]
+
+
 class Headers:
     """
     ASGI middleware. `form_targets`: other origins that a form of ours may lead to. What an answer says by itself is left
@@ -27,16 +41,7 @@ class Headers:
 
     def __init__(self, app: Any, *, form_targets: Sequence[str] = ()) -> None:
         self._app = app
-        self._always = [
-            (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
-            (b"content-security-policy", policy(form_targets).encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-frame-options", b"DENY"),
-            (b"referrer-policy", b"same-origin"),
-            (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-            (b"cross-origin-opener-policy", b"same-origin"),
-            (b"cross-origin-resource-policy", b"same-origin"),
-        ]
+        self._always = always(form_targets)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -50,7 +55,15 @@ class Headers:
                 cache = f"public, max-age={_STATIC_S}".encode() if is_kept else b"no-store"
                 said = {name for name, _ in message["headers"]}
                 ours = [one for one in (*self._always, (b"cache-control", cache)) if one[0] not in said]
-                message = {**message, "headers": [*message["headers"], *ours]}
+                message = {**message, "headers": [*map(_with_charset, message["headers"]), *ours]}
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _with_charset(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Starlette says it of text/* alone, and a picture in SVG is text, too (RFC 7303, 9.1)."""
+    name, value = header
+    return (
+        (name, value + b"; charset=utf-8") if (name.lower(), value) == (b"content-type", b"image/svg+xml") else header
+    )

@@ -6,6 +6,7 @@ NOTICES: Mapping[str, str] = {
     "account-changed": "Your account is changed.",
     "product-added": "The product is registered.",
     "product-removed": "The product is removed.",
+    "sessions-ended": "You are logged out everywhere else.",
     "document-added": "The document is in the archive.",
     "document-removed": "The document is deleted.",
     "procedure-created": "The procedure is created. What is known already is filled in: check it, and fill in the rest.",

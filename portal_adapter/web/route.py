@@ -37,7 +37,7 @@ class Route:
     `upload` takes a file, and looks into it before the transaction: that may take seconds, and a transaction that writes
     holds the others up; `admit` says before it is read whether it may come at all, by raising `Refusal`: it is given no form.
     `before` asks somebody else something, for the same reason as `upload`; for a page only where it shows nothing without
-    that, and to a person. A GET changes nothing.
+    that, and to a person. `fresh` wants a login of the last minutes. A GET changes nothing.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Route:
     upload: Look | None = None
     admit: Callable[[Ask], None] | None = None
     before: Before | None = None
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in {"GET", "POST"}:
@@ -62,5 +63,7 @@ class Route:
             raise ValueError(f"{self.path}: files come by POST, from a person")
         if self.admit is not None and self.upload is None:
             raise ValueError(f"{self.path}: only a file is waited for")
+        if self.fresh and self.level is Level.OPEN:
+            raise ValueError(f"{self.path}: nobody has logged in for a page that everybody may open")
         if self.before is not None and self.method == "GET" and self.level is Level.OPEN:
             raise ValueError(f"{self.path}: nobody is asked for a page that everybody may open")

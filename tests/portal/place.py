@@ -234,6 +234,7 @@ class Place:
         pem = self.issuer.certificate.public_bytes(serialization.Encoding.PEM)
         (directory / "issuers.pem").write_bytes(pem)
         (directory / "key").write_bytes(bytes(range(32)))
+        (directory / "key").chmod(0o600)
         for language, text in (("en", "Be honest.\n\nBe kind."), ("fr", "Soyez honnête.\n\nSoyez aimable.")):
             (directory / f"terms-{language}.txt").write_text(text)
         url = f'database = "{database}"' if database else ""

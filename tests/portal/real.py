@@ -210,6 +210,7 @@ class Real:
                 f'server = "127.0.0.1:{rig.port}"\nca = "{self.ca}"\ncertificate = "{certificate}"\nkey = "{key}"\n'
             )
         (directory / "key").write_bytes(secrets.token_bytes(32))
+        (directory / "key").chmod(0o400)
         for language, text in (("en", "Be honest."), ("fr", "Soyez honnête.")):
             (directory / f"terms-{language}.txt").write_text(text)
         portal_tls, window_tls = ((directory / f"{name}.tls").read_text() for name in ("portal", "window"))

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, func, select, update
 
 from portal_adapter.domain import archive
 from portal_adapter.domain.actor import Actor
+from portal_adapter.files import blobs
 from portal_adapter.files.blobs import SWEPT_AFTER_S
 from portal_adapter.files.examined import Examined
 from portal_adapter.refusal import Refusal
@@ -231,6 +233,42 @@ def test_the_archive_has_a_limit(tmp_path: Path) -> None:
     assert Member(place, "Bob", "Babbage").adds(png()).status_code == 303
     assert ada.deletes(ada.lists()[0]["id"]).status_code == 303
     assert ada.adds(png()).status_code == 303
+    place.close()
+
+
+@pytest.mark.parametrize("limit", [f"person_bytes = {3 * len(png())}", "person_files = 3"])
+def test_one_person_keeps_so_many_bytes(tmp_path: Path, limit: str) -> None:
+    """ESP-36, 0.1: inclusive, in all her spaces and in attachments together; deleting makes room, and others have their own."""
+    place = Place(tmp_path, extra=f"[limits]\n{limit}\n[attachments]\nbefore_signature = true")
+    ada = Member(place)
+    assert ada.adds(png()).status_code == 303
+    at = ada.browser.post(f"/spaces/{ada.space}/catalogue/transfer-of-lease", page=f"/spaces/{ada.space}/catalogue/transfer-of-lease")  # fmt: skip
+    slot = at.headers["location"].rsplit("/steps/", 1)[0] + "/attachments/slots/lease"
+    lease = {"file": ("lease.png", png())}
+    assert ada.browser.post(slot, page=slot, files=lease).status_code == 303
+    space, other = ada.browser.creates_business("Looms"), copy(ada)
+    other.space, other.page = space, f"/spaces/{space}/files"
+    assert other.adds(png()).status_code == 303
+    for full in (ada, other):
+        assert problem(full.adds(png(), json=True)) == (409, "guard-failed", "person-full")
+    add = slot.replace("/slots/lease", "/add")
+    more = ada.browser.post(add, {"type": "other", "name": "x"}, page=slot, files=lease, headers={"accept": "application/json"})  # fmt: skip
+    assert problem(more) == (409, "guard-failed", "person-full")
+    assert len(kept(place)) == 3
+    assert Member(place, "Bob", "Babbage").adds(png()).status_code == 303
+    assert ada.deletes(ada.lists()[0]["id"]).status_code == 303
+    assert other.adds(png()).status_code == 303
+    place.close()
+
+
+def test_the_quarantine_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESP-36, ATT-10: whoever sends malware again and again does not fill the disk; it is refused all the same."""
+    monkeypatch.setattr(blobs, "QUARANTINED_MAX", 2)
+    place = scanned(tmp_path, "echo Test.Virus; exit 1")
+    ada = Member(place)
+    for _ in range(3):
+        assert problem(ada.adds(png(), json=True)) == (422, "rejected-content", "infected")
+    assert len(list((place.directory / "state" / "quarantine").iterdir())) == 2 and nothing_kept(place)
     place.close()
 
 

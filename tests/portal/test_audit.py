@@ -1,6 +1,9 @@
 """The audit: only ever added to, a line for everything, nothing secret in it; and what operators see of people."""
 
+import contextlib
+import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from portal_adapter.domain import audit
 from portal_adapter.store import schema
 from portal_adapter.store.database import open_database, reading, writing
 from portal_adapter.upkeep import Upkeep
+from tests.portal.cards import nonce_of_card, ticket
 from tests.portal.commands import command
 from tests.portal.place import Place, SetClock, Visitor
 from tests.postgres import Postgres
@@ -86,6 +90,67 @@ def test_what_is_refused_has_its_line_and_nothing_else(place: Place) -> None:
     with reading(place.services.engine) as connection:
         assert connection.execute(select(schema.spaces)).first() is None
         assert connection.execute(select(schema.outbox)).first() is None
+
+
+def test_how_somebody_logged_in_is_noted(place: Place) -> None:
+    """UI-08: a login has the product's fingerprint and the way it was proven; one that fails has its way and its reason."""
+    ada, card = place.visitor(), place.issuer.product("Ada", "Lovelace")
+    ada.logs_in()
+    product = place.issuer.product("Ada", "Lovelace")
+    ada.proves(product, "second")
+    ada.post("/account/products", page="/account/products/new")
+    ada.post("/logout")
+    ada.proves(product, "second")
+    ada.post("/logout")
+    ada.post("/login/ticket", ticket(place, card, nonce_of_card(ada)))
+    ada.post("/register", {"email": "ada@example.org", "kind": "stick"}, page="/register")
+    ada.post("/logout")
+    ada.post("/login/ticket", ticket(place, card, nonce_of_card(ada)))
+    ada.post("/logout")
+    ada.post("/login/ticket", {"ticket": "x"})
+    ada.post("/login/statement", product.statement("00" * 32))
+    found = [line for line in lines(place) if line["event"].startswith("login")]
+    assert [(line["event"], line["outcome"], line["detail"].get("by", line["detail"].get("reason"))) for line in found] == [
+        ("login", "done", "codes"), ("login", "done", "tls"), ("login-ticket", "unauthenticated", "ticket-over"),
+        ("login-statement", "unauthenticated", "attempt-unknown"),
+    ]  # fmt: skip
+    assert [line["detail"]["fingerprint"] for line in found[:2]] == [
+        hashlib.sha256(one.der).hexdigest() for one in (product, card)
+    ]
+
+
+def test_who_looks_for_what_is_anothers_is_noted(place: Place) -> None:
+    """UI-08: who is logged in and asks for another's by its id leaves a line, also by a GET; a mistyped page, and nobody, leave none."""
+    ada, bob = place.visitor(), place.visitor()
+    ada.logs_in()
+    bob.logs_in("Bob", "Boole")
+    space = bob.creates_business()
+    before = len(lines(place))
+    assert ada.get(f"/spaces/{space}").status_code == ada.json(f"/spaces/{space}/files").status_code == 404
+    assert ada.get("/nothing").status_code == 404
+    assert place.visitor().get(f"/spaces/{space}").status_code == 303
+    account = next(line["account"] for line in lines(place) if line["event"] == "register")
+    found = lines(place)[before:]
+    assert [(line["event"], line["outcome"], line["account"]) for line in found] == [
+        ("space", "not-found", account), ("files", "not-found", account)
+    ]  # fmt: skip
+
+
+def test_every_line_is_in_the_log_too(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """UI-08: once it is committed, as one line of JSON that a collector takes elsewhere; what was taken back is in neither."""
+    caplog.set_level(logging.INFO, "portal")
+    ada = place.visitor()
+    ada.logs_in()
+    ada.http.post("/spaces/new/private", data={"csrf": "wrong"})
+    with contextlib.suppress(RuntimeError), writing(place.services.engine) as connection:
+        audit.note(connection, 1, "never", account="a")
+        raise RuntimeError
+    with writing(place.services.engine) as connection:
+        audit.note(connection, 1, "later", note="é\n")
+    logged = [text.removeprefix("audit ") for text in caplog.messages if text.startswith("audit ")]
+    assert not any("\n" in text for text in logged)
+    found = [{name: value for name, value in line.items() if name != "id"} for line in lines(place)]
+    assert [json.loads(text) for text in logged] == found and found[-1]["event"] == "later"
 
 
 def test_no_line_holds_a_secret(place: Place) -> None:

@@ -364,7 +364,7 @@ def test_one_flow_by_keyboard_alone(street: Street) -> None:
 
 
 def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> None:
-    """TOK-12: a script warns more than 20 seconds ahead; without one the page has printed the time."""
+    """TOK-12: a script warns more than 20 seconds ahead, and takes the page away when it is over; without one the page has printed the time."""
     with street.visit(town.ada) as page:
         page.clock.install()
         page.goto(f"{ORIGIN}/account")
@@ -375,3 +375,11 @@ def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> N
         page.clock.fast_forward(15 * 1000)
         expect(line).to_have_attribute("role", "alert")
         expect(line).to_contain_text("less than a minute")
+        with page.context.expect_page() as other:  # what is used elsewhere goes on here
+            page.evaluate("open('/account')")
+        other.value.wait_for_load_state()
+        expect(line).to_contain_text("10:15")
+        page.clock.fast_forward(16 * 60 * 1000)
+        expect(page.locator("body")).to_have_text("Your session has ended. Log in again.")
+        assert "Lovelace" not in page.content()
+        assert page.get_by_role("link").get_attribute("href") == "/account"

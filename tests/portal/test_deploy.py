@@ -162,7 +162,7 @@ def test_check_passes_what_can_be_served(real: Real, name: str) -> None:
     ("name", "line", "changed", "said"),
     [
         ("portal", r"^key_file = .*$", 'key_file = "gone"', ["gone: No such file"]),
-        ("portal", r"^key_file = .*$", 'key_file = "terms-en.txt"', ["has 10 bytes; 32 random bytes"]),
+        ("portal", r"^key_file = .*$", 'key_file = "short.key"', ["has 5 bytes; 32 random bytes"]),
         ("portal", r"^issuers = .*$", 'issuers = ["key"]', ["key: "]),
         ("portal", r"^fr = .*$", 'fr = "gone-fr"', ["gone-fr: No such file"]),
         ("portal", r"^profile = .*$", 'profile = "key"', ["key: not TOML"]),
@@ -191,6 +191,8 @@ def test_check_passes_what_can_be_served(real: Real, name: str) -> None:
 )
 def test_check_names_what_is_wrong(real: Real, name: str, line: str, changed: str, said: list[str]) -> None:
     """UI-07: a mistake in either file, or a file that it names and that cannot be used, is named."""
+    (real.directory / "short.key").write_bytes(b"short")
+    (real.directory / "short.key").chmod(0o600)
     good = real.directory / f"{name}.toml"
     bad = real.directory / f"bad-{name}.toml"
     bad.write_text(re.sub(line, changed, good.read_text(), flags=re.MULTILINE))
@@ -224,3 +226,50 @@ def test_portal_and_window_have_origins_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "portal.toml").write_text(text)
     with pytest.raises(SettingsError, match="an origin of their own"):
         portal.load(tmp_path / "portal.toml")
+
+
+@each
+def test_a_key_that_others_can_read_is_refused(name: str, tmp_path: Path) -> None:
+    """UI-07: each secret's file is its program's alone, or its group's to read; what others can read is named at the start."""
+    module, _ = KINDS[name]
+    text, secrets = example(name), {"key", "key_file", "login_file"}
+    for key, path in re.findall(r'^(\w+) = "(/etc/[^"]+)"$', text, re.MULTILINE):
+        if key not in secrets:
+            continue
+        file = tmp_path / Path(path).name
+        file.touch()
+        (tmp_path / "changed.toml").write_text(text.replace(f'"{path}"', f'"{file}"'))
+        for mode in (0o644, 0o604, 0o602, 0o660):
+            file.chmod(mode)
+            with pytest.raises(SettingsError, match=f"{key}: others can read or change"):
+                module.load(tmp_path / "changed.toml")
+        for mode in (0o400, 0o600, 0o640, 0o440):
+            file.chmod(mode)
+            module.load(tmp_path / "changed.toml")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_taken"),
+    [
+        ("postgresql:///portal", True),
+        ("postgresql://paraph-portal@/portal?host=/run/postgresql", True),
+        ("postgresql://paraph-portal@127.0.0.1:5433/portal", True),
+        ("postgresql://paraph-portal@db.example/portal?sslmode=verify-full&sslrootcert=ca.pem", True),
+        ("postgresql://paraph-portal@db.example/portal", False),
+        ("postgresql://paraph-portal@db.example/portal?sslmode=require", False),  # with whosever certificate
+        ("postgresql://paraph-portal@db.example/portal?sslmode=verify-full&sslmode=disable", False),
+        ("postgresql://paraph-portal@/portal?host=db.example", False),
+        ("postgresql://paraph-portal@localhost/portal?host=/run/postgresql,db.example", False),
+        ("mysql://paraph-portal@db.example/portal", False),
+        ("http://[", False),
+    ],
+)
+def test_a_database_elsewhere_is_reached_by_tls(url: str, is_taken: bool, tmp_path: Path) -> None:
+    """UI-07: one on this host by its socket or loopback; any other with its certificate checked, or not at all."""
+    text = re.sub(r"^#(database = ).*$", rf'\1"{url}"', example("portal"), flags=re.MULTILINE)
+    (tmp_path / "portal.toml").write_text(text)
+    if is_taken:
+        assert portal.load(tmp_path / "portal.toml").portal.database == url
+    else:
+        with pytest.raises(SettingsError, match=r"portal\.database: "):
+            portal.load(tmp_path / "portal.toml")

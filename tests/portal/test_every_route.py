@@ -59,6 +59,9 @@ def check_headers(headers: dict[str, str], *, static: bool = False) -> None:
     assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == ("public, max-age=3600" if static else "no-store")
     assert "server" not in headers
+    assert not any(name.startswith("access-control-") for name in headers)  # no other origin reads an answer
+    kind = headers.get("content-type", "")
+    assert kind.endswith("; charset=utf-8") or not re.match(r"text/|.*\+xml", kind), kind
 
 
 # ---- what every answer says to browsers
@@ -102,6 +105,7 @@ def test_answers_that_no_view_makes_have_the_headers_too(town: Town) -> None:
         ada.get("/nowhere"),
         ada.http.put("/account"),
         ada.http.delete("/spaces"),
+        ada.http.request("TRACE", "/terms"),
         ada.get("/static/none.css"),
     ):
         assert answer.status_code in {404, 405}
@@ -359,6 +363,47 @@ def test_a_body_of_another_kind_is_refused(town: Town, route: Route) -> None:
     assert picture(town.engine, without=("audit",)) == before
 
 
+@named([route for route in POSTS if route.name not in QUIET_POSTS])
+def test_a_parameter_counts_where_it_belongs(town: Town, route: Route) -> None:
+    """0.1: a form's token in the address is none, and what stands there beside the form is no field of it."""
+    path, csrf = town.paths(route)[0], token(town.ada)
+    before = picture(town.engine, without=("audit",))
+    problem = town.ada.http.post(path, params={"csrf": csrf}, data={"a": "b"}, headers=JSON)
+    assert (problem.status_code, problem.json()["reason"]) == (403, "form-token")
+    twice = f"csrf={csrf}&csrf=wrong".encode()  # the last one counts, wherever one looks
+    headers = {**JSON, "content-type": "application/x-www-form-urlencoded"}
+    assert town.ada.http.post(path, content=twice, headers=headers).status_code == 403
+    assert picture(town.engine, without=("audit",)) == before
+
+
+def test_what_stands_in_the_address_is_no_field(town: Town) -> None:
+    """0.1: a form whose fields are in the address instead is an empty one."""
+    fields = {"kind": "association", "title": "Choir", "company": "Choir", "email": "c@example.org"}
+    problem = town.ada.http.post(
+        "/spaces/new/business", params=fields, data={"csrf": token(town.ada)}, headers=JSON
+    ).json()
+    assert {"title", "company", "email"} <= {one["field"] for one in problem["errors"]}
+
+
+LARGE = ("9" * 19, "9" * 40, "٣")
+
+
+@named(GETS + [route for route in POSTS if route.name not in QUIET_POSTS])
+def test_numbers_that_are_too_large_are_refused(town: Town, route: Route) -> None:
+    """0.1: pages, versions and counts that no database holds are a refusal, or nothing that is looked at."""
+    csrf = token(town.ada)
+    before = picture(town.engine, without=("audit", "marks", "attempts"))
+    for number in LARGE:
+        names = dict.fromkeys(("page", "version", "sent", "seen", "document"), number)
+        if route.method == "GET":
+            answer = town.ada.get(town.paths(route)[0], params=names)
+        else:
+            answer = town.ada.http.post(town.paths(route)[0], data={**names, "csrf": csrf})
+        assert answer.status_code < 500, (number, answer.text[:300])
+        if answer.status_code >= 400:
+            assert picture(town.engine, without=("audit", "marks", "attempts")) == before
+
+
 NULLS = (
     "\0",
     "a\r\nbcc: x@example.org",
@@ -408,7 +453,8 @@ PATHS = (
     b"/static/../portal.py", b"/static/..%2f..%2fsettings.py", b"/static/%2e%2e/%2e%2e/settings.py", b"/static/..%5c..%5csettings.py",
     b"/static//etc/passwd", b"/static/%00", b"/spaces/../account/../../etc/passwd", b"/help/../../../etc/passwd",
     b"/help/..%2f..%2fsettings", b"//evil.example/login", b"/%2e%2e/%2e%2e/etc/passwd", b"/login%0d%0aset-cookie:%20a=b", b"/static",
-    b"/static/", b"/static/portal.css/..%2f..%2froutes.py",
+    b"/static/", b"/static/portal.css/..%2f..%2froutes.py", b"/.git/config", b"/static/.git/HEAD", b"/.env", b"/docs", b"/openapi.json",
+    b"/metrics", b"/health", b"/server-status",
 )  # fmt: skip
 
 

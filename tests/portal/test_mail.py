@@ -315,6 +315,7 @@ async def a_way(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
         pki = Pki(directory)
         monkeypatch.setenv("SSL_CERT_FILE", str(pki.ca_file))
         (directory / "login").write_text("portal\ns3cret\n")
+        (directory / "login").chmod(0o600)
         async with mailbox(starttls=serving(pki), login=(b"portal", b"s3cret")) as server:
             settings = Mail(
                 sender="portal@example.org", server=f"127.0.0.1:{server.port}", login_file=directory / "login"
@@ -364,6 +365,7 @@ def test_files_are_their_owners(tmp_path: Path) -> None:
 async def test_without_starttls_nothing_is_said(tmp_path: Path) -> None:
     """MAIL-08: a server that offers no STARTTLS gets neither login nor mail, and it is tried again later."""
     (tmp_path / "login").write_text("portal\ns3cret\n")
+    (tmp_path / "login").chmod(0o600)
     async with rough() as server:
         settings = Mail(sender="portal@example.org", server=f"127.0.0.1:{server.port}", login_file=tmp_path / "login")
         with pytest.raises(SendError, match="STARTTLS") as raised:
@@ -426,6 +428,7 @@ async def test_a_server_that_dribbles_is_cut_off(step: str, monkeypatch: pytest.
 async def test_what_cannot_log_in_says_why(tmp_path: Path) -> None:
     """MAIL-08: a server without AUTH, and a password that cannot be sent, are called that."""
     login = tmp_path / "login"
+    login.touch(0o600)
     for content, said in (("portal\ns3cret\n", "no AUTH"), ("portal\nclé\n", "no AUTH")):
         login.write_text(content)
         async with rough() as server:

@@ -6,22 +6,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from sqlalchemy import select
 
 from portal_adapter import app as portal
+from portal_adapter.auth import statement as statements
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.session import SESSION_COOKIE, VISITOR_COOKIE
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError, load
 from portal_adapter.store.schema import accounts, attempts, audit, products, sessions
 from portal_adapter.web.back import inside
+from portal_adapter.web.route import Level
+from portal_adapter.web.routes import ROUTES
 from portal_adapter.web.views.cards import CARDS_ROUTES
 from tests.portal.cards import at_cards, nonce_of_card, ticket
 from tests.portal.place import CARDS, WINDOW, Issuer, Known, Place, Product, SetClock, Visitor, hidden
+from tests.portal.town import picture
 
 CLOSED = "/login?back=%2Faccount"
 
@@ -637,3 +643,151 @@ def test_a_ticket_is_for_a_challenge_that_is_there(place: Place) -> None:
 def test_the_cards_origin_has_one_page() -> None:
     """TOK-14: nothing but presenting a certificate happens where TLS asks for one."""
     assert {route.path for route in CARDS_ROUTES} == {"/present"}
+
+
+# ---- what logins hang on (ASVS 7.4.3, 7.5.1, 7.5.2)
+
+
+def test_a_person_sees_and_ends_her_other_sessions(place: Place) -> None:
+    """TOK-12: the account's page lists what is open, with product and times; the others end at once by one button, and have a line."""
+    one, other, bob = place.visitor(), place.visitor(), place.visitor()
+    product = one.logs_in()
+    bob.logs_in("Bob", "Boole")
+    assert "Log out everywhere else" not in one.get("/account").text
+    SetClock.later(30)
+    other.logs_in(product=product)
+    shown = one.json("/account").json()["sessions"]
+    assert [(each["created"], each["is_this"]) for each in shown] == [(SetClock.at, False), (SetClock.at - 30, True)]
+    assert {(each["kind"], each["number"]) for each in shown} == {("server", "ada-login")}
+    assert "token" not in str(shown)
+    page = one.get("/account").text
+    assert page.count("Signing Server ada-login") == 3 and page.count("(this one)") == 1
+    done = one.post("/account/sessions/end", page="/account")
+    assert (done.status_code, done.headers["location"]) == (303, "/account")
+    assert not in_session(other) and in_session(one) and in_session(bob)
+    assert len(one.json("/account").json()["sessions"]) == 1
+    assert outcomes(place, "sessions-ended") == ["done"]
+
+
+def test_what_logins_hang_on_wants_a_fresh_login(place: Place) -> None:
+    """TOK-15, TOK-12: ten minutes after the login products, address and other sessions are left as they are until she has logged in once more."""
+    ada = place.visitor()
+    product = ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    ada.post("/account/products", page="/account/products/new")
+    second = next(one["id"] for one in ada.json("/account").json()["products"] if not one["in_use"])
+    changes = (
+        ("/account", {"email": "eve@example.org", "language": "en"}), ("/account/products", {}),
+        (f"/account/products/{second}/remove", {}), ("/account/sessions/end", {}),
+    )  # fmt: skip
+    SetClock.later(10 * 60)
+    assert "Log in once more" not in ada.get("/account").text
+    SetClock.later(1)
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-3")
+    before = picture(place.services.engine, without=("audit", "attempts", "marks"))
+    for path, fields in changes:
+        page = ada.post(path, fields, page="/account")
+        assert page.status_code == 401 and "Your login was some time ago." in page.text, path
+        assert 'href="/login?back=/' in page.text
+        problem = ada.json(path, fields)
+        assert (problem.status_code, problem.json()["reason"]) == (401, "login-too-old")
+    assert picture(place.services.engine, without=("audit", "attempts", "marks")) == before
+    page = ada.get("/account").text
+    assert 'href="/login?back=/account"' in page and "Present another product" not in page
+    ada.proves(product, back="/account")
+    assert ada.post(changes[0][0], changes[0][1], page="/account").status_code == 303
+    assert ada.post(changes[2][0], page="/account").status_code == 303
+    assert len(ada.json("/account").json()["products"]) == 1
+
+
+def test_who_logs_out_leaves_nothing_in_her_browser(place: Place) -> None:
+    """TOK-12: the answer to a logout has the browser forget its pages and what they have stored; the cookie goes."""
+    ada = place.visitor()
+    ada.logs_in()
+    assert "clear-site-data" not in ada.get("/account").headers
+    gone = ada.post("/logout")
+    assert gone.headers["clear-site-data"] == '"cache", "storage"'
+    assert SESSION_COOKIE not in ada.http.cookies
+
+
+def test_a_cookie_stands_in_no_page(place: Place) -> None:
+    """TOK-12: neither a session's cookie nor a browser's is in a page, in JSON or in an address that is led to."""
+    ada = place.visitor()
+    ada.logs_in()
+    secrets = [ada.http.cookies[name] for name in (SESSION_COOKIE, VISITOR_COOKIE)]
+    for path in ("/", "/login", "/account", "/terms", "/spaces", "/home", "/spaces/new/business"):
+        for headers in ({}, {"accept": "application/json"}):
+            answer = ada.get(path, headers=headers)
+            said = answer.text + answer.headers.get("location", "")
+            assert not any(secret in said for secret in secrets), path
+
+
+def test_a_new_portal_has_no_account(place: Place) -> None:
+    """TOK-06: nobody is there before somebody has registered, and no setting makes anybody."""
+    with place.services.engine.connect() as connection:
+        for table in (accounts, products, sessions):
+            assert connection.execute(select(table)).first() is None
+
+
+def test_the_ways_to_log_in_are_these() -> None:
+    """TOK-14: a session is opened by these forms alone, after a statement or a ticket, and by nothing else in the program."""
+    root = Path(portal.__file__).parent
+    opening = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if re.search(r"\bopen_session\(|insert\(sessions\)", path.read_text())
+    }
+    assert opening == {"auth/session.py", "domain/login.py"}
+    views = (root / "web" / "views" / "login.py").read_text()
+    assert set(re.findall(r"def (\w+)\(ask: Ask\)[^\n]*\n(?:(?!^def ).*\n)*?.*(?:_opened|_finish|_again)\(", views, re.MULTILINE)) >= {
+        "back_from_window", "back_from_cards", "register", "renew"
+    }  # fmt: skip
+    opens = {"login-statement", "login-ticket", "register", "renew"}
+    others = {"login-server", "login-card", "logout", "language", "end-other-sessions"}
+    everybody = {one.name for one in ROUTES if one.method == "POST" and one.level is Level.OPEN}
+    assert everybody == (opens | others) - {"end-other-sessions"}
+
+
+def statement_of(first: str = "paraph-login-v1") -> bytes:
+    return f"{first}\nwindow\nhttps://portal.test\n{'00' * 32}\nada\n2026-11-27T09:00:00Z\n".encode()
+
+
+def certificate_of(key: Any) -> bytes:
+    """By itself, with a key of whatever kind."""
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "x")])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1).public_key(key.public_key())
+    )
+    builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    by = ec.generate_private_key(ec.SECP256R1())
+    return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def test_a_statement_is_signed_as_its_key_wants() -> None:
+    """TOK-14: one algorithm for each kind of key; another hash, another padding, another kind of key and another form are refused."""
+    said, p256, p384 = statement_of(), ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1())
+    rsa_key, ed, ed448_key = rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate(), ed448.Ed448PrivateKey.generate()  # fmt: skip
+
+    def is_believed(key: Any, signature: bytes, text: bytes = said) -> bool:
+        try:
+            statements.check(text, signature, certificate_of(key), caller="window", audience="https://portal.test")
+        except Refusal:
+            return False
+        return True
+
+    assert is_believed(p256, p256.sign(said, ec.ECDSA(hashes.SHA256())))
+    assert is_believed(p384, p384.sign(said, ec.ECDSA(hashes.SHA384())))
+    assert is_believed(ed, ed.sign(said))
+    assert is_believed(rsa_key, rsa_key.sign(said, padding.PKCS1v15(), hashes.SHA256()))
+    for weak in (hashes.SHA1(), hashes.SHA224(), hashes.SHA512()):
+        assert not is_believed(p256, p256.sign(said, ec.ECDSA(weak)))
+        assert not is_believed(rsa_key, rsa_key.sign(said, padding.PKCS1v15(), weak))
+    assert not is_believed(p384, p384.sign(said, ec.ECDSA(hashes.SHA256())))
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    assert not is_believed(rsa_key, rsa_key.sign(said, pss, hashes.SHA256()))
+    assert not is_believed(ed448_key, ed448_key.sign(said))
+    assert not is_believed(p256, b"")
+    for first in ("paraph-login-v2", "paraph-batch-v1", ""):
+        other = statement_of(first)
+        assert not is_believed(p256, p256.sign(other, ec.ECDSA(hashes.SHA256())), other)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2 as httpx
 
 from tests.daemon import until
+from tests.pki import Authority, pem
 from tests.portal.real import Browser, Person, Real
 from tests.portal.signing import Opened, Signer
 from tests.portal.test_procedures import HOME, PERSON
@@ -177,6 +178,28 @@ def test_without_the_daemon_the_portal_goes_on(real: Real) -> None:
         refused = ada.get(step)
         assert refused.status_code == 503 and "retry-after" not in refused.headers
         assert "Whoever runs the portal has to look at it." in refused.text and "Try again" not in refused.text
+    finally:
+        profile.write_text(kept)
+    until(lambda: ada.get(step).status_code == 200, 5, "the daemon is there")
+    assert sends(ada, f"{step}/cancel", ada.get(step)).status_code == 303
+
+
+def test_a_daemon_of_another_ca_gets_nothing(real: Real) -> None:
+    """SIG-15: the portal talks only to a daemon whose certificate is of the CA that its profile names; that is in the log."""
+    ada = logged_in(real, real.people["ada"])
+    at = confirmed(ada, "change-of-address", PRIVATE)
+    step = sends(ada, f"{at}/signing", ada.get(at)).headers["location"]
+    profile, other = real.directory / "portal.client.toml", real.directory / "another-ca.pem"
+    other.write_bytes(pem(Authority("Test issuing").certificate))  # the name alone is the same
+    kept, before = profile.read_text(), len(real.log("portal").read_text())
+    profile.write_text(kept.replace(f'ca = "{real.ca}"', f'ca = "{other}"'))
+    assert profile.read_text() != kept
+    try:
+        assert ada.get(step).status_code == 503
+        said = real.log("portal").read_text()[before:]
+        assert re.search(
+            r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ WARNING portal: the daemon is not to be had", said, re.MULTILINE
+        )
     finally:
         profile.write_text(kept)
     until(lambda: ada.get(step).status_code == 200, 5, "the daemon is there")

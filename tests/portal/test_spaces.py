@@ -106,6 +106,19 @@ def test_a_wrong_form_makes_no_space(place: Place, ada: Visitor, field: str, val
     assert picture(place.services.engine, without=UNCHANGED) == before
 
 
+def test_a_title_is_no_format(ada: Visitor) -> None:
+    """ESP-07: braces and percent signs in what is typed are shown as they stand, on every page and in what is told."""
+    title = "{portal_name} {0.__class__} %s %(x)s {{ 7*7 }}"
+    identifier = ada.creates_business(title)
+    for path in ("/spaces", f"/spaces/{identifier}", f"/spaces/{identifier}/team"):
+        assert title in ada.get(path).text, path
+    for language in ("en", "fr"):
+        ada.post("/language", {"language": language})
+        again = ada.post(NEW, {**form(), "title": title}, page=NEW)
+        assert again.status_code == 422 and f'value="{title}"' in again.text
+    ada.post("/language", {"language": "en"})
+
+
 def test_all_mistakes_are_said_at_once(ada: Visitor) -> None:
     """ESP-04: an empty form names each mandatory field."""
     wanted = {("kind", "required"), ("title", "required"), ("company", "required"), ("email", "required")}

@@ -220,6 +220,17 @@ def test_messages_of_before_keep_their_order(
     new.dispose()
 
 
+def test_the_database_is_its_portals_alone(tmp_path: Path) -> None:
+    """UI-08: names, addresses and the audit are in it: nobody else may read its directory, nor its file where that is moved."""
+    engine = open_database(tmp_path / "state", None)
+    with writing(engine) as connection:
+        connection.execute(text("CREATE TABLE one (x)"))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+    engine.dispose()
+    assert "portal.db" in modes and set(modes.values()) == {0o600}
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_newer_database_is_refused_and_left_alone(
     opens: Callable[[], Engine], later: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def sets_up_an_app(real: Real) -> None:
     code = real.begins_enrolment(gil)
     page = enrols(browser, code)
     picture = browser.get(f"{real.window_origin}/enrol/picture.svg")
-    assert picture.headers["content-type"] == "image/svg+xml"
+    assert picture.headers["content-type"] == "image/svg+xml; charset=utf-8"
     assert b"<svg" in picture.content
     shown = re.search(r"<code>([A-Z2-7 ]+)</code>", page)
     assert shown is not None
@@ -140,8 +140,12 @@ def test_every_answer_of_the_window_has_the_headers(real: Real) -> None:
         policy = headers["content-security-policy"]
         assert f"form-action 'self' {real.portal_origin};" in policy
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-        assert headers["strict-transport-security"].startswith("max-age=63072000")
+        assert headers["strict-transport-security"] == "max-age=63072000; includeSubDomains"
         assert headers["x-content-type-options"] == "nosniff"
+        assert "object-src 'none'" in policy and "base-uri 'none'" in policy
+        assert headers["referrer-policy"] == "same-origin"
+        assert not any(name.startswith("access-control-") for name in headers)
+        assert headers.get("content-type", "text/; charset=utf-8").endswith("; charset=utf-8")
         assert headers["cache-control"] == ("public, max-age=3600" if "static" in path else "no-store")
         assert "server" not in headers
     cookie = real.browser().get(f"{real.window_origin}/enrol").headers["set-cookie"]

@@ -68,9 +68,21 @@ def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
 
 def test_a_page_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.1: its heading says so, as on the portal, and nothing says it twice."""
-    page = window_with(Broken(), tmp_path, monkeypatch).get("/nothing")
+    browser = window_with(Broken(), tmp_path, monkeypatch)
+    page = browser.get("/nothing")
     assert page.status_code == 404 and "<h1>There is no such page</h1>" in page.text
     assert page.text.count("There is no such page") == 2 and 'role="alert"' not in page.text  # the title, too
+    for path in (
+        "/.git/config",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+        "/health",
+        "/static/",
+        "/static/../window/app.py",
+    ):
+        assert browser.get(path).status_code == 404
+    assert browser.request("TRACE", "/login").status_code == 404
 
 
 class Sending(Broken):

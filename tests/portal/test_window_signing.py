@@ -73,6 +73,9 @@ def test_what_is_shown_is_the_daemon_s_copy(real: Real) -> None:
     signer = Signer.at(real, "ada")
     answer = signer.browser.get(signer.opened.address)
     assert answer.headers["location"] == "/sign/approve?language=en"
+    for cookie in answer.headers.get_list("set-cookie"):
+        assert cookie.startswith("__Host-")
+        assert {"secure", "httponly", "path=/", "samesite=lax"} <= {one.strip().lower() for one in cookie.split(";")}
     page = signer.get("/sign/approve")
     for shown in ("Déclaration d’adresse.pdf", f"{len(DOCUMENT)} bytes", hashlib.sha256(DOCUMENT).hexdigest()):
         assert shown in page.text

@@ -52,12 +52,31 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   for (const menu of document.querySelectorAll("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
 });
-// A warning before the session ends (WCAG 2.2.1: at least 20 seconds).
+// A warning before the session ends (WCAG 2.2.1: at least 20 seconds), and once it has nothing of it stays on the screen, also
+// where no server is to be had. Every page tells the others when that is: one that is used elsewhere, or logged out, is so here.
 { // its own block: a page that is written over another runs this once more
-  const end = document.querySelector("#session-end");
+  const end = document.querySelector("#session-end"), others = new BroadcastChannel("session");
+  const begun = Date.now(), life = end ? Number(end.dataset.ends) - Number(end.dataset.now) : 0;
+  others.postMessage(begun + life * 1000);
   if (end) {
-    const left = (Number(end.dataset.ends) - Number(end.dataset.now) - 50) * 1000;
-    setTimeout(() => { end.setAttribute("role", "alert"); end.textContent = end.dataset.warning; end.classList.add("notice"); }, Math.max(0, left));
+    const said = end.textContent;
+    let warning, over;
+    const wait = (until) => {
+      clearTimeout(warning);
+      clearTimeout(over);
+      end.removeAttribute("role"); end.textContent = said; end.classList.remove("notice");
+      const left = until - Date.now();
+      warning = setTimeout(() => { end.setAttribute("role", "alert"); end.textContent = end.dataset.warning; end.classList.add("notice"); }, Math.max(0, left - 50000));
+      over = setTimeout(() => {
+        const main = document.createElement("main"), link = document.createElement("a");
+        link.href = location.pathname;
+        link.textContent = document.title = end.dataset.over;
+        main.append(link);
+        document.body.replaceChildren(main);
+      }, Math.max(0, left + 1000));
+    };
+    others.addEventListener("message", (event) => wait(Number(event.data)));
+    wait(begun + life * 1000);
   }
 }
 // "Print this page" opens the dialog.

@@ -1,6 +1,7 @@
 """A person's account: her names, address and language, her products (TOK-06, TOK-07, TOK-15, MAIL-12)."""
 
 from portal_adapter.auth import certificate as certificates
+from portal_adapter.auth import session as sessions
 from portal_adapter.domain import account, login
 from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
@@ -22,6 +23,7 @@ def show(ask: Ask) -> Answer:
     data = {
         "given": actor.given, "family": actor.family, "email": actor.email, "products": products,
         "mail_language": account.language_of(ask.connection, actor.account),
+        "sessions": _sessions(ask), "is_fresh": ask.session is not None and sessions.is_fresh(ask.now, ask.session),
     }  # fmt: skip
     return Page("account.html", data)
 
@@ -53,11 +55,36 @@ def remove(ask: Ask) -> Answer:
     return Redirect("/account", notice="product-removed")
 
 
+def end_others(ask: Ask) -> Answer:
+    login.logout_elsewhere(ask.connection, ask.actor)
+    return Redirect("/account", notice="sessions-ended")
+
+
+def _sessions(ask: Ask) -> list[dict[str, object]]:
+    found = sessions.open_of(ask.connection, ask.now, ask.settings.limits, ask.actor.account)
+    return [
+        {**{name: one[name] for name in ("created", "seen", "kind", "number")}, "is_this": one["token"] == ask.actor.session}
+        for one in found
+    ]  # fmt: skip
+
+
 ROUTES = (
     Route("GET", "/account", "account", show, Level.SESSION, ("TOK-07", "TOK-15")),
-    Route("POST", "/account", "change-account", change, Level.SESSION, ("MAIL-12", "TOK-07")),
+    Route("POST", "/account", "change-account", change, Level.SESSION, ("MAIL-12", "TOK-07"), fresh=True),
     Route("GET", "/account/products/new", "new-product", show_new, Level.SESSION, ("TOK-15",)),
-    Route("POST", "/account/products", "add-product", add, Level.SESSION, ("TOK-06", "TOK-15"), before=look_at_number),
-    Route("POST", "/account/products/{product}/remove", "remove-product", remove, Level.SESSION, ("TOK-15",)),
+    Route(
+        "POST",
+        "/account/products",
+        "add-product",
+        add,
+        Level.SESSION,
+        ("TOK-06", "TOK-15"),
+        before=look_at_number,
+        fresh=True,
+    ),
+    Route(
+        "POST", "/account/products/{product}/remove", "remove-product", remove, Level.SESSION, ("TOK-15",), fresh=True
+    ),
+    Route("POST", "/account/sessions/end", "end-other-sessions", end_others, Level.SESSION, ("TOK-12",), fresh=True),
 )
 FORMS = {"change-account": "account", "add-product": "new-product"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from signer.phc import OURS, PhcError, Setting, needs_rehash, setting_of, written
 from signer.secret import Code, CodeError
+from signer.store import subjects
 
 SECRET = "73019264-unmistakable"
 SALT, HASH = "c2FsdHNhbHRzYWx0c2FsdA", "A" * 43
@@ -178,3 +179,10 @@ def test_what_is_not_verified(text: str) -> None:
     assert HASH not in str(error.value)
     with pytest.raises(PhcError):
         needs_rehash(text)
+
+
+def test_a_secret_code_has_no_end() -> None:
+    """NIST SP 800-63B, 3.1.1.2: nobody has to change it by the clock: when it was set is not even kept."""
+    assert set(subjects.c.keys()) == {
+        "name", "state", "contact_kind", "contact", "language", "code", "factor", "seed", "last"
+    }  # fmt: skip
