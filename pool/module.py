@@ -86,7 +86,7 @@ class Module:
         async with self.lock:
             try:
                 answer = await self._ask(question)
-            # TimeoutError is an OSError, or no process can be started now; ValueError: that many keys are no question.
+            # TimeoutError is an OSError, or no process can be started now; ValueError: a name is longer than a question.
             except (ChildLost, OSError, ValueError) as error:
                 answer = {"t": "failed", "why": "error", "detail": str(error) or "no answer in time"}
         if answer["t"] != "tokens" and answer["why"] in EVENTS:  # any other leaves the card where it was

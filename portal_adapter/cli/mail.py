@@ -36,11 +36,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    """1 where one is not a mail that was given up; the others are queued all the same."""
+    """1 where one is not a mail that was given up or waits; the others are queued all the same."""
     now = Clock().now()
     with opened(options) as engine, writing(engine) as connection:
         done = {one: outbox.retry(connection, now, one) for one in options.id}
         for one, is_done in done.items():
             if is_done:
                 note(connection, now, "mail-retry", mail=one)
-    return queued(done, "is no mail that was given up", as_json=options.json)
+    return queued(done, "is no mail that was given up or waits for a later time", as_json=options.json)

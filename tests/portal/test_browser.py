@@ -379,6 +379,15 @@ def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> N
             page.evaluate("open('/account')")
         other.value.wait_for_load_state()
         expect(line).to_contain_text("10:15")
+        away = '<!doctype html><title>Away</title><body><script src="/static/portal.js" defer></script>'
+        page.context.route(
+            f"{ORIGIN}/away", lambda route: route.fulfill(status=503, body=away, content_type="text/html")
+        )
+        with page.context.expect_page() as failed:  # nor does one that could not be made take this one away
+            page.evaluate("open('/away')")
+        failed.value.wait_for_load_state()
+        page.clock.fast_forward(5000)
+        expect(line).to_contain_text("10:15")
         page.clock.fast_forward(16 * 60 * 1000)
         expect(page.locator("body")).to_have_text("Your session has ended. Log in again.")
         assert "Lovelace" not in page.content()

@@ -199,6 +199,13 @@ def test_without_the_database_a_person_is_told_so(place: Place) -> None:
         connection.execute(text("ALTER TABLE products RENAME TO away"))
     answer = ada.get("/account")
     assert answer.status_code == 503 and "Please try again in a moment." in answer.text
+    # Only a page that knows it tells other tabs that nobody is logged in: they take what they show away.
+    assert "data-signed-out" not in answer.text
+    with writing(place.services.engine) as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO products"))
+    assert "data-signed-out" not in ada.get("/account").text
+    ada.post("/logout")
+    assert "data-signed-out" in ada.get("/login").text
 
 
 def test_a_full_disk_lets_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

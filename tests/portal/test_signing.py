@@ -853,6 +853,16 @@ def test_what_a_space_has_signed_stays_readable_there(place: Place, ada: Visitor
     assert bob.json(f"/spaces/{other}/signatures").json()["signed"] == []
 
 
+def changed_for_another(place: Place, ada: Visitor, at: str) -> tuple[Visitor, str]:
+    """The form is changed and signed anew; who is to sign it then, and her space's identifier."""
+    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
+    confirms(ada, at)
+    signs(place, ada, at)
+    carol = place.visitor()
+    carol.logs_in("Carol", "Clifford")
+    return carol, carol.creates_business("Third")
+
+
 def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17: changed, signed anew and transferred to a third space: whose signature is void now is nothing that one sees."""
     at, other = lease(ada), bob.creates_business("Boole Ltd")
@@ -860,12 +870,7 @@ def test_the_next_space_is_not_told_who_has_signed_before(place: Place, ada: Vis
     transfers(ada, at, other)
     signs(place, bob, f"/spaces/{other}/signatures/{row(place, at)['reference']}", "bob")
     assert waiting_mails(place) == [("signature-given", ORIGIN + at)]  # nobody is asked any more
-    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
-    confirms(ada, at)
-    signs(place, ada, at)
-    carol = place.visitor()
-    carol.logs_in("Carol", "Clifford")
-    third = carol.creates_business("Third")
+    carol, third = changed_for_another(place, ada, at)
     assert transfers(ada, at, third).status_code == 303
     found = carol.json(f"/spaces/{third}/signatures").json()
     assert (len(found["procedures"]), found["signed"]) == (1, [])
@@ -970,12 +975,7 @@ def test_whose_signature_counts_again_reads_it_again(place: Place, ada: Visitor,
     assert sends(ada, at).status_code == 303
     both = ada.get(f"{at}/form").content
     returns(grace, at)
-    saves(ada, at, "lease", {"premises": "13 Mill Lane"})
-    confirms(ada, at)
-    signs(place, ada, at)
-    carol = place.visitor()
-    carol.logs_in("Carol", "Clifford")
-    third = carol.creates_business("Third")
+    carol, third = changed_for_another(place, ada, at)
     transfers(ada, at, third)
     assert [link for template, link in waiting_mails(place) if template == "signature-asked"]
     assert closes(grace, at, reason="Too late.").status_code == 303

@@ -57,7 +57,8 @@ document.addEventListener("keydown", (event) => {
 { // its own block: a page that is written over another runs this once more
   const end = document.querySelector("#session-end"), others = new BroadcastChannel("session");
   const begun = Date.now(), life = end ? Number(end.dataset.ends) - Number(end.dataset.now) : 0;
-  others.postMessage(begun + life * 1000);
+  // A page that could not be made says nothing of the session: nobody loses what is typed in another tab by it.
+  if (end || "signedOut" in document.body.dataset) others.postMessage(begun + life * 1000);
   if (end) {
     const said = end.textContent;
     let warning, over;
