@@ -359,8 +359,6 @@ def _handler(method: Any, function: Any, request: Any, keeper: Gatekeeper) -> An
             return Unread("MESSAGE_MALFORMED", f"{len(data)} bytes")
 
     async def unary(message: Any, context: Any) -> Any:
-        if context.cancelled():  # reset before its turn: half of what it would cost is still to be saved
-            raise asyncio.CancelledError
         return await keeper.unary(method.name, function, message, context)
 
     async def stream(_messages: Any, context: Any) -> None:

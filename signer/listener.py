@@ -105,11 +105,16 @@ class Door:
     """One listener with its server; what connects beyond `connections` is hung up on at once."""
 
     def __init__(
-        self, listener: Listener, handlers: Sequence[grpc.GenericRpcHandler], connections: int = CONNECTIONS_MAX
+        self,
+        listener: Listener,
+        handlers: Sequence[grpc.GenericRpcHandler],
+        connections: int = CONNECTIONS_MAX,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self.listener = listener
         self.port = 0
-        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_allowed_incoming_connections", connections)))
+        options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", connections))
+        self._server = grpc.aio.server(options=options, interceptors=interceptors)
         self._server.add_generic_rpc_handlers(tuple(handlers))
         self._tls: TlsFiles | None = None
         self._fresh = False

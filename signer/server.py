@@ -50,6 +50,7 @@ from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.people import derived, nobody_is_served, served
 from signer.policy import Policy
 from signer.register import Register
+from signer.resets import Interceptor, Resets
 from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
@@ -231,6 +232,7 @@ class Daemon:
             self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, ledger,
             self._clock,
         )  # fmt: skip
+        resets = Resets(self._admission)
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
@@ -248,7 +250,7 @@ class Daemon:
                 ),
                 build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, keeper, operator),
             )
-            door = Door(listener, handlers, connections)
+            door = Door(listener, handlers, connections, [Interceptor(resets, peers)])
             door.add_health(self._health, SERVICES)
             await door.open()
             stack.push_async_callback(door.close, 0)

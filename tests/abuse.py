@@ -49,7 +49,7 @@ from tests.signer.access.calls import (
 
 ABUSER = "abuser"  # a caller with an allow-list and limits of its own, and a certificate as good as anybody's
 SIGN = "/signer.v1.Signing/SignDigests"
-STREAMS_MAX = 128  # of a connection, as signer/listener.py has it
+CHECK = "/grpc.health.v1.Health/Check"
 CALM = 60  # descriptors: more than a daemon with one token and a few callers has
 CALLS, TURN_S = 200, 0.7  # in one turn, at most
 ROUNDS_MIN, ROUNDS_MAX = 3, 12
@@ -140,9 +140,6 @@ def p99(values: list[float]) -> float:
 
 
 TIMES = 2.0  # what an abuser may cost a good client: so many times the p99 of the baseline
-# Of rapid resets, where the machine decides: gRPC's own part of a reset stream, before any code of ours, was 1.8 to 4 times
-# that of an answered call on machines of one kind. The soak asks for `TIMES`.
-RESET_TIMES = 6.0
 Beside = Callable[[], AbstractContextManager[object]]
 
 
@@ -209,19 +206,16 @@ def ping_flood(rig: Rig, portal: Caller, connections: int) -> Outcome:
     return outcome
 
 
-def rapid_reset(rig: Rig, portal: Caller, streams: int, message: str | None) -> Outcome:
+def rapid_reset(rig: Rig, portal: Caller, streams: int, path: str, message: str | None) -> Outcome:
     """
     Calls that are reset at once, as fast as they are taken, on one connection; at least so many.
 
-    The baseline is the good client's own company: as many calls in work as a connection may have streams, each answered.
-    For gRPC lets 128 of the abuser's calls in at one time, and each is a moment's work of the one loop, dead or not,
-    before anybody's turn (signer/turns.py) is asked for: against a daemon with nothing to do the good client's p99 is ten
-    times as long. What is held here is that a call which is reset costs others no more than twice one that is answered.
+    As with pings, the abuser has a core to himself, as the process of the baseline has.
     """
-    wishes = {"path": SIGN, "streams": 0} | ({} if message is None else {"message": message})
+    wishes = {"path": path, "streams": 0} | ({} if message is None else {"message": message})
     front_mb = rss_mb(rig)
     with (
-        Abuser(rig, "busy", caller="portal", path=SIGN, message=request(1), streams=STREAMS_MAX) as harmless,
+        Abuser(rig, "spin") as harmless,
         Abuser(rig, "resets", **wishes) as abuser,
     ):
         for each in (harmless, abuser):

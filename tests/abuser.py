@@ -61,7 +61,6 @@ class Connection:
 
     def __init__(self, settings: dict[int, int] | None = None, *, acknowledge: bool = True) -> None:
         self.acknowledge = acknowledge
-        self.ended = 0  # streams with an answer
         self.opened = time.monotonic()
         try:
             self.tls = context().wrap_socket(open_socket(), server_hostname="127.0.0.1")
@@ -129,8 +128,6 @@ class Connection:
             code = int.from_bytes(body[4:8])
             seen[f"GOAWAY {ERRORS.get(code, code)}"] += 1
             seen.setdefault("GOAWAY after ms", self.age_ms())
-        elif kind == HEADERS:
-            self.ended += flags & END_STREAM
         elif kind == DATA:
             seen["bytes"] += len(body)
             if body and self.acknowledge:
@@ -194,23 +191,6 @@ def spin() -> None:
     say()
     while True:
         pass
-
-
-def busy() -> None:
-    """Not an abuser: `streams` calls are always in work, and each is answered. It keeps a processor busy, as one does."""
-    connection = Connection()
-    message = bytes.fromhex(wishes["message"])
-    begun = 0
-    while True:
-        while begun - connection.ended < wishes["streams"]:
-            connection.call(wishes["path"], message)
-            begun += 1
-        connection.send_all()
-        connection.wait(0)
-        connection.receive()
-        if not seen["calls"] and connection.ended:
-            say()
-        seen["calls"] = connection.ended
 
 
 def pings() -> None:
@@ -365,7 +345,7 @@ def _read_on(connections: list[Connection]) -> None:
                 poll.unregister(descriptor)
 
 
-KINDS = {function.__name__: function for function in (spin, busy, pings, stay, resets, idle, half_open, slow_reader)}
+KINDS = {function.__name__: function for function in (spin, pings, stay, resets, idle, half_open, slow_reader)}
 
 if __name__ == "__main__":
     wishes.update(json.loads(sys.stdin.readline()))

@@ -48,7 +48,7 @@ ONLY_IN = {
     "segno": {"signer/qr.py"},
     "grpc": {
         *("signer/client.py", "signer/errors.py"),
-        *("signer/handlers.py", "signer/listener.py", "signer/arrival.py"),
+        *("signer/handlers.py", "signer/listener.py", "signer/resets.py", "signer/arrival.py"),
     },
 }
 # What of ours portal_adapter may import.

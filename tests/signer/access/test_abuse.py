@@ -52,7 +52,7 @@ def pinged(rig: Rig, portal: Caller) -> Outcome:
 
 @pytest.fixture(scope="module")
 def reset(rig: Rig, portal: Caller) -> Outcome:
-    return abuse.rapid_reset(rig, portal, streams=10_000, message=abuse.request(1))
+    return abuse.rapid_reset(rig, portal, 10_000, abuse.SIGN, abuse.request(1))
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +133,14 @@ async def test_f46(
 
     Who pings without a call gets GOAWAY at the idle limit; until then he costs himself more than the daemon, which is
     idle when he is gone. Who resets streams gets ENHANCE_YOUR_CALM for all but the first hundred if he did not look at
-    the daemon's SETTINGS, and REFUSED_STREAM for most if he did. (500 connections here; 5 000 in the soak, which also
-    holds resets to twice the baseline; here they may cost more, `abuse.RESET_TIMES`.)
+    the daemon's SETTINGS, and REFUSED_STREAM for nearly all if he did. (500 connections here; 5 000 in the soak.)
     """
     for outcome in (pinged, reset, idle, exhausted):
-        print(outcome.check(abuse.RESET_TIMES if outcome is reset else abuse.TIMES))
+        print(outcome.check())
     assert pinged["cpu ms left behind"] < 100
     assert (await stayed(rig, hurried))[IDLE_GOAWAY] == 1
     assert hasty["RST_STREAM ENHANCE_YOUR_CALM"] >= 0.97 * hasty["streams"] > 0
-    assert reset["RST_STREAM REFUSED_STREAM"] > reset["streams"] / 2
+    assert reset["RST_STREAM REFUSED_STREAM"] > 0.9 * reset["streams"]
 
 
 async def test_row_5_6(
@@ -160,20 +159,20 @@ async def test_row_5_6(
     the daemon serves a good client with p99 <= 2x baseline; descriptors stay <= the limit; `max_concurrent_streams`
     (128), `max_connection_age` 30 min + 60 s grace, handshake <= 10 s.
 
-    In sizes that fit here: 10^4 streams and more, whose p99 the soak holds to 2x (`abuse.RESET_TIMES`), 500 connections. The times of a connection are divided; F40 waits for
+    In sizes that fit here: 10^4 streams and more, 500 connections. The times of a connection are divided; F40 waits for
     the handshake's in full.
     """
     slow = abuse.slow_reader(rig, portal, streams=100)
     half = abuse.standing(rig, portal, "half_open", CONNECTIONS)
     for outcome in (pinged, reset, idle, slow, half, exhausted, crowded):
-        print(outcome.check(abuse.RESET_TIMES if outcome is reset else abuse.TIMES))
+        print(outcome.check())
     assert reset["streams"] >= 10_000
     assert reset["front grew MB"] < 30
     assert idle.descriptors > CONNECTIONS
     assert half.descriptors > CONNECTIONS
     assert 0 < slow["bytes"] < 10_000
     assert crowded["hung up on"] > 0
-    assert limit_ms("grpc.max_concurrent_streams") == hasty["streams allowed"] == abuse.STREAMS_MAX == 128
+    assert limit_ms("grpc.max_concurrent_streams") == hasty["streams allowed"] == 128
     assert (limit_ms(AGE), limit_ms(GRACE)) == (30 * 60_000, 60_000)
     assert limit_ms(HANDSHAKE) == 10_000
     assert limit_ms(IDLE) == CONNECTION_IDLE_S * 1_000

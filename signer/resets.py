@@ -1,0 +1,147 @@
+"""
+Calls that are reset: who makes them without end keeps them for a while.
+
+A stream that is opened and reset at once (CVE-2023-44487) costs its sender two short frames, and the loop gRPC's part of
+a call. `max_concurrent_streams` bounds how many are there at one time, not how many follow. But a call whose handler has
+not ended still counts as one of its connection's streams, reset or not. So a caller has an allowance of resets, and one
+past it ends when the allowance covers it: until then gRPC refuses what would come in its place, which costs next to
+nothing.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from signer.errors import Refusal, details
+from signer.handlers import Admission
+from signer.peer import Peers
+
+# Who gives up on all he has in work, at a deadline or at his own end, resets that many: four full connections. Who does
+# so every two seconds, for ever, stays within the allowance, which is less than a tenth of the loop's time.
+RESETS_AT_ONCE = 512
+RESETS_A_SECOND = 256
+HELD_MAX = 1_024  # calls, of 20 KB each, on eight connections; who opens more of them pays for each with a handshake
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many resets one caller has left; less than none where some wait."""
+
+    clock: Callable[[], float] = time.monotonic
+    _left: float = RESETS_AT_ONCE
+    _since: float = 0.0
+
+    def take(self) -> float:
+        """One more; in how many seconds the allowance covers it."""
+        now = self.clock()
+        left = min(RESETS_AT_ONCE, self._left + (now - self._since) * RESETS_A_SECOND)
+        self._left, self._since = max(-HELD_MAX, left - 1), now
+        return max(0.0, -self._left / RESETS_A_SECOND)
+
+
+@dataclass(slots=True)
+class Resets:
+    """The allowances of all callers, on whichever listener they call."""
+
+    admission: Admission
+    _allowances: dict[str, Allowance] = field(default_factory=dict)  # '' for those that are not known
+    _held: int = 0
+
+    async def hold(self, caller: str) -> None:
+        """A call of this caller was reset: returns when it may end. The end of the service waits for none."""
+        hold_s = self._allowances.setdefault(caller, Allowance()).take()
+        if not hold_s or self._held >= HELD_MAX:
+            return
+        over = asyncio.Event()
+        self._held += 1
+        timer = asyncio.get_running_loop().call_later(hold_s, over.set)
+        try:
+            with self.admission.when_draining(over.set):
+                await over.wait()
+        finally:
+            timer.cancel()
+            self._held -= 1
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """
+    Sees each call of one listener that is reset, whatever its method.
+
+    gRPC waits for the message of a unary call before it calls the handler, so of one that was reset before nobody would
+    hear. Every handler is made one that reads its message itself.
+    """
+
+    def __init__(self, resets: Resets, peers: Peers) -> None:
+        self._resets = resets
+        self._peers = peers
+        self._handlers: dict[str, Any] = {}  # of methods that exist
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The method's handler, made at its first call."""
+        name = handler_call_details.method
+        if name not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[name] = self._watched(handler)
+        return self._handlers[name]
+
+    def _watched(self, handler: Any) -> Any:
+        method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        if not handler.request_streaming:
+            method = _reading(method)
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        watched = self._generator(method) if inspect.isasyncgenfunction(method) else self._coroutine(method)
+        return make(watched, handler.request_deserializer, handler.response_serializer)
+
+    def _coroutine(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def watched(messages: Any, context: Any) -> Any:
+            try:
+                return await method(messages, context)
+            except asyncio.CancelledError:
+                await self._hold(context)
+                raise
+
+        return watched
+
+    def _generator(self, method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def watched(messages: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                async for answer in method(messages, context):
+                    yield answer
+            except asyncio.CancelledError:
+                await self._hold(context)
+                raise
+
+        return watched
+
+    async def _hold(self, context: Any) -> None:
+        try:
+            caller = self._peers.identify(context).name
+        except Refusal:
+            caller = ""
+        await self._resets.hold(caller)
+
+
+def _reading(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Of a method with one message: one that reads it."""
+
+    async def reading(_messages: Any, context: Any) -> Any:
+        message = await context.read()
+        if context.cancelled():  # before its turn: what the method would cost is saved
+            raise asyncio.CancelledError
+        if message is grpc.aio.EOF:
+            none = Refusal("MESSAGE_MALFORMED", "none was sent")
+            await context.abort(none.code, none.message, details(none))
+        return await method(message, context)
+
+    return reading
