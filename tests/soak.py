@@ -34,8 +34,10 @@ from tests.daemon import Rig, running, until
 from tests.pool import pins as pin_sequences
 from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
 from tests.pool.test_held import GROWTH_MB, held_by_lanes
+from tests.pool.test_interleavings import everybodys, weather
 from tests.portal import load, load_procedures, sights
 from tests.postgres import Postgres
+from tests.shim import Shim
 from tests.signer.access.calls import (
     Caller,
     ask,
@@ -62,6 +64,7 @@ from tests.signer.people.test_machine import ALL_TOLD, STEPS
 from tests.signer.people.test_machine import run as run_machine
 from tests.signer.people.test_once import REDEEMERS, race
 from tests.simulation.many import spread
+from tests.softhsm import MODULE
 
 OUTCOMES = Path(__file__).with_name("SOAK.md")
 HEAD = """\
@@ -403,6 +406,28 @@ def machine(steps: int = 20_000) -> str:
     return f"{done:,} steps in {time.monotonic() - began:.0f} s, no invariant broken; {words}"
 
 
+def interleavings(steps: int = 100_000, first: int = 1_000) -> str:
+    """Row 2.1: storms of people on tokens, one after the other, each on fresh lanes; the seeds from `first` on."""
+    logging.getLogger("pool").setLevel(logging.CRITICAL)  # each killed lane is a warning
+    told, reasons, began = Counter[str](), Counter[str](), time.monotonic()
+    for seed in itertools.count(first):
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            shim = Shim(directory / "shim", str(MODULE))
+            seen = asyncio.run(weather(everybodys(directory), shim, directory / "state", seed, 20, signs=15))
+        told += seen.steps
+        reasons += seen.wrong + seen.right
+        if told.total() >= steps:
+            break
+    assert reasons["PIN_INCORRECT"] > 0
+    assert reasons[""] > 0
+    words = ", ".join(f"{count:,} {what}" for what, count in told.most_common())
+    return (
+        f"{told.total():,} steps ({words}) with seeds {first} to {seed}, {reasons['']:,} leases: "
+        f"0 foreign signatures, 0 twice; {time.monotonic() - began:.0f} s"
+    )
+
+
 def pins(stack: str, sequences: int = 2_500) -> str:
     """Random sequences of PINs over one kind of token, on five of them at a time; the seeds are 0 to `sequences` - 1."""
     logging.getLogger("pool").setLevel(logging.CRITICAL)  # each refused PIN is a warning
@@ -522,6 +547,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         pulls,
         "200 pulls and insertions, 20 restarts of pcscd",
         "row 2.6: a card pulled at random moments under load: nothing lost, no wrong key, signing within 3 s of insertion",
+    ),
+    "interleavings": (
+        interleavings,
+        "100 000 steps",
+        "row 2.1: people on own and shared tokens, killed lanes and crashing modules: 0 foreign signatures",
     ),
     "machine": (
         machine,

@@ -40,8 +40,12 @@ FAULTS = (
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return everybodys(tmp_path_factory.mktemp("people"))
+
+
+def everybodys(directory: Path) -> Store:
     """Everybody's token with a P-256 key."""
-    made = Store(tmp_path_factory.mktemp("people") / "softhsm")
+    made = Store(directory / "softhsm")
     for label, pin in PINS.items():
         made.token(label, pin)
         made.keys(label, ["P-256"])
@@ -74,6 +78,7 @@ class Seen:
     wrong: Counter[str] = field(default_factory=Counter)  # what wrong PINs were told, by reason
     right: Counter[str] = field(default_factory=Counter)  # and right ones, '' where the lease was given
     digests: int = 0
+    steps: Counter[str] = field(default_factory=Counter)  # what people did: open, login, sign, cancel, leave
 
     def fresh(self, count: int) -> list[bytes]:
         self.digests += count
@@ -84,19 +89,19 @@ class Interrupted(Exception):
     """Somebody's block is left by an error."""
 
 
-async def storm(pool: Pool, store: Store, seed: int, steps: int, *, kills: bool) -> Seen:
-    """Everybody does so many things, each as the seed says."""
+async def storm(pool: Pool, store: Store, seed: int, things: int, signs: int = 3) -> Seen:
+    """Everybody does so many things, each as the seed says; who has a lease signs up to `signs` times."""
     seen = Seen()
     keys = {label: Key(*reversed(made["P-256"])).ref for label, made in store.made.items()}
 
     async def live(who: str) -> None:
         dice = random.Random(f"{seed} {who}")
-        for _ in range(steps):
+        for _ in range(things):
             await asyncio.sleep(dice.choice((0, 0.01, 0.05)))
-            what = dice.choices(("sign", "wrong", "another's", "none", "kill"), (6, 2, 2, 1, 1 if kills else 0))[0]
+            what = dice.choices(("sign", "wrong", "another's", "none", "kill"), (6, 2, 2, 1, 1))[0]
             token = PEOPLE[who]
             if what == "sign":
-                await come(pool, who, dice, seen)
+                await come(pool, who, dice, seen, signs)
             elif what == "wrong":
                 await wrong(pool, who, token, PINS[token] + "0", seen, dice.choice((0.2, 1, 20)))
             elif what == "another's":
@@ -122,19 +127,22 @@ def kill(pool: Pool, token: str) -> None:
 
 async def wrong(pool: Pool, who: str, token: str, pin: str, seen: Seen, timeout_s: float) -> None:
     """A PIN that is not the token's."""
+    seen.steps["open"] += 1
     try:
         async with pool.lease(token, caller=who, pin=Pin(pin), timeout_s=timeout_s):
             seen.wrong["a lease was given"] += 1
     except PoolError as error:
         seen.wrong[error.reason] += 1
+        seen.steps["login"] += error.reason == "PIN_INCORRECT"
 
 
-async def come(pool: Pool, who: str, dice: random.Random, seen: Seen) -> None:
+async def come(pool: Pool, who: str, dice: random.Random, seen: Seen, signs: int) -> None:
     """With the right PIN: sign something, and leave in one of the ways there are."""
     token, way = PEOPLE[who], dice.choice(("leave", "leave", "error", "cancel", "deadline"))
     timeout_s = 20.0 if way != "deadline" else dice.uniform(0.05, 0.6)
 
     async def sign(lease: Lease, had: Had) -> None:
+        seen.steps["sign"] += 1
         items = seen.fresh(dice.choice((1, 3, 30)))
         had.items += items
         place = len(had.outcomes)
@@ -147,11 +155,14 @@ async def come(pool: Pool, who: str, dice: random.Random, seen: Seen) -> None:
             had = Had(who, token, pids(pool, token)[0])
             seen.leases.append(had)
             seen.right[""] += 1
-            for _ in range(dice.randint(1, 3)):
+            seen.steps["login"] += 1
+            for _ in range(dice.randint(1, signs)):
                 await sign(lease, had)
+            seen.steps["leave"] += 1
             if way == "error":
                 raise Interrupted
 
+    seen.steps["open"] += 1
     task = asyncio.create_task(visit())
     if way == "cancel":
         asyncio.get_running_loop().call_later(dice.uniform(0.0, 0.4), task.cancel)
@@ -159,8 +170,10 @@ async def come(pool: Pool, who: str, dice: random.Random, seen: Seen) -> None:
         await task
     except PoolError as error:
         seen.right[error.reason] += 1
-    except (Interrupted, asyncio.CancelledError):
+    except Interrupted:
         pass
+    except asyncio.CancelledError:
+        seen.steps["cancel"] += 1
 
 
 def foreign(shim: Shim, store: Store, seen: Seen) -> list[str]:
@@ -216,34 +229,37 @@ def not_reset(shim: Shim, resets: Resets, seen: Seen) -> list[str]:
     return found
 
 
+async def weather(store: Store, shim: Shim, directory: Path, seed: int, things: int, signs: int = 3) -> Seen:
+    """A storm on fresh lanes, and everything that must be true of it."""
+    resets = Resets()
+    shim.script(*FAULTS)
+    async with everybody(store, shim, resets, directory) as pool:
+        seen = await storm(pool, store, seed, things, signs)
+        shim.clear()
+        await until(lambda: not any(lane.is_up for view in pool.snapshot() for lane, _ in view.lanes), 5)
+        await until(lambda: all(state(pool, label) in {"OPEN", "TRIPPED"} for label in PINS), 10)
+    assert foreign(shim, store, seen) == [], seed
+    assert not_reset(shim, resets, seen) == [], seed
+    assert seen.wrong["a lease was given"] == 0, seed
+    asked = {call.data for call in shim.signs()}
+    for had in seen.leases:
+        for item, outcome in zip(had.items, had.outcomes, strict=True):
+            if outcome.status is Status.SIGNED:
+                check(ECDSA, spki(store, had.token), item, outcome.signature)
+            assert outcome.status is not Status.NOT_ATTEMPTED or item.hex() not in asked, seed
+    return seen
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_one_s_login_never_serves_another(
-    tokens: Store, shim: Shim, resets: Resets, tmp_path: Path, seed: int
-) -> None:
+async def test_one_s_login_never_serves_another(tokens: Store, shim: Shim, tmp_path: Path, seed: int) -> None:
     """
     Row 2.1: five people on four tokens, one of them shared, sign, leave, fail, cancel, run out of time and are wrong, at
     random and at once, while lanes are killed, modules crash in C_Login and C_Sign, and tokens claim that somebody is
     logged in: no digest is ever signed by another's process, login or key, none twice, and no lease without a reset
-    behind it; the shim's log is the oracle.
+    behind it; the shim's log is the oracle. (10^5 steps are the soak part `interleavings`.)
     """
-    shim.script(*FAULTS)
-    async with everybody(tokens, shim, resets, tmp_path / "state") as pool:
-        seen = await storm(pool, tokens, seed, 4, kills=True)
-        shim.clear()
-        await until(lambda: not any(lane.is_up for view in pool.snapshot() for lane, _ in view.lanes), 5)
-        await until(lambda: all(state(pool, label) in {"OPEN", "TRIPPED"} for label in PINS), 10)
-    assert foreign(shim, tokens, seen) == [], seed
-    assert not_reset(shim, resets, seen) == [], seed
-    assert seen.wrong["a lease was given"] == 0, seed
+    seen = await weather(tokens, shim, tmp_path / "state", seed, 4)
     assert seen.right[""] >= 3, (seed, seen.right)
-    for had in seen.leases:
-        for item, outcome in zip(had.items, had.outcomes, strict=True):
-            if outcome.status is Status.SIGNED:
-                check(ECDSA, spki(tokens, had.token), item, outcome.signature)
-    asked = {call.data for call in shim.signs()}
-    for had in seen.leases:
-        for item, outcome in zip(had.items, had.outcomes, strict=True):
-            assert outcome.status is not Status.NOT_ATTEMPTED or item.hex() not in asked
 
 
 async def test_the_oracle_finds_what_it_looks_for(tokens: Store, tmp_path: Path) -> None:
