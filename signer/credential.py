@@ -306,6 +306,11 @@ def check_active(connection: Connection, name: str) -> None:
         raise Refusal("CREDENTIAL_PENDING" if state == State.PENDING.value else "CREDENTIAL_SUSPENDED")
 
 
+def names_of(connection: Connection, subject: str) -> list[str]:
+    """Of this person's credentials."""
+    return list(connection.execute(select(credentials.c.name).where(credentials.c.subject == subject)).scalars())
+
+
 def activate(connection: Connection, subject: str) -> None:
     """The person is enrolled."""
     mine = (credentials.c.subject == subject) & (credentials.c.state == State.PENDING.value)

@@ -23,7 +23,7 @@ from signer.client import ServiceError
 
 log = logging.getLogger("window")
 
-CODE_CHARACTERS = (6, 64)  # of a secret code: the daemon's limits (proto/README.md, CODE_RULES)
+CODE_CHARACTERS = (8, 64)  # of a secret code: the daemon's limits (proto/README.md, CODE_RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _typed(visit: Visit) -> Typed:
     code, again, otp = (visit.form.get(name, "") for name in ("secret_code", "again", "otp"))
     least, most = CODE_CHARACTERS
     if not least <= len(code) <= most or len(set(code)) == 1:
-        errors.append(FieldError("secret_code", "rules", "A secret code has 6 to 64 characters, not all the same."))
+        errors.append(FieldError("secret_code", "rules", "A secret code has 8 to 64 characters, not all the same."))
     elif code != again:
         errors.append(FieldError("again", "differs", "The two are not the same."))
     if not otp.strip():
