@@ -171,12 +171,12 @@ def main(arguments: Sequence[str] | None = None, now: datetime | None = None) ->
     for finding in outcome.findings:
         print(finding)
     for problem in outcome.problems:
-        print(problem, file=sys.stderr)
+        print(problem, file=sys.stderr, flush=True)
     over = sum(one.over for one in outcome.findings)
     print(
         f"{len(locked)} pinned versions, {outcome.advisories} advisories, the newest of {newest or 'never'}: "
         f"{len(outcome.findings)} found, {over} over their time frame"
-        + (f", and {len(outcome.problems)} reasons why this is not all" if outcome.problems else "")
+        + ("; there may be more, as said above" if outcome.problems else "")
     )
     return outcome.code
 
