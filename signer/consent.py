@@ -26,7 +26,7 @@ from signer.clock import rfc3339
 from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
-from signer.credential import Credential, check_active, names_of
+from signer.credential import Credential, check_active, texts_of
 from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
 from signer.given import Given
@@ -161,8 +161,8 @@ class Consent:
 
     async def _check_choice(self, code: Code, person: Subject) -> None:
         """Raises `Refusal` CODE_WEAK for one that is easy to guess by whoever knows the person and the service."""
-        names = await self._do(lambda connection: names_of(connection, person.name))
-        await self._check_words(code, person.name, person.contact, self._issuer, *names)
+        texts = await self._do(lambda connection: texts_of(connection, person.name))
+        await self._check_words(code, person.name, person.contact, self._issuer, *texts)
 
     async def _check_words(self, code: Code, *texts: str) -> None:
         words = sorted({word for text in texts for word in _WORD.findall(text)})
