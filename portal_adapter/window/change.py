@@ -22,6 +22,7 @@ from signer.client import ServiceError
 log = logging.getLogger("window")
 
 FORM_CHARACTERS_MAX = 64  # of its id: ours has 22
+_ORDER = ("secret_code", "new_code", "again", "otp")  # as the page has them
 _OF_NEW = frozenset({"CODE_RULES", "CODE_WEAK"})  # the old one's form was looked at here
 
 
@@ -100,7 +101,7 @@ def _given(visit: Visit, new: str) -> Typed:
     if given is not None and not errors:
         errors += check_choice(given.secret_code, given.secret_code, "secret_code")
     if given is None or errors:
-        raise Refusal("validation", errors=errors)
+        raise Refusal("validation", errors=sorted(errors, key=lambda one: _ORDER.index(one.field)))
     return given
 
 
