@@ -150,6 +150,9 @@ class Metrics:
         self.refusals = Counter(
             "paraph_refusals", "Calls refused.", ["caller", "rpc", "reason"], registry=self.registry
         )
+        self.resets = Counter(
+            "paraph_resets", "Calls reset past their caller's allowance.", ["caller"], registry=self.registry
+        )
         self.items = Counter(
             "paraph_items", "Digests and documents answered.", ["caller", "output", "status"], registry=self.registry
         )

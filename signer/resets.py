@@ -10,6 +10,8 @@ nothing.
 
 import asyncio
 import inspect
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,11 +23,15 @@ from signer.errors import Refusal, details
 from signer.handlers import Admission
 from signer.peer import Peers
 
+log = logging.getLogger("signer.call")
+
 # Who gives up on all he has in work, at a deadline or at his own end, resets that many: four full connections. Who does
 # so every two seconds, for ever, stays within the allowance, which is less than a tenth of the loop's time.
 RESETS_AT_ONCE = 512
 RESETS_A_SECOND = 256
 HELD_MAX = 1_024  # calls, of 20 KB each, on eight connections; who opens more of them pays for each with a handshake
+
+TOLD_S = 60.0  # between two lines of the log about one caller
 
 
 @dataclass(slots=True)
@@ -35,6 +41,7 @@ class Allowance:
     clock: Callable[[], float] = time.monotonic
     _left: float = RESETS_AT_ONCE
     _since: float = 0.0
+    _told: float = -math.inf
 
     def take(self) -> float:
         """One more; in how many seconds the allowance covers it."""
@@ -43,19 +50,33 @@ class Allowance:
         self._left, self._since = max(-HELD_MAX, left - 1), now
         return max(0.0, -self._left / RESETS_A_SECOND)
 
+    def is_news(self) -> bool:
+        """Whether nobody was told for a while."""
+        if self._since < self._told + TOLD_S:
+            return False
+        self._told = self._since
+        return True
+
 
 @dataclass(slots=True)
 class Resets:
     """The allowances of all callers, on whichever listener they call."""
 
     admission: Admission
+    count: Callable[[str], object]  # of a caller: one more that is past the allowance
     _allowances: dict[str, Allowance] = field(default_factory=dict)  # '' for those that are not known
     _held: int = 0
 
     async def hold(self, caller: str) -> None:
         """A call of this caller was reset: returns when it may end. The end of the service waits for none."""
-        hold_s = self._allowances.setdefault(caller, Allowance()).take()
-        if not hold_s or self._held >= HELD_MAX:
+        allowance = self._allowances.setdefault(caller, Allowance())
+        hold_s = allowance.take()
+        if not hold_s:
+            return
+        self.count(caller)
+        if allowance.is_news():
+            log.warning("caller=%s resets more than %d calls a second: some are held", caller, RESETS_A_SECOND)
+        if self._held >= HELD_MAX:
             return
         over = asyncio.Event()
         self._held += 1

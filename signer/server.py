@@ -232,7 +232,7 @@ class Daemon:
             self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, ledger,
             self._clock,
         )  # fmt: skip
-        resets = Resets(self._admission)
+        resets = Resets(self._admission, lambda caller: metrics.resets.labels(caller).inc())
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)

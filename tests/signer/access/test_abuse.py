@@ -21,7 +21,7 @@ from signer.listener import OPTIONS, Door, connections_max
 from tests import abuse
 from tests.abuse import Abuser, Outcome
 from tests.daemon import Rig, running
-from tests.signer.access.calls import Caller
+from tests.signer.access.calls import Caller, metric
 
 pytestmark = pytest.mark.alone
 CONNECTIONS = 500
@@ -168,6 +168,7 @@ async def test_row_5_6(
         print(outcome.check())
     assert reset["streams"] >= 10_000
     assert reset["front grew MB"] < 30
+    assert metric(rig, "paraph_resets_total", caller=abuse.ABUSER) > 0
     assert idle.descriptors > CONNECTIONS
     assert half.descriptors > CONNECTIONS
     assert 0 < slow["bytes"] < 10_000

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -44,11 +45,11 @@ def test_the_allowance() -> None:
     assert allowance.take() > 0, "what was not used for an hour is not saved up"
 
 
-async def test_who_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the allowance a call waits; not another caller's; not one more than may be held; and none once it drains."""
+async def test_who_is_held(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Past the allowance a call waits; not another caller's; not one more than may be held; and none once it drains. Told once."""
     monkeypatch.setattr(resets, "HELD_MAX", 3)
-    admission = Admission()
-    kept = Resets(admission)
+    admission, counted = Admission(), Counter[str]()
+    kept = Resets(admission, lambda caller: counted.update([caller]))
     began = time.monotonic()
     for _ in range(RESETS_AT_ONCE):
         await kept.hold("hasty")
@@ -61,6 +62,8 @@ async def test_who_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     held = [asyncio.ensure_future(kept.hold("hasty")) for _ in range(50)]
     await asyncio.sleep(0)
     assert sum(not call.done() for call in [first, *held]) == 3
+    assert counted == {"hasty": 51}, "those that are not held, too"
+    assert caplog.text.count("caller=hasty resets more than 256 calls a second") == 1
     await kept.hold("other")
     await asyncio.wait([first])  # its time comes by itself
     held = [asyncio.ensure_future(kept.hold("hasty")) for _ in range(50)]
@@ -75,7 +78,7 @@ async def test_one_that_is_cancelled_gives_its_room_back(monkeypatch: pytest.Mon
     """A held call that the server itself ends is held no longer, and another may be."""
     monkeypatch.setattr(resets, "RESETS_AT_ONCE", 0)
     monkeypatch.setattr(resets, "HELD_MAX", 1)
-    kept = Resets(Admission())
+    kept = Resets(Admission(), lambda _: None)
     kept._allowances["hasty"] = Allowance(lambda: 0.0, 0.0)
     held = asyncio.ensure_future(kept.hold("hasty"))
     await asyncio.sleep(0)
@@ -98,7 +101,7 @@ class Watched(Resets):
     """Counts instead of holding."""
 
     def __init__(self) -> None:
-        super().__init__(Admission())
+        super().__init__(Admission(), lambda _: None)
         self.told: asyncio.Queue[str] = asyncio.Queue()
 
     async def hold(self, caller: str) -> None:
