@@ -14,6 +14,7 @@ COMMANDS = (
     "sign",
     "verify",
     "enrol",
+    "code",
     "credential",
     "subject",
     "otp",

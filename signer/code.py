@@ -1,14 +1,16 @@
 """
-The parent end of the processes that hash people's secret codes.
+The parent end of the processes that hash people's secret codes, and of those that judge one that is chosen.
 
 `Codes` has two hashers and asks each one thing at a time; who comes meanwhile waits, but no more than a second's worth.
 A hasher that dies is replaced and asked once more. A question once begun is finished even if nobody waits for it any
 more: its answer must never be taken for that of the next one, and to replace a process costs more than to let it finish.
+A judge looks at one code and ends, because Python's copies of it end with it; people choose codes seldom.
 """
 
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,6 +77,11 @@ class Codes:
         answer = await self._ask({"t": "hash"}, code)
         return str(answer["phc"])
 
+    async def is_weak(self, code: Code, words: Sequence[str]) -> bool:
+        """Whether it is easy to guess by whoever knows these words of the person and the service; raises `CodesError`."""
+        answer = await self._ask({"t": "judge", "words": list(words)}, code)
+        return answer["weak"] is True
+
     async def matches(self, code: Code, phc: str) -> bool:
         """Whether `phc` was made of this code; raises `CodesError`, and `PhcError` for what is not verified."""
         setting_of(phc)
@@ -117,7 +124,7 @@ class Codes:
                 if self._closed:
                     break
                 try:
-                    return await hasher.ask(message, file)
+                    return await (_judged(message, file) if message["t"] == "judge" else hasher.ask(message, file))
                 except _LOST as error:
                     log.warning("a process that hashes codes was lost: %r", error)
             raise CodesError("CODES_FAILED")
@@ -149,6 +156,16 @@ def _file_with(code: Code) -> int:
         os.close(file)
         raise
     return file
+
+
+async def _judged(message: dict[str, Any], file: int) -> dict[str, Any]:
+    """Raises `ChildLost`, TimeoutError and OSError."""
+    child = await Child.start("signer.judge", environment={})
+    try:
+        await child.ask(None, ANSWER_S)
+        return await child.ask(message, ANSWER_S, (file,))
+    finally:
+        await child.close()
 
 
 class _Hasher:

@@ -58,6 +58,7 @@ _SUBMIT = frozenset(
 _CONSENT = frozenset(
     {
         *("ListCredentials", "GetCredential", "RequestOtp", "Authorize", "Authenticate", "CompleteEnrolment"),
+        "ChangeCode",
         *("GetBatch", "ListBatches", "SignBatch", "CancelBatch"),
     }
 )

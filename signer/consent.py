@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from signer.clock import rfc3339
 from signer.code import Codes
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
-from signer.credential import Credential, check_active
+from signer.credential import Credential, check_active, texts_of
 from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
 from signer.given import Given
@@ -34,6 +35,7 @@ from signer.message import Language, Template, compose
 from signer.notify import Outbox
 from signer.proof import SENT_S, Proof, WrongCode
 from signer.queued import OutboxFull
+from signer.secret import Code
 from signer.steady import Steady
 from signer.store import sent_codes
 from signer.subject import Subject
@@ -117,9 +119,64 @@ class Consent:
         person = await self._prove(credential, given, terms.digest())
         return await self._allow(credential, terms, person.name, authorised_by)
 
-    async def nobody(self, given: Given) -> None:
-        """Codes for a credential that there is not: neither their limit nor their time tells that. Raises `Refusal`."""
+    async def send_change_otp(self, credential: Credential, asked_by: str) -> tuple[Contact, float]:
+        """Send a one-time code to change the secret code with; as `send_otp`. Raises `Refusal`."""
         self._check_clock()
+        if Factor.SENT not in FACTORS[credential.gate]:
+            raise Refusal("GATE_MISMATCH", f"{credential.gate} sends no code")
+        now, code = self._steady.now(), otp.new_code()
+        ends = now + SENT_S
+
+        def send(connection: Connection) -> Contact:
+            person = subject.active(connection, credential.subject)
+            self._proof.put_sent(connection, person.name, code, _CHANGE, now)
+            self._tell(connection, person, Template.CHANGE_CODE, ends, code=code, until=_time(ends))
+            return _contact(person)
+
+        contact = await self._do(send)
+        self._happened(credential.subject, "a one-time code was sent to change the secret code", asked_by)
+        return contact, ends
+
+    async def change_code(self, credential: Credential, given: Given, new: Code) -> str:
+        """
+        Another secret code for the person of this credential, once she has proved who she is with the one that she has;
+        answers the subject. Raises `Refusal`; CODE_WEAK before anything is counted or used up.
+        """
+        self._check_clock()
+        if self._ledger.trouble:
+            raise Refusal(self._ledger.trouble)
+        await self._check_choice(new, await self._do(lambda connection: subject.active(connection, credential.subject)))
+        person = await self._prove(credential, given, _CHANGE)
+        code = await self._proof.asked(self._codes.hash(new))
+
+        def change(connection: Connection) -> None:
+            now = self._steady.now()
+            subject.change(connection, person.name, person.code, code)
+            connection.execute(delete(sent_codes).where(sent_codes.c.subject == person.name))
+            self._tell(connection, person, Template.CODE_CHANGED, now + subject.ENROLMENT_S, since=_time(now))
+
+        await self._announced(person.name, "secret code changed", person.name)
+        await self._do(change)
+        return person.name
+
+    async def _check_choice(self, code: Code, person: Subject) -> None:
+        """Raises `Refusal` CODE_WEAK for one that is easy to guess by whoever knows the person and the service."""
+        texts = await self._do(lambda connection: texts_of(connection, person.name))
+        await self._check_words(code, person.name, person.contact, self._issuer, *texts)
+
+    async def _check_words(self, code: Code, *texts: str) -> None:
+        words = sorted({word for text in texts for word in _WORD.findall(text)})
+        if await self._proof.asked(self._codes.is_weak(code, words)):
+            raise Refusal("CODE_WEAK")
+
+    async def nobody(self, given: Given, new: Code | None = None) -> None:
+        """
+        Codes for a credential that there is not, and the secret code that is wanted: neither their limit nor their time tells
+        that. Raises `Refusal`.
+        """
+        self._check_clock()
+        if new is not None:
+            await self._check_words(new, self._issuer)
         await self._proof.nobody(given.source)
 
     @contextlib.asynccontextmanager
@@ -318,6 +375,7 @@ class Consent:
 
         found, person, number = await self._looked(look, given.source)
         async with self._proof.counted(number):
+            await self._check_choice(given.code, person)
             code = await self._proof.asked(self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
@@ -497,6 +555,8 @@ class _Rate:
 
 
 _ENROLMENT = hashlib.sha256(b"paraph-enrolment-v1").digest()
+_CHANGE = hashlib.sha256(b"paraph-change-of-code-v1").digest()
+_WORD = re.compile(r"[^\W_]{3,}")  # of a name, an address, a number: what a person would build a code from
 
 
 def _not_suspended(connection: Connection, name: str) -> None:

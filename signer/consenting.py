@@ -19,7 +19,7 @@ from signer.consent import Consent
 from signer.credential import Credential, Output, Purpose
 from signer.errors import Refusal
 from signer.gate import FACTORS, Factor, Terms
-from signer.given import Given, source_of
+from signer.given import Given, code_of, source_of
 from signer.handlers import Call
 from signer.limits import DIGESTS_MAX
 from signer.policy import Policy
@@ -51,6 +51,11 @@ class ConsentService:
 
     async def request_otp(self, request: Any, call: Call) -> Any:
         purpose = request.WhichOneof("purpose")
+        if purpose == "change":
+            credential = self._credential(request.change, call)
+            source_of(request.source, call.caller)
+            contact, ends = await self._people().send_change_otp(credential, call.caller.name)
+            return pb.RequestOtpResponse(contact=contact.masked, expires=_text(ends))
         is_login = purpose == "login"
         if purpose == "login":
             credential, _, terms, _ = self._login(request.login, call)
@@ -109,6 +114,17 @@ class ConsentService:
             )
         name = await people.complete(request.enrolment, Given.read(request, call.caller), call.caller.subject)
         return pb.CompleteEnrolmentResponse(subject=name, complete=True)
+
+    async def change_code(self, request: Any, call: Call) -> Any:
+        given, new = Given.read(request, call.caller), code_of(request.new_secret_code)
+        people = self._people()
+        try:
+            credential = self._credential(request.credential, call)
+        except Refusal as refusal:
+            if refusal.reason == "CREDENTIAL_UNKNOWN":
+                await people.nobody(given, new)
+            raise
+        return pb.ChangeCodeResponse(subject=await people.change_code(credential, given, new))
 
     # ---- reading
 

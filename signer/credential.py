@@ -306,6 +306,16 @@ def check_active(connection: Connection, name: str) -> None:
         raise Refusal("CREDENTIAL_PENDING" if state == State.PENDING.value else "CREDENTIAL_SUSPENDED")
 
 
+def texts_of(connection: Connection, subject: str) -> list[str]:
+    """Of this person's credentials: their names, and what their certificates say of her (RFC 5280, 4.1.2.6)."""
+    columns = credentials.c.name, credentials.c.certificates
+    found = []
+    for name, pem in connection.execute(select(*columns).where(credentials.c.subject == subject)):
+        certificate = x509.load_der_x509_certificate(_chain(pem.encode())[0])
+        found += [name, *(str(one.value) for one in certificate.subject)]
+    return found
+
+
 def activate(connection: Connection, subject: str) -> None:
     """The person is enrolled."""
     mine = (credentials.c.subject == subject) & (credentials.c.state == State.PENDING.value)

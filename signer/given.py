@@ -29,6 +29,14 @@ def source_of(text: str, caller: Caller) -> str:
     return f"{caller.name} {address}"
 
 
+def code_of(typed: str) -> Code:
+    """Raises `Refusal` CODE_RULES."""
+    try:
+        return Code(typed)
+    except CodeError as error:
+        raise Refusal("CODE_RULES", str(error)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a person has typed, and where she was then, as the caller says."""
@@ -40,11 +48,7 @@ class Given:
     @classmethod
     def read(cls, request: Any, caller: Caller) -> "Given":
         """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES, SOURCE_INVALID."""
-        try:
-            code = Code(request.secret_code)
-        except CodeError as error:
-            raise Refusal("CODE_RULES", str(error)) from None
-        return cls(code, request.otp, source_of(request.source, caller))
+        return cls(code_of(request.secret_code), request.otp, source_of(request.source, caller))
 
     def __repr__(self) -> str:
         return f"Given(source={self.source!r})"

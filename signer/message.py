@@ -34,6 +34,8 @@ class Template(StrEnum):
     LOGIN_CODE = "login-code"  # code, audience, until
     CONFIRM_CODE = "confirm-code"  # code, until; the first one-time code, that completes an enrolment
     ENROLMENT_CODE = "enrolment-code"  # code, until
+    CHANGE_CODE = "change-code"  # code, until; the one-time code with which a secret code is changed
+    CODE_CHANGED = "code-changed"  # since
     ENROLMENT_REVOKED = "enrolment-revoked"  # begins; to the contact that it had before
     ENROLMENT_MOVED = "enrolment-moved"  # nothing; to the contact that it had before, where it was not completed
     SUSPENDED = "suspended"  # since
@@ -223,6 +225,46 @@ Votre code pour terminer votre inscription : {code}
 Il ne signe rien. Il est valable jusqu'au {until}.
 
 Si ce n'était pas vous, ne faites rien et prévenez {tell}.
+""",
+    ),
+    (Template.CHANGE_CODE, Language.EN): (
+        "Your code to change your secret code",
+        """\
+Your code to change your secret code: {code}
+
+It signs nothing. It is valid until {until}.
+
+If this was not you, somebody knows your secret code or is guessing it:
+do nothing and tell {tell}.
+""",
+    ),
+    (Template.CHANGE_CODE, Language.FR): (
+        "Votre code pour changer de code secret",
+        """\
+Votre code pour changer de code secret : {code}
+
+Il ne signe rien. Il est valable jusqu'au {until}.
+
+Si ce n'était pas vous, quelqu'un connaît votre code secret ou essaie de le deviner :
+ne faites rien et prévenez {tell}.
+""",
+    ),
+    (Template.CODE_CHANGED, Language.EN): (
+        "Your secret code was changed",
+        """\
+Your secret code for signing was changed on {since}.
+
+If this was not you, tell {tell} at once:
+they can stop that anything is signed in your name.
+""",
+    ),
+    (Template.CODE_CHANGED, Language.FR): (
+        "Votre code secret a été changé",
+        """\
+Votre code secret de signature a été changé le {since}.
+
+Si ce n'était pas vous, prévenez {tell} sans attendre :
+toute signature en votre nom peut être bloquée.
 """,
     ),
     (Template.ENROLMENT_CODE, Language.EN): (

@@ -97,3 +97,14 @@ async def change(client: Client, what: str, subject: str) -> None:
     else:
         request = op.SuspendSubjectRequest(subject=subject, resume=what == "resume")
         await called(client.operator.SuspendSubject(request, timeout=CALL_S))
+
+
+async def request_change_otp(client: Client, credential: str) -> Any:
+    """Have a one-time code sent to change the secret code with: the contact, masked."""
+    return await called(client.signing.RequestOtp(pb.RequestOtpRequest(change=credential), timeout=CALL_S))
+
+
+async def change_code(client: Client, credential: str, code: str, otp: str, new: str) -> str:
+    """Whose secret code is `new` now."""
+    request = pb.ChangeCodeRequest(credential=credential, secret_code=code, otp=otp, new_secret_code=new)
+    return str((await called(client.signing.ChangeCode(request, timeout=CALL_S))).subject)

@@ -7,7 +7,9 @@ Her own program looks at it, too, before it asks for more: so this file needs th
 import unicodedata
 from typing import NoReturn
 
-CHARACTERS_MIN = 6  # the fewest that a numeric code has; guesses are few, because tries are counted and limited
+CHARACTERS_MIN = (
+    8  # ASVS 5.0, 6.2.1; digits alone are enough, because tries are counted and a one-time code goes with it
+)
 CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
 GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
 

@@ -44,6 +44,7 @@ ONLY_IN = {
         *("signer/cms.py", "signer/examine.py", "signer/local.py", "signer/pades.py", "signer/trust.py"),
     },
     "argon2": {"signer/hasher.py"},  # hashing holds up whoever does it
+    "zxcvbn": {"signer/judge.py"},  # it keeps copies of what it looks at
     "pyotp": {"signer/otp.py"},
     "segno": {"signer/qr.py"},
     "grpc": {
@@ -76,7 +77,8 @@ KEPT_OUT = {
     },
     "signer.cli.sign": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},
     "signer.hasher": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "asyncio", "sqlite3"},
-    "signer.code": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "argon2", "pyotp"},
+    "signer.judge": {"grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "asyncio", "sqlite3"},
+    "signer.code": {"zxcvbn", "grpc", "google", "pyhanko", "sqlalchemy", "pydantic", "cryptography", "argon2", "pyotp"},
     # Where codes are typed there is no database, and nothing that signs.
     "portal_adapter.window.app": {"sqlalchemy", "alembic", "psycopg", "pkcs11", "pyhanko", "asn1crypto", "pool"},
     # What draws documents knows how to, and nothing else; the portal itself has none of it in its memory.

@@ -396,7 +396,7 @@ CALLERS = (
         "window",
         "consent",
         [
-            *("Authenticate", "Authorize", "CancelBatch", "CompleteEnrolment", "GetBatch", "GetCredential"),
+            *("Authenticate", "Authorize", "CancelBatch", "ChangeCode", "CompleteEnrolment", "GetBatch", "GetCredential"),
             *("ListCredentials", "RequestOtp", "SignBatch"),
         ],
     ),

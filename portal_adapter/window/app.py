@@ -18,7 +18,7 @@ from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.templates import Templates
-from portal_adapter.window import enrolment, login, signing
+from portal_adapter.window import change, enrolment, login, signing
 from portal_adapter.window.acts import Acts
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
@@ -26,7 +26,7 @@ from portal_adapter.window.pace import Pace
 from portal_adapter.window.reasons import OFTEN, SENT
 from portal_adapter.window.settings import Settings
 from portal_adapter.window.visit import Visit, endpoint
-from signer.client import Profile, ProfileError
+from signer.client import Profile, ProfileError, ServiceError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STATIC = Path(__file__).parent.parent / "web" / "static"
@@ -45,6 +45,7 @@ class Services:
     often: Pace  # of product numbers: nobody's mailbox is filled by who knows one
     enrolments: Enrolments
     acts: Acts[signing.Done]
+    changes: Acts[ServiceError | None]
 
 
 def services(settings: Settings) -> Services:
@@ -68,6 +69,7 @@ def services(settings: Settings) -> Services:
         Pace(settings.limits.codes_in_10_minutes, 600.0, OFTEN),
         Enrolments(),
         Acts(),
+        Acts(),
     )
 
 
@@ -84,6 +86,8 @@ def app(made: Services) -> Any:
         ("GET", "/enrol/finish", enrolment.show_finish),
         ("POST", "/enrol/finish", enrolment.answer),
         ("GET", "/enrol/picture.svg", enrolment.picture),
+        ("GET", "/code", change.show),
+        ("POST", "/code", change.answer),
         ("GET", "/sign", signing.begin),
         ("GET", "/sign/approve", signing.show_approval),
         ("POST", "/sign/approve", signing.approve),

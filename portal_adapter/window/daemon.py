@@ -126,6 +126,19 @@ class Daemon:
             )
             await called(client.signing.CompleteEnrolment(request, timeout=CALL_S))
 
+    async def send_code_to_change(self, credential: str, source: str) -> None:
+        async with self._client() as client:
+            request = pb.RequestOtpRequest(change=credential, source=source)
+            await called(client.signing.RequestOtp(request, timeout=CALL_S))
+
+    async def change_code(self, credential: str, typed: Typed, new: str) -> None:
+        async with self._client() as client:
+            request = pb.ChangeCodeRequest(
+                credential=credential, secret_code=typed.secret_code, otp=typed.otp, source=typed.source,
+                new_secret_code=new,
+            )  # fmt: skip
+            await called(client.signing.ChangeCode(request, timeout=CALL_S))
+
     # ---- signing
 
     async def follow(self, link: str) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from signer.client import ServiceError
 
 log = logging.getLogger("window")
 
-CODE_CHARACTERS = (6, 64)  # of a secret code: the daemon's limits (proto/README.md, CODE_RULES)
+CODE_CHARACTERS = (8, 64)  # of a secret code: the daemon's limits (proto/README.md, CODE_RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +138,9 @@ def _pending(visit: Visit) -> Pending | None:
 
 def _typed(visit: Visit) -> Typed:
     """Raises `Refusal` with everything that is wrong with the form itself."""
-    errors = []
+    errors: list[FieldError] = []
     code, again, otp = (visit.form.get(name, "") for name in ("secret_code", "again", "otp"))
-    least, most = CODE_CHARACTERS
-    if not least <= len(code) <= most or len(set(code)) == 1:
-        errors.append(FieldError("secret_code", "rules", "A secret code has 6 to 64 characters, not all the same."))
-    elif code != again:
-        errors.append(FieldError("again", "differs", "The two are not the same."))
+    errors += check_choice(code, again, "secret_code")
     if not otp.strip():
         errors.append(FieldError("otp", "required", "This field is mandatory."))
     if errors:
@@ -159,3 +155,11 @@ def _data(pending: Pending) -> dict[str, object]:
     groups = " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
     kind = urlsplit(uri).netloc  # totp, hotp; empty where a code was sent
     return {"subject": pending.begun.subject, "contact": pending.begun.contact, "kind": kind, "secret": groups}
+
+
+def check_choice(code: str, again: str, field: str) -> list[FieldError]:
+    """What is wrong with a secret code that was typed into `field`, as far as its form goes, and `again`."""
+    least, most = CODE_CHARACTERS
+    if not least <= len(code) <= most or len(set(code)) == 1:
+        return [FieldError(field, "rules", "A secret code has 8 to 64 characters, not all the same.")]
+    return [] if code == again else [FieldError("again", "differs", "The two are not the same.")]

@@ -26,10 +26,10 @@ log = logging.getLogger("window")
 CODE_CHARACTERS_MAX = 256  # the daemon's own limit is less; longer is nobody's code
 SEND_EVERY_S = 30.0  # for one login: as the daemon has it, which knows the numbers that there are
 # That nothing was sent is not told: it would tell which numbers there are, and whose codes are sent.
-_UNTOLD = frozenset(
+UNTOLD = frozenset(
     {"CREDENTIAL_UNKNOWN", "GATE_MISMATCH", "CREDENTIAL_SUSPENDED", "CREDENTIAL_PENDING", "SUBJECT_SUSPENDED"}
 )
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # a credential's, as the daemon has it
+NUMBER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # a credential's, as the daemon has it
 _NONCE = re.compile(r"([0-9a-f]{2}){16,64}")
 
 
@@ -57,7 +57,7 @@ async def _send_code(visit: Visit, login: Login) -> Response:
         await visit.services.daemon.send_code(login, visit.address)
         log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
     except ServiceError as error:
-        if error.reason not in _UNTOLD:
+        if error.reason not in UNTOLD:
             return _refused(visit, login, reasons.refusal(error))
         log.info("no code was sent for %s, asked for by %s: %s", login.credential, visit.address, error.reason)
     except Refusal as refusal:
@@ -82,7 +82,7 @@ async def _log_in(visit: Visit, login: Login) -> Response:
 
 def _asked(visit: Visit, given: Mapping[str, str]) -> Login:
     credential, nonce = given.get("credential", ""), given.get("nonce", "")
-    if not _NAME.fullmatch(credential) or not _NONCE.fullmatch(nonce):
+    if not NUMBER.fullmatch(credential) or not _NONCE.fullmatch(nonce):
         raise _not_from_portal()
     return Login(credential, bytes.fromhex(nonce), visit.services.settings.portal.origin)
 

@@ -17,7 +17,11 @@ _CODES: Mapping[str, tuple[str, str]] = {
     "CREDENTIAL_UNKNOWN": ("secret_code", WRONG_CODES),
     "OTP_USED": ("otp", "This one-time code was used before. Wait for the next one."),
     "OTP_EXPIRED": ("otp", "This one-time code has expired, or was sent for something else. Ask for a new one."),
-    "CODE_RULES": ("secret_code", "A secret code has 6 to 64 characters, not all the same."),
+    "CODE_RULES": ("secret_code", "A secret code has 8 to 64 characters, not all the same."),
+    "CODE_WEAK": (
+        "secret_code",
+        "This is easy to guess. Choose one without your name, and without a word, a date or a row of keys alone.",
+    ),
     "ENROLMENT_UNKNOWN": ("enrolment", "There is no such enrolment code, or its time is over."),
 }
 # Which of two codes was wrong is not told; what becomes of the one-time code is: gate -> message.

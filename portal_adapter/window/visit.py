@@ -29,7 +29,7 @@ log = logging.getLogger("window")
 
 COOKIE = "__Host-window"
 FIELDS_MAX = 20  # of a form
-SECRET_FIELDS = frozenset({"secret_code", "again", "otp", "pin", "enrolment"})  # never shown again
+SECRET_FIELDS = frozenset({"secret_code", "new_code", "again", "otp", "pin", "enrolment"})  # never shown again
 
 
 class Visit:

@@ -6,12 +6,11 @@ import sys
 from typing import Any
 
 from signer import person
-from signer.cli import prompt, session
+from signer.cli import chosen, prompt, session
 from signer.cli.exits import OK
 from signer.cli.session import UsageError
 from signer.client import Client, ServiceError
 from signer.qr import qr, size_of
-from signer.secret import Code, CodeError
 
 HELP = "set your secret code, with the enrolment code that was sent to you"
 EXAMPLE = "paraph enrol"
@@ -20,6 +19,7 @@ EXAMPLE = "paraph enrol"
 _AGAIN = {
     "OTP_INCORRECT": "Type it again, or the next one.",
     "OTP_EXPIRED": "Another one is sent.",
+    "CODE_WEAK": "The one-time code is still good.",
     "CODES_BUSY": "Type it again.",
     "CODES_FAILED": "Type it again.",
 }
@@ -43,8 +43,7 @@ async def _run(client: Client) -> int:
         _show(begun.otp_uri)
     else:
         _say_sent(begun)
-    code = _new_code()
-    await _complete(client, enrolment, code, is_sent=not begun.otp_uri)
+    await _complete(client, enrolment, is_sent=not begun.otp_uri)
     print("Done. You sign with your secret code and a one-time code: paraph sign FILE --credential NAME")
     if begun.otp_uri:
         print("Clear or close this window: whoever sees it could make your one-time codes.")
@@ -96,22 +95,8 @@ def _say_sent(begun: Any) -> None:
     print(f"A one-time code was sent to {begun.contact}.")
 
 
-def _new_code() -> str:
-    """Typed twice the same, and one that the service takes."""
-    while True:
-        code = prompt.hidden("New secret code (6 to 64 characters): ")
-        try:
-            Code(code)
-        except CodeError as error:
-            prompt.tell(f"{str(error).capitalize()}; choose another.")
-            continue
-        if code == prompt.hidden("Once more: "):
-            return code
-        prompt.tell("The two are not the same; choose it again.")
-
-
-async def _complete(client: Client, enrolment: str, code: str, *, is_sent: bool) -> None:
-    left = prompt.TRIES
+async def _complete(client: Client, enrolment: str, *, is_sent: bool) -> None:
+    left, code = prompt.TRIES, chosen.ask()
     while True:
         left -= 1
         otp = prompt.code("One-time code: ")
@@ -121,6 +106,8 @@ async def _complete(client: Client, enrolment: str, code: str, *, is_sent: bool)
             if error.reason not in _AGAIN or not left:
                 raise
             prompt.tell(f"{session.say(error)} {_AGAIN[error.reason]}")
+            if error.reason == "CODE_WEAK":
+                code = chosen.ask()
             if is_sent and error.reason == "OTP_EXPIRED":
                 _say_sent(await person.begin_enrolment(client, enrolment))
         else:

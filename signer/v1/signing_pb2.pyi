@@ -446,16 +446,18 @@ class Login(_message.Message):
     def __init__(self, credential: _Optional[str] = ..., digest_algorithm: _Optional[_Union[DigestAlgorithm, str]] = ..., signature_algorithm: _Optional[_Union[SignatureAlgorithm, str]] = ..., audience: _Optional[str] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class RequestOtpRequest(_message.Message):
-    __slots__ = ("terms", "login", "batch", "source")
+    __slots__ = ("terms", "login", "batch", "change", "source")
     TERMS_FIELD_NUMBER: _ClassVar[int]
     LOGIN_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     terms: Terms
     login: Login
     batch: str
+    change: str
     source: str
-    def __init__(self, terms: _Optional[_Union[Terms, _Mapping]] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., batch: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    def __init__(self, terms: _Optional[_Union[Terms, _Mapping]] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., batch: _Optional[str] = ..., change: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class RequestOtpResponse(_message.Message):
     __slots__ = ("contact", "short_digest", "expires")
@@ -536,6 +538,26 @@ class CompleteEnrolmentResponse(_message.Message):
     contact: str
     complete: bool
     def __init__(self, subject: _Optional[str] = ..., otp_uri: _Optional[str] = ..., contact: _Optional[str] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class ChangeCodeRequest(_message.Message):
+    __slots__ = ("credential", "secret_code", "otp", "source", "new_secret_code")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    OTP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NEW_SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    credential: str
+    secret_code: str
+    otp: str
+    source: str
+    new_secret_code: str
+    def __init__(self, credential: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., new_secret_code: _Optional[str] = ...) -> None: ...
+
+class ChangeCodeResponse(_message.Message):
+    __slots__ = ("subject",)
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    def __init__(self, subject: _Optional[str] = ...) -> None: ...
 
 class OpenBatchRequest(_message.Message):
     __slots__ = ("open", "begin", "chunk", "end", "digest")

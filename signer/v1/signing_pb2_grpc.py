@@ -114,6 +114,11 @@ class SigningStub:
                 request_serializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.SerializeToString,
                 response_deserializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.FromString,
                 _registered_method=True)
+        self.ChangeCode = channel.unary_unary(
+                '/signer.v1.Signing/ChangeCode',
+                request_serializer=signer_dot_v1_dot_signing__pb2.ChangeCodeRequest.SerializeToString,
+                response_deserializer=signer_dot_v1_dot_signing__pb2.ChangeCodeResponse.FromString,
+                _registered_method=True)
 
 
 class SigningServicer:
@@ -243,6 +248,13 @@ class SigningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeCode(self, request, context):
+        """The person chooses another secret code, by the one that she has and a one-time code; her contact is told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SigningServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -325,6 +337,11 @@ def add_SigningServicer_to_server(servicer, server):
                     servicer.CompleteEnrolment,
                     request_deserializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.FromString,
                     response_serializer=signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.SerializeToString,
+            ),
+            'ChangeCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeCode,
+                    request_deserializer=signer_dot_v1_dot_signing__pb2.ChangeCodeRequest.FromString,
+                    response_serializer=signer_dot_v1_dot_signing__pb2.ChangeCodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -759,6 +776,33 @@ class Signing:
             '/signer.v1.Signing/CompleteEnrolment',
             signer_dot_v1_dot_signing__pb2.CompleteEnrolmentRequest.SerializeToString,
             signer_dot_v1_dot_signing__pb2.CompleteEnrolmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signer.v1.Signing/ChangeCode',
+            signer_dot_v1_dot_signing__pb2.ChangeCodeRequest.SerializeToString,
+            signer_dot_v1_dot_signing__pb2.ChangeCodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

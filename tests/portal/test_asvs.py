@@ -15,6 +15,8 @@ from portal_adapter.settings import Limits
 from portal_adapter.web.body import FIELDS_MAX, MARKS_MAX
 from portal_adapter.web.lines import OF_NOBODY_MAX, OF_ONE_MAX
 from portal_adapter.window.settings import Limits as WindowLimits
+from signer.judge import GUESSES_MIN
+from signer.secret import CHARACTERS_MAX, CHARACTERS_MIN
 from tests.portal.asvs_list import CHAPTERS, LIST, ROOT, exists, items, written
 
 OF_LEVEL_3 = {"8.3.3", "7.5.3", "5.2.4", "15.4.2"}
@@ -85,7 +87,8 @@ SAID: Mapping[str, tuple[str, ...]] = {
         f"at most {LIMITS.document_bytes} bytes", f"at most {LIMITS.image_pixels} pixels", "Malware", "state/quarantine",
     ),
     "Guessing": ("5 in 15 minutes and 10 a day", "30 in 15 minutes", "keeps them out of one way for minutes"),
-    "Logging in": ("and no other", "the secret code", "its PIN", f"{LIMITS.challenge_s} s", "operator who knows the person"),
+    "Logging in": ("and no other", "the secret code", "its PIN", f"{LIMITS.challenge_s} s", "operator who knows the person",
+        f"{CHARACTERS_MIN} to {CHARACTERS_MAX} characters", f"less than {GUESSES_MIN} guesses", "her product numbers", "the service's name"),
     "Sessions": (
         f"{LIMITS.idle_s} s after its last request and {LIMITS.session_s} s after its login", "NIST SP 800-63B",
         "as many sessions as she likes", f"within {FRESH_S} s of a login", "The window and the daemon have no sessions",

@@ -42,10 +42,13 @@ def requests(real: Real) -> dict[str, Any]:
         "SignBatch": pb.SignBatchRequest(request_id=str(uuid.uuid4()), **codes),
         "RequestOtp": pb.RequestOtpRequest(login=login(real, credential="dan-login"), source="192.0.2.7"),
         "CompleteEnrolment": pb.CompleteEnrolmentRequest(enrolment="AAAA-BBBB", **codes),
+        "ChangeCode": pb.ChangeCodeRequest(credential="ada-login", new_secret_code="clay and kiln 5", **codes),
     }
 
 
-@pytest.mark.parametrize("rpc", ["Authenticate", "Authorize", "SignBatch", "RequestOtp", "CompleteEnrolment"])
+@pytest.mark.parametrize(
+    "rpc", ["Authenticate", "Authorize", "SignBatch", "RequestOtp", "CompleteEnrolment", "ChangeCode"]
+)
 def test_the_portal_s_certificate_may_only_submit(real: Real, rpc: str) -> None:
     """
     Row 6.8, TOK-14: no confused deputy: with the portal's own client certificate, stolen, every call that takes a code is

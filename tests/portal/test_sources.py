@@ -185,6 +185,7 @@ def test_codes_are_masked_and_may_be_pasted() -> None:
     """TOK-14: what only its person knows is masked in every form of the window; a password manager may fill it in."""
     masked = {
         "secret_code": "current-password|new-password",
+        "new_code": "new-password",
         "again": "new-password",
         "pin": "off",
     }  # a card's PIN is no password
@@ -194,7 +195,7 @@ def test_codes_are_masked_and_may_be_pasted() -> None:
             if name in masked:
                 found += 1
                 assert 'type="password"' in rest and re.search(f'autocomplete="({masked[name]})"', rest), (path, name)
-    assert found == 5
+    assert found == 8
     assert "maxlength" not in "".join(path.read_text() for path in (PORTAL / "window" / "templates").glob("*.html"))
 
 

@@ -413,6 +413,88 @@ def test_an_app_that_was_set_up_logs_in(real: Real) -> None:
     real.browser().logs_in(gil)
 
 
+# ---- another secret code
+
+
+def change_page(real: Real, browser: Browser, number: str) -> str:
+    """With the product's number, as the front page leads to it."""
+    where = f"{real.window_origin}/code"
+    asked = browser.get(where)
+    assert 'name="credential"' in asked.text and 'name="secret_code"' not in asked.text
+    page = browser.post(where, asked.text, {"credential": number, "do": "number"})
+    assert page.status_code == 200, page.text
+    return page.text
+
+
+def form_of(page: str) -> str:
+    """The one with the codes."""
+    return page[page.rindex("<form") :]
+
+
+def test_a_person_changes_her_secret_code(real: Real) -> None:
+    """
+    TOK-14, ASVS 6.2.2, 6.2.3, 6.2.4, 6.2.11: from her account she comes to the window; by her secret code and a one-time code
+    that is sent for it she sets another one. What is wrong is told at its field, nothing typed is shown again, and the
+    one-time code is not used up by it. The same form sent twice is done once. Then the new one logs her in and the old does not.
+    """
+    dan, browser, new = real.people["dan"], real.browser(), "clay and kiln 5"
+    browser.logs_in(dan)
+    account = browser.get("/account").text
+    assert f'href="{real.window_origin}/code?credential={dan.number}&amp;language=en"' in account
+    where, after = f"{real.window_origin}/code", len(real.inbox.messages)
+    page = browser.get(f"{where}?credential={dan.number}&language=en").text
+    assert "of nobody" not in page and dan.number in page
+    sent = browser.post(where, page, {"credential": dan.number, "do": "send"})
+    assert sent.status_code == 200 and "on its way to its holder" in sent.text
+    otp = real.inbox.code("dan", "change-code", after)
+    again = browser.post(where, page, {"credential": dan.number, "do": "send"})
+    assert again.status_code == 429 and "A code was sent a moment ago." in again.text
+    good = {"credential": dan.number, "secret_code": dan.secret_code, "new_code": new, "again": new, "otp": otp}
+    for wrong, told in (
+        ({"otp": "", "secret_code": ""}, "This field is mandatory."),
+        ({"new_code": "short", "again": "short"}, "A secret code has 8 to 64 characters"),
+        ({"again": WRONG}, "The two are not the same."),
+        ({"new_code": "password1", "again": "password1"}, "This is easy to guess."),
+        ({"new_code": f"{dan.name}-1987", "again": f"{dan.name}-1987"}, "This is easy to guess."),
+        ({"new_code": f"{dan.family}-1987", "again": f"{dan.family}-1987"}, "This is easy to guess."),
+        ({"secret_code": WRONG}, "The secret code or the one-time code is not right."),
+        ({"credential": "no number!"}, "This is not a product number."),
+    ):
+        answer = browser.post(where, form_of(sent.text), good | wrong)
+        assert (answer.status_code, told in answer.text) == (422, True), (wrong, answer.text)
+        assert not [one for one in (dan.secret_code, new, WRONG, otp) if one in answer.text]
+    done = browser.post(where, form_of(sent.text), good)
+    assert done.status_code == 200 and "Your secret code is changed" in done.text
+    assert browser.post(where, form_of(sent.text), good).text == done.text
+    canaries_of(dan, otp, new)
+    old, dan.secret_code = dan.secret_code, new
+    assert real.inbox.next("dan", "code-changed", after)
+    other = real.browser()
+    address = other.asks_for_window(dan.number)
+    assert other.types(address, old, other.codes_of(dan, address)).status_code == 422
+
+
+def test_a_change_tells_no_number(real: Real) -> None:
+    """TOK-14: of a product that there is not the window shows what it shows of one that there is: asked, sent and typed."""
+    pages = []
+    for number in (real.people["hal"].number, "nobody-at-all"):
+        browser = real.browser()
+        page = change_page(real, browser, number)
+        where = f"{real.window_origin}/code"
+        sent = browser.post(where, page, {"credential": number, "do": "send"})
+        typed = {"credential": number, "secret_code": WRONG, "otp": "000000", "new_code": "clay and kiln 5"}
+        wrong = browser.post(where, form_of(sent.text), typed | {"again": "clay and kiln 5"})
+        weak = browser.post(where, form_of(sent.text), typed | {"new_code": "password1", "again": "password1"})
+        assert (sent.status_code, wrong.status_code, weak.status_code) == (200, 422, 422)
+        pages.append([bare(answer.text, number) for answer in (sent, wrong, weak)])
+    assert pages[0] == pages[1]
+
+
+def bare(page: str, number: str) -> str:
+    """Without what differs from visit to visit."""
+    return re.sub(r'name="(csrf|form)" value="[^"]*"', "", page).replace(number, "NUMBER")
+
+
 # ---- nothing typed is written anywhere
 
 

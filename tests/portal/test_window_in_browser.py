@@ -216,9 +216,14 @@ def test_the_window_is_for_everybody(real: Real, looked_at: tuple[Page, str, Loo
     look("a code that is sent")
     to_window(page, real, "ada")
     look("a certificate for signing")
-    for path in ("/", "/login", "/enrol", "/nothing"):
-        page.goto(f"{real.window_origin}{path}?language={language}")
+    for path in ("/", "/login", "/enrol", "/code", "/code?credential=dan-login", "/nothing"):
+        page.goto(f"{real.window_origin}{path}{'&' if '?' in path else '?'}language={language}")
         look(path)
+    page.goto(f"{real.window_origin}/code?credential=dan-login&language={language}")
+    page.fill("#field-new_code", "password1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_be_focused()
+    look("a change, with mistakes")
     page.goto(f"{real.window_origin}/enrol?language={language}")
     page.click("main button")
     look("no enrolment code")

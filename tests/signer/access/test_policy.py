@@ -94,6 +94,10 @@ CALLS: dict[str, Callable[[Caller, str], Any]] = {
     "CompleteEnrolment": lambda c, _: c.signing.CompleteEnrolment(
         pb.CompleteEnrolmentRequest(enrolment="ABCD"), timeout=10
     ),
+    "ChangeCode": lambda c, name: c.signing.ChangeCode(
+        pb.ChangeCodeRequest(credential=name, secret_code="kiln and clay 4", new_secret_code="clay and kiln 5"),
+        timeout=10,
+    ),
     "RegisterCredential": lambda c, _: c.operator.RegisterCredential(
         op.RegisterCredentialRequest(name="none"), timeout=10
     ),
@@ -127,6 +131,7 @@ WITHOUT_PEOPLE = {
             "OpenBatch",
             "SignBatch",
             "CompleteEnrolment",
+            "ChangeCode",
             "SuspendSubject",
             "UnlockSubject",
             "ListSubjects",

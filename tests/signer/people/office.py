@@ -41,6 +41,7 @@ SPKI = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
 KEY = bytes(range(32))
 WAIT_S = 24 * 3600.0
 SECRET = "correct horse 7"
+WEAK = "password1"
 GATES = {"hotp": Gate.CODE_HOTP, "totp": Gate.CODE_TOTP, "sent": Gate.CODE_SENT}
 
 
@@ -75,12 +76,19 @@ class Codes:
         self._clock = clock
         self.compared: list[float] = []
         self.spent = 0  # for nobody
+        self.judged: list[list[str]] = []  # with which words
         self.fails: BaseException | None = None
 
     async def hash(self, code: Code) -> str:
         if self.fails is not None:
             raise self.fails
         return f"hash of {code.reveal()}"
+
+    async def is_weak(self, code: Code, words: Sequence[str]) -> bool:
+        self.judged.append(list(words))
+        if self.fails is not None:
+            raise self.fails
+        return code.reveal() == WEAK
 
     async def matches(self, code: Code, stored: str) -> bool:
         await asyncio.sleep(0)  # as a real one lets others run
@@ -99,6 +107,7 @@ class Book:
     """The ledger's two methods that `Consent` has."""
 
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    trouble: str = ""
 
     async def note(self, kind: str, fields: dict[str, Any]) -> None:
         self.notes.append((kind, fields))

@@ -426,6 +426,11 @@ def no_enrolment(stage: Stage) -> Answer:
     return stage.call("CompleteEnrolment", pb.CompleteEnrolmentRequest(enrolment=PIN, **given))
 
 
+TABLE["CODE_WEAK"] = lambda stage: stage.call(
+    "ChangeCode", pb.ChangeCodeRequest(credential="ada", secret_code=CODE, otp=WRONG_OTP, new_secret_code="password1")
+)
+
+
 # ---- faults
 
 

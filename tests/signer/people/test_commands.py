@@ -172,11 +172,45 @@ def test_enrolment_with_a_message(town: Town, paraph: Paraph, profiles: dict[str
         terminal.expect(ENROLMENT)
         terminal.type(code)
         terminal.expect("A one-time code was sent to " + town.inbox.url("***"))
-        terminal.hide("New secret code", CODE)
+        terminal.hide("New secret code", "password1")
+        terminal.hide("Once more: ", "password1")
+        otp = town.inbox.code("gus", "confirm-code", after)
+        terminal.hide("One-time code: ", otp)
+        terminal.expect("CODE_WEAK")
+        terminal.hide("The one-time code is still good.\r\nNew secret code", CODE)
         terminal.hide("Once more: ", CODE)
-        terminal.hide("One-time code: ", town.inbox.code("gus", "confirm-code", after))
+        terminal.hide("One-time code: ", otp)
         assert terminal.end() == 0, terminal.shown
     assert listed(paraph, profiles, "gus")["state"] == "ACTIVE"
+
+
+def test_another_secret_code(town: Town, profiles: dict[str, Path], csv: Path) -> None:
+    """
+    ASVS 6.2.2, 6.2.3: she changes it by the one that she has and a one-time code that is sent for it; one that is easy to
+    guess, and a wrong old one, are told and asked for again. She signs with the new one, and is told of the change.
+    """
+    bob = enrolled(town, "bob", "sent")
+    new, after = "clay and kiln 5", len(town.inbox.messages)
+    with Terminal("code", "--credential", "bob", "--profile", profiles["bob-laptop"]) as terminal:
+        terminal.hide("Present secret code: ", WRONG)
+        terminal.hide("New secret code", "password1")
+        terminal.hide("Once more: ", "password1")
+        terminal.expect("A one-time code was sent to " + town.inbox.url("***"))
+        otp = town.inbox.code("bob", "change-code", after)
+        terminal.hide("One-time code: ", otp)
+        terminal.expect("CODE_WEAK")
+        terminal.hide("The one-time code is still good.\r\nNew secret code", new)
+        terminal.hide("Once more: ", new)
+        terminal.hide("One-time code: ", otp)
+        terminal.expect("OTP_INCORRECT")
+        terminal.hide("Present secret code: ", bob.code)
+        terminal.hide("One-time code: ", otp)
+        terminal.expect("Done. bob signs with the new secret code from now on.")
+        assert terminal.end() == 0, terminal.shown
+    assert town.inbox.next("bob", "code-changed", after)
+    old, bob.code = bob.code, new
+    assert town.authorise(bob, seen([b"a"], credential="bob"), code=old, otp="000000").reason == "OTP_EXPIRED"
+    assert town.reference(bob, seen([b"a letter"], credential="bob"))
 
 
 def test_an_enrolment_code_of_somebody_else(town: Town, paraph: Paraph, profiles: dict[str, Path]) -> None:

@@ -395,7 +395,7 @@ def test_no_operators_call_has_a_code() -> None:
     assert not [name for name in names if any(w in name for w in ("code", "secret", "otp", "seed", "password", "uri"))]
     signing = signing_pb2.DESCRIPTOR.services_by_name["Signing"].methods
     taking = {one.name for one in signing if {"secret_code", "otp"} & {field.name for field in one.input_type.fields}}
-    assert taking == {"Authorize", "SignBatch", "Authenticate", "CompleteEnrolment"}
+    assert taking == {"Authorize", "SignBatch", "Authenticate", "CompleteEnrolment", "ChangeCode"}
     assert not taking & ROLES["operator"]
     for name in taking:
         with pytest.raises(ValueError, match=f"the role operator has no {name}"):

@@ -178,6 +178,21 @@ def login(code: str = "") -> Do:
     return do
 
 
+def change(code: str, new: str) -> Do:
+    def do(town: Town) -> Any:
+        given = {"secret_code": code, "otp": town.people["ada"].otp(), "source": "192.0.2.7", "new_secret_code": new}
+        request = pb.ChangeCodeRequest(credential="ada", **given)
+        return said(lambda: town["window"].signing.ChangeCode(request, timeout=10))
+
+    return do
+
+
+def changed(town: Town) -> None:
+    ada = town.people["ada"]
+    for old, new in ((ada.code, "clay and kiln 5"), ("clay and kiln 5", ada.code)):
+        assert change(old, new)(town).code == "OK"
+
+
 def opened(town: Town, credential: str = "ada-seen") -> tuple[str, str]:
     answer = town["portal"].signing.OpenBatch(batch([b"a letter"], credential), timeout=20)
     return answer.batch.request_id, answer.link
@@ -219,6 +234,8 @@ def sent(what: str) -> Do:
         if what == "login":
             login_ = pb.Login(credential="bob-login", audience="https://p.example", nonce=bytes(32), **ALGORITHMS)
             wanted = {"login": login_}
+        elif what == "change":
+            wanted = {"change": "bob"}
         answer = said(lambda: town["window"].signing.RequestOtp(pb.RequestOtpRequest(**wanted), timeout=10))
         assert answer.code == "OK", answer
 
@@ -355,6 +372,15 @@ INVENTORY: dict[str, tuple[Do, tuple[Written, ...]]] = {
     "a one-time code is sent to log in": (
         sent("login"),
         (register("a one-time code was sent to log in", "window", subject="bob"),),
+    ),
+    "a one-time code is sent to change the secret code": (
+        sent("change"),
+        (register("a one-time code was sent to change the secret code", "window", subject="bob"),),
+    ),
+    "a secret code is changed": (changed, (register("secret code changed", "ada", subject="ada"),)),
+    "a change of a secret code is refused": (
+        refused("OTP_INCORRECT", change("not her code", "clay and kiln 5")),
+        (row(Kind.REFUSED, reason="OTP_INCORRECT", source=SOURCE, **ADA),),
     ),
     "a code is refused": (
         refused("OTP_INCORRECT", wrong),

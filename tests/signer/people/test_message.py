@@ -31,6 +31,8 @@ FIELDS: dict[Template, dict[str, Any]] = {
     },
     Template.LOGIN_CODE: {"code": "493817", "audience": "https://portal.example", "until": NOON},
     Template.CONFIRM_CODE: {"code": "493817", "until": NOON},
+    Template.CHANGE_CODE: {"code": "493817", "until": NOON},
+    Template.CODE_CHANGED: {"since": NOON},
     Template.ENROLMENT_CODE: {"code": "7QKD-93MX-AAB2", "until": NOON},
     Template.ENROLMENT_REVOKED: {"begins": NOON},
     Template.ENROLMENT_MOVED: {},

@@ -182,6 +182,10 @@ SWEPT: dict[str, tuple[str, Callable[[Stage], list[Message]]]] = {
     "Authorize": ("window", lambda stage: [stage.authorize(stage.terms(digests(2)))]),
     "Authenticate": ("window", lambda stage: [stage.login()]),
     "CompleteEnrolment": ("window", lambda _: [pb.CompleteEnrolmentRequest(enrolment="no", **ENROLMENT)]),
+    "ChangeCode": (
+        "window",
+        lambda _: [pb.ChangeCodeRequest(credential="ada", new_secret_code=f"{CODE} again", **ENROLMENT)],
+    ),
     "GetBatch": ("window", lambda _: [pb.GetBatchRequest(request_id=str(uuid.uuid4()), link="no")]),
     "ListBatches": ("window", lambda _: [pb.ListBatchesRequest()]),
     "SignBatch": ("window", lambda stage: [stage.sign(str(uuid.uuid4()))]),
