@@ -8,6 +8,7 @@ The portal as an ASGI application: its routes, the frame round them, and what ev
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from starlette.routing import Match, Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 
-from portal_adapter.auth import revocation
+from portal_adapter.auth import revocation, strength
 from portal_adapter.auth.certificate import Issuers
 from portal_adapter.auth.daemon import Daemon
 from portal_adapter.auth.number import Numbers
@@ -109,8 +110,9 @@ def read_files(settings: Settings) -> Read:
 
     key = read(settings.portal.key_file, _key, b"")
     none: list[x509.Certificate] = []
-    issuers = [read(file, x509.load_pem_x509_certificates, none) for file in settings.trust.issuers]
-    for file in settings.trust.crls:
+    trust = settings.trust
+    issuers = [read(file, partial(_authorities, rsa_bits_min=trust.rsa_bits_min), none) for file in trust.issuers]
+    for file in trust.crls:
         read(file, revocation.read, None)
     nothing: tuple[str, ...] = ()
     terms = {code: read(getattr(settings.terms, code), _paragraphs, nothing) for code in LANGUAGES}
@@ -122,7 +124,19 @@ def read_files(settings: Settings) -> Read:
         mistakes += str(error).splitlines()
     if mistakes:
         raise SettingsError(None, mistakes)
-    return Read(key, Issuers(tuple(one for found in issuers for one in found), settings.trust.crls), terms, catalogue)
+    authorities = tuple(one for found in issuers for one in found)
+    return Read(key, Issuers(authorities, trust.crls, trust.rsa_bits_min), terms, catalogue)
+
+
+def _authorities(content: bytes, *, rsa_bits_min: int) -> list[x509.Certificate]:
+    """Raises ValueError for one whose key is too short: what it has issued could be somebody else's work."""
+    found = x509.load_pem_x509_certificates(content)
+    for one in found:
+        if fault := strength.fault_of_key(one, rsa_bits_min):
+            raise ValueError(
+                f"{one.subject.rfc4514_string()} has {fault}; trust.rsa_bits_min says how long RSA keys are"
+            )
+    return found
 
 
 def _paragraphs(content: bytes) -> tuple[str, ...]:

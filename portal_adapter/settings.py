@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from portal_adapter.auth.strength import RSA_BITS_LEAST, RSA_BITS_MIN
 from portal_adapter.domain.fields import is_email
 
 KEY_BYTES = 32
@@ -296,10 +297,11 @@ class Daemon(Section):
 
 
 class Trust(Section):
-    """Who issues the certificates that people log in with: CA certificates in PEM; and what they have revoked."""
+    """Who issues the certificates that people log in with: CA certificates in PEM; what they have revoked; how long keys are."""
 
     issuers: tuple[File, ...] = Field(min_length=1)
     crls: tuple[File, ...] = ()  # one for each of the issuers, or none at all
+    rsa_bits_min: int = Field(default=RSA_BITS_MIN, ge=RSA_BITS_LEAST)  # of people's keys and their issuers'
 
 
 class Settings(Section):

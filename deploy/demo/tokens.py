@@ -38,7 +38,7 @@ TOKENS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("card", "Paraph demo Smartcard"): (
         ("ana-rsa-2048", "RSA-2048"),
         ("ana-p-256", "P-256"),
-        ("ana-login", "RSA-2048"),
+        ("ana-login", "RSA-3072"),
     ),
     ("stick", "Paraph demo Stick"): (
         ("bo-rsa-3072", "RSA-3072"),
@@ -49,7 +49,7 @@ TOKENS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("seal-rsa-4096", "RSA-4096"),
         ("cleo-p-521", "P-521"),
         ("cleo-ed25519", "Ed25519"),
-        ("cleo-login", "RSA-2048"),
+        ("cleo-login", "RSA-3072"),
     ),
 }
 

@@ -1,8 +1,9 @@
 """
 A person's certificate: who she is, who issued it, and what it is good for (TOK-02, TOK-03, TOK-07).
 
-Accepted is what one of the configured CAs has issued directly and what is valid now (RFC 5280, 6.1, for a path of one) and, by its list where there is one, not revoked. Its
-names are givenName and surname of the subject (ETSI EN 319 412-2, 4.2.4): what has none is no person's.
+Accepted is what one of the configured CAs has issued directly and what is valid now (RFC 5280, 6.1, for a path of one), has a
+key that is long enough (strength.py) and, by its list where there is one, is not revoked. Its names are givenName and surname
+of the subject (ETSI EN 319 412-2, 4.2.4): what has none is no person's.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,17 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from portal_adapter.auth import revocation
+from portal_adapter.auth import revocation, strength
+from portal_adapter.language import msgid
 from portal_adapter.refusal import Refusal, guard, invalid
 
 AUTHENTICATION, SIGNATURE = "authentication", "signature"
+_KEY_TOO_SHORT = msgid(
+    "The key of this product is too short to be safe. Ask its issuer for a certificate with a longer key."
+)
+_HASH_TOO_SHORT = msgid(
+    "This product’s certificate is signed in a way that is not safe any more. Ask its issuer for a new one."
+)
 # What the library makes of bytes that anybody may have sent: not all of it is a ValueError.
 _UNREADABLE = (
     ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
@@ -38,10 +46,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Issuers:
-    """The CAs whose certificates are accepted, and the files of what they have revoked: without any nobody looks."""
+    """
+    The CAs whose certificates are accepted, and the files of what they have revoked: without any nobody looks. RSA keys of
+    people have at least `rsa_bits_min` bits.
+    """
 
     certificates: tuple[x509.Certificate, ...]
     crls: tuple[Path, ...] = ()
+    rsa_bits_min: int = strength.RSA_BITS_MIN
 
     def accept(self, der: bytes, now: int) -> Certificate:
         """Raises `Refusal` for what is not accepted, whatever is wrong with it."""
@@ -53,6 +65,10 @@ class Issuers:
         issuer = next((one for one in self.certificates if _issued(certificate, one)), None)
         if issuer is None:
             raise guard("untrusted-issuer", "This product is not from an issuer that is accepted here.")
+        if strength.fault_of_key(certificate, self.rsa_bits_min):
+            raise guard("key-too-short", _KEY_TOO_SHORT)
+        if strength.is_hash_short(certificate):
+            raise guard("hash-too-short", _HASH_TOO_SHORT)
         if now < int(certificate.not_valid_before_utc.timestamp()):
             raise guard("certificate-not-yet-valid", "This product is not valid yet.")
         if now >= found.not_after:
@@ -64,6 +80,10 @@ class Issuers:
     def is_revoked(self, der: bytes) -> bool:
         """Of a certificate that was accepted before, by the lists as they are now."""
         return bool(self.crls) and revocation.is_revoked(der, self.certificates, self.crls)
+
+    def is_strong(self, der: bytes) -> bool:
+        """Whether the key of a certificate, of whatever issuer, is long enough to sign with."""
+        return not strength.fault_of_key(x509.load_der_x509_certificate(der), self.rsa_bits_min)
 
 
 def check_for_login(certificate: Certificate) -> None:

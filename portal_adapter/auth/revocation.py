@@ -14,13 +14,21 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from portal_adapter.auth.strength import is_hash_short
 from portal_adapter.refusal import Refusal, guard
 
 
 def read(content: bytes) -> x509.CertificateRevocationList:
-    """PEM or DER; raises ValueError."""
+    """PEM or DER; raises ValueError, for a list that is signed with a short hash, too."""
     is_pem = content.lstrip().startswith(b"-----BEGIN")
-    return (x509.load_pem_x509_crl if is_pem else x509.load_der_x509_crl)(content)
+    found = (x509.load_pem_x509_crl if is_pem else x509.load_der_x509_crl)(content)
+    try:
+        is_short = is_hash_short(found)
+    except UnsupportedAlgorithm:
+        raise ValueError("is signed by an algorithm that is not known") from None
+    if is_short:
+        raise ValueError("is signed with a hash that is not safe any more: SHA-256 or a longer one is wanted")
+    return found
 
 
 def check(certificate: x509.Certificate, issuer: x509.Certificate, lists: Sequence[Path], now: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx2 as httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from starlette.testclient import TestClient
 
@@ -52,8 +52,8 @@ class SetClock(Clock):
 class Issuer:
     """A CA that makes products."""
 
-    def __init__(self, name: str = "Test Products CA") -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, name: str = "Test Products CA", *, key: Any = None) -> None:
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name(
             [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name), x509.NameAttribute(NameOID.COMMON_NAME, name)]
         )
@@ -76,9 +76,10 @@ class Issuer:
         serial: str = "",
         policies: tuple[str, ...] = (),
         begins: int = -800,
-        key: ec.EllipticCurvePrivateKey | None = None,
+        key: Any = None,
+        signed_with: hashes.HashAlgorithm | None = None,
     ) -> "Product":
-        """Valid from `begins` to `days` from now on."""
+        """Valid from `begins` to `days` from now on; its own key is on P-256, its signature with SHA-256."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         names = [
             x509.NameAttribute(NameOID.GIVEN_NAME, given),
@@ -101,13 +102,13 @@ class Issuer:
         if policies:
             found = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in policies]
             builder = builder.add_extension(x509.CertificatePolicies(found), critical=False)
-        made = Product(key, builder.sign(self.key, hashes.SHA256()))
+        made = Product(key, builder.sign(self.key, signed_with or hashes.SHA256()))
         self.last = made.der
         return made
 
 
 class Product:
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    def __init__(self, key: Any, certificate: x509.Certificate) -> None:
         self.key, self.certificate = key, certificate
         self.der = certificate.public_bytes(serialization.Encoding.DER)
 
@@ -116,7 +117,12 @@ class Product:
     ) -> dict[str, str]:
         """What the window brings back, as the daemon would have made it."""
         text = f"paraph-login-v1\n{caller}\n{audience}\n{nonce}\n{subject}\n2026-11-27T09:00:00Z\n".encode()
-        signature = self.key.sign(text, ec.ECDSA(hashes.SHA256()))
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            signature = self.key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(self.key, ed25519.Ed25519PrivateKey):
+            signature = self.key.sign(text)
+        else:
+            signature = self.key.sign(text, ec.ECDSA(hashes.SHA256()))
         return {"statement": b64(text), "signature": b64(signature), "certificate": b64(self.der)}
 
 

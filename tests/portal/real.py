@@ -359,9 +359,10 @@ profile = "window.client.toml"
         issuer: Authority | None = None,
         ends: timedelta = timedelta(days=365),
         serial: str = "",
+        key: Any = None,
     ) -> tuple[Path, Path]:
-        """A product with a key in a file: (certificate, key) in PEM, as a browser would present it."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """A product with a key in a file, on P-256 or another one: (certificate, key) in PEM, as a browser would present it."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         made = (issuer or self.rig.pki.issuing).issue(
             given, key.public_key(), usage, subject=subject(given, family, serial=serial), ends=ends,
             begins=timedelta(days=-400), extended=[ExtendedKeyUsageOID.CLIENT_AUTH],

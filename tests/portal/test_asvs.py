@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from portal_adapter import serving
+from portal_adapter.auth import strength
 from portal_adapter.auth.session import FRESH_S
 from portal_adapter.domain.actor import RIGHTS
 from portal_adapter.files.names import ENDINGS
@@ -93,7 +94,10 @@ SAID: Mapping[str, tuple[str, ...]] = {
         "as many sessions as she likes", f"within {FRESH_S} s of a login", "The window and the daemon have no sessions",
     ),
     "Access": (*(role for role in RIGHTS), *(right for right in RIGHTS["owner"]), "Fields:", "does not exist"),
-    "Keys": ("portal.key_file", "HMAC-SHA-256", "SHA-256", "ECDSA", "AES-GCM", "made", "kept", "replaced", "No key is for two things"),
+    "Keys": (
+        "portal.key_file", "HMAC-SHA-256", "SHA-256", "ECDSA", "AES-GCM", "made", "kept", "replaced", "No key is for two things",
+        f"RSA keys of {strength.RSA_BITS_MIN} bits", f"`trust.rsa_bits_min = {strength.RSA_BITS_LEAST}`", f"{strength.HASH_BITS_MIN} bits of hash",
+    ),
     "Connections": (
         "browsers", "the daemon", "a mail server", "PostgreSQL", "clamd", "back end", "sources", "Nobody else is called.",
         "No address that somebody has typed is ever connected to",

@@ -7,11 +7,15 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel
 
 from portal_adapter import settings as portal
@@ -164,6 +168,7 @@ def test_check_passes_what_can_be_served(real: Real, name: str) -> None:
         ("portal", r"^key_file = .*$", 'key_file = "gone"', ["gone: No such file"]),
         ("portal", r"^key_file = .*$", 'key_file = "short.key"', ["has 5 bytes; 32 random bytes"]),
         ("portal", r"^issuers = .*$", 'issuers = ["key"]', ["key: "]),
+        ("portal", r"^issuers = ", "rsa_bits_min = 2047\nissuers = ", ["trust.rsa_bits_min: ", "2048"]),
         ("portal", r"^fr = .*$", 'fr = "gone-fr"', ["gone-fr: No such file"]),
         ("portal", r"^profile = .*$", 'profile = "key"', ["key: not TOML"]),
         ("portal", r"^caller = .*$", "coller = 1", ["window.caller: is missing", "window.coller: is unknown"]),
@@ -184,6 +189,7 @@ def test_check_passes_what_can_be_served(real: Real, name: str) -> None:
             ["the window has a host name of its own"],
         ),
         ("window", r"^profile = .*$", 'profile = "gone"', ["gone: No such file"]),
+        ("window", r"^profile = .*$", 'profile = "no-certificate.toml"', ["short.key: "]),
         ("window", r"^certificate = .*$", 'certificate = "key"', ["key, "]),
         ("window", r"^name = .*$", "", ["portal.name: is missing"]),
         ("window", r"^\[listener\]$", "[listner]", ["listener: is missing", "listner: is unknown"]),
@@ -193,6 +199,8 @@ def test_check_names_what_is_wrong(real: Real, name: str, line: str, changed: st
     """UI-07: a mistake in either file, or a file that it names and that cannot be used, is named."""
     (real.directory / "short.key").write_bytes(b"short")
     (real.directory / "short.key").chmod(0o600)
+    text = (real.directory / "window.client.toml").read_text()
+    (real.directory / "no-certificate.toml").write_text(re.sub(r'(\ncertificate = )".*"', r'\1"short.key"', text))
     good = real.directory / f"{name}.toml"
     bad = real.directory / f"bad-{name}.toml"
     bad.write_text(re.sub(line, changed, good.read_text(), flags=re.MULTILINE))
@@ -214,6 +222,61 @@ def test_check_names_every_file_at_once(real: Real) -> None:
     assert [key for key in ("key_file", "profile", "fr", "en") if any(f"gone-{key}:" in line for line in said)] == [
         "key_file", "profile", "fr", "en"
     ]  # fmt: skip
+
+
+def short_tls(real: Real, name: str, key: Any) -> tuple[Path, Path]:
+    """Certificate and key in PEM; who has issued it does not matter."""
+    now = datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    certificate, private = (real.directory / f"{name}.{end}" for end in ("pem", "key"))
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    private.chmod(0o600)
+    return certificate, private
+
+
+@each
+def test_check_warns_of_short_keys(real: Real, name: str) -> None:
+    """UI-07: the keys by which the program shows itself to browsers and to the daemon: a warning each, and it can be served."""
+    text = (real.directory / f"{name}.toml").read_text()
+    profile = (real.directory / f"{name}.client.toml").read_text()
+    files = {
+        f"[{section}]": short_tls(real, f"short-{name}-{section}", rsa.generate_private_key(65537, 2048))
+        for section in ("listener", "cards", "client")
+    }
+    for section, (certificate, key) in files.items():
+        given = rf'\1certificate = "{certificate}"\nkey = "{key}"'
+        wanted = rf"({re.escape(section)}\n(?:(?!\[).*\n)*?)certificate = .*\nkey = .*"
+        text = re.sub(wanted, given, text)
+    certificate, key = files["[client]"]
+    (real.directory / "short.client.toml").write_text(
+        re.sub(r"certificate = .*\nkey = .*", f'certificate = "{certificate}"\nkey = "{key}"', profile)
+    )
+    text = text.replace(f'profile = "{name}.client.toml"', 'profile = "short.client.toml"')
+    (real.directory / f"short-{name}.toml").write_text(text)
+    done = real.run("check", f"short-{name}")
+    assert done.returncode == 0 and "can be served as " in done.stdout, done.stderr
+    which = ["[listener]", "[client]"] if name == "window" else list(files)
+    fault = "has an RSA key of 2048 bits, less than 3072: renew it with a longer key"
+    config = real.directory / f"short-{name}.toml"
+    assert sorted(done.stderr.splitlines()) == sorted(f"{config}: warning: {files[one][0]} {fault}" for one in which)
+
+
+def test_check_warns_of_a_lower_setting(real: Real) -> None:
+    """UI-07, TOK-08: who goes down to 2048 bits for people's keys is told by the setting's name; 3072 says nothing."""
+    text = (real.directory / "portal.toml").read_text()
+    for bits, said in ((2048, "warning: trust.rsa_bits_min is 2048: "), (3071, "rsa_bits_min is 3071"), (3072, "")):
+        config = real.directory / "lower-portal.toml"
+        config.write_text(text.replace("\nissuers = ", f"\nrsa_bits_min = {bits}\nissuers = "))
+        done = real.run("check", "lower-portal")
+        assert done.returncode == 0 and "can be served as " in done.stdout
+        assert (said in done.stderr) if said else done.stderr == ""
 
 
 def test_portal_and_window_have_origins_of_their_own(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import httpx2 as httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.daemon import until
 from tests.pki import Authority
@@ -132,6 +133,13 @@ def test_a_certificate_that_is_not_accepted_ends_in_the_handshake(real: Real, wh
     begun = browser.post("/login/card", browser.get("/login").text)
     with pytest.raises((httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)):
         browser.get(begun.headers["location"])
+
+
+def test_a_short_key_comes_through_tls_and_is_told(real: Real) -> None:
+    """TOK-08: TLS takes an RSA key of 2048 bits, so that it is the page that says what to do."""
+    shown = real.browser(real.card("Cleo", "Clifford", key=rsa.generate_private_key(65537, 2048))).presents()
+    assert shown.status_code == 409
+    assert "Ask its issuer for a certificate with a longer key." in shown.text
 
 
 def test_a_signature_certificate_does_not_log_in(real: Real) -> None:
@@ -274,10 +282,11 @@ def test_a_front_passes_a_certificate_through_its_socket(fronted: Real) -> None:
 
 
 def test_a_front_s_certificate_is_looked_at_again(fronted: Real) -> None:
-    """TOK-08: what the front passes on is accepted only from an accepted issuer, and while it is valid."""
+    """TOK-08: what the front passes on is accepted only from an accepted issuer, while it is valid, and with a long key."""
     for card, said in (
         (fronted.card("Cleo", "Clifford", ends=timedelta(days=-1)), "This product has expired."),
         (fronted.card("Cleo", "Clifford", issuer=Authority("Test issuing")), "not from an issuer that is accepted"),
+        (fronted.card("Cleo", "Clifford", key=rsa.generate_private_key(65537, 2048)), "with a longer key."),
     ):
         answer, page = _through(fronted, "GET", "/present?nonce=0", [(HEADER, quote(card[0].read_text()))])
         assert answer.status == 409

@@ -193,7 +193,14 @@ def test_whatever_is_sent_as_a_certificate_is_refused(place: Place, changed: Cal
         place.services.issuers.accept(der, SetClock.at)
 
 
-def revoked(place: Place, name: str, *products: Product, days: int = 7, issuer: Issuer | None = None) -> Path:
+def revoked(
+    place: Place,
+    name: str,
+    *products: Product,
+    days: int = 7,
+    issuer: Issuer | None = None,
+    signed_with: hashes.HashAlgorithm | None = None,
+) -> Path:
     """A list with those products, of the place's CA or in its name."""
     now, by = datetime.fromtimestamp(SetClock.at, UTC), issuer or place.issuer
     builder = x509.CertificateRevocationListBuilder().issuer_name(by.name)
@@ -202,7 +209,7 @@ def revoked(place: Place, name: str, *products: Product, days: int = 7, issuer: 
         entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
         builder = builder.add_revoked_certificate(entry.revocation_date(now - timedelta(days=1)).build())
     path = place.directory / name
-    path.write_bytes(builder.sign(by.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+    path.write_bytes(builder.sign(by.key, signed_with or hashes.SHA256()).public_bytes(serialization.Encoding.DER))
     return path
 
 

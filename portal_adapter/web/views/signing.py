@@ -160,16 +160,17 @@ def _shown(ask: Ask, one: Choice) -> dict[str, Any]:
 
 
 def _choices(ahead: Ahead) -> tuple[Choice, ...]:
-    """Revoked ones are not offered, and in a business space none that is not good enough for it."""
+    """Revoked ones and those with short keys are not offered, and in a business space none that is not good enough for it."""
     assert ahead.space is not None
-    business = ahead.services.settings.business
+    business, issuers = ahead.services.settings.business, ahead.services.issuers
     with reading(ahead.services.engine) as connection:
         hers = signing.products_of(connection, ahead.actor.account)
     credentials = ahead.services.daemon.credentials([one["certificate"] for one in hers])
     return tuple(
         one
         for one in signing.choices(credentials, hers, ahead.actor.fingerprint, ahead.now)
-        if not ahead.services.issuers.is_revoked(one.credential.certificate)
+        if not issuers.is_revoked(one.credential.certificate)
+        and issuers.is_strong(one.credential.certificate)
         and product.may_sign(one.credential.certificate, ahead.space, business)
     )
 
