@@ -59,7 +59,7 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
     "OTP_EXPIRED": (Code.PERMISSION_DENIED, "The one-time code has expired or was sent for something else."),
     "OTP_LOCKED": (Code.PERMISSION_DENIED, "Too many wrong codes; try again later, or have the operator unlock it."),
     "OTP_SENT": (Code.RESOURCE_EXHAUSTED, "A one-time code was sent just now; look for it before asking for another."),
-    "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 18 to 64 bytes."),
+    "NONCE_LENGTH": (Code.INVALID_ARGUMENT, "A login names its audience, and a nonce of 16 to 64 bytes."),
     "CODE_RULES": (Code.INVALID_ARGUMENT, "The secret code has 8 to 64 characters, not all the same."),
     "CODE_WEAK": (
         Code.INVALID_ARGUMENT,

@@ -5,10 +5,11 @@ A stream that is opened and reset at once (CVE-2023-44487) costs its sender two 
 a call. `max_concurrent_streams` bounds how many are there at one time, not how many follow. But a call whose handler has
 not ended still counts as one of its connection's streams, reset or not. So a caller has an allowance of resets, and one
 past it ends when the allowance covers it: until then gRPC refuses what would come in its place, which costs next to
-nothing.
+nothing. What reaches no method, for there is none of that name, or no message, counts as a reset: nothing else bounds it.
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
@@ -29,7 +30,7 @@ log = logging.getLogger("signer.call")
 # so every two seconds, for ever, stays within the allowance, which is less than a tenth of the loop's time.
 RESETS_AT_ONCE = 512
 RESETS_A_SECOND = 256
-HELD_MAX = 1_024  # calls, of 20 KB each, on eight connections; who opens more of them pays for each with a handshake
+HELD_MAX = 2_048  # calls of all callers, of 20 KB each, on sixteen connections; what comes on more ends at once
 
 TOLD_S = 60.0  # between two lines of the log about one caller
 
@@ -101,6 +102,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._resets = resets
         self._peers = peers
         self._handlers: dict[str, Any] = {}  # of methods that exist
+        self._unknown: Any = grpc.stream_unary_rpc_method_handler(self._coroutine(self._no_such_method))
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """The method's handler, made at its first call."""
@@ -108,42 +110,62 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if name not in self._handlers:
             handler = await continuation(handler_call_details)
             if handler is None:
-                return None
+                return self._unknown
             self._handlers[name] = self._watched(handler)
         return self._handlers[name]
 
     def _watched(self, handler: Any) -> Any:
         method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         if not handler.request_streaming:
-            method = _reading(method)
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.stream_unary_rpc_method_handler
-        )
+            method = self._reading(method)
         watched = self._generator(method) if inspect.isasyncgenfunction(method) else self._coroutine(method)
+        kind = "stream_stream" if handler.response_streaming else "stream_unary"
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(watched, handler.request_deserializer, handler.response_serializer)
 
     def _coroutine(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def watched(messages: Any, context: Any) -> Any:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 return await method(messages, context)
-            except asyncio.CancelledError:
-                await self._hold(context)
-                raise
+            # Not where it is caught: the error has the method's frames, and they the request, for as long as it is kept.
+            await self._hold(context)
+            raise asyncio.CancelledError
 
         return watched
 
     def _generator(self, method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def watched(messages: Any, context: Any) -> AsyncIterator[Any]:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 async for answer in method(messages, context):
                     yield answer
-            except asyncio.CancelledError:
-                await self._hold(context)
-                raise
+                return
+            await self._hold(context)
+            raise asyncio.CancelledError
 
         return watched
+
+    def _reading(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        """Of a method with one message: one that reads it."""
+
+        async def reading(_messages: Any, context: Any) -> Any:
+            message = await context.read()
+            if context.cancelled():  # before its turn: what the method would cost is saved
+                raise asyncio.CancelledError
+            if message is grpc.aio.EOF:
+                none = Refusal("MESSAGE_MALFORMED", "none was sent")
+                await self._turn_away(context, none.code, none.message, details(none))
+            return await method(message, context)
+
+        return reading
+
+    async def _no_such_method(self, _messages: Any, context: Any) -> None:
+        """As gRPC answers by itself."""
+        await self._turn_away(context, grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+
+    async def _turn_away(self, context: Any, code: Any, message: str, trailers: Any) -> None:
+        """Of what no method sees: it costs the loop as much as a reset, and counts as one."""
+        await self._hold(context)
+        await context.abort(code, message, trailers)
 
     async def _hold(self, context: Any) -> None:
         try:
@@ -151,18 +173,3 @@ class Interceptor(grpc.aio.ServerInterceptor):
         except Refusal:
             caller = ""
         await self._resets.hold(caller)
-
-
-def _reading(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Of a method with one message: one that reads it."""
-
-    async def reading(_messages: Any, context: Any) -> Any:
-        message = await context.read()
-        if context.cancelled():  # before its turn: what the method would cost is saved
-            raise asyncio.CancelledError
-        if message is grpc.aio.EOF:
-            none = Refusal("MESSAGE_MALFORMED", "none was sent")
-            await context.abort(none.code, none.message, details(none))
-        return await method(message, context)
-
-    return reading

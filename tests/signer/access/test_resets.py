@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -18,6 +20,7 @@ from signer.resets import HELD_MAX, RESETS_A_SECOND, RESETS_AT_ONCE, Allowance, 
 from tests import abuse
 from tests.abuse import CHECK, SIGN, Abuser
 from tests.daemon import Rig, running, until
+from tests.pool.rig import until as soon
 from tests.signer.access.calls import Caller, answer_of, ask, digests, metric, signed, statuses
 
 
@@ -133,7 +136,12 @@ async def serving(kept: Resets) -> AsyncIterator[str]:
         async for message in messages:
             yield await one(message, context)
 
+    async def wait(message: Parsed, context: Any) -> bytes:
+        await asyncio.Event().wait()
+        return message.data
+
     handlers = {
+        "parsed": grpc.unary_unary_rpc_method_handler(wait, Parsed),
         "uu": grpc.unary_unary_rpc_method_handler(one),
         "us": grpc.unary_stream_rpc_method_handler(write),
         "su": grpc.stream_unary_rpc_method_handler(first),
@@ -178,7 +186,10 @@ async def test_each_kind_of_method_answers_and_is_watched(method: str) -> None:
 
 
 async def test_no_such_method_and_no_message() -> None:
-    """What there is no method for is UNIMPLEMENTED, and not kept; a call that ends without its message is told so."""
+    """
+    What there is no method for is UNIMPLEMENTED, and a call that ends without its message is told so; both count as resets,
+    because no method, and nothing that bounds calls, ever sees them.
+    """
     kept = Watched()
     async with serving(kept) as address, grpc.aio.insecure_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as none:
@@ -187,9 +198,37 @@ async def test_no_such_method_and_no_message() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as empty:
             await channel.stream_unary("/t/uu")(iter([]))
         assert answer_of(empty.value).brief == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+    assert kept.told.qsize() == 2
 
 
-@pytest.mark.parametrize(("path", "message"), [(SIGN, None), (SIGN, abuse.request(1)), (CHECK, "")])
+async def test_a_held_call_keeps_no_request() -> None:
+    """While a call is held its request is not: it may have secrets, and be large."""
+    kept = Resets(Admission(), lambda _: None)
+    kept._allowances[""] = Allowance(lambda: 0.0, -1_000.0)
+    marker = f"unmistakable {time.monotonic_ns()}".encode()
+    async with serving(kept) as address, grpc.aio.insecure_channel(address) as channel:
+        given_up = asyncio.ensure_future(channel.unary_unary("/t/parsed")(marker))
+        await soon(lambda: bool(PARSED), 5)
+        given_up.cancel()
+        await soon(lambda: kept._held == 1, 5)
+        gc.collect()
+        assert len(PARSED) == 0
+
+
+class Parsed:
+    """A message that is an object, whose life can be seen."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        PARSED.add(self)
+
+
+PARSED: weakref.WeakSet[Parsed] = weakref.WeakSet()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [(SIGN, None), (SIGN, abuse.request(1)), (CHECK, ""), ("/signer.v1.Signing/Nope", None)]
+)
 def test_few_of_many_resets_are_let_in(rig: Rig, path: str, message: str | None) -> None:
     """
     CVE-2023-44487: of ten thousand calls that are reset at once, whatever they call, gRPC refuses all but the allowance and
