@@ -22,6 +22,7 @@ log = logging.getLogger("signer.code")
 
 HASHERS = 2  # at a time, on a small machine's two cores
 WAITING_MAX = 64  # 1 s of both, as long as a person waits without a word
+UNJUDGED_MAX = 16  # 1 s of the one judge; who signs meanwhile waits for none of them
 ANSWER_S = 10.0  # a question takes 25 ms and a start 50 on a machine that is not busy
 TRIES = 2
 
@@ -53,6 +54,8 @@ class Codes:
         self._waiting = 0
         self._asked: set[asyncio.Task[dict[str, Any]]] = set()
         self._closed = False
+        self._judging = asyncio.Semaphore(1)
+        self._unjudged = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -79,8 +82,14 @@ class Codes:
 
     async def is_weak(self, code: Code, words: Sequence[str]) -> bool:
         """Whether it is easy to guess by whoever knows these words of the person and the service; raises `CodesError`."""
-        answer = await self._ask({"t": "judge", "words": list(words)}, code)
-        return answer["weak"] is True
+        if self._judging.locked() and self._unjudged >= UNJUDGED_MAX:
+            raise CodesError("CODES_BUSY")
+        self._unjudged += 1
+        try:
+            async with self._judging:
+                return await self._judged(code, words)
+        finally:
+            self._unjudged -= 1
 
     async def matches(self, code: Code, phc: str) -> bool:
         """Whether `phc` was made of this code; raises `CodesError`, and `PhcError` for what is not verified."""
@@ -124,13 +133,27 @@ class Codes:
                 if self._closed:
                     break
                 try:
-                    return await (_judged(message, file) if message["t"] == "judge" else hasher.ask(message, file))
+                    return await hasher.ask(message, file)
                 except _LOST as error:
                     log.warning("a process that hashes codes was lost: %r", error)
             raise CodesError("CODES_FAILED")
         finally:
             os.close(file)
             self._idle.append(hasher)
+
+    async def _judged(self, code: Code, words: Sequence[str]) -> bool:
+        for _ in range(TRIES):
+            if self._closed:
+                break
+            try:
+                file = _file_with(code)
+                try:
+                    return await _asked_of_a_judge(file, words)
+                finally:
+                    os.close(file)
+            except _LOST as error:
+                log.warning("a process that judges codes was lost: %r", error)
+        raise CodesError("CODES_FAILED")
 
     async def _close(self) -> None:
         """Who waits for an answer is told CODES_FAILED, but for one whose hasher was just being replaced."""
@@ -158,14 +181,15 @@ def _file_with(code: Code) -> int:
     return file
 
 
-async def _judged(message: dict[str, Any], file: int) -> dict[str, Any]:
+async def _asked_of_a_judge(file: int, words: Sequence[str]) -> bool:
     """Raises `ChildLost`, TimeoutError and OSError."""
     child = await Child.start("signer.judge", environment={})
     try:
         await child.ask(None, ANSWER_S)
-        return await child.ask(message, ANSWER_S, (file,))
+        answer = await child.ask({"t": "judge", "words": list(words)}, ANSWER_S, (file,))
     finally:
         await child.close()
+    return answer["weak"] is True
 
 
 class _Hasher:

@@ -9,11 +9,13 @@ is wrong with the codes, the answer is one and the same, and costs the same time
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete
@@ -140,34 +142,44 @@ class Consent:
     async def change_code(self, credential: Credential, given: Given, new: Code) -> str:
         """
         Another secret code for the person of this credential, once she has proved who she is with the one that she has;
-        answers the subject. Raises `Refusal`; CODE_WEAK before anything is counted or used up.
+        answers the subject. What she was allowed to do with the old one ends. Raises `Refusal`; CODE_WEAK, and CODE_RULES
+        for the same code, to herself alone, with nothing used up.
         """
         self._check_clock()
         if self._ledger.trouble:
             raise Refusal(self._ledger.trouble)
-        await self._check_choice(new, await self._do(lambda connection: subject.active(connection, credential.subject)))
-        person = await self._prove(credential, given, _CHANGE)
-        code = await self._proof.asked(self._codes.hash(new))
+        hashed = ""
+
+        async def unfit(person: Subject) -> Refusal | None:
+            nonlocal hashed
+            hashed = await self._proof.asked(self._codes.hash(new))
+            if hmac.compare_digest(given.code.reveal().encode(), new.reveal().encode()):
+                return Refusal("CODE_RULES", "it is the present one")
+            return Refusal("CODE_WEAK") if await self._is_weak(new, person) else None
+
+        person = await self._prove(credential, given, _CHANGE, unfit)
 
         def change(connection: Connection) -> None:
             now = self._steady.now()
-            subject.change(connection, person.name, person.code, code)
-            connection.execute(delete(sent_codes).where(sent_codes.c.subject == person.name))
+            subject.change(connection, person.name, person.code, hashed)
             self._tell(connection, person, Template.CODE_CHANGED, now + subject.ENROLMENT_S, since=_time(now))
 
-        await self._announced(person.name, "secret code changed", person.name)
-        await self._do(change)
+        await self._announced(person.name, "secret code changed", given.source)
+        try:
+            await self._do(change)
+        except Refusal as refusal:
+            self._refused(refusal, person.name, credential.name, given.source)
+            raise
         return person.name
 
-    async def _check_choice(self, code: Code, person: Subject) -> None:
-        """Raises `Refusal` CODE_WEAK for one that is easy to guess by whoever knows the person and the service."""
+    async def _is_weak(self, code: Code, person: Subject) -> bool:
+        """Whether it is easy to guess by whoever knows the person and the service. Raises `Refusal` CODES_*."""
         texts = await self._do(lambda connection: texts_of(connection, person.name))
-        await self._check_words(code, person.name, person.contact, self._issuer, *texts)
+        return await self._has_few_guesses(code, person.name, person.contact, *texts)
 
-    async def _check_words(self, code: Code, *texts: str) -> None:
-        words = sorted({word for text in texts for word in _WORD.findall(text)})
-        if await self._proof.asked(self._codes.is_weak(code, words)):
-            raise Refusal("CODE_WEAK")
+    async def _has_few_guesses(self, code: Code, *texts: str) -> bool:
+        words = sorted({word for text in (self._issuer, *texts) for word in _WORD.findall(text)})
+        return await self._proof.asked(self._codes.is_weak(code, words))
 
     async def nobody(self, given: Given, new: Code | None = None) -> None:
         """
@@ -175,9 +187,12 @@ class Consent:
         that. Raises `Refusal`.
         """
         self._check_clock()
-        if new is not None:
-            await self._check_words(new, self._issuer)
-        await self._proof.nobody(given.source)
+
+        async def also(code: Code) -> None:
+            await self._proof.asked(self._codes.hash(code))
+            await self._has_few_guesses(code)
+
+        await self._proof.nobody(given.source, partial(also, new) if new is not None else None)
 
     @contextlib.asynccontextmanager
     async def pin_given(
@@ -375,7 +390,8 @@ class Consent:
 
         found, person, number = await self._looked(look, given.source)
         async with self._proof.counted(number):
-            await self._check_choice(given.code, person)
+            if await self._is_weak(given.code, person):
+                raise Refusal("CODE_WEAK")
             code = await self._proof.asked(self._codes.hash(given.code))
 
         def finish(connection: Connection) -> None:
@@ -481,10 +497,16 @@ class Consent:
 
     # ---- the proof
 
-    async def _prove(self, credential: Credential, given: Given, binding: bytes) -> Subject:
-        """Who it is, now that code and one-time code are right; raises `Refusal` OTP_*."""
+    async def _prove(
+        self,
+        credential: Credential,
+        given: Given,
+        binding: bytes,
+        unfit: Callable[[Subject], Awaitable[Refusal | None]] | None = None,
+    ) -> Subject:
+        """Who it is, now that code and one-time code are right; raises `Refusal` OTP_*, and what is `unfit`."""
         try:
-            return await self._proof.person(credential, given, binding)
+            return await self._proof.person(credential, given, binding, unfit)
         except Refusal as refusal:
             self._refused(refusal, credential.subject, credential.name, given.source)
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes

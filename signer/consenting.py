@@ -23,6 +23,7 @@ from signer.given import Given, code_of, source_of
 from signer.handlers import Call
 from signer.limits import DIGESTS_MAX
 from signer.policy import Policy
+from signer.secret import Code
 from signer.v1 import signing_pb2 as pb
 
 SHA256_BYTES = 32
@@ -112,11 +113,12 @@ class ConsentService:
             return pb.CompleteEnrolmentResponse(
                 subject=name, otp_uri=uri, contact=contact.masked if contact is not None else ""
             )
+        code_of(request.secret_code, Code.chosen)
         name = await people.complete(request.enrolment, Given.read(request, call.caller), call.caller.subject)
         return pb.CompleteEnrolmentResponse(subject=name, complete=True)
 
     async def change_code(self, request: Any, call: Call) -> Any:
-        given, new = Given.read(request, call.caller), code_of(request.new_secret_code)
+        given, new = Given.read(request, call.caller), code_of(request.new_secret_code, Code.chosen)
         people = self._people()
         try:
             credential = self._credential(request.credential, call)

@@ -1,5 +1,6 @@
 """What a person has given to prove who she is, as it comes with a call."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
@@ -29,10 +30,10 @@ def source_of(text: str, caller: Caller) -> str:
     return f"{caller.name} {address}"
 
 
-def code_of(typed: str) -> Code:
-    """Raises `Refusal` CODE_RULES."""
+def code_of(typed: str, make: Callable[[str], Code] = Code) -> Code:
+    """Raises `Refusal` CODE_RULES; `Code.chosen` makes one that is to be set."""
     try:
-        return Code(typed)
+        return make(typed)
     except CodeError as error:
         raise Refusal("CODE_RULES", str(error)) from None
 

@@ -14,6 +14,7 @@ import re
 import resource
 import socket
 import sys
+import unicodedata
 from typing import Any
 
 from pool import wire
@@ -24,15 +25,103 @@ from pool.child import harden, open_socket
 GUESSES_MIN = 1_000_000
 JUDGED_CHARACTERS = 24  # of the code: the time grows faster than its length, and what follows only makes it harder
 CPU_S = 5  # ten times the worst that was found
-_JOINTS = re.compile(r"[\W_]+")  # a name with a year behind a hyphen is as easy as without it
+_JOINTS = re.compile(r"[\W_]+")
+# What zxcvbn, which has English words and keyboards, does not know of its own: a French keyboard's rows, and what people who
+# speak French build codes from.
+_ROWS = ("azertyuiop", "qsdfghjklm", "wxcvbn", "poiuytreza", "mlkjhgfdsq", "nbvcxw")
+_CALENDAR = (
+    *(
+        "janvier",
+        "février",
+        "mars",
+        "avril",
+        "mai",
+        "juin",
+        "juillet",
+        "août",
+        "septembre",
+        "octobre",
+        "novembre",
+        "décembre",
+    ),
+    *("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche"),
+    *("printemps", "été", "automne", "hiver", "noël", "vacances", "anniversaire"),
+)
+_WORDS = (
+    *(
+        "bonjour",
+        "bonsoir",
+        "salut",
+        "merci",
+        "amour",
+        "chéri",
+        "chérie",
+        "coeur",
+        "soleil",
+        "lune",
+        "étoile",
+        "chocolat",
+    ),
+    *("maison", "famille", "maman", "papa", "enfant", "bébé", "chat", "chaton", "chien", "cheval", "poisson", "oiseau"),
+    *("ordinateur", "clavier", "portable", "téléphone", "internet", "portail", "signature", "secret", "code", "passe"),
+    *("voiture", "moto", "vélo", "trottinette", "bateau", "avion", "montagne", "plage", "océan", "jardin", "fleur"),
+    *(
+        "france",
+        "paris",
+        "marseille",
+        "lyon",
+        "toulouse",
+        "bordeaux",
+        "bretagne",
+        "corse",
+        "belgique",
+        "suisse",
+        "luxembourg",
+    ),
+    *(
+        "football",
+        "équipe",
+        "champion",
+        "musique",
+        "guitare",
+        "cinéma",
+        "fromage",
+        "poireaux",
+        "tomate",
+        "pomme",
+        "fraise",
+    ),
+    *(
+        "princesse",
+        "licorne",
+        "dragon",
+        "loulou",
+        "doudou",
+        "nounours",
+        "coucou",
+        "bisous",
+        "liberté",
+        "égalité",
+        "travail",
+    ),
+)
+FRENCH = (*_ROWS, *_CALENDAR, *_WORDS)
 
 
 def judge(message: dict[str, Any], code: str) -> dict[str, Any]:
     import zxcvbn  # 25 ms, that the start need not wait for
 
-    readings = {code[:JUDGED_CHARACTERS], _JOINTS.sub("", code)[:JUDGED_CHARACTERS]} - {""}
-    guesses = [zxcvbn.zxcvbn(reading, user_inputs=message["words"])["guesses"] for reading in readings]
+    words = [reading for word in (*message["words"], *FRENCH) for reading in _readings(word)]
+    guesses = [zxcvbn.zxcvbn(reading, user_inputs=words)["guesses"] for reading in _readings(code)]
     return {"t": "judged", "weak": min(guesses) < GUESSES_MIN}
+
+
+def _readings(text: str) -> set[str]:
+    """As it is, without accents and without what joins words: a name with a year behind a hyphen is as easy as without."""
+    whole = unicodedata.normalize("NFKC", text).casefold()
+    bare = "".join(one for one in unicodedata.normalize("NFKD", whole) if not unicodedata.combining(one))
+    found = {text, whole, bare, _JOINTS.sub("", whole), _JOINTS.sub("", bare)}
+    return {reading[:JUDGED_CHARACTERS] for reading in found} - {""}
 
 
 def main() -> None:

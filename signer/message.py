@@ -234,7 +234,7 @@ Your code to change your secret code: {code}
 
 It signs nothing. It is valid until {until}.
 
-If this was not you, somebody knows your secret code or is guessing it:
+If this was not you, somebody has asked for it with your product's number:
 do nothing and tell {tell}.
 """,
     ),
@@ -245,7 +245,7 @@ Votre code pour changer de code secret : {code}
 
 Il ne signe rien. Il est valable jusqu'au {until}.
 
-Si ce n'était pas vous, quelqu'un connaît votre code secret ou essaie de le deviner :
+Si ce n'était pas vous, quelqu'un l'a demandé avec le numéro de votre produit :
 ne faites rien et prévenez {tell}.
 """,
     ),

@@ -8,7 +8,7 @@ whatever the secret code is, and a wrong secret code is told as a wrong one-time
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -49,8 +49,14 @@ class Proof:
         self._steady = steady
         self._taking_back: set[asyncio.Task[None]] = set()
 
-    async def person(self, credential: Credential, given: Given, binding: bytes) -> Subject:
-        """Whose credential it is, now that code and one-time code are right; raises `Refusal` OTP_* and others."""
+    async def person(
+        self, credential: Credential, given: Given, binding: bytes,
+        unfit: Callable[[Subject], Awaitable[Refusal | None]] | None = None,
+    ) -> Subject:  # fmt: skip
+        """
+        Whose credential it is, now that code and one-time code are right; raises `Refusal` OTP_* and others. What `unfit`
+        finds is raised where both are right, so that nobody else learns it, and then nothing is used up.
+        """
         now = self._steady.now()
         [_, kind] = FACTORS[credential.gate]
 
@@ -63,15 +69,20 @@ class Proof:
         person, number = await self._transact(look)
         async with self.counted(number):
             is_right = await self.asked(self._codes.matches(given.code, person.code))
+            refused = await unfit(person) if unfit is not None else None
         # From here on the attempt stays counted whatever happens: what is written may be found out by another one.
         reason = await self._transact(
-            lambda connection: self._verdict(connection, person.name, kind, given.otp, binding, now, number, is_right)
+            lambda connection: self._verdict(
+                connection, person, kind, given.otp, binding, now, number, is_right, uses=refused is None
+            )
         )
         if reason:
             raise WrongCode(reason, number)
+        if refused is not None:
+            raise refused
         return person
 
-    async def nobody(self, source: str) -> None:
+    async def nobody(self, source: str, also: Callable[[], Awaitable[object]] | None = None) -> None:
         """
         What codes cost that were given for nobody: an attempt of their source, and the time to hash one. Raises `Refusal`
         as `person` does.
@@ -80,14 +91,24 @@ class Proof:
         number = await self._transact(lambda connection: guesses.begin(connection, "", "", source, now))
         async with self.counted(number):
             await self.asked(self._codes.spend())
+            if also is not None:
+                await also()
 
     def _verdict(
-        self, connection: Connection, name: str, kind: Factor, code: str, binding: bytes, now: float, number: int,
-        is_right: bool,
+        self, connection: Connection, verified: Subject, kind: Factor, code: str, binding: bytes, now: float, number: int,
+        is_right: bool, *, uses: bool,
     ) -> str:  # fmt: skip
-        """Why not; empty if she may pass. A device's code is used up although the secret code is wrong: its counter has gone on."""
+        """
+        Why not; empty if she may pass. A device's code is used up although the secret code is wrong: its counter has gone on;
+        not where both are right and it is not to be used (`uses`).
+        """
+        name = verified.name
         person = subject.active(connection, name)
+        is_right &= person.code == verified.code  # it may have been changed while it was compared
         reason, last = self.one_time(connection, person, kind, person.seed, person.last, code, binding, now)
+        if not reason and is_right and not uses:
+            guesses.right(connection, number)
+            return ""
         if not reason and (is_right or kind is Factor.HOTP) and not subject.use(connection, name, person.last, last):
             reason = "OTP_USED"
         if not reason and not is_right:

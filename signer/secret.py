@@ -7,9 +7,9 @@ Her own program looks at it, too, before it asks for more: so this file needs th
 import unicodedata
 from typing import NoReturn
 
-CHARACTERS_MIN = (
-    8  # ASVS 5.0, 6.2.1; digits alone are enough, because tries are counted and a one-time code goes with it
-)
+# Of one that is chosen (ASVS 5.0, 6.2.1); digits alone are enough: tries are counted, and a one-time code goes with it.
+CHARACTERS_MIN = 8
+TYPED_CHARACTERS_MIN = 6  # of one that was chosen before that was the least; its person still has to change it
 CHARACTERS_MAX = 64  # what a person may want to type (NIST SP 800-63B-3, 5.1.1.2: at least that much is allowed)
 GIVEN_CHARACTERS_MAX = 4 * CHARACTERS_MAX  # before normalising: a letter and three accents; and it takes time
 
@@ -33,13 +33,21 @@ class Code:
         if len(value) > GIVEN_CHARACTERS_MAX:
             raise CodeError(f"a secret code has at most {CHARACTERS_MAX} characters")
         value = unicodedata.normalize("NFKC", value)
-        if not CHARACTERS_MIN <= len(value) <= CHARACTERS_MAX:
+        if not TYPED_CHARACTERS_MIN <= len(value) <= CHARACTERS_MAX:
             raise CodeError(f"a secret code has {CHARACTERS_MIN} to {CHARACTERS_MAX} characters")
         if not value.isprintable():  # neither is what this Unicode does not know: its normal form may still change
             raise CodeError("a secret code has printable characters only")
         if len(set(value)) == 1:
             raise CodeError("a secret code is not one character all through")
         self._value = value
+
+    @classmethod
+    def chosen(cls, value: str) -> "Code":
+        """One that is to be set; as `Code`, which is one that is compared."""
+        code = cls(value)
+        if len(code.reveal()) < CHARACTERS_MIN:
+            raise CodeError(f"a secret code has {CHARACTERS_MIN} to {CHARACTERS_MAX} characters")
+        return code
 
     def reveal(self) -> str:
         return self._value

@@ -164,13 +164,15 @@ def complete(connection: Connection, name: str, enrolment: str, code: str, seed:
 
 def change(connection: Connection, name: str, before: str, code: str) -> None:
     """
-    Another code in place of the one `before` (PHC strings). Raises `Refusal` OTP_INCORRECT where another call was quicker
+    Another code in place of the one `before` (PHC strings); what was allowed with that one ends. Raises `Refusal` OTP_INCORRECT where another call was quicker
     (what was given is no longer right), and SUBJECT_SUSPENDED where an operator was.
     """
     person = active(connection, name)
     mine = (subjects.c.name == name) & (subjects.c.code == before)
     if person.code != before or connection.execute(update(subjects).where(mine).values(code=code)).rowcount != 1:
         raise Refusal("OTP_INCORRECT")
+    connection.execute(delete(sent_codes).where(sent_codes.c.subject == name))
+    authorisation.revoke(connection, name)
 
 
 def use(connection: Connection, name: str, before: int, last: int) -> bool:

@@ -21,9 +21,9 @@ from signer.client import ServiceError
 
 log = logging.getLogger("window")
 
+TYPED_CHARACTERS = (6, 64)  # of a secret code that was chosen at any time
 FORM_CHARACTERS_MAX = 64  # of its id: ours has 22
 _ORDER = ("secret_code", "new_code", "again", "otp")  # as the page has them
-_OF_NEW = frozenset({"CODE_RULES", "CODE_WEAK"})  # the old one's form was looked at here
 
 
 async def show(visit: Visit) -> Response:
@@ -75,7 +75,7 @@ async def _change(visit: Visit, credential: str) -> Response:
         return visit.page("changed.html", {})
     log.info("no change of %s's secret code from %s: %s", credential, visit.address, problem.reason or problem.code)
     told = reasons.refusal(problem)
-    if problem.reason in _OF_NEW:
+    if problem.reason == "CODE_WEAK" or (problem.reason == "CODE_RULES" and _is_plain(given.secret_code)):
         told = Refusal("validation", errors=[FieldError("new_code", one.code, one.message) for one in told.errors])
     return _refused(visit, credential, told)
 
@@ -98,11 +98,16 @@ def _given(visit: Visit, new: str) -> Typed:
     except Refusal as refusal:
         errors += refusal.errors
     errors += check_choice(new, visit.form.get("again", ""), "new_code")
-    if given is not None and not errors:
-        errors += check_choice(given.secret_code, given.secret_code, "secret_code")
+    if given is not None and not errors and new == given.secret_code:
+        errors.append(FieldError("new_code", "same", "This is the secret code that you have."))
     if given is None or errors:
         raise Refusal("validation", errors=sorted(errors, key=lambda one: _ORDER.index(one.field)))
     return given
+
+
+def _is_plain(code: str) -> bool:
+    """Whether the daemon's rules for what is typed can have nothing against it: then they are against the new one."""
+    return TYPED_CHARACTERS[0] <= len(code) <= TYPED_CHARACTERS[1] and code.isascii() and code.isprintable()
 
 
 def _page(visit: Visit, credential: str, *, is_sent: bool = False) -> Response:

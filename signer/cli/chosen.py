@@ -9,7 +9,7 @@ def ask() -> str:
     while True:
         code = prompt.hidden("New secret code (8 to 64 characters): ")
         try:
-            Code(code)
+            Code.chosen(code)
         except CodeError as error:
             prompt.tell(f"{str(error).capitalize()}; choose another.")
             continue

@@ -15,7 +15,7 @@ _AGAIN = {
     "OTP_INCORRECT": "Type both again; a device shows another one-time code each time.",
     "OTP_USED": "Type the next one-time code.",
     "OTP_EXPIRED": "Type both again, with the newest one-time code.",
-    "CODE_RULES": "Type both again.",
+    "CODE_RULES": "The one-time code is still good.",
     "CODE_WEAK": "The one-time code is still good.",
     "CODES_BUSY": "Type both again.",
     "CODES_FAILED": "Type both again.",
@@ -46,7 +46,7 @@ async def _run(client: Client, name: str) -> int:
             if error.reason not in _AGAIN or not left:
                 raise
             prompt.tell(f"{session.say(error)} {_AGAIN[error.reason]}")
-            if error.reason == "CODE_WEAK":
+            if error.reason in {"CODE_RULES", "CODE_WEAK"}:
                 new = chosen.ask()
             elif error.reason != "OTP_USED":
                 secret = prompt.hidden("Present secret code: ")

@@ -51,7 +51,7 @@ def programs() -> set[str]:
 
 def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -> None:
     """
-    F51: the parent is killed: lanes, probes, resets, assemblers, hashers, the ledger's writer and the reader of CRLs are
+    F51: the parent is killed: lanes, probes, resets, assemblers, hashers, judges, the ledger's writer and the reader of CRLs are
     gone within a second, also one that hangs in a driver or does nothing at all. Row 7.4: none has left the limit for
     cores as it was.
     """
@@ -68,6 +68,7 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
         "signer.committer": ["STREAM"],
         "signer.crl_reader": [],
         "signer.hasher": [],
+        "signer.judge": [],
     }
     assert words.keys() == programs(), "a program that this test does not know"
     question = {

@@ -456,6 +456,7 @@ def test_a_person_changes_her_secret_code(real: Real) -> None:
         ({"again": WRONG}, "The two are not the same."),
         ({"new_code": "password1", "again": "password1"}, "This is easy to guess."),
         ({"new_code": f"{dan.name}-1987", "again": f"{dan.name}-1987"}, "This is easy to guess."),
+        ({"new_code": dan.secret_code, "again": dan.secret_code}, "This is the secret code that you have."),
         ({"new_code": f"{dan.family}-1987", "again": f"{dan.family}-1987"}, "This is easy to guess."),
         ({"secret_code": WRONG}, "The secret code or the one-time code is not right."),
         ({"credential": "no number!"}, "This is not a product number."),

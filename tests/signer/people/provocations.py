@@ -426,9 +426,10 @@ def no_enrolment(stage: Stage) -> Answer:
     return stage.call("CompleteEnrolment", pb.CompleteEnrolmentRequest(enrolment=PIN, **given))
 
 
-TABLE["CODE_WEAK"] = lambda stage: stage.call(
-    "ChangeCode", pb.ChangeCodeRequest(credential="ada", secret_code=CODE, otp=WRONG_OTP, new_secret_code="password1")
-)
+@provokes("CODE_WEAK")
+def weak(stage: Stage) -> Answer:
+    given = {"secret_code": CODE, "otp": stage.otp("ada"), "source": "192.0.2.7", "new_secret_code": "password1"}
+    return stage.call("ChangeCode", pb.ChangeCodeRequest(credential="ada", **given))
 
 
 # ---- faults

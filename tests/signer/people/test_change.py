@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from signer.code import CodesError
 from signer.errors import Refusal
-from signer.secret import Code
+from signer.secret import Code, CodeError
+from signer.store import subjects
 from tests.signer.people.office import SECRET, WEAK, Office, Person
 
 NEW = "clay and kiln 5"
@@ -53,9 +55,8 @@ async def test_the_new_code_and_no_longer_the_old(office: Office, factor: str) -
     used = await one_time(office, ada)
     office.messages()
     assert await change(office, ada, otp=used) == "ada"
-    assert {"subject": "ada", "what": "secret code changed", "who": "ada"} in [
-        fields for _, fields in office.book.notes
-    ]
+    who = "window 192.0.2.7"
+    assert {"subject": "ada", "what": "secret code changed", "who": who} in [fields for _, fields in office.book.notes]
     [(to, template, text)] = office.messages()
     assert (to, template) == ("ada", "code-changed")
     assert datetime.fromtimestamp(office.steady.now(), UTC).strftime("%Y-%m-%d %H:%M") in text
@@ -93,17 +94,83 @@ async def test_nothing_without_both_codes(office: Office, factor: str) -> None:
 
 async def test_an_easy_code_costs_nothing(office: Office) -> None:
     """
-    One that is easy to guess is refused before anything is compared: no attempt is counted and no one-time code used up.
-    What whoever guesses would try first is known: her name, her contact, her products, the service.
+    One that is easy to guess, or the one that she has, is refused where her codes are right, and then no attempt is counted
+    and no one-time code used up. What whoever guesses would try first is known: her name, her contact, her products, what
+    their certificates say of her, the service.
     """
     ada = await office.enrol("ada")
     code = await one_time(office, ada)
-    before = len(office.codes.compared)
-    for _ in range(10):
-        assert await change(office, ada, new=WEAK, otp=code) == "CODE_WEAK"
-    assert len(office.codes.compared) == before
+    for new, reason in ((WEAK, "CODE_WEAK"), (SECRET, "CODE_RULES")) * 5:
+        assert await change(office, ada, new=new, otp=code) == reason
     assert {"ada", "Paraph", "127"} <= set(office.codes.judged[-1])
     assert await change(office, ada, otp=code) == "ada"
+
+
+async def test_only_she_learns_that_it_is_easy(office: Office) -> None:
+    """
+    With a wrong code of either kind it is told as wrong, and counted, whatever the new one is: so nobody learns by it what
+    she, or her product's number, is built from.
+    """
+    ada = await office.enrol("ada")
+    good = await one_time(office, ada)
+    for secret, code in (("not her code", good), (SECRET, "000000"), ("not her code", "000000")):
+        assert await change(office, ada, secret=secret, new=WEAK, otp=code) == "OTP_INCORRECT"
+    for _ in range(2):
+        assert await change(office, ada, new=WEAK, otp="000000") == "OTP_INCORRECT"
+    assert await change(office, ada, new=WEAK, otp=good) == "OTP_LOCKED"
+
+
+async def test_what_the_old_code_allowed_ends(office: Office) -> None:
+    """
+    An authorisation that was not redeemed yet is none after the change; and a code that was found right before the change
+    allows nothing after it.
+    """
+    ada = await office.enrol("ada", "totp")
+    reference, _ = await office.authorise(ada)
+    office.clock.passes(60)
+    slow = office.codes.matches
+
+    async def changed_meanwhile(code: Code, stored: str) -> bool:
+        office.codes.matches = slow
+        is_right = await slow(code, stored)
+        office.clock.passes(60)
+        assert await change(office, ada) == "ada"
+        office.clock.passes(60)
+        return bool(is_right)
+
+    office.codes.matches = changed_meanwhile
+    later = ada.otp(office.steady.now() + 120)
+    assert await office.reason(office.authorise(ada, otp=later)) == "OTP_INCORRECT"
+    assert await office.reason(office.redeem(ada, reference)) == "AUTHZ_UNKNOWN"
+
+
+async def test_a_change_that_fails_is_written_down(office: Office) -> None:
+    """Where she was suspended at the last moment, the ledger says that it was refused, and by whom it was asked for."""
+    ada = await office.enrol("ada")
+    note = office.book.note
+
+    async def suspended_meanwhile(kind: str, fields: dict[str, str]) -> None:
+        await note(kind, fields)
+        if fields["what"] == "secret code changed":
+            await office.consent.suspend("ada", "operator", resume=False)
+
+    office.book.note = suspended_meanwhile
+    assert await change(office, ada) == "SUBJECT_SUSPENDED"
+    rows = [fields for _, fields in office.book.notes]
+    assert {"subject": "ada", "what": "secret code changed", "who": "window 192.0.2.7"} in rows
+    refused = {"reason": "SUBJECT_SUSPENDED", "subject": "ada", "credential": "ada", "source": "window 192.0.2.7"}
+    assert refused in rows
+
+
+async def test_a_shorter_code_of_before_still_works(office: Office) -> None:
+    """One of six characters, chosen when that was allowed, allows and is changed; a new one has eight."""
+    ada = await office.enrol("ada")
+    with office.engine.begin() as connection:
+        connection.execute(update(subjects).values(code="hash of 390257"))
+    assert await office.reason(office.authorise(ada, secret="390257")) == "OK"
+    with pytest.raises(CodeError, match="8 to 64"):
+        Code.chosen("390257")
+    assert await change(office, ada, secret="390257") == "ada"
 
 
 async def test_enrolment_takes_no_easy_code(office: Office) -> None:
@@ -147,10 +214,10 @@ async def test_of_two_at_once_one_counts(office: Office) -> None:
 
 
 async def test_codes_for_nobody(office: Office) -> None:
-    """Of a product that there is not neither the answers nor what they cost tell anything."""
+    """Of a product that there is not the same is asked, and told: the new code is hashed and judged, easy or not."""
     given = office.given(SECRET, "000000", "window 192.0.2.7")
-    assert await office.reason(office.consent.nobody(given, Code(WEAK))) == "CODE_WEAK"
-    assert office.codes.judged[-1] == ["Paraph"]
-    spent = office.codes.spent
-    assert await office.reason(office.consent.nobody(given, Code(NEW))) == "OK"
-    assert office.codes.spent == spent + 1
+    for new in (WEAK, NEW):
+        spent = office.codes.spent
+        assert await office.reason(office.consent.nobody(given, Code(new))) == "OK"
+        assert office.codes.spent == spent + 1
+        assert office.codes.judged[-1] == ["Paraph"]

@@ -377,7 +377,7 @@ INVENTORY: dict[str, tuple[Do, tuple[Written, ...]]] = {
         sent("change"),
         (register("a one-time code was sent to change the secret code", "window", subject="bob"),),
     ),
-    "a secret code is changed": (changed, (register("secret code changed", "ada", subject="ada"),)),
+    "a secret code is changed": (changed, (register("secret code changed", SOURCE, subject="ada"),)),
     "a change of a secret code is refused": (
         refused("OTP_INCORRECT", change("not her code", "clay and kiln 5")),
         (row(Kind.REFUSED, reason="OTP_INCORRECT", source=SOURCE, **ADA),),

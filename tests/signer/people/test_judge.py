@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from signer.code import Codes, CodesError
+from signer.code import UNJUDGED_MAX, Codes, CodesError
 from signer.judge import GUESSES_MIN, judge
 from signer.secret import Code
 from tests.processes import children, gone
@@ -29,6 +29,7 @@ def judges() -> list[psutil.Process]:
     "code",
     [
         *("password1", "12345678", "qwertyuiop", "iloveyou", "motdepasse", "azertyuiop", "1q2w3e4r", "P@ssw0rd"),
+        *("qsdfghjklm", "ordinateur", "juillet1987", "bonjour2024", "mercredi12", "14 juillet"),
         *("19800101", "01021990", "abcdefgh", "11112222", "asdfasdf", "aaaaaaab", "xy" * 32, "password" * 8),
     ],
 )
@@ -50,6 +51,9 @@ async def test_what_is_not(codes: Codes, code: str) -> None:
         ("dupond1987", ["dupond"]),
         ("bricedupond", ["brice", "dupond"]),
         ("brice-2026", ["brice", "dupond"]),
+        ("lefevreux77", ["Lefe\u0300vreux"]),  # an accent that is left out, or written apart
+        ("LEFÈVREUX77", ["lefèvreux"]),
+        ("handwerkskammerverbandsportal", ["Handwerkskammerverbandsportal"]),
     ],
 )
 async def test_words_of_the_person_and_the_service(codes: Codes, code: str, words: list[str]) -> None:
@@ -87,6 +91,16 @@ async def test_it_ends_with_its_answer(codes: Codes) -> None:
     assert seen
     assert all(gone(process) for process in seen)
     assert not judges()
+
+
+async def test_who_signs_waits_for_no_judge(codes: Codes) -> None:
+    """However many codes are being chosen, codes are compared meanwhile; more than may wait are told so."""
+    phc = await codes.hash(Code("correct horse 7"))
+    chosen = [asyncio.ensure_future(codes.is_weak(Code("correct horse 7"), [])) for _ in range(UNJUDGED_MAX + 3)]
+    assert await codes.matches(Code("correct horse 7"), phc)
+    assert sum(not one.done() for one in chosen) > UNJUDGED_MAX / 2
+    answers = await asyncio.gather(*chosen, return_exceptions=True)
+    assert [str(one).partition(":")[0] for one in answers if one is not False] == ["CODES_BUSY"] * 3
 
 
 async def test_one_that_is_lost(codes: Codes) -> None:
