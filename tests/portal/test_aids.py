@@ -97,6 +97,7 @@ SELF_EXPLAINING = {
     *(
         "Continue to {portal_name}",
         "Log in to {portal_name}",
+        "To my account on {portal_name}",
         "Read it in {other}",
         "Send me another code",
         "Remove {name}",
