@@ -5,6 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import portal_adapter.openssl  # noqa: F401 -- first of all
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError
 from portal_adapter.unusable import Unusable

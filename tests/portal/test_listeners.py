@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -140,6 +141,21 @@ def test_a_short_key_comes_through_tls_and_is_told(real: Real) -> None:
     shown = real.browser(real.card("Cleo", "Clifford", key=rsa.generate_private_key(65537, 2048))).presents()
     assert shown.status_code == 409
     assert "Ask its issuer for a certificate with a longer key." in shown.text
+
+
+@pytest.mark.parametrize("listener", ["portal", "window", "cards"])
+def test_tls_agrees_on_elliptic_curves_alone(real: Real, listener: str) -> None:
+    """ASVS 11.2.3: at each listener a client that offers a finite field of 2 048 bits alone is refused, and one of curves is not."""
+    address = getattr(real, f"{listener}_origin").removeprefix("https://")
+
+    def shakes_hands(*groups: str) -> bool:
+        command = ["openssl", "s_client", "-connect", address, "-groups", ":".join(groups), "-brief"]
+        done = subprocess.run(command, input=b"", capture_output=True, timeout=20, check=False)
+        return b"CONNECTION ESTABLISHED" in done.stderr
+
+    assert [shakes_hands(group) for group in ("X25519", "P-256", "P-384")] == [True] * 3
+    assert not shakes_hands("ffdhe2048")
+    assert shakes_hands("ffdhe2048", "P-256")
 
 
 def test_a_signature_certificate_does_not_log_in(real: Real) -> None:

@@ -290,7 +290,7 @@ def test_what_is_installed_is_the_program() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["signer", "pool", "portal_adapter"]}
     kinds = {path.suffix for path in PORTAL.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert kinds <= {".py", ".html", ".css", ".js", ".svg", ".po", ".txt", ".toml", ".md", ".mako"}
+    assert kinds <= {".py", ".html", ".css", ".js", ".svg", ".po", ".txt", ".toml", ".md", ".mako", ".cnf"}
     assert not [path for path in PORTAL.rglob("*") if path.name.startswith(("test_", ".git", ".env"))]
 
 
