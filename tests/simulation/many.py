@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.world import play
 
 STRETCH = 50  # seeds that a process is given at a time
+STRETCHES = 10  # that one process is given
 
 
 def stretch(first: int, count: int) -> tuple[Counter[str], dict[int, str]]:
@@ -32,6 +33,8 @@ def spread(first: int, count: int) -> Iterator[tuple[Counter[str], dict[int, str
     """The same of many, stretch by stretch."""
     starts = range(first, first + count, STRETCH)
     sizes = [min(STRETCH, first + count - start) for start in starts]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn, max_tasks_per_child=10) as processes:
-        yield from processes.map(stretch, starts, sizes)
+    spawn, at_once = multiprocessing.get_context("spawn"), STRETCHES * (os.cpu_count() or 1)
+    # New processes now and then, for memory; not by max_tasks_per_child, after which Python 3.11 starts no others.
+    for place in range(0, len(starts), at_once):
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as processes:
+            yield from processes.map(stretch, starts[place : place + at_once], sizes[place : place + at_once])
