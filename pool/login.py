@@ -19,13 +19,14 @@ from pool.codes import PCSC_DOWN, PIN_NOT_CHECKED, REMOVED, REMOVED_BEFORE
 from pool.errors import PinRefused, Unavailable
 from pool.keeper import TokenKeeper
 from pool.pin import Pin
-from pool.process import Child, NotSent
+from pool.process import Child, ChildLost, NotSent
 from pool.token import Event, WrongEvent
 from pool.tries import OPEN_MAX, Flags, TriesSpent, TryRefused, check_holder, check_spent, tries_left
 
 log = logging.getLogger("pool")
 
 COMES_BACK_S = 3.0  # a card that is put back
+FLAGS_S = 2.0  # a slow card answers in one; a person waits for the words that tell her how many tries are left
 
 
 class Cost(StrEnum):
@@ -106,7 +107,9 @@ async def log_in(
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
     if claim.pin is None:  # what was typed at the pad was a try, now that there is an answer to it
         await _begin(token, claim)
-    await not_accepted(token, detail, Flags(*answer["flags"]), is_refused=answer["t"] == "refused")
+    if is_refused := answer["t"] == "refused":
+        await asyncio.to_thread(tries.refused, identity)
+    await not_accepted(token, detail, await _flags(child), is_refused=is_refused)
     raise AssertionError  # pragma: no cover -- the line above raises
 
 
@@ -138,15 +141,13 @@ async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s:
 
 async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refused: bool) -> None:
     """
-    Write down what a PIN that was not accepted has cost, and raise what the person is told.
+    Raise what the person is told of a PIN that was not accepted; that it was refused is written down already.
 
     A code that says nothing of the PIN (CKR_GENERAL_ERROR is some tokens' word for a wrong one) leaves the try open: it
     may be spent. The second of them in a row locks the token.
     """
     config, tries, identity = token.config, token.tries, token.identity
     assert identity is not None
-    if is_refused:
-        await asyncio.to_thread(tries.refused, identity)
     count = tries.count(identity)
     try:
         check_spent(count, flags, config.pin_tries)
@@ -166,6 +167,15 @@ async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refu
             f"{count.open} logins had no clear answer, the last {detail}: see to the token, then unlock it",
         )
     raise PinRefused("PIN_UNCLEAR", detail, tries_left(count, flags, config.pin_tries))
+
+
+async def _flags(child: Child) -> Flags:
+    """What the token says of its PIN after a refusal; nothing, where the module does not come back from being asked."""
+    try:
+        answer = await child.ask({"t": "flags"}, FLAGS_S)
+    except (ChildLost, TimeoutError):
+        return Flags()
+    return Flags(*answer["flags"])
 
 
 async def _look_again(child: Child, token: TokenKeeper, opened: dict[str, Any], timeout_s: float) -> Flags:

@@ -117,6 +117,7 @@ class Worker:
             "show": self._show_more,
             "look": self._look,
             "login": self._login,
+            "flags": self._flags_now,
             "keys": self._find_keys,
             "frame": self._frame,
             "ping": self._ping,
@@ -229,11 +230,11 @@ class Worker:
         pin, self._lease = message.pop("pin"), message["lease"]
         code = self._send(pin, at_pad=message["pad"]) if pin is not None or message["pad"] else ""
         if code in PIN_REFUSED:
-            return {"t": "refused", "detail": code, "flags": self._flags_now()}
+            return {"t": "refused", "detail": code}  # at once: what is asked of the module next may never come back
         if code:
             if code not in PIN_NOT_CHECKED:
                 code = self._gone(NOTICE_S) or code
-            return {"t": "failed", "why": "error", "detail": code, "flags": self._flags_now()}
+            return {"t": "failed", "why": "error", "detail": code}
         self._is_logged_in = pin is not None or message["pad"]
         self._pin = pin if self._lease else None
         self._signer = by_library if self._cryptoki is None else self._cryptoki.signer(self._session)
@@ -249,11 +250,13 @@ class Worker:
             return ckr(error)
         return ""
 
-    def _flags_now(self) -> list[bool]:
+    def _flags_now(self, _message: dict[str, Any]) -> dict[str, Any]:
+        """What the token says of its PIN now (CK_TOKEN_INFO); nothing, where it says nothing."""
         try:
-            return flags(self._token.slot.get_token())
+            found = flags(self._token.slot.get_token())
         except PKCS11Error:
-            return [False] * 3
+            found = [False] * 3
+        return {"t": "flags", "flags": found}
 
     def _find_keys(self, message: dict[str, Any]) -> dict[str, Any]:
         """

@@ -365,6 +365,25 @@ async def test_what_it_has_cost_where_no_answer_came(
             await waits(pool)
 
 
+async def test_a_refusal_is_told_before_the_module_is_asked_more(
+    make_personal: MakePersonal, shim: Shim, disk: Path
+) -> None:
+    """
+    F12, F15: the module hangs in what it is asked after it has refused a PIN: the refusal is known and counted as one, not as
+    a login without an answer, which would be tried once more. (The simulation found it.)
+    """
+    async with make_personal() as pool:
+        before = shim.number("C_GetTokenInfo")
+        await refused(pool, WRONG)
+        asked = shim.number("C_GetTokenInfo") - before  # the last of them behind the refusal
+        await waits(pool)
+        shim.script(f"C_GetTokenInfo {shim.number('C_GetTokenInfo') + asked} hang 60")
+        error = await refused(pool, WRONG)
+        assert (error.reason, error.tries_left) == ("PIN_INCORRECT", None), "the token said nothing more"
+        assert count(disk) == (2, 0)
+        assert len(shim.logins()) == 2
+
+
 def _dies_once(monkeypatch: pytest.MonkeyPatch, pid: Callable[[], int]) -> list[int]:
     """
     The first lane is killed when the try is on the disk, and before the PIN is on its way; answers how many tries stood there
