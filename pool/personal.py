@@ -238,7 +238,7 @@ class PersonalAttendant(Attendant):
             return
         if at_once:
             self._end_by = time.monotonic() + LOGOUT_S
-        if self._login_limit is not None:
+        if self._login_limit is not None and not self._login_limit.expired():  # else it ends by itself
             self._login_limit.reschedule(asyncio.get_running_loop().time() + LOGOUT_S)
         super().ask_to_stop()
 

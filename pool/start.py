@@ -85,6 +85,9 @@ async def log_in(child: Child, token: TokenKeeper, opened: dict[str, Any]) -> bo
     if token.state not in ABLE:
         raise StartFailed("an operator has taken it out of service meanwhile")
     await asyncio.to_thread(tries.begin, identity)
+    if token.state not in ABLE:  # another lane of it has made a wrong signature while that was written
+        await asyncio.to_thread(tries.not_sent, identity)
+        raise StartFailed("it was taken out of service meanwhile")
     try:
         answer = await child.ask({"t": "login", "pin": pin.reveal(), "pad": False, "lease": ""}, config.start_timeout_s)
     except NotSent:

@@ -28,6 +28,19 @@ def test_seeds(part: int) -> None:
             raise
 
 
+@pytest.mark.parametrize(
+    ("seed", "found"),
+    [
+        (403, "a module that hung behind a refused PIN: it was sent once more"),
+        (20_567, "a lane that logged in while another's wrong signature was seen: the try was just being written down"),
+        (23_563, "a lease that ended in the moment in which its login ran out of time: an error in a callback"),
+    ],
+)
+def test_seeds_that_found_something(seed: int, found: str) -> None:
+    """Row 3.1: what broke an invariant once does no more."""
+    play(seed)
+
+
 def test_a_seed_replays_exactly() -> None:
     """Another process, with other hashes, tells the same run word for word."""
     told = []
