@@ -13,7 +13,7 @@ demo-portal: setup ## the web portal on this machine, with three people, a busin
 	@$(PYTHON) deploy/demo/portal.py
 
 test: setup-tests ## every test, against real tokens and a real daemon; about a quarter of an hour
-	$(PYTHON) -m pytest -m "not alone" -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(PYTHON) -m pytest -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 	$(PYTHON) -m pytest -m alone
 
 soak: setup-tests ## one full figure: make soak PART=leaks; without PART: list them
