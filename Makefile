@@ -13,8 +13,12 @@ demo-portal: setup ## the web portal on this machine, with three people, a busin
 	@$(PYTHON) deploy/demo/portal.py
 
 test: setup-tests ## every test, against real tokens and a real daemon; about a quarter of an hour
-	$(PYTHON) -m pytest -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
-	$(PYTHON) -m pytest -m alone
+	$(call asked,-m "not alone" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
+	$(call asked,-m alone)
+
+# Many tests hold answers to their deadlines, and machines have other work: what fails (1; no other exit code) is asked once
+# more, by itself, and has to pass then. Both runs are shown.
+asked = $(PYTHON) -m pytest $(1) || { [ $$? -eq 1 ] && $(PYTHON) -m pytest --last-failed --last-failed-no-failures none; }
 
 soak: setup-tests ## one full figure: make soak PART=leaks; without PART: list them
 	$(PYTHON) -m tests.soak $(PART)

@@ -93,11 +93,12 @@ def test_f30_who_waits_has_a_deadline_of_his_own(rig: Rig, portal: Caller) -> No
     first = portal.signing.SignDigests.future(message, timeout=20)
     until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
     began = time.monotonic()
-    twin = portal.sign(message, timeout_s=0.4)
-    assert (twin.code, twin.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
-    assert time.monotonic() - began < 0.6
-    assert not first.done()
+    twin = portal.sign(message, timeout_s=2.0)
+    took_s, is_first_done = time.monotonic() - began, first.done()
     shim_of(rig).clear()
+    assert (twin.code, twin.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    assert took_s < 2.2
+    assert not is_first_done
     assert first.result().items[0].status == pb.SIGNED
 
 
