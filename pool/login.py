@@ -107,9 +107,7 @@ async def log_in(
         raise Unavailable("TOKEN_BUSY", f"somebody is logged in to it: {detail}", 1.0)
     if claim.pin is None:  # what was typed at the pad was a try, now that there is an answer to it
         await _begin(token, claim)
-    if is_refused := answer["t"] == "refused":
-        await asyncio.to_thread(tries.refused, identity)
-    await not_accepted(token, detail, await _flags(child), is_refused=is_refused)
+    await not_accepted(child, token, detail, is_refused=answer["t"] == "refused")
     raise AssertionError  # pragma: no cover -- the line above raises
 
 
@@ -139,15 +137,19 @@ async def _at_the_pad(child: Child, token: TokenKeeper, claim: Claim, timeout_s:
             token.on(Event.ANSWERED, f"for {claim.caller}")
 
 
-async def not_accepted(token: TokenKeeper, detail: str, flags: Flags, *, is_refused: bool) -> None:
+async def not_accepted(child: Child | None, token: TokenKeeper, detail: str, *, is_refused: bool) -> None:
     """
-    Raise what the person is told of a PIN that was not accepted; that it was refused is written down already.
+    Write down what a PIN that was not accepted has cost, and only then ask the lane, where there is one, what the token says of
+    it: it may never come back. Raise what the person is told.
 
     A code that says nothing of the PIN (CKR_GENERAL_ERROR is some tokens' word for a wrong one) leaves the try open: it
     may be spent. The second of them in a row locks the token.
     """
     config, tries, identity = token.config, token.tries, token.identity
     assert identity is not None
+    if is_refused:
+        await asyncio.to_thread(tries.refused, identity)
+    flags = Flags() if child is None else await _flags(child)
     count = tries.count(identity)
     try:
         check_spent(count, flags, config.pin_tries)

@@ -203,10 +203,8 @@ class PersonalAttendant(Attendant):
     async def _refused_while_signing(self, lease: Lease) -> None:
         """A PIN that was right at the login was refused before a signature."""
         lease.relogins.is_open = False
-        assert self.token.identity is not None
-        await asyncio.to_thread(self.token.tries.refused, self.token.identity)
         try:
-            await not_accepted(self.token, self.lane.problem, Flags(), is_refused=True)
+            await not_accepted(None, self.token, self.lane.problem, is_refused=True)
         except PoolError as error:
             detail = f"the token refused the PIN while it signed ({self.lane.problem}): its person makes sure of it, then unlock it"
             raise StartFailed(detail, _EVENTS.get(error.reason)) from None

@@ -86,6 +86,21 @@ class Consent:
         self, credential: Credential, terms: Terms, first: str, asked_by: str, *, is_login: bool
     ) -> tuple[Contact, float]:
         """Send a one-time code for these terms; answers where to, and until when it is good. Raises `Refusal`."""
+        if is_login:
+            return await self._send_otp(
+                credential, terms.digest(), asked_by, "to log in", Template.LOGIN_CODE, audience=first
+            )
+        short = otp.short_digest(terms.digest())
+        what = {"document": first, "count": terms.count, "digest_code": short}
+        return await self._send_otp(credential, terms.digest(), asked_by, f"for {short}", Template.SIGN_CODE, **what)
+
+    async def send_change_otp(self, credential: Credential, asked_by: str) -> tuple[Contact, float]:
+        """Send a one-time code to change the secret code with; as `send_otp`. Raises `Refusal`."""
+        return await self._send_otp(credential, _CHANGE, asked_by, "to change the secret code", Template.CHANGE_CODE)
+
+    async def _send_otp(
+        self, credential: Credential, binding: bytes, asked_by: str, why: str, template: Template, **fields: Any
+    ) -> tuple[Contact, float]:
         self._check_clock()
         if Factor.SENT not in FACTORS[credential.gate]:
             raise Refusal("GATE_MISMATCH", f"{credential.gate} sends no code")
@@ -94,18 +109,12 @@ class Consent:
 
         def send(connection: Connection) -> Contact:
             person = subject.active(connection, credential.subject)
-            self._proof.put_sent(connection, person.name, code, terms.digest(), now)
-            contact = _contact(person)
-            if is_login:
-                self._tell(connection, person, Template.LOGIN_CODE, ends, code=code, audience=first, until=_time(ends))
-                return contact
-            what = {"document": first, "count": terms.count, "digest_code": otp.short_digest(terms.digest())}
-            self._tell(connection, person, Template.SIGN_CODE, ends, code=code, until=_time(ends), **what)
-            return contact
+            self._proof.put_sent(connection, person.name, code, binding, now)
+            self._tell(connection, person, template, ends, code=code, until=_time(ends), **fields)
+            return _contact(person)
 
         contact = await self._do(send)
-        what = f"a one-time code was sent {'to log in' if is_login else f'for {otp.short_digest(terms.digest())}'}"
-        self._happened(credential.subject, what, asked_by)
+        self._happened(credential.subject, f"a one-time code was sent {why}", asked_by)
         return contact, ends
 
     async def authorise(
@@ -120,24 +129,6 @@ class Consent:
         credential.bounds.check(terms.count, datetime.fromtimestamp(now, UTC).hour)
         person = await self._prove(credential, given, terms.digest())
         return await self._allow(credential, terms, person.name, authorised_by)
-
-    async def send_change_otp(self, credential: Credential, asked_by: str) -> tuple[Contact, float]:
-        """Send a one-time code to change the secret code with; as `send_otp`. Raises `Refusal`."""
-        self._check_clock()
-        if Factor.SENT not in FACTORS[credential.gate]:
-            raise Refusal("GATE_MISMATCH", f"{credential.gate} sends no code")
-        now, code = self._steady.now(), otp.new_code()
-        ends = now + SENT_S
-
-        def send(connection: Connection) -> Contact:
-            person = subject.active(connection, credential.subject)
-            self._proof.put_sent(connection, person.name, code, _CHANGE, now)
-            self._tell(connection, person, Template.CHANGE_CODE, ends, code=code, until=_time(ends))
-            return _contact(person)
-
-        contact = await self._do(send)
-        self._happened(credential.subject, "a one-time code was sent to change the secret code", asked_by)
-        return contact, ends
 
     async def change_code(self, credential: Credential, given: Given, new: Code) -> str:
         """

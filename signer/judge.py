@@ -28,84 +28,17 @@ CPU_S = 5  # ten times the worst that was found
 _JOINTS = re.compile(r"[\W_]+")
 # What zxcvbn, which has English words and keyboards, does not know of its own: a French keyboard's rows, and what people who
 # speak French build codes from.
-_ROWS = ("azertyuiop", "qsdfghjklm", "wxcvbn", "poiuytreza", "mlkjhgfdsq", "nbvcxw")
-_CALENDAR = (
-    *(
-        "janvier",
-        "février",
-        "mars",
-        "avril",
-        "mai",
-        "juin",
-        "juillet",
-        "août",
-        "septembre",
-        "octobre",
-        "novembre",
-        "décembre",
-    ),
-    *("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche"),
-    *("printemps", "été", "automne", "hiver", "noël", "vacances", "anniversaire"),
-)
-_WORDS = (
-    *(
-        "bonjour",
-        "bonsoir",
-        "salut",
-        "merci",
-        "amour",
-        "chéri",
-        "chérie",
-        "coeur",
-        "soleil",
-        "lune",
-        "étoile",
-        "chocolat",
-    ),
-    *("maison", "famille", "maman", "papa", "enfant", "bébé", "chat", "chaton", "chien", "cheval", "poisson", "oiseau"),
-    *("ordinateur", "clavier", "portable", "téléphone", "internet", "portail", "signature", "secret", "code", "passe"),
-    *("voiture", "moto", "vélo", "trottinette", "bateau", "avion", "montagne", "plage", "océan", "jardin", "fleur"),
-    *(
-        "france",
-        "paris",
-        "marseille",
-        "lyon",
-        "toulouse",
-        "bordeaux",
-        "bretagne",
-        "corse",
-        "belgique",
-        "suisse",
-        "luxembourg",
-    ),
-    *(
-        "football",
-        "équipe",
-        "champion",
-        "musique",
-        "guitare",
-        "cinéma",
-        "fromage",
-        "poireaux",
-        "tomate",
-        "pomme",
-        "fraise",
-    ),
-    *(
-        "princesse",
-        "licorne",
-        "dragon",
-        "loulou",
-        "doudou",
-        "nounours",
-        "coucou",
-        "bisous",
-        "liberté",
-        "égalité",
-        "travail",
-    ),
-)
-FRENCH = (*_ROWS, *_CALENDAR, *_WORDS)
+_FRENCH = """
+  azertyuiop qsdfghjklm wxcvbn poiuytreza mlkjhgfdsq nbvcxw janvier février mars avril mai juin juillet août septembre
+  octobre novembre décembre lundi mardi mercredi jeudi vendredi samedi dimanche printemps été automne hiver noël
+  vacances anniversaire bonjour bonsoir salut merci amour chéri chérie coeur soleil lune étoile chocolat maison
+  famille maman papa enfant bébé chat chaton chien cheval poisson oiseau ordinateur clavier portable téléphone
+  internet portail signature secret code passe voiture moto vélo trottinette bateau avion montagne plage océan jardin
+  fleur france paris marseille lyon toulouse bordeaux bretagne corse belgique suisse luxembourg football équipe
+  champion musique guitare cinéma fromage poireaux tomate pomme fraise princesse licorne dragon loulou doudou nounours
+  coucou bisous liberté égalité travail
+"""
+FRENCH = tuple(_FRENCH.split())
 
 
 def judge(message: dict[str, Any], code: str) -> dict[str, Any]:
