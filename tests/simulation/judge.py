@@ -94,6 +94,7 @@ class Guard:
     refused: int = 0  # since a person has last allowed a try
     unclear: int = 0
     is_wrong: bool = False  # it made a wrong signature, which is written down, and nobody has looked at it since
+    examined_at: float = 0.0  # by a person: what was signed before is no news when it is written down
     visits: int = 0  # PINs that people have brought
     logins: int = 0
     overrides: int = 0
@@ -150,8 +151,10 @@ class Judge:
             for place, signature in zip(places, part.signatures, strict=True):
                 if signature and self.durable.setdefault((name, place), signature) != signature:
                     raise Violation(f"I2: two signatures for item {place} of {name} are on the disk")
-            if any(reason == "SIGNATURE_INVALID" for _, reason in part.problems.values()):
-                self.guard_of(part.token).is_wrong = True
+            guard = self.guard_of(part.token)
+            for place in (at for at, (_, reason) in part.problems.items() if reason == "SIGNATURE_INVALID"):
+                _, signed = self.signs[name, place][-1]
+                guard.is_wrong = guard.is_wrong or signed.at > guard.examined_at
         if entry.closes:
             for intent in self._by_sequence.pop(entry.intent):
                 key = (intent.request, intent.place)
@@ -280,7 +283,8 @@ class Judge:
 
     def examined(self, card: Card) -> None:
         """A person has unlocked the token that made a wrong signature."""
-        self.guards[card.serial].is_wrong = False
+        guard = self.guards[card.serial]
+        guard.is_wrong, guard.examined_at = False, self.now
 
     # ---- callers
 

@@ -11,6 +11,7 @@ from pool.reader import ResetFailed
 from pool.token import State
 from signer import recovery
 from signer.batch import Batches
+from signer.books import SETTLE_S
 from signer.consent import Consent
 from signer.ledger import Ledger
 from signer.sqlite import SqliteDatabase
@@ -169,12 +170,16 @@ class Life:
         for task in list(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        async with asyncio.timeout(30):
-            await self.ledger.settled()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S if self.world.disk.state != "well" else 30):
+                await self.ledger.settled()
+        is_written = self.ledger.writer.problem is None
         await self.ledger.writer.close()
         self._stream = None
         self.say("daemon", "has ended")
-        if self.world.judge.open:
+        if not is_written:  # its disk is full: the next start sees what is missing, and somebody has made room by then
+            self.world.disk.state = "well"
+        elif self.world.judge.open:
             self.world.failed(f"I4: after an orderly end {len(self.world.judge.open)} items are under an open INTENT")
 
     # ---- callers
