@@ -171,22 +171,26 @@ class TokenKeeper:
             if last is not None and self._seen not in {None, last}:
                 assert self._seen is not None
                 return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
-        seen = await self.look()
-        if self.config.reader is not None and seen == (Event.GONE, no_token(self.config.reader)):
+        seen = await self.look(self._is_away)
+        if self.config.reader is not None and seen == (Event.GONE, no_token(self.config.reader)) and self._is_away():
             # A card that went and came back between two looks of pcscd has no power, and answers nobody before a reset.
             with contextlib.suppress(reader.ReaderError):
                 await reader.reset_card(self.config)
-            seen = await self.look()
+            seen = await self.look(self._is_away)
         return seen
 
-    async def look(self) -> tuple[Event, str] | None:
-        """What a probe says of this token; None where it cannot say."""
+    def _is_away(self) -> bool:
+        """An operator may have drained and resumed it meanwhile: then it may be somebody's, whose card nobody else asks."""
+        return self.state in AWAY
+
+    async def look(self, still: Callable[[], bool] = lambda: True) -> tuple[Event, str] | None:
+        """What a probe says of this token; None where it cannot say, or the look is not wanted `still`."""
         wanted, known = self.wanted(), self.keys or {}
         if wanted is not None:
             wanted = sorted(wanted, key=lambda key: key.ref not in known)  # what was on it is sooner found
         try:
             for part in [None] if wanted is None else parts_of(wanted, lambda key: name_bytes((key.cka_id, key.label))):
-                listed = await self.module.look(self.config.label, self.config.serial, part)
+                listed = await self.module.look(self.config.label, self.config.serial, part, still)
                 if listed is None:
                     return None
                 if listed.publics:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,10 +69,17 @@ class Module:
             if not self._pads:
                 self.quiet.set()
 
-    async def look(self, label: str, serial: str | None, keys: Sequence[Key] | None) -> Listing | None:
+    async def look(
+        self,
+        label: str,
+        serial: str | None,
+        keys: Sequence[Key] | None,
+        still: Callable[[], bool] = lambda: True,
+    ) -> Listing | None:
         """
         The module's tokens, by a probe process, and what the one of this label and serial shows: the first of the keys that
-        is on it, or some where they are None. None where it cannot say. Raises `NoCard`.
+        is on it, or some where they are None. None where it cannot say, and where this look is not wanted `still` when its
+        turn comes. Raises `NoCard`.
         """
         question = {
             "t": "look",
@@ -84,6 +91,8 @@ class Module:
             "keys": None if keys is None else [(k.cka_id, k.label, bytes.fromhex(k.ref)[:MARK_BYTES]) for k in keys],
         }
         async with self.lock:
+            if not still():
+                return None
             try:
                 answer = await self._ask(question)
             # TimeoutError is an OSError, or no process can be started now; ValueError: a name is longer than a question.

@@ -77,7 +77,7 @@ async def test_no_token_sees_what_is_not_in_writing(make_pool: MakePool, shim: S
         before = len(shim.signs())
         writing = Writing(held=True)
         asked = asyncio.create_task(pool.sign(key, RSA, digests(200), record=writing))
-        await until(lambda: len(writing.intents) >= 2)
+        await until(lambda: bool(writing.intents))
         await asyncio.sleep(0.1)  # thirty signatures' time
         assert len(shim.signs()) == before, "C_Sign was called without an intent"
         writing.write()

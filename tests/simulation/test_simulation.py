@@ -34,6 +34,10 @@ def test_seeds(part: int) -> None:
         (403, "a module that hung behind a refused PIN: it was sent once more"),
         (20_567, "a lane that logged in while another's wrong signature was seen: the try was just being written down"),
         (23_563, "a lease that ended in the moment in which its login ran out of time: an error in a callback"),
+        (179583170900788, "a token that was away, drained and resumed: the look for it came while somebody had it"),
+        (179583170908707, "the same, when she had gone and her card was not reset yet"),
+        (20_919, "a daemon that ends while its disk is full, judged as if it could wait for ever"),
+        (27_087, "a token unlocked between its wrong signature and the row that says so"),
     ],
 )
 def test_seeds_that_found_something(seed: int, found: str) -> None:
