@@ -154,7 +154,7 @@ class _Planning:
         if work is None:
             return None
         key, algorithm = kind = work.kind
-        most, seconds = lane.frame_items(key, algorithm), lane.item_s.get(kind, UNMEASURED_S)
+        most, seconds = lane.frame_items(key, algorithm, short=work.is_short), lane.item_s.get(kind, UNMEASURED_S)
         most = min(most, self._part(kind, lane, seconds))
         runs: list[Run] = []
         while work is not None and most > 0 and (run := self._take(work, most, first=not runs)) is not None:
@@ -177,7 +177,7 @@ class _Planning:
         """Whether so much of this kind waits that a lane at work gets a second frame."""
         waiting = self._backlog.waiting(kind) - self._taken[kind]
         worth = math.ceil(SECOND_LEAST_S / lane.item_s.get(kind, UNMEASURED_S))
-        return waiting >= min(worth, lane.frame_items(*kind))
+        return waiting >= min(worth, lane.frame_items(*kind, short=True))
 
     def _part(self, kind: Kind, lane: Lane, seconds: float) -> int:
         """A lane leaves the others their part, an idle one the idle ones, unless a part would be next to nothing."""

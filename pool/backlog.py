@@ -123,6 +123,7 @@ class Backlog:
         """Items that a lane returned unsigned: no limit turns them away, they were taken once, and cost nothing."""
         caller = work.caller
         self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - cost(work, count, count * seconds))
+        self._not_served(caller)
         line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, count)
@@ -130,10 +131,20 @@ class Backlog:
             self._put(work, count)
             self._lines[work.kind][work.caller].of(work).move_to_end(work, last=False)
 
+    def _not_served(self, caller: str) -> None:
+        """
+        The clock of this caller was set back: whoever came meanwhile started at a clock that was not reached, and would wait
+        for all that is given back before it is his turn, although it is for him that it was taken from a lane.
+        """
+        self._now = min(self._now, self._clocks[caller])
+        for name, each in self._callers.items():
+            if each.came_with is not None:
+                self._clocks[name] = max(each.came_with, self._now)
+
     def _put(self, work: Work, count: int) -> None:
         caller = work.caller
         if caller not in self._callers:
-            self._callers[caller] = _Caller()
+            self._callers[caller] = _Caller(came_with=self._clocks.get(caller, 0.0))
             self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
         line = self._lines.setdefault(work.kind, {}).setdefault(caller, _Line())
         line.of(work)[work] = None
@@ -149,6 +160,7 @@ class Backlog:
         self._now = self._clocks[work.caller]
         self._clocks[work.caller] += cost(work, count, seconds)
         caller = self._callers[work.caller]
+        caller.came_with = None
         caller.shorts = caller.shorts + 1 if work.is_short else 0
         self._count(work, -count)
         if not work.waiting:
@@ -179,6 +191,9 @@ class Backlog:
 @dataclass(slots=True)
 class _Caller:
     items: int = 0
+    came_with: float | None = (
+        None  # its clock before it was set to that of the one being served; None once it has a turn
+    )
     shorts: int = 0  # turns in a row that went to short requests
 
 

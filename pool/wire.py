@@ -38,7 +38,7 @@ Name = tuple[bytes | None, str | None]  # by which a key is looked for: CKA_ID, 
 
 VERSION = 1
 FRAMES_IN_FLIGHT = 2  # one is signed while the next one waits in the socket
-FRAME_ITEMS_MAX = 256
+FRAME_ITEMS_MAX = 512
 FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (208 KiB on a stock Linux)
 PACKET_BYTES_MAX = 160 * 1024
 # Of one question about keys: its answer repeats their references, and says what is wrong with them.
@@ -136,7 +136,7 @@ def name_bytes(name: Name) -> int:
 def items_that_fit(items: Sequence[bytes]) -> int:
     """
     How many of the first items one frame takes by their bytes: at least one, because no item is longer than a frame.
-    Digests always fit: `FRAME_ITEMS_MAX` of the longest are 16 KiB.
+    Digests always fit: `FRAME_ITEMS_MAX` of the longest are 32 KiB.
     """
     size = 0
     for count, item in enumerate(items):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RESUME_S = 120.0  # from its acceptance on a request may go on with what came to nothing; authorisations live as long
 DIGESTS = -1  # the item of a request for digests
-OUTCOME_S = 0.004  # while a request goes on, what is signed of it waits so long for a commit to go with
+OUTCOME_S = 0.010  # while a request goes on, what is signed of it waits so long for a commit to go with
 ANSWER_LATE_S = 0.5  # after its deadline a request whose outcome is not on the disk is told so
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger("signer.ledger")
 STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says so within a second
 # On a busy loop a commit waits so long for company, whoever waits for it: each costs 0.3 ms of processor.
 GATHER_S = 0.002
-WITHIN_S = 0.004  # the longest that one waits for company although nobody waits for it: two fifths of a frame
+WITHIN_S = 0.010  # the longest that one waits for company although nobody waits for it: a quarter of a frame
 RETRY_S = 0.25  # after a failed commit
 CLOSE_S = 10.0  # for the last commit, at the daemon's end
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)

@@ -43,10 +43,12 @@ def test_an_unmeasured_lane_gets_one_item_a_frame() -> None:
     assert [runs(frame) for frame in frames] == [[("a", 0, 1)], [("a", 1, 2)]]
 
 
-def test_a_measured_lane_gets_twenty_milliseconds_a_frame() -> None:
-    """Two frames of 20 for a millisecond each; one frame of one item for a card."""
+def test_a_measured_lane_gets_forty_milliseconds_a_frame() -> None:
+    """Two frames of 40 for a millisecond each, half of it where somebody waits; one frame of one item for a card."""
     frames, _ = assign(line(work(100)), [a_lane(item_s=0.001)], NOW)
-    assert [runs(frame) for frame in frames] == [[("a", 0, 20)], [("a", 20, 40)]]
+    assert [runs(frame) for frame in frames] == [[("a", 0, 40)], [("a", 40, 80)]]
+    frames, _ = assign(line(*(work(10) for _ in range(5))), [a_lane(item_s=0.001)], NOW)
+    assert [frame.count for frame in frames] == [20, 20]
     frames, _ = assign(line(work(100)), [a_lane(item_s=0.3)], NOW)
     assert [frame.count for frame in frames] == [1]
 
@@ -54,9 +56,9 @@ def test_a_measured_lane_gets_twenty_milliseconds_a_frame() -> None:
 def test_lanes_share_the_work_the_emptiest_first() -> None:
     """An idle lane is not left out while another gets its second frame; among equals the fastest comes first."""
     lanes = [a_lane(0, item_s=0.004), a_lane(1, item_s=0.002), a_lane(2, item_s=0.002, in_flight=1)]
-    frames, _ = assign(line(work(20)), lanes, NOW)
-    assert [(frame.lane.index, frame.count) for frame in frames][:2] == [(1, 10), (0, 5)]
-    assert sum(frame.count for frame in frames) == 20
+    frames, _ = assign(line(work(40)), lanes, NOW)
+    assert [(frame.lane.index, frame.count) for frame in frames][:2] == [(1, 20), (0, 10)]
+    assert sum(frame.count for frame in frames) == 38, "but for crumbs"
     assert {frame.lane.index for frame in frames[2:]} >= {1, 2}, "what is left is shared out, too"
     frames, _ = assign(line(work(1)), lanes, NOW)
     assert [frame.lane.index for frame in frames] == [1]
@@ -70,10 +72,10 @@ def test_a_lane_at_work_gets_no_crumbs() -> None:
     slow = a_lane(0, item_s=0.016, in_flight=1)
     assert [frame.count for frame in assign(line(work(1)), [slow], NOW)[0]] == [1], "a frame of it has one item"
     idle = a_lane(1, item_s=0.002)
-    frames, _ = assign(line(work(11)), [busy, idle], NOW)
-    assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 10)]
-    frames, _ = assign(line(work(23)), [busy, idle], NOW)
-    assert (frames[0].lane.index, frames[0].count) == (1, 10)
+    frames, _ = assign(line(work(21)), [busy, idle], NOW)
+    assert [(frame.lane.index, frame.count) for frame in frames] == [(1, 20)]
+    frames, _ = assign(line(work(43)), [busy, idle], NOW)
+    assert (frames[0].lane.index, frames[0].count) == (1, 20)
     assert all(frame.count >= 2 for frame in frames)
 
 
@@ -82,7 +84,7 @@ def test_idle_lanes_share_what_is_less_than_a_frame_each() -> None:
     lanes = [a_lane(index, item_s=0.0004) for index in range(4)]
     assert [frame.count for frame in assign(line(work(40)), lanes, NOW)[0]] == [10] * 4
     assert [frame.count for frame in assign(line(work(12)), lanes, NOW)[0]][:2] == [5, 5]
-    assert [frame.count for frame in assign(line(work(1000)), lanes, NOW)[0]][:4] == [50] * 4
+    assert [frame.count for frame in assign(line(work(1000)), lanes, NOW)[0]][:4] == [100] * 4
 
 
 def test_a_frame_is_filled_with_other_callers_work() -> None:
@@ -126,7 +128,7 @@ def test_long_messages_fill_frames_by_their_bytes() -> None:
     """A frame of Ed25519 messages stays within a packet, whatever their lengths are, and joins no other request's."""
     lane = a_lane()
     lane.item_s = {("k", EDDSA): 1e-6}
-    sizes = [1, *[4096] * 300]
+    sizes = [1, *[4096] * 600]
     messages = [bytes(size) for size in sizes]
     frames, _ = assign(
         line(work(algorithm=EDDSA, items=messages), work(3, algorithm=EDDSA, items=[b"m"] * 3)), [lane], NOW
@@ -225,7 +227,7 @@ def test_every_plan_keeps_the_rules(situation: tuple[Backlog, list[Lane]]) -> No
     for frame in frames:
         assert frame.lane.state in {"IDLE", "SIGNING"}
         assert frame.key in frame.lane.keys
-        assert 1 <= frame.count <= frame.lane.frame_items(frame.key, frame.algorithm) <= FRAME_ITEMS_MAX
+        assert 1 <= frame.count <= frame.lane.frame_items(frame.key, frame.algorithm, short=False) <= FRAME_ITEMS_MAX
         items = []
         for run in frame.runs:
             assert (run.work.key, run.work.algorithm) == (frame.key, frame.algorithm)
@@ -269,7 +271,7 @@ def test_algorithms_are_measured_apart() -> None:
     lane = a_lane()
     lane.item_s = {("k", RSA): 0.001, ("k", PSS): 0.010}
 
-    for algorithm, count in ((RSA, 20), (PSS, 2)):
+    for algorithm, count in ((RSA, 40), (PSS, 4)):
         frames, _ = assign(line(work(100, algorithm=algorithm)), [lane], NOW)
         assert {frame.count for frame in frames} == {count}
 
@@ -345,7 +347,7 @@ def test_a_frame_of_short_requests_takes_no_bulk() -> None:
     """An answer comes with its whole frame; the bulk makes the next one, behind it."""
     backlog = line(work(100, caller="bulk"), work(2, caller="person"))
     frames, _ = assign(backlog, [a_lane(item_s=0.002)], NOW)
-    assert [runs(frame) for frame in frames] == [[("person", 0, 2)], [("bulk", 0, 10)]]
+    assert [runs(frame) for frame in frames] == [[("person", 0, 2)], [("bulk", 0, 20)]]
 
 
 def test_a_short_request_goes_before_bulk_of_who_had_a_little_less() -> None:

@@ -240,6 +240,35 @@ def test_what_comes_back_unsigned_costs_nothing() -> None:
     assert backlog.clocks() == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
 
 
+def test_who_came_meanwhile_does_not_wait_for_what_comes_back() -> None:
+    """
+    A lane's frames are cut short for a person, and the bulk's clock is set back by what was given back: hers is set back
+    with it, or the bulk would be next again. A clock that she brought is hers.
+    """
+    backlog, one = Backlog(), work(200, caller="bulk")
+    backlog.add(one)
+    taken = [one.take(40) for _ in range(2)]
+    backlog.taken(one, 40, 0.04)
+    backlog.taken(one, 40, 0.04)
+    backlog.add(work(1, caller="person"))
+    backlog.add(work(1, caller="other"))
+    assert backlog.clocks()["person"] == pytest.approx(0.04 + 0.2 * REQUEST_S), "that of the frame given out last"
+    for start, stop in reversed(taken):
+        one.give_back(start + 1, stop)
+        backlog.put_back(one, stop - start - 1, 0.001)
+    clocks = backlog.clocks()
+    assert clocks["person"] == clocks["other"] == clocks["bulk"] == pytest.approx(0.002 + 0.01 * REQUEST_S)
+    [short] = line(backlog, "person")
+    short.take(1)
+    backlog.taken(short, 1, 0.5)
+    backlog.add(work(1, caller="person"))
+    one.take(1)
+    backlog.taken(one, 1, 0.001)
+    one.give_back(1, 2)
+    backlog.put_back(one, 1, 0.001)
+    assert backlog.clocks()["person"] == pytest.approx(0.502 + 1.01 * REQUEST_S), "she was served, and it counts"
+
+
 def test_ranges_that_meet_become_one() -> None:
     """A frame cut short a hundred times leaves no hundred pieces."""
     one = work(10)

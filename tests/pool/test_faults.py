@@ -449,13 +449,13 @@ async def test_a_wrong_signature_is_not_released(
     async with make_pool(shim=shim, verify=verify) as pool:
         key, spki = pool.key("RSA-2048"), keys["RSA-2048"][1]
         shim.script("C_Sign * delay 0.01", f"C_Sign {shim.number('C_Sign') + 3} {action}")
-        items = digests(20)
+        items = digests(40)
         outcomes = await pool.sign(key, RSA, items)
         audit(shim, spki, RSA, items, outcomes)
         bad = [index for index, outcome in enumerate(outcomes) if outcome.reason == "SIGNATURE_INVALID"]
         assert bad == [2]
         assert (outcomes[2].status, outcomes[2].signature) == (Status.FAILED, b"")
-        assert statuses(outcomes)["NOT_ATTEMPTED", "TOKEN_QUARANTINED"] >= 15
+        assert statuses(outcomes)["NOT_ATTEMPTED", "TOKEN_QUARANTINED"] >= 30
         assert state(pool) == "QUARANTINED"
         assert "does not verify" in view(pool).detail
         await until(lambda: pids(pool) == [0])
