@@ -22,7 +22,7 @@ FLOODS = {
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (3, 1.0) if quick else (5, 2.5)
+    rounds, seconds = (3, 1.0) if quick else (5, 2.0)
     rows: list[Row] = []
     with Bed() as bed:
         [token] = bed.store.tokens("verified")

@@ -23,7 +23,7 @@ BATCH, BATCHES = 5_000, 2
 
 
 def ask(*, quick: bool) -> Report:
-    rounds = 5 if quick else 9
+    rounds = 5 if quick else 7
     seconds, card_s = (3.0, 10.0) if quick else (15.0, 40.0)
     rows: list[Row] = []
     with Bed() as bed:

@@ -28,7 +28,7 @@ PYHANKO = "one pyHanko process"
 
 
 def ask(*, quick: bool) -> Report:
-    rounds, seconds = (5, 0.6) if quick else (7, 2.0)
+    rounds, seconds = (5, 0.6) if quick else (7, 1.5)
     with Bed() as bed:
         [token] = bed.store.tokens("verified")
         daemon = bed.daemon(Service(token, bed.lanes))

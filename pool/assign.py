@@ -166,8 +166,8 @@ class _Planning:
             self._clocks[work.caller] += cost(work, count, count * seconds)
             self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
             work = self._next([kind], lead_s)
-            if work is not None and runs[0].work.is_short and not work.is_short:
-                break  # an answer comes with its whole frame: bulk makes the next one, behind it
+            if work is not None and work.is_short is not runs[0].work.is_short:
+                break  # an answer comes with its whole frame, and of bulk that is a long one, which is cut short for others
         self._busy.add(lane.name)
         frame = Frame(lane, key, algorithm, tuple(runs), seconds)
         self.frames.append(frame)

@@ -40,7 +40,7 @@ WATCH_EVERY_S = 0.1
 LATE_S = 0.5  # an item under C_Sign this long after its deadline ends its lane
 PATIENCE = 5  # ... and after so many times what it takes as a rule: a short deadline must not cost a slow card its lane
 UNMEASURED_S = 0.25  # what it is taken to take before it was measured
-INTENT_SHARE = 0.5  # of the time that a lane is busy for: an intent is written well before the lane wants its frame
+INTENT_SHARE = 0.25  # of the time that a lane is busy for: an intent is written well before the lane wants its frame
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
 VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
 # ... and of the others one when so many have gone by: it costs 110 us between all else that the parent does, which at one
@@ -384,7 +384,16 @@ class Attendant:
         oldest = next(iter(self._out.values())).frame
         self.lane.busy_until = now + oldest.seconds  # the item under C_Sign
         for out in self._out.values():
-            self._pages[out.page].cut(out.frame.count)
+            if out.is_sent:
+                self._pages[out.page].cut(out.frame.count)
+        # Of the others the intent is still being written: the lane is not kept waiting for that.
+        for number in [number for number, out in self._out.items() if not out.is_sent]:
+            out = self._take_back(number)
+            out.tell([None] * out.frame.count, {})
+            for run in out.frame.runs:
+                self._give_back(run, out.frame.seconds)
+        self._now_empty()
+        self._changed()
 
     def _frame_done(self, message: dict[str, Any]) -> None:
         """The lane has answered a frame: settle its items, and note why if its session is lost."""
@@ -467,7 +476,7 @@ class Attendant:
             self._since_verified += len(signed)
             return ()
         self._since_verified = (len(signed) - 1 - place) % VERIFY_EACH
-        return (signed[place],)
+        return signed[place::VERIFY_EACH]
 
     def withdraw(self, work: Work) -> list[tuple[int, Outcome]]:
         """

@@ -24,6 +24,7 @@ CALLER_ITEMS_MAX = 100_000  # one caller never fills the line
 # What a request costs the processors before and behind the token, whatever its size (measured: 0.25 to 0.4 ms): a flood of
 # single digests would otherwise take from the lanes' processors what nobody counts.
 REQUEST_S = 0.0003
+GIVEN_BACK_MOST_S = 1.0  # token time that comes back at once: two frames of a dozen lanes
 SHORTS_BEFORE_BULK = 3  # turns: bulk keeps at least a quarter of its caller's
 
 
@@ -122,8 +123,7 @@ class Backlog:
     def put_back(self, work: Work, count: int, seconds: float) -> None:
         """Items that a lane returned unsigned: no limit turns them away, they were taken once, and cost nothing."""
         caller = work.caller
-        self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - cost(work, count, count * seconds))
-        self._not_served(caller)
+        self._set_back(caller, cost(work, count, count * seconds))
         line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, count)
@@ -131,15 +131,21 @@ class Backlog:
             self._put(work, count)
             self._lines[work.kind][work.caller].of(work).move_to_end(work, last=False)
 
-    def _not_served(self, caller: str) -> None:
+    def _set_back(self, caller: str, seconds: float) -> None:
         """
-        The clock of this caller was set back: whoever came meanwhile started at a clock that was not reached, and would wait
-        for all that is given back before it is his turn, although it is for him that it was taken from a lane.
+        So much token time was counted for this caller, and not used. Whoever came meanwhile, and had no turn yet, started
+        at a clock that was not reached: set back with it, as far as that goes, or what comes back would be next again,
+        before him for whom it was taken from a lane.
         """
-        self._now = min(self._now, self._clocks[caller])
+        clock = self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - seconds)
+        self._now = max(self._now - seconds, min(self._now, clock))
+        own = self._callers.get(caller)
+        if own is not None and own.came_with is not None:
+            own.came_with = max(0.0, own.came_with - seconds)
         for name, each in self._callers.items():
-            if each.came_with is not None:
-                self._clocks[name] = max(each.came_with, self._now)
+            if each.came_with is not None and name != caller:
+                started = self._clocks[name]
+                self._clocks[name] = min(started, max(each.came_with, self._now, started - seconds))
 
     def _put(self, work: Work, count: int) -> None:
         caller = work.caller
@@ -183,9 +189,12 @@ class Backlog:
             if not lines:
                 del self._lines[work.kind], self._kinds[work.kind]
         if not self._callers[work.caller].items:
-            del self._callers[work.caller]
-            # A clock behind the one being served has no meaning any more.
-            self._clocks = {c: t for c, t in self._clocks.items() if c in self._callers or t > self._now}
+            gone = self._callers.pop(work.caller)
+            if gone.came_with is not None:  # it had no turn, and started at others' clock
+                self._clocks[work.caller] = gone.came_with
+            # A clock behind the one being served has no meaning any more, unless that one is set back.
+            behind = self._now - GIVEN_BACK_MOST_S
+            self._clocks = {c: t for c, t in self._clocks.items() if c in self._callers or t > behind}
 
 
 @dataclass(slots=True)

@@ -172,10 +172,12 @@ class TokenKeeper:
                 assert self._seen is not None
                 return (Event.FOUND, "") if self._seen.has_card else (Event.GONE, "its card was taken out")
         seen = await self.look(self._is_away)
-        if self.config.reader is not None and seen == (Event.GONE, no_token(self.config.reader)) and self._is_away():
+        if self.config.reader is not None and seen == (Event.GONE, no_token(self.config.reader)):
             # A card that went and came back between two looks of pcscd has no power, and answers nobody before a reset.
-            with contextlib.suppress(reader.ReaderError):
-                await reader.reset_card(self.config)
+            async with self.module.lock:
+                if self._is_away():
+                    with contextlib.suppress(reader.ReaderError):
+                        await reader.reset_card(self.config)
             seen = await self.look(self._is_away)
         return seen
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool.assign import Frame, Run, assign, to_cut
-from pool.backlog import REQUEST_S, Backlog
+from pool.backlog import REQUEST_S, SHORTS_BEFORE_BULK, Backlog
 from pool.lane import HALF_BELIEVED_S, Lane, State
 from pool.wire import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
 from pool.work import Work
@@ -227,7 +227,12 @@ def test_every_plan_keeps_the_rules(situation: tuple[Backlog, list[Lane]]) -> No
     for frame in frames:
         assert frame.lane.state in {"IDLE", "SIGNING"}
         assert frame.key in frame.lane.keys
-        assert 1 <= frame.count <= frame.lane.frame_items(frame.key, frame.algorithm, short=False) <= FRAME_ITEMS_MAX
+        assert (
+            1
+            <= frame.count
+            <= frame.lane.frame_items(frame.key, frame.algorithm, short=frame.runs[0].work.is_short)
+            <= FRAME_ITEMS_MAX
+        )
         items = []
         for run in frame.runs:
             assert (run.work.key, run.work.algorithm) == (frame.key, frame.algorithm)
@@ -348,6 +353,17 @@ def test_a_frame_of_short_requests_takes_no_bulk() -> None:
     backlog = line(work(100, caller="bulk"), work(2, caller="person"))
     frames, _ = assign(backlog, [a_lane(item_s=0.002)], NOW)
     assert [runs(frame) for frame in frames] == [[("person", 0, 2)], [("bulk", 0, 20)]]
+
+
+def test_a_frame_of_bulk_takes_no_short_request() -> None:
+    """It would wait for the whole frame, and the frame could not be cut short any more."""
+    backlog = line(*(work(1, caller="a") for _ in range(4)), work(30, caller="a"))
+    for _ in range(SHORTS_BEFORE_BULK):
+        one = next(iter(backlog.line(("k", RSA), "a", short=True)))
+        one.take(1)
+        backlog.taken(one, 1, 0.001)
+    frames, _ = assign(backlog, [a_lane(item_s=0.001)], NOW)
+    assert [[run.work.is_short for run in frame.runs] for frame in frames] == [[False]]
 
 
 def test_a_short_request_goes_before_bulk_of_who_had_a_little_less() -> None:

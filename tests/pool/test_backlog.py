@@ -269,6 +269,77 @@ def test_who_came_meanwhile_does_not_wait_for_what_comes_back() -> None:
     assert backlog.clocks()["person"] == pytest.approx(0.502 + 1.01 * REQUEST_S), "she was served, and it counts"
 
 
+def test_a_batch_of_which_nothing_waits_gets_all_of_its_time_back() -> None:
+    """Whether its caller has left the line meanwhile, or something else of it waits there."""
+    for has_more in (False, True):
+        backlog, one = Backlog(), work(80, caller="bulk")
+        backlog.add(one)
+        taken = []
+        for _ in range(2):
+            taken.append(one.take(40))
+            backlog.taken(one, 40, 0.04)
+        more = work(1, caller="bulk")
+        if has_more:
+            backlog.add(more)
+        backlog.add(work(1, caller="person"))
+        for start, stop in taken:  # as a lane gives them back: the oldest frame first
+            left = stop - start - (start == 0)
+            one.give_back(stop - left, stop)
+            backlog.put_back(one, left, 0.001)
+        assert backlog.clocks()["bulk"] == pytest.approx(0.001 + REQUEST_S / 80)
+        assert backlog.clocks()["person"] <= backlog.clocks()["bulk"]
+        backlog.remove(one)
+        backlog.remove(more)
+        backlog.add(work(1, caller="bulk"))
+        assert backlog.clocks()["bulk"] == pytest.approx(0.001 + REQUEST_S / 80), "also when it left without a turn"
+
+
+def test_a_clock_is_not_washed() -> None:
+    """Who comes and goes without a turn has the clock that he brought, also where the others' is set back meanwhile."""
+    backlog, before, long = Backlog(), work(100), work(200, caller="b")
+    backlog.add(before)
+    before.take(100)
+    backlog.taken(before, 100, 0.032)
+    backlog.add(long)
+    for _ in range(2):
+        long.take(40)
+        backlog.taken(long, 40, 0.04)
+    gone = work(17)
+    backlog.add(gone)
+    backlog.remove(gone)
+    backlog.add(work(1))
+    long.give_back(1, 80)
+    backlog.put_back(long, 79, 0.001)
+    assert backlog.clocks()["a"] == pytest.approx(0.032 + REQUEST_S)
+    assert backlog.clocks()["b"] < backlog.clocks()["a"]
+
+
+def test_what_comes_back_moves_others_by_no_more_than_it_was() -> None:
+    """Clocks of who waits for slow tokens and of who waits for fast ones are far apart, and stay so."""
+    backlog = Backlog()
+    slow, fast = work(200, caller="slow", key="card"), work(20_000, caller="fast")
+    backlog.add(slow)
+    slow.take(1)
+    backlog.taken(slow, 1, 0.3)
+    backlog.add(work(1, caller="early", key="card"))
+    backlog.add(fast)
+    for _ in range(20):
+        fast.take(400)
+        backlog.taken(fast, 400, 1.0)
+    backlog.add(work(1, caller="new"))
+    was = backlog.clocks()
+    slow.give_back(0, 1)
+    backlog.put_back(slow, 1, 0.3)
+    assert was["new"] - 0.31 < backlog.clocks()["new"] <= was["new"]
+    backlog.add(work(1, caller="newer"))
+    assert backlog.clocks()["newer"] > was["new"] - 0.31
+    fast.give_back(7_900, 8_000)
+    backlog.put_back(fast, 100, 0.0025)
+    assert backlog.clocks()["new"] >= was["new"] - 0.57
+    assert backlog.clocks()["slow"] <= was["slow"]
+    assert backlog.clocks()["early"] <= was["early"], "nobody is set forward"
+
+
 def test_ranges_that_meet_become_one() -> None:
     """A frame cut short a hundred times leaves no hundred pieces."""
     one = work(10)

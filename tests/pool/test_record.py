@@ -88,6 +88,26 @@ async def test_no_token_sees_what_is_not_in_writing(make_pool: MakePool, shim: S
         assert sorted(i for told in writing.intents for i in range(told.start, told.stop)) == list(range(200))
 
 
+async def test_who_is_more_urgent_does_not_wait_for_an_intent(make_pool: MakePool, shim: Shim) -> None:
+    """
+    F45: frames of bulk whose intents are still being written are taken back for a short request; each intent is told
+    that nothing came of it, and the bulk is signed later, each item once.
+    """
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        writing = Writing(held=True)
+        bulk = asyncio.create_task(pool.sign(key, RSA, digests(200), caller="bulk", record=writing))
+        await until(lambda: bool(writing.intents))
+        given = len(writing.intents)
+        assert statuses(await pool.sign(key, RSA, digests(1, 500), caller="person", timeout_s=5)) == {("SIGNED", ""): 1}
+        assert all((told.last, told.signed) == (1, {}) for told in writing.intents[:given])
+        writing.write()
+        assert statuses(await bulk) == {("SIGNED", ""): 200}
+        assert sum(len(told.signed) for told in writing.intents) == 200
+        assert all(told.last == 1 for told in writing.intents)
+
+
 async def test_what_cannot_be_written_is_not_signed(make_pool: MakePool, shim: Shim) -> None:
     """Row 4.3: where the intent cannot be written the request is answered why, and the lane goes on with others."""
     async with make_pool(shim=shim) as pool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from mmap import mmap
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from pool import wire
 from pool.assign import Frame, Run
+from pool.attendant import VERIFY_EACH, Attendant
 from pool.codes import TABLE, Meaning
 from pool.errors import REASONS
 from pool.lane import Lane
@@ -153,6 +156,19 @@ def test_a_doubted_signature_is_verified_and_its_neighbours_keep_theirs(page: Pa
     assert (signatures.count(None), index, slot) == (1, 3, 1)
     assert (first.left, second.left) == (3, 0)
     assert one.outcome(run, index, slot).reason == "SIGNATURE_INVALID"
+
+
+def test_a_fast_lane_is_looked_at_once_in_256_whatever_its_frames_hold() -> None:
+    """Two of a frame of 512, none of a short one; slow lanes' and dead ones' signatures are verified all."""
+    lane = Lane("card", 0)
+    lane.item_s = {("k", ECDSA): 0.00005}
+    attendant: Any = SimpleNamespace(lane=lane, _since_verified=0)
+    frame, seen, before = reading(cast("Any", None)).frame, [], 0
+    for count in (512, 100, 300, 7, 512, 1, 255, 256):
+        seen += [before + slot for slot in Attendant._doubted(attendant, frame, range(count), "")]
+        before += count
+    assert seen == list(range(VERIFY_EACH - 1, before, VERIFY_EACH))
+    assert Attendant._doubted(attendant, frame, range(9), "signal SIGKILL") == range(9)
 
 
 def test_what_is_no_signature_is_left_over_without_doubt(page: Page) -> None:

@@ -170,8 +170,9 @@ class Life:
         for task in list(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S if self.world.disk.state != "well" else 30):
+        is_well = self.world.disk.state == "well"
+        with contextlib.suppress(*([] if is_well else [TimeoutError])):
+            async with asyncio.timeout(30 if is_well else SETTLE_S):
                 await self.ledger.settled()
         is_written = self.ledger.writer.problem is None
         await self.ledger.writer.close()
