@@ -90,7 +90,7 @@ async def test_no_token_sees_what_is_not_in_writing(make_pool: MakePool, shim: S
 
 async def test_who_is_more_urgent_does_not_wait_for_an_intent(make_pool: MakePool, shim: Shim) -> None:
     """
-    F45: frames of bulk whose intents are still being written are taken back for a short request; each intent is told
+    Frames of bulk whose intents are still being written are taken back for a short request; each intent is told
     that nothing came of it, and the bulk is signed later, each item once.
     """
     async with make_pool(shim=shim) as pool:
