@@ -628,7 +628,8 @@ def main() -> int:
     except AssertionError as error:
         outcome, code = f"FAILED: {error}", 1
     print(f"{part}: {outcome}")
-    before = OUTCOMES.read_text() if OUTCOMES.exists() else HEAD
+    lines = (OUTCOMES.read_text() if OUTCOMES.exists() else HEAD).splitlines(keepends=True)
+    before = "".join(line for line in lines if f"| {part} |" not in line)
     today = datetime.now(UTC).date().isoformat()
     words = " ".join(outcome.split()).replace("|", "\\|")
     OUTCOMES.write_text(f"{before}| {today} | {part} | {size} | {words} |\n")
