@@ -1,5 +1,6 @@
 """The reset of a card: the calls that PC/SC gets, by a library that only writes them down, and what its answers mean."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -218,6 +219,8 @@ async def test_a_card_that_answers_nobody_is_reset(tmp_path: Path, monkeypatch: 
         return Seen(is_known=True, has_card=True, count=3)
 
     class Unpowered:
+        lock = asyncio.Lock()
+
         async def look(self, *_of: Any) -> Listing:
             key = (b"\1", "seal", ec.generate_private_key(ec.SECP256R1()).public_key())
             spki = key[2].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

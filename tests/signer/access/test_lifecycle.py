@@ -225,7 +225,7 @@ def test_f52_second_daemon(rig: Rig) -> None:
     assert rig.health() == SERVING
 
 
-def test_f52_two_daemons_on_one_pool(rig: Rig) -> None:
+def test_f52_two_daemons_on_one_pool(rig: Rig, operator: Caller) -> None:
     """
     F52: a second daemon with a state of its own on the same tokens refuses before it touches one of them, names the first,
     and ends with 75.
@@ -234,6 +234,7 @@ def test_f52_two_daemons_on_one_pool(rig: Rig) -> None:
     text = rig.config.read_text().replace(f'state = "{rig.state}"', f'state = "{rig.directory}/second"')
     second = rig.directory / "second.toml"
     second.write_text(text.replace(f"127.0.0.1:{rig.port}", "127.0.0.1:0").replace(f":{rig.metrics_port}", ":0"))
+    until(lambda: state(operator, "stick") == "LOCKED", 10)  # its own login is over
     logins = len(shim_of(rig).logins())
     done = rig.command("serve", "--config", second)
     assert done.returncode == 75, done.stderr
