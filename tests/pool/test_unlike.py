@@ -114,7 +114,7 @@ async def test_one_takes_over_from_the_other(how: str, made: tuple[Store, bytes]
     """
     async with unlike(made, tmp_path) as (pool, key, shims):
         before = len(shims["hsm"].signs())
-        items = digests(60)
+        items = digests(100)
         batch = asyncio.create_task(pool.sign(key, ECDSA, items))
         await until(lambda: len(shims["hsm"].signs()) > before + 45)
         lanes = pids(pool, "hsm")
