@@ -34,6 +34,7 @@ from tests import abuse as abuses
 from tests import modules
 from tests import pulls as pulling
 from tests.daemon import Rig, running, until
+from tests.fault_list import by_fault
 from tests.pool import pins as pin_sequences
 from tests.pool.test_entries import ENTRIES, forget_losses, four, strikes
 from tests.pool.test_held import GROWTH_MB, held_by_lanes
@@ -233,6 +234,17 @@ def repeated(count: int, *files: str) -> str:
         assert not done.returncode, f"repeat {number + 1}: {done.stdout[-1_500:]}"
         last = done.stdout.splitlines()[-1]
     return f"{count} times, the last: {last}; {time.monotonic() - began:.0f} s"
+
+
+def pool_faults(count: int = 20) -> str:
+    """Row 3.4: the pool's tests of faults, as the fault list names them, besides those of the part `faults`."""
+    named = {test for tests in by_fault().values() for test in tests if "::test_" in test}
+    others = sorted(
+        test
+        for test in named
+        if test.startswith("pool/") and not test.startswith(("pool/test_faults", "pool/test_short"))
+    )
+    return repeated(count, "-n", "3", "--dist", "loadfile", *(f"tests/{test}" for test in others))
 
 
 def fairness() -> str:
@@ -517,6 +529,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         partial(repeated, 20, "tests/pool/test_faults.py", "tests/pool/test_shortages.py"),
         "20 times",
         "rows 2.4 and 2.7, F1 to F14, F50: what modules and lanes do at their worst, 20 times each",
+    ),
+    "faults-pool": (
+        pool_faults,
+        "20 times",
+        "row 3.4, F1 to F21, F49, F50, F57: the pool's other tests in FAULTS.md, on real stacks too, 20 times each",
     ),
     "slots": (
         partial(repeated, 20, "tests/pool/test_discovery.py"),

@@ -23,7 +23,7 @@ def test_the_tests_are_those_that_there_are() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.number)
 def test_a_row_has_tests_or_says_why_not(row: Row) -> None:
-    """'not injected' and why, or tests that exist."""
+    """Row 3.4: every fault is a test, by its name and with the answer that was given; or it says why it is 'not injected'."""
     assert bool(row.tests) != row.given.startswith(NOT_INJECTED), (
         "a test came, or went: say in the last column what is given"
     )
