@@ -21,8 +21,8 @@ from pool.work import Kind, Work
 
 BACKLOG_ITEMS_MAX = 200_000  # about two minutes of one RSA-2048 lane; 6 MB of digests
 CALLER_ITEMS_MAX = 100_000  # one caller never fills the line
-# What a request costs the processors before and behind the token, whatever its size (measured, with its rows: 0.5 to 0.65 ms): a flood of
-# single digests would otherwise take from the lanes' processors what nobody counts.
+# What a request costs the processors before and behind the token, whatever its size (measured, with its rows in the ledger:
+# 0.5 to 0.65 ms): a flood of single digests would otherwise take from the lanes' processors what nobody counts.
 REQUEST_S = 0.0006
 GIVEN_BACK_MOST_S = 1.0  # token time that comes back at once: two frames of a dozen lanes
 SHORTS_BEFORE_BULK = 3  # turns: bulk keeps at least a quarter of its caller's
@@ -200,9 +200,8 @@ class Backlog:
 @dataclass(slots=True)
 class _Caller:
     items: int = 0
-    came_with: float | None = (
-        None  # its clock before it was set to that of the one being served; None once it has a turn
-    )
+    # Its own clock, before it was set to that of the one being served; None once it has had a turn.
+    came_with: float | None = None
     shorts: int = 0  # turns in a row that went to short requests
 
 

@@ -79,6 +79,7 @@ The last outcome of each `make soak PART=...`, newest last.
 | date | part | size | outcome |
 |---|---|---|---|
 """
+WORST = ("tests/pool/test_faults.py", "tests/pool/test_shortages.py")  # the part `faults`
 BATCH = 1_000  # digests in a call
 PACE_S = 24.0  # two losses of a lane; a breaker opens at five in a minute
 TOKENS_AT_ONCE = 5
@@ -240,9 +241,7 @@ def pool_faults(count: int = 20) -> str:
     """Row 3.4: the pool's tests of faults, as the fault list names them, besides those of the part `faults`."""
     named = {test for tests in by_fault().values() for test in tests if "::test_" in test}
     others = sorted(
-        test
-        for test in named
-        if test.startswith("pool/") and not test.startswith(("pool/test_faults", "pool/test_short"))
+        test for test in named if test.startswith("pool/") and f"tests/{test.partition('::')[0]}" not in WORST
     )
     return repeated(count, "-n", "3", "--dist", "loadfile", *(f"tests/{test}" for test in others))
 
@@ -526,7 +525,7 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "row 2.3: a crash wherever a module can be entered costs one item, its lane 2 s, other tokens 10 % of their p99",
     ),
     "faults": (
-        partial(repeated, 20, "tests/pool/test_faults.py", "tests/pool/test_shortages.py"),
+        partial(repeated, 20, *WORST),
         "20 times",
         "rows 2.4 and 2.7, F1 to F14, F50: what modules and lanes do at their worst, 20 times each",
     ),
