@@ -48,6 +48,9 @@ def ask(*, quick: bool) -> Report:
             words = f"{kind}, verify on, single calls, {IN_FLIGHT} in flight"
             both = _turns(ours, without, checked.keys[kind].label, others[0].keys[kind].label, order, seconds)
             rows.append(compare(words, play(both, rounds), "with", "without", goal=">= 0.75"))
+        order["random_ids"] = True
+        both = _turns(ours, without, checked.keys["P-256"].label, others[0].keys["P-256"].label, order, seconds)
+        rows.append(compare("P-256, the same with random request ids", play(both, rounds), "with", "without"))
         rows.append(_alone(ours, raw, checked.keys["P-256"].label, rounds))
     rows += _postgresql(rounds, seconds)
     return Report("ledger", rows, rounds)

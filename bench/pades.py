@@ -21,7 +21,7 @@ from bench.rig.raw import Raw
 from bench.rig.report import Report, Row, compare
 from bench.rig.rounds import play
 
-STREAMS, IN_FLIGHT = 3, 4
+STREAMS, IN_FLIGHT = 3, 16  # as many as a stream may have in work: a client that does not wait for answers has them
 DIGESTS = 1_000
 CORPUS = REPOSITORY / "deploy" / "demo" / "corpus"
 PYHANKO = "one pyHanko process"

@@ -17,7 +17,6 @@ import hashlib
 import random
 import time
 import tomllib
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from signer.coalesce import Coalescer
+from signer.request_id import new_request_id
 from signer.v1 import operator_pb2 as op
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
@@ -176,7 +176,7 @@ class Client:
     ) -> Any:
         """The service's answer: one item for each digest, in order, with a status of its own."""
         request = pb.SignDigestsRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=new_request_id(),
             credential=credential,
             output=output,
             digest_algorithm=digest_algorithm,
@@ -242,7 +242,7 @@ class Client:
         `authorisation` all its files have one `request_id`, and their places as `index`.
         """
         opening = pb.OpenDocuments(
-            request_id=request_id or str(uuid.uuid4()),
+            request_id=request_id or new_request_id(),
             authorisation=authorisation,
             credential=credential,
             output=output,
@@ -291,7 +291,7 @@ class Client:
         `batch` and its one-time `link`. `reason` and `location` are for a person's own program alone.
         """
         opening = pb.BatchOpening(
-            request_id=request_id or str(uuid.uuid4()),
+            request_id=request_id or new_request_id(),
             credential=credential,
             output=output,
             digest_algorithm=digest_algorithm,

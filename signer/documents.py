@@ -27,12 +27,13 @@ from signer.handlers import Call
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
+    DISK_DOCUMENT_COUNTS,
     DOCUMENTS_IN_WORK_MAX,
     DOCUMENTS_MAX,
     NO_ROOM,
 )
 from signer.record import Record
-from signer.spool import Spool, Upload
+from signer.spool import Spool, Upload, is_short
 from signer.v1 import signing_pb2 as pb
 
 # Read and hashed in 0.2 ms; a thread costs as much, and for more the loop would stand still.
@@ -88,31 +89,30 @@ class DocumentStream:
                     kind = message.WhichOneof("message")
                     if kind not in ("begin", "whole"):
                         raise Refusal("STREAM_ORDER", "a document starts with begin, or comes whole")
-                    await self._room.acquire()
-                    if kind == "whole":
-                        job = self._begin(message.whole.begin, len(message.whole.content))
-                        job.take(message.whole)
+                    whole = message.whole if kind == "whole" else None
+                    job = _Job(message.begin) if whole is None else _Job(whole.begin, len(whole.content))
+                    for _ in range(job.counts):  # nobody else takes any: it gets them all
+                        await self._room.acquire()
+                    self._begin(job)
+                    if whole is not None:
+                        job.take(whole)
                     else:
-                        job = self._begin(message.begin)
                         # Also one that is refused already: its neighbours come after it.
                         await job.receive(self._context)
                     tasks.create_task(self._answer(job))
         except* Refusal as group:
             raise _first(group) from None
 
-    def _begin(self, begin: Any, whole_bytes: int | None = None) -> "_Job":
-        """Room for a document; `whole_bytes` where all of it is there already."""
-        if begin.index in self._seen:
-            raise Refusal("STREAM_ORDER", f"index {begin.index} was used before")
-        self._seen.add(begin.index)
-        job = _Job(begin, whole_bytes)
+    def _begin(self, job: "_Job") -> None:
+        if job.index in self._seen:
+            raise Refusal("STREAM_ORDER", f"index {job.index} was used before")
+        self._seen.add(job.index)
         try:
             if len(self._seen) > DOCUMENTS_MAX:
                 raise Refusal("TOO_MANY_DOCUMENTS")
             job.open(self._spool, self._call.caller.name)
         except Refusal as refusal:
             job.refusal = refusal
-        return job
 
     async def _answer(self, job: "_Job") -> None:
         delivered = False
@@ -128,7 +128,8 @@ class DocumentStream:
             if job.record is not None:
                 job.record.release(delivered=delivered)
             job.close()
-            self._room.release()
+            for _ in range(job.counts):
+                self._room.release()
 
     async def _sign(self, job: "_Job") -> tuple[Any, Iterator[bytes]]:
         """The result and what is sent behind it; every failure of this document becomes its result."""
@@ -247,12 +248,13 @@ class DocumentStream:
 
 
 class _Job(Arrival):
-    """One document on its way through."""
+    """One document on its way through; `whole_bytes` where all of it came in one message."""
 
-    def __init__(self, begin: Any, whole_bytes: int | None) -> None:
+    def __init__(self, begin: Any, whole_bytes: int | None = None) -> None:
         super().__init__(begin)
         self.is_whole = whole_bytes is not None
         self.announced = self.announced or whole_bytes or 0
+        self.counts = 1 if is_short(self.announced) else DISK_DOCUMENT_COUNTS  # of the room that its stream has
         self.output: Any = None
         self.attempted: Status | None = None
         self.record: Record | None = None

@@ -84,16 +84,26 @@ class Ledger:
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
-        ids = self._reader.ids
-        stored = None if ids is not None and not ids.may_have(asked.id) else await self._reader.any_of(asked.id)
-        if stored is not None and asked.item != DIGESTS:
-            if (stored.caller, stored.item == DIGESTS) != (asked.caller, False):
-                self._refuse(asked, stored.caller)
-            stored = await self._reader.request(asked.id, asked.item)
+        stored = await self._stored(asked)
         if stored is None:
             return Record(self, asked, self._clock.wall(), 1)
         self._check_same(asked, stored.caller, stored.body, stored.item)
         return await self._again(asked, stored)
+
+    async def _stored(self, asked: Asked) -> Stored | None:
+        """What the database has of it; raises `Refusal` where the id of a document is another request's."""
+        reader, ids = self._reader, self._reader.ids
+        if asked.item == DIGESTS:
+            return await reader.any_of(asked.id) if ids is None or ids.may_have(asked.id) else None
+        # Whose it is was seen for the item of it that is in work; unless other daemons write, too.
+        is_seen = ids is not None and asked.id in self._owners
+        if not is_seen and (ids is None or ids.may_have(asked.id)):
+            first = await reader.any_of(asked.id)
+            if first is not None and (first.caller, first.item == DIGESTS) != (asked.caller, False):
+                self._refuse(asked, first.caller)
+        if ids is not None and not ids.may_have((asked.id, asked.item)):
+            return None
+        return await reader.request(asked.id, asked.item)
 
     @property
     def trouble(self) -> str:
@@ -212,7 +222,7 @@ class Ledger:
     def request_row(self, record: Record) -> tuple[tuple[Any, ...], tuple[bytes, bytes] | None]:
         asked = record.asked
         if self._reader.ids is not None:
-            self._reader.ids.add(asked.id)
+            self._reader.ids.add((asked.id, asked.item))
         accepted = int(record.accepted.timestamp())
         row = (
             *(asked.id, asked.item, asked.caller, asked.body, accepted),
@@ -224,7 +234,7 @@ class Ledger:
     def request_is_decided(self, record: Record) -> None:
         """Its row is committed, or was not."""
         if self._reader.ids is not None:
-            self._reader.ids.decided(record.asked.id)
+            self._reader.ids.decided((record.asked.id, record.asked.item))
 
     def chain_is_known(self, chain: bytes) -> None:
         self._known_chains.add(chain)

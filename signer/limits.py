@@ -23,10 +23,14 @@ STREAM_LIFE_S = 1_800  # then the client opens another: policy and certificates 
 CHUNK_BYTES_MAX = 256 * 1024  # a document chunk: several fit a flow-control window
 DOCUMENT_BYTES_MAX = 128 * MIB
 # A document that says it is so short is never on the disk, where making and removing a file costs 150 us. One caller has
-# 16 in work: 4 MiB.
+# 64 in work: 16 MiB.
 MEMORY_DOCUMENT_BYTES_MAX = 256 * 1024
 DOCUMENTS_MAX = 1_000  # a stream
-DOCUMENTS_IN_WORK_MAX = 4  # of one stream, uploaded and not yet answered: what it may hold on the disk
+# Of one stream, uploaded and not yet answered. A document that is signed waits for two commits of the ledger and for its
+# place in a frame: with 4 in work a stream had 0.84 of the rate it has with 8, and 0.78 of that with 16.
+DOCUMENTS_IN_WORK_MAX = 16
+# One that is on the disk counts as so many: 4 of the longest on each stream are what a caller may hold there.
+DISK_DOCUMENT_COUNTS = 4
 DOCUMENT_STREAMS_MAX = 4  # of one caller
 DOCUMENT_IDLE_S = 600
 DOCUMENT_LIFE_S = 3_600

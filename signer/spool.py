@@ -38,7 +38,7 @@ class Spool:
         """An empty document of a caller, `size` bytes long if that is known; raises `Refusal` SPOOL_FULL."""
         file: BinaryIO
         try:
-            if 0 < size <= MEMORY_DOCUMENT_BYTES_MAX:
+            if is_short(size):
                 file = os.fdopen(os.memfd_create("paraph-document", os.MFD_CLOEXEC), "w+b")
             else:
                 file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
@@ -58,6 +58,11 @@ class Spool:
     def give_back(self, caller: str, size: int) -> None:
         self._callers[caller] -= size
         self._changed(self._callers.total())
+
+
+def is_short(size: int) -> bool:
+    """Whether a document of so many bytes is in memory; 0, where that is not known, is not."""
+    return 0 < size <= MEMORY_DOCUMENT_BYTES_MAX
 
 
 class Holdings:

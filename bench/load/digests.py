@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections import Counter
 from typing import Any
 
@@ -64,12 +65,13 @@ async def batches(
 
 async def single(
     target: Target, credential: str, seconds: float, in_flight: int, channels: int = 1, warm: float = 0.0,
-    tolerant: bool = False,
+    tolerant: bool = False, random_ids: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """
     One digest a call, `in_flight` calls unanswered; those answered within the time count.
 
-    `tolerant` counts calls that fail, too, instead of ending with the first.
+    `tolerant` counts calls that fail, too, instead of ending with the first. `random_ids`: UUIDs of version 4, as a client
+    has them that does not know better.
     """
     stubs = target.stubs(channels)
     loop = asyncio.get_running_loop()
@@ -82,7 +84,10 @@ async def single(
         nonlocal count
         while loop.time() < end:
             try:
-                answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=TIMEOUT_S)
+                asked = request(credential, [os.urandom(32)])
+                if random_ids:
+                    asked.request_id = str(uuid.uuid4())
+                answer = await stub.SignDigests(asked, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 if not tolerant:
                     raise

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import google_crc32c
 
 from bench.load.target import Target, algorithm
+from signer.request_id import new_request_id
 from signer.v1 import signing_pb2 as pb
 
 CHUNK_BYTES = 256 * 1024
@@ -41,7 +41,7 @@ async def documents(
             nonlocal number
             yield pb.SignDocumentsRequest(
                 open=pb.OpenDocuments(
-                    request_id=str(uuid.uuid4()), credential=credential, output="PADES_B_B",
+                    request_id=new_request_id(), credential=credential, output="PADES_B_B",
                     digest_algorithm="SHA256", signature_algorithm=algorithm(credential),
                 )
             )  # fmt: skip

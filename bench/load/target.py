@@ -1,6 +1,5 @@
 """Where the load goes: a server, who we are, and channels kept over the orders."""
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import google_crc32c
 import grpc
 
+from signer.request_id import new_request_id
 from signer.v1 import signing_pb2 as pb
 from signer.v1 import signing_pb2_grpc
 
@@ -44,7 +44,7 @@ class Target:
 
 def request(credential: str, digests: Sequence[bytes], output: str = "RAW") -> pb.SignDigestsRequest:
     return pb.SignDigestsRequest(
-        request_id=str(uuid.uuid4()),
+        request_id=new_request_id(),
         credential=credential,
         output=output,
         digest_algorithm="SHA256",
@@ -56,7 +56,7 @@ def request(credential: str, digests: Sequence[bytes], output: str = "RAW") -> p
 
 def again(message: bytes) -> bytes:
     """The same request, encoded, with an id of its own: its first field, 36 characters behind two bytes of protobuf's."""
-    return message[:2] + str(uuid.uuid4()).encode() + message[38:]
+    return message[:2] + new_request_id().encode() + message[38:]
 
 
 def algorithm(credential: str) -> str:

@@ -8,13 +8,13 @@ Each has a connection of its own: a certificate that was renewed is used at once
 import contextlib
 import hashlib
 import logging
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from signer.client import CALL_S, Client, Profile, ProfileError, ServiceError, algorithms_for, called
+from signer.request_id import new_request_id
 from signer.v1 import signing_pb2 as pb
 
 log = logging.getLogger("window")
@@ -104,7 +104,7 @@ class Daemon:
         """(statement, signature, the person's certificate)."""
         async with self._client() as client:
             request = pb.AuthenticateRequest(
-                request_id=str(uuid.uuid4()),
+                request_id=new_request_id(),
                 login=await _message(client, login),
                 secret_code=typed.secret_code,
                 otp=typed.otp,

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from signer.cli.session import UsageError
 from signer.client import Client, ServiceError, algorithms_for
 from signer.own_batch import OwnBatch, opened
 from signer.person import Shown
+from signer.request_id import new_request_id
 from signer.v1 import signing_pb2 as pb
 
 _CODES = frozenset({"code+totp", "code+hotp", "code+sent-otp"})
@@ -94,7 +94,7 @@ class Signing:
 
     async def _send(self, jobs: Sequence[Job], authorisation: bytes = b"") -> None:
         """One call for each file; those of one authorisation are one request."""
-        request_id = str(uuid.uuid4()) if authorisation else ""
+        request_id = new_request_id() if authorisation else ""
         with _bar("signing", sum(job.source.stat().st_size for job in jobs)) as bar:
             for index, job in enumerate(jobs):
                 bar.name(job.source.name)

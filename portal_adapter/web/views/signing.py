@@ -14,7 +14,6 @@ Signing a procedure: choosing the certificate and saving are our pages, reading,
 import hashlib
 import logging
 import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,6 +34,7 @@ from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ahead, Ask
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.views.procedures import title_of
+from signer.request_id import new_request_id
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
@@ -213,7 +213,7 @@ def open_batch(ahead: Ahead) -> Looked | None:
         choice = signing.chosen(looked.choices, ahead.form.get("credential", ""))
         firsts = _firsts(ahead, task)
         signing.check_person(task, ahead.actor.account, choice.credential.name, firsts)
-        batch = str(uuid.uuid4())
+        batch = new_request_id()
         name = f"{title_of(ahead.services.catalogue, task.row, ahead.language)} {task.row['reference']}.pdf"
         document = ahead.services.blobs.path(task.file)
         link = ahead.services.daemon.open(batch, choice.credential.name, name, document, task.sha256)

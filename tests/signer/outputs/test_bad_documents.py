@@ -788,6 +788,43 @@ async def test_results_are_not_read(rig: Rig, client: Client) -> None:
 
 
 @pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize(
+    ("size", "announced", "most"),
+    [(200 * 1024, True, 16), (2 * MIB, True, 4), (200 * 1024, False, 4)],
+    ids=["in memory", "on the disk", "of unknown size"],
+)
+async def test_so_many_are_in_work(rig: Rig, client: Client, size: int, most: int, *, announced: bool) -> None:
+    """
+    Of one stream sixteen short documents are in work, or four that are on the disk; the next one is read when an answer was
+    taken, and in the end all are signed.
+    """
+    document, count = sized_pdf(size), 20
+    stopped = assemblers(rig)
+    for process in stopped:
+        process.suspend()
+    stream = await Stream(client).open()
+
+    async def send() -> None:
+        for index in range(count):
+            await stream.document(index, document, **({} if announced else {"size": 0}))
+
+    sending = asyncio.create_task(send())
+    try:
+        await until(lambda: metric(rig, "paraph_spool_bytes") == most * len(document), "as many as may be in work")
+        async with rig.client("other") as other:  # the service is asked, and has had time to read more
+            await other.credentials()
+        assert metric(rig, "paraph_spool_bytes") == most * len(document)
+    finally:
+        for process in stopped:
+            process.resume()
+    answers = [await stream.next() for _ in range(count)]
+    await sending
+    assert sorted(answer.result.index for answer in answers) == list(range(count))
+    assert all(answer.signed for answer in answers)
+    await stream.close()
+
+
+@pytest.mark.usefixtures("nothing_stays")
 async def test_cancelled_in_a_download(client: Client) -> None:
     """A caller who goes away with half of an answer leaves nothing behind."""
     stream = await Stream(client).open("CADES_B_B", enveloping=True)
