@@ -32,6 +32,7 @@ GENESIS = bytes(32)  # what stands before the first row of all
 _INSTANCE = re.compile("[0-9a-f]{32}")
 _HASH = re.compile("[0-9a-f]{64}")
 _NUMBERS = struct.Struct(">QQ")
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # kept: `json.dumps` makes one at each call
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 
@@ -100,7 +101,7 @@ def _head(instance: str) -> bytes:
 
 def after(instance: str, epoch: int, sequence: int, previous: bytes, kind: Kind, fields: dict[str, Any]) -> Row:
     """The row that says this at this place."""
-    body = json.dumps(fields, separators=(",", ":"))
+    body = _ENCODE(fields)
     return Row(
         instance, epoch, sequence, kind, body, previous, row_hash(instance, epoch, sequence, previous, kind, body)
     )

@@ -71,39 +71,42 @@ class Ledger:
         self._check_owner(asked)
         if self.trouble:
             raise Refusal(self.trouble)
+        if self._is_new(asked):
+            return self._begun(Record(self, asked, self._clock.wall(), 1))
         # From here until the record is live nobody else gets past the loop above with this id.
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
-            record = await self._look(asked)
-            self._live[asked.id, asked.item] = record
-            self._owners.setdefault(asked.id, [asked.caller, 0, asked.item == DIGESTS])[1] += 1
+            return self._begun(await self._look(asked))
         finally:
             del self._looking[asked.id]
             looked.set_result(None)
+
+    def _begun(self, record: Record) -> Record:
+        asked = record.asked
+        self._live[asked.id, asked.item] = record
+        self._owners.setdefault(asked.id, [asked.caller, 0, asked.item == DIGESTS])[1] += 1
         return record
+
+    def _is_new(self, asked: Asked) -> bool:
+        """Whether the database need not be asked for it, nor whose it is: that was seen for the item that is in work."""
+        ids = self._reader.ids
+        if ids is None:
+            return False
+        if asked.item == DIGESTS:
+            return not ids.may_have(asked.id)
+        return not ids.may_have((asked.id, asked.item)) and (asked.id in self._owners or not ids.may_have(asked.id))
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
-        stored = await self._stored(asked)
+        stored = await self._reader.any_of(asked.id)
+        if stored is not None and asked.item != DIGESTS:
+            if (stored.caller, stored.item == DIGESTS) != (asked.caller, False):
+                self._refuse(asked, stored.caller)
+            stored = await self._reader.request(asked.id, asked.item)
         if stored is None:
             return Record(self, asked, self._clock.wall(), 1)
         self._check_same(asked, stored.caller, stored.body, stored.item)
         return await self._again(asked, stored)
-
-    async def _stored(self, asked: Asked) -> Stored | None:
-        """What the database has of it; raises `Refusal` where the id of a document is another request's."""
-        reader, ids = self._reader, self._reader.ids
-        if asked.item == DIGESTS:
-            return await reader.any_of(asked.id) if ids is None or ids.may_have(asked.id) else None
-        # Whose it is was seen for the item of it that is in work; unless other daemons write, too.
-        is_seen = ids is not None and asked.id in self._owners
-        if not is_seen and (ids is None or ids.may_have(asked.id)):
-            first = await reader.any_of(asked.id)
-            if first is not None and (first.caller, first.item == DIGESTS) != (asked.caller, False):
-                self._refuse(asked, first.caller)
-        if ids is not None and not ids.may_have((asked.id, asked.item)):
-            return None
-        return await reader.request(asked.id, asked.item)
 
     @property
     def trouble(self) -> str:
