@@ -60,13 +60,12 @@ class Ask:
 
     def asked(self) -> Asked:
         """What the ledger knows it by: the same request again is equal to it."""
-        what, algorithm, scheme, hash_ = _what(
-            self.group or self.credential.name, self.output, self.algorithm, self.more
-        )
+        what, algorithm, scheme, hash_ = _what(self.group or self.credential.name, self.output, self.algorithm)
+        body = what + "".join(f"\0{each}" for each in self.more).encode()
         if self.item == DIGESTS:
-            body = what + b"\0digests\0" + items_hash(self.digests).encode()
+            body += b"\0digests\0" + items_hash(self.digests).encode()
         else:
-            body = what + b"\0document\0" + self.document
+            body += b"\0document\0" + self.document
         digests = [] if self.output.is_bare else self.digests
         return Asked(
             id=self.id,
@@ -85,10 +84,10 @@ class Ask:
         )
 
 
-@lru_cache(maxsize=1024)  # credentials that are asked for at one time; made anew it costs 3 us a request
-def _what(name: str, output: Output, algorithm: Algorithm, more: tuple[str, ...]) -> tuple[bytes, str, str, str]:
+@lru_cache(maxsize=1024)  # of the credentials that were asked for last
+def _what(name: str, output: Output, algorithm: Algorithm) -> tuple[bytes, str, str, str]:
     """What the requests for one thing have in common: their bodies' beginning, and the algorithm as the ledger has it."""
-    what = "\0".join(map(str, (name, output, algorithm, *more))).encode()
+    what = f"{name}\0{output}\0{algorithm}".encode()
     return what, str(algorithm), algorithm.scheme.value, algorithm.hash.value if algorithm.hash else ""
 
 

@@ -117,12 +117,11 @@ class DocumentStream:
     async def _answer(self, job: "_Job") -> None:
         delivered = False
         try:
-            result, chunks = await self._sign(job)
+            result, output = await self._sign(job)
             self._count(self._order.output, Status(pb.ItemStatus.Name(result.status)))
             async with self._writing:
-                await self._context.write(pb.SignDocumentsResponse(result=result))
-                for chunk in chunks:
-                    await self._context.write(pb.SignDocumentsResponse(chunk=chunk))
+                for message in _messages(job, result, output):
+                    await self._context.write(message)
             delivered = True
         finally:
             if job.record is not None:
@@ -131,8 +130,8 @@ class DocumentStream:
             for _ in range(job.counts):
                 self._room.release()
 
-    async def _sign(self, job: "_Job") -> tuple[Any, Iterator[bytes]]:
-        """The result and what is sent behind it; every failure of this document becomes its result."""
+    async def _sign(self, job: "_Job") -> tuple[Any, BinaryIO | None]:
+        """The result and the file that goes with it; every failure of this document becomes its result."""
         result = pb.DocumentResult(index=job.index)
         if job.upload is not None:
             result.input_sha256 = job.upload.sha256
@@ -149,9 +148,9 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
-            return result, iter(())
+            return result, None
 
-    async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, Iterator[bytes]]:
+    async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, BinaryIO]:
         order, now = self._order, self._clock.wall()
         credential, *others = order.current()
         if not order.group:
@@ -176,7 +175,7 @@ class DocumentStream:
         )
         return await self._batches.by_who_can(ask, functools.partial(self._sign_by, job, upload, result))
 
-    async def _sign_by(self, job: "_Job", upload: Upload, result: Any, ask: Ask) -> tuple[Any, Iterator[bytes]]:
+    async def _sign_by(self, job: "_Job", upload: Upload, result: Any, ask: Ask) -> tuple[Any, BinaryIO]:
         if ask.group:
             self._batches.check_credential(ask)
         record = await self._batches.enter(ask)
@@ -191,7 +190,7 @@ class DocumentStream:
 
     async def _sign_recorded(
         self, job: "_Job", upload: Upload, result: Any, ask: Ask, record: Record
-    ) -> tuple[Any, Iterator[bytes]]:
+    ) -> tuple[Any, BinaryIO]:
         order, credential = self._order, ask.credential
         template = credential.template(order.algorithm, Profile(order.output.value))
         prepared = None
@@ -206,6 +205,7 @@ class DocumentStream:
                 "location": job.location,
             }
             prepared = gap.Prepared(*await self._assembly.prepare(self._call.caller.name, upload.file.fileno(), fields))
+            upload.holds(os.fstat(upload.file.fileno()).st_size)
             content_digest = prepared.content_digest
         else:
             content_digest = await _digest(upload.file, template.digest.value)
@@ -227,24 +227,19 @@ class DocumentStream:
             gap.finish(prepared, template.detached(attributes, outcome.signature), output)
         else:
             size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
-            job.output = output = self._spool.open(self._call.caller.name, size).file
+            job.output = self._spool.open(self._call.caller.name, size)
+            job.output.holds(size)
+            output = job.output.file
             finish = (template, attributes, outcome.signature, upload.file, output)
             await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)
         result.status = pb.SIGNED
         result.size = output.seek(0, os.SEEK_END)
-        chunks: Iterator[bytes]
-        if job.is_whole or result.size <= HERE_BYTES_MAX:
-            output.seek(0)
-            content = output.read()
-            result.sha256, chunks = hashlib.sha256(content).digest(), iter((content,))
-            if job.is_whole:
-                result.content, chunks = content, iter(())
-        else:
-            result.sha256, chunks = await _digest(output, "SHA256"), _chunks(output)
+        if not _is_read_here(job, result):
+            result.sha256 = await _digest(output, "SHA256")
         result.certificate = credential.certificates[0]
         result.token = outcome.token
         result.signing_time = rfc3339(record.accepted)
-        return result, chunks
+        return result, output
 
 
 class _Job(Arrival):
@@ -255,7 +250,7 @@ class _Job(Arrival):
         self.is_whole = whole_bytes is not None
         self.announced = self.announced or whole_bytes or 0
         self.counts = 1 if is_short(self.announced) else DISK_DOCUMENT_COUNTS  # of the room that its stream has
-        self.output: Any = None
+        self.output: Upload | None = None
         self.attempted: Status | None = None
         self.record: Record | None = None
 
@@ -263,6 +258,29 @@ class _Job(Arrival):
         super().close()
         if self.output is not None:
             self.output.close()
+
+
+def _is_read_here(job: _Job, result: Any) -> bool:
+    """Whether a signed document is read and hashed in the loop, when it is its turn to be sent."""
+    return job.is_whole or result.size <= HERE_BYTES_MAX
+
+
+def _messages(job: _Job, result: Any, output: BinaryIO | None) -> Iterator[Any]:
+    """What is sent of a document. A short one is read only now: those that wait for their turn are in memory once."""
+    chunks: Iterator[bytes] = iter(())
+    if output is not None and _is_read_here(job, result):
+        output.seek(0)
+        content = output.read()
+        result.sha256 = hashlib.sha256(content).digest()
+        if job.is_whole:
+            result.content = content
+        else:
+            chunks = iter((content,))
+    elif output is not None:
+        chunks = _chunks(output)
+    yield pb.SignDocumentsResponse(result=result)
+    for chunk in chunks:
+        yield pb.SignDocumentsResponse(chunk=chunk)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

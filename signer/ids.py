@@ -1,16 +1,15 @@
 """
-Which requests may be in the database: a Bloom filter in memory, so that a new one is not looked up there.
+Which request ids may be in the database: a Bloom filter in memory, so that a new one is not looked up there.
 
 Nearly every id is new, and to find nothing costs SQLite three reads and three locks: 35 us of the event loop, 6 % of a
 single call. What the filter denies was never written; what it allows is looked up as before. It is right for a database
 that one daemon alone writes. After a start it is filled in the background, and knows nothing until then; ids leave it by
-filling another one, because those erased meanwhile are not in the database any more. Of a request for documents, each
-document is known, too.
+filling another one, because those erased meanwhile are not in the database any more.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 BITS = 1 << 26  # 8 MB. With ...
 IDS_MOST = 1 << 22  # ... so many ids in it one new id in 400 is looked up for nothing; past that it is filled anew
@@ -20,7 +19,7 @@ PAGE_PAUSE_S = 0.02  # ... and then who signs comes first: a million rows take a
 REST_S = 600.0  # before it is filled again: of a database with more than it is made for it stays too full
 _PROBES = 4
 
-Place = tuple[bytes, int]  # of a row: the request's id, and the item: a document's index, or -1 for digests
+Place = tuple[bytes, int]  # of a row: the request's id, and the item
 _FIRST: Place = (b"", 0)  # before every row
 
 
@@ -31,31 +30,30 @@ class Ids:
         self._page_after = page_after
         self._bits: bytearray | None = None  # what is asked; None until it is filled
         self._filling: bytearray | None = None
-        self._undecided: Counter[Place] = Counter()  # added, and perhaps not committed yet: no page has them
+        self._undecided: Counter[bytes] = Counter()  # added, and perhaps not committed yet: no page has them
         self._added = 0
         self._full = asyncio.Event()
 
-    def add(self, place: Place) -> None:
+    def add(self, id_: bytes) -> None:
         """Before it can be in the database."""
-        self._undecided[place] += 1
-        for key in _keys(place):
-            for bits in (self._bits, self._filling):
-                if bits is not None:
-                    _put(bits, key)
-            self._count(1)
+        self._undecided[id_] += 1
+        for bits in (self._bits, self._filling):
+            if bits is not None:
+                _put(bits, id_)
+        self._count(1)
 
-    def decided(self, place: Place) -> None:
+    def decided(self, id_: bytes) -> None:
         """It is in the database now, or does not come there: once for each `add`."""
-        self._undecided[place] -= 1
-        if not self._undecided[place]:
-            del self._undecided[place]
+        self._undecided[id_] -= 1
+        if not self._undecided[id_]:
+            del self._undecided[id_]
 
-    def may_have(self, key: bytes | Place) -> bool:
-        """False: it is not in the database, which has nothing of a request's id, or not this document of it."""
+    def may_have(self, id_: bytes) -> bool:
+        """False: it is not in the database."""
         bits = self._bits
         if bits is None:
             return True
-        spread = hash(key)  # keyed anew in each process: nobody can choose ids that meet
+        spread = hash(id_)  # keyed anew in each process: nobody can choose ids that meet
         place, step = spread & (BITS - 1), spread >> 31 | 1
         for _ in range(_PROBES):
             if not bits[place >> 3] & 1 << (place & 7):
@@ -75,13 +73,12 @@ class Ids:
         bits = self._filling = bytearray(BITS >> 3)
         self._full.clear()
         self._added, last = len(self._undecided), _FIRST
-        for place in self._undecided:
-            for key in _keys(place):
-                _put(bits, key)
+        for id_ in self._undecided:
+            _put(bits, id_)
         while page := await self._page_after(last, PAGE_ROWS):
-            found = {key for place in page for key in _keys(place)}
-            for key in found:
-                _put(bits, key)
+            found = {id_ for id_, _ in page}
+            for id_ in found:
+                _put(bits, id_)
             self._count(len(found))
             last = page[-1]
             await asyncio.sleep(PAGE_PAUSE_S)
@@ -93,16 +90,8 @@ class Ids:
             self._full.set()
 
 
-def _keys(place: Place) -> Iterator[bytes | Place]:
-    """What is asked about: the id of all, and a document by itself."""
-    id_, item = place
-    yield id_
-    if item >= 0:
-        yield place
-
-
-def _put(bits: bytearray, key: bytes | Place) -> None:
-    spread = hash(key)
+def _put(bits: bytearray, id_: bytes) -> None:
+    spread = hash(id_)
     place, step = spread & (BITS - 1), spread >> 31 | 1
     for _ in range(_PROBES):
         bits[place >> 3] |= 1 << (place & 7)

@@ -11,8 +11,9 @@ nothing behind, and may be asked again. While a request is in work it is `live`,
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from signer.entry import Entry
 from signer.errors import Refusal
 from signer.limits import BATCH_CALL_S
 from signer.note import Head, Note
+from signer.owners import Owners
 from signer.record import DIGESTS, Asked, Record
 from signer.results import Part, outcomes
 from signer.writer import Writer
@@ -42,7 +44,7 @@ class Ledger:
         self._cipher = cipher
         self._clock = clock
         self._live: dict[tuple[bytes, int], Record] = {}
-        self._owners: dict[bytes, list[Any]] = {}  # of a live request id: caller, how many live items, digests or not
+        self._owners = Owners()
         self._looking: dict[bytes, asyncio.Future[None]] = {}  # request ids that are being looked up: one at a time
         self._known_chains: set[bytes] = set()
         self._ended: dict[Kind, list[str]] = {Kind.RELEASED: [], Kind.NOT_DELIVERED: []}
@@ -72,29 +74,29 @@ class Ledger:
         if self.trouble:
             raise Refusal(self.trouble)
         if self._is_new(asked):
-            return self._begun(Record(self, asked, self._clock.wall(), 1))
+            return self._begun(Record(self, asked, self._clock.wall(), 1), is_new=True)
         # From here until the record is live nobody else gets past the loop above with this id.
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
-            return self._begun(await self._look(asked))
+            return self._begun(await self._look(asked), is_new=False)
         finally:
             del self._looking[asked.id]
             looked.set_result(None)
 
-    def _begun(self, record: Record) -> Record:
+    def _begun(self, record: Record, *, is_new: bool) -> Record:
         asked = record.asked
         self._live[asked.id, asked.item] = record
-        self._owners.setdefault(asked.id, [asked.caller, 0, asked.item == DIGESTS])[1] += 1
+        life = self._owners.enter(asked.id, asked.caller, is_digests=asked.item == DIGESTS, is_new=is_new)
+        if life.begun is not None:
+            life.begun.add(asked.item)
         return record
 
     def _is_new(self, asked: Asked) -> bool:
-        """Whether the database need not be asked for it, nor whose it is: that was seen for the item that is in work."""
-        ids = self._reader.ids
-        if ids is None:
-            return False
-        if asked.item == DIGESTS:
-            return not ids.may_have(asked.id)
-        return not ids.may_have((asked.id, asked.item)) and (asked.id in self._owners or not ids.may_have(asked.id))
+        """Whether the database cannot have it, and need not be asked."""
+        life, ids = self._owners.of(asked.id), self._reader.ids
+        if life is not None and life.begun is not None:
+            return asked.item not in life.begun
+        return ids is not None and not ids.may_have(asked.id)
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
@@ -146,17 +148,32 @@ class Ledger:
         if not self.trouble:
             self.writer.add(Entry(kind, {**fields, "time": self.now()}))
 
-    async def check_owner(self, id_: bytes, caller: str) -> None:
-        """Raises `Refusal` REQUEST_UNKNOWN where the request id is another caller's; for a stream, once."""
-        stored = await self._reader.any_of(id_)
-        live = self._owners.get(id_)
-        if (stored is not None and stored.caller != caller) or (live is not None and live[0] != caller):
+    async def check_owner(self, id_: bytes, caller: str) -> Stored | None:
+        """What is stored first of the request id; raises `Refusal` REQUEST_UNKNOWN where it is another caller's."""
+        ids = self._reader.ids
+        stored = None if ids is not None and not ids.may_have(id_) else await self._reader.any_of(id_)
+        life = self._owners.of(id_)
+        if (stored is not None and stored.caller != caller) or (life is not None and life.caller != caller):
             raise Refusal("REQUEST_UNKNOWN")
+        return stored
+
+    @contextlib.asynccontextmanager
+    async def opened(self, id_: bytes, caller: str) -> AsyncIterator[None]:
+        """While a stream of documents is open with this request id, it is this caller's; raises as `check_owner`."""
+        stored = await self.check_owner(id_, caller)
+        # Nothing stored is nothing there, unless other daemons write, too.
+        is_new = stored is None and self._reader.ids is not None
+        is_digests = stored is not None and stored.item == DIGESTS  # each document will be told so
+        self._owners.enter(id_, caller, is_digests=is_digests, is_new=is_new)
+        try:
+            yield
+        finally:
+            self._owners.leave(id_)
 
     def _check_owner(self, asked: Asked) -> None:
-        live = self._owners.get(asked.id)
-        if live is not None and (live[0], live[2]) != (asked.caller, asked.item == DIGESTS):
-            self._refuse(asked, live[0])
+        life = self._owners.of(asked.id)
+        if life is not None and (life.caller, life.is_digests) != (asked.caller, asked.item == DIGESTS):
+            self._refuse(asked, life.caller)
 
     def _check_same(self, asked: Asked, caller: str, body: bytes, item: int) -> None:
         if (caller, body, item) != (asked.caller, asked.body, asked.item):
@@ -225,7 +242,7 @@ class Ledger:
     def request_row(self, record: Record) -> tuple[tuple[Any, ...], tuple[bytes, bytes] | None]:
         asked = record.asked
         if self._reader.ids is not None:
-            self._reader.ids.add((asked.id, asked.item))
+            self._reader.ids.add(asked.id)
         accepted = int(record.accepted.timestamp())
         row = (
             *(asked.id, asked.item, asked.caller, asked.body, accepted),
@@ -237,7 +254,7 @@ class Ledger:
     def request_is_decided(self, record: Record) -> None:
         """Its row is committed, or was not."""
         if self._reader.ids is not None:
-            self._reader.ids.decided((record.asked.id, record.asked.item))
+            self._reader.ids.decided(record.asked.id)
 
     def chain_is_known(self, chain: bytes) -> None:
         self._known_chains.add(chain)
@@ -249,10 +266,7 @@ class Ledger:
         asked = record.asked
         if self._live.get((asked.id, asked.item)) is record:
             del self._live[asked.id, asked.item]
-            owner = self._owners[asked.id]
-            owner[1] -= 1
-            if not owner[1]:
-                del self._owners[asked.id]
+            self._owners.leave(asked.id)
 
     def ended(self, name: str, *, delivered: bool) -> None:
         self._ended[Kind.RELEASED if delivered else Kind.NOT_DELIVERED].append(name)

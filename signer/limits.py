@@ -22,20 +22,24 @@ STREAM_LIFE_S = 1_800  # then the client opens another: policy and certificates 
 
 CHUNK_BYTES_MAX = 256 * 1024  # a document chunk: several fit a flow-control window
 DOCUMENT_BYTES_MAX = 128 * MIB
-# A document that says it is so short is never on the disk, where making and removing a file costs 150 us. One caller has
-# 64 in work: 16 MiB.
+# A document that says it is so short is never on the disk, where making and removing a file costs 150 us.
 MEMORY_DOCUMENT_BYTES_MAX = 256 * 1024
+# What it may grow by when it is prepared: a gap and a few objects that are written anew are tens of kilobytes, but a file of
+# 16 kB can be made whose catalog unpacks to 16 MB. One caller has 64 in work: 80 MiB at most, 20 as a rule.
+MEMORY_DOCUMENT_GROWTH_MAX = 1 * MIB
 DOCUMENTS_MAX = 1_000  # a stream
 # Of one stream, uploaded and not yet answered. A document that is signed waits for two commits of the ledger and for its
-# place in a frame: with 4 in work a stream had 0.84 of the rate it has with 8, and 0.78 of that with 16.
+# place in a frame: three streams have 0.78 of the rate with 4 in work that they have with 16, and with 8 0.93.
 DOCUMENTS_IN_WORK_MAX = 16
-# One that is on the disk counts as so many: 4 of the longest on each stream are what a caller may hold there.
+# One that goes to the disk counts as so many: 4 of the longest on each stream are what a caller may hold there.
 DISK_DOCUMENT_COUNTS = 4
 DOCUMENT_STREAMS_MAX = 4  # of one caller
 DOCUMENT_IDLE_S = 600
 DOCUMENT_LIFE_S = 3_600
-SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers on the disk at one time
+SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers at one time
 SPOOL_CALLER_BYTES_MAX = 2 * 1024 * MIB
+SPOOL_FILES_SHARE = 0.125  # of the descriptors, for documents in work: half of what connections leave
+SPOOL_CALLER_FILES_SURE = 32  # of one caller, however many the others have: two streams' worth with an answer each
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})  # what the system says then
 
 DESCRIPTORS_WANTED = 16_384  # of the process; its own limit is raised to that where the system allows

@@ -186,7 +186,7 @@ class Daemon:
         return lambda: asyncio.run_coroutine_threadsafe(snapshot(), loop).result(METRICS_S)
 
     async def _open_doors(self, stack: AsyncExitStack, metrics: Metrics, assembly: Assembly) -> None:
-        spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set)
+        spool = Spool(self._config.server.state / "spool", metrics.spool_bytes.set, self._descriptors)
         ledger = self._books.ledger
         people = self._config.people
         if people is not None:

@@ -208,24 +208,23 @@ class SigningService:
             message = await next_message(context)
             if message is None or message.WhichOneof("message") != "open":
                 raise Refusal("STREAM_ORDER", "the first message is open")
-            order = await self._order(message.open, call)
-            stream = DocumentStream(
-                context,
-                call,
-                order,
-                self._spool,
-                self._assembly,
-                self._batches,
-                self._clock,
-                lambda output, status: self._metrics.count_items(caller, output, status, 1),
-            )
-            await stream.run()
+            call.request_id = read.request_id(message.open.request_id)
+            async with self._ledger.opened(uuid.UUID(call.request_id).bytes, caller):
+                stream = DocumentStream(
+                    context,
+                    call,
+                    self._order(message.open, call),
+                    self._spool,
+                    self._assembly,
+                    self._batches,
+                    self._clock,
+                    lambda output, status: self._metrics.count_items(caller, output, status, 1),
+                )
+                await stream.run()
         finally:
             self._document_streams[caller] -= 1
 
-    async def _order(self, message: Any, call: Call) -> Order:
-        call.request_id = read.request_id(message.request_id)
-        await self._ledger.check_owner(uuid.UUID(call.request_id).bytes, call.caller.name)
+    def _order(self, message: Any, call: Call) -> Order:
         name = message.credential
         members = self._members(name, call)
         output = read.output(message.output)

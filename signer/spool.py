@@ -19,23 +19,31 @@ from signer.errors import Refusal
 from signer.limits import (
     DOCUMENT_BYTES_MAX,
     MEMORY_DOCUMENT_BYTES_MAX,
+    MEMORY_DOCUMENT_GROWTH_MAX,
     NO_ROOM,
     SPOOL_BYTES_MAX,
     SPOOL_CALLER_BYTES_MAX,
+    SPOOL_CALLER_FILES_SURE,
+    SPOOL_FILES_SHARE,
 )
 
 _RETRY_S = 1.0
 
 
 class Spool:
-    def __init__(self, directory: Path, changed: Callable[[int], None]) -> None:
+    def __init__(self, directory: Path, changed: Callable[[int], None], descriptors: int) -> None:
+        """`changed` is told how many bytes there are; `descriptors` is how many the process may have, for everything."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
         self._changed = changed
+        self._files_max = int(descriptors * SPOOL_FILES_SHARE)
+        self._files: Counter[str] = Counter()
         self._callers: Counter[str] = Counter()
 
     def open(self, caller: str, size: int = 0) -> "Upload":
         """An empty document of a caller, `size` bytes long if that is known; raises `Refusal` SPOOL_FULL."""
+        if self._files[caller] >= SPOOL_CALLER_FILES_SURE and self._files.total() >= self._files_max:
+            raise Refusal("SPOOL_FULL", f"{self._files_max} documents are in work", retry_s=_RETRY_S)
         file: BinaryIO
         try:
             if is_short(size):
@@ -44,7 +52,11 @@ class Spool:
                 file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
         except OSError as error:
             raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
-        return Upload(self, caller, file)
+        self._files[caller] += 1
+        return Upload(self, caller, file, is_short=is_short(size))
+
+    def closed(self, caller: str) -> None:
+        self._files[caller] -= 1
 
     def take(self, caller: str, size: int) -> None:
         if self._callers.total() + size > SPOOL_BYTES_MAX or self._callers[caller] + size > SPOOL_CALLER_BYTES_MAX:
@@ -95,13 +107,15 @@ class Holdings:
 
 
 class Upload:
-    """A document as it arrives: its bytes on the disk, its SHA-256 and CRC-32C with them."""
+    """A document as it arrives: its bytes in a file, its SHA-256 and CRC-32C with them; or what was made of one."""
 
-    def __init__(self, spool: Spool, caller: str, file: BinaryIO) -> None:
+    def __init__(self, spool: Spool, caller: str, file: BinaryIO, *, is_short: bool) -> None:
         self._spool = spool
         self._caller = caller
+        self._is_short = is_short
+        self._counted = 0  # bytes in the spool's account
         self.file = file
-        self.size = 0
+        self.size = 0  # as it arrived
         self._sha256 = hashlib.sha256()
         self._crc = google_crc32c.Checksum()
 
@@ -109,7 +123,7 @@ class Upload:
         """Raises `Refusal` DOCUMENT_TOO_LARGE or SPOOL_FULL; what was written before stays accounted for."""
         if self.size + len(chunk) > DOCUMENT_BYTES_MAX:
             raise Refusal("DOCUMENT_TOO_LARGE")
-        self._spool.take(self._caller, len(chunk))
+        self._take(len(chunk))
         self.size += len(chunk)
         self._sha256.update(chunk)
         self._crc.update(chunk)
@@ -121,6 +135,19 @@ class Upload:
                 raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
             raise
 
+    def holds(self, size: int) -> None:
+        """
+        The file has, or will have, so many bytes, which others wrote; raises `Refusal` SPOOL_FULL, and PDF_REJECTED for one
+        in memory that is too large for that.
+        """
+        if self._is_short and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
+            raise Refusal("PDF_REJECTED", "grows-too-much")
+        self._take(max(0, size - self._counted))
+
+    def _take(self, size: int) -> None:
+        self._spool.take(self._caller, size)
+        self._counted += size
+
     @property
     def sha256(self) -> bytes:
         return self._sha256.digest()
@@ -131,6 +158,8 @@ class Upload:
 
     def close(self) -> None:
         """Idempotent: the file and its space are given back."""
-        self._spool.give_back(self._caller, self.size)
-        self.size = 0
+        if self.file.closed:
+            return
+        self._spool.give_back(self._caller, self._counted)
+        self._spool.closed(self._caller)
         self.file.close()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ async def test_what_is_there_is_never_denied() -> None:
     await known.fill()
     assert all(known.may_have(one) for one in there)
     assert sum(known.may_have(one) for one in others) < 20
-    known.add((others[0], DIGESTS))
+    known.add(others[0])
     assert known.may_have(others[0])
 
 
@@ -56,28 +55,6 @@ async def test_ids_that_count_up_do_not_meet() -> None:
     assert sum(known.may_have(number.to_bytes(16, "big")) for number in range(5000, 10_000)) < 20
 
 
-async def test_each_document_is_known_by_itself() -> None:
-    """Of a request for documents: which of them are there, added and read, and that there are some."""
-    there, others = new(2)
-
-    async def page_after(last: Place, most: int) -> list[Place]:
-        return sorted(place for place in ((there, 0), (there, 7)) if place > last)[:most]
-
-    known = Ids(page_after)
-    await known.fill()
-    known.add((others, 3))
-    assert [item for item in range(10) if known.may_have((there, item))] == [0, 7]
-    assert [item for item in range(10) if known.may_have((others, item))] == [3]
-    assert known.may_have(there)
-    assert known.may_have(others)
-    await known.fill()  # on its way to the database still
-    assert known.may_have((others, 3))
-    known.decided((others, 3))
-    await known.fill()
-    assert not known.may_have((others, 3))
-    assert not known.may_have(others)
-
-
 async def test_what_comes_while_it_is_filled() -> None:
     """An id behind the page that is read at that moment is in it, too."""
     there = sorted(new(PAGE_ROWS + 1))
@@ -85,7 +62,7 @@ async def test_what_comes_while_it_is_filled() -> None:
     known = stored(there)
     filling = asyncio.create_task(known.fill())
     await asyncio.sleep(0)
-    known.add((early, DIGESTS))
+    known.add(early)
     await filling
     assert known.may_have(early)
     assert not known.may_have(b"\xff" * 16)
@@ -96,13 +73,13 @@ async def test_what_is_on_its_way_to_the_database() -> None:
     slow, gone = new(2)
     known = stored(new(3))
     for one in (slow, slow, gone):  # two items of one request
-        known.add((one, DIGESTS))
-    known.decided((gone, DIGESTS))
-    known.decided((slow, DIGESTS))
+        known.add(one)
+    known.decided(gone)
+    known.decided(slow)
     await known.fill()
     assert known.may_have(slow)
     assert not known.may_have(gone)
-    known.decided((slow, DIGESTS))
+    known.decided(slow)
     await known.fill()
     assert not known.may_have(slow)
 
@@ -193,8 +170,8 @@ async def test_what_was_erased_leaves_it(monkeypatch: pytest.MonkeyPatch) -> Non
     await until(lambda: not known.may_have(erased[0]), LATE)
     there.append(stays)
     for one in (*erased, stays):
-        known.add((one, DIGESTS))
-        known.decided((one, DIGESTS))
+        known.add(one)
+        known.decided(one)
         assert known.may_have(one)
     await until(lambda: not any(known.may_have(one) for one in erased), LATE)
     assert all(known.may_have(one) for one in there)
@@ -243,50 +220,3 @@ async def test_a_new_request_is_not_looked_up(tmp_path: Path, monkeypatch: pytes
     assert fresh.ids.may_have(second.id)
     assert not fresh.ids.may_have(first.id)
     await fresh.close()
-
-
-async def test_documents_of_a_stream_are_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    While one of them is in work a new one costs the database nothing; one that was asked before is found, and another
-    caller's is not told apart from none.
-    """
-    looked: list[str] = []
-    async with ledger_on(tmp_path / "ledger.sqlite", lambda real: real) as (ledger, _):
-        reader = ledger._reader
-        assert reader.ids is not None
-        await reader.ids.fill()
-        for name in ("any_of", "request"):
-            real = getattr(reader, name)
-
-            def spied(*words: object, name: str = name, real: object = real) -> object:
-                looked.append(name)
-                return real(*words)  # type: ignore[operator]
-
-            monkeypatch.setattr(reader, name, spied)
-        whole = asked(1)
-        records = [await ledger.enter(replace(whole, item=item), float("inf")) for item in range(3)]
-        for record in records[1:]:
-            intent = record.intend(0, 1, "card")
-            await intent.durable
-            intent.settled([b"signature"], {})
-            record.leave()
-        assert not looked
-        stays = records[0]
-        new_one = await ledger.enter(replace(whole, item=9), float("inf"))
-        assert not looked  # some of its request are in the database, and this one is not
-        new_one.leave()
-        await ledger.writer.settled()
-        again = await ledger.enter(replace(whole, item=1), float("inf"))
-        assert looked == ["any_of", "request"]
-        assert again.known is not None
-        assert list(again.known.signatures) == [b"signature"]
-        again.leave()
-        with pytest.raises(Refusal, match="IDEMPOTENCY_MISMATCH"):
-            await ledger.enter(replace(whole, item=2, body=b"another"), float("inf"))
-        with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
-            await ledger.enter(replace(whole, item=2, caller="other"), float("inf"))
-        stays.leave()
-        looked.clear()
-        with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):  # with nothing of it in work: whose it is is looked up
-            await ledger.enter(replace(whole, item=11, caller="other"), float("inf"))
-        assert looked == ["any_of"]

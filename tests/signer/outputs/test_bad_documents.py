@@ -37,6 +37,7 @@ from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user
 from tests.hostile import HOSTILE, certified, minimal_pdf, sized_pdf
+from tests.signer.outputs.drafts import STREAM, draft
 from tests.signer.outputs.driver import (
     CHUNK,
     CORPUS,
@@ -787,41 +788,104 @@ async def test_results_are_not_read(rig: Rig, client: Client) -> None:
         await sending
 
 
+SHORT, LONG = 200 * 1024, 2 * MIB
+
+
 @pytest.mark.usefixtures("nothing_stays")
 @pytest.mark.parametrize(
-    ("size", "announced", "most"),
-    [(200 * 1024, True, 16), (2 * MIB, True, 4), (200 * 1024, False, 4)],
-    ids=["in memory", "on the disk", "of unknown size"],
+    ("sizes", "way", "announced", "most"),
+    [
+        ([SHORT] * 20, "document", True, 16),
+        ([SHORT] * 20, "whole", True, 16),
+        ([SHORT] * 20, "whole", False, 16),  # all of it is there: its size is known
+        ([SHORT] * 20, "document", False, 4),
+        ([LONG] * 20, "document", True, 4),
+        ([SHORT] * 13 + [LONG] * 7, "document", True, 13),  # the next one wants four places, and three are free
+        ([LONG] * 3 + [SHORT] * 17, "document", True, 3 + 4),
+    ],
+    ids=[
+        "short",
+        "whole",
+        "whole and unannounced",
+        "of unknown size",
+        "on the disk",
+        "short first",
+        "on the disk first",
+    ],
 )
-async def test_so_many_are_in_work(rig: Rig, client: Client, size: int, most: int, *, announced: bool) -> None:
+async def test_so_many_are_in_work(
+    rig: Rig, client: Client, sizes: list[int], way: str, most: int, *, announced: bool
+) -> None:
     """
     Of one stream sixteen short documents are in work, or four that are on the disk; the next one is read when an answer was
-    taken, and in the end all are signed.
+    made, and in the end all are signed.
     """
-    document, count = sized_pdf(size), 20
+    documents = [sized_pdf(size) for size in sizes]
+    bound = sum(map(len, documents[:most]))
     stopped = assemblers(rig)
-    for process in stopped:
-        process.suspend()
-    stream = await Stream(client).open()
+    stream = Stream(client)
 
     async def send() -> None:
-        for index in range(count):
-            await stream.document(index, document, **({} if announced else {"size": 0}))
+        await stream.open()
+        for index, document in enumerate(documents):
+            await getattr(stream, way)(index, document, **({} if announced else {"size": 0}))
 
-    sending = asyncio.create_task(send())
-    try:
-        await until(lambda: metric(rig, "paraph_spool_bytes") == most * len(document), "as many as may be in work")
-        async with rig.client("other") as other:  # the service is asked, and has had time to read more
-            await other.credentials()
-        assert metric(rig, "paraph_spool_bytes") == most * len(document)
-    finally:
-        for process in stopped:
-            process.resume()
-    answers = [await stream.next() for _ in range(count)]
-    await sending
-    assert sorted(answer.result.index for answer in answers) == list(range(count))
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(send())
+        try:
+            for process in stopped:
+                process.suspend()
+            await until(lambda: metric(rig, "paraph_spool_bytes") == bound, "as many as may be in work")
+            async with rig.client("other") as other:  # the service is asked, and has had time to read more
+                await other.credentials()
+            assert metric(rig, "paraph_spool_bytes") == bound
+        finally:
+            for process in stopped:
+                process.resume()
+        answers = [await stream.next() for _ in documents]
+        await sending
+    assert sorted(answer.result.index for answer in answers) == list(range(len(documents)))
     assert all(answer.signed for answer in answers)
     await stream.close()
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize("way", ["document", "whole"])
+async def test_a_short_document_that_grows(rig: Rig, client: Client, way: str) -> None:
+    """
+    A catalog in an object stream unpacks to 3 MB and would be written anew into the document, which is in memory: it is
+    refused, its neighbour is not. On the disk, where its size is counted, it is signed.
+    """
+    catalog = b"<< /Type /Catalog /Pages 2 0 R /Lang (%b) >>" % (b"x" * 3 * MIB)
+    document = draft({1: catalog}, STREAM, packed=[1])
+    assert len(document) < 16 * 1024
+    stream = await Stream(client).open()
+    answer = await stream.round(0, document, way=way)
+    assert (answer.reason, answer.kind) == ("PDF_REJECTED", "grows-too-much")
+    assert metric(rig, "paraph_spool_bytes") == 0
+    check_neighbour(await stream.round(1, GOOD, way=way))
+    on_disk = await stream.round(2, document, size=0)
+    assert on_disk.signed
+    assert len(on_disk.data) > 3 * MIB
+    await stream.close()
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_what_a_document_grew_by_is_counted(rig: Rig, client: Client) -> None:
+    """Documents that nobody takes are counted with what was written into them, until they are gone."""
+    document = sized_pdf(LONG)
+    stream = await Stream(client).open()
+    sent = asyncio.create_task(_send_all(stream, [document] * 8))
+    await until(lambda: metric(rig, "paraph_spool_bytes") > 4 * len(document), "four, each with its signature")
+    assert metric(rig, "paraph_spool_bytes") < 4 * len(document) + 4 * 100_000
+    stream.call.cancel()
+    with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        await sent
+
+
+async def _send_all(stream: Stream, documents: list[bytes]) -> None:
+    for index, document in enumerate(documents):
+        await stream.document(index, document)
 
 
 @pytest.mark.usefixtures("nothing_stays")
@@ -884,7 +948,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Spo
     monkeypatch.setattr(spools, "SPOOL_BYTES_MAX", 100)
     monkeypatch.setattr(spools, "SPOOL_CALLER_BYTES_MAX", 60)
     said: list[int] = []
-    return Spool(tmp_path / "spool", said.append), said
+    return Spool(tmp_path / "spool", said.append, 1024), said
 
 
 def test_spool_is_shared(spool: tuple[Spool, list[int]]) -> None:
@@ -903,6 +967,47 @@ def test_spool_is_shared(spool: tuple[Spool, list[int]]) -> None:
     one.close()
     three.write(bytes(20))
     for each in (two, three):
+        each.close()
+    assert said[-1] == 0
+
+
+def test_files_are_shared(tmp_path: Path) -> None:
+    """All callers have a share of the descriptors, and each a few for certain; what is closed is free again, once."""
+    made = Spool(tmp_path / "spool", lambda _: None, 400)
+    mine = [made.open("a", 1) for _ in range(50)]
+    with pytest.raises(Refusal, match="SPOOL_FULL") as caught:
+        made.open("a", 1)
+    assert caught.value.retry_s
+    others = [made.open("b", 1) for _ in range(32)]
+    with pytest.raises(Refusal, match="SPOOL_FULL"):
+        made.open("b", 1)
+    for each in mine[:33]:
+        each.close()
+        each.close()
+    others.append(made.open("b", 1))
+    for each in (*mine, *others):
+        each.close()
+    assert not made._files.total()
+
+
+def test_what_others_wrote_is_counted(spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, from the caller's room, and given back with the rest; in memory there is a bound."""
+    monkeypatch.setattr(spools, "MEMORY_DOCUMENT_GROWTH_MAX", 20)
+    made, said = spool
+    upload = made.open("a")
+    upload.write(bytes(10))
+    for size in (40, 40, 30):
+        upload.holds(size)
+        assert said[-1] == 40
+    with pytest.raises(Refusal, match="SPOOL_FULL"):
+        upload.holds(61)
+    assert said[-1] == 40
+    short = made.open("a", 10)
+    short.write(bytes(10))
+    with pytest.raises(Refusal, match="PDF_REJECTED"):
+        short.holds(31)
+    short.holds(20)
+    for each in (upload, short):
         each.close()
     assert said[-1] == 0
 

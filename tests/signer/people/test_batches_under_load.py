@@ -59,7 +59,7 @@ def service(directory: Path) -> ApprovingService:
     still: Any = SimpleNamespace(now=lambda: NOW)
     return ApprovingService(
         nothing, open_store(directory / "paraph.sqlite"), ledger, nothing, None,
-        Spool(directory / "spool", lambda _: None), Kept(directory / "kept", bytes(32)), nothing, nothing, nothing,
+        Spool(directory / "spool", lambda _: None, 1024), Kept(directory / "kept", bytes(32)), nothing, nothing, nothing,
         nothing, still,
     )  # fmt: skip
 
