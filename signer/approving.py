@@ -456,6 +456,7 @@ class ApprovingService:
                 }
                 file = arrival.upload.file
                 prepared = gap.Prepared(*await self._assembly.prepare(call.caller.name, file.fileno(), fields))
+                arrival.upload.holds(os.fstat(file.fileno()).st_size)
 
             self._holdings.take(id_, call.caller.name, arrival.upload.file.seek(0, os.SEEK_END))
 

@@ -79,6 +79,7 @@ class DocumentStream:
         self._room = asyncio.Semaphore(DOCUMENTS_IN_WORK_MAX)
         self._writing = asyncio.Lock()
         self._seen: set[int] = set()
+        self._jobs: set[_Job] = set()  # in work
 
     async def run(self) -> None:
         """Until the caller has sent everything and has every answer; a broken order of messages ends it all."""
@@ -102,11 +103,15 @@ class DocumentStream:
                     tasks.create_task(self._answer(job))
         except* Refusal as group:
             raise _first(group) from None
+        finally:
+            for job in self._jobs:  # whose tasks were cancelled before they began, or that never had one
+                job.close()
 
     def _begin(self, job: "_Job") -> None:
         if job.index in self._seen:
             raise Refusal("STREAM_ORDER", f"index {job.index} was used before")
         self._seen.add(job.index)
+        self._jobs.add(job)
         try:
             if len(self._seen) > DOCUMENTS_MAX:
                 raise Refusal("TOO_MANY_DOCUMENTS")
@@ -127,6 +132,7 @@ class DocumentStream:
             if job.record is not None:
                 job.record.release(delivered=delivered)
             job.close()
+            self._jobs.discard(job)
             for _ in range(job.counts):
                 self._room.release()
 
@@ -148,6 +154,7 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
+            job.close()  # and with it what it may have grown by: its answer may wait for long
             return result, None
 
     async def _sign_upload(self, job: "_Job", upload: Upload, result: Any) -> tuple[Any, BinaryIO]:
@@ -182,6 +189,8 @@ class DocumentStream:
         if job.record is not None:  # of a member that could not, and what was prepared for it
             job.record.release(delivered=False)
             os.truncate(upload.file.fileno(), upload.size)
+            if job.output is not None:
+                job.output.close()
         job.record = record
         try:
             return await self._sign_recorded(job, upload, result, ask, record)
@@ -209,6 +218,9 @@ class DocumentStream:
             content_digest = prepared.content_digest
         else:
             content_digest = await _digest(upload.file, template.digest.value)
+            size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
+            job.output = self._spool.open(self._call.caller.name, size)  # now: where there is no room nothing is signed
+            job.output.holds(size)
         ask = replace(ask, digests=[content_digest])
         try:
             outcome, template, attributes = await self._batches.sign_document(ask, record)
@@ -226,9 +238,7 @@ class DocumentStream:
         if prepared is not None:
             gap.finish(prepared, template.detached(attributes, outcome.signature), output)
         else:
-            size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
-            job.output = self._spool.open(self._call.caller.name, size)
-            job.output.holds(size)
+            assert job.output is not None
             output = job.output.file
             finish = (template, attributes, outcome.signature, upload.file, output)
             await asyncio.to_thread(cades.finish, *finish, enveloping=order.enveloping)

@@ -37,10 +37,11 @@ class Ids:
     def add(self, id_: bytes) -> None:
         """Before it can be in the database."""
         self._undecided[id_] += 1
+        is_more = False
         for bits in (self._bits, self._filling):
             if bits is not None:
-                _put(bits, id_)
-        self._count(1)
+                is_more = _put(bits, id_)  # documents of one request are one id
+        self._count(is_more)
 
     def decided(self, id_: bytes) -> None:
         """It is in the database now, or does not come there: once for each `add`."""
@@ -90,9 +91,13 @@ class Ids:
             self._full.set()
 
 
-def _put(bits: bytearray, id_: bytes) -> None:
-    spread = hash(id_)
+def _put(bits: bytearray, id_: bytes) -> bool:
+    """Whether it was not in it before."""
+    spread, is_new = hash(id_), False
     place, step = spread & (BITS - 1), spread >> 31 | 1
     for _ in range(_PROBES):
-        bits[place >> 3] |= 1 << (place & 7)
+        bit = 1 << (place & 7)
+        is_new = is_new or not bits[place >> 3] & bit
+        bits[place >> 3] |= bit
         place = (place + step) & (BITS - 1)
+    return is_new

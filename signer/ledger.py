@@ -78,7 +78,9 @@ class Ledger:
         # From here until the record is live nobody else gets past the loop above with this id.
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
-            return self._begun(await self._look(asked), is_new=False)
+            record = await self._look(asked)
+            self._check_owner(asked)  # a stream of another caller's may have been opened meanwhile
+            return self._begun(record, is_new=False)
         finally:
             del self._looking[asked.id]
             looked.set_result(None)
@@ -87,8 +89,7 @@ class Ledger:
         asked = record.asked
         self._live[asked.id, asked.item] = record
         life = self._owners.enter(asked.id, asked.caller, is_digests=asked.item == DIGESTS, is_new=is_new)
-        if life.begun is not None:
-            life.begun.add(asked.item)
+        life.begin(asked.item)
         return record
 
     def _is_new(self, asked: Asked) -> bool:
@@ -160,11 +161,18 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def opened(self, id_: bytes, caller: str) -> AsyncIterator[None]:
         """While a stream of documents is open with this request id, it is this caller's; raises as `check_owner`."""
-        stored = await self.check_owner(id_, caller)
-        # Nothing stored is nothing there, unless other daemons write, too.
-        is_new = stored is None and self._reader.ids is not None
-        is_digests = stored is not None and stored.item == DIGESTS  # each document will be told so
-        self._owners.enter(id_, caller, is_digests=is_digests, is_new=is_new)
+        while (looked := self._looking.get(id_)) is not None:
+            await asyncio.wait({looked})
+        looked = self._looking[id_] = asyncio.get_running_loop().create_future()
+        try:
+            stored = await self.check_owner(id_, caller)
+            # Nothing stored is nothing there, unless other daemons write, too.
+            is_new = stored is None and self._reader.ids is not None
+            is_digests = stored is not None and stored.item == DIGESTS  # each document will be told so
+            self._owners.enter(id_, caller, is_digests=is_digests, is_new=is_new)
+        finally:
+            del self._looking[id_]
+            looked.set_result(None)
         try:
             yield
         finally:

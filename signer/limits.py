@@ -39,7 +39,7 @@ DOCUMENT_LIFE_S = 3_600
 SPOOL_BYTES_MAX = 10 * 1024 * MIB  # documents of all callers at one time
 SPOOL_CALLER_BYTES_MAX = 2 * 1024 * MIB
 SPOOL_FILES_SHARE = 0.125  # of the descriptors, for documents in work: half of what connections leave
-SPOOL_CALLER_FILES_SURE = 32  # of one caller, however many the others have: two streams' worth with an answer each
+SPOOL_CALLER_FILES_SURE = 32  # of one caller, however many the others have: a stream's worth with an answer each
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})  # what the system says then
 
 DESCRIPTORS_WANTED = 16_384  # of the process; its own limit is raised to that where the system allows

@@ -7,6 +7,8 @@ begun since is all that there can be, and its other documents are new without be
 
 from dataclasses import dataclass
 
+BEGUN_MOST = 10_000  # of one id, ten streams' worth, 0.5 MB: past that they are looked up
+
 
 @dataclass(slots=True)
 class Life:
@@ -14,6 +16,12 @@ class Life:
     is_digests: bool
     begun: set[int] | None  # the documents since the database had nothing of it; None: it had, or that is not known
     holders: int = 0
+
+    def begin(self, item: int) -> None:
+        if self.begun is not None:
+            self.begun.add(item)
+            if len(self.begun) > BEGUN_MOST:
+                self.begun = None
 
 
 class Owners:

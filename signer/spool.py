@@ -123,7 +123,8 @@ class Upload:
         """Raises `Refusal` DOCUMENT_TOO_LARGE or SPOOL_FULL; what was written before stays accounted for."""
         if self.size + len(chunk) > DOCUMENT_BYTES_MAX:
             raise Refusal("DOCUMENT_TOO_LARGE")
-        self._take(len(chunk))
+        self._spool.take(self._caller, len(chunk))
+        self._counted += len(chunk)
         self.size += len(chunk)
         self._sha256.update(chunk)
         self._crc.update(chunk)
@@ -137,16 +138,14 @@ class Upload:
 
     def holds(self, size: int) -> None:
         """
-        The file has, or will have, so many bytes, which others wrote; raises `Refusal` SPOOL_FULL, and PDF_REJECTED for one
-        in memory that is too large for that.
+        The file has, or will have, so many bytes, which others write: they are counted, and the next document finds the less
+        room. Raises `Refusal` PDF_REJECTED for one in memory that is too large for that.
         """
         if self._is_short and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
             raise Refusal("PDF_REJECTED", "grows-too-much")
-        self._take(max(0, size - self._counted))
-
-    def _take(self, size: int) -> None:
-        self._spool.take(self._caller, size)
-        self._counted += size
+        more = max(0, size - self._counted)
+        self._spool.count(self._caller, more)
+        self._counted += more
 
     @property
     def sha256(self) -> bytes:

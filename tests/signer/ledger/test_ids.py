@@ -55,6 +55,16 @@ async def test_ids_that_count_up_do_not_meet() -> None:
     assert sum(known.may_have(number.to_bytes(16, "big")) for number in range(5000, 10_000)) < 20
 
 
+async def test_documents_of_one_request_are_one_id() -> None:
+    """Each is added, and only the first fills it any more."""
+    known = stored([])
+    await known.fill()
+    one, two = new(2)
+    for id_ in (one, one, one, two):
+        known.add(id_)
+    assert known._added == 2
+
+
 async def test_what_comes_while_it_is_filled() -> None:
     """An id behind the page that is read at that moment is in it, too."""
     there = sorted(new(PAGE_ROWS + 1))

@@ -1,11 +1,13 @@
 """Whose a live request id is: what a stream of documents is spared, and what it must not be spared."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from signer import owners
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.owners import Owners
@@ -139,13 +141,87 @@ async def test_what_lives_on_after_its_stream(ledger: Ledger) -> None:
     assert ledger._owners.of(whole.id) is None
 
 
+@pytest.fixture
+def held(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """A database that others write, too, and whose answers are held until this is set."""
+    go = asyncio.Event()
+    monkeypatch.setattr(ledger._reader, "ids", None)
+    real = ledger._reader.any_of
+
+    async def any_of(id_: bytes) -> object:
+        await go.wait()
+        return await real(id_)
+
+    monkeypatch.setattr(ledger._reader, "any_of", any_of)
+    return go
+
+
+async def test_a_stream_that_opens_while_its_id_is_looked_up(ledger: Ledger, held: asyncio.Event) -> None:
+    """It waits for that, and is then told whose it is; the first one has all of it."""
+    one = asked(1)
+
+    async def open_(caller: str) -> None:
+        async with ledger.opened(one.id, caller):
+            pass
+
+    first = asyncio.create_task(ledger.enter(one, LATE))
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(open_("other")), asyncio.create_task(open_("other"))]
+    await asyncio.sleep(0)
+    held.set()
+    record = await first
+    for other in others:
+        with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
+            await other
+    record.leave()
+    assert ledger._owners.of(one.id) is None
+
+
+async def test_an_id_that_is_asked_for_while_its_stream_opens(ledger: Ledger, held: asyncio.Event) -> None:
+    """The other way round: the stream has it, and its caller's digests and another caller's are refused."""
+    one = asked(1)
+    is_open, end = asyncio.Event(), asyncio.Event()
+
+    async def open_() -> None:
+        async with ledger.opened(one.id, "portal"):
+            is_open.set()
+            await end.wait()
+
+    stream = asyncio.create_task(open_())
+    await asyncio.sleep(0)
+    digests = asyncio.create_task(ledger.enter(one, LATE))
+    foreign = asyncio.create_task(ledger.enter(replace(one, item=0, caller="other"), LATE))
+    await asyncio.sleep(0)
+    held.set()
+    await is_open.wait()
+    with pytest.raises(Refusal, match="IDEMPOTENCY_MISMATCH"):
+        await digests
+    with pytest.raises(Refusal, match="REQUEST_UNKNOWN"):
+        await foreign
+    end.set()
+    await stream
+    assert ledger._owners.of(one.id) is None
+
+
+def test_what_is_known_of_an_id_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past so many documents each is looked up."""
+    monkeypatch.setattr(owners, "BEGUN_MOST", 3)
+    life = Owners().enter(b"id", "portal", is_digests=False, is_new=True)
+    for item in (1, 2, 3, 3):
+        life.begin(item)
+    assert life.begun == {1, 2, 3}
+    life.begin(4)
+    assert life.begun is None
+    life.begin(5)
+
+
 def test_of_a_database_that_others_write_nothing_is_known() -> None:
     """Where it is not new, or not known to be, each document is looked up."""
-    owners = Owners()
-    assert owners.enter(b"id", "portal", is_digests=False, is_new=False).begun is None
-    assert owners.enter(b"id", "portal", is_digests=False, is_new=True).begun is None  # of the same life
-    owners.leave(b"id")
-    owners.leave(b"id")
-    assert owners.enter(b"id", "portal", is_digests=False, is_new=True).begun == set()
-    assert owners.enter(bytes(16), "portal", is_digests=True, is_new=True).begun is None
+    all_ = Owners()
+    assert all_.enter(b"id", "portal", is_digests=False, is_new=False).begun is None
+    assert all_.enter(b"id", "portal", is_digests=False, is_new=True).begun is None  # of the same life
+    all_.leave(b"id")
+    all_.leave(b"id")
+    assert all_.enter(b"id", "portal", is_digests=False, is_new=True).begun == set()
+    assert all_.enter(bytes(16), "portal", is_digests=True, is_new=True).begun is None
     assert DIGESTS < 0  # no document has this index

@@ -64,6 +64,11 @@ def draft(
     return bytes(out + b"%bstartxref%b%d%b%%%%EOF%b" % (eol, eol, start, eol, eol))
 
 
+def growing() -> bytes:
+    """A short PDF whose catalog, which is written anew when it is signed, is 3 MB long."""
+    return draft({1: b"<< /Type /Catalog /Pages 2 0 R /Lang (%b) >>" % (b"x" * 3 * 1024 * 1024)}, STREAM, packed=[1])
+
+
 def _packed(inside: Mapping[int, bytes]) -> bytes:
     pairs, content = b"", b""
     for number, body in inside.items():

@@ -37,7 +37,7 @@ from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user
 from tests.hostile import HOSTILE, certified, minimal_pdf, sized_pdf
-from tests.signer.outputs.drafts import STREAM, draft
+from tests.signer.outputs.drafts import growing
 from tests.signer.outputs.driver import (
     CHUNK,
     CORPUS,
@@ -849,6 +849,27 @@ async def test_so_many_are_in_work(
     await stream.close()
 
 
+def failed_items(rig: Rig) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{rig.metrics_port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return sum(map(float, re.findall(r'^paraph_items_total\{.*status="FAILED"\} (.*)$', text, re.MULTILINE)))
+
+
+@pytest.mark.usefixtures("nothing_stays")
+async def test_what_was_refused_does_not_wait(rig: Rig, client: Client) -> None:
+    """Documents that grew too much are gone when they are refused, also while their answers wait for somebody who does not read."""
+    stream = await Stream(client).open()
+    first = sized_pdf(32 * MIB)  # more than connections hold
+    await stream.document(0, first)
+    await until(lambda: metric(rig, "paraph_spool_bytes") > len(first), "it is prepared")
+    before = failed_items(rig)
+    for index in range(1, 13):
+        await stream.whole(index, growing())
+    await until(lambda: failed_items(rig) == before + 12, "twelve refusals")
+    assert not [target for target in descriptors(rig).values() if "paraph-document" in target]
+    stream.call.cancel()
+
+
 @pytest.mark.usefixtures("nothing_stays")
 @pytest.mark.parametrize("way", ["document", "whole"])
 async def test_a_short_document_that_grows(rig: Rig, client: Client, way: str) -> None:
@@ -856,8 +877,7 @@ async def test_a_short_document_that_grows(rig: Rig, client: Client, way: str) -
     A catalog in an object stream unpacks to 3 MB and would be written anew into the document, which is in memory: it is
     refused, its neighbour is not. On the disk, where its size is counted, it is signed.
     """
-    catalog = b"<< /Type /Catalog /Pages 2 0 R /Lang (%b) >>" % (b"x" * 3 * MIB)
-    document = draft({1: catalog}, STREAM, packed=[1])
+    document = growing()
     assert len(document) < 16 * 1024
     stream = await Stream(client).open()
     answer = await stream.round(0, document, way=way)
@@ -994,19 +1014,18 @@ def test_what_others_wrote_is_counted(spool: tuple[Spool, list[int]], monkeypatc
     """Once, from the caller's room, and given back with the rest; in memory there is a bound."""
     monkeypatch.setattr(spools, "MEMORY_DOCUMENT_GROWTH_MAX", 20)
     made, said = spool
-    upload = made.open("a")
-    upload.write(bytes(10))
-    for size in (40, 40, 30):
-        upload.holds(size)
-        assert said[-1] == 40
-    with pytest.raises(Refusal, match="SPOOL_FULL"):
-        upload.holds(61)
-    assert said[-1] == 40
     short = made.open("a", 10)
     short.write(bytes(10))
     with pytest.raises(Refusal, match="PDF_REJECTED"):
         short.holds(31)
     short.holds(20)
+    upload = made.open("a")
+    upload.write(bytes(10))
+    for size in (70, 70, 30):  # it is there, whether it fits or not ...
+        upload.holds(size)
+        assert said[-1] == 90
+    with pytest.raises(Refusal, match="SPOOL_FULL"):  # ... and the next one does not
+        upload.write(b"!")
     for each in (upload, short):
         each.close()
     assert said[-1] == 0

@@ -13,6 +13,7 @@ from signer.pending import LIFE_S
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
 from tests.signer.access.calls import Answer, digests, said, signed
+from tests.signer.outputs.drafts import growing
 from tests.signer.people.persons import Person, Town, batch
 
 PDF = minimal_pdf(text="A letter to be signed.")
@@ -173,7 +174,12 @@ def test_a_file_that_was_changed_while_it_waited(town: Town) -> None:
 
 @pytest.mark.parametrize(
     ("documents", "reason"),
-    [([b"not a pdf"], "PDF_REJECTED"), ([PDF, b""], "DOCUMENT_EMPTY"), ([], "BATCH_EMPTY")],
+    [
+        ([b"not a pdf"], "PDF_REJECTED"),
+        ([PDF, growing()], "PDF_REJECTED"),
+        ([PDF, b""], "DOCUMENT_EMPTY"),
+        ([], "BATCH_EMPTY"),
+    ],
 )
 def test_half_a_batch_is_none(town: Town, documents: list[bytes], reason: str) -> None:
     """One document that cannot be signed refuses the whole, and nothing of it stays."""
