@@ -249,18 +249,23 @@ def test_no_secret_is_in_them() -> None:
         assert not re.search(rb"(?i)(password|passwd|api_key|secret_key)\s*=\s*[\"'][^\"'{]+[\"']", data), path
 
 
-def test_logs_have_utc_and_one_line_each(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_logs_have_utc_and_one_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """UI-08: both programs write to their standard error alone, by one form, in which nobody makes a line of his own."""
     made = {path for path, name, _ in of_all() if re.search(r"basicConfig|Handler$|addHandler", name)}
     assert made == {"portal_adapter/cli/logs.py"}
     users = {path for path, name, _ in of_all() if name == "write_logs"}
     assert users == {"portal_adapter/cli/serve.py", "portal_adapter/cli/window.py"}
-    request.addfinalizer(time.tzset)  # once the zone is put back
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
     record = logging.LogRecord("portal", logging.INFO, "", 0, "of %s", ("a\r\n2026\u2028\x1b[2J\u202eb\x00",), None)
     record.created, record.msecs = 1.0, 0.0
-    first, *more = logs._Lines(logs.FORM, logs.TIME).format(record).split("\n")
+    zone = time.tzname
+    try:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        first, *more = logs._Lines(logs.FORM, logs.TIME).format(record).split("\n")
+    finally:
+        monkeypatch.undo()
+        time.tzset()  # or the other tests of this process stay in Tokyo
+    assert time.tzname == zone
     assert first == "1970-01-01T00:00:01Z INFO portal: of a"
     assert more and all(line.startswith("    ") and line.isprintable() for line in more)
 

@@ -130,6 +130,7 @@ REVIEWED = {
     ("CONFIG_REJECTED", "str(error)"),  # of the operator's file, which has no secret: row 7.1
     ("TOKEN_STATE", "str(error)"),  # a state and an event
     ("SPOOL_FULL", "os.strerror(error.errno or 0)"),
+    ("SPOOL_FULL", "f'{self._files_max} documents are in work'"),  # a number
     ("TOO_MANY_BATCHES", "f'{open_} batches are open, and {items} items are kept'"),  # two numbers
 }
 
