@@ -14,6 +14,7 @@ demo-portal: setup ## the web portal on this machine, with three people, a busin
 
 test: setup-tests ## every test, against real tokens and a real daemon; about a quarter of an hour
 	$(call asked,-m "not alone" -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0)
+	sync  # what the others wrote is not on its way to the disk any more while the rest measures
 	$(call asked,-m alone)
 
 # Many tests hold answers to their deadlines, and machines have other work: what fails (1; no other exit code) is asked once

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.daemon import until
 from tests.portal.pictures import png
 from tests.portal.place import CARDS, ORIGIN, WINDOW, Place
 from tests.portal.sights import GETS, LIMITS, NARROW, faults
@@ -83,7 +84,7 @@ def test_a_script_that_got_into_a_page_does_not_run(street: Street) -> None:
             "window.refused = []; addEventListener('securitypolicyviolation', event => refused.push(event.effectiveDirective))"
         )
         page.goto(f"{ORIGIN}/login")
-        page.wait_for_function("refused.length >= 6")
+        until(lambda: page.evaluate("refused.length >= 6"), 10, "what the policy refuses")
         assert page.evaluate("window.hacked") is None
         assert page.locator("main").is_visible()
         refused = set(page.evaluate("refused"))

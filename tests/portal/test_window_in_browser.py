@@ -570,9 +570,9 @@ def test_the_portals_steps_are_for_everybody(real: Real, looked_at: tuple[Page, 
     page.route("**/returned", lambda route: route.fulfill(status=204))  # the button presses itself, and she stays
     page.goto(answer.headers["location"], wait_until="commit")
     expect(page.locator("form[data-go]")).to_be_visible()
-    page.wait_for_function(
-        "[...document.querySelectorAll('link[rel=stylesheet][href$=\"portal.css\"]')].every(one => one.sheet)"
-    )
+    # Not `wait_for_function`, which evaluates text within the page once it has to wait: the page's policy refuses that.
+    styled = "[...document.querySelectorAll('link[rel=stylesheet][href$=\"portal.css\"]')].every(one => one.sheet)"
+    until(lambda: page.evaluate(styled), 10, "its style sheet")
     look("almost there")
     sends(person, f"{step}/returned", person.get(answer.headers["location"]))
     page.goto(f"{real.portal_origin}{step}")
