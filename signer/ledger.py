@@ -78,9 +78,7 @@ class Ledger:
         # From here until the record is live nobody else gets past the loop above with this id.
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
-            record = await self._look(asked)
-            self._check_owner(asked)  # a stream of another caller's may have been opened meanwhile
-            return self._begun(record, is_new=False)
+            return self._begun(await self._look(asked), is_new=False)
         finally:
             del self._looking[asked.id]
             looked.set_result(None)

@@ -2,7 +2,8 @@
 A client process: `python -m bench.load TARGET CA CERTIFICATE KEY`, then one JSON order a line.
 
 An order has `do`, the name of a function of `LOADS`, and its arguments; the answer is the function's, or an `error`.
-It uses gRPC and the stubs alone, so that it is any client and not the product's own, but for `coalesce`.
+It uses gRPC and the stubs alone, so that it is any client and not the product's own, but for `coalesce`; request ids are
+made as the protocol advises.
 """
 
 import asyncio
