@@ -16,20 +16,22 @@ async def latency(
     """
     Calls one after the other, with a pause between: their times in ms. Until `count`, or for `seconds` if given.
 
-    What the stub does is in the time, the making of the request too.
+    What the stub does is in the time, the making of the request too. `calls` are the moments at which each began and ended,
+    on the machine's own monotonic clock.
     """
     stub = target.stubs(1)[0]
-    took: list[float] = []
+    calls: list[tuple[float, float]] = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end if seconds else len(took) < count:
+    while time.monotonic() < end if seconds else len(calls) < count:
         began = time.monotonic()
         answer = await stub.SignDigests(request(credential, [os.urandom(32)]), timeout=60)
-        took.append((time.monotonic() - began) * 1e3)
+        calls.append((began, time.monotonic()))
         if answer.items[0].status != pb.SIGNED:
             raise RuntimeError(f"not signed: {answer.items[0].reason}")
         if pause_s:
             await asyncio.sleep(pause_s)
-    return {"count": len(took), "seconds": sum(took) / 1e3, **quantiles(took)}
+    took = [(ended - began) * 1e3 for began, ended in calls]
+    return {"count": len(took), "seconds": sum(took) / 1e3, "calls": calls, **quantiles(took)}
 
 
 def quantiles(took: list[float]) -> dict[str, float]:
