@@ -239,13 +239,14 @@ def repeated(count: int, *files: str) -> str:
     return f"{count} times, the last: {last}; {time.monotonic() - began:.0f} s"
 
 
-def pool_faults(count: int = 20) -> str:
-    """Row 3.4: the pool's tests of faults, as the fault list names them, besides those of the part `faults`."""
+def listed_faults(*places: str, count: int = 20) -> str:
+    """Row 3.4: the tests of faults in these directories, as the fault list names them, but those of the part `faults`."""
     named = {test for tests in by_fault().values() for test in tests if "::test_" in test}
-    others = sorted(
-        test for test in named if test.startswith("pool/") and f"tests/{test.partition('::')[0]}" not in WORST
+    chosen = sorted(
+        test for test in named if test.startswith(places) and f"tests/{test.partition('::')[0]}" not in WORST
     )
-    return repeated(count, "-n", "3", "--dist", "loadfile", *(f"tests/{test}" for test in others))
+    beside = ("-m", "not alone", "-n", "3", "--dist", "loadfile")
+    return repeated(count, *beside, *(f"tests/{test}" for test in chosen))
 
 
 def fairness() -> str:
@@ -532,9 +533,24 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         "rows 2.4 and 2.7, F1 to F14, F50: what modules and lanes do at their worst, 20 times each",
     ),
     "faults-pool": (
-        pool_faults,
+        partial(listed_faults, "pool/"),
         "20 times",
         "row 3.4, F1 to F21, F49, F50, F57: the pool's other tests in FAULTS.md, on real stacks too, 20 times each",
+    ),
+    "faults-ledger": (
+        partial(listed_faults, "signer/ledger/"),
+        "20 times",
+        "row 3.4, F22 to F31, F43, F51, F56 to F58: the ledger's tests in FAULTS.md, 20 times each",
+    ),
+    "faults-access": (
+        partial(listed_faults, "signer/access/", "signer/outputs/", "simulation/"),
+        "20 times",
+        "row 3.4, F35, F40 to F42, F44, F47, F48, F52, F53: callers, documents and the daemon's life, 20 times each",
+    ),
+    "faults-people": (
+        partial(listed_faults, "signer/people/", "portal/"),
+        "20 times",
+        "row 3.4, F32 to F37, F54, F55, F57: people's and the portal's tests in FAULTS.md, 20 times each",
     ),
     "slots": (
         partial(repeated, 20, "tests/pool/test_discovery.py"),
