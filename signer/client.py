@@ -28,7 +28,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from signer.coalesce import Coalescer
+from signer.coalesce import Coalescer, TooMany
 from signer.request_id import new_request_id
 from signer.v1 import operator_pb2 as op
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
@@ -42,6 +42,9 @@ CALL_S = 30.0
 DOCUMENTS_S = 600.0
 CANCEL_S = 2.0  # while the service lets go of a batch
 _CANCEL_PAUSE_S = 0.1
+_LAST_TRY_S = 0.05  # with less left it would be lost on its way, and a clear refusal would become "nobody knows"
+
+_DIGEST_BYTES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 
 Progress = Callable[[int], None]  # bytes that were sent since the last call
 
@@ -51,7 +54,9 @@ class ServiceError(Exception):
     The service refused a call or an item, or could not be reached.
 
     `reason` is the stable word of proto/README.md ('' when nothing of the service answered), `code` the gRPC status by
-    name, `retry_s` when the same may help later, `tries_left` of a person's PIN where the token tells it.
+    name, `retry_s` when the same may help later, `tries_left` of a person's PIN where the token tells it. `request_id` is that
+    of what was to be signed: where the answer was lost, `Client.result` tells what became of it, and the same call with the
+    same `request_id` gets what was signed already.
     """
 
     def __init__(
@@ -61,13 +66,19 @@ class ServiceError(Exception):
         code: str = "",
         retry_s: float | None = None,
         tries_left: int | None = None,
+        request_id: str = "",
     ) -> None:
         self.reason = reason
         self.code = code
         self.message = message
         self.retry_s = retry_s
         self.tries_left = tries_left
+        self.request_id = request_id
         super().__init__(f"{reason or code}: {message}")
+
+    def again(self) -> "ServiceError":
+        """Another one that says the same: one that many callers raise would be written on by each."""
+        return ServiceError(self.reason, self.message, self.code, self.retry_s, self.tries_left, self.request_id)
 
 
 class ProfileError(ValueError):
@@ -126,7 +137,7 @@ class Signed:
 
 
 class Client:
-    """Not for several event loops. Every call raises `ServiceError`."""
+    """Not for several event loops. Every call raises `ServiceError`, and what reads a file its `OSError`."""
 
     def __init__(self, profile: Profile) -> None:
         self._channel = profile.channel()
@@ -147,6 +158,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        """What is under way fails with CANCELLED."""
         await self._channel.close()
 
     async def credentials(self, of_person: Sequence[bytes] = ()) -> list[Any]:
@@ -172,11 +184,15 @@ class Client:
         output: str,
         digest_algorithm: str,
         signature_algorithm: str,
+        request_id: str = "",
         timeout_s: float = CALL_S,
     ) -> Any:
-        """The service's answer: one item for each digest, in order, with a status of its own."""
+        """
+        The service's answer: one item for each digest, in order, with a status of its own. Without a `request_id` it is given
+        a new one, which is on the error, too.
+        """
         request = pb.SignDigestsRequest(
-            request_id=new_request_id(),
+            request_id=request_id or new_request_id(),
             credential=credential,
             output=output,
             digest_algorithm=digest_algorithm,
@@ -192,19 +208,33 @@ class Client:
         """
         One signature (RAW), or one CMS, for one digest. Calls made at one time share messages.
 
-        Raises `ServiceError` for this digest alone; its `reason` is that of the item or of the message.
+        Raises `ServiceError`; its `reason` is that of the item or of the message. What can be seen here to be no such digest
+        is refused here (DIGEST_LENGTH, `TypeError`), because the service would refuse its whole message.
         """
+        if not isinstance(digest, bytes | bytearray | memoryview):
+            raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
+        wanted = _DIGEST_BYTES.get(digest_algorithm, len(digest))
+        if len(digest) != wanted:
+            raise ServiceError(
+                "DIGEST_LENGTH", f"{len(digest)} bytes, {digest_algorithm} has {wanted}", "INVALID_ARGUMENT"
+            )
+        digest = bytes(digest)
         return await self._coalescer.ask((credential, output, digest_algorithm, signature_algorithm), digest)
 
     async def _send_digests(self, kind: Any, digests: Sequence[bytes]) -> list[bytes | Exception]:
         credential, output, digest_algorithm, signature_algorithm = kind
-        answer = await self.sign_digests(
-            credential,
-            digests,
-            output=output,
-            digest_algorithm=digest_algorithm,
-            signature_algorithm=signature_algorithm,
-        )
+        try:
+            answer = await self.sign_digests(
+                credential,
+                digests,
+                output=output,
+                digest_algorithm=digest_algorithm,
+                signature_algorithm=signature_algorithm,
+            )
+        except ServiceError as error:
+            if error.reason == "BATCH_TOO_LARGE":
+                raise TooMany from error  # CMS with long chains: their answer would be too long
+            return [error.again() for _ in digests]
         return [item.signature if item.status == pb.SIGNED else _item_error(item) for item in answer.items]
 
     async def _patiently(self, method: Any, request: Any, timeout_s: float) -> Any:
@@ -212,12 +242,15 @@ class Client:
         end = time.monotonic() + timeout_s
         while True:
             try:
-                return await called(method(request, timeout=max(0.001, end - time.monotonic())))
+                return await called(method(request, timeout=end - time.monotonic()), request.request_id)
             except ServiceError as error:
                 # A reason means that the service itself answered; a lost connection says nothing of what was signed.
-                if not error.reason or error.retry_s is None or time.monotonic() + error.retry_s >= end:
+                if not error.reason or error.retry_s is None:
                     raise
-                await asyncio.sleep(error.retry_s * (1 + random.random() / 4))  # noqa: S311 -- spreads the crowd
+                pause_s = error.retry_s * (1 + random.random() / 4)  # noqa: S311 -- spreads the crowd
+                if time.monotonic() + pause_s >= end - _LAST_TRY_S:
+                    raise
+                await asyncio.sleep(pause_s)
 
     async def sign_file(
         self,
@@ -253,9 +286,10 @@ class Client:
         begin = pb.BeginDocument(
             index=index, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
         )
-        call = self.signing.SignDocuments(_upload(opening, begin, source, progress), timeout=timeout_s)
+        sent = _Sent(_upload(opening, begin, source, progress))
+        call = self.signing.SignDocuments(aiter(sent), timeout=timeout_s)
         with whole(target) as file:
-            result = await called(_download(call, file))
+            result = await called(_download(call, file), opening.request_id, sent)
         return Signed(result.token, result.signing_time, result.certificate, result.input_sha256, result.size)
 
     async def verify(self, source: Path, content: Path | None = None, *, timeout_s: float = DOCUMENTS_S) -> Any:
@@ -268,7 +302,8 @@ class Client:
             for chunk in _chunks(content) if content is not None else ():
                 yield pb.VerifyDocumentRequest(content=chunk)
 
-        return await called(self.signing.VerifyDocument(messages(), timeout=timeout_s))
+        sent = _Sent(messages())
+        return await called(self.signing.VerifyDocument(aiter(sent), timeout=timeout_s), sent=sent)
 
     # ---- batches for people (the protocol says who may do what)
 
@@ -307,7 +342,8 @@ class Client:
                 async for message in document(pb.OpenBatchRequest, begin, path, progress):
                     yield message
 
-        return await called(self.signing.OpenBatch(messages(), timeout=timeout_s))
+        sent = _Sent(messages())
+        return await called(self.signing.OpenBatch(aiter(sent), timeout=timeout_s), opening.request_id, sent)
 
     async def batch(self, request_id: str = "", *, link: str = "") -> Any:
         """How a batch stands; by its one-time `link` it becomes this caller's to show."""
@@ -465,12 +501,41 @@ def _item_error(item: Any) -> ServiceError:
     return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
 
 
-async def called(call: Any) -> Any:
-    """The answer of a call; raises `ServiceError`."""
+class _Sent:
+    """The messages of a call. What goes wrong as they are made is kept: gRPC cancels the call, and says nothing of it."""
+
+    def __init__(self, messages: AsyncIterator[Any]) -> None:
+        self._messages = messages
+        self.error: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for message in self._messages:
+                yield message
+        except Exception as error:
+            self.error = error
+            raise
+
+
+async def called(call: Any, request_id: str = "", sent: _Sent | None = None) -> Any:
+    """The answer of a call; raises `ServiceError`, and what went wrong as its messages were made."""
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()  # Python 3.11 leaves it at 1 behind a TaskGroup that failed
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise error_from(error) from None
+        told = error_from(error)
+    except ServiceError as error:
+        told = error
+    except asyncio.CancelledError:
+        if task is None or task.cancelling() > before:
+            raise
+        # Nobody cancelled us: it is the call that was.
+        if sent is not None and sent.error is not None:
+            raise sent.error from None
+        told = ServiceError("", "the client was closed", "CANCELLED")
+    told.request_id = request_id
+    raise told from None
 
 
 def _chunks(path: Path) -> Any:

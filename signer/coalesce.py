@@ -18,8 +18,15 @@ PART_LEAST = 32  # digests: a message costs the service as much as about ten P-2
 Send = Callable[[Hashable, Sequence[bytes]], Awaitable[Sequence["bytes | Exception"]]]
 
 
+class TooMany(Exception):
+    """A message had more digests than the service takes of this kind, and nothing of it was attempted."""
+
+
 class Coalescer:
-    """`send` takes a kind, which says what may share a message, and the digests of one; it answers each."""
+    """
+    `send` takes a kind, which says what may share a message, and the digests of one; it answers each, or raises `TooMany`,
+    and is given half as many.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -47,6 +54,7 @@ class _Line:
     ) -> None:
         self._send = send
         self._over = over
+        self._most = BATCH_MAX
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[bytes, asyncio.Future[bytes]]] = []
         self._away: set[asyncio.Task[None]] = set()
@@ -62,7 +70,7 @@ class _Line:
     def _leave(self) -> None:
         while self._waiting and len(self._away) < AWAY_MAX:
             share = math.ceil(len(self._waiting) / (AWAY_MAX - len(self._away)))
-            count = min(BATCH_MAX, max(PART_LEAST, share))
+            count = min(self._most, max(PART_LEAST, share))
             batch = [entry for entry in self._waiting[:count] if not entry[1].done()]  # a cancelled call stays home
             del self._waiting[:count]
             if batch:
@@ -79,8 +87,20 @@ class _Line:
     async def _carry(self, batch: list[tuple[bytes, "asyncio.Future[bytes]"]]) -> None:
         try:
             answers = await self._send([digest for digest, _ in batch])
+            if len(answers) != len(batch):
+                raise ValueError(f"{len(batch)} digests were sent, and {len(answers)} answers came")
+        except TooMany as error:
+            if len(batch) > 1:
+                self._most = len(batch) // 2
+                self._waiting[:0] = batch
+                return
+            answers = [error]
         except Exception as error:  # noqa: BLE001 -- it is handed to every caller of the message
             answers = [error] * len(batch)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

@@ -6,13 +6,15 @@ The client for programs without asyncio: the same methods, waiting.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent import futures
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from signer.client import Client, Profile
+from signer.client import Client, Profile, ServiceError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,10 +36,18 @@ class SyncClient:
     """`Client` for programs without asyncio; may be shared by threads, whose single digests then travel together."""
 
     def __init__(self, profile: Profile) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # what is given to the loop is given before it ends
+        self._is_open = True
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="paraph client", daemon=True)
         self._thread.start()
-        self.client = self.run(self._connect(profile))
+        try:
+            self.client = self.run(self._connect(profile))
+        except BaseException:
+            self._is_open = False
+            self._stop()
+            raise
 
     @classmethod
     def from_profile(cls, path: Path) -> "SyncClient":
@@ -48,15 +58,38 @@ class SyncClient:
         return Client(profile)  # gRPC ties a channel to the loop that runs now
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Raises `RuntimeError` on a client that is closed, or that another process made: it has no thread here."""
+        with self._lock:
+            if self._is_open and self._process == os.getpid():
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            else:
+                coroutine.close()
+                why = "is closed" if not self._is_open else "was made before a fork: make one in each process"
+                raise RuntimeError(f"the client {why}")
+        try:
+            return future.result()
+        except futures.CancelledError:
+            raise ServiceError("", "the client was closed", "CANCELLED") from None
 
     def close(self) -> None:
-        """Idempotent."""
-        if self._thread.is_alive():
-            self.run(self.client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """What is under way in other threads fails with CANCELLED. Idempotent."""
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+        if was_open and self._process == os.getpid():
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._stop()
+
+    async def _end(self) -> None:
+        await self.client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def __enter__(self) -> Self:
         return self

@@ -61,14 +61,19 @@ def told(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     except ServiceError as error:
         print(f"paraph: {say(error)}", file=sys.stderr)
         return _CODES.get(error.code, FAILED)
+    except OSError as error:
+        print(f"paraph: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return FAILED
 
 
 def say(error: ServiceError) -> str:
     """An error for a person."""
+    # Who has the ledger finds by its request what became of it.
+    request = f" The request is {error.request_id}." if error.request_id and not error.reason else ""
     if not error.reason and error.code == "UNAVAILABLE":
-        return f"the daemon cannot be reached; is it running, and is the profile its? ({error.message})"
+        return f"the daemon cannot be reached; is it running, and is the profile its? ({error.message}){request}"
     again = f" Try again in {_time(error.retry_s)}." if error.retry_s else ""
-    return f"{error.reason or error.code}: {error.message}{again}"
+    return f"{error.reason or error.code}: {error.message}{again}{request}"
 
 
 def _time(seconds: float) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.sign.signers import PdfSignatureMetadata, async_sign_pdf
 
 from signer import local
+from signer.cli import exits, session
 from signer.client import Client, Profile, ProfileError, ServiceError
 from signer.errors import Refusal, details
 from signer.sync import SyncClient
@@ -81,6 +84,56 @@ async def test_one_call_has_its_reason(client: Client) -> None:
     with pytest.raises(ServiceError) as error:
         await client.sign_digest("nobody", digest_of(1), **ECDSA)
     assert (error.value.reason, error.value.code) == ("CREDENTIAL_UNKNOWN", "NOT_FOUND")
+
+
+@pytest.mark.parametrize("bad", [digest_of(1)[:20], digest_of(1) + b"!", b"", "a" * 32, None])
+async def test_what_is_no_digest_harms_nobody_else(rig: Rig, client: Client, bad: Any) -> None:
+    """It is refused here, and the calls that would have shared its message are signed."""
+    asked = (client.sign_digest("p-256", digest, **ECDSA) for digest in (digest_of(1), bad, digest_of(2)))
+    first, refused, second = await asyncio.gather(*asked, return_exceptions=True)
+    check(rig, digest_of(1), first)
+    check(rig, digest_of(2), second)
+    if isinstance(bad, bytes):
+        assert isinstance(refused, ServiceError)
+        assert (refused.reason, refused.code) == ("DIGEST_LENGTH", "INVALID_ARGUMENT")
+    else:
+        assert isinstance(refused, TypeError)
+
+
+async def test_a_lost_answer_can_be_asked_for(rig: Rig, client: Client) -> None:
+    """The request's id is the caller's to choose, and on what a call fails with; the same again signs nothing twice."""
+    with pytest.raises(ServiceError) as lost:
+        await client.sign_digests("p-256", [digest_of(1)], output="RAW", timeout_s=1e-9, **ECDSA)
+    id_ = lost.value.request_id
+    assert (lost.value.reason, lost.value.code) == ("", "DEADLINE_EXCEEDED")
+    first = await client.sign_digests("p-256", [digest_of(1)], output="RAW", request_id=id_, **ECDSA)
+    again = await client.sign_digests("p-256", [digest_of(1)], output="RAW", request_id=id_, **ECDSA)
+    assert first.request_id == id_
+    assert [item.signature for item in first.items] == [item.signature for item in again.items]
+    assert len(await client.result(id_)) == 1
+
+
+async def test_a_file_that_cannot_be_read_says_so(client: Client, tmp_path: Path) -> None:
+    """By its own error, also in a group of tasks; nothing is left where the signed one would be."""
+    missing, directory, target = tmp_path / "missing.pdf", tmp_path / "directory", tmp_path / "signed"
+    directory.mkdir()
+    algorithms = {"output": "CADES_B_B", "digest_algorithm": "SHA256", "signature_algorithm": "ECDSA"}
+    good = tmp_path / "good.pdf"
+    good.write_bytes(minimal_pdf())
+    calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        lambda: client.sign_file("p-256", directory, target, **algorithms),
+        lambda: client.verify(missing),
+        lambda: client.verify(directory),
+        lambda: client.verify(good, content=missing),
+    ]
+    for call in calls:
+        with pytest.raises(OSError, match=r"missing|directory") as error:
+            await call()
+        assert error.value.filename in {str(missing), str(directory)}
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(call())
+    assert not target.exists()
 
 
 async def test_documents_that_stay_at_home(rig: Rig, client: Client, tmp_path: Path) -> None:
@@ -154,15 +207,38 @@ def test_the_synchronous_client(rig: Rig, tmp_path: Path) -> None:
     assert threading.active_count() < before
 
 
+def test_a_client_that_is_closed_or_forked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and nobody waits for a loop that is not there."""
+    with SyncClient(rig.profile("portal")) as client:
+        process = os.getpid()
+        monkeypatch.setattr("signer.sync.os.getpid", lambda: process + 1)
+        with pytest.raises(RuntimeError, match="fork"):
+            client.credentials()
+        client.close()
+        monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.credentials()
+    before = threading.active_count()
+    with pytest.raises(ProfileError):
+        SyncClient(Profile("127.0.0.1:1", Path("/nowhere"), Path("/nowhere"), Path("/nowhere")))
+    assert threading.active_count() == before
+
+
 class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
     """Refuses as often as it is told, then answers; remembers every request."""
 
     def __init__(self, *refusals: Refusal | grpc.StatusCode) -> None:
         self.refusals = list(refusals)
         self.requests: list[Any] = []
+        self.gate = asyncio.Event()  # answers wait for it
+        self.gate.set()
+        self.came = asyncio.Condition()  # told of each request
 
     async def SignDigests(self, request: Any, context: Any) -> Any:  # noqa: N802 -- gRPC's name
         self.requests.append(request)
+        async with self.came:
+            self.came.notify_all()
+        await self.gate.wait()
         if self.refusals:
             refusal = self.refusals.pop(0)
             if isinstance(refusal, Refusal):
@@ -171,6 +247,15 @@ class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
         assert request.crc32c == google_crc32c.value(b"".join(request.digests))
         items = [pb.SignedItem(status=pb.SIGNED, signature=b"s") for _ in request.digests]
         return pb.SignDigestsResponse(request_id=request.request_id, items=items)
+
+    async def OpenBatch(self, messages: Any, _context: Any) -> Any:  # noqa: N802 -- gRPC's name
+        async for _ in messages:
+            pass
+        return pb.OpenBatchResponse()
+
+    async def have_come(self, count: int) -> None:
+        async with self.came:
+            await self.came.wait_for(lambda: len(self.requests) >= count)
 
 
 @pytest.fixture
@@ -193,6 +278,44 @@ async def test_what_was_not_attempted_is_sent_again(moody: Any) -> None:
     assert await client.sign_digest("c", digest_of(1), **ECDSA) == b"s"
     assert len({request.request_id for request in servicer.requests}) == 1
     assert len(servicer.requests) == 3
+
+
+async def test_a_message_that_the_service_finds_too_long(moody: Any) -> None:
+    """CMS with long chains: their answer would be too long, so they are sent in halves, each with an id of its own."""
+    servicer, client = moody
+    servicer.refusals = [Refusal("BATCH_TOO_LARGE")]
+    asked = (client.sign_digest("c", digest_of(i), output="CADES_B_B", **ECDSA) for i in range(4))
+    assert await asyncio.gather(*asked) == [b"s"] * 4
+    assert [len(request.digests) for request in servicer.requests] == [4, 2, 2]
+    assert len({request.request_id for request in servicer.requests}) == 3
+
+
+async def test_a_batch_of_files_of_which_one_is_missing(moody: Any, tmp_path: Path) -> None:
+    _, client = moody
+    good, missing = tmp_path / "good.pdf", tmp_path / "missing.pdf"
+    good.write_bytes(minimal_pdf())
+    with pytest.raises(FileNotFoundError) as error:
+        await client.open_batch("c", [("good", good), ("missing", missing)], output="CADES_B_B", **ECDSA)
+    assert error.value.filename == str(missing)
+
+
+def test_a_command_names_the_file_and_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of a file is one line and an exit code; where the answer was lost, the line has the request's id."""
+
+    async def fails(error: Exception) -> int:
+        raise error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/contract.pdf")
+    assert session.told(lambda: fails(full)) == exits.FAILED
+    assert capsys.readouterr().err == "paraph: /there/contract.pdf: No space left on device\n"
+    assert session.told(lambda: fails(OSError(errno.EIO, "Input/output error"))) == exits.FAILED
+    assert capsys.readouterr().err == "paraph: a file: Input/output error\n"
+    lost = ServiceError("", "Socket closed", "UNAVAILABLE", request_id="018f")
+    assert session.told(lambda: fails(lost)) == exits.UNAVAILABLE
+    assert capsys.readouterr().err.endswith("The request is 018f.\n")
+    refused = ServiceError("PIN_LOCKED", "It is locked.", request_id="018f")
+    assert session.told(lambda: fails(refused)) == exits.FAILED
+    assert "018f" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -234,13 +357,53 @@ async def test_gRPC_s_own_retries_heed_us(tmp_path: Path, refusal: Refusal, time
     assert len(servicer.requests) == times
 
 
-async def test_patience_ends_with_the_deadline(moody: Any) -> None:
-    """A time to come back that is past the deadline is not waited for."""
+@pytest.mark.parametrize("retry_s", [60.0, 1.0, 0.97])
+async def test_patience_ends_with_the_deadline(moody: Any, retry_s: float) -> None:
+    """A time to come back that is past the deadline, or hardly before it, is not waited for: the refusal stands."""
     servicer, client = moody
-    servicer.refusals = [Refusal("BACKLOG_FULL", retry_s=60.0)]
+    servicer.refusals = [Refusal("BACKLOG_FULL", retry_s=retry_s)]
     with pytest.raises(ServiceError) as error:
         await client.sign_digests("c", [digest_of(1)], output="RAW", timeout_s=1.0, **ECDSA)
-    assert error.value.retry_s == 60.0
+    assert (error.value.reason, error.value.retry_s) == ("BACKLOG_FULL", retry_s)
+    assert len(servicer.requests) == 1
+
+
+async def test_who_waits_when_the_client_is_closed(moody: Any) -> None:
+    """Is told so: alone, and in a message that is shared."""
+    servicer, client = moody
+    servicer.gate.clear()
+    asked = [asyncio.ensure_future(client.sign_digest("c", digest_of(i), **ECDSA)) for i in range(3)]
+    asked.append(asyncio.ensure_future(client.sign_digests("c", [digest_of(9)], output="RAW", **ECDSA)))
+    await servicer.have_come(2)
+    await client.close()
+    done, waiting = await asyncio.wait(asked, timeout=10)
+    servicer.gate.set()
+    assert not waiting
+    errors = [each.exception() for each in done]
+    assert {error.code for error in errors if isinstance(error, ServiceError)} == {"CANCELLED"}
+    assert len(set(map(id, errors))) == 4
+
+
+async def test_who_waits_in_another_thread_when_it_is_closed(moody: Any, tmp_path: Path) -> None:
+    """Is told so, also in the pause before the next try; and a second thread that closes it comes back, too."""
+    servicer, _ = moody
+    client = await asyncio.to_thread(SyncClient, Profile(f"unix:{tmp_path / 's'}"))
+    servicer.refusals = [Refusal("BACKLOG_FULL", retry_s=20.0)]
+
+    def sign(number: int) -> str:
+        with pytest.raises(ServiceError) as error:
+            client.sign_digest("c", digest_of(number), **ECDSA)
+        return error.value.code
+
+    pausing = asyncio.create_task(asyncio.to_thread(sign, 1))
+    await servicer.have_come(1)
+    servicer.gate.clear()
+    under_way = asyncio.create_task(asyncio.to_thread(sign, 2))
+    await servicer.have_come(2)
+    async with asyncio.timeout(10):
+        await asyncio.gather(asyncio.to_thread(client.close), asyncio.to_thread(client.close))
+        assert await asyncio.gather(pausing, under_way) == ["CANCELLED", "CANCELLED"]
+    servicer.gate.set()
 
 
 @pytest.mark.parametrize(

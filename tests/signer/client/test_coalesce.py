@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 
-from signer.coalesce import AWAY_MAX, BATCH_MAX, PART_LEAST, Coalescer
+from signer.coalesce import AWAY_MAX, BATCH_MAX, PART_LEAST, Coalescer, TooMany
 
 
 class Service:
@@ -14,14 +14,20 @@ class Service:
     def __init__(self) -> None:
         self.messages: list[Sequence[bytes]] = []
         self.gate = asyncio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        self.most = BATCH_MAX
+        self.forgets = 0  # answers
 
     async def send(self, _kind: Hashable, digests: Sequence[bytes]) -> list[bytes | Exception]:
         self.messages.append(digests)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return [ValueError(digest.decode()) if digest == b"bad" else digest + b"!" for digest in digests]
+        if len(digests) > self.most:
+            raise TooMany
+        return [ValueError(digest.decode()) if digest == b"bad" else digest + b"!" for digest in digests][
+            self.forgets :
+        ]
 
 
 async def turns(count: int = 5) -> None:
@@ -112,6 +118,44 @@ async def test_a_failed_message_fails_its_calls_and_the_next_goes_on() -> None:
         assert isinstance(answer, ConnectionError)
     service.error = None
     assert await coalescer.ask("k", b"y") == b"y!"
+
+
+async def test_a_message_that_is_too_long_is_sent_in_halves() -> None:
+    """Until it is short enough; those that come after it are as short from the beginning."""
+    service = Service()
+    service.most = 300
+    coalescer = Coalescer(service.send)
+    service.gate.set()
+    answers = await asyncio.gather(*(coalescer.ask("k", b"%d" % i) for i in range(BATCH_MAX + 500)))
+    assert answers == [b"%d!" % i for i in range(BATCH_MAX + 500)]
+    lengths = [len(message) for message in service.messages]
+    assert len([length for length in lengths if length > service.most]) <= 2 * AWAY_MAX
+    service.most = 0
+    with pytest.raises(TooMany):
+        await coalescer.ask("k", b"a")
+
+
+@pytest.mark.parametrize("forgets", [1, 3])
+async def test_an_answer_that_is_too_short_fails_its_calls(forgets: int) -> None:
+    """All of them, because nobody knows which is missing; none waits for ever."""
+    service = Service()
+    service.forgets = forgets
+    coalescer = Coalescer(service.send)
+    service.gate.set()
+    for answer in await asyncio.gather(*(coalescer.ask("k", b"x") for _ in range(3)), return_exceptions=True):
+        assert isinstance(answer, ValueError)
+
+
+async def test_a_message_that_is_cancelled_cancels_its_calls() -> None:
+    """As when the loop ends: whoever waits is not left waiting."""
+    service = Service()
+    service.error = asyncio.CancelledError()
+    coalescer = Coalescer(service.send)
+    service.gate.set()
+    asked = [coalescer.ask("k", b"x") for _ in range(3)]
+    _, waiting = await asyncio.wait(asked, timeout=5)
+    assert not waiting
+    assert all(each.cancelled() for each in asked)
 
 
 async def test_a_cancelled_call_stays_home() -> None:
