@@ -23,7 +23,7 @@ from signer.clock import Clock, rfc3339
 from signer.cms import Profile
 from signer.credential import Credential, Output
 from signer.errors import Refusal, refusal_from
-from signer.handlers import Call
+from signer.handlers import READ_OUT_S, Call, draining
 from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
@@ -80,12 +80,16 @@ class DocumentStream:
         self._writing = asyncio.Lock()
         self._seen: set[int] = set()
         self._jobs: set[_Job] = set()  # in work
+        self._over: Refusal | None = None  # why no further document is begun
 
     async def run(self) -> None:
-        """Until the caller has sent everything and has every answer; a broken order of messages ends it all."""
+        """
+        Until the caller has sent everything and has every answer; a broken order of messages ends it all. When the service
+        stops, what was begun is answered; raises `Refusal` DRAINING then, unless that was everything.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
-                while (message := await next_message(self._context)) is not None:
+                while (message := await self._next()) is not None:
                     self._call.check_again()
                     kind = message.WhichOneof("message")
                     if kind not in ("begin", "whole"):
@@ -106,6 +110,24 @@ class DocumentStream:
         finally:
             for job in self._jobs:  # whose tasks were cancelled before they began, or that never had one
                 job.close()
+        if self._over is not None:
+            raise self._over
+
+    async def _next(self) -> Any:
+        """What begins the next document; None at the end, and when the service stops."""
+        admission, message = self._call.admission, None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as waiting:
+                loop = asyncio.get_running_loop()
+                # Not at once: the end of what was sent may be on its way behind the last document.
+                with admission.when_draining(lambda: waiting.reschedule(loop.time() + READ_OUT_S)):
+                    message = await next_message(self._context)
+                    if message is None:
+                        return None
+        if not admission.draining:
+            return message
+        self._over = draining()
+        return None
 
     def _begin(self, job: "_Job") -> None:
         if job.index in self._seen:

@@ -5,10 +5,12 @@ import queue
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import google_crc32c
 import grpc
 import psutil
 import pytest
@@ -30,6 +32,7 @@ from tests.signer.access.calls import (
     digest,
     digests,
     lane_pids,
+    metric,
     processes,
     reload,
     said,
@@ -160,6 +163,64 @@ def test_f47_stream_is_answered_before_it_ends(daemon: Rig) -> None:
         assert answer_of(error.value).brief == ("UNAVAILABLE", "DRAINING")
         requests.put(None)
     assert daemon.stop() == 0
+
+
+def test_f47_documents_are_answered_before_their_stream_ends(daemon: Rig) -> None:
+    """
+    F47: a document that is still arriving is signed and answered; no further one is begun, and the stream is told DRAINING. A
+    stream that only waits delays nothing, and one whose document was its last has no error.
+    """
+    content = b"a document"
+    wanted = {"output": "CADES_B_B", "digest_algorithm": "SHA256", "signature_algorithm": "ECDSA"}
+
+    def opening() -> Any:
+        return pb.SignDocumentsRequest(
+            open=pb.OpenDocuments(request_id=str(uuid.uuid4()), credential="p-256", **wanted)
+        )
+
+    def begin(index: int) -> Any:
+        return pb.SignDocumentsRequest(begin=pb.BeginDocument(index=index, size=len(content)))
+
+    rest = [
+        pb.SignDocumentsRequest(chunk=content),
+        pb.SignDocumentsRequest(end=pb.EndDocument(crc32c=google_crc32c.value(content))),
+    ]
+
+    with Caller(daemon) as portal:
+        busy: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        whole: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        streams = [portal.signing.SignDocuments(iter(each.get, None), timeout=60) for each in (busy, idle, whole)]
+        for each in (busy, idle, whole):
+            for message in (opening(), begin(0), *rest):
+                each.put(message)
+        for stream in streams:
+            assert next(stream).result.status == pb.SIGNED
+        for each in (busy, whole):
+            each.put(begin(1))
+            each.put(rest[0])
+        until(lambda: metric(daemon, "paraph_spool_bytes") == 2 * len(content), 5, "two documents that are arriving")
+        daemon.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError) as error:
+            list(streams[1])
+        assert answer_of(error.value).brief == ("UNAVAILABLE", "DRAINING")
+        assert time.monotonic() - began < 2
+        whole.put(rest[1])
+        whole.put(None)
+        assert [message.result.index for message in streams[2] if message.HasField("result")] == [1]
+        busy.put(rest[1])
+        for message in (begin(3), *rest):
+            busy.put(message)
+        answers = []
+        with pytest.raises(grpc.RpcError) as error:
+            answers.extend(streams[0])
+        assert answer_of(error.value).brief == ("UNAVAILABLE", "DRAINING")
+        assert sorted(message.result.index for message in answers if message.HasField("result")) == [1]
+        for each in (busy, idle):
+            each.put(None)
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 0
 
 
 def test_f47_second_sigterm(daemon: Rig) -> None:
