@@ -6,6 +6,7 @@ a call. `max_concurrent_streams` bounds how many are there at one time, not how 
 not ended still counts as one of its connection's streams, reset or not. So a caller has an allowance of resets, and one
 past it ends when the allowance covers it: until then gRPC refuses what would come in its place, which costs next to
 nothing. What reaches no method, for there is none of that name, or no message, counts as a reset: nothing else bounds it.
+A call whose message does not come is not waited for for ever: the oldest of them ends when there are too many.
 """
 
 import asyncio
@@ -31,6 +32,10 @@ log = logging.getLogger("signer.call")
 RESETS_AT_ONCE = 512
 RESETS_A_SECOND = 256
 HELD_MAX = 2_048  # calls of all callers, of 20 KB each, on sixteen connections; what comes on more ends at once
+# Calls of all callers that wait for their message, of 20 KB each. An honest one waits for as long as 1 MiB takes, with others
+# behind it, on a line of half a megabit: so long none is ended but for want of room.
+READING_MAX = 2_048
+READING_S = 30.0
 
 TOLD_S = 60.0  # between two lines of the log about one caller
 
@@ -67,6 +72,31 @@ class Resets:
     count: Callable[[str], object]  # of a caller: one more that is past the allowance
     _allowances: dict[str, Allowance] = field(default_factory=dict)  # '' for those that are not known
     _held: int = 0
+    _reading: dict[asyncio.Task[Any], float] = field(default_factory=dict)  # whose message has not come, and since when
+    _late: set[asyncio.Task[Any]] = field(default_factory=set)  # of them: those that are not waited for any more
+
+    async def message(self, context: Any) -> Any:
+        """A call's message; EOF where none comes. Looked at by whoever comes next: a clock for each call would cost more."""
+        task = asyncio.current_task()
+        assert task is not None
+        now = time.monotonic()
+        if self._reading:
+            oldest, since = next(iter(self._reading.items()))
+            if len(self._reading) >= READING_MAX or since < now - READING_S:
+                del self._reading[oldest]
+                self._late.add(oldest)
+                oldest.cancel()
+        self._reading[task] = now
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            return grpc.aio.EOF
+        finally:
+            self._reading.pop(task, None)
+            self._late.discard(task)
 
     async def hold(self, caller: str) -> None:
         """A call of this caller was reset: returns when it may end. The end of the service waits for none."""
@@ -117,7 +147,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _watched(self, handler: Any) -> Any:
         method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         if not handler.request_streaming:
-            method = self._reading(method)
+            method = self._with_its_message(method)
         watched = self._generator(method) if inspect.isasyncgenfunction(method) else self._coroutine(method)
         kind = "stream_stream" if handler.response_streaming else "stream_unary"
         make = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -144,15 +174,15 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return watched
 
-    def _reading(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _with_its_message(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         """Of a method with one message: one that reads it."""
 
         async def reading(_messages: Any, context: Any) -> Any:
-            message = await context.read()
+            message = await self._resets.message(context)
             if context.cancelled():  # before its turn: what the method would cost is saved
                 raise asyncio.CancelledError
             if message is grpc.aio.EOF:
-                none = Refusal("MESSAGE_MALFORMED", "none was sent")
+                none = Refusal("MESSAGE_MALFORMED", "none came")
                 await self._turn_away(context, none.code, none.message, details(none))
             return await method(message, context)
 

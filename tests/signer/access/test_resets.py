@@ -201,6 +201,39 @@ async def test_no_such_method_and_no_message() -> None:
     assert kept.told.qsize() == 2
 
 
+@pytest.mark.parametrize(("limit", "value"), [("READING_MAX", 3), ("READING_S", -1.0)])
+async def test_a_message_that_never_comes(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
+    """
+    The oldest call that waits for its message ends when there are too many, or when it has waited for too long and another one
+    comes; it counts as a reset, and the next caller is answered.
+    """
+    kept = Watched()
+    monkeypatch.setattr(resets, limit, value)
+    first_left = 3 if limit == "READING_MAX" else 1
+    never = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    async with serving(kept) as address, grpc.aio.insecure_channel(address) as channel:
+        silent = []
+        for number in range(5):
+            silent.append(channel.stream_unary("/t/uu")(nothing()))
+            left = min(number + 1, first_left)
+            seen = (left, number + 1 - left)
+            await soon(lambda seen=seen: (len(kept._reading), kept.told.qsize()) == seen, 5)
+        assert await channel.unary_unary("/t/uu")(b"x") == b"xx"
+        assert kept.told.qsize() == 6 - first_left
+        for call in silent[: 6 - first_left]:
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await call
+            assert answer_of(late.value).brief == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+        assert not any(call.done() for call in silent[6 - first_left :])
+        never.set()
+    assert not kept._reading
+
+
 async def test_a_held_call_keeps_no_request() -> None:
     """While a call is held its request is not: it may have secrets, and be large."""
     kept = Resets(Admission(), lambda _: None)
