@@ -141,6 +141,7 @@ class _Planning:
         self._heads: dict[tuple[Kind, str, bool], Work | None] = {}
         self._waiting: dict[Work, deque[tuple[int, int]]] = {}
         self._now = now
+        self._least_s: dict[Kind, float] = {}
 
     def frame(self, lane: Lane) -> Frame | None:
         kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
@@ -215,11 +216,26 @@ class _Planning:
             self._lines[line] = iter(self._backlog.line(kind, caller, short=short))
             self._heads[line] = next(self._lines[line], None)
         work = self._heads[line]
-        while work is not None and (work.deadline <= self._now or not self._ranges(work)):
+        while work is not None and (self._is_too_late(work) or not self._ranges(work)):
             if work.deadline <= self._now:
                 self.expired.append(work)
             work = self._heads[line] = next(self._lines[line], None)
         return work
+
+    def _is_too_late(self, work: Work) -> bool:
+        """
+        Its time is over, or would be before a signature is made, while others wait: it would be signed for nobody, and the
+        next one be as late. What waits alone is begun all the same: what a lane was measured at may not be so any more.
+        """
+        left_s = work.deadline - self._now
+        if left_s <= 0 or work.waiting_count == self._backlog.items:
+            return left_s <= 0
+        if work.kind not in self._least_s:
+            lanes = (lane for lane in self._lanes if work.key in lane.keys)
+            self._least_s[work.kind] = min(
+                (lane.expected_s(work.kind, self._now) or 0.0 for lane in lanes), default=0.0
+            )
+        return left_s < self._least_s[work.kind]
 
     def _is_for(self, kind: Kind, lane: Lane) -> bool:
         """False where a faster lane will have finished all that waits of this kind before this lane finishes one."""

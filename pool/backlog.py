@@ -96,6 +96,10 @@ class Backlog:
     def caller_items(self, caller: str) -> int:
         return self._callers[caller].items if caller in self._callers else 0
 
+    def caller_shorts(self, caller: str) -> int:
+        """How many of its items wait in short requests."""
+        return self._callers[caller].in_shorts if caller in self._callers else 0
+
     @property
     def callers(self) -> int:
         """How many callers wait."""
@@ -159,6 +163,8 @@ class Backlog:
     def _count(self, work: Work, change: int) -> None:
         self.items += change
         self._callers[work.caller].items += change
+        if work.is_short:
+            self._callers[work.caller].in_shorts += change
         self._kinds[work.kind] += change
 
     def taken(self, work: Work, count: int, seconds: float) -> None:
@@ -200,6 +206,7 @@ class Backlog:
 @dataclass(slots=True)
 class _Caller:
     items: int = 0
+    in_shorts: int = 0  # of them
     # Its own clock, before it was set to that of the one being served; None once it has had a turn.
     came_with: float | None = None
     shorts: int = 0  # turns in a row that went to short requests

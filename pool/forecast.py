@@ -7,7 +7,7 @@ Pure: it looks at the line and the lanes, and changes nothing.
 from collections.abc import Iterable
 
 from pool.assign import UNMEASURED_S
-from pool.backlog import Backlog
+from pool.backlog import SHORTS_BEFORE_BULK, Backlog
 from pool.errors import Busy
 from pool.lane import Lane
 from pool.work import SHORT_ITEMS_MAX, Kind
@@ -25,16 +25,22 @@ def per_second(kind: Kind, lanes: Iterable[Lane]) -> float:
     return sum(1 / item_s for item_s in measured if item_s)
 
 
-def wait_s(kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:
+def wait_s(
+    kind: Kind, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float, *, short: bool = False
+) -> float:
     """
     When a request of this caller would begin, seconds from now: after what the lanes have, and what the caller has
-    waiting, at its share of the lanes' time. 0 where nothing is known yet; the deadline will tell.
+    waiting, at its share of the lanes' time; a `short` one after its short ones, and the turns that bulk has among them.
+    0 where nothing is known yet; the deadline will tell.
     """
     able = [lane for lane in lanes if kind[0] in lane.keys]
     rate = per_second(kind, able)
     if not rate:
         return 0.0
-    ahead = min(backlog.waiting(kind), backlog.caller_items(caller) * max(1, backlog.callers))
+    own: float = backlog.caller_items(caller)
+    if short:
+        own = min(own, backlog.caller_shorts(caller) * (1 + 1 / SHORTS_BEFORE_BULK))
+    ahead = min(backlog.waiting(kind), own * max(1, backlog.callers))
     return ahead / rate + sum(max(0.0, lane.busy_until - now) for lane in able) / len(able)
 
 
@@ -60,12 +66,11 @@ def check(
 ) -> None:
     """
     What would not be done before its deadline because others are before it is refused at once, and told when to come
-    back: raises `Busy`. What is too long by itself is begun: its answer says how far it came.
+    back: raises `Busy`. What is too long by itself is begun: its answer says how far it came. Short requests go before bulk, and
+    wait for one another: on a card of half a second ten of them are five seconds.
     """
-    if count <= SHORT_ITEMS_MAX:  # it goes before all of that
-        return
     lanes = list(lanes)
-    wait = wait_s(kind, caller, backlog, lanes, now)
+    wait = wait_s(kind, caller, backlog, lanes, now, short=count <= SHORT_ITEMS_MAX)
     if not wait:
         return
     own = count / per_second(kind, lanes)

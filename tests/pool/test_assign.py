@@ -64,6 +64,23 @@ def test_lanes_share_the_work_the_emptiest_first() -> None:
     assert [frame.lane.index for frame in frames] == [1]
 
 
+def test_what_would_not_be_done_in_time_is_passed_over() -> None:
+    """
+    By the fastest lane that could take it, while others wait: those are signed instead, and its own time answers it. What was
+    never measured, and what waits alone, is begun.
+    """
+    late, later, soon = (work(1, deadline=NOW + left_s) for left_s in (0.3, 0.4, 5.0))
+    assert [runs(frame)[0][0] for frame in assign(line(late), [a_lane(item_s=0.5)], NOW)[0]] == ["a"]
+    frames, expired = assign(line(late, later, soon), [a_lane(item_s=0.5)], NOW)
+    assert ([run.work for frame in frames for run in frame.runs], expired) == ([soon], [])
+    frames, expired = assign(line(late, later), [a_lane(item_s=0.5)], NOW)
+    assert (frames, expired) == ([], [])
+    frames, _ = assign(line(late, later, soon), [a_lane(0, item_s=0.5), a_lane(1, item_s=0.35)], NOW)
+    assert {run.work for frame in frames for run in frame.runs} == {later, soon}
+    frames, _ = assign(line(late, later, soon), [a_lane()], NOW)
+    assert late in {run.work for frame in frames for run in frame.runs}
+
+
 def test_a_lane_at_work_gets_no_crumbs() -> None:
     """What is worth less than 3 ms gains nothing by waiting in the lane, and who comes meanwhile may be more urgent."""
     busy = a_lane(0, item_s=0.002, in_flight=1)

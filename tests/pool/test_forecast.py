@@ -1,7 +1,14 @@
-"""When would it be done? What is compared where several could do it. Pure."""
+"""When would it be done? What is compared where several could do it, and what is refused before it waits. Pure."""
 
+import itertools
+from collections import Counter
+
+import pytest
+
+from pool.assign import Frame, assign
 from pool.backlog import Backlog
-from pool.forecast import done_in_s
+from pool.errors import Busy
+from pool.forecast import MARGIN, RETRY_LEAST_S, check, done_in_s
 from pool.lane import HALF_BELIEVED_S, Lane, State
 from pool.work import SHORT_ITEMS_MAX
 from tests.pool.rig import RSA, work
@@ -53,3 +60,71 @@ def test_bulk_goes_to_whom_is_known_for_fast() -> None:
 def test_what_a_lane_has_comes_first() -> None:
     """An idle one that is a little slower is done sooner than a fast one at work."""
     assert soon(a_lane(0.0001, busy_s=0.02)) > soon(a_lane(0.0002))
+
+
+@pytest.mark.parametrize(("waiting", "limit_s"), [(0, 0.0), (9, 9 * 0.5), (100, 50.0)])
+def test_a_short_request_waits_for_short_ones_alone(waiting: int, limit_s: float) -> None:
+    """
+    It is refused where those of its caller, each at its turn, would not leave it time; his bulk has a turn in four among
+    them, and what others have waiting delays it by their share.
+    """
+    backlog, lane = Backlog(), a_lane(0.5)
+    backlog.add(work(1000))
+    for _ in range(waiting):
+        backlog.add(work(1))
+    wait_s = limit_s * 4 / 3
+    least_s = (wait_s + 0.5) * MARGIN
+    check(KIND, 1, "a", least_s + 0.1, backlog, [lane], NOW)
+    if waiting:
+        with pytest.raises(Busy) as busy:
+            check(KIND, 1, "a", least_s - 0.1, backlog, [lane], NOW)
+        assert busy.value.retry_s >= RETRY_LEAST_S
+    check(KIND, 1, "b", 1.0, backlog, [lane], NOW)
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+@pytest.mark.parametrize("load", [0.8, 1.2, 2.0, 5.0])
+def test_a_card_that_is_asked_for_too_much_signs_for_somebody(load: float, callers: int) -> None:
+    """
+    Single calls of 5 s at a card of half a second a signature: however many come, nearly all that it can do is done in time,
+    and what cannot be done is refused when it comes, and not signed for nobody.
+    """
+    item_s, timeout_s, seconds = 0.5, 5.0, 100.0
+    backlog, lane, now = Backlog(), a_lane(item_s), NOW
+    names = itertools.cycle("abc"[:callers])
+    outcomes: Counter[str] = Counter()
+    under_way: Frame | None = None
+    arrival = NOW
+    while now < NOW + seconds:
+        now = min(arrival, lane.busy_until if under_way is not None else arrival)
+        if under_way is not None and lane.busy_until <= now:
+            (run,) = under_way.runs
+            outcomes["in time" if now <= run.work.deadline else "for nobody"] += 1
+            lane.measured(*KIND, item_s, 1, now)
+            lane.in_flight, lane.busy_until, under_way = 0, 0.0, None
+        if arrival <= now:
+            asked = work(1, caller=next(names), deadline=now + timeout_s)
+            try:
+                check(KIND, 1, asked.caller, timeout_s, backlog, [lane], now)
+                backlog.add(asked)
+                outcomes["taken"] += 1
+            except Busy as busy:
+                outcomes["refused"] += 1
+                assert 0 < busy.retry_s <= timeout_s
+            arrival += item_s / load
+        for late in [one for one in backlog if one.deadline <= now]:
+            backlog.remove(late)
+            outcomes["late"] += 1
+        if under_way is None:
+            frames, _ = assign(backlog, [lane], now)
+            for frame in frames:
+                (run,) = frame.runs
+                run.work.take(1)
+                backlog.taken(run.work, 1, frame.seconds)
+                under_way, lane.in_flight, lane.busy_until = frame, 1, now + item_s
+    capacity = seconds / item_s
+    assert outcomes["in time"] >= 0.95 * min(1.0, load) * capacity, outcomes
+    assert outcomes["for nobody"] <= 0.01 * capacity, outcomes
+    assert outcomes["late"] <= 0.02 * capacity, outcomes
+    if load > 1:
+        assert outcomes["refused"] >= 0.9 * (load - 1) * capacity - timeout_s / item_s, outcomes
