@@ -34,16 +34,22 @@ class Acts(Generic[T]):
         self, batch: str, sent: tuple[str, ...], act: Callable[[], Coroutine[Any, Any, T]], *, waits: bool
     ) -> T:
         """What `act` answers, which raises nothing; `sent` is the form's id and whatever was typed into it."""
-        now = time.monotonic()
-        self._acts = {key: one for key, one in self._acts.items() if one.until > now}
-        words = b"".join(len(one).to_bytes(4, "big") + one for one in (word.encode() for word in (batch, *sent)))
-        name = hmac.digest(self._key, words, "sha256")
-        if name not in self._acts:
+        if not self.knows(batch, sent):
             made = _Act(batch, asyncio.create_task(act()), waits)
             made.task.add_done_callback(lambda _: setattr(made, "until", time.monotonic() + KEPT_S))
-            self._acts[name] = made
+            self._acts[self._name(batch, sent)] = made
         # A browser that goes away ends nothing: its second click waits for the same.
-        return await asyncio.shield(self._acts[name].task)
+        return await asyncio.shield(self._acts[self._name(batch, sent)].task)
+
+    def knows(self, batch: str, sent: tuple[str, ...]) -> bool:
+        """Whether this was sent before: it is under way, or has just ended."""
+        now = time.monotonic()
+        self._acts = {key: one for key, one in self._acts.items() if one.until > now}
+        return self._name(batch, sent) in self._acts
+
+    def _name(self, batch: str, sent: tuple[str, ...]) -> bytes:
+        words = b"".join(len(one).to_bytes(4, "big") + one for one in (word.encode() for word in (batch, *sent)))
+        return hmac.digest(self._key, words, "sha256")
 
     def give_up(self, batch: str) -> None:
         """What waits for the person of this batch ends: she has left."""

@@ -58,8 +58,8 @@ _ENDED: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def _open(view: View) -> Callable[[Visit], Awaitable[Response]]:
-    """A step of a batch that is this browser's and still open; for every other there is a page that says what to do."""
+def _of_batch(view: View) -> Callable[[Visit], Awaitable[Response]]:
+    """A step of a batch that is this browser's; for every other there is a page that says what to do."""
 
     async def step(visit: Visit) -> Response:
         attempt = _attempt(visit)
@@ -69,9 +69,18 @@ def _open(view: View) -> Callable[[Visit], Awaitable[Response]]:
             batch = await visit.services.daemon.batch(attempt.batch)
         except ServiceError as error:
             return _away(visit, attempt, error)
-        return await view(visit, attempt, batch) if batch.is_open else _ended(visit, attempt, batch)
+        return await view(visit, attempt, batch)
 
     return step
+
+
+def _open(view: View) -> Callable[[Visit], Awaitable[Response]]:
+    """A step of one that is still open, too."""
+
+    async def step(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
+        return await view(visit, attempt, batch) if batch.is_open else _ended(visit, attempt, batch)
+
+    return _of_batch(step)
 
 
 async def begin(visit: Visit) -> Response:
@@ -117,14 +126,29 @@ async def show_codes(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     return _codes(visit, batch) if attempt.shown == batch.shown else visit.redirect("/sign/approve")
 
 
-@_open
+@_of_batch
 async def answer(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
+    # The second of two clicks may find it no longer open, by the first: it is answered as that one.
+    if not batch.is_open and not _is_twin(visit, batch):
+        return _ended(visit, attempt, batch)
     if visit.form.get("shown") != batch.shown:
         return _not_the_same(visit, batch)
     if attempt.shown != batch.shown:
         refusal = Refusal("forbidden-transition", "Read and approve the document first.", reason="not-approved")
         return _page(visit, "sign_approve.html", batch, refusal)
     return await (_send_code(visit, batch) if visit.form.get("do") == "send" else _sign(visit, attempt, batch))
+
+
+def _is_twin(visit: Visit, batch: Batch) -> bool:
+    try:
+        return visit.services.acts.knows(batch.id, _sent(visit, typed(visit, _fields(batch))))
+    except Refusal:
+        return False
+
+
+def _sent(visit: Visit, given: Typed) -> tuple[str, ...]:
+    """What makes two forms the same one."""
+    return (visit.form.get("form", "")[:FORM_CHARACTERS_MAX], given.secret_code, given.otp, given.pin)
 
 
 async def _send_code(visit: Visit, batch: Batch) -> Response:
@@ -145,9 +169,8 @@ async def _sign(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
         visit.services.pace.check(network(visit.address), visit.now)
     except Refusal as refusal:
         return _codes(visit, batch, refusal)
-    sent = (visit.form.get("form", "")[:FORM_CHARACTERS_MAX], given.secret_code, given.otp, given.pin)
     is_over, problem = await visit.services.acts.once(
-        batch.id, sent, lambda: _signed(visit.services.daemon, batch, given), waits=bool(batch.presence)
+        batch.id, _sent(visit, given), lambda: _signed(visit.services.daemon, batch, given), waits=bool(batch.presence)
     )
     if problem is None:
         log.info("batch %s is signed, from %s", batch.id, visit.address)

@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 
 import httpx2 as httpx
@@ -334,6 +335,28 @@ def test_a_double_click_is_one(real: Real) -> None:
     for one in twice(page, CARD_PIN):
         assert returned(one)["outcome"] == "signed"
     assert card.tries[PIN_REF] == 3
+
+
+def test_the_second_click_comes_while_it_is_signed(real: Real) -> None:
+    """0.1: it finds the batch no longer open, by the first, and is answered as that one; so is one that comes just after."""
+    waits(real, "stick")
+    signer = Signer.at(real, "pia")
+    page = signer.approves()
+    typed = f"C_Login@stick * typed {PAD_PIN}"
+    real.pad(typed, "C_Login@stick * hold 20")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(signer.types, page)
+            until(lambda: state(real, signer.opened.id) == "SIGNING", 10, "the reader waits")
+            second = pool.submit(signer.types, page)
+            with pytest.raises(FutureTimeout):
+                second.result(0.5)
+            real.pad(typed)
+            answers = [first.result(20), second.result(20), signer.types(page)]
+    finally:
+        real.pad()
+    for one in answers:
+        assert returned(one)["outcome"] == "signed"
 
 
 # ---- what happens meanwhile
