@@ -110,10 +110,9 @@ def main() -> None:
     harden()
     order = wire.unpack(control.recv(wire.PACKET_BYTES_MAX))
     backend = database_at(order["url"] or Path(order["file"]), Path(order["state"])).backend()
-    backend.go_on(order["instance"], order["epoch"])
-    committer = Committer(
-        backend, Cipher(order["key"]).seal, order["instance"], order["epoch"], order["sequence"], order["hash"]
-    )
+    place = order["instance"], order["epoch"], order["sequence"], order["hash"]
+    backend.go_on(*place)
+    committer = Committer(backend, Cipher(order["key"]).seal, *place)
 
     def watch() -> None:
         """The daemon ends: a database that hangs is not waited for."""

@@ -94,8 +94,8 @@ class Epochs(Backend, Protocol):
         row is another than the first of these says: then somebody else is at it. Raises `entry.Failed`.
         """
 
-    def go_on(self, instance: str, epoch: int) -> None:
-        """Write in an epoch that this daemon has begun with another connection, which is closed."""
+    def go_on(self, instance: str, epoch: int, sequence: int, hash_: bytes, /) -> None:
+        """Write in an epoch that this daemon has begun with another connection, which is closed, behind this row of it."""
 
     def ending(self) -> None:
         """The daemon ends: what the database does not say at once is left to the next start. For any thread."""

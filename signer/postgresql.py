@@ -160,6 +160,7 @@ class Postgresql:
         self._url = url
         self._db: Connection | None = None
         self._epoch = ("", 0)  # the instance, and the epoch of it that was begun here
+        self._last = (0, 0, GENESIS)  # the row that was acknowledged last: its epoch, place and hash
         self._ending = threading.Event()
 
     def begin_epoch(
@@ -176,12 +177,13 @@ class Postgresql:
             self._insert(db, entries, [(row, None) for row in rows])
             self._commit(db, rows[-1])
 
-    def go_on(self, instance: str, epoch: int) -> None:
+    def go_on(self, instance: str, epoch: int, sequence: int, hash_: bytes) -> None:
         self._epoch = (instance, epoch)
+        self._last = (epoch, sequence, hash_)
 
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
         with self._told():
-            db = self._ready() or self._connected_again(rows[0][0])
+            db = self._ready() or self._connected_again()
             try:
                 self._insert(db, entries, rows)
             except errors.UniqueViolation as error:
@@ -220,6 +222,7 @@ class Postgresql:
                 raise
             log.warning("the connection to the database was lost in a commit: %s", said_by(error))
             self._find_out(last)
+        self._last = (last.epoch, last.sequence, last.hash)
 
     def _find_out(self, last: Row) -> None:
         """
@@ -245,7 +248,7 @@ class Postgresql:
 
     def pulse(self) -> None:
         with self._told():
-            db = self._ready() or self._connected()
+            db = self._ready() or self._connected_again()
             if db.execute(_PULSE, self._epoch).rowcount != 1:
                 raise self._fenced()
             db.commit()
@@ -283,15 +286,19 @@ class Postgresql:
                 return self._db
         return None
 
-    def _connected_again(self, first: Row) -> Connection:
-        """What was acknowledged before must still be there: a fail-over to a server that lagged would have lost it."""
+    def _connected_again(self) -> Connection:
+        """
+        What was acknowledged before must still be there: a fail-over to a server that lagged would have lost it. Whatever
+        is written first on a new connection, a pulse too: the next write finds it ready, and does not look.
+        """
         db = self._connected()
-        previous = db.execute(_HASH, (first.instance, first.epoch, first.sequence - 1)).fetchone()
+        epoch, sequence, hash_ = self._last
+        there = db.execute(_HASH, (self._epoch[0], epoch, sequence)).fetchone()
         db.rollback()
-        if previous != (first.previous,):
+        if there != (hash_,):
             said = (
-                f"row {first.epoch}/{first.sequence - 1} was acknowledged and is not in the database any more: an older "
-                "state was put back, or a server that lagged has taken over"
+                f"row {epoch}/{sequence} was acknowledged and is not in the database any more: an older state was put "
+                "back, or a server that lagged has taken over"
             )
             raise Failed("AUDIT_UNWRITABLE", said, is_fatal=True)
         return db

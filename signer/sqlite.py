@@ -75,7 +75,7 @@ class Sqlite:
             self._insert_all(instance, entries, [(row, None) for row in rows])
         self._epoch = (instance, epoch)
 
-    def go_on(self, instance: str, epoch: int) -> None:
+    def go_on(self, instance: str, epoch: int, _sequence: int, _hash: bytes) -> None:
         self._epoch = (instance, epoch)
 
     def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:

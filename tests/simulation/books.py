@@ -61,10 +61,9 @@ class Stream:
         written: Callable[[list[Entry], int], None],
         said: Callable[[str], None],
     ) -> None:
-        instance, epoch, sequence, hash_ = place
         backend = _OnDisk(path, disk, loop.clock.chance.random)
-        backend.go_on(instance, epoch)
-        self._committer = Committer(backend, cipher.seal, instance, epoch, sequence, hash_)
+        backend.go_on(*place)
+        self._committer = Committer(backend, cipher.seal, *place)
         self._backend = backend
         self._loop, self._disk, self._written, self._said = loop, disk, written, said
         self._unpacker = Unpacker()

@@ -197,6 +197,36 @@ def test_rows_that_were_acknowledged_are_gone(db: Database, url: str) -> None:
     assert len(chain(db)) == 3
 
 
+@pytest.mark.parametrize("is_begun_here", [True, False])
+def test_rows_are_gone_when_the_writer_tries_whether_it_can_write(
+    db: Database, url: str, postgres: Postgres, is_begun_here: bool
+) -> None:
+    """
+    The same where nothing had to be written in the outage: the write that met it failed, and the first thing on the new
+    connection is a pulse. Neither it nor what comes after it is written.
+    """
+    before, backend, at = started(db)
+    entries, made, at = one_more(at, before.instance)
+    backend.write(entries, made)
+    if not is_begun_here:
+        backend.close()
+        backend = db.backend()
+        backend.go_on(before.instance, *at)
+    postgres.kill()
+    entries, made, _ = one_more(at, before.instance)
+    with pytest.raises(Failed) as failed:
+        backend.write(entries, made)
+    assert (failed.value.reason, failed.value.is_fatal) == ("STORE_BUSY", False)
+    postgres.start()
+    executed(url, "DELETE FROM ledger_rows WHERE sequence = 2")
+    for write in (backend.pulse, partial(backend.write, entries, made)):
+        with pytest.raises(Failed, match="row 1/2 was acknowledged and is not in the database any more") as failed:
+            write()
+        assert failed.value.is_fatal
+    backend.close()
+    assert [row.sequence for row in chain(db)] == [1]
+
+
 def test_a_daemon_that_was_killed_in_a_commit(db: Database, url: str) -> None:
     """The start waits for what it had under way, and goes on behind that."""
     before, backend, at = started(db)
@@ -373,7 +403,7 @@ def test_too_many_connections(postgres: Postgres, url: str, name: str, tmp_path:
         entries, made, _ = one_more(at, before.instance)
         backend = database_at(limited, tmp_path).backend()
         assert isinstance(backend, postgresql.Postgresql)
-        backend._epoch = (before.instance, 1)
+        backend.go_on(before.instance, *at)
         with psycopg.connect(limited), pytest.raises(Failed, match=r"STORE_BUSY: .*too many connections"):
             backend.write(entries, made)
         until(lambda: failure(backend, entries, made) is None, 5)
