@@ -91,7 +91,7 @@ class Checkpoints:
         self._anchored = now
         if anchored is not None:
             self._anchored -= max(0.0, (self._clock.wall() - anchored).total_seconds())
-        self._wake, self._changed = asyncio.Event(), asyncio.Event()
+        self._wake, self._changed, self._ending = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._failure = ""  # why the last one could not be made
         self._token: str | None = None  # which has signed the last one, empty for a key in a file
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,12 +107,16 @@ class Checkpoints:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """The last one, so that nothing is left that no anchor has; what waits in queues is put by the next start."""
-        maker, *_ = self._tasks
-        maker.cancel()
-        await asyncio.gather(maker, return_exceptions=True)
+        """
+        The last one, so that nothing is left that no anchor has; what waits in queues is put by the next start. One that is
+        being made is waited for, and if that is in vain no other is made: it may be in the ledger yet, with its number.
+        """
+        self._ending.set()
+        self._wake.set()
         with contextlib.suppress(Exception):  # it could not be made before either, and was said
             async with asyncio.timeout(LAST_S):
+                maker, *_ = self._tasks
+                await asyncio.wait({maker})
                 await self._make()
                 while any(line.waiting for line in self._lines):  # noqa: ASYNC110 -- at most two seconds, once
                     await asyncio.sleep(LAST_LOOK_S)
@@ -176,13 +180,12 @@ class Checkpoints:
 
     async def _keep_making(self) -> None:
         retry_s = RETRY_FIRST_S
-        while True:
-            await self._until_due()
+        while await self._is_due():
             try:
                 await self._make()
             except Exception as error:  # noqa: BLE001 -- ledger and key are others' code, and it must go on
                 self._fails(error)
-                await self._pause(asyncio.Event(), retry_s)
+                await self._pause(self._ending, retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
             else:
                 retry_s = RETRY_FIRST_S
@@ -190,10 +193,12 @@ class Checkpoints:
                     self._failure = ""
                     log.info("checkpoints are made again")
 
-    async def _until_due(self) -> None:
-        while (wait_s := self._due - self._clock.monotonic()) > 0:
+    async def _is_due(self) -> bool:
+        """Answers when the next one is to be made; or, with False, at the end, which makes the last one itself."""
+        while not self._ending.is_set() and (wait_s := self._due - self._clock.monotonic()) > 0:
             self._wake.clear()
             await self._pause(self._wake, wait_s)
+        return not self._ending.is_set()
 
     async def _make(self) -> None:
         began, due = self._clock.monotonic(), self._due

@@ -19,11 +19,16 @@ from prometheus_client import generate_latest
 
 from signer import checkpoint as checkpoints
 from signer.anchor import Anchor, AnchorChanged, AnchorError, FileAnchor
+from signer.chain import Kind, Row
 from signer.checkpoint import ALARM_S, CHUNKS_MAX, LAST_S, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
 from signer.checkpoint_key import Made, NotMade
 from signer.clock import Clock
+from signer.database import Epochs
+from signer.entry import Entry
 from signer.metrics import Metrics
 from signer.note import NOTHING, Head, Note, parse
+from signer.sqlite import SqliteDatabase
+from tests.signer.ledger.entries import chain, found, ledger_on
 
 BEGIN = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 SHORT_LAST_S = 0.1  # where anchors are away on purpose: each end would wait two seconds for them
@@ -633,6 +638,55 @@ async def test_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     await setting.time.passes(PERIOD_S)
     assert len(setting.ledger.records) == 2
     assert [task for task in asyncio.all_tasks() if task.get_name() == "checkpoints"] == []
+
+
+class Held:
+    """A real backend whose commits wait until `go_on` is set."""
+
+    def __init__(self, backend: Epochs) -> None:
+        self._backend = backend
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, entries: Sequence[Entry], rows: Sequence[tuple[Row, int | None]]) -> None:
+        self.begun.set()
+        self.go_on.wait()
+        self._backend.write(entries, rows)
+
+    def pulse(self) -> None:
+        self._backend.pulse()
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+async def test_the_end_while_one_is_committed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_in_time: bool
+) -> None:
+    """
+    A commit that is slow when the daemon ends: its checkpoint is waited for, and the last one has the next number. Where
+    it takes too long there is no other: two with one number would be a fork for ever.
+    """
+    desk, path = Desk(), tmp_path / "paraph.sqlite"
+    async with ledger_on(path, Held) as (ledger, held):
+        made = Checkpoints(Key(), ledger.heads, ledger.record_checkpoint, [desk], last=None)
+        await made.__aenter__()
+        await asyncio.to_thread(held.begun.wait)
+        if is_in_time:
+            monkeypatch.setattr(checkpoints, "LAST_S", 60.0)
+            end = asyncio.create_task(made.__aexit__(None, None, None))
+            await quiet()
+            assert not end.done()
+            held.go_on.set()
+            await end
+        else:
+            await made.__aexit__(None, None, None)
+            held.go_on.set()
+    rows = [row.fields["number"] for row in chain(SqliteDatabase(path)) if row.kind == Kind.CHECKPOINT]
+    assert rows == ([1, 2] if is_in_time else [1])
+    assert desk.numbers == ([1, 2] if is_in_time else [])
+    (last,) = parse(found(SqliteDatabase(path)).note)
+    assert last.checkpoint.number == rows[-1], "the next start goes on from it"
 
 
 async def test_metrics() -> None:
