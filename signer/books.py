@@ -61,7 +61,7 @@ class Books:
         last = next(parse(found.note)) if found.note else None
         checkpoints = Checkpoints(
             key, ledger.heads, ledger.record_checkpoint, self._anchors,
-            last=last, anchored=found.anchored, clock=self._clock,
+            last=last, anchored=found.anchored, began=found.began, clock=self._clock,
         )  # fmt: skip
         ledger.anchored_at = lambda: checkpoints.anchored_at
         ledger.recorded = checkpoints.chunk_recorded

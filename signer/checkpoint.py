@@ -5,7 +5,7 @@ Signing goes on while anchors are away: each has a queue, and is tried again unt
 else has seen for a day protects nothing:
 
     60 s after a checkpoint was due and no anchor has taken it      an alarm: log, `problem`, metric
-    24 h after an anchor has last taken one                         `may_sign` is false, until one takes one again
+    24 h after the newest that an anchor has taken was made         `may_sign` is false, until one takes a newer one
 
 All of it belongs to one event loop; only what metrics read (`age_s`, `queued`) is read from other threads.
 """
@@ -59,8 +59,9 @@ class Checkpoints:
     record      puts the signed checkpoint into the ledger, with the token that signed it, empty for a key in a file: what it
                 raises means that it is not there
     last        the last one in the ledger; it is put again, since nobody knows whether it arrived
-    anchored    when an anchor last took one, as `anchored_at` was before the daemon ended: else each start would begin
-                the 24 h anew. None: now
+    anchored    when the newest was made that an anchor has, as `anchored_at` was before the daemon ended: else each start
+                would begin the 24 h anew. None: none was ever taken
+    began       when the ledger's first row was written: where none was ever taken, the 24 h count from there. None: now
     pause       waits for an event or a time, by the clock
     """
 
@@ -73,6 +74,7 @@ class Checkpoints:
         *,
         last: Note | None,
         anchored: datetime | None = None,
+        began: datetime | None = None,
         clock: Clock | None = None,
         pause: Pause = pause,
     ) -> None:
@@ -88,9 +90,7 @@ class Checkpoints:
         self._chunks = 0  # recorded since the last one
         self._untaken: deque[tuple[int, float]] = deque()  # (number, when it was due) of those that no anchor has
         self.anchored_at = anchored
-        self._anchored = now
-        if anchored is not None:
-            self._anchored -= max(0.0, (self._clock.wall() - anchored).total_seconds())
+        self._anchored = self._at(anchored or began or self._clock.wall())
         self._wake, self._changed, self._ending = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._failure = ""  # why the last one could not be made
         self._token: str | None = None  # which has signed the last one, empty for a key in a file
@@ -99,7 +99,7 @@ class Checkpoints:
     async def __aenter__(self) -> Self:
         for line in self._lines:
             if self._last is not None:
-                line.add(self._last)
+                line.add(self._last, self._at(self._last.checkpoint.time))
         loops = [self._keep_making(), self._keep_watch(), *(line.keep_putting() for line in self._lines)]
         self._tasks = [asyncio.create_task(each, name="checkpoints") for each in loops]
         return self
@@ -134,12 +134,12 @@ class Checkpoints:
 
     @property
     def may_sign(self) -> bool:
-        """Whether an anchor has taken a checkpoint within the last 24 h."""
+        """Whether an anchor has a checkpoint of the last 24 h."""
         return self.age_s < STOP_S
 
     @property
     def age_s(self) -> float:
-        """Seconds since an anchor has last taken a checkpoint; before the first one, since the start."""
+        """Seconds since the newest checkpoint was made that an anchor has; before the first one, since the ledger began."""
         return self._clock.monotonic() - self._anchored
 
     @property
@@ -165,7 +165,7 @@ class Checkpoints:
         why = f" ({'; '.join(others)})" if others else ""
         if not self.may_sign:
             age_h = self.age_s / 3600
-            yield f"No anchor has taken a checkpoint for {age_h:.0f} h{why}: nothing is signed until one does."
+            yield f"No anchor has a checkpoint of the last {age_h:.0f} h{why}: nothing is signed until one does."
         elif self._is_late():
             late_s, limit_h = self._clock.monotonic() - self._due_since(), STOP_S / 3600
             yield f"No anchor has the checkpoint that was due {late_s:.0f} s ago{why}."
@@ -217,7 +217,7 @@ class Checkpoints:
         self._due = began + PERIOD_S if self._chunks < CHUNKS_MAX else self._clock.monotonic()
         self._changed.set()
         for line in self._lines:
-            line.add(note)
+            line.add(note, began)
 
     async def _signed(self, checkpoint: Checkpoint) -> tuple[Note, str]:
         """Verified as well: a wrong signature at an anchor could never be put right. And which token has signed it."""
@@ -249,9 +249,17 @@ class Checkpoints:
             log.error("no checkpoint: %s; it is tried again", said)
         self._failure = said
 
-    def _taken(self, note: Note) -> None:
-        """An anchor has it, and with it what all before it cover."""
-        self._anchored, self.anchored_at = self._clock.monotonic(), self._clock.wall()
+    def _at(self, time: datetime) -> float:
+        """When that was, by the monotonic clock; of a time to come, because the clock was set back since, now."""
+        return self._clock.monotonic() - max(0.0, (self._clock.wall() - time).total_seconds())
+
+    def _taken(self, note: Note, made: float) -> None:
+        """
+        An anchor has it, and with it what all before it cover. What counts is when it was made: one that has waited for a
+        day says nothing of that day.
+        """
+        if made >= self._anchored:
+            self._anchored, self.anchored_at = made, note.checkpoint.time
         while self._untaken and self._untaken[0][0] <= note.checkpoint.number:
             self._untaken.popleft()
         self._changed.set()
@@ -277,9 +285,9 @@ class Checkpoints:
 class _Line:
     """What waits for one anchor, in its order."""
 
-    def __init__(self, anchor: Anchor, pause: Pause, taken: Callable[[Note], None]) -> None:
+    def __init__(self, anchor: Anchor, pause: Pause, taken: Callable[[Note, float], None]) -> None:
         self.anchor = anchor
-        self.waiting: deque[Note] = deque()
+        self.waiting: deque[tuple[Note, float]] = deque()  # each with when it was made, by the monotonic clock
         self.problem = ""  # why the last attempt failed
         self.changed = False  # whether what the anchor held was changed by somebody
         self._pause = pause
@@ -287,14 +295,14 @@ class _Line:
         self._come = asyncio.Event()
         self._full = False
 
-    def add(self, note: Note) -> None:
+    def add(self, note: Note, made: float) -> None:
         """When it is full, this note is left out: the old ones fix the most, and a later one covers it."""
         if len(self.waiting) >= QUEUE_NOTES_MAX:
             if not self._full:
                 log.error("%s: %d checkpoints wait, later ones are left out", self.anchor.name, QUEUE_NOTES_MAX)
             self._full = True
             return
-        self.waiting.append(note)
+        self.waiting.append((note, made))
         self._come.set()
 
     async def keep_putting(self) -> None:
@@ -304,7 +312,7 @@ class _Line:
                 self._come.clear()
                 await self._come.wait()
             try:
-                await self.anchor.put(str(self.waiting[0]))
+                await self.anchor.put(str(self.waiting[0][0]))
             except Exception as error:  # noqa: BLE001 -- whatever it is, this note waits and is put again
                 self._fails(error)
                 await self._pause(asyncio.Event(), retry_s)
@@ -312,7 +320,7 @@ class _Line:
             else:
                 retry_s = RETRY_FIRST_S
                 self._works()
-                self._taken(self.waiting.popleft())
+                self._taken(*self.waiting.popleft())
 
     def _fails(self, error: Exception) -> None:
         changed = isinstance(error, AnchorChanged)

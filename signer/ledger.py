@@ -53,7 +53,7 @@ class Ledger:
         self.writer = writer(self._to_flush)
         self.recorded: Callable[[int], None] = lambda _count: None  # told of chunks, for checkpoints
         self.may_sign: Callable[[], bool] = lambda: True  # whether checkpoints are anchored
-        self.anchored_at: Callable[[], datetime | None] = lambda: None  # when one was last
+        self.anchored_at: Callable[[], datetime | None] = lambda: None  # of when the newest is that one has
 
     async def enter(self, asked: Asked, deadline: float) -> Record:
         """

@@ -163,7 +163,7 @@ class Metrics:
         in_work.set_function(calls_in_work)
         if checkpoint_age_s is not None:
             age = Gauge(
-                "paraph_checkpoint_age_seconds", "Since an anchor has last taken a checkpoint.", registry=self.registry
+                "paraph_checkpoint_age_seconds", "Of the newest checkpoint that an anchor has.", registry=self.registry
             )
             age.set_function(checkpoint_age_s)
         if anchor_queues is not None:

@@ -41,7 +41,8 @@ class Found:
     hash: bytes
     note: str
     open_intents: tuple[Row, ...]
-    anchored: datetime | None = None  # when an anchor had last taken a checkpoint, as far as the chain knows
+    anchored: datetime | None = None  # of when the newest checkpoint is that an anchor has, as far as the chain knows
+    began: datetime | None = None  # when the first row was written, of those that are there
     gaps: tuple[Row, ...] = ()  # what restores have declared as lost
     time: str = ""  # of the last row (RFC 3339)
 
@@ -60,10 +61,17 @@ def look(past: Past) -> Found:
         return Found(instance, 0, 0, GENESIS, note, ())
     if last.epoch != epoch:
         raise Broken(f"the ledger ends in epoch {last.epoch}, and epoch {epoch} was begun: its end is missing")
-    said = checkpoint.fields.get("anchored") if checkpoint is not None else ""
-    anchored = datetime.fromisoformat(said) if said else None
+    anchored = _time(checkpoint, "anchored") if checkpoint is not None else None
+    with closing(rows(past, instance)) as chain:
+        first = next((row for row, _ in chain), None)
+    began = _time(first, "time") if first is not None else None
     time = str(last.fields.get("time", ""))
-    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, tuple(gaps), time)
+    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, began, tuple(gaps), time)
+
+
+def _time(row: Row, name: str) -> datetime | None:
+    said = row.fields.get(name)
+    return datetime.fromisoformat(said) if said else None
 
 
 def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:

@@ -172,8 +172,8 @@ class Ledger:
 
 
 class Setting:
-    def __init__(self, anchors: Sequence[Anchor], **more: Any) -> None:
-        self.time, self.key, self.ledger = Time(), Key(), Ledger()
+    def __init__(self, anchors: Sequence[Anchor], *, time: Time | None = None, **more: Any) -> None:
+        self.time, self.key, self.ledger = time or Time(), Key(), Ledger()
         self.made = Checkpoints(
             self.key,
             self.ledger.heads,
@@ -431,7 +431,7 @@ async def test_the_alarm_counts_from_the_oldest(caplog: pytest.LogCaptureFixture
 
 
 async def test_an_anchor_that_is_back_for_a_moment(caplog: pytest.LogCaptureFixture) -> None:
-    """It takes the oldest and no more: what is left is still late, but the day begins anew. It is no new alarm."""
+    """It takes the oldest and no more, which says nothing of the day since: nothing is signed still. It is no new alarm."""
     desk = Desk()
     setting = Setting([desk])
     async with setting.runs() as made:
@@ -442,12 +442,27 @@ async def test_an_anchor_that_is_back_for_a_moment(caplog: pytest.LogCaptureFixt
         desk.away, desk.room = None, 1
         await setting.time.passes(PERIOD_S)
         assert desk.numbers == [1, 2]
-        assert made.may_sign
-        assert f"was due {STOP_S:.0f} s ago (desk: full)" in made.problem
+        assert (made.may_sign, made.age_s) == (False, STOP_S + PERIOD_S)
+        assert made.anchored_at == BEGIN + timedelta(seconds=PERIOD_S)
+        assert "No anchor has a checkpoint of the last 24 h (desk: full)" in made.problem
         assert len(errors(caplog)) == 2
         desk.room = 10**6
         await setting.time.passes(PERIOD_S)
-        assert made.problem == ""
+        assert (made.may_sign, made.problem) == (True, "")
+        assert made.anchored_at == desk.notes[-1].checkpoint.time
+
+
+async def test_an_anchor_that_is_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """What it takes late is older than what another has: neither the age nor what the next start counts from goes back."""
+    desk, gone = Desk("desk"), Desk("gone")
+    gone.away = AnchorError("gone: is being painted")
+    setting = Setting([desk, gone])
+    async with setting.runs() as made:
+        await setting.time.passes(10 * PERIOD_S)
+        desk.away, gone.away, gone.room = AnchorError("desk: closed"), None, 3
+        await setting.time.passes(PERIOD_S)
+        assert gone.numbers == [1, 2, 3]
+        assert (made.age_s, made.anchored_at) == (PERIOD_S, BEGIN + timedelta(seconds=10 * PERIOD_S))
 
 
 async def test_an_anchor_that_hangs_without_limit(caplog: pytest.LogCaptureFixture) -> None:
@@ -478,15 +493,36 @@ async def test_a_start_does_not_begin_the_day_anew(caplog: pytest.LogCaptureFixt
     async with late.runs() as made:
         assert not made.may_sign
         assert made.problem == (
-            "No anchor has taken a checkpoint for 30 h (desk: closed): nothing is signed until one does."
+            "No anchor has a checkpoint of the last 30 h (desk: closed): nothing is signed until one does."
         )
         assert [message for message in errors(caplog) if "No anchor" in message]
         desk.away = None
         await late.time.passes(1)
         assert (made.may_sign, made.problem) == (True, "")
-        assert made.anchored_at == late.time.wall()
+        assert made.anchored_at == BEGIN, "when it was made"
+    never = Setting([desk], began=BEGIN - timedelta(hours=23))
+    desk.away = AnchorError("desk: closed")
+    async with never.runs() as made:
+        assert (made.may_sign, made.age_s, made.anchored_at) == (True, 23 * 3600, None)
+        await never.time.passes(3600)
+        assert not made.may_sign
     ahead = Setting([desk], anchored=BEGIN + timedelta(days=400))
     assert ahead.made.age_s == 0, "a clock that was set back is no reason to sign for a year"
+
+
+async def test_the_last_one_of_two_days_ago_is_put_again() -> None:
+    """A daemon that was off for so long signs nothing because of it, but once the first of its own is taken."""
+    before, desk = Desk(), Desk()
+    first = Setting([before])
+    async with first.runs():
+        pass
+    desk.room = 1
+    second = Setting([desk], time=Time(Now(Now.s + 2 * STOP_S)), last=before.notes[-1], anchored=BEGIN)
+    async with second.runs() as made:
+        assert (desk.numbers, made.may_sign, made.age_s) == ([2], False, 2 * STOP_S)
+        desk.room = 1
+        await second.time.passes(1)
+        assert (desk.numbers, made.may_sign, made.age_s) == ([2, 3], True, 1)
 
 
 async def test_without_a_first_note_the_alarm_comes(caplog: pytest.LogCaptureFixture) -> None:
