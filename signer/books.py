@@ -27,12 +27,12 @@ from signer.ledger import KEEP_S, Ledger
 from signer.lost import is_declared
 from signer.note import Note, NoteError, parse
 from signer.recovery import Broken, Found
+from signer.retention import Retention
 from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")
 
 ERASE_EVERY_S = 60.0
-CLOCK_S = 60.0  # by so much the time may be put right while the daemon runs
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
 ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes first
 SETTLE_S = 2.0  # at the daemon's end, for what lanes still have, and what waits for a commit
@@ -98,7 +98,9 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
 
     reader = database.reader()
     ledger = Ledger(writer, reader, cipher, clock)
-    tasks = [asyncio.create_task(_keep_erasing(database, clock), name="ledger erasing")]
+    retention = Retention(clock, found.times)
+    ledger.accepted = retention.accepted
+    tasks = [asyncio.create_task(_keep_erasing(database, retention), name="ledger erasing")]
     if reader.ids is not None:
         tasks.append(asyncio.create_task(_keep_knowing(reader.ids), name="ledger ids"))
     try:
@@ -195,16 +197,13 @@ async def _keep_knowing(ids: Ids) -> None:
         await asyncio.sleep(ERASE_EVERY_S)
 
 
-async def _keep_erasing(database: Database, clock: Clock) -> None:
-    """By a clock that does not jump: what a wrong one calls a day old would be signed again."""
-    began, since = clock.wall().timestamp(), clock.monotonic()
+async def _keep_erasing(database: Database, retention: Retention) -> None:
     while True:
         try:
             eraser = await asyncio.to_thread(database.eraser)
             try:
                 while True:
-                    now = min(clock.wall().timestamp(), began + clock.monotonic() - since + CLOCK_S)
-                    erase = partial(eraser.erase, int(now) - KEEP_S, ERASE_MOST)
+                    erase = partial(eraser.erase, int(retention.now()) - KEEP_S, ERASE_MOST)
                     more = await asyncio.to_thread(erase) == ERASE_MOST
                     await asyncio.sleep(ERASE_PAUSE_S if more else ERASE_EVERY_S)
             finally:

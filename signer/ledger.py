@@ -52,6 +52,7 @@ class Ledger:
         self._second = ("", 0.0)
         self.writer = writer(self._to_flush)
         self.recorded: Callable[[int], None] = lambda _count: None  # told of chunks, for checkpoints
+        self.accepted: Callable[[float], None] = lambda _time: None  # told of the time that a new request gets
         self.may_sign: Callable[[], bool] = lambda: True  # whether checkpoints are anchored
         self.anchored_at: Callable[[], datetime | None] = lambda: None  # of when the newest is that one has
 
@@ -74,7 +75,7 @@ class Ledger:
         if self.trouble:
             raise Refusal(self.trouble)
         if self._is_new(asked):
-            return self._begun(Record(self, asked, self._clock.wall(), 1), is_new=True)
+            return self._begun(self._new(asked), is_new=True)
         # From here until the record is live nobody else gets past the loop above with this id.
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
@@ -97,6 +98,11 @@ class Ledger:
             return asked.item not in life.begun
         return ids is not None and not ids.may_have(asked.id)
 
+    def _new(self, asked: Asked) -> Record:
+        now = self._clock.wall()
+        self.accepted(now.timestamp())
+        return Record(self, asked, now, 1)
+
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""
         stored = await self._reader.any_of(asked.id)
@@ -105,7 +111,7 @@ class Ledger:
                 self._refuse(asked, stored.caller)
             stored = await self._reader.request(asked.id, asked.item)
         if stored is None:
-            return Record(self, asked, self._clock.wall(), 1)
+            return self._new(asked)
         self._check_same(asked, stored.caller, stored.body, stored.item)
         return await self._again(asked, stored)
 

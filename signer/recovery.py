@@ -8,7 +8,8 @@ so. The same for an INTENT to which the token was never asked: on the disk there
 
 import json
 import uuid
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from signer.results import Part, Range
 REASON = "INTERRUPTED"
 # The place of what is no row of the chain: it says which row was archived last, and has that one's hash (archive.py).
 ARCHIVED = (0, 0)
+TIMES_MOST = 20_000  # a day of one checkpoint each 4 s
 _AFTER_ALL = 1 << 31  # behind the results that an attempt itself has written
 
 
@@ -45,6 +47,7 @@ class Found:
     began: datetime | None = None  # when the first row was written, of those that are there
     gaps: tuple[Row, ...] = ()  # what restores have declared as lost
     time: str = ""  # of the last row (RFC 3339)
+    times: tuple[tuple[int, float], ...] = ()  # of starts and checkpoints, the last ones: epoch, and seconds since 1970
 
     @property
     def head(self) -> Head | None:
@@ -54,7 +57,7 @@ class Found:
 def look(past: Past) -> Found:
     """Read the whole chain of this daemon's instance; raises `Broken`, and what `Past` raises."""
     instance, epoch, note = past.instance()
-    last, open_, checkpoint, gaps = _walk(past, instance)
+    last, open_, checkpoint, gaps, dated = _walk(past, instance)
     if last is None:
         if epoch:
             raise Broken(f"the ledger has no rows, and epoch {epoch} was begun: it was emptied")
@@ -66,7 +69,11 @@ def look(past: Past) -> Found:
         first = next((row for row, _ in chain), None)
     began = _time(first, "time") if first is not None else None
     time = str(last.fields.get("time", ""))
-    return Found(instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, began, tuple(gaps), time)
+    texts = ((of, json.loads(body).get("time")) for of, body in dated)
+    times = tuple((of, datetime.fromisoformat(text).timestamp()) for of, text in texts if text)
+    return Found(
+        instance, epoch, last.sequence, last.hash, note, tuple(open_), anchored, began, tuple(gaps), time, times
+    )
 
 
 def _time(row: Row, name: str) -> datetime | None:
@@ -83,15 +90,17 @@ def rows(past: Past, instance: str) -> Generator[tuple[Row, int | None]]:
         previous = hash_
 
 
-def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None, list[Row]]:
+def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None, list[Row], Iterable[tuple[int, str]]]:
     """
-    The last row, the intents that are open, the last checkpoint's row, and the gaps.
+    The last row, the intents that are open, the last checkpoint's row, the gaps, and of the last starts and checkpoints
+    epoch and body.
 
     A million chunks are two million rows, and somebody waits for the daemon: an object is made only of what is answered.
     """
     last_epoch = last_sequence = 0
     kind, body, previous, hash_ = "", "", GENESIS, GENESIS
     checkpoint, gaps = None, []
+    dated: deque[tuple[int, str]] = deque(maxlen=TIMES_MOST)
     intents: dict[tuple[int, int], tuple[str, bytes, bytes]] = {}
     with closing(past.rows(instance)) as chain:
         for epoch, sequence, kind, body, now, closes in chain:
@@ -113,13 +122,16 @@ def _walk(past: Past, instance: str) -> tuple[Row | None, list[Row], Row | None,
             elif kind == Kind.POSSIBLE:
                 intents.pop(tuple(json.loads(body)["intent"]), None)
             elif kind == Kind.CHECKPOINT:
+                dated.append((epoch, body))
                 checkpoint = Row(instance, epoch, sequence, kind, body, previous, hash_)
+            elif kind == Kind.EPOCH:
+                dated.append((epoch, body))
             elif kind == Kind.GAP:
                 gaps.append(Row(instance, epoch, sequence, kind, body, previous, hash_))
     if not last_epoch:
-        return None, [], None, []
+        return None, [], None, [], ()
     open_ = [Row(instance, *place, Kind.INTENT, text, before, made) for place, (text, before, made) in intents.items()]
-    return Row(instance, last_epoch, last_sequence, kind, body, previous, hash_), open_, checkpoint, gaps
+    return Row(instance, last_epoch, last_sequence, kind, body, previous, hash_), open_, checkpoint, gaps, dated
 
 
 def _may_begin(epoch: int, last: int, body: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from signer.books import Books, opened
 from signer.checkpoint import Checkpoints
 from signer.clock import Clock
 from signer.config import Ledger, LedgerAnchor
+from signer.sqlite import Sqlite
 from signer.store import open_store
+from tests.signer.ledger.entries import asked, counted
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,32 @@ async def test_an_anchor_that_never_worked(tmp_path: Path) -> None:
         assert made.anchored_at is not None
     async with place.starts(Ahead(24 * 3600)) as (books, _):
         assert books.ledger.trouble == ""
+
+
+async def test_a_clock_that_was_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It was 25 h behind when a request was accepted, and is right again, over a restart, too: what only looks a day old is
+    kept, and what is goes.
+    """
+    erased, real = threading.Semaphore(0), Sqlite.erase
+
+    def erase(self: Sqlite, before: int, most: int) -> int:
+        gone = real(self, before, most)
+        erased.release()
+        return gone
+
+    monkeypatch.setattr(Sqlite, "erase", erase)
+    place = Place(tmp_path, LedgerAnchor(file=tmp_path / "checkpoints"))
+    async with place.starts(Ahead(-25 * 3600)) as (books, _):
+        record = await books.ledger.enter(asked(1), time.monotonic() + 10)
+        one = record.intend(0, 1, "card")
+        await one.durable
+        one.settled([b"signature"], {})
+        await record.finish(time.monotonic() + 10)
+        record.leave()
+    for days, left in ((0, 1), (1.1, 0)):
+        while erased.acquire(blocking=False):
+            pass
+        async with place.starts(Ahead(days * 24 * 3600)):
+            assert await asyncio.to_thread(erased.acquire, timeout=10)
+        assert counted(place.database, "ledger_requests") == left

@@ -32,6 +32,7 @@ from signer.errors import Refusal
 from signer.ledger import KEEP_S, Ledger
 from signer.record import DIGESTS, Asked
 from signer.results import Part, outcomes
+from signer.retention import CLOCK_S, Retention
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
@@ -468,7 +469,7 @@ def old_requests(path: Path, *ages_s: float) -> None:
 
 @contextlib.asynccontextmanager
 async def erasing(database: Erasing, clock: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(books._keep_erasing(database, clock))  # type: ignore[arg-type]
+    task = asyncio.create_task(books._keep_erasing(database, Retention(clock, ())))  # type: ignore[arg-type]
     yield
     assert not task.done()
     task.cancel()
@@ -481,7 +482,7 @@ async def test_a_clock_a_day_ahead(path: Path, monkeypatch: pytest.MonkeyPatch) 
     stays, and is not signed again.
     """
     monkeypatch.setattr(books, "ERASE_EVERY_S", 0.01)
-    old_requests(path, KEEP_S - books.CLOCK_S / 2, KEEP_S - books.CLOCK_S * 2, 0)
+    old_requests(path, KEEP_S - CLOCK_S / 2, KEEP_S - CLOCK_S * 2, 0)
     database, clock = Erasing(SqliteDatabase(path)), Wrong()
     async with erasing(database, clock):
         await until(lambda: database.done >= 2)
@@ -514,7 +515,7 @@ def exit_code(run: Callable[[Path], None], path: Path) -> int | None:
 
 def _erase_in_vain(path: Path) -> None:
     fatal = Failed("AUDIT_UNWRITABLE", "EIO", is_fatal=True)
-    asyncio.run(books._keep_erasing(Erasing(SqliteDatabase(path), fatal), Clock()))  # type: ignore[arg-type]
+    asyncio.run(books._keep_erasing(Erasing(SqliteDatabase(path), fatal), Retention(Clock(), ())))  # type: ignore[arg-type]
 
 
 def test_f24_the_erasers_fsync_fails(path: Path) -> None:
