@@ -74,9 +74,10 @@ class Books:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) -> AsyncIterator[Books]:
+async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock, spki: bytes) -> AsyncIterator[Books]:
     """
-    The ledger in the database that `open_store` has made ready; `state` is the daemon's directory.
+    The ledger in the database that `open_store` has made ready; `state` is the daemon's directory, `spki` the public half
+    of the key that signs checkpoints.
 
     Raises `ConfigError` for the data key, `Broken` or `StoreError` for what stands in the database, `Failed` where it
     cannot be written.
@@ -84,7 +85,7 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock) 
     cipher, anchors = Cipher(config.data_key()), anchor.of(config)
     files = [each.file for each in config.anchor if each.file is not None]
     database = database_at(where, state)
-    found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher)
+    found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher, spki)
     if found.open_intents:
         log.warning(
             "%d chunks may have been signed and were not released: POSSIBLE_UNRELEASED_SIGNATURE",
@@ -141,31 +142,58 @@ async def _committing(
     return child, ours
 
 
-def _begun(database: Database, anchors: Sequence[Path], cipher: Cipher) -> tuple[Found, tuple[int, int, bytes]]:
+def _begun(
+    database: Database, anchors: Sequence[Path], cipher: Cipher, spki: bytes
+) -> tuple[Found, tuple[int, int, bytes]]:
     """What was there, and where the epoch stands that has been begun."""
     past, backend = database.past(), database.backend()
     try:
         found = recovery.look(past)
         for file in anchors:
-            _check_anchor(past, found, file)
+            _check_anchor(past, found, file, spki)
         return found, recovery.begin(past, backend, found, cipher, version("paraph"))
     finally:
         past.close()
         backend.close()
 
 
-def _check_anchor(past: Past, found: Found, file: Path) -> None:
-    """Raise `Broken` where an anchor knows more of this chain than the database does: that was rolled back."""
+def _check_anchor(past: Past, found: Found, file: Path, spki: bytes) -> None:
+    """
+    Raise `Broken` where an anchor knows more of this chain than the database does: that was rolled back. Or where it knows
+    nothing of this chain, and of no other that is there, and the key has signed no checkpoint of this one: it has taken
+    another's place. An anchor that others put into, too, is no reason.
+    """
     note = _last_note(file)
     if note is None:
         return
-    for head in note.checkpoint.heads:
+    heads = note.checkpoint.heads
+    for head in heads:
         is_there = head.instance != found.instance or recovery.has_row(past, head)
         if not (is_there or is_declared(found, head) or recovery.was_archived(past, head)):
             raise Broken(
                 f"checkpoint {note.checkpoint.number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
                 "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"
             )
+    is_known = any(head.instance == found.instance or recovery.has_row(past, head) for head in heads)
+    if not (is_known or _is_in_checkpoint(found, spki)):
+        raise Broken(
+            f"checkpoint {note.checkpoint.number} in {file} is of another ledger, and the checkpoint key has signed none of "
+            f"the one in the database, {found.instance}: it has taken the other's place, or is new. If the other was this daemon's, "
+            "put it back (`paraph restore`). If this one is new on purpose, keep the file as evidence and move it away, or "
+            "give this daemon a file of its own"
+        )
+
+
+def _is_in_checkpoint(found: Found, spki: bytes) -> bool:
+    """Whether the last checkpoint that the database has names its chain, and is signed by this key."""
+    if not found.note:
+        return False
+    last = next(parse(found.note))
+    try:
+        last.check(spki)
+    except NoteError:
+        return False
+    return any(head.instance == found.instance for head in last.checkpoint.heads)
 
 
 def _last_note(file: Path) -> Note | None:

@@ -100,7 +100,7 @@ class Daemon:
             checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
             group.check(self._config.group, self._credentials)
             self._books = await stack.enter_async_context(
-                books.opened(self._config.ledger, where(self._config), state, self._clock)
+                books.opened(self._config.ledger, where(self._config), state, self._clock, self._checkpoint_key.spki)
             )
             if self._books.ended is not None:
                 self._steady.know(self._books.ended)

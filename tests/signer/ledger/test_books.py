@@ -12,16 +12,22 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from signer import checkpoint, checkpoint_key
 from signer.books import Books, opened
 from signer.checkpoint import Checkpoints
 from signer.clock import Clock
 from signer.config import Ledger, LedgerAnchor
+from signer.database import Where, database_at
+from signer.note import NOTHING, Checkpoint, sign
+from signer.recovery import Broken
 from signer.sqlite import Sqlite
 from signer.store import open_store
-from tests.signer.ledger.entries import asked, counted
+from tests.postgres import Postgres
+from tests.signer.ledger.entries import asked, counted, executed, found, started
+
+OTHER = "ab" * 16  # an instance
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Place:
     def __init__(self, directory: Path, *anchors: LedgerAnchor) -> None:
         self.state = directory / "state"
         self.state.mkdir()
-        self.database = self.state / "paraph.sqlite"
+        self.database: Where = self.state / "paraph.sqlite"
         open_store(self.database).dispose()
         pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         keys = directory / "checkpoint.key", directory / "data.key"
@@ -55,7 +61,10 @@ class Place:
     @contextlib.asynccontextmanager
     async def starts(self, clock: Clock) -> AsyncIterator[tuple[Books, Checkpoints]]:
         key = checkpoint_key.of(self.config, lambda: pytest.fail("no token"))
-        async with opened(self.config, self.database, self.state, clock) as books, books.checkpointed(key) as made:
+        async with (
+            opened(self.config, self.database, self.state, clock, key.spki) as books,
+            books.checkpointed(key) as made,
+        ):
             yield books, made
 
 
@@ -110,3 +119,70 @@ async def test_a_clock_that_was_behind(tmp_path: Path, monkeypatch: pytest.Monke
         async with place.starts(Ahead(days * 24 * 3600)):
             assert await asyncio.to_thread(erased.acquire, timeout=10)
         assert counted(place.database, "ledger_requests") == left
+
+
+def emptied(database: Where) -> None:
+    """As somebody does who can write the database and has no key: another ledger, of which nothing is there yet."""
+    executed(
+        database,
+        *(f"DELETE FROM {table}" for table in ("ledger_rows", "ledger_requests", "ledger_results")),
+        f"UPDATE ledger_instances SET instance = '{OTHER}', epoch = 0, note = ''",
+    )
+
+
+async def once(place: Place) -> None:
+    """A start, and an end."""
+    async with place.starts(Clock()):
+        pass
+
+
+async def test_another_ledger_in_its_place(tmp_path: Path) -> None:
+    """
+    A file anchor knows of a ledger that is not there, and the one that is there is new: the start is refused, also once
+    rows were made up for it, and a checkpoint without the key, whatever other anchors there are; until a person has moved
+    the file away.
+    """
+    files = tmp_path / "first", tmp_path / "second"
+    place = Place(tmp_path, *(LedgerAnchor(file=file) for file in files))
+    for _ in range(2):
+        await once(place)
+    emptied(place.database)
+    for harm in (lambda _: None, made_up_rows, made_up_checkpoint):
+        harm(place)
+        with pytest.raises(Broken, match=f"in {files[0]} is of another ledger, .* {OTHER}: .*move it away"):
+            await once(place)
+    for file in files:
+        file.rename(f"{file}.kept")
+    for _ in range(2):
+        await once(place)
+
+
+def made_up_rows(place: Place) -> None:
+    """Their hashes need no key."""
+    _, backend, _ = started(database_at(place.database, place.state))
+    backend.close()
+
+
+def made_up_checkpoint(place: Place) -> None:
+    key = Ed25519PrivateKey.generate()
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    head = found(database_at(place.database, place.state)).head
+    assert head is not None
+    note = sign(Checkpoint(1, datetime.now(UTC), NOTHING, (head,)), spki, "ED25519", key.sign)
+    executed(place.database, f"UPDATE ledger_instances SET note = '{note}'")
+
+
+async def test_an_anchor_of_another_daemon_is_no_reason(tmp_path: Path, postgres: Postgres) -> None:
+    """
+    Two daemons on one PostgreSQL with one file, which says so while they run: both start, the first time and again.
+    """
+    url = postgres.create("books")
+    open_store(url).dispose()
+    places = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        places.append(Place(tmp_path / name, LedgerAnchor(file=tmp_path / "checkpoints")))
+        places[-1].database = url
+    for _ in range(2):
+        for place in places:
+            await once(place)
