@@ -9,10 +9,11 @@ import os
 import resource
 import socket
 import sys
+from pathlib import Path
 
 from pool import wire
 from pool.child import harden, open_socket
-from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, DOCUMENT_BYTES_MAX
+from signer.limits import ASSEMBLY_CPU_S, ASSEMBLY_MEMORY_BYTES_MAX, ASSEMBLY_WORN_BYTES, DOCUMENT_BYTES_MAX
 
 _NOFILE = 32
 _OUTPUT_BYTES_MAX = 2 * DOCUMENT_BYTES_MAX
@@ -30,6 +31,18 @@ def limit_cpu() -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + ASSEMBLY_CPU_S + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def held_bytes() -> int:
+    """
+    The most memory that this process has held. What getrusage(2) tells is the parent's, where that was more: until exec(2)
+    this one was in it. So the kernel's longer account is read where the short one says too much.
+    """
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if most > ASSEMBLY_WORN_BYTES:
+        status = Path("/proc/self/status").read_text("ascii")
+        most = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    return most
 
 
 def main() -> None:
@@ -53,8 +66,7 @@ def main() -> None:
         finally:
             for fd in fds:
                 os.close(fd)
-        held_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        sock.send(wire.pack(answer | {"held": held_bytes}))
+        sock.send(wire.pack(answer | {"held": held_bytes()}))
 
 
 if __name__ == "__main__":

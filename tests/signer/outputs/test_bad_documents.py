@@ -33,6 +33,7 @@ from signer import spool as spools
 from signer.assembly import Assembly
 from signer.client import Client, ServiceError, error_from
 from signer.errors import Refusal
+from signer.limits import ASSEMBLY_WORN_BYTES
 from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user
@@ -690,6 +691,24 @@ async def test_assembly_processes_are_replaced(limit: str, value: int, monkeypat
             seen |= {each.child.pid for each in assembly._all}
             assert len(assembly._all) <= 3
     assert len(seen) >= 4, "one and a spare, and their successors"
+
+
+async def looked_into(assembly: Assembly, caller: str, content: bytes) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return await assembly.verify(caller, file.fileno(), None, (), datetime.now(UTC))
+
+
+async def test_a_large_daemon_wears_no_process_out() -> None:
+    """What a process has held is its own, however much its parent holds: it is there for the next document."""
+    large = b"x" * (ASSEMBLY_WORN_BYTES + MIB)
+    async with Assembly(1) as assembly:
+        await looked_into(assembly, "portal", b"no PDF")
+        pids = {each.child.pid for each in assembly._all}
+        await looked_into(assembly, "portal", b"no PDF")
+        assert pids <= {each.child.pid for each in assembly._all}
+    del large
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
