@@ -106,11 +106,20 @@ class Child:
         The answer to one message (None: to what it was started for); raises `ChildLost`, which is a `NotSent` where the
         message did not go out, and TimeoutError.
         """
+        self.put(message, fds)
+        return await self.answer(timeout_s)
+
+    def put(self, message: dict[str, Any] | None, fds: Sequence[int] = ()) -> None:
+        """The first half of `ask`; raises `NotSent`."""
         self._answer = self._loop.create_future()
         if self.ended.done():
             raise NotSent(self.ended.result())
         if message is not None:
             self.send(message, fds)
+
+    async def answer(self, timeout_s: float) -> dict[str, Any]:
+        """The other half: who was cancelled while he waited here may come back and wait again. Raises like `ask`."""
+        assert self._answer is not None
         async with asyncio.timeout(timeout_s):
             waiting: set[asyncio.Future[Any]] = {self._answer, self.ended}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -2,23 +2,30 @@
 The parent end of the assembly: a few kept processes that look into documents, and one warm spare.
 
 A document goes to an idle process as a descriptor. A process that dies of it, or needs too long, is killed and
-replaced, and the document is refused: nothing a file does is another caller's trouble.
+replaced, and the document is refused. The time that it took is its caller's, also where he is gone: what was begun goes
+on to its end or its limit, since a new process for each call that is reset would cost others more.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import msgpack
 
-from pool.process import Child, ChildLost
+from pool.process import Child, ChildLost, NotSent
 from signer.errors import Refusal
-from signer.limits import ASSEMBLY_ANSWER_S, ASSEMBLY_DOCUMENTS_MAX, ASSEMBLY_RESTART_S, ASSEMBLY_WORN_BYTES
-from signer.turns import Places
+from signer.limits import (
+    ASSEMBLY_ANSWER_S,
+    ASSEMBLY_DOCUMENTS_MAX,
+    ASSEMBLY_RESTART_S,
+    ASSEMBLY_START_S,
+    ASSEMBLY_WORN_BYTES,
+)
+from signer.turns import Place, Places
 
 log = logging.getLogger("signer.assembly")
 
@@ -29,14 +36,16 @@ ENVIRONMENT = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
 
 
 class Assembly:
-    """`processes` documents are looked into at one time; the others wait their turn, in which callers alternate."""
+    """
+    `processes` documents are looked into at one time, and by the spare one of a caller who has none there; the others wait
+    their turn.
+    """
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._idle: asyncio.Queue[_Assembler] = asyncio.Queue()
         self._all: set[_Assembler] = set()
-        self._refills: set[asyncio.Task[None]] = set()
-        self._places = Places(processes)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._places: Places[_Assembler] = Places(processes)
         self._starting = asyncio.Semaphore(STARTS_MAX)
         self._closed = False
 
@@ -50,9 +59,9 @@ class Assembly:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closed = True
-        for task in self._refills:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._refills, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(assembler.child.close() for assembler in self._all))
 
     async def prepare(self, caller: str, fd: int, fields: dict[str, Any]) -> tuple[bytes, int, int]:
@@ -78,23 +87,32 @@ class Assembly:
             os.close(output)
 
     async def _ask(self, caller: str, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
-        await self._places.take(caller)
-        try:
-            answer = await self._ask_one(message, fds)
-        finally:
-            self._places.give_back()
+        answer = await self._finish(await self._hand_over(caller, message, fds))
         if answer["t"] == "no-room":
             raise Refusal("SPOOL_FULL", retry_s=1.0)
         if answer["t"] == "rejected":
             raise Refusal("PDF_REJECTED", answer["kind"])
         return answer
 
-    async def _ask_one(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
-        """The answer of an idle process, and what that says of the process."""
-        while (assembler := await self._idle.get()).child.ended.done():
-            self._replace(assembler)  # it ended while it waited, which is no document's fault
+    async def _hand_over(self, caller: str, message: dict[str, Any], fds: Sequence[int]) -> "Place[_Assembler]":
+        """The place with the process that has the document now."""
+        while True:
+            place = await self._places.take(caller)
+            try:
+                place.given.result().child.put(message, fds)
+            except NotSent:
+                self._end(place, is_worn=True)  # it ended while it waited, which is no document's fault
+            except BaseException:
+                self._end(place, is_worn=False)
+                raise
+            else:
+                return place
+
+    async def _finish(self, place: "Place[_Assembler]") -> dict[str, Any]:
+        """The answer of a process that has a document, and what that says of the process."""
+        assembler = place.given.result()
         try:
-            answer = await assembler.child.ask(message, ASSEMBLY_ANSWER_S, fds)
+            answer = await assembler.child.answer(ASSEMBLY_ANSWER_S)
         except ChildLost as lost:
             # SIGXCPU is our own limit; anything else that a file does to its parser is refused just the same.
             kind = "needs-too-much-time" if "SIGXCPU" in lost.how else "breaks-the-parser"
@@ -102,25 +120,34 @@ class Assembly:
             log.warning("an assembly process ended over a document: %s", lost.how)
         except TimeoutError:
             answer = {"t": "rejected", "kind": "needs-too-much-time", "worn": True}
-        except BaseException:
-            self._replace(assembler)  # the call was cancelled and its answer is still to come
+        except asyncio.CancelledError:
+            if not self._closed:
+                self._spawn(self._finish(place), "assembly of a call that is gone")
             raise
         assembler.documents += 1
-        worn = answer.get("worn") or answer["held"] > ASSEMBLY_WORN_BYTES
-        if worn or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
+        is_worn = bool(answer.get("worn")) or answer["held"] > ASSEMBLY_WORN_BYTES
+        self._end(place, is_worn=is_worn, more_s=ASSEMBLY_START_S if is_worn else 0.0)
+        return answer
+
+    def _end(self, place: "Place[_Assembler]", *, is_worn: bool, more_s: float = 0.0) -> None:
+        assembler = place.given.result()
+        self._places.end(place, more_s)
+        if is_worn or assembler.documents >= ASSEMBLY_DOCUMENTS_MAX:
             self._replace(assembler)
         else:
-            self._idle.put_nowait(assembler)
-        return answer
+            self._places.add(assembler)
 
     def _replace(self, assembler: "_Assembler") -> None:
         assembler.child.kill()
         self._refill(assembler)
 
     def _refill(self, instead_of: "_Assembler | None" = None) -> None:
-        task = asyncio.create_task(self._add(instead_of), name="assembly refill")
-        self._refills.add(task)
-        task.add_done_callback(self._refills.discard)
+        self._spawn(self._add(instead_of), "assembly refill")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _add(self, instead_of: "_Assembler | None") -> None:
         """Start a process and wait until it says that it is ready; one that does not is tried again."""
@@ -147,7 +174,7 @@ class Assembly:
             self._all.discard(assembler)
             await assembler.child.close()
             return False
-        self._idle.put_nowait(assembler)
+        self._places.add(assembler)
         return True
 
 

@@ -65,4 +65,5 @@ ASSEMBLY_DOCUMENTS_MAX = (
     10_000  # then the process is replaced, and what leaks in parsers goes with it; a start costs 0.6 s
 )
 ASSEMBLY_WORN_BYTES = 192 * MIB  # ... or when it has held so much at one time: it starts with 60
+ASSEMBLY_START_S = 0.5  # of a processor: what a document that takes its process down costs its caller besides
 ASSEMBLY_RESTART_S = 0.5  # after a process that did not start: there is a reason, and it may go away

@@ -4,12 +4,18 @@ Whose turn is it, where callers share something that has no room for all: the ev
 The loop is one thread, and gRPC hands it calls in the order of their arrival: behind who sends five hundred small ones
 at a time everybody would wait for all of them. So calls are let in first and begun later (`Starts`): in a round each
 caller begins a few, and a round ends when no more calls come in, so that those who wait do so here, by caller, and not
-in gRPC's line. At the assembly so many documents are in work, and callers alternate (`Places`).
+in gRPC's line. An assembly process is with a document for milliseconds or for seconds, which nobody knows before: they are
+shared by the time that each caller's documents took (`Places`).
 """
 
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 STARTS_A_ROUND = 10  # of all callers: about 4 ms of the loop; each has his part, but at least ...
 STARTS_LEAST = 2
@@ -94,34 +100,98 @@ class Starts:
             self._turn_round()
 
 
-class Places:
-    """`count` at a time; of those who wait, callers alternate, and each one's come first served first."""
+class Places(Generic[T]):
+    """
+    What callers share, `count` at a time. Each caller has a clock of the seconds that it has had some for, and the lowest
+    is next, as at the tokens (pool/backlog.py); within a caller, first come is first served. One more than `count`, where
+    there is one, goes to a caller who has none: so no single caller, whatever it does with them, has all.
+    """
 
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: _Waiting = {}
+    def __init__(self, count: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._count = count
+        self._now = now
+        self._free: deque[T] = deque()
+        self._taken: dict[str, set[Place[T]]] = {}  # by caller, who has one at least
+        self._waiting: dict[str, deque[Place[T]]] = {}
+        self._used: dict[str, float] = {}  # seconds, of what was given back; of callers who are away, too, while ahead
+        self._reached = 0.0  # the highest clock of those who were served
 
-    async def take(self, caller: str) -> None:
-        """A place; to be given back."""
-        if self._free and not self._waiting:
-            self._free -= 1
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(caller, deque()).append((future, 1))
+    def add(self, what: T) -> None:
+        """There is one more, or this one again."""
+        self._free.append(what)
+        self._give()
+
+    async def take(self, caller: str) -> "Place[T]":
+        """One of them; the place is to be ended, and what was given to be added again."""
+        place = Place(caller, asyncio.get_running_loop().create_future())
+        if caller not in self._waiting:  # silence saves nothing up
+            behind_s = self._reached - self._clock(caller)
+            self._used[caller] = self._used.get(caller, 0.0) + max(0.0, behind_s)
+        self._waiting.setdefault(caller, deque()).append(place)
+        self._give()
         try:
-            await future
+            await place.given
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # its place was already given to it
-                self.give_back()
+            if place in self._taken.get(caller, ()):  # it was already given to it
+                self.end(place)
+                self.add(place.given.result())
+            else:
+                self._leave(place)
             raise
+        return place
 
-    def give_back(self) -> None:
-        for caller in list(self._waiting):
-            if _wake(self._waiting, caller):
-                if caller in self._waiting:
-                    self._waiting[caller] = self._waiting.pop(caller)  # behind the others
-                return
-        self._free += 1
+    def end(self, place: "Place[T]", more_s: float = 0.0) -> None:
+        """Its caller has it no longer; it used the time since it was given, and so much more."""
+        caller = place.caller
+        self._used[caller] += self._now() - place.since + more_s
+        self._taken[caller].discard(place)
+        if not self._taken[caller]:
+            del self._taken[caller]
+        self._forget()
+        self._give()
+
+    def _clock(self, caller: str) -> float:
+        """The seconds that it has used, with those of what it has now."""
+        now = self._now()
+        return self._used.get(caller, 0.0) + sum(now - place.since for place in self._taken.get(caller, ()))
+
+    def _give(self) -> None:
+        while self._free and (caller := self._next()) is not None:
+            place = self._waiting[caller][0]
+            self._leave(place)
+            if place.given.done():  # its call was cancelled
+                continue
+            self._reached = max(self._reached, self._clock(caller))
+            place.since = self._now()
+            self._taken.setdefault(caller, set()).add(place)
+            place.given.set_result(self._free.popleft())
+
+    def _next(self) -> str | None:
+        callers = list(self._waiting)
+        if sum(map(len, self._taken.values())) >= self._count:
+            callers = [caller for caller in callers if caller not in self._taken]
+        return min(callers, key=self._clock, default=None)
+
+    def _leave(self, place: "Place[T]") -> None:
+        line = self._waiting.get(place.caller, deque())
+        if place in line:
+            line.remove(place)
+            if not line:
+                del self._waiting[place.caller]
+
+    def _forget(self) -> None:
+        """A clock behind that of who was served has no meaning any more."""
+        here = self._waiting.keys() | self._taken.keys()
+        self._used = {caller: s for caller, s in self._used.items() if caller in here or s > self._reached}
+
+
+@dataclass(eq=False, slots=True)
+class Place(Generic[T]):
+    """One caller's turn: `given` is what it waits for, and then has."""
+
+    caller: str
+    given: asyncio.Future[T]
+    since: float = 0.0  # when it was given
 
 
 def _wake(waiting: _Waiting, caller: str) -> int:

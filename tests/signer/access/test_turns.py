@@ -11,7 +11,7 @@ import pytest
 from signer.errors import Refusal
 from signer.limits import CALLER_ANSWER_BYTES_MAX
 from signer.promises import Promises
-from signer.turns import ROUND_LEAST_S, SEEN_S, START_BYTES, STARTS_A_ROUND, WAITING_MAX, Places, Starts
+from signer.turns import ROUND_LEAST_S, SEEN_S, START_BYTES, STARTS_A_ROUND, WAITING_MAX, Place, Places, Starts
 
 
 async def loop_turns(count: int) -> None:
@@ -19,7 +19,7 @@ async def loop_turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def started(order: list[str], take: Callable[[str], Awaitable[None]], caller: str) -> asyncio.Task[None]:
+def started(order: list[str], take: Callable[[str], Awaitable[object]], caller: str) -> asyncio.Task[None]:
     async def one() -> None:
         await take(caller)
         order.append(caller)
@@ -122,33 +122,134 @@ async def test_so_many_starts_wait_and_no_more() -> None:
     assert not starts.is_full("a")
 
 
-async def test_places_alternate_between_callers() -> None:
-    """Two places; ten of one wait before two of another come, who have every second place from then on."""
-    places, order = Places(2), []
-    for caller in "aa":
-        await places.take(caller)
-    waiting = [started(order, places.take, caller) for caller in "a" * 10 + "bb"]
-    await loop_turns(1)
-    assert order == []
-    for _ in range(12):
-        places.give_back()
+class StandingClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def places_of(count: int, things: int) -> tuple[Places[int], StandingClock]:
+    clock = StandingClock()
+    places: Places[int] = Places(count, clock)
+    for number in range(things):
+        places.add(number)
+    return places, clock
+
+
+async def work(
+    places: Places[int], clock: StandingClock, costs: dict[str, float], until_s: float, comes_s: dict[str, float]
+) -> list[str]:
+    """The order of turns at the one place, for which each caller always waits from the time on when it comes."""
+    order: list[str] = []
+    tasks: dict[str, asyncio.Task[Place[int]]] = {}
+    while clock.now < until_s:
+        for caller in costs:
+            if caller not in tasks and clock.now >= comes_s.get(caller, 0.0):
+                tasks[caller] = asyncio.create_task(places.take(caller))
         await loop_turns(2)
-    await asyncio.gather(*waiting)
-    assert order[:4] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
-    places.give_back()
-    places.give_back()
-    await asyncio.wait_for(places.take("c"), 1)
+        ((caller, task),) = [(caller, task) for caller, task in tasks.items() if task.done()]
+        tasks[caller] = asyncio.create_task(places.take(caller))
+        await loop_turns(1)
+        clock.now += costs[caller]
+        order.append(caller)
+        places.end(task.result())
+        places.add(task.result().given.result())
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    return order
+
+
+async def test_places_go_by_time_and_not_by_turn() -> None:
+    """Whose documents take ten seconds has one, and another two thousand of five milliseconds, before it has the next."""
+    places, clock = places_of(1, 1)
+    order = await work(places, clock, {"slow": 10.0, "short": 0.005}, 200.0, {})
+    slow_s, short_s = order.count("slow") * 10.0, order.count("short") * 0.005
+    assert slow_s + short_s >= 100
+    assert abs(slow_s - short_s) <= 10.01
+
+
+async def test_who_was_away_has_no_places_saved_up() -> None:
+    """After a hundred seconds of one alone both have half; and clocks that are behind are not kept."""
+    places, clock = places_of(1, 1)
+    order = await work(places, clock, {"a": 1.0, "b": 1.0}, 220.0, {"b": 200.0})
+    assert order[:100] == ["a"] * 100
+    assert 9 <= order[100:].count("b") <= 11
+    await work(places, clock, {"c": 1.0}, 300.0, {})
+    assert places._used.keys() <= {"c"}
+
+
+async def test_what_is_in_work_counts() -> None:
+    """Of two who have a place each, the next is given to who has had his for a shorter time."""
+    places, clock = places_of(3, 2)
+    await places.take("a")
+    clock.now += 5
+    await places.take("b")
+    clock.now += 1
+    order: list[str] = []
+    both = [started(order, places.take, caller) for caller in "ab"]
+    await loop_turns(1)
+    places.add(3)
+    await loop_turns(2)
+    assert order == ["b"]
+    places.add(4)  # all three are taken, and both have one
+    await loop_turns(2)
+    assert order == ["b"]
+    for task in both:
+        task.cancel()
+
+
+async def test_what_a_place_costs_besides_counts() -> None:
+    """Who took a process down in a moment is behind who needed a little longer, and left it."""
+    places, clock = places_of(1, 1)
+    order: list[str] = []
+    place = await places.take("a")
+    waiting = [started(order, places.take, caller) for caller in "abb"]
+    await loop_turns(1)
+    clock.now += 0.1
+    places.end(place, 0.5)
+    places.add(0)
+    await loop_turns(2)
+    (place,) = places._taken["b"]
+    clock.now += 0.2
+    places.end(place)
+    places.add(0)
+    await loop_turns(2)
+    assert order == ["b", "b"]
+    for task in waiting:
+        task.cancel()
+
+
+async def test_no_caller_has_all_places() -> None:
+    """One alone has as many as there are but the spare one, which another finds whenever he comes, again and again."""
+    places, _ = places_of(2, 3)
+    order: list[str] = []
+    flood = [started(order, places.take, "a") for _ in range(10)]
+    await loop_turns(1)
+    assert order == ["a", "a"]
+    for _ in range(5):
+        place = await asyncio.wait_for(places.take("b"), 1)
+        places.end(place)
+        places.add(place.given.result())
+        await loop_turns(2)
+    assert order == ["a", "a"]
+    for task in flood:
+        task.cancel()
 
 
 async def test_a_place_is_not_lost_with_who_waited_for_it() -> None:
     """Cancelled before or after it was given: the next one gets it."""
-    places, order = Places(1), []
-    await places.take("a")
+    places, _ = places_of(1, 1)
+    order: list[str] = []
+    first = await places.take("a")
     early, late, last = (started(order, places.take, caller) for caller in "bcd")
     await loop_turns(1)
     early.cancel()
     await loop_turns(1)
-    places.give_back()  # to `late`, whose task has not run yet
+    places.end(first)
+    places.add(first.given.result())  # to `late`, whose task has not run yet
     late.cancel()
     await asyncio.wait_for(last, 1)
     assert order == ["d"]

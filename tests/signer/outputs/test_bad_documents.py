@@ -318,12 +318,20 @@ async def test_every_assembly_process_is_killed(rig: Rig, client: Client) -> Non
 
 @pytest.mark.usefixtures("nothing_stays")
 async def test_cancelled_while_a_process_works(rig: Rig, client: Client) -> None:
-    """A caller who goes away takes the work along: the process is not left to compute for nobody."""
+    """
+    A caller who goes away leaves nothing behind but the process that he gave a document: that is not ended, or who resets
+    calls would make the daemon start processes and do nothing else.
+    """
     stream = await Stream(client).open()
     await stream.document(0, endless())
     victim = await until(lambda: busy(rig), "a process at work")
     stream.call.cancel()
-    await until(lambda: victim.pid not in {each.pid for each in assemblers(rig)}, "it is ended", 3)
+    await until(lambda: not uploads(rig), "his document is gone")
+    async with rig.client("other") as other:
+        check_neighbour((await sign(other, [GOOD]))[0])
+    assert victim.is_running()
+    assert victim.pid in {each.pid for each in assemblers(rig)}
+    victim.kill()  # which would go on for ten seconds
 
 
 def may_not_open(path: Path, user: Any) -> bool:
@@ -709,6 +717,42 @@ async def test_a_large_daemon_wears_no_process_out() -> None:
         await looked_into(assembly, "portal", b"no PDF")
         assert pids <= {each.child.pid for each in assembly._all}
     del large
+
+
+async def test_slow_documents_stop_nobody_else() -> None:
+    """While one caller has more documents of ten seconds in work than there are processes, another's are looked into."""
+    async with Assembly(1) as assembly:
+        slow = [asyncio.create_task(looked_into(assembly, "slow", endless())) for _ in range(8)]
+        await asyncio.sleep(0)  # they are the first in line
+        for _ in range(10):
+            async with asyncio.timeout(5):  # the processes start in this time, too
+                assert (await looked_into(assembly, "other", b"no PDF"))["problem"] == "not-pdf-or-cms"
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_calls_that_are_reset_cost_no_process() -> None:
+    """
+    Whoever gives processes slow documents and goes away, again and again, has the one that he had: none is replaced,
+    another caller is served, and the assembly's end waits for no document.
+    """
+    async with Assembly(1) as assembly:
+        await until(lambda: len(assembly._all) == 2, "the processes")
+        await looked_into(assembly, "other", b"no PDF")
+        pids = {each.child.pid for each in assembly._all}
+        for _ in range(10):
+            reset = asyncio.create_task(looked_into(assembly, "slow", endless()))
+            await asyncio.sleep(0.05)
+            reset.cancel()
+            await asyncio.gather(reset, return_exceptions=True)
+            async with asyncio.timeout(5):
+                assert (await looked_into(assembly, "other", b"no PDF"))["problem"] == "not-pdf-or-cms"
+        assert {each.child.pid for each in assembly._all} == pids
+        assert any(task.get_name() == "assembly of a call that is gone" for task in assembly._tasks)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
