@@ -68,7 +68,7 @@ class Assembly:
         """
         Append the signature's revision to the PDF behind `fd`; answers content digest, gap start and gap end.
 
-        Raises `Refusal` PDF_REJECTED (the kind in the message), ASSEMBLY_FAILED.
+        Raises `Refusal` PDF_REJECTED (the kind in the message), ASSEMBLY_FAILED, SPOOL_FULL.
         """
         answer = await self._ask(caller, {"t": "prepare", **fields}, [fd])
         return answer["digest"], answer["start"], answer["end"]
@@ -76,7 +76,7 @@ class Assembly:
     async def verify(
         self, caller: str, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime
     ) -> dict[str, Any]:
-        """What `examine` reports of the file; raises `Refusal` PDF_REJECTED where it took the process down."""
+        """What `examine` reports of the file; raises `Refusal` PDF_REJECTED where it ended the process, and ASSEMBLY_FAILED."""
         output = os.memfd_create("paraph-report", os.MFD_CLOEXEC)
         try:
             fds = [fd, *([] if content_fd is None else [content_fd]), output]
@@ -92,6 +92,8 @@ class Assembly:
             raise Refusal("SPOOL_FULL", retry_s=1.0)
         if answer["t"] == "rejected":
             raise Refusal("PDF_REJECTED", answer["kind"])
+        if answer["t"] == "lost":
+            raise Refusal("ASSEMBLY_FAILED", retry_s=ASSEMBLY_RESTART_S)
         return answer
 
     async def _hand_over(self, caller: str, message: dict[str, Any], fds: Sequence[int]) -> "Place[_Assembler]":
@@ -114,9 +116,10 @@ class Assembly:
         try:
             answer = await assembler.child.answer(ASSEMBLY_ANSWER_S)
         except ChildLost as lost:
-            # SIGXCPU is our own limit; anything else that a file does to its parser is refused just the same.
+            # SIGXCPU is our own limit. SIGKILL comes from outside, as where the machine has no memory left, or before the
+            # process saw the document. Anything else that a file does to its parser is refused just the same.
             kind = "needs-too-much-time" if "SIGXCPU" in lost.how else "breaks-the-parser"
-            answer = {"t": "rejected", "kind": kind, "worn": True}
+            answer = {"t": "lost" if "SIGKILL" in lost.how else "rejected", "kind": kind, "worn": True}
             log.warning("an assembly process ended over a document: %s", lost.how)
         except TimeoutError:
             answer = {"t": "rejected", "kind": "needs-too-much-time", "worn": True}
