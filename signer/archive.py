@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Engine, and_, delete, or_
+from sqlalchemy import Engine, and_, delete, tuple_
+from sqlalchemy.exc import OperationalError
 
 from signer import recovery, store
 from signer.appearing import appearing
 from signer.audit import examine
 from signer.chain import Row, read, write
-from signer.database import Past
+from signer.database import Past, StoreError
 from signer.evidence import fields
 from signer.ledger import KEEP_S
 from signer.note import Note
@@ -63,7 +64,7 @@ def archive(
 ) -> Archived | None:
     """
     Answers None where nothing is old enough and anchored. Raises `NotWhole`, `recovery.Broken`, what the database raises,
-    `OSError` for the directory.
+    `OSError` for the directory; `StoreError`, a temporary one, where rows cannot be deleted now: the file is there then.
     """
     found = recovery.look(past)
     end = _end(past, found.instance, (now - timedelta(seconds=KEEP_S)).astimezone(UTC), found.open_intents)
@@ -81,7 +82,12 @@ def archive(
                 file.write(line)
                 rows += 1
         _check(draft, [each for each in notes if each.checkpoint.number <= note.checkpoint.number], spki)
-    deleted = _delete(engine, directory / name, head, pause)
+    try:
+        deleted = _delete(engine, directory / name, head, pause)
+    except OperationalError as error:  # somebody else's lock, no room, or the server is away
+        why = " ".join(str(error.orig).split())
+        said = f"{why}; not every row of {directory / name} was deleted. Keep it, and try again with another directory"
+        raise StoreError(said, is_temporary=True) from None
     return Archived(directory / name, (first.epoch, first.sequence), head, rows - 1, deleted)
 
 
@@ -158,7 +164,8 @@ def _delete_to(engine: Engine, last: Row) -> int:
     """Every row up to this one, and what says so, in one commit."""
     rows = store.rows
     ours = rows.c.instance == last.instance
-    older = or_(rows.c.epoch < last.epoch, and_(rows.c.epoch == last.epoch, rows.c.sequence <= last.sequence))
+    # Not `epoch < ? OR ...`: SQLite would look at the whole chain each time, while the daemon waits.
+    older = tuple_(rows.c.epoch, rows.c.sequence) <= tuple_(last.epoch, last.sequence)
     said = json.dumps({"last": [last.epoch, last.sequence]}, separators=(",", ":"))
     epoch, sequence = ARCHIVED
     with engine.begin() as connection:

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         return TEMPORARY
     except (StoreError, OSError) as error:
         print(f"paraph audit: {error}", file=sys.stderr)
-        return FAILED
+        return TEMPORARY if isinstance(error, StoreError) and error.is_temporary else FAILED
     if done is None:
         print("nothing to archive: no checkpoint of an anchor covers rows that are old enough")
         return OK

@@ -1,5 +1,6 @@
 """Old rows leave the database for a file, and the ledger is as whole as before: to the daemon, and to an auditor."""
 
+import argparse
 import json
 import signal
 import sqlite3
@@ -7,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from sqlalchemy import Engine, event
 
 from signer import archive as archives
-from signer import config
+from signer import config, store
 from signer.archive import Archived, NotWhole, archive
 from signer.chain import Kind
+from signer.cli import archive as command
 from signer.database import DATABASE, database_at, where
 from signer.lost import notes_of
 from signer.recovery import Broken
@@ -106,6 +110,65 @@ def test_archived_in_postgresql(postgres: Postgres) -> None:
     made.database = postgres.create("archive")
     with running(made):
         check_life(made)
+
+
+def test_the_lock_is_held_for_the_rows_that_go(rig: Rig) -> None:
+    """While rows are deleted the daemon waits: SQLite looks at no other rows of the chain than those."""
+    asked: list[tuple[str, Any]] = []
+    listen = lambda _connection, _cursor, statement, values, *_: asked.append((statement, values))  # noqa: E731
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        assert archived(rig) is not None
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+    deletes = [each for each in asked if each[0].startswith("DELETE FROM ledger_rows")]
+    assert deletes
+    with closing(sqlite3.connect(rig.state / DATABASE)) as db:
+        plans = [db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall() for statement, values in deletes]
+    assert all("epoch" in detail for plan in plans for *_, detail in plan), plans
+
+
+def test_somebody_else_has_the_lock(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock that lasts: exit 75, what to do, and nothing is lost. Done again, everything is in the files."""
+    everything = book(rig.state)
+    first, second = rig.directory / "first", rig.directory / "second"
+    checked = archives._check
+    with closing(sqlite3.connect(rig.state / DATABASE, isolation_level=None)) as other:
+
+        def lock(*words: Any) -> None:
+            checked(*words)
+            other.execute("BEGIN IMMEDIATE")
+
+        monkeypatch.setattr(archives, "_check", lock)
+        monkeypatch.setattr(store, "BUSY_S", 0.1)
+        assert archived_by_command(rig, first, monkeypatch) == 75
+        [file] = first.iterdir()
+        said = capsys.readouterr().err
+        assert f"database is locked; not every row of {file} was deleted. Keep it, and try again with another" in said
+        other.execute("ROLLBACK")
+    monkeypatch.setattr(archives, "_check", checked)
+    assert book(rig.state) == everything
+    assert archived_by_command(rig, second, monkeypatch) == 0
+    rig._hand_over()
+    done = verify(rig, file, *second.iterdir(), export(rig, "rest"))
+    assert done.returncode == 0, done.stdout
+
+
+def archived_by_command(rig: Rig, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """In this process, two days later."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + LATER
+
+    directory.mkdir()
+    monkeypatch.setattr(command, "datetime", Later)
+    parser = argparse.ArgumentParser()
+    command.arguments(parser)
+    return command.run(parser.parse_args(["--config", str(rig.config), str(directory)]))
 
 
 def test_nothing_young_is_archived(rig: Rig) -> None:
