@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Engine, and_, delete, tuple_
+from sqlalchemy import Engine, and_, delete, func, select, tuple_
 from sqlalchemy.exc import OperationalError
 
 from signer import recovery, store
@@ -34,6 +34,7 @@ KIND = "ARCHIVED"  # of no row of a chain
 DELETE_ROWS = 500  # in a transaction: the daemon waits some milliseconds for its own
 PAUSE_S = 0.1  # between two
 _MODE = 0o440
+_LOCK = int.from_bytes(b"archive")  # PostgreSQL's advisory lock of whoever moves a mark
 
 Place = tuple[int, int]
 Pause = Callable[[float], None]
@@ -161,7 +162,10 @@ def _delete(engine: Engine, file: Path, head: Place, pause: Pause) -> int:
 
 
 def _delete_to(engine: Engine, last: Row) -> int:
-    """Every row up to this one, and what says so, in one commit."""
+    """
+    Every row up to this one, and what says so, in one commit. Nothing where another archive was here first: a mark that
+    went back would name rows that are not there.
+    """
     rows = store.rows
     ours = rows.c.instance == last.instance
     # Not `epoch < ? OR ...`: SQLite would look at the whole chain each time, while the daemon waits.
@@ -169,7 +173,12 @@ def _delete_to(engine: Engine, last: Row) -> int:
     said = json.dumps({"last": [last.epoch, last.sequence]}, separators=(",", ":"))
     epoch, sequence = ARCHIVED
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         is_mark = and_(rows.c.epoch == epoch, rows.c.sequence == sequence)
+        before = connection.execute(select(rows.c.body).where(ours, is_mark)).scalar()
+        if before is not None and json.loads(before)["last"] >= [last.epoch, last.sequence]:
+            return 0
         connection.execute(delete(rows).where(ours, is_mark))
         deleted: int = connection.execute(delete(rows).where(ours, older)).rowcount
         connection.execute(

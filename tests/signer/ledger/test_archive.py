@@ -5,19 +5,21 @@ import json
 import signal
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from sqlalchemy import Engine, event
 
 from signer import archive as archives
 from signer import config, store
-from signer.archive import Archived, NotWhole, archive
-from signer.chain import Kind
+from signer.archive import Archived, NotWhole, Pause, archive
+from signer.chain import Kind, Row
 from signer.cli import archive as command
 from signer.database import DATABASE, database_at, where
 from signer.lost import notes_of
@@ -50,7 +52,7 @@ def rig(kept: Kept) -> Rig:
     return kept.put_back()
 
 
-def archived(rig: Rig, later: timedelta = LATER) -> Archived | None:
+def archived(rig: Rig, later: timedelta = LATER, pause: Pause = lambda _: None) -> Archived | None:
     """As the command does it, so much later."""
     directory = rig.directory / "archive"
     directory.mkdir(exist_ok=True)
@@ -60,7 +62,7 @@ def archived(rig: Rig, later: timedelta = LATER) -> Archived | None:
     engine = open_store(place)
     with closing(database_at(place, rig.state).past()) as past:
         done = archive(
-            past, engine, notes_of([rig.anchor]), spki, directory, now=datetime.now(UTC) + later, pause=lambda _: None
+            past, engine, notes_of([rig.anchor]), spki, directory, now=datetime.now(UTC) + later, pause=pause
         )
     engine.dispose()
     return done
@@ -103,13 +105,60 @@ def test_archived_while_it_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> No
     again(rig)
     monkeypatch.setattr(archives, "DELETE_ROWS", 3)
     check_life(rig)
+    check_two_at_once(rig)
 
 
-def test_archived_in_postgresql(postgres: Postgres) -> None:
+def test_archived_in_postgresql(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     made = card_rig("P-256")
     made.database = postgres.create("archive")
     with running(made):
         check_life(made)
+        sign(made)
+        new_checkpoint(made)
+        check_one_after_the_other(made.database, *book(made.state)[:2])
+        monkeypatch.setattr(archives, "DELETE_ROWS", 3)
+        check_two_at_once(made)
+
+
+def check_two_at_once(rig: Rig) -> None:
+    """One begins while another is at it, and is the first to end: both say what they have deleted, and all is whole."""
+    sign(rig, 6)
+    new_checkpoint(rig)
+    everything, others = len(book(rig.state)), list[Archived | None]()
+
+    def another(_: float) -> None:
+        if not others:
+            others.append(archived(rig))
+        assert found(rig.state).epoch, "a daemon would start now"
+
+    slower = archived(rig, pause=another)
+    [faster] = others
+    assert slower is not None
+    assert faster is not None
+    assert (slower.deleted, faster.deleted > 3) == (3, True)
+    assert slower.deleted + faster.deleted == everything - len(book(rig.state))
+    rig._hand_over()
+    rest = rig.directory / f"rest {everything}"
+    done = verify(rig, slower.file, faster.file, export(rig, rest.name))
+    assert done.returncode == 0, done.stdout
+    new_checkpoint(rig)
+
+
+def check_one_after_the_other(url: str, first: Row, second: Row) -> None:
+    """PostgreSQL's transactions do not exclude one another: who would move the mark waits for who does."""
+    engine = open_store(url)
+    with ThreadPoolExecutor() as pool, psycopg.connect(url, autocommit=True) as watching:
+        later: list[Future[int]] = []
+
+        def begin_another(_connection: object) -> None:
+            if not later:
+                later.append(pool.submit(archives._delete_to, engine, first))
+                until(lambda: watching.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None, 5, "")
+
+        event.listen(engine, "commit", begin_another)
+        assert archives._delete_to(engine, second) == 2
+        assert later[0].result() == 0
+    engine.dispose()
 
 
 def test_the_lock_is_held_for_the_rows_that_go(rig: Rig) -> None:
