@@ -8,8 +8,12 @@ that is known to have begun, so that no place in it is used twice, and with the 
 
     EPOCH   "restored": the reason, the time of the newest row that is kept, and what is known of the requests in between
     GAP     one for each epoch of which rows are lost
+
+Who can write to an anchor may leave any note there, so that only those are believed that the key has signed, and those
+before them that they name.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +27,10 @@ from signer.entry import Entry
 from signer.evidence import fields
 from signer.note import MAGIC, NOTHING, Head, Note, NoteError, note_of, parse
 from signer.recovery import Broken, Found
+
+log = logging.getLogger("signer.lost")
+
+EPOCH_MAX = 10**17  # whoever says more has tampered: numbers have at most 18 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +88,54 @@ def _whole(text: str) -> str:
 
 
 def lost(
-    past: Past, found: Found, notes: Sequence[Note], spki: bytes | None, *, more: Sequence[Head] = (), begun: int = 0
+    past: Past, found: Found, notes: Sequence[Note], spki: bytes, *, more: Sequence[Head] = (), begun: int = 0
 ) -> Lost:
     """
     What is lost behind the last row that was found. `notes` are those that anchors have, `spki` the key that must have
-    signed the newest, None where that cannot be read here; `more` and `begun` the last rows and the last epoch that the
-    database of before tells of. Raises `Broken` where what is there is another ledger than that of the anchors.
+    signed them; `more` and `begun` the last rows and the last epoch that the database of before tells of. Raises `Broken`
+    where what is there is another ledger than that of the anchors.
     """
     ours = [note for note in notes if any(head.instance == found.instance for head in note.checkpoint.heads)]
     if notes and not ours:
         raise Broken(f"the anchors know other ledgers than {found.instance}: it belongs to another daemon")
     newest = _newest(found, ours, spki)
-    heads = [(head, note) for note in ours for head in note.checkpoint.heads if head.instance == found.instance]
+    believed = [(head, note) for note in _believed(ours, spki) for head in note.checkpoint.heads]
+    heads = [(head, note) for head, note in believed if head.instance == found.instance]
     losses = tuple(_losses(past, found, heads, more))
     epochs = [found.epoch, begun, *(head.epoch for head, _ in heads), *(loss.epoch for loss in losses)]
     return Lost(losses, newest, max(epochs))
 
 
-def _newest(found: Found, ours: Sequence[Note], spki: bytes | None) -> Note | None:
+def check(note: Note, spki: bytes) -> None:
+    """Raises `NoteError` unless the key has signed it, and its chains could go on."""
+    note.check(spki)
+    if any(head.epoch >= EPOCH_MAX for head in note.checkpoint.heads):
+        raise NoteError(f"checkpoint {note.checkpoint.number} names an epoch that no daemon has begun")
+
+
+def _believed(notes: Sequence[Note], spki: bytes) -> Iterator[Note]:
+    """Which of them the key has signed, or the next one names: that is quicker to see, and holds as well."""
+    named: set[bytes] = set()
+    for note in sorted(notes, key=lambda note: -note.checkpoint.number):
+        if note.checkpoint.hash not in named:
+            try:
+                check(note, spki)
+            except NoteError as error:
+                log.warning(
+                    "an anchor has a false checkpoint, which was ignored: %s; keep that anchor as evidence", error
+                )
+                continue
+        named.add(note.checkpoint.previous)
+        yield note
+
+
+def _newest(found: Found, ours: Sequence[Note], spki: bytes) -> Note | None:
     """The checkpoint to go on from: an anchor's, or the ledger's where that is newer."""
     own = next(parse(found.note)) if found.note else None
     newest = max([*ours, *([own] if own else [])], key=lambda note: note.checkpoint.number, default=None)
-    if newest is not None and newest is not own and spki is not None:
+    if newest is not None and newest is not own:
         try:
-            newest.check(spki)
+            check(newest, spki)
         except NoteError as error:
             raise Broken(
                 f"the newest checkpoint of the anchors is not this daemon's: {error}. Keep the anchor as evidence, and "

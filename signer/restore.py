@@ -24,13 +24,12 @@ from signer.burnt import burn
 from signer.clock import rfc3339
 from signer.database import Database, StoreError
 from signer.evidence import instance_of, read_only
-from signer.lost import Loss, Lost, declare, lost
+from signer.lost import EPOCH_MAX, Loss, Lost, declare, lost
 from signer.note import NOTHING, Head, Note
 from signer.recovery import Broken, Found
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store
 
-_EPOCH_MAX = 10**17  # an old database that says more was tampered with: numbers have at most 18 digits
 _SIDES = ("-wal", "-shm")  # what SQLite keeps beside a database, by the end of its name
 # What the old database knows of requests that the backup does not: who asks again gets the answer of then.
 _CARRIED = ("ledger_chains", "ledger_requests", "ledger_results")
@@ -49,12 +48,10 @@ class Restored:
     carried: int | None = None  # requests of the old database that are still known; None: it could not be read
 
 
-def restore(
-    backup: Path, database: Path, notes: Sequence[Note], spki: bytes | None, reason: str, version: str
-) -> Restored:
+def restore(backup: Path, database: Path, notes: Sequence[Note], spki: bytes, reason: str, version: str) -> Restored:
     """
     Put a backup into the place of the SQLite database. `notes` are those that anchors have; `spki` is the key that must
-    have signed the newest, None where that cannot be read here. Nobody else uses the database.
+    have signed them. Nobody else uses the database.
 
     Raises `Broken` where the backup is none of this ledger's, `StoreError`, `OSError`.
     """
@@ -80,7 +77,7 @@ def restore(
 
 
 def declare_in_place(
-    database: Database, notes: Sequence[Note], spki: bytes | None, reason: str, version: str
+    database: Database, notes: Sequence[Note], spki: bytes, reason: str, version: str
 ) -> Restored | None:
     """
     Declare what a database lacks that was put back to an older state by its own means; None where no anchor knows of
@@ -121,7 +118,7 @@ def _copy(backup: Path, draft: Path) -> None:
     open_store(draft).dispose()
 
 
-def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes | None) -> tuple[Found, Lost]:
+def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes) -> tuple[Found, Lost]:
     """What stands in the copy, and what it lacks, by the anchors and by the old database."""
     past = SqliteDatabase(draft).past()
     try:
@@ -149,7 +146,7 @@ def _ends(database: Path, instance: str) -> list[Head]:
     found: list[Head] = []
     with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
         for epoch, sequence, hash_ in old.execute(query, (instance,)):
-            if isinstance(hash_, bytes) and len(hash_) == len(NOTHING) and epoch < _EPOCH_MAX:
+            if isinstance(hash_, bytes) and len(hash_) == len(NOTHING) and epoch < EPOCH_MAX:
                 found.append(Head(instance, epoch, sequence, hash_))
     return found
 
@@ -160,7 +157,7 @@ def _begun(database: Path, instance: str) -> int:
     with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
         for table in ("ledger_instances", "ledger_rows"):
             (epoch,) = old.execute(f"SELECT max(epoch) FROM {table} WHERE instance = ?", (instance,)).fetchone()  # noqa: S608
-            if isinstance(epoch, int) and epoch < _EPOCH_MAX:
+            if isinstance(epoch, int) and epoch < EPOCH_MAX:
                 begun = max(begun, epoch)
     return begun
 

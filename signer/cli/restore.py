@@ -41,6 +41,7 @@ _OTHERS = "each other daemon on this database has lost rows, too: run this with 
 def arguments(parser: argparse.ArgumentParser) -> None:
     configured.arguments(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why rows are lost; it stays in the ledger")
+    parser.add_argument("--key", type=Path, metavar="PEM", help="checkpoint.pub, where this user cannot read the key")
     configured.more_anchors(parser)
     parser.add_argument(
         "file",
@@ -104,9 +105,10 @@ def _wrong(options: argparse.Namespace, config: "Config") -> str:
 
 
 def _restore(options: argparse.Namespace, config: "Config") -> int:
+    from pool.public import spki_of_pem
     from signer.burnt import burn
     from signer.checkpoint_key import spki_of
-    from signer.config import ConfigError, NoCredentials
+    from signer.config import ConfigError
     from signer.database import database_at, where
     from signer.lost import notes_of
     from signer.restore import declare_in_place, restore
@@ -114,13 +116,10 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
 
     place = where(config)
     try:
-        spki: bytes | None = spki_of(config.ledger)
-    except NoCredentials:
-        spki = None
-        print("paraph restore: the checkpoint key is the service's alone: signatures of the anchors are not checked",
-              file=sys.stderr)  # fmt: skip
-    except ConfigError as error:
-        print(f"paraph restore: {error}", file=sys.stderr)
+        spki = spki_of_pem(options.key.read_bytes()) if options.key else spki_of(config.ledger)
+    except (ConfigError, OSError, ValueError) as error:
+        print(f"paraph restore: {error}; --key takes checkpoint.pub, which says whether an anchor's checkpoints are this "
+              "daemon's", file=sys.stderr)  # fmt: skip
         return CONFIG
     files = [each.file for each in config.ledger.anchor if each.file is not None]
     unread = [file for file in files if not file.is_file()]

@@ -8,16 +8,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
 from signer.chain import Kind
-from signer.note import parse
+from signer.note import NOTHING, Checkpoint, Head, Note, parse
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, request, result, signatures
+from tests.signer.ledger.histories import Key
 from tests.signer.ledger.kept import Kept
 from tests.signer.ledger.test_export import checkpoints, export, verify
 
@@ -165,6 +167,58 @@ def test_restore_declares_what_is_lost(lost: Lost) -> None:
     shutil.move(aside, rig.state / "paraph.sqlite")
     done = verify(rig, export(rig, "found again"), rig.directory / "much later")
     assert done.returncode == 3, "both branches, as they were: " + done.stdout
+
+
+def test_who_has_no_key_is_not_believed(lost: Lost) -> None:
+    """
+    Notes in a log that somebody else has signed, with old numbers: they are named and ignored, whatever they say; the newest
+    of all is never ignored. What is declared as lost is what this daemon's own say.
+    """
+    rig, file = lost.rig, lost.backup
+    instance = book(rig.state)[0].instance
+    real = list(parse(rig.anchor.read_text()))
+    number = real[-1].checkpoint.number
+    forged = rig.directory / "from the log server"
+    too_far = Head(instance, 999999999999999999, 5, bytes(32))
+    forged.write_text("".join(str(_forged(number - 1, head)) for head in (too_far, Head(instance, 1, 2, bytes(32)))))
+    rig._hand_over()
+    done = restore(rig, file, "--anchor", str(forged))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("an anchor has a false checkpoint, which was ignored: checkpoint") == 2
+    rows = book(rig.state)
+    assert rows[-1].epoch == real[-1].checkpoint.heads[0].epoch + 1
+    assert {row.fields["epoch"] for row in rows if row.kind == Kind.GAP} == {1, 2}
+    again(rig)
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == 3, done.stdout
+    rig.stop()
+    forged.write_text(str(_forged(number + 99, too_far)))
+    rig._hand_over()
+    done = restore(rig, file, "--anchor", str(forged))
+    assert done.returncode == 1
+    assert "the newest checkpoint of the anchors is not this daemon's" in done.stderr
+
+
+def _forged(number: int, head: Head) -> Note:
+    return Key(1).sign(Checkpoint(number, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, (head,)))
+
+
+def test_the_key_is_the_service_s_alone(lost: Lost) -> None:
+    """Without its public half nobody knows whose the checkpoints are: exit 78, and what to give."""
+    rig = lost.rig
+    config = rig.config.read_text()
+    own = f'checkpoint_key = "{rig.keys / "checkpoint.key"}"'
+    assert own in config
+    rig.config.write_text(config.replace(own, 'checkpoint_key_credential = "checkpoint.key"'))
+    try:
+        done = restore(rig, lost.backup)
+        assert done.returncode == 78
+        assert "--key takes checkpoint.pub" in done.stderr
+        assert not list(rig.state.glob("paraph.sqlite.*"))
+        done = restore(rig, lost.backup, "--key", str(rig.keys / "checkpoint.pub"))
+        assert done.returncode == 0, done.stderr
+    finally:
+        rig.config.write_text(config)
 
 
 def test_a_backup_under_c_sign(rig: Rig) -> None:

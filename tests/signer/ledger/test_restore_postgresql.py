@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -195,7 +196,7 @@ def rolled_back(db: Database, url: str) -> tuple[Epochs, tuple[int, int, bytes],
     return backend, at, KEY.sign(Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, (head,)))
 
 
-def declared(db: Database, *notes: Note, spki: bytes | None = KEY.spki) -> Restored | None:
+def declared(db: Database, *notes: Note, spki: bytes = KEY.spki) -> Restored | None:
     return declare_in_place(db, notes, spki, REASON, "1")
 
 
@@ -256,6 +257,35 @@ def test_one_commit(
     monkeypatch.undo()
     assert len(chain(db)) == 2
     assert declared(db, note) is not None
+
+
+def test_what_the_next_checkpoint_names(db: Database, postgres: Postgres, name: str) -> None:
+    """An older checkpoint is believed without its own signature, which a key of before may have made; no other is."""
+    backend, at, note = rolled_back(db, postgres.url(name))
+    backend.close()
+    [head] = note.checkpoint.heads
+    other, when = Key(1), datetime(2026, 11, 26, tzinfo=UTC)
+    old = other.sign(note.checkpoint)
+    false = other.sign(Checkpoint(1, when, NOTHING, (Head(head.instance, 1, 999, bytes(32)),)))
+    newest = KEY.sign(Checkpoint(2, when, old.checkpoint.hash, (Head(head.instance, 2, 7, bytes(32)),)))
+    done = declared(db, newest, false, old)
+    assert done is not None
+    assert [(loss.epoch, loss.last, loss.hash) for loss in done.losses] == [(1, 4, at[2]), (2, 7, bytes(32))]
+
+
+def test_an_epoch_that_nobody_has_begun(db: Database, postgres: Postgres, name: str) -> None:
+    """Who has the key cannot have epochs begin either that no checkpoint could name."""
+    backend, _, note = rolled_back(db, postgres.url(name))
+    backend.close()
+    [head] = note.checkpoint.heads
+    far = (Head(head.instance, 10**17, 7, bytes(32)),)
+    with pytest.raises(Broken, match="checkpoint 2 names an epoch that no daemon has begun"):
+        declared(db, note, KEY.sign(Checkpoint(2, note.checkpoint.time, note.checkpoint.hash, far)))
+    done = declared(
+        db, KEY.sign(Checkpoint(1, note.checkpoint.time, NOTHING, far)), KEY.sign(replace(note.checkpoint, number=2))
+    )
+    assert done is not None
+    assert done.epoch == 2
 
 
 def test_what_is_refused(db: Database, postgres: Postgres, name: str) -> None:
