@@ -25,12 +25,18 @@ from signer.clock import rfc3339
 from signer.database import Database, StoreError
 from signer.evidence import instance_of, read_only
 from signer.lost import EPOCH_MAX, Loss, Lost, declare, lost
-from signer.note import NOTHING, Head, Note
+from signer.note import NOTHING, Checkpoint, Head, Note, parse
 from signer.recovery import Broken, Found
+from signer.remembered import remembered
 from signer.sqlite import SqliteDatabase
 from signer.store import open_store
 
 _SIDES = ("-wal", "-shm")  # what SQLite keeps beside a database, by the end of its name
+_ASK = (
+    "what anchors know that are no files was not looked at, and no old database tells which checkpoints they have. Give "
+    "--anchor FILE with what the log server or the webhook has kept, or an empty file if that is nothing: else a number "
+    "that a checkpoint has there may be used again, and the ledger is never whole any more"
+)
 # What the old database knows of requests that the backup does not: who asks again gets the answer of then.
 _CARRIED = ("ledger_chains", "ledger_requests", "ledger_results")
 
@@ -48,10 +54,12 @@ class Restored:
     carried: int | None = None  # requests of the old database that are still known; None: it could not be read
 
 
-def restore(backup: Path, database: Path, notes: Sequence[Note], spki: bytes, reason: str, version: str) -> Restored:
+def restore(
+    backup: Path, database: Path, notes: Sequence[Note], spki: bytes, reason: str, version: str, *, is_all: bool = True
+) -> Restored:
     """
-    Put a backup into the place of the SQLite database. `notes` are those that anchors have; `spki` is the key that must
-    have signed them. Nobody else uses the database.
+    Put a backup into the place of the SQLite database. `notes` are those that anchors have, with `is_all` all of them;
+    `spki` is the key that must have signed them. Nobody else uses the database.
 
     Raises `Broken` where the backup is none of this ledger's, `StoreError`, `OSError`.
     """
@@ -59,7 +67,7 @@ def restore(backup: Path, database: Path, notes: Sequence[Note], spki: bytes, re
     _remove(draft)
     try:
         _copy(backup, draft)
-        found, what = _look(draft, database, notes, spki)
+        found, what = _look(draft, database, notes, spki, is_all)
         carried = _carry(database, draft)
         _burn(draft)
         now = datetime.now(UTC)
@@ -77,7 +85,7 @@ def restore(backup: Path, database: Path, notes: Sequence[Note], spki: bytes, re
 
 
 def declare_in_place(
-    database: Database, notes: Sequence[Note], spki: bytes, reason: str, version: str
+    database: Database, notes: Sequence[Note], spki: bytes, reason: str, version: str, *, is_all: bool = True
 ) -> Restored | None:
     """
     Declare what a database lacks that was put back to an older state by its own means; None where no anchor knows of
@@ -85,6 +93,8 @@ def declare_in_place(
 
     Raises `Broken`, `StoreError`, `entry.Failed`.
     """
+    if not is_all:
+        raise Broken(_ASK)
     past = database.past()
     try:
         found = recovery.look(past)
@@ -118,7 +128,7 @@ def _copy(backup: Path, draft: Path) -> None:
     open_store(draft).dispose()
 
 
-def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes) -> tuple[Found, Lost]:
+def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes, is_all: bool) -> tuple[Found, Lost]:
     """What stands in the copy, and what it lacks, by the anchors and by the old database."""
     past = SqliteDatabase(draft).past()
     try:
@@ -130,10 +140,22 @@ def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes) -> tu
             raise Broken(f"{said}: it belongs to another daemon")
         # Of the old database it is known whose it is, of anchors that name others alone not.
         known = [] if before and not _names(notes, found.instance) else notes
+        own = next(parse(found.note)).checkpoint if found.note else None
+        old = remembered(database, found.instance, spki, own.number if own else 0)
+        if not is_all and not _is_whole(old, own, known):
+            raise Broken(_ASK)
+        known = [*known, *old]
         more, begun = _ends(database, found.instance), _begun(database, found.instance)
         return found, lost(past, found, known, spki, more=more, begun=begun)
     finally:
         past.close()
+
+
+def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]) -> bool:
+    """Whether these checkpoints are all from the backup's own to the last; a database that was put back itself has none."""
+    if not old or old[-1].checkpoint.previous != (own.hash if own else NOTHING):
+        return False
+    return all(note.checkpoint.number <= old[0].checkpoint.number for note in known)
 
 
 def _names(notes: Sequence[Note], instance: str) -> bool:

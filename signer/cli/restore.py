@@ -122,13 +122,15 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
               "daemon's", file=sys.stderr)  # fmt: skip
         return CONFIG
     files = [each.file for each in config.ledger.anchor if each.file is not None]
+    is_all = bool(options.anchor) or len(files) == len(config.ledger.anchor)
     unread = [file for file in files if not file.is_file()]
     notes, reason = notes_of([*files, *options.anchor]), options.reason.strip()
     if isinstance(place, Path):
-        done = restore(options.file, place, notes, spki, reason, version("paraph"))
+        done = restore(options.file, place, notes, spki, reason, version("paraph"), is_all=is_all)
     else:
         engine = open_store(place)
-        in_place = declare_in_place(database_at(place, config.server.state), notes, spki, reason, version("paraph"))
+        database = database_at(place, config.server.state)
+        in_place = declare_in_place(database, notes, spki, reason, version("paraph"), is_all=is_all)
         if in_place is None:
             _tell_unread(unread)
             print(_NOTHING, file=sys.stderr)

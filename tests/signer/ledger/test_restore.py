@@ -6,7 +6,7 @@ import sqlite3
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,6 +217,76 @@ def test_the_key_is_the_service_s_alone(lost: Lost) -> None:
         assert not list(rig.state.glob("paraph.sqlite.*"))
         done = restore(rig, lost.backup, "--key", str(rig.keys / "checkpoint.pub"))
         assert done.returncode == 0, done.stderr
+    finally:
+        rig.config.write_text(config)
+
+
+def test_an_anchor_that_lags(lost: Lost) -> None:
+    """
+    What a log server has and the file has not: the old database tells which checkpoint was the last, and the series goes on
+    behind it; the log server's own notes beside the new ones are whole.
+    """
+    rig, file = lost.rig, lost.backup
+    everything = rig.anchor.read_text()
+    rig.anchor.write_text(str(next(parse(everything))))
+    with logged_elsewhere(rig):
+        done = restore(rig, file)
+        assert done.returncode == 0, done.stderr
+    last = list(parse(everything))[-1]
+    gap = [row.fields for row in book(rig.state) if row.kind == Kind.GAP][-1]
+    assert gap["hash"] == last.checkpoint.heads[0].hash.hex()
+    before = checkpoints(rig)
+    again(rig)
+    until(lambda: checkpoints(rig) >= before + 2, 5, "the last checkpoint, and a new one")
+    rig.stop()
+    fresh = [note for note in parse(rig.anchor.read_text()) if note.checkpoint.number > last.checkpoint.number]
+    assert fresh[0].checkpoint.previous == last.checkpoint.hash
+    rig.anchor.write_text(everything + "".join(map(str, fresh)))
+    done = verify(rig, export(rig, "after"))
+    assert done.returncode == 3, done.stdout
+
+
+@pytest.mark.parametrize("old", ["gone", "put back itself", "of another key"])
+def test_nobody_says_which_checkpoint_was_the_last(lost: Lost, old: str) -> None:
+    """
+    A log server may know more than the file, and no old database says what: refused, with what to give; nothing is touched.
+    With what it has kept, all goes on.
+    """
+    rig, file = lost.rig, lost.backup
+    elsewhere = rig.directory / "from the log server"
+    elsewhere.write_text(rig.anchor.read_text())
+    rig.anchor.write_text(str(next(parse(rig.anchor.read_text()))))
+    database = rig.state / "paraph.sqlite"
+    if old == "of another key":
+        note = next(parse(rig.anchor.read_text()))
+        with closing(sqlite3.connect(database)) as db, db:
+            db.execute("UPDATE ledger_instances SET note = ?", (str(Key(1).sign(note.checkpoint)),))
+    else:
+        for path in rig.state.glob("paraph.sqlite*"):
+            path.unlink()
+    if old == "put back itself":
+        shutil.copy(file, database)
+    rig._hand_over()
+    before = database.read_bytes() if database.exists() else None
+    with logged_elsewhere(rig):
+        done = restore(rig, file)
+        assert done.returncode == 1
+        assert "Give --anchor FILE with what the log server or the webhook has kept" in done.stderr
+        assert (database.read_bytes() if database.exists() else None) == before
+        done = restore(rig, file, "--anchor", str(elsewhere))
+        assert done.returncode == 0, done.stderr
+    assert {row.fields["epoch"] for row in book(rig.state) if row.kind == Kind.GAP} == {1, 2}
+
+
+@contextmanager
+def logged_elsewhere(rig: Rig) -> Iterator[None]:
+    """The configuration has a log server beside the file."""
+    config = rig.config.read_text()
+    section = f'[[ledger.anchor]]\nfile = "{rig.anchor}"\n'
+    assert section in config
+    rig.config.write_text(config.replace(section, f'{section}[[ledger.anchor]]\nsyslog = "/dev/log"\n'))
+    try:
+        yield
     finally:
         rig.config.write_text(config)
 

@@ -288,6 +288,15 @@ def test_an_epoch_that_nobody_has_begun(db: Database, postgres: Postgres, name: 
     assert done.epoch == 2
 
 
+def test_not_all_that_anchors_have(db: Database, postgres: Postgres, name: str) -> None:
+    """Where a log server or a webhook may know more than was given: nothing is declared, and it says what to give."""
+    backend, _, note = rolled_back(db, postgres.url(name))
+    backend.close()
+    with pytest.raises(Broken, match="Give --anchor FILE"):
+        declare_in_place(db, [note], KEY.spki, REASON, "1", is_all=False)
+    assert len(chain(db)) == 2
+
+
 def test_what_is_refused(db: Database, postgres: Postgres, name: str) -> None:
     """A state of before the first start, a row that is another than was anchored, a note of another key, other chains."""
     backend, _, note = rolled_back(db, postgres.url(name))
