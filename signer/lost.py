@@ -8,6 +8,8 @@ that is known to have begun, so that no place in it is used twice, and with the 
 
     EPOCH   "restored": the reason, the time of the newest row that is kept, and what is known of the requests in between
     GAP     one for each epoch of which rows are lost
+    INTENT  those that the database of before has, and nothing there closes: the next start says that they may have been
+            signed
 
 Who can write to an anchor may leave any note there, so that only those are believed that the key has signed, and those
 before them that they name.
@@ -171,11 +173,19 @@ def _check_same(past: Past, head: Head, note: Note) -> None:
 
 
 def declare(
-    backend: Epochs, found: Found, what: Lost, *, reason: str, requests: str, version: str, now: datetime
+    backend: Epochs,
+    found: Found,
+    what: Lost,
+    *,
+    intents: Sequence[dict[str, Any]] = (),
+    reason: str,
+    requests: str,
+    version: str,
+    now: datetime,
 ) -> int:
     """
     Write it into the chain, in one commit, and fence off whoever wrote this chain before; answers the epoch that has begun.
-    `requests` says what is known of those in between. Raises `entry.Failed`.
+    `requests` says what is known of those in between, `intents` what was under way. Raises `entry.Failed`.
     """
     time = rfc3339(now)
     checkpoint = what.newest.checkpoint.hash.hex() if what.newest else NOTHING.hex()
@@ -191,6 +201,7 @@ def declare(
         place = {"instance": found.instance, "epoch": loss.epoch, "from": loss.first, "to": loss.last}
         said = {"hash": loss.hash.hex(), "reason": reason, "kept": found.time, "time": time}
         entries.append(Entry(Kind.GAP, place | said))
+    entries += [Entry(Kind.INTENT, intent | {"time": time}) for intent in intents]
     rows: list[Row] = []
     for sequence, entry in enumerate(entries, 1):
         previous = rows[-1].hash if rows else found.hash

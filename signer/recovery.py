@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from signer.chain import GENESIS, Kind, Row, after, row_hash
 from signer.cipher import Cipher
@@ -178,9 +179,7 @@ def begin(past: Past, backend: Epochs, found: Found, cipher: Cipher, version: st
 def _possible(past: Past, intent: Row, number: int, cipher: Cipher, now: str) -> Entry:
     """The row for one INTENT, and the results of its items that have none."""
     fields = intent.fields
-    name, _, index = fields["request"].partition("/")
-    id_, item = uuid.UUID(name).bytes, int(index) if index else -1
-    places: list[int] = [place for start, stop in fields["items"] for place in range(start, stop)]
+    id_, item, places = items_of(fields)
     for data in past.results(id_, item):
         part = Part.of(cipher.open(id_, item, data))
         places = [place for place in places if place not in _decided(part, fields["attempt"])]
@@ -194,6 +193,13 @@ def _possible(past: Past, intent: Row, number: int, cipher: Cipher, now: str) ->
         entry.result = (id_, item, place_of_result, part.value())
     entry.complete(cipher.seal)
     return entry
+
+
+def items_of(intent: dict[str, Any]) -> tuple[bytes, int, list[int]]:
+    """The request and the item of it that an INTENT names, and the places that were given to a token."""
+    name, _, index = intent["request"].partition("/")
+    places = [place for start, stop in intent["items"] for place in range(start, stop)]
+    return uuid.UUID(name).bytes, int(index) if index else -1, places
 
 
 def _decided(part: Part, attempt: int) -> set[int]:

@@ -5,10 +5,12 @@ Of SQLite the state is a backup. All is written into a copy of it, in one commit
 place; the old one is kept beside it. PostgreSQL's own means have put the state back before: there it is declared in place.
 
 Requests of the last day that the database of before knows, and the backup does not, are taken over where it can still be
-read: who sends one of them again gets the answer of then. Where it cannot, nobody knows them any more.
+read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed. Where it cannot,
+nobody knows them any more.
 """
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from typing import Any
 from signer import recovery
 from signer.appearing import sync_directory
 from signer.burnt import burn
+from signer.chain import Kind
 from signer.clock import rfc3339
 from signer.database import Database, StoreError
 from signer.evidence import instance_of, read_only
@@ -37,6 +40,7 @@ _ASK = (
     "--anchor FILE with what the log server or the webhook has kept, or an empty file if that is nothing: else a number "
     "that a checkpoint has there may be used again, and the ledger is never whole any more"
 )
+_NO_ROW = (AttributeError, KeyError, TypeError, ValueError)  # raised by what no daemon has written
 # What the old database knows of requests that the backup does not: who asks again gets the answer of then.
 _CARRIED = ("ledger_chains", "ledger_requests", "ledger_results")
 
@@ -70,11 +74,14 @@ def restore(
         found, what = _look(draft, database, notes, spki, is_all)
         carried = _carry(database, draft)
         _burn(draft)
+        intents = _open_intents(database, found)
         now = datetime.now(UTC)
         requests = "unknown" if carried is None else "carried"
         backend = SqliteDatabase(draft).backend()
         try:
-            epoch = declare(backend, found, what, reason=reason, requests=requests, version=version, now=now)
+            epoch = declare(
+                backend, found, what, intents=intents, reason=reason, requests=requests, version=version, now=now
+            )
         finally:
             backend.close()
         aside = _exchange(draft, database)
@@ -198,6 +205,31 @@ def _carry(database: Path, draft: Path) -> int | None:
             return sum(_insert(copy, table, rows) for table, rows in tables.items())
     except (StoreError, sqlite3.Error):
         return None
+
+
+def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
+    """What the old database has under way behind the last row that is kept: a token may have signed it."""
+    query = (
+        "SELECT epoch, sequence, kind, body, closes FROM ledger_rows "
+        "WHERE instance = ? AND (epoch, sequence) > (?, ?) ORDER BY epoch, sequence"
+    )
+    open_: dict[tuple[int, int], str] = {}
+    with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
+        for epoch, sequence, kind, body, closes in old.execute(query, (found.instance, found.epoch, found.sequence)):
+            if closes is not None:
+                open_.pop((epoch, closes), None)
+            elif kind == Kind.INTENT:
+                open_[epoch, sequence] = body
+            elif kind == Kind.POSSIBLE:
+                with contextlib.suppress(*_NO_ROW):
+                    open_.pop(tuple(json.loads(body)["intent"]), None)
+    intents = []
+    for body in open_.values():
+        with contextlib.suppress(*_NO_ROW):
+            said = json.loads(body)
+            recovery.items_of(said)
+            intents.append(said)
+    return intents
 
 
 def _burn(draft: Path) -> None:

@@ -18,7 +18,7 @@ from signer.chain import Kind
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
-from tests.signer.ledger.book import book, request, result, signatures
+from tests.signer.ledger.book import book, request, result, signatures, statuses_of
 from tests.signer.ledger.histories import Key
 from tests.signer.ledger.kept import Kept
 from tests.signer.ledger.test_export import checkpoints, export, verify
@@ -316,6 +316,37 @@ def test_a_backup_under_c_sign(rig: Rig) -> None:
     new_checkpoint(rig)
     done = verify(rig, export(rig, "after"))
     assert done.returncode == 3, done.stdout
+
+
+def test_killed_under_c_sign(rig: Rig) -> None:
+    """
+    A request of after the backup was with a token when the daemon was killed, and the old database has its INTENT: who asks
+    for it is told that it may have been signed, and not that it was never attempted.
+    """
+    until(lambda: checkpoints(rig), 5, "a checkpoint")
+    file = backup(rig)
+    message = request(digests=[digest(7), digest(8)])
+    with Caller(rig) as portal:
+        done = request(digests=[digest(6)])
+        assert statuses(portal.sign(done)) == ["SIGNED"]
+        shim_of(rig).script("C_Sign * hold 60")
+        call = portal.signing.SignDigests.future(message, timeout=20)
+        until(lambda: [row for row in book(rig.state) if message.request_id in row.body], 5, "INTENT")
+        rig.stop(signal.SIGKILL)
+        assert call.code() is not None, "it is over, unanswered"
+    shim_of(rig).clear()
+    assert restore(rig, file).returncode == 0
+    before = signed(rig)
+    again(rig)
+    with Caller(rig) as portal:
+        told = result(portal, message.request_id)
+        assert statuses_of(told) == ["INDETERMINATE"] * 2
+        assert [each.item.reason for each in told.value.items] == ["INTERRUPTED"] * 2
+        assert statuses_of(result(portal, done.request_id)) == ["SIGNED"]
+    assert signed(rig) == before
+    assert [row.fields["items"] for row in book(rig.state) if row.kind == Kind.POSSIBLE] == [[0, 1]]
+    done_verify = verify(rig, export(rig, "after"))
+    assert done_verify.returncode == 3, done_verify.stdout
 
 
 def test_restored_twice(lost: Lost) -> None:
