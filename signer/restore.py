@@ -199,10 +199,8 @@ def _carry(database: Path, draft: Path) -> int | None:
     if not database.is_file():
         return None
     try:
-        with closing(read_only(database)) as old:
-            tables = {table: old.execute(f"SELECT * FROM {table}").fetchall() for table in _CARRIED}  # noqa: S608
-        with closing(sqlite3.connect(draft)) as copy, copy:
-            return sum(_insert(copy, table, rows) for table, rows in tables.items())
+        with closing(read_only(database)) as old, closing(sqlite3.connect(draft)) as copy, copy:
+            return {table: _add(old, copy, table) for table in _CARRIED}["ledger_requests"]
     except (StoreError, sqlite3.Error):
         return None
 
@@ -241,13 +239,11 @@ def _burn(draft: Path) -> None:
         engine.dispose()
 
 
-def _insert(copy: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> int:
-    """What is not there yet; answers how many requests."""
-    if not rows:
-        return 0
-    places = ", ".join("?" * len(rows[0]))
-    count = copy.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows).rowcount  # noqa: S608
-    return count if table == "ledger_requests" else 0
+def _add(old: sqlite3.Connection, copy: sqlite3.Connection, table: str) -> int:
+    """What is not there yet, row by row: a day may have more than the memory; answers how many."""
+    rows = old.execute(f"SELECT * FROM {table}")  # noqa: S608
+    places = ", ".join("?" * len(rows.description))
+    return copy.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows).rowcount  # noqa: S608
 
 
 def _exchange(draft: Path, database: Path) -> Path | None:
