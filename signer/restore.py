@@ -5,8 +5,8 @@ Of SQLite the state is a backup. All is written into a copy of it, in one commit
 place; the old one is kept beside it. PostgreSQL's own means have put the state back before: there it is declared in place.
 
 Requests of the last day that the database of before knows, and the backup does not, are taken over where it can still be
-read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed. Where it cannot,
-nobody knows them any more.
+read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed. Where it
+cannot, nobody knows them any more.
 """
 
 import contextlib
@@ -20,12 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from signer import recovery
 from signer.appearing import sync_directory
 from signer.burnt import burn
 from signer.chain import Kind
 from signer.clock import rfc3339
-from signer.database import Database, StoreError
+from signer.database import Database, StoreError, Where
 from signer.evidence import instance_of, read_only
 from signer.lost import EPOCH_MAX, Loss, Lost, declare, lost
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
@@ -40,9 +42,17 @@ _ASK = (
     "--anchor FILE with what the log server or the webhook has kept, or an empty file if that is nothing: else a number "
     "that a checkpoint has there may be used again, and the ledger is never whole any more"
 )
+_HALFWAY = (
+    "{error}. It is not certain which database is in its place: see to the disk, rename {aside}, and what is beside it with "
+    "that name, to {database} again, and run this once more"
+)
 _NO_ROW = (AttributeError, KeyError, TypeError, ValueError)  # raised by what no daemon has written
 # What the old database knows of requests that the backup does not: who asks again gets the answer of then.
 _CARRIED = ("ledger_chains", "ledger_requests", "ledger_results")
+
+
+class Halfway(Exception):
+    """The old database's place may be another's already. The message says where it is, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ def restore(
     Put a backup into the place of the SQLite database. `notes` are those that anchors have, with `is_all` all of them;
     `spki` is the key that must have signed them. Nobody else uses the database.
 
-    Raises `Broken` where the backup is none of this ledger's, `StoreError`, `OSError`.
+    Raises `Broken` where the backup is none of this ledger's, `StoreError`, `OSError`: then nothing has happened; `Halfway`.
     """
     draft = database.with_name(f"{database.name}.restoring")
     _remove(draft)
@@ -74,7 +84,7 @@ def restore(
         found, what = _look(draft, database, notes, spki, is_all)
         carried = _carry(database, draft)
         _burn(draft)
-        intents = _open_intents(database, found)
+        intents = [] if carried is None else _open_intents(database, found)
         now = datetime.now(UTC)
         requests = "unknown" if carried is None else "carried"
         backend = SqliteDatabase(draft).backend()
@@ -92,11 +102,11 @@ def restore(
 
 
 def declare_in_place(
-    database: Database, notes: Sequence[Note], spki: bytes, reason: str, version: str, *, is_all: bool = True
+    database: Database, url: str, notes: Sequence[Note], spki: bytes, reason: str, version: str, *, is_all: bool = True
 ) -> Restored | None:
     """
-    Declare what a database lacks that was put back to an older state by its own means; None where no anchor knows of
-    anything that is lost, and nothing is written. Whoever still writes this chain is fenced off.
+    Declare what the database at `url` lacks, which was put back to an older state by its own means; None where no anchor
+    knows of anything that is lost, and nothing is written. Whoever still writes this chain is fenced off.
 
     Raises `Broken`, `StoreError`, `entry.Failed`.
     """
@@ -111,6 +121,7 @@ def declare_in_place(
         past.close()
     if not what.losses:
         return None
+    _burn(url)  # before it is declared: once it is, nothing is found to be lost any more
     now = datetime.now(UTC)
     backend = database.backend()
     try:
@@ -230,11 +241,13 @@ def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
     return intents
 
 
-def _burn(draft: Path) -> None:
-    engine = open_store(draft)
+def _burn(where: Where) -> None:
+    engine = open_store(where)
     try:
         with engine.begin() as connection:
             burn(connection)
+    except DBAPIError as error:
+        raise StoreError(" ".join(str(error.orig).split())) from None
     finally:
         engine.dispose()
 
@@ -249,26 +262,40 @@ def _add(old: sqlite3.Connection, copy: sqlite3.Connection, table: str) -> int:
 def _exchange(draft: Path, database: Path) -> Path | None:
     """
     The copy takes the old database's name; that one keeps everything under another. Both are there at any moment: what is
-    in the old one's log would be read as the new one's, so that the log goes first.
+    in the old one's log would be read as the new one's, so that the log goes first. Raises `Halfway`, or `OSError` where
+    nothing has happened yet.
     """
     with closing(sqlite3.connect(draft, isolation_level=None)) as copy:
         copy.execute("PRAGMA journal_mode = DELETE")  # all of it is in the one file
     with draft.open("rb") as file:
         os.fsync(file.fileno())
-    aside = None
-    if database.exists():
-        aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
-        os.link(database, aside)
-        for side in _SIDES:
-            with contextlib.suppress(FileNotFoundError):
-                os.link(f"{database}{side}", f"{aside}{side}")
-        sync_directory(database.parent)
+    aside = database.with_name(f"{database.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+    for side in ("", *_SIDES):
+        with contextlib.suppress(FileNotFoundError):
+            os.link(f"{database}{side}", f"{aside}{side}")
+    sync_directory(database.parent)
+    try:
+        if aside.exists():
+            _empty_log(database)
         for side in _SIDES:
             database.with_name(f"{database.name}{side}").unlink(missing_ok=True)
         sync_directory(database.parent)
-    draft.rename(database)
-    sync_directory(database.parent)
-    return aside
+        draft.rename(database)
+        sync_directory(database.parent)
+    except OSError as error:
+        if not aside.exists():
+            raise
+        raise Halfway(_HALFWAY.format(error=error, database=database, aside=aside)) from None
+    return aside if aside.exists() else None
+
+
+def _empty_log(database: Path) -> None:
+    """All of the old database into its one file: if all ends now, it is not found without what was in its log."""
+    try:
+        with closing(sqlite3.connect(database)) as old:
+            old.execute("PRAGMA wal_checkpoint(FULL)")
+    except sqlite3.Error:  # it is damaged: better under no name of a database than less than it was
+        database.unlink()
 
 
 def _remove(draft: Path) -> None:

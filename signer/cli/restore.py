@@ -57,10 +57,11 @@ def run(options: argparse.Namespace) -> int:
     config = configured.loaded(options.config)
     if config is None:
         return CONFIG
-    from signer.database import StoreError
+    from signer.database import StoreError, where
     from signer.entry import Failed
     from signer.exclusive import AlreadyRunning, hold_state, hold_tokens
     from signer.recovery import Broken
+    from signer.restore import Halfway
 
     wrong = _wrong(options, config)
     if wrong:
@@ -73,8 +74,13 @@ def run(options: argparse.Namespace) -> int:
         return TEMPORARY
     try:
         return _restore(options, config)
+    except Halfway as error:
+        print(f"paraph restore: {error}", file=sys.stderr)
+        return FAILED
     except (Broken, StoreError, Failed, OSError) as error:
-        print(f"paraph restore: {error}. The daemon's database is as it was", file=sys.stderr)
+        is_sqlite = isinstance(where(config), Path)
+        state = "The daemon's database is as it was" if is_sqlite else "Nothing was declared as lost"
+        print(f"paraph restore: {error}. {state}", file=sys.stderr)
         return FAILED
     finally:
         for each in let_go:
@@ -106,7 +112,6 @@ def _wrong(options: argparse.Namespace, config: "Config") -> str:
 
 def _restore(options: argparse.Namespace, config: "Config") -> int:
     from pool.public import spki_of_pem
-    from signer.burnt import burn
     from signer.checkpoint_key import spki_of
     from signer.config import ConfigError
     from signer.database import database_at, where
@@ -128,16 +133,13 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
     if isinstance(place, Path):
         done = restore(options.file, place, notes, spki, reason, version("paraph"), is_all=is_all)
     else:
-        engine = open_store(place)
+        open_store(place).dispose()
         database = database_at(place, config.server.state)
-        in_place = declare_in_place(database, notes, spki, reason, version("paraph"), is_all=is_all)
+        in_place = declare_in_place(database, place, notes, spki, reason, version("paraph"), is_all=is_all)
         if in_place is None:
             _tell_unread(unread)
             print(_NOTHING, file=sys.stderr)
             return FAILED
-        with engine.begin() as connection:
-            burn(connection)
-        engine.dispose()
         done = in_place
     _tell(done, place)
     _tell_unread(unread)

@@ -1,5 +1,6 @@
 """A backup of a running daemon, and what becomes of a ledger when it is put back."""
 
+import argparse
 import shutil
 import signal
 import sqlite3
@@ -17,7 +18,9 @@ import pytest
 
 from signer import restore as restoring
 from signer.chain import Kind
+from signer.cli import restore as command
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
+from signer.restore import Halfway
 from signer.store import open_store
 from tests.daemon import Rig, running, until
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
@@ -371,6 +374,61 @@ def test_a_day_s_results_are_not_held_in_memory(tmp_path: Path) -> None:
     with closing(sqlite3.connect(draft)) as db:
         assert db.execute("SELECT count(*) FROM ledger_results").fetchone() == (4_000,)
     assert restoring._carry(old, draft) == 0, "nothing is taken over twice"
+
+
+@pytest.mark.parametrize("old", ["whole", "damaged"])
+def test_the_disk_fails_in_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str) -> None:
+    """
+    Between the old database's going and the new one's coming: what is found then has all that was in the old one's log, or is
+    not there. The old one is under its other name, and that is said, with what to do. Done again, it is done.
+    """
+    database, draft = tmp_path / "paraph.sqlite", tmp_path / "draft.sqlite"
+    for path in (database, draft):
+        open_store(path).dispose()
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("INSERT INTO ledger_chains VALUES ('only', 'in the log')")
+        db.commit()
+        assert database.with_name("paraph.sqlite-wal").stat().st_size
+        if old == "damaged":
+            database.write_bytes(b"no database " * 999)
+        syncs = []
+
+        def fails(directory: Path) -> None:
+            syncs.append(directory)
+            if len(syncs) == 2:
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(restoring, "sync_directory", fails)
+        with pytest.raises(Halfway, match=f"Input/output error.*rename {database}.before-.*, and what is beside it"):
+            restoring._exchange(draft, database)
+        assert [path.name for path in tmp_path.glob("paraph.sqlite-*")] == []
+        [aside] = [path for path in tmp_path.glob("paraph.sqlite.before-*") if path.name.endswith("Z")]
+        if old == "damaged":
+            assert not database.exists()
+            assert aside.read_bytes().startswith(b"no database")
+        else:
+            with closing(sqlite3.connect(f"file:{database}?immutable=1", uri=True)) as found:  # the one file alone
+                assert found.execute("SELECT certificates FROM ledger_chains").fetchall() == [("in the log",)]
+    assert (restoring._exchange(draft, database) is None) == (old == "damaged")
+    assert database.exists()
+    assert not draft.exists()
+
+
+def test_what_is_said_of_half_an_exchange(
+    lost: Lost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that all is as it was."""
+
+    def halfway(*_: object) -> int:
+        raise Halfway("it is not certain")
+
+    monkeypatch.setattr(command, "_wrong", lambda *_: "")
+    monkeypatch.setattr(command, "_restore", halfway)
+    parser = argparse.ArgumentParser()
+    command.arguments(parser)
+    options = ["--config", str(lost.rig.config), "--reason", REASON, str(lost.backup)]
+    assert command.run(parser.parse_args(options)) == 1
+    assert capsys.readouterr().err == "paraph restore: it is not certain\n"
 
 
 def test_restored_twice(lost: Lost) -> None:

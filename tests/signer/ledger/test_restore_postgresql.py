@@ -15,9 +15,10 @@ import pytest
 
 from signer import restore as restoring
 from signer.chain import Kind
-from signer.database import Database, Epochs, database_at
+from signer.database import Database, Epochs, StoreError, database_at
 from signer.entry import Failed
 from signer.note import NOTHING, Checkpoint, Head, Note
+from signer.postgresql import PostgresqlDatabase
 from signer.recovery import Broken
 from signer.restore import Restored, declare_in_place
 from signer.store import open_store
@@ -27,7 +28,7 @@ from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
 from tests.signer.ledger.book import book, request, signatures
 from tests.signer.ledger.cut import Way
-from tests.signer.ledger.entries import chain, executed, found, intent, placed, started
+from tests.signer.ledger.entries import chain, counted, executed, found, intent, placed, started
 from tests.signer.ledger.histories import KEY, Key
 from tests.signer.ledger.test_export import checkpoints, export, verify
 from tests.signer.ledger.test_restore import REASON, again, new_checkpoint
@@ -196,8 +197,9 @@ def rolled_back(db: Database, url: str) -> tuple[Epochs, tuple[int, int, bytes],
     return backend, at, KEY.sign(Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, (head,)))
 
 
-def declared(db: Database, *notes: Note, spki: bytes = KEY.spki) -> Restored | None:
-    return declare_in_place(db, notes, spki, REASON, "1")
+def declared(db: Database, *notes: Note, url: str = "", spki: bytes = KEY.spki) -> Restored | None:
+    assert isinstance(db, PostgresqlDatabase)
+    return declare_in_place(db, url or db._url, notes, spki, REASON, "1")
 
 
 def test_who_writes_is_fenced_off(db: Database, postgres: Postgres, name: str) -> None:
@@ -252,7 +254,7 @@ def test_one_commit(
 
         monkeypatch.setattr(restoring, "lost", cut)
         with pytest.raises(Failed, match="nothing was written"):
-            declared(database_at(way.url(name), tmp_path), note)
+            declared(database_at(way.url(name), tmp_path), note, url=postgres.url(name))
         assert way.cuts == 1
     monkeypatch.undo()
     assert len(chain(db)) == 2
@@ -288,12 +290,26 @@ def test_an_epoch_that_nobody_has_begun(db: Database, postgres: Postgres, name: 
     assert done.epoch == 2
 
 
+def test_what_people_have_is_burnt_first(db: Database, postgres: Postgres, name: str) -> None:
+    """Where that fails nothing is declared either: done again, both are."""
+    backend, _, note = rolled_back(db, postgres.url(name))
+    backend.close()
+    url = postgres.url(name)
+    executed(url, "INSERT INTO sent_codes VALUES ('ada', 'b', 'c', 1)", "ALTER TABLE sent_codes RENAME TO away")
+    with pytest.raises(StoreError, match="sent_codes"):
+        declared(db, note)
+    assert len(chain(db)) == 2
+    executed(url, "ALTER TABLE away RENAME TO sent_codes")
+    assert declared(db, note) is not None
+    assert counted(url, "sent_codes") == 0
+
+
 def test_not_all_that_anchors_have(db: Database, postgres: Postgres, name: str) -> None:
     """Where a log server or a webhook may know more than was given: nothing is declared, and it says what to give."""
     backend, _, note = rolled_back(db, postgres.url(name))
     backend.close()
     with pytest.raises(Broken, match="Give --anchor FILE"):
-        declare_in_place(db, [note], KEY.spki, REASON, "1", is_all=False)
+        declare_in_place(db, postgres.url(name), [note], KEY.spki, REASON, "1", is_all=False)
     assert len(chain(db)) == 2
 
 
