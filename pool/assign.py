@@ -124,24 +124,34 @@ def assign(backlog: Backlog, lanes: Iterable[Lane], now: float) -> tuple[list[Fr
     return plan.frames, plan.expired
 
 
+@dataclass(slots=True)
+class _Share:
+    """The clocks and turns of a set of lanes, as they would be after what is planned."""
+
+    clocks: dict[str, float]
+    turns: dict[str, int]
+
+
 class _Planning:
     """The decision in the making, on copies of what it looks at."""
 
     def __init__(self, backlog: Backlog, lanes: list[Lane], now: float) -> None:
         self._lanes = [lane for lane in lanes if lane.is_up]
-        self._shorts = backlog.shorts()
         self.frames: list[Frame] = []
         self.expired: list[Work] = []
         self._backlog = backlog
         self.left = backlog.items
         self._taken: Counter[Kind] = Counter()
         self._busy = {lane.name for lane in lanes if lane.in_flight}
-        self._clocks = backlog.clocks()
+        self._shares: dict[Kind, _Share] = {}
+        self._of_lanes: dict[int, _Share] = {}
         self._lines: dict[tuple[Kind, str, bool], Iterator[Work]] = {}
         self._heads: dict[tuple[Kind, str, bool], Work | None] = {}
         self._waiting: dict[Work, deque[tuple[int, int]]] = {}
         self._now = now
         self._least_s: dict[Kind, float] = {}
+        self._late: list[Work] = []  # passed over: a signature takes longer than they have
+        self._fits: dict[tuple[Kind, str], bool] = {}
 
     def frame(self, lane: Lane) -> Frame | None:
         kinds = [kind for kind in self._backlog.kinds() if kind[0] in lane.keys and self._is_for(kind, lane)]
@@ -152,6 +162,8 @@ class _Planning:
         # for the short request. It is a lead once, not a faster clock.
         lead_s = max(FRAME_S, 2 * min(lane.item_s.values(), default=0.0))
         work = self._next(kinds, lead_s)
+        if work is None and lane.name not in self._busy:
+            work = self._latest(kinds)
         if work is None:
             return None
         key, algorithm = kind = work.kind
@@ -164,8 +176,9 @@ class _Planning:
             most -= count
             self.left -= count
             self._taken[kind] += count
-            self._clocks[work.caller] += cost(work, count, count * seconds)
-            self._shorts[work.caller] = self._shorts[work.caller] + 1 if work.is_short else 0
+            share = self._share(kind)
+            share.clocks[work.caller] += cost(work, count, count * seconds)
+            share.turns[work.caller] = share.turns[work.caller] + 1 if work.is_short else 0
             work = self._next([kind], lead_s)
             if work is not None and work.is_short is not runs[0].work.is_short:
                 break  # an answer comes with its whole frame, and of bulk that is a long one, which is cut short for others
@@ -195,11 +208,12 @@ class _Planning:
         """The work of these kinds whose turn it is: least token time, then short or bulk, then first come."""
         best, work = (math.inf, True, 0), None
         for kind in kinds:
+            share = self._share(kind)
             for caller in self._backlog.callers_of(kind):
-                clock = self._clocks[caller]
+                clock = share.clocks[caller]
                 if clock - lead_s > best[0]:
                     continue
-                bulks_turn = self._shorts[caller] >= SHORTS_BEFORE_BULK
+                bulks_turn = share.turns[caller] >= SHORTS_BEFORE_BULK
                 for other_turn in (False, True):
                     head = self._head((kind, caller, bulks_turn is other_turn))
                     if head is not None:
@@ -208,6 +222,24 @@ class _Planning:
                             best, work = rank, head
                         break
         return work
+
+    def _share(self, kind: Kind) -> "_Share":
+        if kind not in self._shares:
+            share = self._backlog.share(kind)
+            known = self._of_lanes.get(id(share))
+            if known is None:
+                known = self._of_lanes[id(share)] = _Share(share.clocks(), share.turns())
+            self._shares[kind] = known
+        return self._shares[kind]
+
+    def _latest(self, kinds: Iterable[Kind]) -> Work | None:
+        """
+        Of what was passed over the one with the most time: no lane is left idle for it, because what one was measured at may
+        not be so any more.
+        """
+        wanted = set(kinds)
+        left = [work for work in self._late if work.kind in wanted and self._ranges(work)]
+        return max(left, key=lambda work: work.deadline, default=None)
 
     def _head(self, line: tuple[Kind, str, bool]) -> Work | None:
         """The first of a line that has something left in this plan, and time."""
@@ -219,26 +251,29 @@ class _Planning:
         while work is not None and (self._is_too_late(work) or not self._ranges(work)):
             if work.deadline <= self._now:
                 self.expired.append(work)
+            elif self._ranges(work):
+                self._late.append(work)
             work = self._heads[line] = next(self._lines[line], None)
         return work
 
     def _is_too_late(self, work: Work) -> bool:
-        """
-        Its time is over, or would be before a signature is made, while others wait: it would be signed for nobody, and the
-        next one be as late. What waits alone is begun all the same: what a lane was measured at may not be so any more.
-        """
-        left_s = work.deadline - self._now
-        if left_s <= 0 or work.waiting_count == self._backlog.items:
-            return left_s <= 0
+        """Its time is over, or would be before a signature is made: for nobody, and the next one would be as late."""
         if work.kind not in self._least_s:
             lanes = (lane for lane in self._lanes if work.key in lane.keys)
             self._least_s[work.kind] = min(
                 (lane.expected_s(work.kind, self._now) or 0.0 for lane in lanes), default=0.0
             )
-        return left_s < self._least_s[work.kind]
+        left_s = work.deadline - self._now
+        return left_s <= 0 or left_s < self._least_s[work.kind]
 
     def _is_for(self, kind: Kind, lane: Lane) -> bool:
         """False where a faster lane will have finished all that waits of this kind before this lane finishes one."""
+        known = self._fits.get((kind, lane.name))
+        if known is None:  # once in a plan: with many lanes each looks at all others
+            known = self._fits[kind, lane.name] = self._looked(kind, lane)
+        return known
+
+    def _looked(self, kind: Kind, lane: Lane) -> bool:
         own_s = lane.expected_s(kind, self._now)
         if own_s is None:
             return True  # it must be tried to be known

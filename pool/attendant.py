@@ -42,7 +42,8 @@ PATIENCE = 5  # ... and after so many times what it takes as a rule: a short dea
 UNMEASURED_S = 0.25  # what it is taken to take before it was measured
 INTENT_SHARE = 0.25  # of the time that a lane is busy for: an intent is written well before the lane wants its frame
 LOGOUT_S = 1.0  # C_Logout and C_Finalize, before SIGKILL
-VERIFY_BELOW_PER_S = 200  # the parent verifies again what slower lanes sign, ...
+# The parent verifies again what slower tokens sign, with all their lanes: of a P-521 key that is 0.4 ms for each, ...
+VERIFY_BELOW_PER_S = 200
 # ... and of the others one when so many have gone by: it costs 110 us between all else that the parent does, which at one
 # in 64 was more than everything else that the parent does for a P-256 signature.
 VERIFY_EACH = 256
@@ -77,6 +78,7 @@ class Attendant:
         self._under: tuple[int, int] | None = None  # (frame number, slot) seen under C_Sign ...
         self._under_since = 0.0  # ... since then
         self._since_verified = 0
+        self._pinging = False
         self._wake = asyncio.Event()
         self._start_is_over = asyncio.Event()
         self._start_is_over.set()
@@ -218,6 +220,7 @@ class Attendant:
 
     async def _ping(self, child: Child) -> None:
         """Whether the token is still there; frames may go out while the answer is awaited."""
+        self._pinging = True
         try:
             answer = await child.ask({"t": "ping"}, PING_S)
             self.lane.problem = self.lane.problem or answer["lost"]
@@ -225,6 +228,8 @@ class Attendant:
             pass  # the loop sees it
         except TimeoutError:
             self._kill(child, "TOKEN_TIMEOUT")
+        finally:
+            self._pinging = False
 
     def _watch(self, child: Child) -> None:
         """Kill the lane when an item has been under C_Sign too long, or past its deadline."""
@@ -240,7 +245,8 @@ class Attendant:
             self._under, self._under_since = under, now
         # With nothing under C_Sign the lane may hang elsewhere; an expired item it would have passed over at once.
         patience_s = PATIENCE * self.lane.item_s.get((frame.key, frame.algorithm), UNMEASURED_S)
-        in_vain = slot is None or now - self._under_since >= max(LATE_S, patience_s)
+        # It may be in a ping, whose limit is its own.
+        in_vain = (slot is None and not self._pinging) or now - self._under_since >= max(LATE_S, patience_s)
         late = in_vain and now >= frame.item_at(slot or 0)[0].deadline + LATE_S
         if late or (slot is not None and now - self._under_since >= self.token.config.sign_timeout_s):
             self._kill(child, "TOKEN_TIMEOUT")
@@ -401,7 +407,7 @@ class Attendant:
             return
         out = self._take_back(message["n"])
         frame = out.frame
-        if message["signed"]:
+        if message["signed"] and not message["lost"]:  # else what failed, or hung before it did, would count as theirs
             seconds, now = message["ns"] / 1e9, time.monotonic()
             self.lane.measured(frame.key, frame.algorithm, seconds, message["signed"], now)
         self.lane.problem = message["lost"]
@@ -466,10 +472,11 @@ class Attendant:
 
     def _doubted(self, frame: Frame, signed: Sequence[int], ended: str) -> Sequence[int]:
         """
-        Of the slots with a signature those that the parent verifies again: all of a slow lane, one of the others when
+        Of the slots with a signature those that the parent verifies again: all of a slow token, one of the others when
         its turn comes, and all that a process left behind: what brought it down may have written there.
         """
-        if ended or self.lane.item_s.get((frame.key, frame.algorithm), 1.0) > 1 / VERIFY_BELOW_PER_S:
+        item_s = self.lane.item_s.get((frame.key, frame.algorithm), 1.0)
+        if ended or item_s > self.token.config.lanes / VERIFY_BELOW_PER_S:
             return signed
         place = VERIFY_EACH - 1 - self._since_verified
         if place >= len(signed):
@@ -517,7 +524,7 @@ class Attendant:
         child, self._child = self._child, None
         if child is not None:
             await child.close()
-            ended = self._killed_for or child.ended.result()
+            ended = self._killed_for or self.lane.problem or child.ended.result()
             out, self._out = self._out, {}
             for each in out.values():
                 self._settle(each, ended=ended)

@@ -2,7 +2,8 @@
 The waiting line: bounded, and fair between callers by token time.
 
 Each caller has a clock of the token time that its work took, and of what its requests cost besides (a stride scheduler:
-the lowest clock is next). A caller
+the lowest clock is next): one for each set of lanes that have keys in common, because a card and an HSM are not shared by
+who waits for one of them alone, and their clocks run apart. A caller
 who comes back after a pause starts at the clock of the one being served, so that silence saves nothing up. Within a
 caller short requests go before bulk, but bulk has a turn after every `SHORTS_BEFORE_BULK` of them; among their like, first
 come is first served.
@@ -14,7 +15,7 @@ Rules of this file: no I/O, no clock of its own, no lock.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pool.work import Kind, Work
@@ -43,13 +44,15 @@ class TooMuch(Exception):
 
 class Backlog:
     def __init__(self, items_max: int = BACKLOG_ITEMS_MAX, caller_items_max: int = CALLER_ITEMS_MAX) -> None:
+        # Of a key: the name of the set of lanes that it is signed by, '' where all are one set.
+        self.lanes_of: Callable[[str], str] = lambda _key: ""
         self._items_max = items_max
         self._caller_items_max = caller_items_max
         self._lines: dict[Kind, dict[str, _Line]] = {}
-        self._callers: dict[str, _Caller] = {}
-        self._clocks: dict[str, float] = {}  # of callers who are away, too, while theirs is ahead
+        self._lanes: dict[Kind, str] = {}  # of what waits: by which it was when it began to wait
+        self._shares: dict[str, Share] = {}
+        self._callers: Counter[str] = Counter()  # items
         self._kinds: Counter[Kind] = Counter()
-        self._now = 0.0  # the clock of the caller served last
         self.added = 0  # requests, ever
         self.items = 0
 
@@ -76,14 +79,20 @@ class Backlog:
         line = self._lines.get(kind, {}).get(caller, _NOBODY)
         return line.short if short else line.bulk
 
-    def oldest_short(self) -> Work | None:
-        """The short request that has waited longest."""
-        firsts = (next(iter(line.short)) for lines in self._lines.values() for line in lines.values() if line.short)
-        return min(firsts, key=lambda work: work.number, default=None)
+    def oldest_shorts(self) -> list[Work]:
+        """Of each kind and caller the short request that has waited longest, the oldest first."""
+        lines = (line for lines in self._lines.values() for line in lines.values() if line.short)
+        return sorted((next(iter(line.short)) for line in lines), key=lambda work: work.number)
 
-    def shorts(self) -> dict[str, int]:
-        """How many turns in a row each caller had for short requests; a copy."""
-        return {name: caller.shorts for name, caller in self._callers.items()}
+    def share(self, kind: Kind) -> "Share":
+        """How those share the lanes who wait for this kind, or for another of the same lanes."""
+        lanes = self._lanes.get(kind)
+        if lanes is None:
+            lanes = self.lanes_of(kind[0])
+        share = self._shares.get(lanes)
+        if share is None:
+            share = self._shares[lanes] = Share()
+        return share
 
     def waiting(self, kind: Kind) -> int:
         """How many items wait for this key and algorithm."""
@@ -94,20 +103,7 @@ class Backlog:
         return sum(count for (key, _), count in self._kinds.items() if key in keys)
 
     def caller_items(self, caller: str) -> int:
-        return self._callers[caller].items if caller in self._callers else 0
-
-    def caller_shorts(self, caller: str) -> int:
-        """How many of its items wait in short requests."""
-        return self._callers[caller].in_shorts if caller in self._callers else 0
-
-    @property
-    def callers(self) -> int:
-        """How many callers wait."""
-        return len(self._callers)
-
-    def clocks(self) -> dict[str, float]:
-        """The token time, in seconds, of each caller who waits; a copy."""
-        return {caller: self._clocks[caller] for caller in self._callers}
+        return self._callers[caller]
 
     def add(self, work: Work) -> None:
         """Raises `BacklogFull` (later it may fit) or `TooMuch` (never), and changes nothing then."""
@@ -126,8 +122,7 @@ class Backlog:
 
     def put_back(self, work: Work, count: int, seconds: float) -> None:
         """Items that a lane returned unsigned: no limit turns them away, they were taken once, and cost nothing."""
-        caller = work.caller
-        self._set_back(caller, cost(work, count, count * seconds))
+        self.share(work.kind).set_back(work.caller, cost(work, count, count * seconds))
         line = self._lines.get(work.kind, {}).get(work.caller)
         if line is not None and work in line.of(work):
             self._count(work, count)
@@ -135,45 +130,24 @@ class Backlog:
             self._put(work, count)
             self._lines[work.kind][work.caller].of(work).move_to_end(work, last=False)
 
-    def _set_back(self, caller: str, seconds: float) -> None:
-        """
-        So much token time was counted for this caller, and not used. Whoever came meanwhile, and had no turn yet, started
-        at a clock that was not reached: set back with it, as far as that goes, or what comes back would be next again,
-        before him for whom it was taken from a lane.
-        """
-        clock = self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - seconds)
-        self._now = max(self._now - seconds, min(self._now, clock))
-        own = self._callers.get(caller)
-        if own is not None and own.came_with is not None:
-            own.came_with = max(0.0, own.came_with - seconds)
-        for name, each in self._callers.items():
-            if each.came_with is not None and name != caller:
-                started = self._clocks[name]
-                self._clocks[name] = min(started, max(each.came_with, self._now, started - seconds))
-
     def _put(self, work: Work, count: int) -> None:
-        caller = work.caller
-        if caller not in self._callers:
-            self._callers[caller] = _Caller(came_with=self._clocks.get(caller, 0.0))
-            self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
-        line = self._lines.setdefault(work.kind, {}).setdefault(caller, _Line())
+        share = self.share(work.kind)
+        share.comes(work.caller)
+        if work.kind not in self._lines:
+            self._lanes[work.kind] = self.lanes_of(work.key)
+        line = self._lines.setdefault(work.kind, {}).setdefault(work.caller, _Line())
         line.of(work)[work] = None
         self._count(work, count)
 
     def _count(self, work: Work, change: int) -> None:
         self.items += change
-        self._callers[work.caller].items += change
-        if work.is_short:
-            self._callers[work.caller].in_shorts += change
+        self._callers[work.caller] += change
         self._kinds[work.kind] += change
+        self.share(work.kind).count(work, change)
 
     def taken(self, work: Work, count: int, seconds: float) -> None:
         """`count` items of it went to a lane, where they should take `seconds`."""
-        self._now = self._clocks[work.caller]
-        self._clocks[work.caller] += cost(work, count, seconds)
-        caller = self._callers[work.caller]
-        caller.came_with = None
-        caller.shorts = caller.shorts + 1 if work.is_short else 0
+        self.share(work.kind).serves(work, cost(work, count, seconds))
         self._count(work, -count)
         if not work.waiting:
             self._drop(work)
@@ -187,20 +161,88 @@ class Backlog:
         work.waiting.clear()
 
     def _drop(self, work: Work) -> None:
+        share = self.share(work.kind)
         lines = self._lines[work.kind]
         line = lines[work.caller]
         del line.of(work)[work]
         if not line.short and not line.bulk:
             del lines[work.caller]
             if not lines:
-                del self._lines[work.kind], self._kinds[work.kind]
-        if not self._callers[work.caller].items:
-            gone = self._callers.pop(work.caller)
-            if gone.came_with is not None:  # it had no turn, and started at others' clock
-                self._clocks[work.caller] = gone.came_with
-            # A clock behind the one being served has no meaning any more, unless that one is set back.
-            behind = self._now - GIVEN_BACK_MOST_S
-            self._clocks = {c: t for c, t in self._clocks.items() if c in self._callers or t > behind}
+                del self._lines[work.kind], self._lanes[work.kind], self._kinds[work.kind]
+        if not self._callers[work.caller]:
+            del self._callers[work.caller]
+        share.leaves(work.caller)
+
+
+@dataclass(slots=True)
+class Share:
+    """Who waits for one set of lanes, each with a clock, in seconds of token time, and how far those of who is away are ahead."""
+
+    items: int = 0
+    callers: "dict[str, _Caller]" = field(default_factory=dict)
+    _clocks: dict[str, float] = field(default_factory=dict)
+    _now: float = 0.0  # the clock of the caller served last
+
+    def clocks(self) -> dict[str, float]:
+        """Of each caller who waits; a copy."""
+        return {caller: self._clocks[caller] for caller in self.callers}
+
+    def turns(self) -> dict[str, int]:
+        """How many in a row each caller had for short requests; a copy."""
+        return {name: caller.turns for name, caller in self.callers.items()}
+
+    def waiting(self, caller: str, *, short: bool = False) -> int:
+        """How many of a caller's items wait, or of those in short requests."""
+        own = self.callers.get(caller)
+        if own is None:
+            return 0
+        return own.in_shorts if short else own.items
+
+    def comes(self, caller: str) -> None:
+        if caller not in self.callers:
+            self.callers[caller] = _Caller(came_with=self._clocks.get(caller, 0.0))
+            self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
+
+    def count(self, work: Work, change: int) -> None:
+        caller = self.callers[work.caller]
+        self.items += change
+        caller.items += change
+        if work.is_short:
+            caller.in_shorts += change
+
+    def serves(self, work: Work, seconds: float) -> None:
+        self._now = self._clocks[work.caller]
+        self._clocks[work.caller] += seconds
+        caller = self.callers[work.caller]
+        caller.came_with = None
+        caller.turns = caller.turns + 1 if work.is_short else 0
+
+    def set_back(self, caller: str, seconds: float) -> None:
+        """
+        So much token time was counted for this caller, and not used. Whoever came meanwhile, and had no turn yet, started
+        at a clock that was not reached: set back with it, as far as that goes, or what comes back would be next again,
+        before him for whom it was taken from a lane.
+        """
+        clock = self._clocks[caller] = max(0.0, self._clocks.get(caller, self._now) - seconds)
+        self._now = max(self._now - seconds, min(self._now, clock))
+        own = self.callers.get(caller)
+        if own is not None and own.came_with is not None:
+            own.came_with = max(0.0, own.came_with - seconds)
+        for name, each in self.callers.items():
+            if each.came_with is not None and name != caller:
+                started = self._clocks[name]
+                self._clocks[name] = min(started, max(each.came_with, self._now, started - seconds))
+
+    def leaves(self, caller: str) -> None:
+        """Unless something of it waits."""
+        if self.callers[caller].items:
+            return
+        gone = self.callers.pop(caller)
+        if gone.came_with is not None:  # it had no turn, and started at others' clock
+            self._clocks[caller] = gone.came_with
+        # A clock behind the one being served has no meaning any more, unless that one is set back.
+        behind = self._now - GIVEN_BACK_MOST_S
+        self._clocks = {c: t for c, t in self._clocks.items() if c in self.callers or t > behind}
 
 
 @dataclass(slots=True)
@@ -209,7 +251,7 @@ class _Caller:
     in_shorts: int = 0  # of them
     # Its own clock, before it was set to that of the one being served; None once it has had a turn.
     came_with: float | None = None
-    shorts: int = 0  # turns in a row that went to short requests
+    turns: int = 0  # in a row that went to short requests
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pool.assign import UNMEASURED_S
 from pool.backlog import SHORTS_BEFORE_BULK, Backlog
 from pool.errors import Busy
-from pool.lane import Lane
+from pool.lane import FRAME_S, Lane
 from pool.work import SHORT_ITEMS_MAX, Kind
 
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too early
@@ -37,11 +37,18 @@ def wait_s(
     rate = per_second(kind, able)
     if not rate:
         return 0.0
-    own: float = backlog.caller_items(caller)
+    share = backlog.share(kind)
+    own: float = share.waiting(caller)
     if short:
-        own = min(own, backlog.caller_shorts(caller) * (1 + 1 / SHORTS_BEFORE_BULK))
-    ahead = min(backlog.waiting(kind), own * max(1, backlog.callers))
-    return ahead / rate + sum(max(0.0, lane.busy_until - now) for lane in able) / len(able)
+        own = min(own, share.waiting(caller, short=True) * (1 + 1 / SHORTS_BEFORE_BULK))
+    ahead = min(share.items, own * max(1, len(share.callers)))
+    busy = [max(0.0, lane.busy_until - now) for lane in able]
+    if not short:
+        return ahead / rate + sum(busy) / len(able)
+    # The first lane that is free takes it; one at work upon bulk is cut short, and has it within a frame of short ones.
+    return ahead / rate + min(
+        left if lane.is_slow else min(left, FRAME_S) for lane, left in zip(able, busy, strict=True)
+    )
 
 
 def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:

@@ -6,6 +6,7 @@ DESIGN.md is drawn from it.
 """
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -110,13 +111,19 @@ class Lane:
         return self.state in {State.IDLE, State.SIGNING}
 
     @property
+    def is_slow(self) -> bool:
+        """Whether every signature is longer than a frame should be."""
+        return bool(self.item_s) and min(self.item_s.values()) > FRAME_S
+
+    @property
     def room(self) -> int:
         """
-        How many frames more it takes. A lane whose every signature is longer than a frame should be has one at a time:
-        it hardly waits for the next, and who comes meanwhile waits for one signature less.
+        How many frames more it takes. A slow lane has one at a time: it hardly waits for the next, and who comes meanwhile
+        waits for one signature less.
         """
-        slow = bool(self.item_s) and min(self.item_s.values()) > FRAME_S
-        return max(0, (1 if slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up and not self.is_cut else 0
+        return (
+            max(0, (1 if self.is_slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up and not self.is_cut else 0
+        )
 
     @property
     def has_room(self) -> bool:
@@ -167,3 +174,14 @@ class Lane:
         """How long to rest after the last loss: doubled for each one in the last `HEALTHY_S`."""
         recent = sum(1 for loss in self.losses if now - loss <= HEALTHY_S)
         return min(REST_MOST_S, REST_FIRST_S * 2 ** max(0, recent - 1)) if recent else 0.0
+
+
+def connected(lanes: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """For each key the least name of the lanes that have it, or another key of such a lane, and so on."""
+    sets: list[tuple[str, set[str]]] = []
+    for name, keys in lanes.items():
+        joined = [each for each in sets if not each[1].isdisjoint(keys)]
+        first = min([name, *(each[0] for each in joined)])
+        sets = [each for each in sets if each not in joined]
+        sets.append((first, set(keys).union(*(each[1] for each in joined))))
+    return {key: first for first, keys in sets for key in keys}

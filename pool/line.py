@@ -14,7 +14,7 @@ from pool.assign import CUT_PAUSE_S, Run, assign, to_cut
 from pool.attendant import Attendant
 from pool.backlog import Backlog, BacklogFull, TooMuch
 from pool.errors import BadRequest, Busy, Unavailable
-from pool.lane import Lane
+from pool.lane import Lane, connected
 from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX, Algorithm
 from pool.pressure import Pressure
 from pool.public import algorithms
@@ -51,6 +51,9 @@ class Line:
         self._pressure = Pressure()
         self._held: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
+        self._keys: list[frozenset[str]] = []  # of the lanes, when `_sets` was made of them
+        self._sets: dict[str, str] = {}  # by key
+        backlog.lanes_of = self._set_of
 
     async def sign(self, work: Work) -> Outcomes:
         """
@@ -131,19 +134,27 @@ class Line:
         self._assigning = True
         loop.call_soon(self._assign)
 
+    def _set_of(self, key: str) -> str:
+        """The first lane of those that sign by this key, or by a key that they have in common with others, and so on."""
+        keys = [lane.lane.keys for lane in self._lanes]
+        if keys != self._keys:
+            self._keys, self._sets = keys, connected({lane.lane.name: lane.lane.keys for lane in self._lanes})
+        return self._sets.get(key, "")
+
     def _bare_lanes(self) -> list[Lane]:
         return [lane.lane for lane in self._lanes]
 
     def _make_way(self) -> None:
         """A short request does not wait behind the bulk that lanes have: seen to when it comes, and while it waits."""
-        work = self._backlog.oldest_short()
-        if work is None:
+        shorts = self._backlog.oldest_shorts()
+        if not shorts:
             return
-        pairs = [(lane.lane, lane.frames) for lane in self._lanes]
-        chosen = to_cut(work, pairs, self._backlog.clocks(), time.monotonic())
-        for lane in self._lanes:
-            if lane.lane is chosen:
-                lane.cut()
+        pairs, now = [(lane.lane, lane.frames) for lane in self._lanes], time.monotonic()
+        for work in shorts:  # one that waits for a card does not stand before those that wait for an HSM
+            chosen = to_cut(work, pairs, self._backlog.share(work.kind).clocks(), now)
+            if chosen is not None:
+                next(lane for lane in self._lanes if lane.lane is chosen).cut()
+                break
         if self._next_look is None:
             self._next_look = asyncio.get_running_loop().call_later(CUT_PAUSE_S, self._look_again)
 

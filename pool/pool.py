@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,7 @@ class Pool:
         self._tasks: list[asyncio.Task[None]] = []  # asyncio itself holds tasks weakly
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
+        self._at_work: Counter[str] = Counter()  # requests, by caller
 
     async def __aenter__(self) -> Self:
         self._tries = await asyncio.to_thread(Tries, self._state_dir / "tries.sqlite")
@@ -193,9 +195,19 @@ class Pool:
         spki = self._spki(key)
         check(spki, algorithm, items)
         done: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
-        return await self._line.sign(
-            Work(caller, key, spki, algorithm, items, time.monotonic() + timeout_s, done, record)
-        )
+        self._at_work[caller] += 1
+        try:
+            return await self._line.sign(
+                Work(caller, key, spki, algorithm, items, time.monotonic() + timeout_s, done, record)
+            )
+        finally:
+            self._at_work[caller] -= 1
+            if not self._at_work[caller]:
+                del self._at_work[caller]
+
+    def is_at_work(self, caller: str) -> bool:
+        """Whether something of this caller waits for service tokens' lanes, or is with them."""
+        return caller in self._at_work
 
     @contextlib.asynccontextmanager
     async def lease(

@@ -150,7 +150,8 @@ def tries_left(count: Count, flags: Flags, tries: int) -> int | None:
 
 class Tries:
     """
-    The counts, in a small SQLite file of their own: `PRAGMA synchronous = FULL`, one fsync a change.
+    The counts, in a small SQLite file of their own, with `synchronous = EXTRA`: a change is made when the journal is gone, and
+    that is what the directory has to keep.
 
     Calls block for about a millisecond and happen only around logins. They may come from several threads of one
     process; two processes on one file wait for each other.
@@ -163,7 +164,7 @@ class Tries:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA synchronous = EXTRA")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS tries (token TEXT PRIMARY KEY, refused INTEGER NOT NULL,"
             " open INTEGER NOT NULL, granted INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0,"

@@ -111,6 +111,7 @@ class Daemon:
             await self._check_readers(tokens)
             pool = Pool(tokens, state=state / "pool", keys=self._keys(self._credentials))
             self._pool = await stack.enter_async_context(pool)
+            self._admission.starts.at_work = pool.is_at_work
             self._checkpoints = await stack.enter_async_context(self._books.checkpointed(self._checkpoint_key))
             metrics = self._measured()
             stack.callback(metrics.close)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pool.pressure import Pressure
+
 T = TypeVar("T")
 
 STARTS_A_ROUND = 10  # of all callers: about 4 ms of the loop; each has his part, but at least ...
@@ -23,8 +25,9 @@ START_BYTES = 4 * 1024  # of a request: 120 digests. Of two callers each may the
 QUIET_TURNS = 3  # of the loop without a new call: gRPC needs two or three to hand over one
 ROUND_MOST_S = 0.010  # the longest round: who floods with calls that are only let in does not stop those who were
 SEEN_S = 0.25  # a caller who began a call so lately is at work: batches of a slow token come a few times a second
-# The shortest, while several callers are at work: of two, one who would begin more than 1 000 a second leaves
-# more than half of the loop to the other, to lanes and to answers. Alone he begins as many as there is time for.
+# The shortest, while several callers are at work and the loop is busy: of two, one who would begin more than 1 000 a second
+# leaves more than half of the loop to the other, to lanes and to answers. Alone he begins as many as there is time for, and
+# beside one who only calls now and then, or on a loop with time to spare, nearly as many.
 ROUND_LEAST_S = 0.005
 WAITING_MAX = 512  # starts of one caller that wait, 10 KB each; more are not held back and must be refused
 
@@ -35,9 +38,14 @@ class Starts:
     """
     So many calls a caller and round; who has begun fewer passes without waiting. A long request counts as several, and
     what it counts past its caller's part of this round is taken off the next ones.
+
+    `at_work` says whether a caller has something with the tokens, `is_busy` whether the loop has no time to spare.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_busy: Callable[[], bool] | None = None) -> None:
+        pressure = Pressure()
+        self.at_work: Callable[[str], bool] = lambda _caller: True
+        self._is_busy = is_busy or (lambda: pressure.is_high)
         self._seen: dict[str, float] = {}  # who has begun calls lately, and when
         self._begun: Counter[str] = Counter()
         self._waiting: _Waiting = {}
@@ -50,7 +58,7 @@ class Starts:
         self._quiet = 0
         self._seen[caller] = time.monotonic()
         weight = 1 + size // START_BYTES
-        if self._begun[caller] < self._most() and caller not in self._waiting:
+        if self._begun[caller] < self._most(caller) and caller not in self._waiting:
             self._begin(caller, weight)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -61,8 +69,14 @@ class Starts:
         """Whether as many of this caller wait as may."""
         return len(self._waiting.get(caller, ())) >= WAITING_MAX
 
-    def _most(self) -> int:
-        return max(STARTS_LEAST, STARTS_A_ROUND // max(1, len(self._seen)))
+    def _most(self, caller: str) -> int:
+        """How many a caller may begin in a round: his part, of those who are at work with him."""
+        return max(
+            STARTS_LEAST, STARTS_A_ROUND // (1 + sum(self._works(other) for other in self._seen if other != caller))
+        )
+
+    def _works(self, caller: str) -> bool:
+        return caller in self._waiting or self.at_work(caller)
 
     def _forget(self) -> None:
         """A caller with nothing but idle streams slows nobody down."""
@@ -82,18 +96,18 @@ class Starts:
     def _next(self) -> None:
         self._quiet += 1
         loop, lasted_s = asyncio.get_running_loop(), time.monotonic() - self._since
-        if len(self._seen) > 1 and lasted_s < ROUND_LEAST_S:
+        if lasted_s < ROUND_LEAST_S and sum(map(self._works, self._seen)) > 1 and self._is_busy():
             loop.call_later(ROUND_LEAST_S - lasted_s, self._next)
             return
         if self._waiting and self._quiet < QUIET_TURNS and lasted_s < ROUND_MOST_S:
             loop.call_soon(self._next)
             return
         self._turning = False
-        most = self._most()
-        self._begun = Counter({caller: begun - most for caller, begun in self._begun.items() if begun > most})
+        left = {caller: begun - self._most(caller) for caller, begun in self._begun.items()}
+        self._begun = Counter({caller: begun for caller, begun in left.items() if begun > 0})
         self._forget()
         for caller in list(self._waiting):
-            while self._begun[caller] < self._most() and caller in self._waiting:
+            while self._begun[caller] < self._most(caller) and caller in self._waiting:
                 self._begun[caller] += _wake(self._waiting, caller)
         self._begun = +self._begun
         if self._begun:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pool.assign import Frame, Run, assign, to_cut
 from pool.backlog import REQUEST_S, SHORTS_BEFORE_BULK, Backlog
-from pool.lane import HALF_BELIEVED_S, Lane, State
+from pool.lane import HALF_BELIEVED_S, Lane, State, connected
 from pool.wire import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, FRAMES_IN_FLIGHT
 from pool.work import Work
 from tests.pool.rig import EDDSA, PSS, RSA, work
@@ -31,6 +31,10 @@ def line(*works: Work) -> Backlog:
     for one in works:
         backlog.add(one)
     return backlog
+
+
+def clocks(backlog: Backlog) -> dict[str, float]:
+    return backlog.share(("k", RSA)).clocks()
 
 
 def runs(frame: Frame) -> list[tuple[str, int, int]]:
@@ -66,19 +70,59 @@ def test_lanes_share_the_work_the_emptiest_first() -> None:
 
 def test_what_would_not_be_done_in_time_is_passed_over() -> None:
     """
-    By the fastest lane that could take it, while others wait: those are signed instead, and its own time answers it. What was
-    never measured, and what waits alone, is begun.
+    By the fastest lane that could take it: others are signed instead, and its own time answers it. What was never measured is
+    begun; and no lane is left idle for it, because what it was measured at may not be so any more.
     """
     late, later, soon = (work(1, deadline=NOW + left_s) for left_s in (0.3, 0.4, 5.0))
     assert [runs(frame)[0][0] for frame in assign(line(late), [a_lane(item_s=0.5)], NOW)[0]] == ["a"]
     frames, expired = assign(line(late, later, soon), [a_lane(item_s=0.5)], NOW)
     assert ([run.work for frame in frames for run in frame.runs], expired) == ([soon], [])
     frames, expired = assign(line(late, later), [a_lane(item_s=0.5)], NOW)
-    assert (frames, expired) == ([], [])
+    assert ([run.work for frame in frames for run in frame.runs], expired) == ([later], [])
+    elsewhere = work(500, caller="b", key="elsewhere")
+    frames, _ = assign(line(late, elsewhere), [a_lane(item_s=0.5), a_lane(1, "elsewhere", item_s=0.001)], NOW)
+    assert {run.work for frame in frames for run in frame.runs} == {late, elsewhere}
     frames, _ = assign(line(late, later, soon), [a_lane(0, item_s=0.5), a_lane(1, item_s=0.35)], NOW)
     assert {run.work for frame in frames for run in frame.runs} == {later, soon}
     frames, _ = assign(line(late, later, soon), [a_lane()], NOW)
     assert late in {run.work for frame in frames for run in frame.runs}
+
+
+def test_who_comes_to_a_card_is_served_beside_an_hsm() -> None:
+    """
+    The clocks of who waits for a card and of who waits for an HSM run apart: a newcomer to the card is the next there, however
+    far the HSM's are ahead.
+    """
+    lanes = [a_lane(0, "card", item_s=0.5), *(a_lane(index, "hsm", item_s=0.001) for index in range(1, 9))]
+    sets = connected({lane.name: lane.keys for lane in lanes})
+    backlog = Backlog()
+    backlog.lanes_of = sets.__getitem__
+    backlog.add(work(1_000, caller="archive", key="card"))
+    backlog.add(work(100_000, caller="billing", key="hsm"))
+    for _ in range(40):  # 20 s: one signature at the card, and 500 at each of the HSM's lanes
+        for frame in assign(backlog, lanes, NOW)[0]:
+            for run in frame.runs:
+                run.work.take(run.stop - run.start)
+                backlog.taken(run.work, run.stop - run.start, 0.5)
+    for caller in ("person", "billing"):
+        backlog.add(work(1, caller=caller, key="card"))
+    served = []
+    for _ in range(4):
+        (frame,) = (one for one in assign(backlog, lanes, NOW)[0] if one.key == "card")
+        (run,) = frame.runs
+        run.work.take(1)
+        backlog.taken(run.work, 1, 0.5)
+        served.append(run.work.caller)
+    assert sorted(served[:2]) == ["billing", "person"]
+
+
+def test_lanes_with_keys_in_common_are_one_set() -> None:
+    """Also by way of others; what has nothing in common is apart, and a lane without keys is nobody's."""
+    keys = {"a/0": "xy", "b/0": "z", "c/0": "", "d/0": "yw", "e/0": "zv", "f/0": "w"}
+    assert connected({name: frozenset(each) for name, each in keys.items()}) == {
+        **dict.fromkeys("xyw", "a/0"),
+        **dict.fromkeys("zv", "b/0"),
+    }
 
 
 def test_a_lane_at_work_gets_no_crumbs() -> None:
@@ -222,7 +266,7 @@ def seen(backlog: Backlog, lanes: list[Lane]) -> Any:
     """All there is to see of a situation, as plain values."""
     works = [(id(one), list(one.waiting), list(one.outcomes.signatures), one.left, one.number) for one in backlog]
     counts = [backlog.caller_items(caller) for caller in "abcd"]
-    return copy.deepcopy((works, backlog.items, backlog.clocks(), counts, vars(backlog)["_now"], lanes))
+    return copy.deepcopy((works, backlog.items, clocks(backlog), counts, vars(backlog)["_shares"], lanes))
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,6 +12,10 @@ from pool.work import Outcome, Status, Work
 from tests.pool.rig import RSA, work
 
 
+def clocks(backlog: Backlog) -> dict[str, float]:
+    return backlog.share(("k", RSA)).clocks()
+
+
 def line(backlog: Backlog, caller: str) -> list[Work]:
     """One caller's work of the one kind that these tests know: short before bulk."""
     return [*backlog.line(("k", RSA), caller, short=True), *backlog.line(("k", RSA), caller, short=False)]
@@ -21,7 +25,8 @@ def serve(backlog: Backlog, seconds: dict[str, float], rounds: int) -> Counter[s
     """One item at a time of the caller with the lowest clock; answers the token time each got."""
     got: Counter[str] = Counter()
     for _ in range(rounds):
-        caller = min(clocks := backlog.clocks(), key=clocks.__getitem__)
+        now = clocks(backlog)
+        caller = min(now, key=now.__getitem__)
         first = line(backlog, caller)[0]
         first.take(1)
         backlog.taken(first, 1, seconds[caller])
@@ -35,7 +40,7 @@ def test_the_pool_s_limit() -> None:
     backlog.add(work(6))
     with pytest.raises(BacklogFull, match="6 digests are waiting; the pool takes 10"):
         backlog.add(work(5, caller="b"))
-    assert (backlog.items, len(backlog), list(backlog.clocks())) == (6, 1, ["a"])
+    assert (backlog.items, len(backlog), list(clocks(backlog))) == (6, 1, ["a"])
     backlog.add(work(4, caller="b"))
     assert backlog.items == 10
 
@@ -112,7 +117,7 @@ def test_silence_saves_nothing_up() -> None:
     early = work(1, caller="idle")
     backlog.add(early)
     serve(backlog, {"busy": 0.01, "idle": 0.01}, 100)
-    assert "idle" not in backlog.clocks()
+    assert "idle" not in clocks(backlog)
     backlog.add(work(100, caller="idle"))
     got = serve(backlog, {"busy": 0.01, "idle": 0.01}, 40)
     assert got["idle"] == pytest.approx(got["busy"], abs=0.011)
@@ -187,7 +192,7 @@ class Counts(RuleBasedStateMachine):
         assert self.backlog.items == sum(one.waiting_count for one in works)
         assert len(self.backlog) == len(works) == len(set(map(id, works)))
         assert all(one.waiting_count for one in works), "work with nothing waiting is in the line"
-        assert set(self.backlog.clocks()) == {one.caller for one in works}
+        assert set(clocks(self.backlog)) == {one.caller for one in works}
 
     @invariant()
     def no_item_is_lost(self) -> None:
@@ -232,12 +237,12 @@ def test_what_comes_back_unsigned_costs_nothing() -> None:
     for count in (40, 10):
         start, stop = one.take(count)
         backlog.taken(one, count, count * 0.01)
-    assert backlog.clocks() == {"a": pytest.approx(0.5 + REQUEST_S / 2)}
+    assert clocks(backlog) == {"a": pytest.approx(0.5 + REQUEST_S / 2)}
     one.give_back(start, stop)
     backlog.put_back(one, 10, 0.01)
-    assert backlog.clocks() == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
+    assert clocks(backlog) == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
     backlog.put_back(one, 0, 1.0)
-    assert backlog.clocks() == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
+    assert clocks(backlog) == {"a": pytest.approx(0.4 + 0.4 * REQUEST_S)}
 
 
 def test_who_came_meanwhile_does_not_wait_for_what_comes_back() -> None:
@@ -252,12 +257,12 @@ def test_who_came_meanwhile_does_not_wait_for_what_comes_back() -> None:
     backlog.taken(one, 40, 0.04)
     backlog.add(work(1, caller="person"))
     backlog.add(work(1, caller="other"))
-    assert backlog.clocks()["person"] == pytest.approx(0.04 + 0.2 * REQUEST_S), "that of the frame given out last"
+    assert clocks(backlog)["person"] == pytest.approx(0.04 + 0.2 * REQUEST_S), "that of the frame given out last"
     for start, stop in reversed(taken):
         one.give_back(start + 1, stop)
         backlog.put_back(one, stop - start - 1, 0.001)
-    clocks = backlog.clocks()
-    assert clocks["person"] == clocks["other"] == clocks["bulk"] == pytest.approx(0.002 + 0.01 * REQUEST_S)
+    now = clocks(backlog)
+    assert now["person"] == now["other"] == now["bulk"] == pytest.approx(0.002 + 0.01 * REQUEST_S)
     [short] = line(backlog, "person")
     short.take(1)
     backlog.taken(short, 1, 0.5)
@@ -266,7 +271,7 @@ def test_who_came_meanwhile_does_not_wait_for_what_comes_back() -> None:
     backlog.taken(one, 1, 0.001)
     one.give_back(1, 2)
     backlog.put_back(one, 1, 0.001)
-    assert backlog.clocks()["person"] == pytest.approx(0.502 + 1.01 * REQUEST_S), "she was served, and it counts"
+    assert clocks(backlog)["person"] == pytest.approx(0.502 + 1.01 * REQUEST_S), "she was served, and it counts"
 
 
 def test_a_batch_of_which_nothing_waits_gets_all_of_its_time_back() -> None:
@@ -286,12 +291,12 @@ def test_a_batch_of_which_nothing_waits_gets_all_of_its_time_back() -> None:
             left = stop - start - (start == 0)
             one.give_back(stop - left, stop)
             backlog.put_back(one, left, 0.001)
-        assert backlog.clocks()["bulk"] == pytest.approx(0.001 + REQUEST_S / 80)
-        assert backlog.clocks()["person"] <= backlog.clocks()["bulk"]
+        assert clocks(backlog)["bulk"] == pytest.approx(0.001 + REQUEST_S / 80)
+        assert clocks(backlog)["person"] <= clocks(backlog)["bulk"]
         backlog.remove(one)
         backlog.remove(more)
         backlog.add(work(1, caller="bulk"))
-        assert backlog.clocks()["bulk"] == pytest.approx(0.001 + REQUEST_S / 80), "also when it left without a turn"
+        assert clocks(backlog)["bulk"] == pytest.approx(0.001 + REQUEST_S / 80), "also when it left without a turn"
 
 
 def test_a_clock_is_not_washed() -> None:
@@ -310,8 +315,8 @@ def test_a_clock_is_not_washed() -> None:
     backlog.add(work(1))
     long.give_back(1, 80)
     backlog.put_back(long, 79, 0.001)
-    assert backlog.clocks()["a"] == pytest.approx(0.032 + REQUEST_S)
-    assert backlog.clocks()["b"] < backlog.clocks()["a"]
+    assert clocks(backlog)["a"] == pytest.approx(0.032 + REQUEST_S)
+    assert clocks(backlog)["b"] < clocks(backlog)["a"]
 
 
 def test_what_comes_back_moves_others_by_no_more_than_it_was() -> None:
@@ -327,17 +332,17 @@ def test_what_comes_back_moves_others_by_no_more_than_it_was() -> None:
         fast.take(400)
         backlog.taken(fast, 400, 1.0)
     backlog.add(work(1, caller="new"))
-    was = backlog.clocks()
+    was = clocks(backlog)
     slow.give_back(0, 1)
     backlog.put_back(slow, 1, 0.3)
-    assert was["new"] - 0.31 < backlog.clocks()["new"] <= was["new"]
+    assert was["new"] - 0.31 < clocks(backlog)["new"] <= was["new"]
     backlog.add(work(1, caller="newer"))
-    assert backlog.clocks()["newer"] > was["new"] - 0.31
+    assert clocks(backlog)["newer"] > was["new"] - 0.31
     fast.give_back(7_900, 8_000)
     backlog.put_back(fast, 100, 0.0025)
-    assert backlog.clocks()["new"] >= was["new"] - 0.57
-    assert backlog.clocks()["slow"] <= was["slow"]
-    assert backlog.clocks()["early"] <= was["early"], "nobody is set forward"
+    assert clocks(backlog)["new"] >= was["new"] - 0.57
+    assert clocks(backlog)["slow"] <= was["slow"]
+    assert clocks(backlog)["early"] <= was["early"], "nobody is set forward"
 
 
 def test_ranges_that_meet_become_one() -> None:
@@ -349,12 +354,39 @@ def test_ranges_that_meet_become_one() -> None:
     assert list(one.waiting) == [(0, 10)]
 
 
-def test_the_short_request_that_has_waited_longest() -> None:
-    """Of all kinds and callers; None where only bulk waits."""
+def test_the_short_requests_that_have_waited_longest() -> None:
+    """One of each kind and caller, the oldest first; none where only bulk waits."""
     backlog = Backlog()
     backlog.add(work(500))
-    assert backlog.oldest_short() is None
-    first, second = work(1, caller="b", key="other"), work(1, caller="a")
-    backlog.add(first)
-    backlog.add(second)
-    assert backlog.oldest_short() is first
+    assert backlog.oldest_shorts() == []
+    first, second, third = work(1, caller="b", key="other"), work(1, caller="a"), work(1, caller="a")
+    for one in (first, second, third):
+        backlog.add(one)
+    assert backlog.oldest_shorts() == [first, second]
+
+
+def test_who_waits_for_other_lanes_has_no_part_in_it() -> None:
+    """
+    A card's callers and an HSM's have clocks that run apart: whoever comes to the card, from nowhere or with work at the HSM,
+    starts at the clock of the card. What counts against a caller's limit is all that he has.
+    """
+    backlog = Backlog(items_max=200_000, caller_items_max=100_000)
+    backlog.lanes_of = lambda key: "card/0" if key.startswith("card") else "hsm/0"
+    archive, billing = work(1_000, caller="archive", key="card"), work(90_000, caller="billing", key="hsm")
+    backlog.add(archive)
+    backlog.add(billing)
+    for _ in range(40):
+        archive.take(1)
+        backlog.taken(archive, 1, 0.5)
+        billing.take(1_000)
+        backlog.taken(billing, 1_000, 4.0)
+    for caller in ("person", "billing"):
+        backlog.add(work(1, caller=caller, key="card-too"))
+    card, hsm = backlog.share(("card", RSA)), backlog.share(("hsm", RSA))
+    assert card is backlog.share(("card-too", RSA))
+    assert card.clocks()["person"] == card.clocks()["billing"] == pytest.approx(20, abs=0.6)
+    assert hsm.clocks() == {"billing": pytest.approx(160, abs=4.5)}
+    assert (card.items, card.waiting("billing"), hsm.waiting("billing")) == (962, 1, 50_000)
+    assert backlog.caller_items("billing") == 50_001
+    with pytest.raises(BacklogFull):
+        backlog.add(work(50_000, caller="billing", key="card"))

@@ -82,6 +82,35 @@ def test_a_short_request_waits_for_short_ones_alone(waiting: int, limit_s: float
     check(KIND, 1, "b", 1.0, backlog, [lane], NOW)
 
 
+def test_what_waits_at_other_lanes_is_no_reason() -> None:
+    """
+    A caller whose card has much to do is not refused at another card where nothing of his waits; nor for callers who wait
+    somewhere else.
+    """
+    backlog = Backlog()
+    backlog.lanes_of = lambda key: key
+    lane = Lane("other", 0, state=State.IDLE, keys=frozenset({"other"}), item_s={("other", RSA): 0.5})
+    for _ in range(10):
+        backlog.add(work(1, caller="portal"))
+    backlog.add(work(1000, caller="archive", key="other"))
+    for timeout_s in (1.0, 10.0):
+        check(("other", RSA), 1, "portal", timeout_s, backlog, [a_lane(0.5), lane], NOW)
+    for name in "bcdefghij":
+        backlog.add(work(1, caller=name))
+    backlog.add(work(2, caller="portal", key="other"))
+    check(("other", RSA), 1, "portal", 5.0, backlog, [a_lane(0.5), lane], NOW)
+    with pytest.raises(Busy):
+        check(("other", RSA), 1, "portal", 2.0, backlog, [a_lane(0.5), lane], NOW)
+
+
+def test_bulk_that_is_cut_short_is_no_reason() -> None:
+    """A single call of 50 ms is taken beside two frames of bulk of 40; and with 0.6 s where one of two cards is free."""
+    check(KIND, 1, "a", 0.05, Backlog(), [a_lane(0.002, busy_s=0.08)], NOW)
+    check(KIND, 1, "a", 0.65, Backlog(), [a_lane(0.5), a_lane(0.5, busy_s=0.4)], NOW)
+    with pytest.raises(Busy):
+        check(KIND, 1, "a", 0.65, Backlog(), [a_lane(0.5, busy_s=0.3), a_lane(0.5, busy_s=0.4)], NOW)
+
+
 @pytest.mark.parametrize("callers", [1, 3])
 @pytest.mark.parametrize("load", [0.8, 1.2, 2.0, 5.0])
 def test_a_card_that_is_asked_for_too_much_signs_for_somebody(load: float, callers: int) -> None:

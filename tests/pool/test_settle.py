@@ -162,13 +162,27 @@ def test_a_fast_lane_is_looked_at_once_in_256_whatever_its_frames_hold() -> None
     """Two of a frame of 512, none of a short one; slow lanes' and dead ones' signatures are verified all."""
     lane = Lane("card", 0)
     lane.item_s = {("k", ECDSA): 0.00005}
-    attendant: Any = SimpleNamespace(lane=lane, _since_verified=0)
+    token = SimpleNamespace(config=SimpleNamespace(lanes=1))
+    attendant: Any = SimpleNamespace(lane=lane, token=token, _since_verified=0)
     frame, seen, before = reading(cast("Any", None)).frame, [], 0
     for count in (512, 100, 300, 7, 512, 1, 255, 256):
         seen += [before + slot for slot in Attendant._doubted(attendant, frame, range(count), "")]
         before += count
     assert seen == list(range(VERIFY_EACH - 1, before, VERIFY_EACH))
     assert Attendant._doubted(attendant, frame, range(9), "signal SIGKILL") == range(9)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "item_s", "all_of_them"), [(1, 0.006, True), (1, 0.004, False), (16, 0.006, False), (16, 0.09, True)]
+)
+def test_a_slow_token_is_verified_whole(lanes: int, item_s: float, all_of_them: bool) -> None:
+    """By what all its lanes sign: an HSM of 6 ms with sixteen would have the parent verify 2 700 a second."""
+    lane = Lane("card", 0)
+    lane.item_s = {("k", ECDSA): item_s}
+    token = SimpleNamespace(config=SimpleNamespace(lanes=lanes))
+    attendant: Any = SimpleNamespace(lane=lane, token=token, _since_verified=0)
+    frame = reading(cast("Any", None)).frame
+    assert list(Attendant._doubted(attendant, frame, range(9), "")) == (list(range(9)) if all_of_them else [])
 
 
 def test_what_is_no_signature_is_left_over_without_doubt(page: Page) -> None:

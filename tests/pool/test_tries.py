@@ -128,7 +128,7 @@ def test_a_login_without_an_answer_stays_open(path: Path) -> None:
 def test_full_synchronisation(tries: Tries, path: Path) -> None:
     """Every commit is an fsync: a power cut does not give a try back. And the file is its owner's alone."""
     database = vars(tries)["_db"]
-    assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert database.execute("PRAGMA synchronous").fetchone() == (3,)
     assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
