@@ -223,6 +223,12 @@ def test_f47_documents_are_answered_before_their_stream_ends(daemon: Rig) -> Non
         assert daemon.process.wait(10) == 0
 
 
+def test_a_daemon_without_people_is_started_once(daemon: Rig) -> None:
+    """What forgets people's codes costs time, and nobody types any here."""
+    assert daemon.process is not None
+    assert not psutil.Process(daemon.process.pid).environ().keys() & {"GLIBC_TUNABLES", "PYTHONMALLOC"}
+
+
 def test_f47_second_sigterm(daemon: Rig) -> None:
     """F47: a second SIGTERM ends the daemon within seconds, even with a token that hangs; no process is left."""
     everybody = processes(daemon)

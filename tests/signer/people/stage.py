@@ -8,7 +8,6 @@ import base64
 import contextlib
 import itertools
 import os
-import re
 import secrets
 import signal
 import sqlite3
@@ -30,7 +29,6 @@ from signer.code import HASHERS
 from signer.gate import Bounds, Gate
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import REPOSITORY
 from tests.jump import Jump
 from tests.pki import Authority, pem
 from tests.processes import children
@@ -47,8 +45,8 @@ MINE = {"AuthorizeResponse": "authorisation", "OpenBatchResponse": "link", "Comp
 
 class Stage:
     """
-    `with Stage() as stage:` ada (HOTP), bob (sent codes), cleo (TOTP) and dora (a stick) are there. All at DEBUG, with the
-    environment of the unit, and where a crash could leave a core.
+    `with Stage() as stage:` ada (HOTP), bob (sent codes), cleo (TOTP) and dora (a stick) are there. All at DEBUG, and where a
+    crash could leave a core.
     """
 
     def __init__(self) -> None:
@@ -56,9 +54,7 @@ class Stage:
         rig = town.rig
         rig.sections = [line.replace("wait_h = 24", "wait_h = 0") for line in rig.sections]  # guests follow each other
         self.jump = Jump(rig.directory)
-        unit = (REPOSITORY / "deploy" / "paraph.service").read_text()
-        set_there = dict(re.findall("^Environment=([A-Z_]+)=(.*)$", unit, re.MULTILINE))
-        rig.environment = self.jump.environment | set_there
+        rig.environment = self.jump.environment
         rig.log_level = "DEBUG"
         rig.place, rig.limits = rig.directory / "place", ["--core=unlimited:unlimited"]
         rig.place.mkdir()

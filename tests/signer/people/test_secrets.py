@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 
 from pool import REASONS, PinError, PinFile
 from signer.__main__ import parser
+from signer.cli.serve import _forgetful
 from signer.config import Caller as Configured
 from signer.config import Config, ConfigError
 from signer.config import load as load_config
@@ -53,6 +54,25 @@ def stage() -> Iterator[Stage]:
 
 
 # ---- row 7.3: what is left in memory
+
+
+def test_row_7_3_where_people_are_served_memory_is_overwritten(stage: Stage) -> None:
+    """
+    Row 7.3: the daemon has started itself again with what the C library and Python read for that, whoever started it; what
+    somebody has tuned besides stays.
+    """
+    assert stage.town.rig.process is not None
+    running = Path(
+        f"/proc/{stage.town.rig.process.pid}/environ"
+    ).read_bytes()  # which the C library has cut at each colon
+    for word in (b"GLIBC_TUNABLES=glibc.malloc.perturb=1", b"glibc.malloc.tcache_count=0", b"PYTHONMALLOC=malloc"):
+        assert word in running.split(b"\0")
+    tuned = _forgetful({"GLIBC_TUNABLES": "glibc.malloc.perturb=7:a=b", "PYTHONMALLOC": "pymalloc"})
+    assert tuned == {
+        "GLIBC_TUNABLES": "glibc.malloc.perturb=7:a=b:glibc.malloc.tcache_count=0",
+        "PYTHONMALLOC": "malloc",
+    }
+    assert _forgetful(tuned) == {}, "or it would start itself for ever"
 
 
 @pytest.mark.parametrize("number", range(VISITS))
