@@ -105,7 +105,8 @@ def _serve(options: argparse.Namespace, config: "Config") -> int:
     from pool import dump
 
     if config.people is not None and (wanted := _forgetful(os.environ)):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wanted)  # noqa: S606 -- ourselves
+        words = ["-Ps" if word == "-I" else word for word in sys.orig_argv[1:]]  # -I, but for the environment
+        os.execve(sys.executable, [sys.executable, *words], os.environ | wanted)  # noqa: S606 -- ourselves
     dump.forbid()
     # What imports make stays. To search it for cycles while it grows is a tenth of the start; later, calls would wait.
     gc.disable()
