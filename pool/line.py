@@ -90,6 +90,16 @@ class Line:
         """When so many items would be done, seconds from now, as things stand."""
         return forecast.done_in_s((key, algorithm), count, caller, self._backlog, self._bare_lanes(), time.monotonic())
 
+    def is_too_busy(self, key: str, algorithm: Algorithm, count: int, caller: str, timeout_s: float) -> bool:
+        """Whether so many items would be refused now, because others are before them."""
+        try:
+            forecast.check(
+                (key, algorithm), count, caller, timeout_s, self._backlog, self._bare_lanes(), time.monotonic()
+            )
+        except Busy:
+            return True
+        return False
+
     def waiting_for(self, keys: Container[str]) -> int:
         """How many items wait for these keys."""
         return self._backlog.waiting_for(keys)

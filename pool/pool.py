@@ -205,6 +205,10 @@ class Pool:
             if not self._at_work[caller]:
                 del self._at_work[caller]
 
+    def is_too_busy(self, key: str, algorithm: Algorithm, count: int, caller: str, timeout_s: float) -> bool:
+        """Whether `sign` would raise `Busy` for so many items now, because what waits before them leaves them no time."""
+        return self._line.is_too_busy(key, algorithm, count, caller, timeout_s)
+
     def is_at_work(self, caller: str) -> bool:
         """Whether something of this caller waits for service tokens' lanes, or is with them."""
         return caller in self._at_work

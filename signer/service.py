@@ -41,6 +41,7 @@ from signer.spool import Spool
 from signer.v1 import signing_pb2 as pb
 
 _PROBLEM_BYTES = 1_024  # of an answer that says why not
+HOLD_BACK_S = 0.05  # between two looks whether a stream's next request has time: a frame of a fast lane or two
 
 
 class SigningService:
@@ -139,6 +140,7 @@ class SigningService:
                 call.check_again()
                 count = max(1, len(message.digests) + len(message.messages))
                 size = self._answer_bytes_max(message, count)
+                await self._hold_back(message, count, call, room)
                 await room.take(count, size)
                 await call.turn()
                 answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count, size))
@@ -174,6 +176,28 @@ class SigningService:
                 if isinstance(entry, tuple):
                     _not_delivered(entry[0])
 
+    async def _hold_back(self, message: Any, count: int, call: Call, room: "_Room") -> None:
+        """
+        Returns when a stream's request would be done in its time, or nothing else of the stream is unanswered: told to come
+        back, who sent it would only send it again. Its time begins with its turn.
+        """
+        if not room.digests:
+            return
+        try:
+            algorithm = read.algorithm(
+                message.signature_algorithm, message.digest_algorithm, message=not message.digest_algorithm
+            )
+        except Refusal:
+            return  # it will be told
+        names = self._policy().groups.get(message.credential, (message.credential,))
+        timeout_s = _stream_timeout_s(message)
+        keys = [one.key.ref for name in names if (one := self._credentials().get(name)) is not None]
+        caller = call.caller.name
+        while room.digests and keys:
+            if not all(self._pool.is_too_busy(key, algorithm, count, caller, timeout_s) for key in keys):
+                return
+            await asyncio.sleep(HOLD_BACK_S)
+
     def _answer_bytes_max(self, message: Any, count: int) -> int:
         """For a request of a stream that was not looked into yet; little, where it will be refused."""
         names = self._policy().groups.get(message.credential, (message.credential,))
@@ -186,9 +210,8 @@ class SigningService:
 
     async def _one_of_stream(self, message: Any, call: Call) -> tuple[Any, Record | None]:
         """The answer to one request of a stream, its refusal included, and the ledger's record of it."""
-        timeout_s = min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
         try:
-            deadline = min(call.deadline, self._clock.monotonic() + timeout_s)
+            deadline = min(call.deadline, self._clock.monotonic() + _stream_timeout_s(message))
             ask = self._ask(message, call, deadline, self._clock.wall())
             outcomes, record = await self._batches.sign(ask)
         except Exception as error:
@@ -357,6 +380,10 @@ def _as_group(name: str, members: Sequence[Any]) -> Any:
     return shown
 
 
+def _stream_timeout_s(message: Any) -> float:
+    return min(message.timeout_s, BATCH_CALL_S) if message.timeout_s > 0 else CALL_S
+
+
 def _not_delivered(task: asyncio.Task[tuple[Any, Record | None]]) -> None:
     """An answer of a stream that has ended before it."""
     if task.done() and not task.cancelled() and task.exception() is None and (record := task.result()[1]) is not None:
@@ -372,19 +399,19 @@ class _Room:
     def __init__(self, caller: str, promises: Promises) -> None:
         self._caller = caller
         self._promises = promises
-        self._digests = self._bytes = 0
+        self.digests = self._bytes = 0
         self._less = asyncio.Event()
 
     async def take(self, digests: int, size: int) -> None:
-        while self._digests and self._digests + digests > STREAM_UNANSWERED_DIGESTS_MAX:
+        while self.digests and self.digests + digests > STREAM_UNANSWERED_DIGESTS_MAX:
             self._less.clear()
             await self._less.wait()
         await self._promises.make_when_it_fits(self._caller, size)
-        self._digests += digests
+        self.digests += digests
         self._bytes += size
 
     def give_back(self, digests: int, size: int) -> None:
-        self._digests -= digests
+        self.digests -= digests
         self._bytes -= size
         self._promises.keep(self._caller, size)
         self._less.set()

@@ -147,8 +147,9 @@ class SigningServicer:
 
     def StreamDigests(self, request_iterator, context):
         """The same, request after request, on one stream of at most 30 minutes. Answers come in the order of the requests.
-        At most 20 000 digests are unanswered at a time; past that the service stops reading until it has answered. A
-        request that fails is answered with `error` set, and the stream goes on.
+        At most 20 000 digests are unanswered at a time, and no more than the token can do in the time of the next request;
+        past that the service stops reading until it has answered. A request's time begins when it was read. A request that
+        fails is answered with `error` set, and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -366,6 +366,19 @@ def test_f40_unanswered_digests_stop_the_reading(rig: Rig, portal: Caller) -> No
     until(lambda: metric(rig, "paraph_token_waiting", **waiting) == 0, 10, "an empty line")
 
 
+def test_a_stream_is_held_back_and_not_refused(rig: Rig) -> None:
+    """Of 200 single digests, 2 s of the token and each with half a second, none is refused: what has no time is not read yet."""
+    shim_of(rig).script("C_Sign * delay 0.01")
+    with Caller(rig, "other") as other:
+        assert statuses(other.sign(ask(digests=digests(5)))) == ["SIGNED"] * 5  # so that it knows how slow the token is
+        requests = (ask(digests=digests(1, number), timeout_s=0.5) for number in range(200))
+        answers = list(other.signing.StreamDigests(requests, timeout=30))
+    assert not [one.error.reason for one in answers if one.HasField("error")]
+    signed_ = [item.status == pb.SIGNED for one in answers for item in one.items]
+    assert len(signed_) == 200
+    assert sum(signed_) >= 190, "but for some whose time was over because the machine stood still"
+
+
 def test_idle_stream_ends_at_its_deadline(rig: Rig, portal: Caller) -> None:
     """A stream on which nothing comes ends at its deadline with the service's own word; it held nothing."""
     quiet = threading.Event()
