@@ -26,6 +26,7 @@ from signer.errors import Refusal
 from signer.gate import FACTORS
 from signer.ledger import Ledger
 from signer.limits import DIGESTS_MAX
+from signer.pieces import in_pieces
 from signer.record import DIGESTS, RESUME_S, Asked, Record
 from signer.revocation import Revocations
 
@@ -184,13 +185,11 @@ class Batches:
             if ask.output.is_bare:
                 return await self._to_pool(ask, record, ask.digests, lease), record
             template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
-            attributes = [template.attributes(digest, record.accepted) for digest in ask.digests]
-            signed = [template.signed_digest(each) for each in attributes]
+            attributes = await in_pieces(partial(template.attributes, signing_time=record.accepted), ask.digests)
+            signed = await in_pieces(template.signed_digest, attributes)
             outcomes = await self._to_pool(ask, record, signed, lease)
-            pairs = zip(attributes, outcomes.signatures, strict=True)
-            return outcomes.with_values(
-                [signature and template.detached(each, signature) for each, signature in pairs]
-            ), record
+            pairs = list(zip(attributes, outcomes.signatures, strict=True))
+            return outcomes.with_values(await in_pieces(partial(_detached, template), pairs)), record
         except BaseException:
             record.release(delivered=False)
             raise
@@ -238,6 +237,12 @@ class Batches:
             _over(outcomes, "AUTHZ_EXPIRED" if timeout_s == allowed_s else "CERT_EXPIRED")
         await record.finish(ask.deadline)
         return outcomes if known is None or todo is None else known.completed(todo, outcomes)
+
+
+def _detached(template: Template, pair: tuple[Attributes, bytes]) -> bytes:
+    """The CMS of one item; empty, where it was not signed."""
+    attributes, signature = pair
+    return signature and template.detached(attributes, signature)
 
 
 def _check_begun(outcomes: Outcomes) -> None:

@@ -96,7 +96,7 @@ class Template:
         if self._profile is Profile.CADES_B_B:
             if signing_time is None:
                 raise ValueError("CAdES B-B has a signing-time")
-            parts.append(tlv(_SEQUENCE, _OID_SIGNING_TIME, tlv(_SET, _time(signing_time))))
+            parts.append(_signing_time(signing_time.astimezone(UTC).replace(microsecond=0)))
         return Attributes(b"".join(sorted(parts)))
 
     def signed_digest(self, attributes: Attributes) -> bytes:
@@ -176,11 +176,11 @@ def _is_root(der: bytes) -> bool:
     return bool(certificate.issuer == certificate.subject)
 
 
-def _time(moment: datetime) -> bytes:
-    moment = moment.astimezone(UTC).replace(microsecond=0)
+@lru_cache(maxsize=64)  # requests in work: all digests of one have the same time
+def _signing_time(moment: datetime) -> bytes:
+    """The attribute; `moment` is in UTC and has whole seconds, so that equal ones are written alike."""
     kind = core.UTCTime if moment.year in _UTC_TIME_YEARS else core.GeneralizedTime
-    encoded: bytes = kind(moment).dump()
-    return encoded
+    return tlv(_SEQUENCE, _OID_SIGNING_TIME, tlv(_SET, kind(moment).dump()))
 
 
 @cache

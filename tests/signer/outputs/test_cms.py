@@ -5,7 +5,8 @@ The reference below says what a CMS holds in the words of RFC 5652 and leaves ev
 """
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
@@ -265,9 +266,39 @@ def test_a_template_is_not_used_up() -> None:
 
 def test_time_is_written_in_utc_and_whole_seconds() -> None:
     """A time of another zone is the same moment in UTC, without fractions: X.690, 11.7 and 11.8."""
-    from datetime import timezone
-
     template = Template(chain("P-256").ders, Algorithm(Scheme.ECDSA, Hash.SHA256), Profile.CADES_B_B)
     local = datetime(2026, 7, 1, 14, 30, 15, 999_999, tzinfo=timezone(timedelta(hours=5)))
     utc = datetime(2026, 7, 1, 9, 30, 15, tzinfo=UTC)
     assert template.attributes(bytes(32), local) == template.attributes(bytes(32), utc)
+
+
+ZONES = st.sampled_from([UTC, timezone(timedelta(hours=5)), timezone(timedelta(hours=-11, minutes=-30))])
+
+
+@given(st.lists(st.tuples(st.datetimes(datetime(1950, 1, 2), datetime(9998, 1, 1)), ZONES), max_size=20), st.randoms())  # noqa: DTZ001
+@settings(max_examples=50, deadline=None, derandomize=True, phases=PHASES)
+def test_a_time_is_its_own(drawn: list[tuple[datetime, timezone]], order: Random) -> None:
+    """Whatever times came before, and whether it is new: the one that is asked for, as asn1crypto encodes it."""
+    made = chain("P-256")
+    template = Template(made.ders, Algorithm(Scheme.ECDSA, Hash.SHA256), Profile.CADES_B_B)
+    times = [naive.replace(tzinfo=zone) for naive, zone in drawn]
+    for time in order.sample(2 * times, 2 * len(times)):
+        shown = time.astimezone(UTC).replace(microsecond=0)
+        attributes = template.attributes(bytes(32), time)
+        assert attributes.der == attributes_of(made.ders[0], bytes(32), shown).dump()
+
+
+def test_the_time_of_a_request_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All digests of a request have the same time, which takes asn1crypto longer than everything else of them."""
+    encoded_times: list[core.UTCTime] = []
+    dump = core.UTCTime.dump
+
+    def counted(time: core.UTCTime) -> bytes:
+        encoded_times.append(time)
+        return dump(time)
+
+    monkeypatch.setattr(core.UTCTime, "dump", counted)
+    template = Template(chain("P-256").ders, Algorithm(Scheme.ECDSA, Hash.SHA256), Profile.CADES_B_B)
+    accepted = datetime(2031, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
+    assert len({template.attributes(bytes([number]) * 32, accepted) for number in range(100)}) == 100
+    assert len(encoded_times) == 1

@@ -4,6 +4,7 @@ The lines of the CMS profiles (DESIGN.md section 3, "CMS"), each in a test of it
 A real batch and a real PDF, but the key is in memory: what the tests read was put together by the daemon's own code.
 """
 
+import asyncio
 import hashlib
 import io
 import os
@@ -32,6 +33,7 @@ from signer.config import Caller
 from signer.credential import Credential, Output, Purpose, algorithm_of
 from signer.errors import Refusal
 from signer.people import nobody_is_served
+from signer.pieces import PIECE_ITEMS
 from signer.record import Asked, Record
 from signer.revocation import Revocations
 from signer.store import open_store
@@ -455,3 +457,31 @@ async def test_a_second_field_gets_a_free_name() -> None:
 def test_public_halves_only() -> None:
     """A credential's identity is the SubjectPublicKeyInfo of its certificate's key."""
     assert credential_of(chain("P-256")).key.spki == spki_of(key_of("P-256").public_key())
+
+
+async def test_others_have_turns_while_many_cms_are_made() -> None:
+    """Of a long request no more than a piece is made without letting the event loop run, before its keys sign and after it."""
+    made = chain(KIND[ECDSA.scheme])
+    digests = [sha256(number.to_bytes(2)) for number in range(4 * PIECE_ITEMS)]
+    caller = Caller(name="portal", role="submit", rpcs=frozenset())
+    clock = Clock()
+    name = "00000000-0000-4000-8000-000000000000"
+    ask = Ask(caller, name, credential_of(made), Output.CADES_B_B, ECDSA, digests, clock.monotonic() + 60, ACCEPTED)
+    batches = Batches(MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    outcomes, _ = await batches.sign(ask)
+    task.cancel()
+    assert turns >= 3 * 3  # attributes, what is signed of them, and the CMS
+    template = Template(made.ders, ECDSA, Profile.CADES_B_B)
+    for digest, signed in zip(digests, outcomes.signatures, strict=True):
+        attributes = template.attributes(digest, ACCEPTED)
+        parts = cms.ContentInfo.load(signed, strict=True)["content"]["signer_infos"][0]
+        assert template.detached(attributes, parts["signature"].native) == signed
