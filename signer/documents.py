@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
-from pool import Algorithm, Status
+from pool import Algorithm, Hash, Status
 from signer import cades, gap
 from signer.arrival import Arrival, next_message
 from signer.assembly import Assembly
@@ -239,7 +239,7 @@ class DocumentStream:
             upload.holds(os.fstat(upload.file.fileno()).st_size)
             content_digest = prepared.content_digest
         else:
-            content_digest = await _digest(upload.file, template.digest.value)
+            content_digest = await _content_digest(upload, template.digest)
             size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
             job.output = self._spool.open(self._call.caller.name, size)  # now: where there is no room nothing is signed
             job.output.holds(size)
@@ -319,6 +319,13 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     while chunk := file.read(CHUNK_BYTES_MAX):
         yield chunk
+
+
+async def _content_digest(upload: Upload, algorithm: Hash) -> bytes:
+    """Of a document as it came; its SHA-256 is known since it did."""
+    if algorithm is Hash.SHA256:
+        return upload.sha256
+    return await _digest(upload.file, algorithm.value)
 
 
 async def _digest(file: BinaryIO, algorithm: str) -> bytes:

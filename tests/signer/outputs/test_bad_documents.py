@@ -7,6 +7,7 @@ The files come from tests/hostile.py; `endless` below is the one that spends its
 import asyncio
 import contextlib
 import gc
+import hashlib
 import io
 import os
 import pwd
@@ -29,6 +30,8 @@ import psutil
 import pytest
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 
+from pool import Hash
+from signer import documents as streams
 from signer import spool as spools
 from signer.assembly import Assembly
 from signer.client import Client, ServiceError, error_from
@@ -1118,6 +1121,20 @@ def test_upload_knows_its_bytes(spool: tuple[Spool, list[int]], monkeypatch: pyt
     with pytest.raises(Refusal, match="DOCUMENT_TOO_LARGE"):
         upload.write(b"0")
     assert (upload.size, os.fstat(upload.file.fileno()).st_size) == (9, 9)
+    upload.close()
+
+
+async def test_a_document_is_read_no_second_time_for_its_sha256(tmp_path: Path) -> None:
+    """What CAdES signs: with SHA-256 what was hashed as the document came, with others the file."""
+    upload = Spool(tmp_path / "spool", lambda _: None, 1024).open("a", 9)
+    upload.write(b"12345")
+    upload.write(b"6789")
+    upload.file.seek(0)
+    assert await streams._content_digest(upload, Hash.SHA256) == sha256(b"123456789")
+    assert upload.file.tell() == 0
+    for hash_ in (Hash.SHA384, Hash.SHA512):
+        assert await streams._content_digest(upload, hash_) == hashlib.new(hash_.value, b"123456789").digest()
+        assert upload.file.tell() == 9
     upload.close()
 
 
