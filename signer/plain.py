@@ -30,11 +30,11 @@ from signer.canonical import (
 
 MIB = 1024 * 1024
 HEAD_BYTES = 1 * MIB  # of the file, read once and kept: most documents are no longer
-TAIL_BYTES = 64  # in which startxref, its number and %%EOF stand
+TAIL_BYTES = 1024  # in which startxref, its number and %%EOF stand, with white space behind: pyHanko looks no further
 SIZE_MAX = 1_000_000  # of a trailer: readers count to 8 388 607 objects (annex C), and some are added
-SECTIONS_MAX = 32  # of cross-references: each signature adds one
+SECTIONS_MAX = 256  # of cross-references: each signature adds one, and takes 20 to 40 us
 PARTS_MAX = 1_024  # of all sections: a revision has one for each object that it changes
-ENTRIES_MAX = 65_536  # of all sections: 1.3 MB of table
+ENTRIES_MAX = 1_000_000  # of all sections: 20 MB of table, which are looked through in 40 ms
 OBJECT_BYTES_MAX = 64 * 1024  # of a dictionary or an array: catalogs and pages have some hundred
 PARSED_BYTES_MAX = 512 * 1024  # of all objects: a quarter of a second's work at worst
 STREAM_BYTES_MAX = 1 * MIB  # of a stream that is decoded, before and after: where pyHanko's own limits begin
@@ -43,7 +43,7 @@ _WINDOW_BYTES = 2 * 1024  # in which most objects end
 
 _EOL = rb"(?:\r\n|\n|\r)"
 _HEADER = re.compile(rb"%%PDF-([0-9])\.([0-9])%b" % _EOL)
-_TAIL = re.compile(rb"[\r\n]startxref%b([0-9]{1,10})%b%%%%EOF%b?\Z" % (_EOL, _EOL, _EOL))
+_TAIL = re.compile(rb"[\r\n]startxref%b([0-9]{1,10})%b%%%%EOF[\0\t\n\f\r ]*+\Z" % (_EOL, _EOL))
 _TABLE = re.compile(rb"xref ?%b" % _EOL)
 _PART = re.compile(rb"([0-9]{1,8}) ([0-9]{1,8}) ?%b" % _EOL)
 _OBJECT = re.compile(rb"[1-9][0-9]{0,6} 0 obj")

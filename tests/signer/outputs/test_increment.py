@@ -162,6 +162,40 @@ def test_revisions() -> None:
     assert b"/XRef" in result(short, mixed, wishes())[1][len(mixed) :]
 
 
+@pytest.mark.parametrize("form", [TABLE, STREAM])
+@pytest.mark.parametrize(
+    "end", [b"", b" ", b"\n\n", b"\r\n\r\n", b"\r\r\n", b" \t\n  \n", b"\0\0\0", b"\n\x0c", b"\n" * 900]
+)
+def test_white_space_at_the_end(form: str, end: bytes) -> None:
+    """7.5.5: behind %%EOF some writers leave blanks, empty lines or zeros. The revision follows them."""
+    document = draft(form=form).removesuffix(b"\n") + end
+    assert taken(document)
+    again = result(short, document, wishes())[1]
+    assert again.startswith(document)
+    assert taken(again + end)
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\n", b"\0"])
+def test_much_white_space_at_the_end(blank: bytes) -> None:
+    """pyHanko finds no end before some kilobyte of white space; what is taken of what it finds is what it does."""
+    end = len(draft()) - draft().rindex(b"\nstartxref")
+    for count in range(plain.TAIL_BYTES - 40, plain.TAIL_BYTES + 5):
+        assert taken(draft() + blank * count) == (count + end <= plain.TAIL_BYTES)
+    document = draft() + blank * 2 * plain.TAIL_BYTES
+    assert not taken(document)
+    assert isinstance(result(pades.prepare, document, wishes()), str)
+
+
+def test_many_objects_and_revisions() -> None:
+    """Reports have a hundred thousand objects, and what goes round has a revision for each who signed it."""
+    many = draft(dict.fromkeys(range(6, 70_000), b"null"))
+    assert taken(many)
+    revised = draft()
+    for _ in range(60):
+        revised = draft({7: b"null"}, before=revised)
+    assert taken(revised)
+
+
 ESIC = b"/ESIC << /Type /DeveloperExtensions /BaseVersion /1.7 /ExtensionLevel 1 >>"
 PACKED = zlib.compress(PACKET)
 # Objects 6 and up, for those who refer to them.
