@@ -76,7 +76,7 @@ class DocumentStream:
         self._assembly = assembly
         self._batches = batches
         self._count = count
-        self._room = asyncio.Semaphore(DOCUMENTS_IN_WORK_MAX)
+        self._ended = asyncio.Event()  # one that was in work
         self._writing = asyncio.Lock()
         self._seen: set[int] = set()
         self._jobs: set[_Job] = set()  # in work
@@ -96,8 +96,7 @@ class DocumentStream:
                         raise Refusal("STREAM_ORDER", "a document starts with begin, or comes whole")
                     whole = message.whole if kind == "whole" else None
                     job = _Job(message.begin) if whole is None else _Job(whole.begin, len(whole.content))
-                    for _ in range(job.counts):  # nobody else takes any: it gets them all
-                        await self._room.acquire()
+                    await self._room_for(job)
                     self._begin(job)
                     if whole is not None:
                         job.take(whole)
@@ -129,6 +128,18 @@ class DocumentStream:
         self._over = draining()
         return None
 
+    async def _room_for(self, job: "_Job") -> None:
+        """
+        Returns when it may be begun. One of unknown size is begun as a short one and counts as one on the disk from then on
+        that it is there, so that there may be more in work than there is room for: the next one waits the longer. It does not
+        wait itself, in the middle of its upload: what is in work has arrived whole, waits for no room, and ends without those
+        behind it; and where nothing is in work any one has room. So nothing waits for itself. Four at most are on the disk as
+        they arrive, because beside four there is no room for a short one either.
+        """
+        while sum(each.counts for each in self._jobs) + job.counts > DOCUMENTS_IN_WORK_MAX:
+            self._ended.clear()
+            await self._ended.wait()
+
     def _begin(self, job: "_Job") -> None:
         if job.index in self._seen:
             raise Refusal("STREAM_ORDER", f"index {job.index} was used before")
@@ -155,8 +166,7 @@ class DocumentStream:
                 job.record.release(delivered=delivered)
             job.close()
             self._jobs.discard(job)
-            for _ in range(job.counts):
-                self._room.release()
+            self._ended.set()
 
     async def _sign(self, job: "_Job") -> tuple[Any, BinaryIO | None]:
         """The result and the file that goes with it; every failure of this document becomes its result."""
@@ -281,10 +291,16 @@ class _Job(Arrival):
         super().__init__(begin)
         self.is_whole = whole_bytes is not None
         self.announced = self.announced or whole_bytes or 0
-        self.counts = 1 if is_short(self.announced) else DISK_DOCUMENT_COUNTS  # of the room that its stream has
         self.output: Upload | None = None
         self.attempted: Status | None = None
         self.record: Record | None = None
+
+    @property
+    def counts(self) -> int:
+        """Of the room that its stream has."""
+        if self.upload is not None:
+            return 1 if self.upload.in_memory else DISK_DOCUMENT_COUNTS
+        return 1 if is_short(self.announced) or not self.announced else DISK_DOCUMENT_COUNTS
 
     def close(self) -> None:
         super().close()

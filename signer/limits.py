@@ -22,8 +22,12 @@ STREAM_LIFE_S = 1_800  # then the client opens another: policy and certificates 
 
 CHUNK_BYTES_MAX = 256 * 1024  # a document chunk: several fit a flow-control window
 DOCUMENT_BYTES_MAX = 128 * MIB
-# A document that says it is so short is never on the disk, where making and removing a file costs 150 us.
+# A document that is so short is never on the disk, where making and removing a file costs 150 us; one that does not say how
+# long it is moves there when it is longer.
 MEMORY_DOCUMENT_BYTES_MAX = 256 * 1024
+# With so many files of its caller in work, a document that does not say how long it is begins on the disk: 4 streams of 16.
+# VerifyDocument, which is never told, has no streams that bound it.
+MEMORY_DOCUMENTS_MAX = 64
 # What it may grow by when it is prepared: a gap and a few objects that are written anew are tens of kilobytes, but a file of
 # 16 kB can be made whose catalog unpacks to 16 MB. One caller has 64 in work: 80 MiB at most, 20 as a rule.
 MEMORY_DOCUMENT_GROWTH_MAX = 1 * MIB
@@ -31,7 +35,7 @@ DOCUMENTS_MAX = 1_000  # a stream
 # Of one stream, uploaded and not yet answered. A document that is signed waits for two commits of the ledger and for its
 # place in a frame: three streams have 0.78 of the rate with 4 in work that they have with 16, and with 8 0.93.
 DOCUMENTS_IN_WORK_MAX = 16
-# One that goes to the disk counts as so many: 4 of the longest on each stream are what a caller may hold there.
+# One on the disk counts as so many: 4 of the longest on each stream are what a caller may hold there.
 DISK_DOCUMENT_COUNTS = 4
 DOCUMENT_STREAMS_MAX = 4  # of one caller
 DOCUMENT_IDLE_S = 600

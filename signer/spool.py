@@ -5,8 +5,10 @@ They vanish with their last descriptor, whatever happens to the daemon. The spac
 caller, before a byte is written; with it that of documents that wait for people (kept.py).
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from signer.limits import (
     DOCUMENT_BYTES_MAX,
     MEMORY_DOCUMENT_BYTES_MAX,
     MEMORY_DOCUMENT_GROWTH_MAX,
+    MEMORY_DOCUMENTS_MAX,
     NO_ROOM,
     SPOOL_BYTES_MAX,
     SPOOL_CALLER_BYTES_MAX,
@@ -41,19 +44,23 @@ class Spool:
         self._callers: Counter[str] = Counter()
 
     def open(self, caller: str, size: int = 0) -> "Upload":
-        """An empty document of a caller, `size` bytes long if that is known; raises `Refusal` SPOOL_FULL."""
+        """
+        An empty document of a caller, `size` bytes long if that is known, 0 if not; raises `Refusal` SPOOL_FULL. One of unknown
+        size begins in memory, too, and moves to the disk when it is too long for that.
+        """
         if self._files[caller] >= SPOOL_CALLER_FILES_SURE and self._files.total() >= self._files_max:
             raise Refusal("SPOOL_FULL", f"{self._files_max} documents are in work", retry_s=_RETRY_S)
-        file: BinaryIO
+        in_memory = is_short(size) or (not size and self._files[caller] < MEMORY_DOCUMENTS_MAX)
         try:
-            if is_short(size):
-                file = os.fdopen(os.memfd_create("paraph-document", os.MFD_CLOEXEC), "w+b")
-            else:
-                file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 -- the upload closes it
+            file = _in_memory() if in_memory else self.on_disk()
         except OSError as error:
             raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
         self._files[caller] += 1
-        return Upload(self, caller, file, is_short=is_short(size))
+        return Upload(self, caller, file, in_memory=in_memory, may_move=not size)
+
+    def on_disk(self) -> BinaryIO:
+        """An empty file without a name."""
+        return tempfile.TemporaryFile(dir=self._directory)
 
     def closed(self, caller: str) -> None:
         self._files[caller] -= 1
@@ -73,8 +80,23 @@ class Spool:
 
 
 def is_short(size: int) -> bool:
-    """Whether a document of so many bytes is in memory; 0, where that is not known, is not."""
+    """Whether a document that is known to have so many bytes is in memory; 0 is not known."""
     return 0 < size <= MEMORY_DOCUMENT_BYTES_MAX
+
+
+def _in_memory() -> BinaryIO:
+    return os.fdopen(os.memfd_create("paraph-document", os.MFD_CLOEXEC), "w+b")
+
+
+@contextlib.contextmanager
+def _full() -> Iterator[None]:
+    """Raise `Refusal` SPOOL_FULL where the system has no room for what is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
+        raise
 
 
 class Holdings:
@@ -109,10 +131,12 @@ class Holdings:
 class Upload:
     """A document as it arrives: its bytes in a file, its SHA-256 and CRC-32C with them; or what was made of one."""
 
-    def __init__(self, spool: Spool, caller: str, file: BinaryIO, *, is_short: bool) -> None:
+    def __init__(self, spool: Spool, caller: str, file: BinaryIO, *, in_memory: bool, may_move: bool) -> None:
+        """`may_move` says whether one in memory goes to the disk when it is too long for that."""
         self._spool = spool
         self._caller = caller
-        self._is_short = is_short
+        self._may_move = may_move
+        self.in_memory = in_memory
         self._counted = 0  # bytes in the spool's account
         self.file = file
         self.size = 0  # as it arrived
@@ -123,29 +147,41 @@ class Upload:
         """Raises `Refusal` DOCUMENT_TOO_LARGE or SPOOL_FULL; what was written before stays accounted for."""
         if self.size + len(chunk) > DOCUMENT_BYTES_MAX:
             raise Refusal("DOCUMENT_TOO_LARGE")
+        if self.in_memory and self._may_move and self.size + len(chunk) > MEMORY_DOCUMENT_BYTES_MAX:
+            self._move_to_disk()
         self._spool.take(self._caller, len(chunk))
         self._counted += len(chunk)
         self.size += len(chunk)
         self._sha256.update(chunk)
         self._crc.update(chunk)
-        try:
+        with _full():
             self.file.write(chunk)
             self.file.flush()
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise Refusal("SPOOL_FULL", os.strerror(error.errno or 0), retry_s=_RETRY_S) from None
-            raise
 
     def holds(self, size: int) -> None:
         """
         The file has, or will have, so many bytes, which others write: they are counted, and the next document finds the less
-        room. Raises `Refusal` PDF_REJECTED for one in memory that is too large for that.
+        room. One in memory that is too large for that moves to the disk if its size was not known, else `Refusal` PDF_REJECTED
+        is raised: who says that a document is short has it counted as a short one.
         """
-        if self._is_short and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
-            raise Refusal("PDF_REJECTED", "grows-too-much")
+        if self.in_memory and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
+            if not self._may_move:
+                raise Refusal("PDF_REJECTED", "grows-too-much")
+            self._move_to_disk()
         more = max(0, size - self._counted)
         self._spool.count(self._caller, more)
         self._counted += more
+
+    def _move_to_disk(self) -> None:
+        """With all that is in it: as many bytes are accounted for as before. Raises `Refusal` SPOOL_FULL."""
+        with _full(), contextlib.ExitStack() as failed:
+            file = failed.enter_context(self._spool.on_disk())
+            self.file.seek(0)
+            shutil.copyfileobj(self.file, file)
+            file.flush()
+            failed.pop_all()
+        self.file.close()
+        self.file, self.in_memory = file, False
 
     @property
     def sha256(self) -> bytes:

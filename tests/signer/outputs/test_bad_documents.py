@@ -36,8 +36,8 @@ from signer import spool as spools
 from signer.assembly import Assembly
 from signer.client import Client, ServiceError, error_from
 from signer.errors import Refusal
-from signer.limits import ASSEMBLY_WORN_BYTES
-from signer.spool import Spool
+from signer.limits import ASSEMBLY_WORN_BYTES, MEMORY_DOCUMENT_BYTES_MAX, MEMORY_DOCUMENTS_MAX
+from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user
 from tests.hostile import HOSTILE, certified, minimal_pdf, sized_pdf
@@ -127,8 +127,9 @@ def metric(rig: Rig, name: str) -> float:
 
 
 def uploads(rig: Rig) -> list[tuple[int, str]]:
-    """(descriptor, target) of every file of the spool that the daemon has open."""
-    return [(int(number), target) for number, target in descriptors(rig).items() if "/spool/" in target]
+    """(descriptor, target) of every document that the daemon has open, on the disk or in memory."""
+    found = descriptors(rig).items()
+    return [(int(number), target) for number, target in found if "/spool/" in target or "paraph-document" in target]
 
 
 def descriptors(rig: Rig) -> dict[str, str]:
@@ -876,8 +877,10 @@ SHORT, LONG = 200 * 1024, 2 * MIB
         ([SHORT] * 20, "document", True, 16),
         ([SHORT] * 20, "whole", True, 16),
         ([SHORT] * 20, "whole", False, 16),  # all of it is there: its size is known
-        ([SHORT] * 20, "document", False, 4),
+        ([SHORT] * 20, "document", False, 16),
         ([LONG] * 20, "document", True, 4),
+        ([LONG] * 20, "document", False, 4),
+        ([SHORT] * 15 + [LONG] * 5, "document", False, 16),  # the last of them is known to be long when it is there
         ([SHORT] * 13 + [LONG] * 7, "document", True, 13),  # the next one wants four places, and three are free
         ([LONG] * 3 + [SHORT] * 17, "document", True, 3 + 4),
     ],
@@ -887,6 +890,8 @@ SHORT, LONG = 200 * 1024, 2 * MIB
         "whole and unannounced",
         "of unknown size",
         "on the disk",
+        "on the disk as it turns out",
+        "short first as it turns out",
         "short first",
         "on the disk first",
     ],
@@ -917,6 +922,9 @@ async def test_so_many_are_in_work(
             async with rig.client("other") as other:  # the service is asked, and has had time to read more
                 await other.credentials()
             assert metric(rig, "paraph_spool_bytes") == bound
+            assert len(uploads(rig)) == most
+            in_memory = [target for _, target in uploads(rig) if "paraph-document" in target]
+            assert len(in_memory) == sizes[:most].count(SHORT)
         finally:
             for process in stopped:
                 process.resume()
@@ -954,7 +962,8 @@ async def test_what_was_refused_does_not_wait(rig: Rig, client: Client) -> None:
 async def test_a_short_document_that_grows(rig: Rig, client: Client, way: str) -> None:
     """
     A catalog in an object stream unpacks to 3 MB and would be written anew into the document, which is in memory: it is
-    refused, its neighbour is not. On the disk, where its size is counted, it is signed.
+    refused, its neighbour is not. On the disk, where its size is counted, it is signed; one that does not say its size goes
+    there.
     """
     document = growing()
     assert len(document) < 16 * 1024
@@ -1015,13 +1024,14 @@ async def test_cancelled_while_verifying(rig: Rig, client: Client) -> None:
 @pytest.mark.usefixtures("nothing_stays")
 async def test_upload_has_no_name(rig: Rig, client: Client) -> None:
     """
-    A document in work is a file without a name that only the daemon's user may read, in a directory that only he may
-    enter; another user gets at it by no path.
+    A document in work that is not in memory is a file without a name that only the daemon's user may read, in a directory that
+    only he may enter; another user gets at it by no path.
     """
+    secret = b"something secret" + bytes(MEMORY_DOCUMENT_BYTES_MAX)
     stream = await Stream(client).open()
     await stream.begin(0)
-    await stream.send(chunk=b"something secret")
-    ((number, target),) = await until(lambda: uploads(rig), "the upload")
+    await stream.chunks(secret)
+    ((number, target),) = await until(lambda: [each for each in uploads(rig) if "/spool/" in each[1]], "the upload")
     assert target.endswith(" (deleted)")
     path = Path(f"/proc/{front(rig).pid}/fd/{number}")
     found = path.stat()
@@ -1036,7 +1046,7 @@ async def test_upload_has_no_name(rig: Rig, client: Client) -> None:
         assert may_not_open(path, nobody)
         assert may_not_open(rig.state / "spool", nobody)
         assert not may_not_open(Path("/"), nobody)
-    await stream.end(b"something secret")
+    await stream.end(secret)
     assert (await stream.next()).kind == "not-pdf-or-cms"
     await stream.close()
 
@@ -1108,6 +1118,111 @@ def test_what_others_wrote_is_counted(spool: tuple[Spool, list[int]], monkeypatc
     for each in (upload, short):
         each.close()
     assert said[-1] == 0
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
+@pytest.mark.usefixtures("nothing_stays")
+async def test_signed_without_a_size(client: Client, verifiers: Verifiers, output: str, more: int) -> None:
+    """A document of unknown size is signed as one whose size is known, also where it has to leave the memory for that."""
+    document = sized_pdf(MEMORY_DOCUMENT_BYTES_MAX + more)
+    assert len(document) == MEMORY_DOCUMENT_BYTES_MAX + more
+    stream = await Stream(client).open(output)
+    for index, size in enumerate((0, len(document))):
+        answer = await stream.round(index, document, size=size)
+        assert answer.signed, answer.result.message
+        assert answer.result.input_sha256 == sha256(document)
+        if output == "CADES_B_B":
+            assert verifiers.openssl(answer.data, document) == document
+        else:
+            assert answer.data.startswith(document)
+            assert verifiers.pdf_good(answer.data)
+    await stream.close()
+
+
+def target_of(upload: Upload) -> str:
+    return str(Path(f"/proc/self/fd/{upload.file.fileno()}").readlink())
+
+
+def descriptors_here() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def test_a_document_of_unknown_size_leaves_the_memory(
+    spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it has more bytes than such a one may have in memory, and not before; then all of it is on the disk, once."""
+    monkeypatch.setattr(spools, "MEMORY_DOCUMENT_BYTES_MAX", 10)
+    made, said = spool
+    upload = made.open("a")
+    for chunk in (b"1234", b"567890"):
+        upload.write(chunk)
+    assert upload.in_memory
+    assert "paraph-document" in target_of(upload)
+    before = descriptors_here()
+    upload.write(b"!")
+    assert not upload.in_memory
+    assert "/spool/" in target_of(upload)
+    assert descriptors_here() == before
+    upload.write(b"?")
+    assert os.pread(upload.file.fileno(), 100, 0) == b"1234567890!?"
+    assert (upload.size, upload.sha256) == (12, sha256(b"1234567890!?"))
+    assert said == [4, 10, 11, 12]
+    upload.close()
+    assert said[-1] == 0
+    assert not made._files.total()
+    short = made.open("a", 10)  # it says that it is short: it stays, and what comes then refuses it
+    short.write(bytes(10))
+    assert short.in_memory
+    short.close()
+
+
+def test_a_document_of_unknown_size_that_grows(spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others made longer than one in memory may grow goes to the disk with what they wrote, and is counted once."""
+    monkeypatch.setattr(spools, "MEMORY_DOCUMENT_GROWTH_MAX", 20)
+    made, said = spool
+    upload = made.open("a")
+    upload.write(b"12345")
+    os.pwrite(upload.file.fileno(), b"x" * 20, 5)
+    upload.holds(25)
+    assert upload.in_memory
+    os.pwrite(upload.file.fileno(), b"y", 25)
+    upload.holds(26)
+    assert not upload.in_memory
+    assert os.pread(upload.file.fileno(), 100, 0) == b"12345" + b"x" * 20 + b"y"
+    assert said == [5, 25, 26]
+    upload.close()
+    assert said[-1] == 0
+
+
+def test_no_room_where_a_document_leaves_the_memory(
+    spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full refuses it, and what was in memory is given back with it."""
+    monkeypatch.setattr(spools, "MEMORY_DOCUMENT_BYTES_MAX", 10)
+    made, said = spool
+    upload = made.open("a")
+    upload.write(bytes(10))
+    before = descriptors_here()
+    monkeypatch.setattr(made, "on_disk", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115 -- it is closed
+    with pytest.raises(Refusal, match="SPOOL_FULL") as caught:
+        upload.write(b"!")
+    assert caught.value.retry_s
+    assert descriptors_here() == before
+    assert (upload.size, said[-1]) == (10, 10)
+    upload.close()
+    assert said[-1] == 0
+
+
+def test_so_many_of_unknown_size_are_in_memory(tmp_path: Path) -> None:
+    """Of one caller; the next ones begin on the disk, and others' in memory."""
+    made = Spool(tmp_path / "spool", lambda _: None, 4096)
+    mine = [made.open("a") for _ in range(MEMORY_DOCUMENTS_MAX + 2)]
+    assert [each.in_memory for each in mine] == [True] * MEMORY_DOCUMENTS_MAX + [False] * 2
+    others = [made.open("b"), made.open("a", 1)]  # who says that it is short has places that bound it
+    assert all(each.in_memory for each in others)
+    for each in (*mine, *others):
+        each.close()
 
 
 def test_upload_knows_its_bytes(spool: tuple[Spool, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
