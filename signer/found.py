@@ -1,5 +1,6 @@
 """What GetResult answers: a request's items as they were, or would have been, answered."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,11 +13,13 @@ from signer.database import Stored
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.limits import ANSWER_BYTES_MAX
+from signer.pieces import in_pieces
 from signer.record import DIGESTS
 from signer.results import outcomes
 from signer.v1 import signing_pb2 as pb
 
 DOCUMENTS_MOST = 1_000  # a stream's, in one answer
+DOCUMENTS_A_TURN = 50  # about 2 ms of the event loop: SQLite answers at once, and is nothing that would let it run
 _ITEM_BYTES = 64  # of an item, besides its signature
 _ROOM_BYTES = 64 * 1024  # of an answer, besides its items: certificate and names
 
@@ -40,9 +43,11 @@ async def result(
     chains = {chain: chain_of(await ledger.certificates(chain)) for chain in {each.chain for each in (head, *page)}}
     answer = pb.GetResultResponse(request_id=name, output=head.output, certificate=chains[head.chain][0])
     size = _ROOM_BYTES
-    for each in page:
+    for number, each in enumerate(page, 1):
+        if number % DOCUMENTS_A_TURN == 0:
+            await asyncio.sleep(0)
         known = outcomes(each.count, await ledger.parts(id_, each.item))
-        made = values(ledger.detail(id_, each), each, known, chains[each.chain])
+        made = await values(ledger.detail(id_, each), each, known, chains[each.chain])
         accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
         start = first if each.item == DIGESTS else 0
         for place in range(start, each.count):
@@ -70,15 +75,17 @@ async def _is_documents(ledger: Ledger, id_: bytes) -> bool:
     return stored.item != DIGESTS
 
 
-def values(detail: Any, stored: Stored, known: Outcomes, certificates: Sequence[bytes]) -> Sequence[bytes]:
+async def values(detail: Any, stored: Stored, known: Outcomes, certificates: Sequence[bytes]) -> Sequence[bytes]:
     """The signatures, or the CMS made with them: the same bytes as the first time."""
     if stored.output == "RAW":
         return known.signatures
     template, accepted = Template(tuple(certificates), *_kind(detail, stored)), _accepted(stored)
-    return [
-        signature and template.detached(template.attributes(digest, accepted), signature)
-        for digest, signature in zip(detail[2], known.signatures, strict=True)
-    ]
+
+    def cms(item: tuple[bytes, bytes]) -> bytes:
+        digest, signature = item
+        return signature and template.detached(template.attributes(digest, accepted), signature)
+
+    return await in_pieces(cms, list(zip(detail[2], known.signatures, strict=True)))
 
 
 def value(

@@ -299,6 +299,27 @@ async def test_documents_by_pages(opened: tuple[Ledger, Storage], path: Path, mo
                 await page(first, id_, caller)
 
 
+async def test_others_have_turns_while_documents_are_found(opened: tuple[Ledger, Storage]) -> None:
+    """A thousand documents in one answer do not keep the event loop: it runs for others in between."""
+    ledger, _ = opened
+    what = replace(asked(1), item=0)
+    for item in range(2 * found.DOCUMENTS_A_TURN):
+        await sign(ledger, replace(what, item=item, detail=list(what.detail)))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    answer = await found.result(ledger, what.id, "name", "portal", 0, lambda chain: [chain])
+    task.cancel()
+    assert turns == 2
+    assert [item.index for item in answer.items] == [*range(2 * found.DOCUMENTS_A_TURN)]
+
+
 @pytest.mark.parametrize("trouble", ["hangs", "fails"])
 async def test_refused_repeats_do_not_pile_up(opened: tuple[Ledger, Storage], path: Path, trouble: str) -> None:
     """
