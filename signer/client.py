@@ -17,11 +17,11 @@ import hashlib
 import random
 import time
 import tomllib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import google_crc32c
 import grpc
@@ -35,9 +35,12 @@ from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
 from signer.whole import whole
 
+T = TypeVar("T")
+
 CHUNK_BYTES = 256 * 1024  # the service's limit for one
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 PAGE_CREDENTIALS = 1_000  # the service's limit for one answer
+DOCUMENT_STREAMS_MAX = 4  # the service's limit for one caller: one more would be sent to be refused
 CALL_S = 30.0
 DOCUMENTS_S = 600.0
 CANCEL_S = 2.0  # while the service lets go of a batch
@@ -46,7 +49,7 @@ _LAST_TRY_S = 0.05  # with less left it would be lost on its way, and a clear re
 
 _DIGEST_BYTES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 
-Progress = Callable[[int], None]  # bytes that were sent since the last call
+Progress = Callable[[int], None]  # bytes that were sent since the last call; less than none where a file is sent again
 
 
 class ServiceError(Exception):
@@ -142,6 +145,8 @@ class Client:
     def __init__(self, profile: Profile) -> None:
         self._channel = profile.channel()
         self._coalescer = Coalescer(self._send_digests)
+        self._document_streams = asyncio.Semaphore(DOCUMENT_STREAMS_MAX)  # first come, first served
+        self._is_closed = False
         self.signing: Any = signing_pb2_grpc.SigningStub(self._channel)
         self.operator: Any = operator_pb2_grpc.OperatorStub(self._channel)
 
@@ -159,6 +164,7 @@ class Client:
 
     async def close(self) -> None:
         """What is under way fails with CANCELLED."""
+        self._is_closed = True
         await self._channel.close()
 
     async def credentials(self, of_person: Sequence[bytes] = ()) -> list[Any]:
@@ -200,7 +206,11 @@ class Client:
             digests=digests,
             crc32c=google_crc32c.value(b"".join(digests)),
         )
-        return await self._patiently(self.signing.SignDigests, request, timeout_s)
+
+        async def attempt(left_s: float) -> Any:
+            return await called(self.signing.SignDigests(request, timeout=left_s), request.request_id)
+
+        return await self._patiently(attempt, request.request_id, timeout_s)
 
     async def sign_digest(
         self, credential: str, digest: bytes, *, digest_algorithm: str, signature_algorithm: str, output: str = "RAW"
@@ -237,12 +247,14 @@ class Client:
             return [error.again() for _ in digests]
         return [item.signature if item.status == pb.SIGNED else _item_error(item) for item in answer.items]
 
-    async def _patiently(self, method: Any, request: Any, timeout_s: float) -> Any:
+    async def _patiently(self, attempt: Callable[[float], Awaitable[T]], request_id: str, timeout_s: float) -> T:
         """Call, and call again when the service says that it attempted nothing and when to come back."""
         end = time.monotonic() + timeout_s
         while True:
+            if self._is_closed:  # while it waited for its turn
+                raise ServiceError("", "the client was closed", "CANCELLED", request_id=request_id)
             try:
-                return await called(method(request, timeout=end - time.monotonic()), request.request_id)
+                return await attempt(end - time.monotonic())
             except ServiceError as error:
                 # A reason means that the service itself answered; a lost connection says nothing of what was signed.
                 if not error.reason or error.retry_s is None:
@@ -272,7 +284,8 @@ class Client:
     ) -> Signed:
         """
         Sign one file. `target` appears whole or not at all; what comes back is compared with its SHA-256. With an
-        `authorisation` all its files have one `request_id`, and their places as `index`.
+        `authorisation` all its files have one `request_id`, and their places as `index`. However many are signed at one time,
+        `DOCUMENT_STREAMS_MAX` of them are under way and the others wait, which is part of their `timeout_s`.
         """
         opening = pb.OpenDocuments(
             request_id=request_id or new_request_id(),
@@ -286,10 +299,33 @@ class Client:
         begin = pb.BeginDocument(
             index=index, name=source.name[:255], size=source.stat().st_size, reason=reason, location=location
         )
-        sent = _Sent(_upload(opening, begin, source, progress))
-        call = self.signing.SignDocuments(aiter(sent), timeout=timeout_s)
-        with whole(target) as file:
-            result = await called(_download(call, file), opening.request_id, sent)
+        sent_bytes = 0
+
+        def count(more: int) -> None:
+            nonlocal sent_bytes
+            sent_bytes += more
+            if progress is not None:
+                progress(more)
+
+        async def attempt(left_s: float) -> Any:
+            if sent_bytes:
+                count(-sent_bytes)
+            sent = _Sent(_upload(opening, begin, source, count))
+            call = self.signing.SignDocuments(aiter(sent), timeout=left_s)
+            with whole(target) as file:
+                return await called(_download(call, file), opening.request_id, sent)
+
+        end = time.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._document_streams.acquire()
+        except TimeoutError:
+            told = "the files before it took all of its time: give it more, or sign fewer at one time"
+            raise ServiceError("", told, "DEADLINE_EXCEEDED", request_id=opening.request_id) from None
+        try:
+            result = await self._patiently(attempt, opening.request_id, end - time.monotonic())
+        finally:
+            self._document_streams.release()
         return Signed(result.token, result.signing_time, result.certificate, result.input_sha256, result.size)
 
     async def verify(self, source: Path, content: Path | None = None, *, timeout_s: float = DOCUMENTS_S) -> Any:

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.sign.signers import PdfSignatureMetadata, async_sign_pdf
 
-from signer import local
+from signer import limits, local
 from signer.cli import exits, session
-from signer.client import Client, Profile, ProfileError, ServiceError
+from signer.client import DOCUMENT_STREAMS_MAX, Client, Profile, ProfileError, ServiceError
 from signer.errors import Refusal, details
 from signer.sync import SyncClient
 from signer.v1 import signing_pb2 as pb
@@ -248,6 +248,21 @@ class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
         items = [pb.SignedItem(status=pb.SIGNED, signature=b"s") for _ in request.digests]
         return pb.SignDigestsResponse(request_id=request.request_id, items=items)
 
+    async def SignDocuments(self, messages: Any, context: Any) -> Any:  # noqa: N802 -- gRPC's name
+        sent = [message async for message in messages]
+        self.requests.append(sent)
+        async with self.came:
+            self.came.notify_all()
+        await self.gate.wait()
+        if self.refusals:
+            refusal = self.refusals.pop(0)
+            await context.abort(refusal.code, refusal.message, details(refusal))
+        content = b"".join(each.whole.content or each.chunk for each in sent)
+        result = pb.DocumentResult(
+            status=pb.SIGNED, size=len(content), sha256=hashlib.sha256(content).digest(), content=content
+        )
+        yield pb.SignDocumentsResponse(result=result)
+
     async def OpenBatch(self, messages: Any, _context: Any) -> Any:  # noqa: N802 -- gRPC's name
         async for _ in messages:
             pass
@@ -366,6 +381,107 @@ async def test_patience_ends_with_the_deadline(moody: Any, retry_s: float) -> No
         await client.sign_digests("c", [digest_of(1)], output="RAW", timeout_s=1.0, **ECDSA)
     assert (error.value.reason, error.value.retry_s) == ("BACKLOG_FULL", retry_s)
     assert len(servicer.requests) == 1
+
+
+def files(directory: Path, count: int) -> list[Path]:
+    made = [directory / f"{number}.pdf" for number in range(count)]
+    for path in made:
+        path.write_bytes(minimal_pdf())
+    return made
+
+
+def signing(client: Client, path: Path, **more: Any) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(
+        client.sign_file("p-256", path, path.with_suffix(".signed"), output="PADES_B_B", **ECDSA, **more)
+    )
+
+
+async def test_many_files_at_one_time(client: Client, tmp_path: Path) -> None:
+    """More than the service lets a caller have under way: those that are too many wait in the client, and all are signed."""
+    assert DOCUMENT_STREAMS_MAX == limits.DOCUMENT_STREAMS_MAX
+    paths = files(tmp_path, 3 * DOCUMENT_STREAMS_MAX)
+    streams: list[Any] = []
+    original = client.signing.SignDocuments
+
+    def counted(*args: Any, **more: Any) -> Any:
+        streams.append(args)
+        return original(*args, **more)
+
+    client.signing.SignDocuments = counted
+    signed = await asyncio.gather(*(signing(client, path) for path in paths))
+    assert [path.with_suffix(".signed").stat().st_size for path in paths] == [one.size for one in signed]
+    assert len(streams) == len(paths)  # none was refused, and had to come again
+
+
+async def test_another_program_of_the_caller_has_all_streams(rig: Rig, client: Client, tmp_path: Path) -> None:
+    """A file that is refused for that is sent again when the service says, and signed when one of them has ended."""
+    [path] = files(tmp_path, 1)
+    sent: list[int] = []
+    async with rig.client() as other:
+        streams = [other.signing.SignDocuments(timeout=30) for _ in range(DOCUMENT_STREAMS_MAX)]
+        order = {"credential": "p-256", "output": "PADES_B_B", **ECDSA}
+        for number, stream in enumerate(streams):
+            opening = pb.OpenDocuments(request_id=f"00000000-0000-4000-8000-00000000000{number}", **order)
+            await stream.write(pb.SignDocumentsRequest(open=opening))
+            whole = pb.WholeDocument(content=path.read_bytes(), crc32c=google_crc32c.value(path.read_bytes()))
+            await stream.write(pb.SignDocumentsRequest(whole=whole))
+            assert (await stream.read()).result.status == pb.SIGNED  # now it is open for certain
+        with pytest.raises(ServiceError) as error:
+            await signing(client, path, timeout_s=0.5)  # in which the service would not have it come again
+        assert error.value.reason == "TOO_MANY_STREAMS"
+        waiting = signing(client, path, progress=sent.append)
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+        assert not path.with_suffix(".signed").exists()
+        for stream in streams:
+            await stream.done_writing()
+        signed = await waiting
+    assert path.with_suffix(".signed").stat().st_size == signed.size
+    assert sum(sent) == path.stat().st_size  # however often it was sent
+
+
+async def test_a_file_that_was_not_attempted_is_sent_again(moody: Any, tmp_path: Path) -> None:
+    """From its beginning, with the same request id; what was sent before is taken off the progress."""
+    servicer, client = moody
+    servicer.refusals = [Refusal("TOO_MANY_STREAMS", retry_s=0.01), Refusal("TOO_MANY_CALLS", retry_s=0.01)]
+    [path] = files(tmp_path, 1)
+    path.write_bytes(bytes(600_000))
+    sent: list[int] = []
+    await signing(client, path, progress=sent.append)
+    assert len(servicer.requests) == 3
+    assert servicer.requests[0] == servicer.requests[1] == servicer.requests[2]
+    assert sent.count(-600_000) == 2
+    assert sum(sent) == 600_000
+    assert path.with_suffix(".signed").read_bytes() == path.read_bytes()
+
+
+async def test_a_file_waits_no_longer_than_its_time(moody: Any, tmp_path: Path) -> None:
+    """Behind files that take long it is told so, and was never sent; the next one has its turn."""
+    servicer, client = moody
+    servicer.gate.clear()
+    *first, late, last = files(tmp_path, DOCUMENT_STREAMS_MAX + 2)
+    asked = [signing(client, path) for path in first]
+    await servicer.have_come(DOCUMENT_STREAMS_MAX)
+    with pytest.raises(ServiceError, match="files before it") as error:
+        await signing(client, late, timeout_s=0.05, request_id="018f")
+    assert (error.value.code, error.value.reason, error.value.request_id) == ("DEADLINE_EXCEEDED", "", "018f")
+    assert len(servicer.requests) == DOCUMENT_STREAMS_MAX
+    servicer.gate.set()
+    await asyncio.gather(*asked, signing(client, last))
+
+
+async def test_files_that_wait_when_the_client_is_closed(moody: Any, tmp_path: Path) -> None:
+    """Are told so, those that were sent and those that wait for their turn."""
+    servicer, client = moody
+    servicer.gate.clear()
+    asked = [signing(client, path) for path in files(tmp_path, DOCUMENT_STREAMS_MAX + 2)]
+    await servicer.have_come(DOCUMENT_STREAMS_MAX)
+    await client.close()
+    done, waiting = await asyncio.wait(asked, timeout=10)
+    servicer.gate.set()
+    assert not waiting
+    errors = [each.exception() for each in done]
+    assert [error.code for error in errors if isinstance(error, ServiceError)] == ["CANCELLED"] * len(asked)
 
 
 async def test_who_waits_when_the_client_is_closed(moody: Any) -> None:
