@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any
 
 from bench.rig import softhsm
-from bench.rig.bed import Bed
-from bench.rig.child import Child
+from bench.rig.bed import Bed, counted
+from bench.rig.child import Client
 from bench.rig.daemon import Service
 from bench.rig.report import Report, Row, bounded
 from bench.rig.rounds import Sample, play
@@ -54,18 +54,18 @@ def _cases(bed: Bed, count: int, rounds: int, seconds: float) -> list[Row]:
     credential = cards[0].keys["RSA-2048"].label
     order = {"do": "single", "credential": credential, "in_flight": 3 * count, "channels": 1 + count // 12}
     order |= {"seconds": seconds, "warm": WARM_S, "tolerant": True}
-    rows = [_row(f"{count} cards", partial(client.ask, order), count / CARD_S, rounds)]
+    rows = [_row(f"{count} cards", client, partial(client.ask, order), count / CARD_S, rounds)]
     if count == 8:
         other.script(f"C_Sign * delay-normal {SLOW_S} {SIGMA_S}")
         slow = partial(client.ask, order)
-        rows.append(_row("8 cards, one of them at 676 ms", slow, 7 / CARD_S + 1 / SLOW_S, rounds))
+        rows.append(_row("8 cards, one of them at 676 ms", client, slow, 7 / CARD_S + 1 / SLOW_S, rounds))
         other.script(f"C_Sign * delay-normal {CARD_S} {SIGMA_S}")
-        client.ask({**order, "seconds": 1.0})
-        rows.append(_row("8 cards, one dies half-way", partial(_dying, client, other, order), 7.5 / CARD_S, 1))
+        client.got({**order, "seconds": 1.0})
+        rows.append(_row("8 cards, one dies half-way", client, partial(_dying, client, other, order), 7.5 / CARD_S, 1))
     return rows
 
 
-def _dying(client: Child, shim: Shim, order: dict[str, Any]) -> dict[str, Any]:
+def _dying(client: Client, shim: Shim, order: dict[str, Any]) -> dict[str, Any]:
     """In the middle of what is counted the card answers CKR_DEVICE_REMOVED, and then no card is in its reader."""
     client.tell(order)
     time.sleep(order["warm"] + order["seconds"] / 2)
@@ -73,14 +73,14 @@ def _dying(client: Child, shim: Shim, order: dict[str, Any]) -> dict[str, Any]:
     return client.told()
 
 
-def _row(case: str, run: Callable[[], dict[str, Any]], limit: float, rounds: int) -> Row:
+def _row(case: str, client: Client, run: Callable[[], dict[str, Any]], limit: float, rounds: int) -> Row:
     """The limit is computed, not measured; so a ratio needs no pair."""
     failed: Counter[str] = Counter()
 
     def ours() -> Sample:
         answer = run()
         failed.update(answer["failed"])
-        return Sample(answer["count"], answer["seconds"])
+        return counted(client, answer)
 
     series = play({"ours": ours}, rounds)["ours"]
     note = f"failed calls: {failed.total()}" + (f", {failed.most_common(1)[0][0]}" if failed else "")

@@ -19,7 +19,7 @@ def ask(*, quick: bool) -> Report:
         client, raw = bed.client(daemon), bed.raw(token)
         for kind in ("P-256",) if quick else ("P-256", "RSA-2048"):
             order = {"do": "coalesce", "credential": token.keys[kind].label, "in_flight": CONCURRENT}
-            if not client.ask({**order, "seconds": 0.2})["built"]:
+            if not client.got({**order, "seconds": 0.2})["built"]:
                 raise NotBuilt("Client.sign_digest")
             series = play(
                 {"raw": partial(raw.run, kind, seconds / 2), "ours": partial(sample, client, seconds=seconds, **order)},

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.load.interactive import quantiles
-from bench.rig.bed import Bed
-from bench.rig.child import Child
+from bench.rig.bed import Bed, counted
+from bench.rig.child import Client
 from bench.rig.daemon import Service
 from bench.rig.report import Report, Row, bounded
 from bench.rig.rounds import Sample, play
@@ -25,6 +25,7 @@ ADDED_MS = 1.0
 LOADED_MS = 35.0
 CARD_S, CARD_SIGMA_S = 0.185, 0.185 * 0.05
 CARD_ADDED_MS = 30.0
+CARD_MS = 2 * CARD_S * 1e3 + CARD_ADDED_MS
 BATCH, BATCHES = 5_000, 2
 
 
@@ -47,7 +48,7 @@ def ask(*, quick: bool) -> Report:
             def call(credential: str = credential, ours: list[float] = ours) -> Sample:
                 answer = person.ask({"do": "latency", "credential": credential, "count": 200})
                 ours.append(answer["p50"])
-                return Sample(answer["count"], answer["seconds"])
+                return counted(person, answer)
 
             def bare(kind: str = kind, limit: list[float] = limit) -> Sample:
                 limit.append(raw.latency_us(kind, 200) / 1e3)
@@ -61,25 +62,31 @@ def ask(*, quick: bool) -> Report:
             rows.append(bounded(f"{kind}, beside a batch: p99", answer["p99"], LOADED_MS, "ms", note=_seen(answer)))
         answer = _beside_a_batch(person, other, card.keys["RSA-2048"].label, card_s)
         added = quantiles(added_ms(answer["calls"], shim.signatures()))
-        case = "a card of 185 ms, beside a batch: p99 of what a call adds to the two signatures"
-        note = f"{_seen(answer)}, p99 {answer['p99']:.1f} ms; added, median {added['p50']:.1f} ms"
-        rows.append(bounded(case, added["p99"], CARD_ADDED_MS, "ms", note=note))
+        case = "a card of 185 ms, beside a batch: p99"
+        note = f"median {added['p50']:.1f} ms, worst {added['max']:.1f} ms"
+        rows.append(
+            bounded(f"{case} of what a call adds to the two signatures", added["p99"], CARD_ADDED_MS, "ms", note=note)
+        )
+        # Without a figure to reach: two draws have this p99 by themselves.
+        rows.append(bounded(f"{case} of a whole call", answer["p99"], CARD_MS, "ms", note=_seen(answer), goal=""))
     return Report("latency", rows, rounds)
 
 
-def _beside_a_batch(person: Child, other: Child, credential: str, seconds: float) -> dict[str, Any]:
+def _beside_a_batch(person: Client, other: Client, credential: str, seconds: float) -> dict[str, Any]:
     order = {"do": "flood", "credential": credential, "batch": BATCH, "in_flight": BATCHES, "channels": 1}
     other.tell({**order, "seconds": seconds + 1.0, "timeout_s": 120})
-    settle = person.ask({"do": "latency", "credential": credential, "count": 0, "seconds": 0.5})  # the batch is there
-    answer = person.ask(
+    settle = person.got({"do": "latency", "credential": credential, "count": 0, "seconds": 0.5})  # the batch is there
+    answer = person.got(
         {"do": "latency", "credential": credential, "count": 0, "pause_s": 0.01, "seconds": seconds - settle["seconds"]}
     )
-    other.told()
-    return answer
+    flood = other.told()
+    other.verify()
+    return {**answer, "beside": flood["count"] / flood["seconds"]}
 
 
 def _seen(answer: dict[str, Any]) -> str:
-    return f"{answer['count']} calls, median {answer['p50']:.1f} ms, worst {answer['max']:.1f} ms"
+    seen = f"{answer['count']} calls, median {answer['p50']:.1f} ms, worst {answer['max']:.1f} ms"
+    return f"{seen}; the batches got {answer['beside']:,.4g} /s"
 
 
 def added_ms(calls: Sequence[Sequence[float]], signatures: Sequence[tuple[float, float]]) -> list[float]:

@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-from bench.rig.bed import Bed, sample
-from bench.rig.child import Child
+from bench.rig.bed import Bed, counted, sample
+from bench.rig.child import Client
 from bench.rig.daemon import Service
 from bench.rig.raw import Raw
 from bench.rig.report import Report, Row, bounded, compare
@@ -77,7 +77,7 @@ def _postgresql(rounds: int, seconds: float) -> list[Row]:
 
 
 def _turns(
-    ours: Child, without: Child, credential: str, other: str, order: dict[str, object], seconds: float
+    ours: Client, without: Client, credential: str, other: str, order: dict[str, object], seconds: float
 ) -> dict[str, Callable[[], Sample]]:
     return {
         "with": partial(sample, ours, credential=credential, seconds=seconds, **order),
@@ -85,14 +85,14 @@ def _turns(
     }
 
 
-def _alone(ours: Child, raw: Raw, credential: str, rounds: int) -> Row:
+def _alone(ours: Client, raw: Raw, credential: str, rounds: int) -> Row:
     calls: list[float] = []
     limit: list[float] = []
 
     def call() -> Sample:
         answer = ours.ask({"do": "latency", "credential": credential, "count": 200})
         calls.append(answer["p50"])
-        return Sample(answer["count"], answer["seconds"])
+        return counted(ours, answer)
 
     def bare() -> Sample:
         limit.append(raw.latency_us("P-256", 200) / 1e3)

@@ -22,7 +22,7 @@ def ask(*, quick: bool) -> Report:
         order = {"do": "batches", "credential": token.keys["P-256"].label, "batch": 1_000, "in_flight": 4}
         lanes, front = [max(map(rss_mb, daemon.lane_pids()))], [rss_mb(daemon.pid)]
         for _ in range(LOOKS):
-            client.ask({**order, "total": signatures // LOOKS})
+            client.got({**order, "total": signatures // LOOKS})
             lanes.append(max(map(rss_mb, daemon.lane_pids())))
             front.append(rss_mb(daemon.pid))
     words = f"after {signatures:,} signatures".replace(",", " ")

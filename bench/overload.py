@@ -27,12 +27,15 @@ def ask(*, quick: bool) -> Report:
         for kind in kinds:
             credential = token.keys[kind].label
             order = {"credential": credential, "batch": BATCH, "channels": CONNECTIONS}
-            peak = client.ask({**order, "do": "flood", "in_flight": 8, "seconds": 4.0})
+            peak = client.got({**order, "do": "flood", "in_flight": 8, "seconds": 4.0})
             peak_rate = peak["count"] / peak["seconds"]
             before = daemon.metrics()
-            got = client.ask({**order, "do": "offer", "rate": TIMES * peak_rate, "seconds": seconds})
+            got = client.got({**order, "do": "offer", "rate": TIMES * peak_rate, "seconds": seconds})
             rate = got["count"] / got["seconds"]
+            if got["shed"] is None:
+                raise RuntimeError(f"{TIMES} times the capacity, and nothing was refused: {got['codes']}")
             codes = ", ".join(f"{code} {count}" for code, count in sorted(got["codes"].items()))
+            codes += "".join(f", {count} items {reason}" for reason, count in sorted(got["unsigned"].items()))
             note = f"{codes}; sender late by {max(0.0, got['late_s']):.1f} s"
             ratio = round(rate / peak_rate, 3)
             words = f"{kind}, {TIMES} x capacity for {seconds:.0f} s"
@@ -49,6 +52,8 @@ def _median_ms(daemon: Daemon, before: str) -> float:
     old, new = _buckets(before), _buckets(daemon.metrics())
     gained = [(bound, count - old.get(bound, 0.0)) for bound, count in sorted(new.items())]
     half = gained[-1][1] / 2
+    if not half:
+        raise RuntimeError("the server has seen no call")
     low = below = 0.0
     for bound, count in gained:
         if count >= half and bound != float("inf"):

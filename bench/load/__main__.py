@@ -2,8 +2,9 @@
 A client process: `python -m bench.load TARGET CA CERTIFICATE KEY`, then one JSON order a line.
 
 An order has `do`, the name of a function of `LOADS`, and its arguments; the answer is the function's, or an `error`.
-It uses gRPC and the stubs alone, so that it is any client and not the product's own, but for `coalesce`; request ids are
-made as the protocol advises.
+It uses gRPC and the stubs alone, so that it is any client and not the product's own, but for `coalesce` and `files`; request
+ids are made as the protocol advises. Of what an order got a sample is kept; `verify` verifies it, and until then no other
+order is taken, so that no question leaves it out.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from bench.load import coalesce, digests, documents, flood, interactive
+from bench.load import coalesce, digests, documents, files, flood, interactive, verdict
 from bench.load.target import Target
 
 LOADS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
@@ -28,7 +29,9 @@ LOADS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "plain": digests.plain,
     "coalesce": coalesce.coalesce,
     "documents": documents.documents,
-    "verify": documents.verify,
+    "files": files.files,
+    "verify": verdict.verify,
+    "examine": verdict.examine,
     "latency": interactive.latency,
     "flood": flood.flood,
     "offer": flood.offer,
@@ -42,8 +45,11 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         order = json.loads(line)
+        name = order.pop("do")
         try:
-            answer = await LOADS[order.pop("do")](target, **order)
+            if target.seen and name != "verify":
+                raise RuntimeError(f"{name}: what the order before got was not verified")
+            answer = await LOADS[name](target, **order)
         except Exception as error:  # noqa: BLE001 -- the boundary: the bench raises it again
             answer = {"error": _first(error)}
         print(json.dumps(answer), flush=True)

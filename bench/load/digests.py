@@ -8,10 +8,8 @@ from collections import Counter
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
+from bench.load import verdict
 from bench.load.target import Target, request
 from signer.v1 import signing_pb2 as pb
 
@@ -24,17 +22,6 @@ def fresh(count: int) -> list[bytes]:
     return [block[32 * i : 32 * i + 32] for i in range(count)]
 
 
-def check(answer: pb.SignDigestsResponse, digest: bytes) -> None:
-    """Raise unless the first item is a signature of the credential's key over the digest."""
-    key = x509.load_der_x509_certificate(answer.certificate).public_key()
-    prehashed = utils.Prehashed(hashes.SHA256())
-    if isinstance(key, rsa.RSAPublicKey):
-        key.verify(answer.items[0].signature, digest, padding.PKCS1v15(), prehashed)
-    else:
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        key.verify(answer.items[0].signature, digest, ec.ECDSA(prehashed))
-
-
 async def batches(
     target: Target, credential: str, batch: int, total: int, in_flight: int, output: str = "RAW"
 ) -> dict[str, Any]:
@@ -43,19 +30,15 @@ async def batches(
     left = max(1, round(total / batch))
     count = left * batch
     requests = iter([request(credential, fresh(batch), output) for _ in range(left)])
-    checked = False
     began = time.monotonic()
 
     async def sender() -> None:
-        nonlocal checked
         for each in requests:
             answer = await stub.SignDigests(each, timeout=TIMEOUT_S)
             if not all(item.status == pb.SIGNED for item in answer.items):
                 bad = next(item for item in answer.items if item.status != pb.SIGNED)
                 raise RuntimeError(f"not signed: {bad.reason}")
-            if not checked and output == "RAW":
-                checked = True
-                check(answer, each.digests[0])
+            target.seen.add(verdict.digests, each, answer)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(in_flight, left)):
@@ -96,6 +79,7 @@ async def single(
                 continue
             if answer.items[0].status != pb.SIGNED:
                 raise RuntimeError(f"not signed: {answer.items[0].reason}")
+            target.seen.add(verdict.digests, asked, answer)
             count += start <= loop.time() < end
 
     async with asyncio.TaskGroup() as tasks:

@@ -7,18 +7,27 @@ from typing import Any
 import google_crc32c
 import grpc
 
+from bench.load.seen import Seen
 from signer.request_id import new_request_id
 from signer.v1 import signing_pb2 as pb
 from signer.v1 import signing_pb2_grpc
 
 SIGN_DIGESTS = "/signer.v1.Signing/SignDigests"
+DOCUMENTS = 3  # of a case, and its first and last: what reads them needs some 50 ms for each
 
 
 class Target:
+    """
+    `seen`: of what the order got, to be verified after it; `documents`: of the PDFs that were, to be looked into by others;
+    `certificates`: of the credentials that were asked for, by their names, DER.
+    """
+
     def __init__(self, address: str, ca: Path, certificate: Path, key: Path) -> None:
         self.address, self.ca, self.certificate, self.key = address, ca, certificate, key
         self._credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
         self._channels: list[grpc.aio.Channel] = []
+        self.seen, self.documents = Seen(), Seen(DOCUMENTS)
+        self.certificates: dict[str, bytes] = {}
 
     def channels(self, count: int) -> list[grpc.aio.Channel]:
         """So many connections, the same ones at each order."""

@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from bench.rig.child import Child
+from bench.rig.child import Child, Client
 from bench.rig.daemon import REPOSITORY, Daemon, Service, free_port
 from bench.rig.machine import cores
 from bench.rig.postgresql import Postgres
@@ -55,7 +55,7 @@ class Bed:
         """The URL of an empty database of a server that ends with the bed; raises `NotInstalled`."""
         return self._stack.enter_context(Postgres()).url
 
-    def client(self, daemon: Daemon, caller: str = "portal", *, target: str | None = None) -> Child:
+    def client(self, daemon: Daemon, caller: str = "portal", *, target: str | None = None) -> Client:
         return self._stack.enter_context(daemon.client(caller, target=target))
 
     def raw(self, token: Token, lanes: int | None = None) -> Raw:
@@ -84,5 +84,9 @@ class Bed:
 
 def sample(child: Child, **order: object) -> Sample:
     """A client's or a peer's answer to an order."""
-    answer = child.ask(order)
-    return Sample(answer["count"], answer["seconds"])
+    return counted(child, child.ask(order))
+
+
+def counted(child: Child, answer: dict[str, Any]) -> Sample:
+    """What an answer counts; what a client got is to be verified."""
+    return Sample(answer["count"], answer["seconds"], child.verify if isinstance(child, Client) else None)

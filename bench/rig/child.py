@@ -100,3 +100,16 @@ class Child:
                 pipe.close()
             except BrokenPipeError:
                 continue
+
+
+class Client(Child):
+    """A process of `bench.load`. A sample of what an order got is to be verified before the next: no clock runs then."""
+
+    def verify(self) -> None:
+        self.ask({"do": "verify"})
+
+    def got(self, order: dict[str, Any]) -> dict[str, Any]:
+        """An order and its answer, what it got verified."""
+        answer = self.ask(order)
+        self.verify()
+        return answer

@@ -26,7 +26,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench.rig.child import Child, start
+from bench.rig.child import Client, start
 from bench.rig.pki import Pki
 from bench.rig.softhsm import Token
 from signer.v1 import operator_pb2 as op
@@ -198,11 +198,11 @@ class Daemon:
             text: str = answer.read().decode()
         return text
 
-    def client(self, caller: str = "portal", *, target: str | None = None) -> Child:
+    def client(self, caller: str = "portal", *, target: str | None = None) -> Client:
         """A client process that speaks for this caller; to another server on the same PKI with `target`."""
         certificate, key = self._files[caller]
         words = [sys.executable, "-m", "bench.load", target or f"127.0.0.1:{self.port}", self.pki.ca, certificate, key]
-        return Child(words, environment=_environment(), cwd=REPOSITORY)
+        return Client(words, environment=_environment(), cwd=REPOSITORY)
 
     def close(self) -> None:
         self.stop()

@@ -129,8 +129,8 @@ def table(reports: list[Report]) -> str:
 
 
 def _by_cpu(mine: Series, bound: Series) -> float:
-    spent = sum(mine.cpu.values())
-    return round(sum(bound.cpu.values()) / spent, 3) if spent else 0.0
+    """Of ours all that was used; of the limit's what is shown, because the rest is our daemon, idle meanwhile."""
+    return round(sum(bound.cpu.values()) / mine.whole_cpu, 3) if mine.whole_cpu else 0.0
 
 
 def _cpus(row: Row) -> tuple[dict[str, float], dict[str, float]]:

@@ -14,10 +14,11 @@ from bench.rig.machine import Usage
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How many, in how many seconds."""
+    """How many, in how many seconds; `verify` is called once the processors' time was read, and raises."""
 
     count: int
     seconds: float
+    verify: Callable[[], None] | None = None
 
     @property
     def rate(self) -> float:
@@ -39,10 +40,17 @@ class Series:
 
     @property
     def cpu(self) -> dict[str, float]:
-        """Microseconds of each role for one signature."""
-        each = {role: seconds / max(1, self.count) * 1e6 for role, seconds in self.cpu_s.items() if role != "bench"}
-        whole = sum(each.values())
-        return {role: round(value, 2) for role, value in each.items() if value > whole / 100}
+        """Microseconds of each role for one signature; to be shown, so without those that are under 1 % of all."""
+        whole = self.whole_cpu
+        return {role: round(value, 2) for role, value in self._each().items() if value > whole / 100}
+
+    @property
+    def whole_cpu(self) -> float:
+        """Microseconds of all roles for one signature."""
+        return sum(self._each().values())
+
+    def _each(self) -> dict[str, float]:
+        return {role: seconds / max(1, self.count) * 1e6 for role, seconds in self.cpu_s.items() if role != "bench"}
 
     def over(self, other: "Series") -> float:
         """The median of the rounds' ratios."""
@@ -63,4 +71,6 @@ def play(contestants: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[s
             series[name].count += sample.count
             for role, seconds in used.roles.items():
                 series[name].cpu_s[role] = series[name].cpu_s.get(role, 0.0) + seconds
+            if sample.verify is not None:
+                sample.verify()
     return series
