@@ -2,7 +2,8 @@
 At what share of the token's speed are batches of digests signed?
 
 Against raw C at equal lanes; with verification on also against raw C with one OpenSSL verify behind each signature; and
-beside them the server one would write in a day. opencryptoki's soft token is asked too where it can be started.
+beside them the server one would write in a day. opencryptoki's soft token is asked too where it can be started; in the full
+form other kinds of keys, too, in batches of 256 against raw C.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from bench.rig.softhsm import Token
 
 BATCHES = (256, 1_000, 5_000)
 QUICK = (256, 1_000)
+MORE_S, MORE_ROUNDS = 0.5, 3
 GOALS = {
     ("RSA-2048", True): ">= 0.92",
     ("RSA-2048", False): ">= 0.95",
@@ -40,8 +42,10 @@ def ask(*, quick: bool) -> Report:
             raw = bed.raw(token)
             batches = QUICK if quick else BATCHES
             for kind in token.keys:
-                peer = partial(sample, plain, do="plain", kind=kind, seconds=seconds, in_flight=64)
+                peer = partial(sample, plain, do="plain", kind=kind, seconds=seconds / 2, in_flight=64)
                 rows += cases(client, raw, token, kind, rounds, seconds, batches, peer)
+    if not quick:
+        rows += _more()
     rows += _soft(quick=quick)
     return Report("digests", rows, rounds)
 
@@ -67,6 +71,24 @@ def cases(
     words = f"{kind}, verify {'on' if verify else 'off'}"
     goal = GOALS[kind, verify]
     return [compare(f"{words}, batches of {batch}", series, str(batch), "raw", peers, goal=goal) for batch in batches]
+
+
+def _more() -> list[Row]:
+    """Other kinds of keys, verification on: over SHA-256 digests, Ed25519 over messages as long."""
+    rows: list[Row] = []
+    with Bed() as bed:
+        token = bed.store.more("more")
+        daemon = bed.daemon(Service(token, bed.lanes))
+        client, raw = bed.client(daemon), bed.raw(token)
+        for kind, key in token.keys.items():
+            order = {"credential": key.label, "batch": 256, "total": max(2 * 256, raw.run(kind, 0.2).rate * MORE_S)}
+            contestants = {
+                "raw": partial(raw.run, kind, MORE_S),
+                "ours": partial(sample, client, do="batches", in_flight=8, **order),
+            }
+            series = play(contestants, MORE_ROUNDS)
+            rows.append(compare(f"{kind}, verify on, batches of 256", series, "ours", "raw"))
+    return rows
 
 
 def _soft(*, quick: bool) -> list[Row]:

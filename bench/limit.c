@@ -1,14 +1,14 @@
 /* The limit: C_SignInit and C_Sign in a loop, with nothing round them.
  *
- *   limit MODULE TOKEN-LABEL PIN-FILE {KEY-LABEL=rsa|ec=SPKI-FILE}...
+ *   limit MODULE TOKEN-LABEL PIN-FILE {KEY-LABEL=rsa|ec|ed=SPKI-FILE}...
  *
  * One process is one lane: one session, one thread. It says "ready", then answers lines of standard input:
  *
  *   run KEY SECONDS VERIFY      ->  COUNT SECONDS CPU-SECONDS     (VERIFY 1: one OpenSSL verify behind each signature)
  *   time KEY COUNT              ->  MEDIAN-US P99-US              (of single signatures)
  *
- * RSA signs the DigestInfo of a SHA-256 digest by CKM_RSA_PKCS, P-256 the bare digest by CKM_ECDSA. Every signature is
- * over another digest. The module is found by dlopen and its functions in its list: no header of PKCS#11 is needed.
+ * RSA signs the DigestInfo of a SHA-256 digest by CKM_RSA_PKCS, curves the bare digest by CKM_ECDSA, Ed25519 32 bytes by
+ * CKM_EDDSA (never verified here). Every signature is over another digest. The module is found by dlopen and its functions in its list: no header of PKCS#11 is needed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,10 +33,11 @@ typedef struct { ULONG mechanism; void *parameter; ULONG length; } MECHANISM;
 enum { INITIALIZE = 0, GET_SLOT_LIST = 4, GET_TOKEN_INFO = 6, OPEN_SESSION = 12, LOGIN = 18, FIND_INIT = 26, FIND = 27,
        FIND_FINAL = 28, SIGN_INIT = 42, SIGN = 43 };
 typedef struct { BYTE major, minor; void *at[68]; } LIST;
-enum { CKA_CLASS = 0, CKA_LABEL = 3, CKO_PRIVATE_KEY = 3, CKM_RSA_PKCS = 1, CKM_ECDSA = 0x1041, CKF_SERIAL_SESSION = 4 };
+enum { CKA_CLASS = 0, CKA_LABEL = 3, CKO_PRIVATE_KEY = 3, CKM_RSA_PKCS = 1, CKM_ECDSA = 0x1041, CKM_EDDSA = 0x1057,
+       CKF_SERIAL_SESSION = 4 };
 enum { KEYS_MAX = 8, ORDER_MAX = 512, TIMES_MAX = 1000000 };
 
-struct key { char name[64]; int rsa; ULONG handle; EVP_PKEY_CTX *verifier; };
+struct key { char name[64]; int rsa; ULONG mechanism, handle; EVP_PKEY_CTX *verifier; };
 
 static LIST *list;
 static ULONG session;
@@ -92,12 +93,14 @@ static void add_key(char *text) {
   if (!spki || key_count > KEYS_MAX) die("a key is NAME=KIND=SPKI-FILE", 0);
   snprintf(k->name, sizeof k->name, "%s", name);
   k->rsa = !strcmp(kind, "rsa");
+  k->mechanism = k->rsa ? CKM_RSA_PKCS : !strcmp(kind, "ed") ? CKM_EDDSA : CKM_ECDSA;
   ULONG private_key = CKO_PRIVATE_KEY, count = 0;
   ATTRIBUTE wanted[] = { { CKA_CLASS, &private_key, sizeof private_key }, { CKA_LABEL, name, strlen(name) } };
   CALL(FIND_INIT, (ULONG, ATTRIBUTE *, ULONG), (session, wanted, 2));
   CALL(FIND, (ULONG, ULONG *, ULONG, ULONG *), (session, &k->handle, 1, &count));
   CALL(FIND_FINAL, (ULONG), (session));
   if (count != 1) die("no private key has this label", count);
+  if (k->mechanism == CKM_EDDSA) return;
   FILE *file = fopen(spki, "rb");
   EVP_PKEY *public = file ? d2i_PUBKEY_fp(file, NULL) : NULL;
   if (!public) die("the SPKI file", 0);
@@ -114,6 +117,7 @@ static struct key *key_of(const char *name) {
 }
 
 static void check(struct key *k, const BYTE *digest, const BYTE *signature, ULONG length) {
+  if (!k->verifier) die("no verifier of this kind of key", 0);
   BYTE der[160], *end = der;
   if (!k->rsa) {  /* r and s side by side become the SEQUENCE that OpenSSL reads */
     ECDSA_SIG *pair = ECDSA_SIG_new();
@@ -133,7 +137,7 @@ static void sign(struct key *k, int verify) {
   serial++;
   memcpy(digest, &serial, sizeof serial);
   ULONG length = sizeof signature;
-  MECHANISM mechanism = { k->rsa ? CKM_RSA_PKCS : CKM_ECDSA, NULL, 0 };
+  MECHANISM mechanism = { k->mechanism, NULL, 0 };
   CALL(SIGN_INIT, (ULONG, MECHANISM *, ULONG), (session, &mechanism, k->handle));
   CALL(SIGN, (ULONG, BYTE *, ULONG, BYTE *, ULONG *),
        (session, k->rsa ? data : digest, k->rsa ? sizeof data : 32, signature, &length));
@@ -166,7 +170,7 @@ static void time_each(struct key *k, int count) {
 
 int main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (argc < 5) { fprintf(stderr, "usage: limit MODULE TOKEN PIN-FILE KEY=rsa|ec=SPKI-FILE...\n"); return 2; }
+  if (argc < 5) { fprintf(stderr, "usage: limit MODULE TOKEN PIN-FILE KEY=rsa|ec|ed=SPKI-FILE...\n"); return 2; }
   open_token(argv[1], argv[2], argv[3]);
   for (int i = 4; i < argc; i++) add_key(argv[i]);
   printf("ready\n");

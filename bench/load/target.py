@@ -52,14 +52,21 @@ class Target:
 
 
 def request(credential: str, digests: Sequence[bytes], output: str = "RAW") -> pb.SignDigestsRequest:
+    """With Ed25519 the digests are messages, and no digest algorithm is named."""
+    scheme, crc32c = algorithm(credential), google_crc32c.value(b"".join(digests))
+    if scheme == "ED25519":
+        return pb.SignDigestsRequest(
+            request_id=new_request_id(), credential=credential, output=output, signature_algorithm=scheme,
+            messages=digests, crc32c=crc32c,
+        )  # fmt: skip
     return pb.SignDigestsRequest(
         request_id=new_request_id(),
         credential=credential,
         output=output,
         digest_algorithm="SHA256",
-        signature_algorithm=algorithm(credential),
+        signature_algorithm=scheme,
         digests=digests,
-        crc32c=google_crc32c.value(b"".join(digests)),
+        crc32c=crc32c,
     )
 
 
@@ -70,4 +77,6 @@ def again(message: bytes) -> bytes:
 
 def algorithm(credential: str) -> str:
     """By the credential's name, which ends with its key's kind."""
-    return "ECDSA" if credential.endswith("p-256") else "RSA_PKCS1_V15"
+    if credential.endswith("ed25519"):
+        return "ED25519"
+    return "ECDSA" if credential.endswith(("p-256", "p-384", "p-521")) else "RSA_PKCS1_V15"

@@ -9,7 +9,7 @@ from typing import Self
 
 from bench.rig.child import Child
 from bench.rig.rounds import Sample
-from bench.rig.softhsm import KINDS, NotInstalled, Token
+from bench.rig.softhsm import KINDS, MORE_KINDS, NotInstalled, Token
 
 SOURCE = Path(__file__).parent.parent / "limit.c"
 OUTPUT = Path(__file__).parent.parent.parent / "var" / "bench"
@@ -46,7 +46,8 @@ class Raw:
     """`lanes` processes on one token, started one after the other, each logged in and waiting for orders."""
 
     def __init__(self, token: Token, lanes: int, *, environment: Mapping[str, str] | None = None) -> None:
-        keys = [f"{key.label}={KINDS[kind]}={key.spki_file}" for kind, key in token.keys.items()]
+        words = KINDS | MORE_KINDS
+        keys = [f"{key.label}={words[kind]}={key.spki_file}" for kind, key in token.keys.items()]
         command = [build(), token.module, token.label, token.pin_file, *keys]
         self._keys = token.keys
         self.directory = token.pin_file.parent

@@ -1,5 +1,5 @@
 """
-A SoftHSM store of the bench's own: tokens with an RSA-2048 and a P-256 key each.
+A SoftHSM store of the bench's own: tokens with an RSA-2048 and a P-256 key each, or with keys of other kinds.
 
 The module is never loaded into the bench's process: `python -m bench.rig.softhsm` makes the keys and is gone.
 """
@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 PIN = "1234"
 SO_PIN = "87654321"
 KINDS = {"RSA-2048": "rsa", "P-256": "ec"}  # and what `limit` calls them
+MORE_KINDS = {"RSA-4096": "rsa", "P-384": "ec", "P-521": "ec", "Ed25519": "ed"}
+_PKCS8 = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+_SPKI = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 _PLACES = (
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
@@ -78,6 +81,17 @@ class Store:
         made = subprocess.run(command, input=order.encode(), env=environment, check=True, stdout=subprocess.PIPE)
         return [self._token(label, keys) for label, keys in json.loads(made.stdout).items()]
 
+    def more(self, label: str) -> Token:
+        """A new token with a key of each of `MORE_KINDS`, made here and imported."""
+        self.util("--init-token", "--free", "--label", label, "--so-pin", SO_PIN)
+        made = {}
+        for number, (kind, private) in enumerate(_more().items(), 1):
+            pkcs8 = self._directory / f"{label}.{kind}.key"
+            pkcs8.write_bytes(private.private_bytes(*_PKCS8))
+            self.util("--import", pkcs8, "--token", label, "--label", key_label(label, kind), "--id", f"{number:04x}")
+            made[kind] = private.public_key().public_bytes(*_SPKI).hex()
+        return self._token(label, made)
+
     def util(self, *words: object) -> None:
         """softhsm2-util with the user's PIN."""
         command = ["softhsm2-util", *(str(word) for word in words), "--pin", PIN]
@@ -95,12 +109,10 @@ class Store:
 def cards(directory: Path, count: int) -> list[Token]:
     """So many tokens with one and the same RSA-2048 key, as cards issued for one purpose: each in a store of its own."""
     private = rsa.generate_private_key(65537, 2048)
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     directory.mkdir(parents=True)
     pkcs8, path, label = directory / "card.key", directory / "card.spki", key_label("card", "RSA-2048")
-    pkcs8.write_bytes(private.private_bytes(*form))
-    public = private.public_key()
-    spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pkcs8.write_bytes(private.private_bytes(*_PKCS8))
+    spki = private.public_key().public_bytes(*_SPKI)
     path.write_bytes(spki)
     made = []
     for number in range(count):
@@ -110,6 +122,15 @@ def cards(directory: Path, count: int) -> list[Token]:
         key = {"RSA-2048": Key(label, spki, path)}
         made.append(Token(name, store.module, store.pin_file, dict(store.environment), key))
     return made
+
+
+def _more() -> dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey]:
+    return {
+        "RSA-4096": rsa.generate_private_key(65537, 4096),
+        "P-384": ec.generate_private_key(ec.SECP384R1()),
+        "P-521": ec.generate_private_key(ec.SECP521R1()),
+        "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+    }
 
 
 def _generate(order: dict[str, object]) -> dict[str, dict[str, str]]:
@@ -141,8 +162,7 @@ def _generate(order: dict[str, object]) -> dict[str, dict[str, str]]:
                     public, _ = parameters.generate_keypair(**where)
                     point = public[Attribute.EC_POINT][2:]  # an OCTET STRING round the point
                     key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-                form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-                made[label][kind] = key.public_bytes(*form).hex()
+                made[label][kind] = key.public_bytes(*_SPKI).hex()
     return made
 
 
