@@ -129,8 +129,9 @@ def table(reports: list[Report]) -> str:
 
 
 def _by_cpu(mine: Series, bound: Series) -> float:
-    """Of ours all that was used; of the limit's what is shown, because the rest is our daemon, idle meanwhile."""
-    return round(sum(bound.cpu.values()) / mine.whole_cpu, 3) if mine.whole_cpu else 0.0
+    """Of ours all that was used; of the limit's what is shown, of raw C only its own: the rest is our daemon, idle meanwhile."""
+    limit = bound.cpu.get("raw") or sum(bound.cpu.values())
+    return round(limit / mine.whole_cpu, 3) if mine.whole_cpu else 0.0
 
 
 def _cpus(row: Row) -> tuple[dict[str, float], dict[str, float]]:
