@@ -33,7 +33,7 @@ async def files(target: Target, credential: str, file: str, seconds: float, at_o
                         signature_algorithm=algorithm(credential),
                     )
                     count += loop.time() < end
-                target.seen.add(verdict.document, (credential, content), place.read_bytes())
+                    target.seen.add(verdict.document, (credential, content), place.read_bytes())
 
             async with asyncio.TaskGroup() as tasks:
                 for number in range(at_once):
