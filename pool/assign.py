@@ -71,6 +71,12 @@ CUT_WORTH_S = 0.003
 CUT_PAUSE_S = 0.015
 
 
+def may_cut(lane: Lane, frames: Sequence[Frame], now: float) -> bool:
+    """Whether somebody's short request could have this lane's frames cut short."""
+    worth = lane.busy_until - now >= CUT_WORTH_S and now >= lane.cut_at + CUT_PAUSE_S
+    return lane.is_up and worth and bool(frames) and all(frame.is_bulk for frame in frames)
+
+
 def to_cut(
     work: Work, lanes: Iterable[tuple[Lane, Sequence[Frame]]], clocks: Mapping[str, float], now: float
 ) -> Lane | None:

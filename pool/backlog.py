@@ -79,6 +79,10 @@ class Backlog:
         line = self._lines.get(kind, {}).get(caller, _NOBODY)
         return line.short if short else line.bulk
 
+    @property
+    def has_shorts(self) -> bool:
+        return any(line.short for lines in self._lines.values() for line in lines.values())
+
     def oldest_shorts(self) -> list[Work]:
         """Of each kind and caller the short request that has waited longest, the oldest first."""
         lines = (line for lines in self._lines.values() for line in lines.values() if line.short)
@@ -93,6 +97,23 @@ class Backlog:
         if share is None:
             share = self._shares[lanes] = Share()
         return share
+
+    def regroup(self) -> None:
+        """`lanes_of` says something else now: what waits goes over, and with it what its callers are ahead of others or behind."""
+        for kind, before in list(self._lanes.items()):
+            after = self.lanes_of(kind[0])
+            if after == before:
+                continue
+            old = self.share(kind)
+            self._lanes[kind] = after
+            new = self.share(kind)
+            for caller, line in self._lines[kind].items():
+                new.joins(caller, old)
+                for work in (*line.short, *line.bulk):
+                    count = work.waiting_count
+                    old.count(work, -count)
+                    new.count(work, count)
+                old.leaves(caller)
 
     def waiting(self, kind: Kind) -> int:
         """How many items wait for this key and algorithm."""
@@ -202,6 +223,17 @@ class Share:
         if caller not in self.callers:
             self.callers[caller] = _Caller(came_with=self._clocks.get(caller, 0.0))
             self._clocks[caller] = max(self._clocks.get(caller, 0.0), self._now)
+
+    def ahead_s(self, caller: str) -> float:
+        """How much more token time a caller who waits has had than he who was served last."""
+        return self._clocks[caller] - self._now
+
+    def joins(self, caller: str, other: "Share") -> None:
+        """A caller comes over from other lanes: as far ahead of who is served here as he was there, or behind."""
+        clock, came = max(0.0, self._now + other.ahead_s(caller)), other.callers[caller]
+        if caller not in self.callers:
+            self.callers[caller] = _Caller(came_with=None if came.came_with is None else clock, turns=came.turns)
+        self._clocks[caller] = max(self._clocks.get(caller, 0.0), clock)
 
     def count(self, work: Work, change: int) -> None:
         caller = self.callers[work.caller]

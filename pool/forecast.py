@@ -41,7 +41,8 @@ def wait_s(
     own: float = share.waiting(caller)
     if short:
         own = min(own, share.waiting(caller, short=True) * (1 + 1 / SHORTS_BEFORE_BULK))
-    ahead = min(share.items, own * max(1, len(share.callers)))
+    # Of other kinds nobody knows here how long they take: they delay this one, and are no reason to refuse it.
+    ahead = min(backlog.waiting(kind), own * max(1, len(share.callers)))
     busy = [max(0.0, lane.busy_until - now) for lane in able]
     if not short:
         return ahead / rate + sum(busy) / len(able)

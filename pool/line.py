@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from pool import forecast
-from pool.assign import CUT_PAUSE_S, Run, assign, to_cut
+from pool.assign import CUT_PAUSE_S, Run, assign, may_cut, to_cut
 from pool.attendant import Attendant
 from pool.backlog import Backlog, BacklogFull, TooMuch
 from pool.errors import BadRequest, Busy, Unavailable
@@ -51,9 +51,11 @@ class Line:
         self._pressure = Pressure()
         self._held: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
-        self._keys: list[frozenset[str]] = []  # of the lanes, when `_sets` was made of them
+        self._keys: dict[
+            str, frozenset[str]
+        ] = {}  # of each lane the last that it had: one that starts anew is no other
         self._sets: dict[str, str] = {}  # by key
-        backlog.lanes_of = self._set_of
+        backlog.lanes_of = lambda key: self._sets.get(key, "")
 
     async def sign(self, work: Work) -> Outcomes:
         """
@@ -63,6 +65,7 @@ class Line:
         refusal = self._refusal(work.key)
         if refusal is not None:
             raise refusal
+        self._look_at_keys()
         now, key = time.monotonic(), work.key
         timeout_s = work.deadline - now
         forecast.check(work.kind, len(work.items), work.caller, timeout_s, self._backlog, self._bare_lanes(), now)
@@ -144,23 +147,31 @@ class Line:
         self._assigning = True
         loop.call_soon(self._assign)
 
-    def _set_of(self, key: str) -> str:
-        """The first lane of those that sign by this key, or by a key that they have in common with others, and so on."""
-        keys = [lane.lane.keys for lane in self._lanes]
-        if keys != self._keys:
-            self._keys, self._sets = keys, connected({lane.lane.name: lane.lane.keys for lane in self._lanes})
-        return self._sets.get(key, "")
+    def _look_at_keys(self) -> None:
+        """Which lanes are shared by whom: those that have keys in common, by way of others, too."""
+        new = {
+            lane.lane.name: lane.lane.keys
+            for lane in self._lanes
+            if lane.lane.keys and lane.lane.keys is not self._keys.get(lane.lane.name)
+        }
+        if new:
+            self._keys |= new
+            self._sets = connected(self._keys)
+            self._backlog.regroup()
 
     def _bare_lanes(self) -> list[Lane]:
         return [lane.lane for lane in self._lanes]
 
     def _make_way(self) -> None:
         """A short request does not wait behind the bulk that lanes have: seen to when it comes, and while it waits."""
-        shorts = self._backlog.oldest_shorts()
-        if not shorts:
+        if not self._backlog.has_shorts:
             return
         pairs, now = [(lane.lane, lane.frames) for lane in self._lanes], time.monotonic()
-        for work in shorts:  # one that waits for a card does not stand before those that wait for an HSM
+        cuttable = [lane for lane, frames in pairs if may_cut(lane, frames, now)]
+        # One that waits for a card does not stand before those that wait for an HSM.
+        for work in self._backlog.oldest_shorts() if cuttable else ():
+            if not any(work.key in lane.keys for lane in cuttable):
+                continue
             chosen = to_cut(work, pairs, self._backlog.share(work.kind).clocks(), now)
             if chosen is not None:
                 next(lane for lane in self._lanes if lane.lane is chosen).cut()
@@ -187,6 +198,7 @@ class Line:
             self._held = None
         if not self._backlog.items:
             return
+        self._look_at_keys()
         lanes = {lane.lane.name: lane for lane in self._lanes}
         frames, expired = assign(self._backlog, self._bare_lanes(), time.monotonic())
         for frame in frames:

@@ -456,7 +456,10 @@ class ApprovingService:
                 }
                 file = arrival.upload.file
                 prepared = gap.Prepared(*await self._assembly.prepare(call.caller.name, file.fileno(), fields))
-                arrival.upload.holds(os.fstat(file.fileno()).st_size)
+                grown = os.fstat(file.fileno()).st_size
+                if arrival.upload.is_to_move(grown):
+                    await asyncio.to_thread(arrival.upload.move_to_disk)
+                arrival.upload.holds(grown)
 
             self._holdings.take(id_, call.caller.name, arrival.upload.file.seek(0, os.SEEK_END))
 

@@ -91,10 +91,11 @@ class _Line:
                 raise ValueError(f"{len(batch)} digests were sent, and {len(answers)} answers came")
         except TooMany as error:
             if len(batch) > 1:
-                self._most = len(batch) // 2
+                self._most = min(self._most, len(batch) // 2)
                 self._waiting[:0] = batch
                 return
-            answers = [error]
+            cause = error.__cause__
+            answers = [cause if isinstance(cause, Exception) else error]
         except Exception as error:  # noqa: BLE001 -- it is handed to every caller of the message
             answers = [error] * len(batch)
         except BaseException:

@@ -246,7 +246,10 @@ class DocumentStream:
                 "location": job.location,
             }
             prepared = gap.Prepared(*await self._assembly.prepare(self._call.caller.name, upload.file.fileno(), fields))
-            upload.holds(os.fstat(upload.file.fileno()).st_size)
+            size = os.fstat(upload.file.fileno()).st_size
+            if upload.is_to_move(size):
+                await asyncio.to_thread(upload.move_to_disk)
+            upload.holds(size)
             content_digest = prepared.content_digest
         else:
             content_digest = await _content_digest(upload, template.digest)

@@ -76,7 +76,10 @@ class Resets:
     _late: set[asyncio.Task[Any]] = field(default_factory=set)  # of them: those that are not waited for any more
 
     async def message(self, context: Any) -> Any:
-        """A call's message; EOF where none comes. Looked at by whoever comes next: a clock for each call would cost more."""
+        """
+        A call's message; EOF where none comes, None where it is not waited for any more. Looked at by whoever comes next: a
+        clock for each call would cost more.
+        """
         task = asyncio.current_task()
         assert task is not None
         now = time.monotonic()
@@ -93,7 +96,7 @@ class Resets:
             if task not in self._late:
                 raise
             task.uncancel()
-            return grpc.aio.EOF
+            return None
         finally:
             self._reading.pop(task, None)
             self._late.discard(task)
@@ -181,8 +184,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
             message = await self._resets.message(context)
             if context.cancelled():  # before its turn: what the method would cost is saved
                 raise asyncio.CancelledError
-            if message is grpc.aio.EOF:
-                none = Refusal("MESSAGE_MALFORMED", "none came")
+            if message is None or message is grpc.aio.EOF:
+                late = Refusal("TOO_MANY_CALLS", "its message did not come", retry_s=1.0)
+                none = late if message is None else Refusal("MESSAGE_MALFORMED", "none was sent")
                 await self._turn_away(context, none.code, none.message, details(none))
             return await method(message, context)
 

@@ -148,7 +148,7 @@ class Upload:
         if self.size + len(chunk) > DOCUMENT_BYTES_MAX:
             raise Refusal("DOCUMENT_TOO_LARGE")
         if self.in_memory and self._may_move and self.size + len(chunk) > MEMORY_DOCUMENT_BYTES_MAX:
-            self._move_to_disk()
+            self.move_to_disk()
         self._spool.take(self._caller, len(chunk))
         self._counted += len(chunk)
         self.size += len(chunk)
@@ -161,18 +161,19 @@ class Upload:
     def holds(self, size: int) -> None:
         """
         The file has, or will have, so many bytes, which others write: they are counted, and the next document finds the less
-        room. One in memory that is too large for that moves to the disk if its size was not known, else `Refusal` PDF_REJECTED
-        is raised: who says that a document is short has it counted as a short one.
+        room. Raises `Refusal` PDF_REJECTED for one in memory that is too large for that.
         """
         if self.in_memory and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
-            if not self._may_move:
-                raise Refusal("PDF_REJECTED", "grows-too-much")
-            self._move_to_disk()
+            raise Refusal("PDF_REJECTED", "grows-too-much")
         more = max(0, size - self._counted)
         self._spool.count(self._caller, more)
         self._counted += more
 
-    def _move_to_disk(self) -> None:
+    def is_to_move(self, size: int) -> bool:
+        """Whether it is in memory, and has become too large for that; what was announced as short is refused instead."""
+        return self.in_memory and self._may_move and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX
+
+    def move_to_disk(self) -> None:
         """With all that is in it: as many bytes are accounted for as before. Raises `Refusal` SPOOL_FULL."""
         with _full(), contextlib.ExitStack() as failed:
             file = failed.enter_context(self._spool.on_disk())

@@ -390,3 +390,31 @@ def test_who_waits_for_other_lanes_has_no_part_in_it() -> None:
     assert backlog.caller_items("billing") == 50_001
     with pytest.raises(BacklogFull):
         backlog.add(work(50_000, caller="billing", key="card"))
+
+
+def test_lanes_that_turn_out_to_be_shared() -> None:
+    """
+    What waits comes together with what waits there already: who was ahead stays so by as much, and who was served as much as
+    the one served last is even. Nothing is lost or counted twice.
+    """
+    backlog, sets = Backlog(), {"a": "h/0", "b": "h/1", "c": "h/1"}
+    backlog.lanes_of = sets.__getitem__
+    x, y, z = work(900, caller="x", key="a"), work(900, caller="y", key="b"), work(5, caller="x", key="c")
+    for one in (x, y, z):
+        backlog.add(one)
+    for _ in range(8):
+        x.take(10)
+        backlog.taken(x, 10, 10.0)
+    y.take(10)
+    backlog.taken(y, 10, 1.0)
+    sets["b"] = sets["c"] = "h/0"
+    backlog.regroup()
+    backlog.regroup()
+    share = backlog.share(("b", RSA))
+    assert share is backlog.share(("a", RSA)) is backlog.share(("c", RSA))
+    clocks_ = share.clocks()
+    assert clocks_["x"] - clocks_["y"] == pytest.approx(9.0, abs=0.1)
+    assert (share.items, share.waiting("x"), share.waiting("x", short=True), share.waiting("y")) == (1715, 825, 5, 890)
+    for one in (x, y, z):
+        backlog.remove(one)
+    assert not any(one.items or one.callers for one in vars(backlog)["_shares"].values())

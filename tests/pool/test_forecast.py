@@ -103,6 +103,17 @@ def test_what_waits_at_other_lanes_is_no_reason() -> None:
         check(("other", RSA), 1, "portal", 2.0, backlog, [a_lane(0.5), lane], NOW)
 
 
+def test_what_is_faster_at_the_same_lane_is_no_reason() -> None:
+    """Fifty thousand digests of a fast key are not taken for as many of a slow one."""
+    lane = Lane("hsm", 0, state=State.IDLE, keys=frozenset("ks"), item_s={KIND: 0.00005, ("s", RSA): 0.010})
+    backlog = Backlog()
+    backlog.add(work(50_000))
+    for _ in range(500):
+        backlog.add(work(1))
+    check(("s", RSA), 100, "a", 30.0, backlog, [lane], NOW)
+    check(("s", RSA), 1, "a", 5.0, backlog, [lane], NOW)
+
+
 def test_bulk_that_is_cut_short_is_no_reason() -> None:
     """A single call of 50 ms is taken beside two frames of bulk of 40; and with 0.6 s where one of two cards is free."""
     check(KIND, 1, "a", 0.05, Backlog(), [a_lane(0.002, busy_s=0.08)], NOW)
