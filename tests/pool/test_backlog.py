@@ -1,6 +1,8 @@
 """The waiting line: bounded, fair by token time, and never wrong about its counts."""
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pool.backlog import REQUEST_S, Backlog, BacklogFull, TooMuch
+from pool.lane import Lane
+from pool.line import Line
 from pool.work import Outcome, Status, Work
 from tests.pool.rig import RSA, work
 
@@ -418,3 +422,22 @@ def test_lanes_that_turn_out_to_be_shared() -> None:
     for one in (x, y, z):
         backlog.remove(one)
     assert not any(one.items or one.callers for one in vars(backlog)["_shares"].values())
+
+
+def test_a_lane_that_starts_anew_moves_nobody() -> None:
+    """It has no keys meanwhile, and is the same one as before: who comes then waits with the others, and not apart."""
+    backlog = Backlog()
+    lanes = [Lane("h", index, keys=frozenset("ab")) for index in range(2)]
+    attendants: Any = [SimpleNamespace(lane=lane) for lane in lanes]
+    line_ = Line(backlog, attendants, lambda _key: None)
+    line_._look_at_keys()
+    backlog.add(work(900, key="a"))
+    share = backlog.share(("a", RSA))
+    lanes[0].keys = frozenset()
+    line_._look_at_keys()
+    backlog.add(work(1, caller="b", key="b"))
+    assert backlog.share(("b", RSA)) is share
+    lanes[0].keys = frozenset("abc")
+    line_._look_at_keys()
+    assert backlog.share(("c", RSA)) is backlog.share(("a", RSA)) is share
+    assert share.items == 901
