@@ -1110,6 +1110,7 @@ def test_what_others_wrote_is_counted(spool: tuple[Spool, list[int]], monkeypatc
     short.holds(20)
     upload = made.open("a")
     upload.write(bytes(10))
+    upload.move_to_disk()
     for size in (70, 70, 30):  # it is there, whether it fits or not ...
         upload.holds(size)
         assert said[-1] == 90
@@ -1184,9 +1185,12 @@ def test_a_document_of_unknown_size_that_grows(spool: tuple[Spool, list[int]], m
     upload = made.open("a")
     upload.write(b"12345")
     os.pwrite(upload.file.fileno(), b"x" * 20, 5)
+    assert not upload.is_to_move(25)
     upload.holds(25)
     assert upload.in_memory
     os.pwrite(upload.file.fileno(), b"y", 25)
+    assert upload.is_to_move(26)
+    upload.move_to_disk()
     upload.holds(26)
     assert not upload.in_memory
     assert os.pread(upload.file.fileno(), 100, 0) == b"12345" + b"x" * 20 + b"y"
