@@ -22,7 +22,7 @@ from portal_adapter.store import schema
 from portal_adapter.web.route import Route
 from portal_adapter.web.topics import topics
 from tests.hostile import png_image
-from tests.portal.place import Place, SetClock, Visitor
+from tests.portal.place import Place, Visitor
 
 # The settings of a place whose pages of attachments are to be seen: its procedures are not signed.
 ATTACHES = "[attachments]\nbefore_signature = true\n"
@@ -145,7 +145,7 @@ class Town:
         """As if the private space had signed a procedure and transferred it, and the other one had begun to sign both of its own."""
         private = next(one for one in person.json("/spaces").json()["mine"] if one["kind"] == "private")["identifier"]
         _begins(person, private, premises)
-        tables, now = schema, SetClock.at
+        tables, now = schema, self.place.services.clock.now()
         with self.engine.begin() as connection:
             own = (
                 connection.execute(select(tables.spaces).where(tables.spaces.c.identifier == private)).mappings().one()
@@ -185,7 +185,7 @@ class Town:
         _begins(person, space, f"{title} Square")
         pdf = b"%PDF-1.7 " + title.encode()
         file, sha256 = self.place.services.blobs.write(pdf), hashlib.sha256(pdf).hexdigest()
-        tables, now = schema, SetClock.at
+        tables, now = schema, self.place.services.clock.now()
         with self.engine.begin() as connection:
             newest = select(tables.procedures).order_by(text("rowid DESC")).limit(1)
             row = connection.execute(newest).mappings().one()
