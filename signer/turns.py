@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pool.pressure import Pressure
-
 T = TypeVar("T")
 
 STARTS_A_ROUND = 10  # of all callers: about 4 ms of the loop; each has his part, but at least ...
@@ -25,9 +23,9 @@ START_BYTES = 4 * 1024  # of a request: 120 digests. Of two callers each may the
 QUIET_TURNS = 3  # of the loop without a new call: gRPC needs two or three to hand over one
 ROUND_MOST_S = 0.010  # the longest round: who floods with calls that are only let in does not stop those who were
 SEEN_S = 0.25  # a caller who began a call so lately is at work: batches of a slow token come a few times a second
-# The shortest, while several callers are at work and the loop is busy: of two, one who would begin more than 1 000 a second
-# leaves more than half of the loop to the other, to lanes and to answers. Alone he begins as many as there is time for, and
-# beside one who only calls now and then, or on a loop with time to spare, nearly as many.
+# The shortest, while several callers are at work: of two, one who would begin more than 1 000 a second leaves more than half
+# of the loop to the other, to lanes and to answers (where the loop alone is looked at, and not the lanes beside it, the other
+# keeps 0.7 of his share). Alone he begins as many as there is time for, and nearly as many beside one who calls now and then.
 ROUND_LEAST_S = 0.005
 WAITING_MAX = 512  # starts of one caller that wait, 10 KB each; more are not held back and must be refused
 
@@ -39,13 +37,11 @@ class Starts:
     So many calls a caller and round; who has begun fewer passes without waiting. A long request counts as several, and
     what it counts past its caller's part of this round is taken off the next ones.
 
-    `at_work` says whether a caller has something with the tokens, `is_busy` whether the loop has no time to spare.
+    `at_work` says whether a caller has something with the tokens.
     """
 
-    def __init__(self, is_busy: Callable[[], bool] | None = None) -> None:
-        pressure = Pressure()
+    def __init__(self) -> None:
         self.at_work: Callable[[str], bool] = lambda _caller: True
-        self._is_busy = is_busy or (lambda: pressure.is_high)
         self._seen: dict[str, float] = {}  # who has begun calls lately, and when
         self._begun: Counter[str] = Counter()
         self._waiting: _Waiting = {}
@@ -96,7 +92,7 @@ class Starts:
     def _next(self) -> None:
         self._quiet += 1
         loop, lasted_s = asyncio.get_running_loop(), time.monotonic() - self._since
-        if lasted_s < ROUND_LEAST_S and sum(map(self._works, self._seen)) > 1 and self._is_busy():
+        if lasted_s < ROUND_LEAST_S and sum(map(self._works, self._seen)) > 1:
             loop.call_later(ROUND_LEAST_S - lasted_s, self._next)
             return
         if self._waiting and self._quiet < QUIET_TURNS and lasted_s < ROUND_MOST_S:

@@ -44,7 +44,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("still")
 async def test_each_caller_starts_a_few_in_a_round() -> None:
     """A flood of one is begun a round at a time; another's call is before all that wait, and all are begun in the end."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     flood = [started(order, starts.turn, "flood") for _ in range(50)]
     await loop_turns(2)
     assert order == ["flood"] * STARTS_A_ROUND
@@ -57,7 +57,7 @@ async def test_each_caller_starts_a_few_in_a_round() -> None:
 
 async def test_callers_wait_side_by_side() -> None:
     """Of two who both flood, neither is ahead by more than a round, and each one's first comes first."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     both = [started(order, starts.turn, caller) for caller in "a" * 40 + "b" * 40]
     await asyncio.gather(*both)
     for count in range(1, len(order)):
@@ -67,7 +67,7 @@ async def test_callers_wait_side_by_side() -> None:
 
 async def test_long_requests_hold_up_nobody_for_good() -> None:
     """They count for more, also those that were woken when their round was over: each is begun, and so is who comes then."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     for count in range(1, 3 * STARTS_A_ROUND):
         long = [started(order, lambda caller: starts.turn(caller, 3 * START_BYTES), "a") for _ in range(count)]
         await asyncio.wait_for(asyncio.gather(*long), 5)
@@ -75,11 +75,10 @@ async def test_long_requests_hold_up_nobody_for_good() -> None:
         order.clear()
 
 
-@pytest.mark.parametrize(("is_busy", "works"), [(True, False), (False, True)])
-async def test_who_calls_now_and_then_slows_nobody_down(is_busy: bool, works: bool) -> None:
-    """Beside a caller with nothing at the tokens, or on a loop with time to spare, a round ends when no more calls come."""
-    starts, order = Starts(lambda: is_busy), []
-    starts.at_work = lambda caller: works or caller == "flood"
+async def test_who_calls_now_and_then_slows_nobody_down() -> None:
+    """Beside a caller with nothing at the tokens a round ends when no more calls come."""
+    starts, order = Starts(), []
+    starts.at_work = lambda caller: caller == "flood"
     await starts.turn("calm")
     began = time.monotonic()
     await asyncio.gather(*(started(order, starts.turn, "flood") for _ in range(WAITING_MAX)))
@@ -92,7 +91,7 @@ async def test_long_requests_are_paid_for() -> None:
     Beside another caller so many bytes of requests a second are begun and no more, whatever they are cut into: what is
     over in one round is taken off the next ones.
     """
-    starts = Starts(lambda: True)
+    starts = Starts()
     size, rounds = 10 * START_BYTES, 30
 
     async def calm() -> None:
@@ -113,7 +112,7 @@ async def test_long_requests_are_paid_for() -> None:
 
 async def test_a_start_that_was_cancelled_holds_up_nobody() -> None:
     """Its place goes to the next of its caller."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     flood = [started(order, starts.turn, "a") for _ in range(3 * STARTS_A_ROUND)]
     await loop_turns(1)
     for task in flood[STARTS_A_ROUND : 2 * STARTS_A_ROUND]:
@@ -124,7 +123,7 @@ async def test_a_start_that_was_cancelled_holds_up_nobody() -> None:
 
 async def test_so_many_starts_wait_and_no_more() -> None:
     """What is over that is for the caller of this to refuse at once."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     assert not starts.is_full("a")
     flood = [started(order, starts.turn, "a") for _ in range(WAITING_MAX + STARTS_A_ROUND)]
     await loop_turns(1)
@@ -293,7 +292,7 @@ async def test_a_stream_waits_for_room() -> None:
 
 async def test_beside_others_a_caller_is_paced() -> None:
     """Of two at work each begins half of a round's starts, and a round lasts 5 ms; another's call waits for none of it."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     await starts.turn("calm")
     await starts.turn("flood")
     began = time.monotonic()
@@ -312,7 +311,7 @@ async def test_beside_others_a_caller_is_paced() -> None:
 
 async def test_who_is_idle_slows_nobody_down() -> None:
     """A caller who began nothing for 0.1 s, whatever streams it has open, is not counted."""
-    starts, order = Starts(lambda: True), []
+    starts, order = Starts(), []
     for caller in "bcdefgh":
         await starts.turn(caller)
     await asyncio.sleep(SEEN_S)
