@@ -51,9 +51,8 @@ class Line:
         self._pressure = Pressure()
         self._held: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
-        self._keys: dict[
-            str, frozenset[str]
-        ] = {}  # of each lane the last that it had: one that starts anew is no other
+        # Of each lane the last that it had: one that starts anew is no other.
+        self._keys: dict[str, frozenset[str]] = {}
         self._sets: dict[str, str] = {}  # by key
         backlog.lanes_of = lambda key: self._sets.get(key, "")
 

@@ -39,6 +39,7 @@ from signer.v1 import signing_pb2 as pb
 from signer.writer import EX_IOERR
 from tests import daemon, disk
 from tests.daemon import Rig, running
+from tests.others import others
 from tests.pool.rig import until
 from tests.processes import children
 from tests.signer.access.calls import Caller, card_rig, shim_of, signed, statuses
@@ -305,18 +306,9 @@ async def test_others_have_turns_while_documents_are_found(opened: tuple[Ledger,
     what = replace(asked(1), item=0)
     for item in range(2 * found.DOCUMENTS_A_TURN):
         await sign(ledger, replace(what, item=item, detail=list(what.detail)))
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    answer = await found.result(ledger, what.id, "name", "portal", 0, lambda chain: [chain])
-    task.cancel()
-    assert turns == 2
+    async with others() as counted:
+        answer = await found.result(ledger, what.id, "name", "portal", 0, lambda chain: [chain])
+    assert counted.turns == 2
     assert [item.index for item in answer.items] == [*range(2 * found.DOCUMENTS_A_TURN)]
 
 

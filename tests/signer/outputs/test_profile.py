@@ -4,7 +4,6 @@ The lines of the CMS profiles (DESIGN.md section 3, "CMS"), each in a test of it
 A real batch and a real PDF, but the key is in memory: what the tests read was put together by the daemon's own code.
 """
 
-import asyncio
 import hashlib
 import io
 import os
@@ -39,6 +38,7 @@ from signer.revocation import Revocations
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
+from tests.others import others
 from tests.signer.outputs.certificates import Chain, chain, key_of, spki_of
 from tests.signer.outputs.driver import sha256, signed_parts
 
@@ -468,18 +468,9 @@ async def test_others_have_turns_while_many_cms_are_made() -> None:
     name = "00000000-0000-4000-8000-000000000000"
     ask = Ask(caller, name, credential_of(made), Output.CADES_B_B, ECDSA, digests, clock.monotonic() + 60, ACCEPTED)
     batches = Batches(MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    outcomes, _ = await batches.sign(ask)
-    task.cancel()
-    assert turns >= 3 * 3  # attributes, what is signed of them, and the CMS
+    async with others() as counted:
+        outcomes, _ = await batches.sign(ask)
+    assert counted.turns >= 3 * 3  # attributes, what is signed of them, and the CMS
     template = Template(made.ders, ECDSA, Profile.CADES_B_B)
     for digest, signed in zip(digests, outcomes.signatures, strict=True):
         attributes = template.attributes(digest, ACCEPTED)
