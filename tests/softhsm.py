@@ -202,6 +202,19 @@ class Store:
         directory = self._directories[label]
         (self.directory / directory.name).rename(directory)
 
+    def own_object(self, label: str) -> bytes:
+        """What `mend` is given: the token's own object, whose size never changes."""
+        return (self._directories[label] / "token.object").read_bytes()
+
+    def mend(self, label: str, own_object: bytes) -> None:
+        """
+        Put the token's own object back where a process was killed while it wrote it: SoftHSM empties the file first, at each
+        C_Login, and a token without it is none. A real token does not go with its host.
+        """
+        path = self._directories[label] / "token.object"
+        if path.stat().st_size != len(own_object):
+            path.write_bytes(own_object)
+
     def remove(self, label: str) -> None:
         shutil.rmtree(self._directories.pop(label))
 

@@ -182,15 +182,14 @@ MUTANTS = (
     Mutant(
         "found by the simulation: a probe that cannot be started ends the lane's task",
         "pool/module.py",
-        "except (ChildLost, OSError) as error:  # TimeoutError is one, too; or no process can be started now",
-        "except (ChildLost, TimeoutError) as error:",
+        "            except (ChildLost, OSError, ValueError) as error:",
+        "            except (ChildLost, TimeoutError, ValueError) as error:",
     ),
     Mutant(
         "found by the simulation: an error while a key is looked for leaves the lane without it",
         "pool/worker.py",
-        '                return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}\n'
-        "        if not each:",
-        "                problems[ref] = ckr(error)\n        if not each:",
+        '                return {"t": "failed", "detail": wire.WORKER_LIMIT if is_at_limit() else ckr(error), "lost": ckr(error)}\n',
+        "                problems[ref] = ckr(error)\n",
     ),
 )
 

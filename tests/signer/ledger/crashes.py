@@ -6,7 +6,6 @@ Afterwards three witnesses are compared: the clients' history, the ledger, and t
 """
 
 import contextlib
-import os
 import random
 import signal
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import psutil
 
 from pool import Algorithm, Hash, Scheme
 from signer.chain import Kind, items_hash
@@ -27,7 +27,7 @@ from tests.daemon import Rig, until
 from tests.disk import Disk
 from tests.pool.rig import token_input
 from tests.processes import children, gone
-from tests.signer.access.calls import Answer, Caller, ask, digest, lane_pids, shim_of
+from tests.signer.access.calls import Answer, Caller, ask, digest, shim_of
 from tests.signer.ledger.book import book, found, result, signatures
 
 ALGORITHM = Algorithm(Scheme.ECDSA, Hash.SHA256)
@@ -106,21 +106,30 @@ class Clients:
         return answer
 
 
-def crash(rig: Rig, what: str, chance: random.Random) -> None:
-    """Kill -9 of the daemon, of a lane or of what commits, at any moment; with 'power' what was not synced is lost as well."""
+def crash(rig: Rig, what: str, chance: random.Random, token: bytes) -> None:
+    """
+    Kill -9 of the daemon, of a lane or of what commits, at any moment; with 'power' what was not synced is lost as well.
+    `token` is the card's own object: the card outlives whoever is killed while logging in to it.
+    """
     time.sleep(chance.uniform(0.0, 0.4))  # many requests long
-    if what == "lane":
-        with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(chance.choice(lane_pids(rig)), signal.SIGKILL)
-        return
     assert rig.process is not None
-    everybody = children(rig.process.pid, "signer.committer")
+    lanes = children(rig.process.pid, "pool.worker")
+    if what == "lane":
+        if lanes:
+            killed = chance.choice(lanes)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                killed.kill()
+            until(lambda: gone(killed), 5, "the end of the lane")
+            rig.store.mend("card", token)
+        return
+    committers = children(rig.process.pid, "signer.committer")
     if what == "committer":
-        [committer] = everybody
+        [committer] = committers
         committer.kill()
         assert rig.process.wait(10) == EX_IOERR, "nobody knows what it wrote"
     rig.stop(signal.SIGKILL)
-    until(lambda: all(map(gone, everybody)), 5, "the end of what writes")
+    until(lambda: all(map(gone, [*committers, *lanes])), 5, "the end of what writes")
+    rig.store.mend("card", token)
     if what == "power":
         Disk.power_cut(rig.state)
     rig.launch()
@@ -144,12 +153,13 @@ def run(rig: Rig, crashes: int, seed: int, clients: int = 8) -> str:
     """So many crashes; raises AssertionError, answers what happened."""
     chance, history = random.Random(seed), History()
     load = Clients(rig, clients, history)
+    token = rig.store.own_object("card")
     kinds: Counter[str] = Counter()
     try:
         for _ in range(crashes):
             what = chance.choice(["daemon", "committer", "lane", "power"])
             kinds[what] += 1
-            crash(rig, what, chance)
+            crash(rig, what, chance, token)
     finally:
         load.stop()
     with Caller(rig) as caller:
