@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.simulation.test_simulation import SEEDS
+from tests.simulation.test_simulation import KEPT, SEEDS
 
 ROOT = Path(__file__).parent.parent.parent
 AT_ONCE = 3  # processes
@@ -217,12 +217,13 @@ def planted(mutant: Mutant | None, directory: Path) -> None:
     file.write_text(text.replace(mutant.old, mutant.new))
 
 
-def found(mutant: Mutant | None, seeds: int = SEEDS) -> str:
+def found(mutant: Mutant | None) -> str:
     """The first seed that finds it and what it says; empty: none does."""
+    stretches = [(start, start + STRETCH) for start in range(0, SEEDS, STRETCH)] + [(seed, seed + 1) for seed in KEPT]
     with tempfile.TemporaryDirectory() as directory:
         planted(mutant, Path(directory))
-        for start in range(0, seeds, STRETCH):
-            words = [sys.executable, "-c", _FIRST, str(start), str(start + STRETCH)]
+        for first, end in stretches:
+            words = [sys.executable, "-c", _FIRST, str(first), str(end)]
             done = subprocess.run(words, cwd=directory, check=True, stdout=subprocess.PIPE, text=True)
             if done.stdout:
                 return done.stdout.strip()
