@@ -97,7 +97,10 @@ def placed(at: tuple[int, int, bytes], instance: str, *entries: Entry) -> list[t
     made: list[tuple[Row, int | None]] = []
     for entry in entries:
         sequence += 1
-        row = after(instance, epoch, sequence, previous, entry.kind, entry.fields)
+        _, fields, *_ = entry.sent()
+        if entry.kind is Kind.OUTCOME:
+            fields |= {"closed": entry.closes}
+        row = after(instance, epoch, sequence, previous, entry.kind, fields)
         entry.sequence, previous = sequence, row.hash
         made.append((row, entry.refers.sequence if entry.closes and entry.refers is not None else None))
     return made

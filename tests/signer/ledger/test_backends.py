@@ -283,6 +283,25 @@ def test_an_emptied_or_shortened_chain_is_refused(db: Database, where: Where) ->
         found(db)
 
 
+@pytest.mark.parametrize(
+    "change", ["closes = 2 WHERE sequence = 5", "closes = NULL WHERE sequence = 4", "closes = 2 WHERE sequence = 4"]
+)
+def test_what_stands_beside_a_row_is_not_believed(db: Database, where: Where, change: str) -> None:
+    """
+    Row 4.4: which INTENT is closed stands in the row's text, which is hashed: the column beside it, changed so that an open
+    INTENT is hidden, or a closed one is open, is seen at the next start.
+    """
+    before, backend, at = started(db)
+    open_, closed = (intent(os.urandom(16), before.instance) for _ in range(2))
+    group = [open_, closed, outcome(closed), Entry(Kind.RELEASED, {"requests": [name_of(os.urandom(16))]}, must=True)]
+    backend.write(group, placed(at, before.instance, *group))
+    backend.close()
+    assert [row.sequence for row in found(db).open_intents] == [open_.sequence] == [2]
+    executed(where, f"UPDATE ledger_rows SET {change}")
+    with pytest.raises(Broken, match="said to close another INTENT"):
+        found(db)
+
+
 def test_erased_after_a_day(db: Database, where: Where) -> None:
     """Requests before that second and their results go, the oldest first, so many at a time; rows stay."""
     before, backend, at = started(db)
