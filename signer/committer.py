@@ -5,6 +5,9 @@ A process of its own, because a thread beside a busy event loop takes the interp
 statement: measured, that cost more than the statements themselves. There is one group at a time on its way, and its
 answer is awaited before the next; `writer.py` is the other end.
 
+Each row is told how long after its `time`, which has whole seconds, its commit began (`commit_ms`): those of one commit,
+which is one sync of the disk, name the same moment.
+
     group    [[kind, fields, request, result, items, chain, note, intent's place, closes], ...]; none: write something
     answer   [first place, hash of the last row, indexes of what was another daemon's, problem]
 
@@ -17,7 +20,10 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +69,11 @@ class Committer:
         problem: tuple[str, str, bool] | None = None
         try:
             randomness.check_again()
+            now = time.time()
             for entry in entries:
                 entry.complete(self._seal)
+                if "time" in entry.fields:
+                    entry.fields["commit_ms"] = round((now - _second(entry.fields["time"])) * 1000)
             taken = self._write(entries)
         except Failed as failed:
             problem = (failed.reason, failed.detail, failed.is_fatal)
@@ -102,6 +111,12 @@ class Committer:
             previous = row.hash
             rows.append((row, entry.intent if entry.closes else None))
         return rows
+
+
+@lru_cache(maxsize=8)
+def _second(time_: str) -> float:
+    """Kept: rows of one second say the same."""
+    return datetime.fromisoformat(time_).timestamp()
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """
 A request's life as a picture: SVG, written by hand, for a light and for a dark page. Pure.
 
-One lane an event, from the top down; from left to right the order of writing, with a column for each second in which
-something happened. Distances are no durations, and the picture says so.
+One lane an event, from the top down; from left to right the order of writing, with a band for each commit, which is one
+sync of the disk, and how much later it began than the one before. Distances are no durations, and the picture says so.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,14 @@ from signer.chain import Kind
 from signer.trace import ACCEPTED, CHECKPOINT, Event, uncovered
 
 LABEL = 330  # of the lanes: their names
-STEP = 70  # from one event to the next
+STEP = 100  # from one event to the next
 LANE = 26
 TOP = 92
 TEXT = 470  # behind the last event: what it says
-NOTE = "Rows have whole seconds. Within one they stand in the order of writing; distances are no durations."
+NOTE = (
+    "A band is one commit, one sync of the disk, at the moment it began; what has no milliseconds is known by the second. "
+    "A line leads from what was about to go to a token, a frame, to what became of it. Distances are no durations."
+)
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1b1f24 }
 .title { font-size: 17px; font-weight: 600 } .quiet { fill: #57606a; font-size: 12px }
@@ -77,7 +80,7 @@ def _x(number: int) -> int:
 
 
 def _axis(events: Sequence[Event]) -> Iterator[str]:
-    """A band for each second, with its time, and how much later it is than the one before."""
+    """A band for each commit, with its time, and how much later it is than the one before."""
     bottom = LANE * len(events)
     yield f'<text class="quiet" x="20" y="{TOP - 14}">{_day(events)}</text>'
     first, index = 0, 0
@@ -88,7 +91,7 @@ def _axis(events: Sequence[Event]) -> Iterator[str]:
         if index % 2 == 0:
             yield f'<rect class="band" x="{left}" y="{TOP - 6}" width="{wide}" height="{bottom + 6}"/>'
         yield f'<line class="tick" x1="{left}" x2="{left}" y1="{TOP - 40}" y2="{TOP - 6 + bottom + 6}"/>'
-        yield f'<text x="{left + 4}" y="{TOP - 28}">{escape(event.time[11:19])}</text>'
+        yield f'<text x="{left + 4}" y="{TOP - 28}">{escape(event.time[11:].removesuffix("Z"))}</text>'
         later = _later(events[first - 1].time, event.time) if first else ""
         yield f'<text class="quiet" x="{left + 4}" y="{TOP - 14}">{later}</text>'
         first, index = last + 1, index + 1
@@ -103,6 +106,10 @@ def _later(before: str, now: str) -> str:
         seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
     except ValueError:
         return ""
+    if "." in before and "." in now and abs(seconds) < 10:
+        return f"{seconds * 1000:+,.0f} ms"
+    if abs(seconds) < 1:
+        return ""  # one of them is only known by the second
     return f"{seconds:+.0f} s" if abs(seconds) < 600 else f"{seconds / 60:+.0f} min"
 
 

@@ -1,12 +1,13 @@
 """
 The life of one request, out of the rows of a chain and the checkpoints beside it. Pure.
 
-Rows have times in whole seconds, and most requests live for some milliseconds: within a second only the order of writing
-is known, which is the order of the chain.
+A row is dated by the moment in which its commit began, in milliseconds: rows with one time went to the disk together. What
+is no row (accepted, covered by a checkpoint), and what a start or a restore wrote, has whole seconds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
@@ -24,7 +25,7 @@ Place = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Event:
     kind: str
-    time: str  # RFC 3339, whole seconds; empty where nothing says when
+    time: str  # RFC 3339, with milliseconds where a commit is meant; empty where nothing says when
     place: Place | None  # of its row; of a checkpoint the last row that it covers
     what: str
     intent: Place | None = None  # the INTENT whose outcome it is
@@ -60,7 +61,7 @@ def life(rows: Iterable[Row], notes: Iterable[Note], request: str, accepted: str
 
 
 def _events(rows: Iterable[Row], request: str) -> Iterator[tuple[Row, Event]]:
-    intents: set[Place] = set()
+    intents: dict[Place, str] = {}  # with their times
     id_ = request.partition("/")[0]
     for row in rows:
         if row.kind != Kind.OUTCOME and id_ not in row.body:
@@ -71,10 +72,11 @@ def _events(rows: Iterable[Row], request: str) -> Iterator[tuple[Row, Event]]:
         if row.kind == Kind.OUTCOME:
             intent = (row.epoch, said.get("intent", 0))
             if intent in intents:
-                yield row, Event(row.kind, _time(said), place, _outcome(said) + _doubt(row), intent)
+                took = _took(intents[intent], _time(said))
+                yield row, Event(row.kind, _time(said), place, _outcome(said) + took + _doubt(row), intent)
         elif any(_is(name, request) for name in (said.get("request"), *_several(said))):
             if row.kind == Kind.INTENT:
-                intents.add(place)
+                intents[place] = _time(said)
             yield row, Event(row.kind, _time(said), place, _what(row.kind, said) + _doubt(row), _intent(row.kind, said))
 
 
@@ -97,7 +99,23 @@ def _is(name: Any, request: str) -> bool:
 
 
 def _time(said: dict[str, Any]) -> str:
-    return str(said.get("time", ""))
+    """Of a row that somebody has changed, as far as it can be read."""
+    second, later_ms = str(said.get("time", "")), said.get("commit_ms")
+    if not isinstance(later_ms, int):
+        return second
+    try:
+        moment = datetime.fromisoformat(second) + timedelta(milliseconds=later_ms)
+    except (ValueError, OverflowError):
+        return second
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _took(before: str, now: str) -> str:
+    """From the commit of an INTENT to that of its OUTCOME, where both are known."""
+    if "." not in before or "." not in now:
+        return ""
+    took = datetime.fromisoformat(now) - datetime.fromisoformat(before)
+    return f", {took / timedelta(milliseconds=1):,.0f} ms after its INTENT"
 
 
 def _intent(kind: str, said: dict[str, Any]) -> Place | None:

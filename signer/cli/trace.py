@@ -89,6 +89,6 @@ def _print(request: str, events: "list[Event]", *, as_json: bool) -> None:
             continue
         place = "" if event.place is None else f"{event.place[0]}/{event.place[1]}"
         place = f"to {place}" if event.kind == CHECKPOINT else place
-        print(f"{event.time or '-':20} {place:>12}  {event.kind:29} {event.what}")
+        print(f"{event.time or '-':24} {place:>12}  {event.kind:29} {event.what}")
     if not as_json and (loose := uncovered(events)):
         print(f"no checkpoint covers {loose:,} of these rows yet")

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import time
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -34,13 +36,21 @@ def trace(rig: Rig, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def moment(event: dict[str, Any]) -> datetime:
+    """Of a commit: with milliseconds."""
+    assert "." in event["time"]
+    return datetime.fromisoformat(event["time"])
+
+
 def test_a_life(rig: Rig) -> None:
     """Accepted, intended, signed, released, and covered by a checkpoint: in this order, no row of another request."""
     message, other = request(digests=[digest(3)]), request(digests=[digest(5)])
+    began = time.time() - 0.001  # rows have whole milliseconds
     with Caller(rig) as portal:
         portal.sign(message)
         portal.sign(other)
     until(lambda: kinds(rig, message.request_id)[Kind.RELEASED], 5, "RELEASED")
+    ended = time.time() + 0.001
     before = trace(rig, message.request_id)
     assert [each["kind"] for each in before] == ["ACCEPTED", "INTENT", "OUTCOME", "RELEASED"]
     assert "no checkpoint covers 3" in rig.command("audit", "trace", "--config", rig.config, message.request_id).stdout
@@ -48,14 +58,21 @@ def test_a_life(rig: Rig) -> None:
     file = rig.directory / "life.svg"
     done = rig.command("audit", "trace", "--config", rig.config, message.request_id.upper(), "-o", file)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[-1] for line in done.stdout.splitlines()][1:3] == ["card", "signed"]
+    assert [line.split()[-1] for line in done.stdout.splitlines()][1:3] == ["card", "INTENT"]
     assert done.stdout.splitlines()[-1].split()[3] == "CHECKPOINT"
     root = ET.fromstring(file.read_text())
     assert root.find(f"{SVG}title").text == f"Request {message.request_id}"  # type: ignore[union-attr]
     said = [element.text for element in root.iter(f"{SVG}text")]
-    for words in ("1 item about to go to token card", "1 signed", "the answer was taken"):
+    for words in ("1 item about to go to token card", "the answer was taken"):
         assert words in said
-    assert any(text and "distances are no durations" in text for text in said)
+    intended, signed, released = (moment(each) for each in before[1:])
+    took_ms = round((signed - intended).total_seconds() * 1000)
+    assert f"1 signed, {took_ms} ms after its INTENT" in said
+    assert f"{took_ms:+} ms" in said, "from one commit to the next"
+    assert began <= intended.timestamp() < signed.timestamp() < released.timestamp() <= ended, (
+        "each commit at its moment"
+    )
+    assert any(text and "Distances are no durations" in text for text in said)
     assert "prefers-color-scheme: dark" in file.read_text()
     assert rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o", file).returncode == 2
 
