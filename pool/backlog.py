@@ -48,7 +48,7 @@ class Backlog:
         self.lanes_of: Callable[[str], str] = lambda _key: ""
         self._items_max = items_max
         self._caller_items_max = caller_items_max
-        self._lines: dict[Kind, dict[str, _Line]] = {}
+        self._lines: dict[Kind, dict[str, CallerLine]] = {}
         self._lanes: dict[Kind, str] = {}  # of what waits: by which it was when it began to wait
         self._shares: dict[str, Share] = {}
         self._callers: Counter[str] = Counter()  # items
@@ -73,6 +73,10 @@ class Backlog:
     def callers_of(self, kind: Kind) -> Iterable[str]:
         """Who waits for it."""
         return self._lines.get(kind, {}).keys()
+
+    def lines(self, kind: Kind) -> Iterable[tuple[str, "CallerLine"]]:
+        """Who waits for it, each with what of it is his."""
+        return self._lines.get(kind, {}).items()
 
     def line(self, kind: Kind, caller: str, *, short: bool) -> Iterable[Work]:
         """One caller's short or bulk work of a kind in the order of its turns."""
@@ -113,6 +117,7 @@ class Backlog:
                     count = work.waiting_count
                     old.count(work, -count)
                     new.count(work, count)
+                new.callers[caller].lines[kind] = old.callers[caller].lines.pop(kind)
                 old.leaves(caller)
 
     def waiting(self, kind: Kind) -> int:
@@ -156,7 +161,8 @@ class Backlog:
         share.comes(work.caller)
         if work.kind not in self._lines:
             self._lanes[work.kind] = self.lanes_of(work.key)
-        line = self._lines.setdefault(work.kind, {}).setdefault(work.caller, _Line())
+        line = self._lines.setdefault(work.kind, {}).setdefault(work.caller, CallerLine())
+        share.callers[work.caller].lines[work.kind] = line
         line.of(work)[work] = None
         self._count(work, count)
 
@@ -164,6 +170,10 @@ class Backlog:
         self.items += change
         self._callers[work.caller] += change
         self._kinds[work.kind] += change
+        line = self._lines[work.kind][work.caller]
+        line.items += change
+        if work.is_short:
+            line.in_shorts += change
         self.share(work.kind).count(work, change)
 
     def taken(self, work: Work, count: int, seconds: float) -> None:
@@ -187,7 +197,7 @@ class Backlog:
         line = lines[work.caller]
         del line.of(work)[work]
         if not line.short and not line.bulk:
-            del lines[work.caller]
+            del lines[work.caller], share.callers[work.caller].lines[work.kind]
             if not lines:
                 del self._lines[work.kind], self._lanes[work.kind], self._kinds[work.kind]
         if not self._callers[work.caller]:
@@ -218,6 +228,11 @@ class Share:
         if own is None:
             return 0
         return own.in_shorts if short else own.items
+
+    def lines_of(self, caller: str) -> Iterable[tuple[Kind, "CallerLine"]]:
+        """What a caller has waiting, by kind."""
+        own = self.callers.get(caller)
+        return () if own is None else own.lines.items()
 
     def comes(self, caller: str) -> None:
         if caller not in self.callers:
@@ -284,17 +299,28 @@ class _Caller:
     # Its own clock, before it was set to that of the one being served; None once it has had a turn.
     came_with: float | None = None
     turns: int = 0  # in a row that went to short requests
+    lines: "dict[Kind, CallerLine]" = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True)
-class _Line:
+class CallerLine:
     """One caller's work of a kind; dictionaries, because work leaves from the middle, too."""
 
     short: OrderedDict[Work, None] = field(default_factory=OrderedDict)
     bulk: OrderedDict[Work, None] = field(default_factory=OrderedDict)
+    items: int = 0
+    in_shorts: int = 0  # of them
+
+    def waiting(self, *, short: bool) -> int:
+        """How many of its items wait in short requests, or in all."""
+        return self.in_shorts if short else self.items
+
+    def requests(self, *, short: bool) -> int:
+        """How many short requests wait, or all."""
+        return len(self.short) + (0 if short else len(self.bulk))
 
     def of(self, work: Work) -> OrderedDict[Work, None]:
         return self.short if work.is_short else self.bulk
 
 
-_NOBODY = _Line()
+_NOBODY = CallerLine()

@@ -5,9 +5,10 @@ Pure: it looks at the line and the lanes, and changes nothing.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from pool.assign import UNMEASURED_S
-from pool.backlog import SHORTS_BEFORE_BULK, Backlog
+from pool.backlog import REQUEST_S, SHORTS_BEFORE_BULK, Backlog, Share
 from pool.errors import Busy
 from pool.lane import FRAME_S, Lane
 from pool.work import SHORT_ITEMS_MAX, Kind
@@ -16,6 +17,7 @@ RETRY_LEAST_S, RETRY_MOST_S = 0.05, 60.0  # what a caller is told who came too e
 # Of an estimated time: a processor that others use, the ledger's writer first, is that much slower in one second than in
 # the next. A longer margin costs no goodput: the line is still longer than a frame.
 MARGIN = 1.25
+KINDS_LOOKED_AT = 16  # of one caller, for each request: 0.1 ms with eight lanes
 LAST_S = 1e9  # behind all that was measured: no request takes as long
 
 
@@ -30,26 +32,64 @@ def wait_s(
 ) -> float:
     """
     When a request of this caller would begin, seconds from now: after what the lanes have, and what the caller has
-    waiting, at its share of the lanes' time; a `short` one after its short ones, and the turns that bulk has among them.
-    0 where nothing is known yet; the deadline will tell.
+    waiting, and what of this kind others get meanwhile; a `short` one after its short ones, and the turns that bulk has
+    among them. 0 where nothing is known yet; the deadline will tell.
     """
+    lanes = list(lanes)
     able = [lane for lane in lanes if kind[0] in lane.keys]
     rate = per_second(kind, able)
     if not rate:
         return 0.0
-    share = backlog.share(kind)
-    own: float = share.waiting(caller)
+    own_s, clock_s = _own_s(caller, backlog.share(kind), able, lanes, short=False)
     if short:
-        own = min(own, share.waiting(caller, short=True) * (1 + 1 / SHORTS_BEFORE_BULK))
-    # Of other kinds nobody knows here how long they take: they delay this one, and are no reason to refuse it.
-    ahead = min(backlog.waiting(kind), own * max(1, len(share.callers)))
+        shorts_s, shorts_clock_s = _own_s(caller, backlog.share(kind), able, lanes, short=True)
+        with_bulk = 1 + 1 / SHORTS_BEFORE_BULK
+        own_s, clock_s = min(own_s, shorts_s * with_bulk), min(clock_s, shorts_clock_s * with_bulk)
+    # Each of the others until his clock is where the caller's will be, or he has nothing more. What they have of other kinds
+    # delays this one, and is no reason to refuse it.
+    item_s = _token_s(kind, able, rate)
+    others = sum(
+        min(line.items, clock_s / (item_s + REQUEST_S * line.requests(short=False) / line.items))
+        for name, line in backlog.lines(kind)
+        if name != caller
+    )
+    ahead_s = own_s + others / rate
     busy = [max(0.0, lane.busy_until - now) for lane in able]
     if not short:
-        return ahead / rate + sum(busy) / len(able)
+        return ahead_s + sum(busy) / len(able)
     # The first lane that is free takes it; one at work upon bulk is cut short, and has it within a frame of short ones.
-    return ahead / rate + min(
-        left if lane.is_slow else min(left, FRAME_S) for lane, left in zip(able, busy, strict=True)
-    )
+    return ahead_s + min(left if lane.is_slow else min(left, FRAME_S) for lane, left in zip(able, busy, strict=True))
+
+
+def _own_s(caller: str, share: Share, able: list[Lane], lanes: list[Lane], *, short: bool) -> tuple[float, float]:
+    """
+    How long the lanes have to do with what a caller has waiting, in `short` requests or in all, and how far its clock goes
+    meanwhile, seconds: at that of the `able` lanes which is the first to be done with all that it can sign of it, other kinds
+    too. What was never measured is taken for free; of many kinds the rest is taken for like those that are looked at.
+    """
+    total, seen = share.waiting(caller, short=short), 0
+    if not total:
+        return 0.0, 0.0
+    busy_s, clock_s = [0.0] * len(able), [0.0] * len(able)
+    for kind, line in islice(share.lines_of(caller), KINDS_LOOKED_AT):
+        count = line.waiting(short=short)
+        rate = per_second(kind, lanes) if count else 0.0
+        seen += count
+        if not rate:
+            continue
+        token_s = count * _token_s(kind, lanes, rate) + REQUEST_S * line.requests(short=short)
+        for place, lane in enumerate(able):
+            if kind[0] in lane.keys:
+                busy_s[place] += count / rate
+                clock_s[place] += token_s
+    first = min(range(len(able)), key=busy_s.__getitem__)
+    more = total / seen if seen else 0.0
+    return busy_s[first] * more, clock_s[first] * more
+
+
+def _token_s(kind: Kind, lanes: Iterable[Lane], rate: float) -> float:
+    """What an item costs its caller, seconds of token time: the mean of the lanes, which make so many together in a second."""
+    return sum(kind[0] in lane.keys and bool(lane.item_s.get(kind)) for lane in lanes) / rate
 
 
 def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iterable[Lane], now: float) -> float:

@@ -197,6 +197,13 @@ class Counts(RuleBasedStateMachine):
         assert len(self.backlog) == len(works) == len(set(map(id, works)))
         assert all(one.waiting_count for one in works), "work with nothing waiting is in the line"
         assert set(clocks(self.backlog)) == {one.caller for one in works}
+        share = self.backlog.share(("k", RSA))
+        for caller, line_ in self.backlog.lines(("k", RSA)):
+            own = [one for one in works if one.caller == caller]
+            assert line_.items == sum(one.waiting_count for one in own)
+            assert line_.in_shorts == sum(one.waiting_count for one in own if one.is_short)
+            assert line_.requests(short=False) == len(own)
+            assert [*share.lines_of(caller)] == [(("k", RSA), line_)]
 
     @invariant()
     def no_item_is_lost(self) -> None:
@@ -419,6 +426,7 @@ def test_lanes_that_turn_out_to_be_shared() -> None:
     clocks_ = share.clocks()
     assert clocks_["x"] - clocks_["y"] == pytest.approx(9.0, abs=0.1)
     assert (share.items, share.waiting("x"), share.waiting("x", short=True), share.waiting("y")) == (1715, 825, 5, 890)
+    assert [(kind, line_.items) for kind, line_ in share.lines_of("x")] == [(("a", RSA), 820), (("c", RSA), 5)]
     for one in (x, y, z):
         backlog.remove(one)
     assert not any(one.items or one.callers for one in vars(backlog)["_shares"].values())

@@ -8,9 +8,9 @@ import pytest
 from pool.assign import Frame, assign
 from pool.backlog import Backlog
 from pool.errors import Busy
-from pool.forecast import MARGIN, RETRY_LEAST_S, check, done_in_s
+from pool.forecast import KINDS_LOOKED_AT, MARGIN, RETRY_LEAST_S, check, done_in_s, wait_s
 from pool.lane import HALF_BELIEVED_S, Lane, State
-from pool.work import SHORT_ITEMS_MAX
+from pool.work import SHORT_ITEMS_MAX, Work
 from tests.pool.rig import RSA, work
 
 NOW = 100.0
@@ -103,6 +103,19 @@ def test_what_waits_at_other_lanes_is_no_reason() -> None:
         check(("other", RSA), 1, "portal", 2.0, backlog, [a_lane(0.5), lane], NOW)
 
 
+def test_what_waits_at_one_of_the_lanes_is_no_reason() -> None:
+    """A lane that does not have the key of what waits is free for the caller's next request with another key."""
+    hsm = Lane("hsm", 0, state=State.IDLE, keys=frozenset({"other"}), item_s={("other", RSA): 0.01})
+    card = Lane("card", 0, state=State.IDLE, keys=frozenset({"k", "other"}), item_s={KIND: 0.5, ("other", RSA): 0.5})
+    backlog = Backlog()
+    for _ in range(100):
+        backlog.add(work(1))
+    for count in (1, 100):
+        check(("other", RSA), count, "a", 5.0, backlog, [card, hsm], NOW)
+    with pytest.raises(Busy):
+        check(("other", RSA), 1, "a", 5.0, backlog, [card], NOW)
+
+
 def test_what_is_faster_at_the_same_lane_is_no_reason() -> None:
     """Fifty thousand digests of a fast key are not taken for as many of a slow one."""
     lane = Lane("hsm", 0, state=State.IDLE, keys=frozenset("ks"), item_s={KIND: 0.00005, ("s", RSA): 0.010})
@@ -120,6 +133,94 @@ def test_bulk_that_is_cut_short_is_no_reason() -> None:
     check(KIND, 1, "a", 0.65, Backlog(), [a_lane(0.5), a_lane(0.5, busy_s=0.4)], NOW)
     with pytest.raises(Busy):
         check(KIND, 1, "a", 0.65, Backlog(), [a_lane(0.5, busy_s=0.3), a_lane(0.5, busy_s=0.4)], NOW)
+
+
+SLOW = ("slow", RSA)  # a key of 50 ms at the same lane
+
+
+def an_hsm() -> Lane:
+    item_s = {KIND: 0.00005, SLOW: 0.05}
+    return Lane("hsm", 0, state=State.IDLE, keys=frozenset({"k", "slow"}), item_s=item_s)
+
+
+def begins_s(asked: Work, backlog: Backlog, lane: Lane) -> float:
+    """When the lane really comes to a request that waits, seconds from now, where nothing else comes."""
+    now = NOW
+    while True:
+        frames, _ = assign(backlog, [lane], now)
+        for frame in frames:
+            for run in frame.runs:
+                if run.work is asked:
+                    return now - NOW
+                count = run.stop - run.start
+                run.work.take(count)
+                backlog.taken(run.work, count, count * frame.seconds)
+                now += count * frame.seconds
+
+
+def many(*asked: tuple[str, str, int, int]) -> list[Work]:
+    """Each so many requests of a caller, with a key, of so many items."""
+    return [work(items, caller=who, key=key) for who, key, requests, items in asked for _ in range(requests)]
+
+
+TWENTY = [(f"other-{number}", "k", 1, 1) for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("lane", "waiting", "asked", "most_s"),
+    [
+        pytest.param(
+            an_hsm(), many(("a", "k", 250, 1), ("b", "slow", 1, 5_000)), ("slow", 1), 0.3, id="singles-of-a-fast-key"
+        ),
+        pytest.param(
+            an_hsm(), many(("a", "k", 1, 5_000), ("b", "slow", 1, 5_000)), ("slow", 100), 0.7, id="bulk-of-a-fast-key"
+        ),
+        pytest.param(
+            an_hsm(), many(("a", "slow", 40, 1), ("b", "k", 1, 50_000)), ("k", 1), 5.0, id="singles-of-a-slow-key"
+        ),
+        pytest.param(
+            an_hsm(), many(("a", "slow", 1, 100), ("b", "k", 300, 1)), ("k", 500), 6.0, id="bulk-of-a-slow-key"
+        ),
+        pytest.param(
+            a_lane(0.5), many(("a", "k", 3, 1), ("bulk", "k", 1, 1_000), *TWENTY), ("k", 1), 13.1, id="one-each"
+        ),
+        pytest.param(
+            a_lane(0.5), many(("a", "k", 1, 30), ("b", "k", 1, 50), ("c", "k", 4, 1)), ("k", 20), 32.1, id="all-bulk"
+        ),
+    ],
+)
+def test_what_really_happens(lane: Lane, waiting: list[Work], asked: tuple[str, int], most_s: float) -> None:
+    """
+    A request is told what the scheduler will do: a caller who waits is before it with no more than he has, and what its own
+    caller has of other keys with the time that it takes. Of that nothing is forgotten, either.
+    """
+    backlog, (key, count) = Backlog(), asked
+    for one in waiting:
+        backlog.add(one)
+    kind, short = (key, RSA), count <= SHORT_ITEMS_MAX
+    said_s = wait_s(kind, "a", backlog, [lane], NOW, short=short)
+    least_s = (said_s + count * lane.item_s[kind]) * MARGIN
+    check(kind, count, "a", least_s + 0.1, backlog, [lane], NOW)
+    with pytest.raises(Busy):
+        check(kind, count, "a", said_s * MARGIN, backlog, [lane], NOW)
+    mine = work(count, caller="a", key=key)
+    backlog.add(mine)
+    really_s = begins_s(mine, backlog, lane)
+    assert said_s <= most_s
+    assert abs(said_s - really_s) <= 0.3 * really_s + max(lane.item_s.values())
+
+
+def test_a_caller_of_many_keys() -> None:
+    """What waits for more keys than are looked at counts like those that are."""
+    keys = [f"k{number}" for number in range(5 * KINDS_LOOKED_AT)]
+    lane = Lane("hsm", 0, state=State.IDLE, keys=frozenset(keys), item_s={(key, RSA): 0.01 for key in keys})
+    backlog = Backlog()
+    for key in keys:
+        backlog.add(work(1, key=key))
+    mine = work(1, key=keys[-1])
+    said_s = wait_s(mine.kind, "a", backlog, [lane], NOW, short=True)
+    backlog.add(mine)
+    assert said_s == pytest.approx(begins_s(mine, backlog, lane), rel=0.01)
 
 
 @pytest.mark.parametrize("callers", [1, 3])
