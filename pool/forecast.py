@@ -106,7 +106,7 @@ def done_in_s(kind: Kind, count: int, caller: str, backlog: Backlog, lanes: Iter
         busy_s = sum(max(0.0, lane.busy_until - now) for lane in lanes)
         waiting_s = backlog.waiting(kind) * UNMEASURED_S + busy_s / max(1, len(lanes))
         return waiting_s if is_short else LAST_S + waiting_s
-    return wait_s(kind, caller, backlog, lanes, now) + count / rate
+    return wait_s(kind, caller, backlog, lanes, now, short=is_short) + count / rate
 
 
 def check(

@@ -62,6 +62,14 @@ def test_what_a_lane_has_comes_first() -> None:
     assert soon(a_lane(0.0001, busy_s=0.02)) > soon(a_lane(0.0002))
 
 
+def test_a_short_request_is_compared_by_its_own_turn() -> None:
+    """A fast lane with bulk of the caller's does a short request before an idle card would; more bulk it does later."""
+    backlog, fast, card = Backlog(), a_lane(0.001, busy_s=0.08), a_lane(0.5)
+    backlog.add(work(5_000))
+    assert done_in_s(KIND, 1, "a", backlog, [fast], NOW) < 0.03 < done_in_s(KIND, 1, "a", Backlog(), [card], NOW)
+    assert done_in_s(KIND, SHORT_ITEMS_MAX + 1, "a", backlog, [fast], NOW) > 5
+
+
 @pytest.mark.parametrize(("waiting", "limit_s"), [(0, 0.0), (9, 9 * 0.5), (100, 50.0)])
 def test_a_short_request_waits_for_short_ones_alone(waiting: int, limit_s: float) -> None:
     """
