@@ -79,6 +79,7 @@ class Attendant:
         self._under_since = 0.0  # ... since then
         self._since_verified = 0
         self._pinging = False
+        self._ping_ended = 0.0
         self._wake = asyncio.Event()
         self._start_is_over = asyncio.Event()
         self._start_is_over.set()
@@ -229,7 +230,7 @@ class Attendant:
         except TimeoutError:
             self._kill(child, "TOKEN_TIMEOUT")
         finally:
-            self._pinging = False
+            self._pinging, self._ping_ended = False, time.monotonic()
 
     def _watch(self, child: Child) -> None:
         """Kill the lane when an item has been under C_Sign too long, or past its deadline."""
@@ -243,10 +244,13 @@ class Attendant:
         under = None if slot is None else (number, slot)
         if under != self._under:
             self._under, self._under_since = under, now
-        # With nothing under C_Sign the lane may hang elsewhere; an expired item it would have passed over at once.
         patience_s = PATIENCE * self.lane.item_s.get((frame.key, frame.algorithm), UNMEASURED_S)
-        # It may be in a ping, whose limit is its own.
-        in_vain = (slot is None and not self._pinging) or now - self._under_since >= max(LATE_S, patience_s)
+        if slot is None:
+            # It may hang elsewhere: an expired item it would have passed over at once. But it may be in a ping, whose limit is
+            # its own, or just come from one.
+            in_vain = not self._pinging and now - self._ping_ended >= LATE_S
+        else:
+            in_vain = now - self._under_since >= max(LATE_S, patience_s)
         late = in_vain and now >= frame.item_at(slot or 0)[0].deadline + LATE_S
         if late or (slot is not None and now - self._under_since >= self.token.config.sign_timeout_s):
             self._kill(child, "TOKEN_TIMEOUT")
