@@ -71,8 +71,11 @@ class Line:
         try:
             self._backlog.add(work)
         except BacklogFull as full:
-            wait_s = forecast.wait_s(work.kind, work.caller, self._backlog, self._bare_lanes(), now)
-            raise Busy("BACKLOG_FULL", wait_s or 1.0, str(full)) from None
+            wait_s = forecast.wait_s(
+                work.kind, work.caller, self._backlog, self._bare_lanes(), now, short=work.is_short
+            )
+            retry_s = min(forecast.RETRY_MOST_S, max(forecast.RETRY_LEAST_S, wait_s or 1.0))
+            raise Busy("BACKLOG_FULL", retry_s, str(full)) from None
         except TooMuch as much:
             raise BadRequest("BATCH_TOO_LARGE", str(much)) from None
         if work.is_short and not any(key in lane.lane.keys and not lane.lane.in_flight for lane in self._lanes):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pool.backlog import REQUEST_S, Backlog, BacklogFull, TooMuch
-from pool.lane import Lane
+from pool.errors import Busy
+from pool.forecast import RETRY_MOST_S
+from pool.lane import Lane, State
 from pool.line import Line
 from pool.work import Outcome, Status, Work
 from tests.pool.rig import RSA, work
@@ -449,3 +451,22 @@ def test_a_lane_that_starts_anew_moves_nobody() -> None:
     line_._look_at_keys()
     assert backlog.share(("c", RSA)) is backlog.share(("a", RSA)) is share
     assert share.items == 901
+
+
+async def test_a_full_line_asks_nobody_to_wait_for_hours() -> None:
+    """At a slow card, too; and a short request is told when short ones have had their turn, not when the bulk is done."""
+    lane = Lane("card", 0, state=State.SIGNING, keys=frozenset("k"), in_flight=1, item_s={("k", RSA): 0.5})
+    backlog = Backlog(caller_items_max=100)
+    attendants: Any = [SimpleNamespace(lane=lane)]
+    line_ = Line(backlog, attendants, lambda _key: None)
+    backlog.add(work(96))
+    for _ in range(4):
+        backlog.add(work(1))
+    for count, retry_s in ((1, 4 * 4 / 3 * 0.5), (17, 50.0)):
+        with pytest.raises(Busy, match="of this caller") as busy:
+            await line_.sign(work(count))
+        assert busy.value.retry_s == pytest.approx(retry_s)
+    lane.item_s["k", RSA] = 5.0
+    with pytest.raises(Busy, match="of this caller") as busy:
+        await line_.sign(work(17))
+    assert busy.value.retry_s == RETRY_MOST_S
