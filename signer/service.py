@@ -143,6 +143,7 @@ class SigningService:
                 await self._hold_back(message, count, call, room)
                 await room.take(count, size)
                 await call.turn()
+                call.check_again()  # it may have been held back for long
                 answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count, size))
 
         async def write_all() -> None:

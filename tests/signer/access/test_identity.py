@@ -21,9 +21,24 @@ from cryptography.hazmat.primitives import hashes
 from signer.config import ConfigError, Listener
 from signer.listener import Door
 from signer.v1 import operator_pb2 as op
+from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user, running, until
 from tests.pki import Authority
-from tests.signer.access.calls import Caller, ask, card_rig, metric, reload, said, signed, statuses, untouched
+from tests.signer.access.calls import (
+    Answer,
+    Caller,
+    ask,
+    asked,
+    card_rig,
+    digests,
+    metric,
+    reload,
+    said,
+    shim_of,
+    signed,
+    statuses,
+    untouched,
+)
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become two other users")
 Names = list[x509.GeneralName]
@@ -234,6 +249,39 @@ def test_denied_in_the_middle_of_a_stream(rig: Rig) -> None:
         finally:
             requests.put(None)
             _deny(rig)
+
+
+def test_denied_while_a_stream_is_held_back(rig: Rig) -> None:
+    """F48: what came before the certificate was revoked, and waits for its turn on a stream, is not signed either."""
+    files = rig.pki.tls("held", [uri("urn:test:portal")])
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    held = digests(17, 900_000)
+    with Caller(rig, files=files) as portal:
+        stream = portal.signing.StreamDigests(iter(requests.get, None), timeout=30)
+        requests.put(ask())
+        assert statuses(said(lambda: next(stream))) == ["SIGNED"]
+        before = signed(rig)
+        shim_of(rig).script(f"C_Sign {before + 1}+ hold 20")
+        requests.put(ask(digests=digests(5_000, 1_000), timeout_s=25))
+        until(lambda: signed(rig) > before)
+        requests.put(ask(digests=held, timeout_s=0.05))
+        until(requests.empty)
+        portal.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=10)  # behind it, on the same connection
+        _deny(rig, files[0])
+        try:
+            shim_of(rig).clear()
+            assert said(lambda: list(stream)).brief == ("UNAUTHENTICATED", "CALLER_REVOKED")
+        finally:
+            requests.put(None)
+            _deny(rig)
+    assert statuses(_signed_again(rig)) == ["SIGNED"]
+    assert not {each.hex() for each in held} & set(asked(rig))
+
+
+def _signed_again(rig: Rig) -> Answer:
+    """By another connection: what a lane had of the stream is done then."""
+    with Caller(rig) as portal:
+        return portal.sign()
 
 
 def test_certificate_expires_on_an_open_connection(rig: Rig) -> None:
