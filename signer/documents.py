@@ -40,6 +40,22 @@ from signer.v1 import signing_pb2 as pb
 HERE_BYTES_MAX = CHUNK_BYTES_MAX
 
 
+async def next_to_begin(context: Any, call: Call) -> Any:
+    """The message that begins something new, None at the stream's end; raises `Refusal` DRAINING when the service stops."""
+    message = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as waiting:
+            loop = asyncio.get_running_loop()
+            # Not at once: the end of what was sent may be on its way behind the last document.
+            with call.admission.when_draining(lambda: waiting.reschedule(loop.time() + READ_OUT_S)):
+                message = await next_message(context)
+                if message is None:
+                    return None
+    if call.admission.draining:
+        raise draining()
+    return message
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a stream was opened for."""
@@ -97,6 +113,9 @@ class DocumentStream:
                     whole = message.whole if kind == "whole" else None
                     job = _Job(message.begin) if whole is None else _Job(whole.begin, len(whole.content))
                     await self._room_for(job)
+                    if self._call.admission.draining:
+                        self._over = draining()
+                        break
                     self._begin(job)
                     if whole is not None:
                         job.take(whole)
@@ -114,19 +133,13 @@ class DocumentStream:
 
     async def _next(self) -> Any:
         """What begins the next document; None at the end, and when the service stops."""
-        admission, message = self._call.admission, None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None) as waiting:
-                loop = asyncio.get_running_loop()
-                # Not at once: the end of what was sent may be on its way behind the last document.
-                with admission.when_draining(lambda: waiting.reschedule(loop.time() + READ_OUT_S)):
-                    message = await next_message(self._context)
-                    if message is None:
-                        return None
-        if not admission.draining:
-            return message
-        self._over = draining()
-        return None
+        try:
+            return await next_to_begin(self._context, self._call)
+        except Refusal as refusal:
+            if refusal.reason != "DRAINING":
+                raise
+            self._over = refusal
+            return None
 
     async def _room_for(self, job: "_Job") -> None:
         """

@@ -21,7 +21,7 @@ from signer.assembly import Assembly
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
 from signer.credential import Credential, Output, Purpose, State, certificates_of
-from signer.documents import DocumentStream, Order
+from signer.documents import DocumentStream, Order, next_to_begin
 from signer.errors import Refusal, problem_of, refusal_from
 from signer.handlers import Call, draining
 from signer.holder import Holders
@@ -229,7 +229,7 @@ class SigningService:
             raise Refusal("TOO_MANY_STREAMS", retry_s=1.0)
         self._document_streams[caller] += 1
         try:
-            message = await next_message(context)
+            message = await next_to_begin(context, call)
             if message is None or message.WhichOneof("message") != "open":
                 raise Refusal("STREAM_ORDER", "the first message is open")
             call.request_id = read.request_id(message.open.request_id)

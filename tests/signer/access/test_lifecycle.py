@@ -223,6 +223,47 @@ def test_f47_documents_are_answered_before_their_stream_ends(daemon: Rig) -> Non
         assert daemon.process.wait(10) == 0
 
 
+def test_f47_documents_that_nobody_has_begun(daemon: Rig) -> None:
+    """
+    F47: a stream on which nothing has come yet, not even what it is for, is told DRAINING at once; a document that waits for
+    room when the drain starts is not begun.
+    """
+    content = b"a document " * 20_000
+    wanted = {"output": "CADES_B_B", "digest_algorithm": "SHA256", "signature_algorithm": "ECDSA"}
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with Caller(daemon) as portal:
+        nothing = threading.Event()
+        silent = portal.signing.SignDocuments(iter(lambda: nothing.wait() and None, None), timeout=30)
+        shim_of(daemon).script("C_Sign * hold 30")
+        stream = portal.signing.SignDocuments(iter(requests.get, None), timeout=30)
+        order = pb.OpenDocuments(request_id=str(uuid.uuid4()), credential="p-256", **wanted)
+        requests.put(pb.SignDocumentsRequest(open=order))
+        for number in range(limits.DOCUMENTS_IN_WORK_MAX + 1):
+            begin, crc = pb.BeginDocument(index=number), google_crc32c.value(content)
+            requests.put(pb.SignDocumentsRequest(whole=pb.WholeDocument(begin=begin, content=content, crc32c=crc)))
+        in_work = limits.DOCUMENTS_IN_WORK_MAX * len(content)
+        until(lambda: metric(daemon, "paraph_spool_bytes") >= in_work, 5, "as many documents as there is room for")
+        until(requests.empty)
+        portal.signing.ListCredentials(pb.ListCredentialsRequest(), timeout=10)  # behind them, on the same connection
+        assert metric(daemon, "paraph_calls_in_work") == 2
+        daemon.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert said(lambda: list(silent)).brief == ("UNAVAILABLE", "DRAINING")
+        assert time.monotonic() - began < 2
+        shim_of(daemon).clear()
+        answers = []
+        with pytest.raises(grpc.RpcError) as error:
+            answers.extend(stream)
+        assert answer_of(error.value).brief == ("UNAVAILABLE", "DRAINING")
+        results = [message.result for message in answers if message.HasField("result")]
+        assert sorted(each.index for each in results) == list(range(limits.DOCUMENTS_IN_WORK_MAX))
+        assert {each.status for each in results} == {pb.SIGNED}
+        requests.put(None)
+        nothing.set()
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 0
+
+
 def test_a_daemon_without_people_is_started_once(daemon: Rig) -> None:
     """What forgets people's codes costs time, and nobody types any here."""
     assert daemon.process is not None
