@@ -612,7 +612,8 @@ async def _download(call: Any, file: BinaryIO) -> Any:
         if message.WhichOneof("message") == "result":
             result, content = message.result, message.result.content
             if result.status != pb.SIGNED:
-                raise ServiceError(result.reason, result.message, pb.ItemStatus.Name(result.status))
+                retry_s = result.retry_after_s or None
+                raise ServiceError(result.reason, result.message, pb.ItemStatus.Name(result.status), retry_s)
         else:
             content = message.chunk
         digest.update(content)

@@ -199,6 +199,8 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
+            if job.attempted is None:
+                result.retry_after_s = refusal.retry_s or 0.0
             job.close()  # and with it what it may have grown by: its answer may wait for long
             return result, None
 

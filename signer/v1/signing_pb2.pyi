@@ -288,7 +288,7 @@ class SignDocumentsResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[DocumentResult, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class DocumentResult(_message.Message):
-    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time", "content")
+    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time", "content", "retry_after_s")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +300,7 @@ class DocumentResult(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SIGNING_TIME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     index: int
     status: ItemStatus
     reason: str
@@ -311,7 +312,8 @@ class DocumentResult(_message.Message):
     token: str
     signing_time: str
     content: bytes
-    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+    retry_after_s: float
+    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ..., content: _Optional[bytes] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
 class VerifyDocumentRequest(_message.Message):
     __slots__ = ("open", "chunk", "content")

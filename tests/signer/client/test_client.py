@@ -229,6 +229,7 @@ class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
 
     def __init__(self, *refusals: Refusal | grpc.StatusCode) -> None:
         self.refusals = list(refusals)
+        self.results: list[Any] = []  # of documents that are not signed
         self.requests: list[Any] = []
         self.gate = asyncio.Event()  # answers wait for it
         self.gate.set()
@@ -257,6 +258,9 @@ class Moody(signing_pb2_grpc.SigningServicer):  # type: ignore[misc]
         if self.refusals:
             refusal = self.refusals.pop(0)
             await context.abort(refusal.code, refusal.message, details(refusal))
+        if self.results:
+            yield pb.SignDocumentsResponse(result=self.results.pop(0))
+            return
         content = b"".join(each.whole.content or each.chunk for each in sent)
         result = pb.DocumentResult(
             status=pb.SIGNED, size=len(content), sha256=hashlib.sha256(content).digest(), content=content
@@ -453,6 +457,25 @@ async def test_a_file_that_was_not_attempted_is_sent_again(moody: Any, tmp_path:
     assert sent.count(-600_000) == 2
     assert sum(sent) == 600_000
     assert path.with_suffix(".signed").read_bytes() == path.read_bytes()
+
+
+async def test_a_file_that_alone_was_not_attempted_is_sent_again(moody: Any, tmp_path: Path) -> None:
+    """Where the service says so in the document's own result, too; not where it may have been signed, or never will be."""
+    servicer, client = moody
+    [path] = files(tmp_path, 1)
+    busy = pb.DocumentResult(status=pb.FAILED, reason="BACKLOG_FULL", retry_after_s=0.01)
+    servicer.results = [busy, pb.DocumentResult(status=pb.FAILED, reason="SPOOL_FULL", retry_after_s=0.01)]
+    await signing(client, path)
+    assert len(servicer.requests) == 3
+    assert servicer.requests[0] == servicer.requests[1] == servicer.requests[2]
+    assert path.with_suffix(".signed").read_bytes() == path.read_bytes()
+    for status, reason in ((pb.INDETERMINATE, "TOKEN_TIMEOUT"), (pb.FAILED, "PDF_REJECTED")):
+        servicer.results = [pb.DocumentResult(status=status, reason=reason)]
+        before = len(servicer.requests)
+        with pytest.raises(ServiceError) as error:
+            await signing(client, path)
+        assert (error.value.reason, error.value.retry_s) == (reason, None)
+        assert len(servicer.requests) == before + 1
 
 
 async def test_a_file_waits_no_longer_than_its_time(moody: Any, tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def test_f23_a_signed_document_that_cannot_be_written(rig: Rig) -> None:
         rig.disk.script()  # type: ignore[attr-defined]
         shim_of(rig).clear()
         assert (pb.ItemStatus.Name(told.status), told.reason) == ("INDETERMINATE", "AUDIT_UNWRITABLE")
-        assert not signature
+        assert (signature, told.retry_after_s) == (b"", 0)
         daemon.until(lambda: rig.health() == SERVING, 5, "SERVING again")
         again, signature = documents(portal, name, content, "CADES_B_B")[0]
     assert (again.status, signed(rig)) == (pb.SIGNED, before + 1)

@@ -36,7 +36,7 @@ from signer import spool as spools
 from signer.assembly import Assembly
 from signer.client import Client, ServiceError, error_from
 from signer.errors import Refusal
-from signer.limits import ASSEMBLY_WORN_BYTES, MEMORY_DOCUMENT_BYTES_MAX, MEMORY_DOCUMENTS_MAX
+from signer.limits import ASSEMBLY_RESTART_S, ASSEMBLY_WORN_BYTES, MEMORY_DOCUMENT_BYTES_MAX, MEMORY_DOCUMENTS_MAX
 from signer.spool import Spool, Upload
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user
@@ -302,6 +302,7 @@ async def test_assembly_process_is_killed(rig: Rig, client: Client) -> None:
     victim.send_signal(signal.SIGKILL)
     answer = await stream.next()
     assert (answer.result.index, answer.reason) == (0, "ASSEMBLY_FAILED")
+    assert answer.result.retry_after_s == ASSEMBLY_RESTART_S
     check_neighbour(await stream.round(1, GOOD))
     await stream.close()
     await until(lambda: len(assemblers(rig)) == PROCESSES, "a new process")
