@@ -148,6 +148,7 @@ class Rig:
         self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.limits: list[str] = []  # of the daemon's process, as words for prlimit(1)
+        self.program: list[Any] = ["-m", "signer"]  # what its Python runs
         self.before: list[Any] = []  # words before the command of the daemon's process, which end by running it
         self.place = Path("/")  # where it runs
         self.log_level = "INFO"
@@ -271,7 +272,7 @@ class Rig:
         words = ["serve", "--config", self.config, "--log-level", self.log_level, *arguments]
         # As -I, but for the environment, where a test sets something in it for Python.
         alone = "-Ps" if any(name.startswith("PYTHON") for name in environment) else "-I"
-        command = [self.python, alone, "-m", "signer", *words]
+        command = [self.python, alone, *map(str, self.program), *words]
         limits = list(self.limits)
         if self.descriptors is not None:
             limits.append(f"--nofile={self.descriptors}:{self.descriptors}")

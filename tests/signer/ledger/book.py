@@ -3,16 +3,18 @@
 import contextlib
 import tomllib
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
-from signer.chain import Kind, Row
+from signer.chain import Kind, Row, items_hash
+from signer.cipher import Cipher
 from signer.database import DATABASE, Past, database_at
-from signer.recovery import Found, look, rows
+from signer.recovery import Found, items_of, look, rows
+from signer.results import Part
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig
 from tests.signer.access.calls import Answer, Caller, ask, said
@@ -46,6 +48,32 @@ def kinds(rig: Rig, request: str = "") -> Counter[str]:
 def of(rig: Rig, request: str, kind: Kind) -> list[dict[str, Any]]:
     """What the rows of a kind say that name this request."""
     return [row.fields for row in book(rig.state) if row.kind == kind and request in row.body]
+
+
+def recorded(rig: Rig) -> dict[str, dict[int, set[bytes]]]:
+    """
+    By request and place: the signatures of which the chain knows, which are those kept ones whose hash an OUTCOME of this
+    request names.
+    """
+    intents: dict[tuple[int, int], dict[str, Any]] = {}
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for row in book(rig.state):
+        if row.kind == Kind.INTENT:
+            intents[row.epoch, row.sequence] = row.fields
+        elif row.kind == Kind.OUTCOME:
+            hashes[intents[row.epoch, row.fields["intent"]]["request"]].add(row.fields["signatures"])
+    cipher = Cipher((rig.keys / "data.key").read_bytes())
+    known: dict[str, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
+    with past(rig.state) as there:
+        for id_, item, name in {(*items_of(fields)[:2], fields["request"]) for fields in intents.values()}:
+            for data in there.results(id_, item):
+                part = Part.of(cipher.open(id_, item, data))
+                if items_hash([one for one in part.signatures if one]) in hashes[name]:
+                    places = (place for start, stop in part.ranges for place in range(start, stop))
+                    for place, one in zip(places, part.signatures, strict=True):
+                        if one:
+                            known[name][place].add(one)
+    return known
 
 
 def result(caller: Caller, request: str, first: int = 0) -> Answer:
