@@ -23,7 +23,7 @@ from tests.processes import standing_still
 from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
 from tests.signer.ledger import test_exactly_once as sqlite
 from tests.signer.ledger.book import book, request, result, signatures
-from tests.signer.ledger.crashes import LATE_S, TIMEOUT_S, Clients, History, judge
+from tests.signer.ledger.crashes import Clients, History, judge
 from tests.signer.ledger.entries import started
 from tests.signer.ledger.test_exactly_once import (  # noqa: F401 -- collected here once more
     test_a_refused_request_leaves_nothing,
@@ -172,7 +172,8 @@ def test_two_daemons_with_one_id(own: Rig) -> None:
 def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     """
     Row 3.3: kill -9 of the store's server under load, now and then of the daemon as well: no signature is released twice, none that was
-    acknowledged is lost, C_Sign is never called without an INTENT, and every call is answered in time.
+    acknowledged is lost, C_Sign is never called without an INTENT. Row 4.7: every call is answered by the service, before
+    its caller gives up.
     """
     chance, history = random.Random(11), History()
     load = Clients(own, 8, history)
@@ -193,7 +194,6 @@ def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     with Caller(own) as caller:
         until(lambda: statuses_or_none(caller) == ["SIGNED"], 5)
         judge(own, caller, history)
-    assert history.latest_s <= TIMEOUT_S + LATE_S
     answered = sum(bool(told.given) for told in history.requests.values())
     assert answered > 50, history.codes
 
