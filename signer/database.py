@@ -57,6 +57,10 @@ class Reader(Protocol):
 
     ids: "Ids | None"  # of requests; None where other daemons write, too
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be looked up now: a reason, empty if it can."""
+
     async def request(self, id_: bytes, item: int) -> Stored | None: ...
     async def any_of(self, id_: bytes) -> Stored | None: ...
     async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...

@@ -80,6 +80,10 @@ class Ledger:
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
             return self._begun(await self._look(asked), is_new=False)
+        except Refusal as refusal:
+            if refusal.reason == "STORE_BUSY":  # nothing was written, so the writer knows nothing of it
+                self.writer.check()
+            raise
         finally:
             del self._looking[asked.id]
             looked.set_result(None)
@@ -118,7 +122,7 @@ class Ledger:
     @property
     def trouble(self) -> str:
         """Why nothing may be signed now: a reason, empty if it may."""
-        return self.writer.trouble or ("" if self.may_sign() else "CHECKPOINT_OVERDUE")
+        return self.writer.trouble or self._reader.trouble or ("" if self.may_sign() else "CHECKPOINT_OVERDUE")
 
     async def settled(self) -> None:
         """Returns when lanes have nothing more of any request, and all of it is on the disk."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from signer.database import Stored, StoreError
 from signer.errors import Refusal
 from signer.ids import Ids
 from signer.postgresql import LOCK_S, RESULTS, STATEMENT_S, check_durable, columns, conninfo, said_by, session_settings
+from signer.writer import STALL_S
 
 log = logging.getLogger("signer.ledger")
 
@@ -46,7 +48,13 @@ class PostgresqlReader:
         self._connecting = asyncio.Lock()
         self._asked: list[tuple[bytes, int, int, asyncio.Future[Stored | None]]] = []
         self._looking: asyncio.Task[None] | None = None
+        self._sent = 0.0  # when the look-ups under way began; 0: there are none
         self._asking: set[asyncio.Task[Any]] = set()
+
+    @property
+    def trouble(self) -> str:
+        """A request that is looked up writes nothing until it is found: the writer would not notice."""
+        return "STORE_BUSY" if self._sent and time.monotonic() - self._sent > STALL_S else ""
 
     async def request(self, id_: bytes, item: int) -> Stored | None:
         return await self._look(id_, item, item)
@@ -84,6 +92,7 @@ class PostgresqlReader:
         try:
             while self._asked:
                 asked, self._asked = self._asked, []
+                self._sent = time.monotonic()
                 keys = [(number, id_, first, last) for number, (id_, first, last, _) in enumerate(asked)]
                 try:
                     rows = await self._rows(_LOOK, columns(keys, 4))
@@ -97,7 +106,7 @@ class PostgresqlReader:
                     if not future.done():
                         future.set_result(found.get(number))
         finally:
-            self._looking = None
+            self._looking, self._sent = None, 0.0
 
     async def _ask(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """In a task of its own: a caller who goes away does not break off what the connection is at."""

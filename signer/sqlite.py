@@ -177,6 +177,7 @@ class SqliteReader:
     def __init__(self, path: Path) -> None:
         self._db = _connect(path)
         self.ids: Ids | None = Ids(self._rows_after)
+        self.trouble = ""  # it answers at once, or nothing does
 
     async def _rows_after(self, place: Place, most: int) -> list[Place]:
         # Not DISTINCT ids: SQLite would walk through all rows of as many requests, each of which may be a stream's.

@@ -60,7 +60,7 @@ class Writer:
         self._began = 0.0  # when the committer was given what it has; 0: it has nothing
         self._due = math.inf  # when the next commit begins, unless one is under way then
         self._timer: asyncio.Handle | None = None
-        self._flushing = False
+        self._flushing = self._checking = False
         self._closed = asyncio.Event()
         self._closing = False
         self._unpacker = Unpacker()
@@ -90,6 +90,11 @@ class Writer:
     def flush(self) -> None:
         """Write what waits for a commit to go with."""
         self._flushing = True
+        self._go_within(0.0)
+
+    def check(self) -> None:
+        """Write something that means nothing: `problem` says then whether that can be done."""
+        self._checking = True
         self._go_within(0.0)
 
     async def settled(self) -> None:
@@ -148,10 +153,11 @@ class Writer:
         if self.problem is None and (self._next or self._flushing or self._closing):
             self._flushing = False
             self._next += self._flushed()
-        if not self._next and self.problem is None:
+        if not self._next and self.problem is None and not self._checking:
             if self._closing:
                 self._closed.set()
             return
+        self._checking = False
         self._under_way, self._next = self._next, []
         self._began = time.monotonic()
         self._unsent = memoryview(packed([entry.sent() for entry in self._under_way]))

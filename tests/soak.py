@@ -61,6 +61,8 @@ from tests.signer.ledger.fill import fill
 from tests.signer.ledger.tampering import POSITIONS, TAMPERS
 from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
 from tests.signer.ledger.test_crashes import crashing_rig
+from tests.signer.ledger.test_exactly_once_postgresql import on, server_hangs, table_locked
+from tests.signer.ledger.test_storage import disk_hangs, lock_held, locked, rig_on_disk
 from tests.signer.people import flood, speed
 from tests.signer.people.machine import Machine
 from tests.signer.people.stage import Stage
@@ -370,6 +372,16 @@ def restart(chunks: int = 1_000_000) -> str:
     return f"SERVING {took_s:.1f} s after its start, with {chunks:,} chunks (written in {filled_s:.0f} s); front {front_mb:.0f} MB"
 
 
+def storage(held_s: float = 30.0) -> str:
+    """F22, row 4.3: what the ledger is in is locked, and does not answer, for so long; on both databases."""
+    said = []
+    with running(rig_on_disk()) as rig:
+        said += [lock_held(rig, locked(rig), held_s), disk_hangs(rig, held_s)]
+    with Postgres() as server, running(on(server, card_rig("P-256"))) as rig:
+        said += [lock_held(rig, table_locked(rig), held_s), server_hangs(rig, server, held_s)]
+    return f"SQLite {said[0]}; {said[1]}; PostgreSQL {said[2]}; {said[3]}"
+
+
 def people() -> str:
     return speed.report()
 
@@ -571,6 +583,11 @@ PARTS: dict[str, tuple[Callable[[], str], str, str]] = {
         restart,
         "1 000 000 chunks",
         "a restart after kill -9 looks through the whole ledger and is SERVING within 10 s",
+    ),
+    "storage": (
+        storage,
+        "30 s for each lock and each disk",
+        "F22, row 4.3: a store locked or blocked for 30 s: no signature, a reason to each caller, and it resumes by itself",
     ),
     "people": (
         people,

@@ -20,9 +20,9 @@ from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.processes import standing_still
-from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
+from tests.signer.access.calls import Caller, answer_of, card_rig, digest, signed, statuses
 from tests.signer.ledger import test_exactly_once as sqlite
-from tests.signer.ledger.book import book, request, result, signatures
+from tests.signer.ledger.book import book, kinds, request, result, signatures
 from tests.signer.ledger.crashes import Clients, History, judge
 from tests.signer.ledger.entries import started
 from tests.signer.ledger.test_exactly_once import (  # noqa: F401 -- collected here once more
@@ -38,6 +38,7 @@ from tests.signer.ledger.test_exactly_once import (  # noqa: F401 -- collected h
     test_released_is_written,
     test_row_4_2_the_same_again,
 )
+from tests.signer.ledger.test_storage import lock_held
 
 SERVING, NOT_SERVING = 1, 2
 CREDENTIALS = ["p-256", "rsa-2048"]
@@ -103,17 +104,19 @@ def test_credentials_are_changed_there(ended: Rig) -> None:
 
 def test_the_server_is_away_and_comes_back(ended: Rig, postgres: Postgres) -> None:
     """
-    F23, row 4.3: no signature while there is no database, a reason at once (STORE_BUSY) with when to come back, and it heals
-    by itself; what was answered before is answered with the same bytes.
+    F23, row 4.3: no signature while there is no database, a reason at once (STORE_BUSY) with when to come back, health
+    NOT_SERVING within 1 s, and it heals by itself; what was answered before is answered with the same bytes.
     """
     message = request(digests=[digest(1)])
     with Caller(ended) as portal:
         first = signatures(portal.sign(message))
+        until(lambda: kinds(ended, message.request_id)[Kind.RELEASED], 5, "nothing left to be written")
         before = signed(ended)
         postgres.kill()
         refused = portal.sign(digests=[digest(2)])
         assert (refused.code, refused.reason) == ("UNAVAILABLE", "STORE_BUSY")
         assert refused.retry_s is not None
+        until(lambda: ended.health() == NOT_SERVING, 1.0, "NOT_SERVING")
         assert result(portal, message.request_id).reason == "STORE_BUSY"
         assert signed(ended) == before
         postgres.start()
@@ -123,21 +126,54 @@ def test_the_server_is_away_and_comes_back(ended: Rig, postgres: Postgres) -> No
         assert signed(ended) == before
 
 
-def test_a_server_that_hangs(ended: Rig, postgres: Postgres) -> None:
-    """Row 4.3, 4.7: it does not answer: NOT_SERVING within a second, each call answered at its deadline, none signed."""
-    with Caller(ended) as portal:
-        assert statuses(portal.sign()) == ["SIGNED"]
-        before = signed(ended)
-        with standing_still(postgres.processes()):
+def server_hangs(rig: Rig, server: Postgres, held_s: float) -> str:
+    """Every process of the server stands still for so many seconds, at least 2; raises AssertionError, answers what was seen."""
+    with Caller(rig) as portal:
+        message = request()
+        assert statuses(portal.sign(message)) == ["SIGNED"]
+        # Nothing is left to be written: what is asked has to be looked up first, and shows by itself that nothing answers.
+        until(lambda: kinds(rig, message.request_id)[Kind.RELEASED], 5, "RELEASED")
+        before = signed(rig)
+        with standing_still(server.processes()):
             began = time.monotonic()
             calls = [
                 portal.signing.SignDigests.future(request(digests=[digest(700 + i)]), timeout=1.5) for i in range(3)
             ]
-            assert all(call.exception() is not None for call in calls)
+            until(lambda: rig.health() == NOT_SERVING, 2.0, "NOT_SERVING")
+            assert time.monotonic() - began < 1.2
+            told = [answer_of(call.exception()).brief for call in calls]
+            assert told == [("UNAVAILABLE", "STORE_BUSY")] * 3, "in the service's own words"
             assert time.monotonic() - began < 2.5
-            assert signed(ended) == before
-        until(lambda: ended.health() == SERVING, 8, "SERVING again")
+            refused = 0
+            while not refused or time.monotonic() - began < held_s:
+                assert portal.sign().reason == "STORE_BUSY", "refused at once while it hangs"
+                assert rig.health() == NOT_SERVING
+                refused += 1
+                time.sleep(0.1)
+        until(lambda: rig.health() == SERVING, 8, "SERVING again")
+        assert signed(rig) == before, "what was too late was signed afterwards"
         assert statuses(portal.sign()) == ["SIGNED"]
+    return f"a server that stands still for {held_s:g} s: {refused} calls told STORE_BUSY, no C_Sign, SERVING again by itself"
+
+
+def test_a_server_that_hangs(ended: Rig, postgres: Postgres) -> None:
+    """
+    Row 4.3, 4.7: it does not answer: NOT_SERVING within a second of the first call, each call is answered by the service
+    before its deadline, none is signed, and it resumes by itself. For 30 s: the soak part `storage`.
+    """
+    server_hangs(ended, postgres, 2.0)
+
+
+@contextlib.contextmanager
+def table_locked(rig: Rig) -> Iterator[None]:
+    with psycopg.connect(rig.database) as other:
+        other.execute("LOCK TABLE ledger_rows")
+        yield
+
+
+def test_f22_a_table_is_locked(ended: Rig) -> None:
+    """F22: somebody holds a lock in PostgreSQL: UNAVAILABLE/STORE_BUSY and RetryInfo, before any C_Sign."""
+    lock_held(ended, table_locked(ended), 1.0)
 
 
 def test_started_without_a_server(postgres: Postgres) -> None:
