@@ -270,7 +270,7 @@ class DocumentStream:
             content_digest = await _content_digest(upload, template.digest)
             size = upload.size + template.bytes_max if order.enveloping else template.bytes_max
             job.output = self._spool.open(self._call.caller.name, size)  # now: where there is no room nothing is signed
-            job.output.holds(size)
+            job.output.reserve(size)
         ask = replace(ask, digests=[content_digest])
         try:
             outcome, template, attributes = await self._batches.sign_document(ask, record)

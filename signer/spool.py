@@ -158,10 +158,16 @@ class Upload:
             self.file.write(chunk)
             self.file.flush()
 
+    def reserve(self, size: int) -> None:
+        """Take room for so many bytes, of which none is written yet; raises `Refusal` SPOOL_FULL, and takes none then."""
+        more = max(0, size - self._counted)
+        self._spool.take(self._caller, more)
+        self._counted += more
+
     def holds(self, size: int) -> None:
         """
-        The file has, or will have, so many bytes, which others write: they are counted, and the next document finds the less
-        room. Raises `Refusal` PDF_REJECTED for one in memory that is too large for that.
+        The file has so many bytes, which others have written: they are counted, whether they fit or not, and the next document
+        finds the less room. Raises `Refusal` PDF_REJECTED for one in memory that is too large for that.
         """
         if self.in_memory and size > self.size + MEMORY_DOCUMENT_GROWTH_MAX:
             raise Refusal("PDF_REJECTED", "grows-too-much")

@@ -145,6 +145,7 @@ class Rig:
         self.checkpoint: dict[str, Any] = {"checkpoint_key": str(self.keys / "checkpoint.key")}  # keys of [ledger]
         self.database = ""  # a postgresql:// URL; empty: SQLite in the state
         self.environment: dict[str, str] = {}
+        self.constants: dict[str, float] = {}  # of signer/limits.py, with other values than theirs: NAME -> value
         self.assembly_processes: int | None = 1  # each starts for 0.4 s of a processor; None: as many as by default
         self.descriptors: int | None = None  # soft and hard limit of the daemon's process; None: as ours
         self.limits: list[str] = []  # of the daemon's process, as words for prlimit(1)
@@ -269,6 +270,8 @@ class Rig:
     def launch(self, *arguments: str) -> None:
         """Start the process; `prepare` was called before."""
         environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment}
+        if self.constants:
+            environment["PYTHONPATH"] = str(self._replaced())
         words = ["serve", "--config", self.config, "--log-level", self.log_level, *arguments]
         # As -I, but for the environment, where a test sets something in it for Python.
         alone = "-Ps" if any(name.startswith("PYTHON") for name in environment) else "-I"
@@ -285,6 +288,14 @@ class Rig:
                 command,
                 cwd=self.place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def _replaced(self) -> Path:
+        """A directory for PYTHONPATH: Python runs what is there before anything of the daemon has read a constant."""
+        place = self.directory / "constants"
+        place.mkdir(exist_ok=True)
+        lines = ["from signer import limits", *(f"limits.{name} = {value!r}" for name, value in self.constants.items())]
+        (place / "sitecustomize.py").write_text("\n".join(lines) + "\n")
+        return place
 
     def wait_serving(self, timeout_s: float = 30.0) -> None:
         def serving() -> bool:

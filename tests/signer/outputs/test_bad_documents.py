@@ -1122,6 +1122,21 @@ def test_what_others_wrote_is_counted(spool: tuple[Spool, list[int]], monkeypatc
     assert said[-1] == 0
 
 
+def test_what_is_to_be_written_takes_its_room(spool: tuple[Spool, list[int]]) -> None:
+    """As an upload does: where there is none it is refused, and nothing is counted; what is written into it is not counted again."""
+    made, said = spool
+    upload, output = made.open("a"), made.open("a", 30)
+    upload.write(bytes(40))
+    with pytest.raises(Refusal, match="SPOOL_FULL") as caught:
+        output.reserve(21)
+    assert caught.value.retry_s
+    output.reserve(20)
+    output.holds(20)
+    output.close()
+    upload.close()
+    assert said == [40, 60, 60, 40, 0]
+
+
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("output", ["PADES_B_B", "CADES_B_B"])
 @pytest.mark.usefixtures("nothing_stays")
