@@ -117,11 +117,12 @@ class Line:
             if refusal is not None:
                 self._give_up(work, refusal)
 
-    def withdraw_all(self, reason: str) -> None:
-        """Every request is answered now, and nothing more of any is started."""
+    def withdraw_all(self, reason: str, *, but: str = "") -> None:
+        """Every request is answered now, and nothing more of any is started, except for those for one key."""
         given = (run.work for lane in self._lanes for frame in lane.frames for run in frame.runs)
         for work in dict.fromkeys((*self._backlog, *given)):  # each once, in an order
-            self._withdraw(work, reason)
+            if work.key != but:
+                self._withdraw(work, reason)
 
     def lost(self, run: Run, seconds: float) -> None:
         """

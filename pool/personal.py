@@ -246,6 +246,17 @@ class PersonalAttendant(Attendant):
             self._lease.end(self._why_over(), withdraw=False)
         super().ask_to_stop()
 
+    def turn_away(self) -> None:
+        """The service stops: nobody's turn comes any more, and who has the token keeps it for what the lane has."""
+        self.turns.close()
+        if self._lease is not None:
+            self._lease.end("POOL_CLOSED", withdraw=False)
+
+    def answer_all(self) -> None:
+        """Who still waits for the lane is answered what is known now."""
+        if self._lease is not None:
+            self._lease.line.withdraw_all("POOL_CLOSED")
+
     def reopen(self) -> None:
         """Other keys are wanted: seen to when nobody has the token."""
         if self._lease is None:

@@ -112,6 +112,7 @@ class Pool:
         self._tasks: list[asyncio.Task[None]] = []  # asyncio itself holds tasks weakly
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
+        self._kept: str | None = None  # since the service stops: the key that is still signed with
         self._at_work: Counter[str] = Counter()  # requests, by caller
 
     async def __aenter__(self) -> Self:
@@ -150,6 +151,22 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tries is not None:
             self._tries.close()
+
+    def turn_away(self, but: str = "") -> None:
+        """
+        The service stops: what waits is NOT_ATTEMPTED, and nothing more is taken, except for the key `but` (a `Key.ref`).
+        What lanes have comes to its end.
+        """
+        self._kept = but
+        self._line.turn_away()
+        for personal in self._personal_lanes:
+            personal.turn_away()
+
+    def answer_all(self) -> None:
+        """Behind `turn_away`: who still waits for a lane is answered what is known now."""
+        self._line.withdraw_all("POOL_CLOSED", but=self._kept or "")
+        for personal in self._personal_lanes:
+            personal.answer_all()
 
     async def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until no token is being opened any more (each is READY, or waits for its person, or says why not)."""
@@ -238,7 +255,7 @@ class Pool:
 
     def _personal(self, token_or_key: str) -> tuple[PersonalAttendant, str]:
         """The personal token that is meant, and the key, '' for its only one."""
-        if self._closed:
+        if self._closed or self._kept is not None:
             raise Unavailable("POOL_CLOSED")
         for lane in self._personal_lanes:
             if lane.token.config.name == token_or_key:
@@ -264,7 +281,7 @@ class Pool:
 
     def _refusal(self, key: str) -> Unavailable | None:
         """Why no token with a service PIN signs with this key; None if one does or is just being opened."""
-        if self._closed:
+        if self._closed or self._kept not in {None, key}:
             return Unavailable("POOL_CLOSED")
         keepers = [k for k in self._keepers.values() if not k.config.personal]
         if self._personal_holders(key) and not any(key in (k.keys or {}) for k in keepers):

@@ -183,6 +183,7 @@ _RETRIES_S: Mapping[str, float] = {
     "STORE_BUSY": 1.0,
     "NO_RANDOMNESS": 1.0,
     "INTERRUPTED": 0.1,
+    "POOL_CLOSED": 1.0,  # as DRAINING
     "REVOCATION_UNAVAILABLE": 5.0,  # a CRL's file is looked at so often
 }
 

@@ -61,6 +61,9 @@ CALLER_CALLS_MAX = 256  # of one caller: 64 in flight on four channels
 CALLER_CALLS_SURE = 32  # of one caller, however many the others have: idle streams of two must not shut a third one out
 CALLER_ANSWER_BYTES_MAX = 64 * MIB  # promised to one caller and not yet taken: 16 of the largest answers
 DRAIN_S = 30.0  # from SIGTERM to the end
+# So much before it what waits is given back: what lanes have takes 40 ms as a rule, of a card two signatures (1.4 s).
+DRAIN_GIVE_BACK_S = 3.0
+DRAIN_ANSWER_S = 1.0  # ... and who waits for a lane that hangs is answered so much before it: a commit, and the way
 
 ASSEMBLY_CPU_S = 10  # of one document, in its process
 ASSEMBLY_MEMORY_BYTES_MAX = 512 * MIB  # of an assembly process

@@ -1,7 +1,8 @@
 """
 The daemon: start-up, service, drain, stop. It wires the rooms together and holds what can be reloaded.
 
-    SIGTERM, SIGINT   drain: NOT_SERVING at once, calls in work get 30 s, lanes log out; a second one ends it now
+    SIGTERM, SIGINT   drain: NOT_SERVING at once, calls in work get 30 s, what waits still then is NOT_ATTEMPTED, lanes log
+                      out; a second one ends it now
     SIGHUP            reload: callers, policy, TLS files, deny-list, credentials; a file with a mistake changes nothing
 """
 
@@ -41,7 +42,7 @@ from signer.exclusive import hold_state, hold_tokens
 from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
 from signer.kept import Kept
-from signer.limits import DESCRIPTORS_WANTED, DRAIN_S
+from signer.limits import DESCRIPTORS_WANTED, DRAIN_ANSWER_S, DRAIN_GIVE_BACK_S, DRAIN_S
 from signer.listener import Door, TlsFiles, connections_max
 from signer.memory import keep_trimmed
 from signer.metrics import Metrics
@@ -372,10 +373,17 @@ class Daemon:
                 await self._health.set(service, new)
 
     async def _drain(self) -> None:
-        """New calls are refused, those in work get their time; then everything is closed in the order it was opened."""
+        """
+        New calls are refused, those in work get their time; a little before it is over they are told what became of each
+        item, so that no call ends without its answers. Then everything is closed in the order it was opened.
+        """
         log.info("stopping: %d calls in work get %g s", self._admission.calls, DRAIN_S)
         await self._health.enter_graceful_shutdown()
-        with contextlib.suppress(TimeoutError):
+        own = self._checkpoint_key.on_token  # the last checkpoint is still signed
+        with contextlib.suppress(TimeoutError), contextlib.ExitStack() as timers:
+            later = asyncio.get_running_loop().call_later
+            timers.callback(later(DRAIN_S - DRAIN_GIVE_BACK_S, self._pool.turn_away, own.ref if own else "").cancel)
+            timers.callback(later(DRAIN_S - DRAIN_ANSWER_S, self._pool.answer_all).cancel)
             async with asyncio.timeout(DRAIN_S):  # the doors stay open, so that who calls now is told why not
                 await self._admission.drain()
         await asyncio.gather(*(door.close(CLOSE_S) for door in self._doors))

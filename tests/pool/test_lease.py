@@ -503,6 +503,27 @@ async def test_the_pool_s_end_is_a_lease_s_end(make_personal: MakePersonal, shim
         assert (await refused(pool)).reason == "POOL_CLOSED"
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_the_service_s_end_is_a_lease_s_end(make_personal: MakePersonal, shim: Shim, hangs: bool) -> None:
+    """What the lane has is signed, or answered where it hangs; the rest is told POOL_CLOSED, and so is who waits for a turn."""
+    async with make_personal() as pool, leased(pool) as lease:
+        shim.script("C_Sign * delay 0.02", *(["C_Sign 6 hang 60"] if hangs else []))
+        batch = asyncio.create_task(lease.sign(ECDSA, digests(300, 0, ECDSA)))
+        waiting = asyncio.create_task(refused(pool, caller="bob"))
+        await until(lambda: len(shim.signs()) == 6)
+        pool.turn_away()
+        assert (lease.over, (await waiting).reason) == ("POOL_CLOSED", "POOL_CLOSED")
+        with pytest.raises(Unavailable, match="POOL_CLOSED"):
+            await lease.sign(ECDSA, digests(1, 900, ECDSA))
+        if hangs:
+            pool.answer_all()
+        found = set(statuses(await batch))
+        assert found == {("SIGNED", ""), ("NOT_ATTEMPTED", "POOL_CLOSED")} | (
+            {("INDETERMINATE", "TOKEN_TIMEOUT")} if hangs else set()
+        )
+        assert (await refused(pool)).reason == "POOL_CLOSED"
+
+
 async def test_nobody_has_a_card_that_could_not_be_reset(
     make_personal: MakePersonal, shim: Shim, resets: Resets
 ) -> None:

@@ -661,6 +661,31 @@ async def test_close_answers_all_and_leaves_no_process(make_pool: MakePool, keys
         await pool.close()
 
 
+async def test_turn_away_keeps_one_key(make_pool: MakePool, keys: Keys, shim: Shim) -> None:
+    """
+    The service stops: waiting work is told POOL_CLOSED and nothing more is taken, what lanes have is signed; one key goes on,
+    also when those that still wait for a lane are answered.
+    """
+    async with make_pool(shim=shim) as pool:
+        ref, own = pool.key("P-256"), pool.key("RSA-2048")
+        shim.script("C_Sign * delay 0.05")
+        for number in range(3):  # it is known to be slow
+            await pool.sign(ref, ECDSA, digests(1, number, ECDSA))
+        items = digests(40, 100, ECDSA)
+        batch = asyncio.create_task(pool.sign(ref, ECDSA, items))
+        await until(lambda: len(shim.signs()) > 5)
+        pool.turn_away(own)
+        outcomes = await batch
+        assert set(statuses(outcomes)) == {("SIGNED", ""), ("NOT_ATTEMPTED", "POOL_CLOSED")}
+        assert audit(shim, keys["P-256"][1], ECDSA, items, outcomes) == []
+        with pytest.raises(Unavailable, match="POOL_CLOSED"):
+            await pool.sign(ref, ECDSA, digests(1, 200, ECDSA))
+        checkpoint = asyncio.create_task(pool.sign(own, RSA, digests(1)))
+        await asyncio.sleep(0)
+        pool.answer_all()
+        assert statuses(await checkpoint) == {("SIGNED", ""): 1}
+
+
 async def test_close_while_it_starts(own_store: Store, shim: Shim, tmp_path: Path) -> None:
     """However far a start has come, close leaves no process and no login that counts as open."""
     card(own_store)

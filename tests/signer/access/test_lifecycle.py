@@ -40,6 +40,7 @@ from tests.signer.access.calls import (
     signed,
     statuses,
 )
+from tests.signer.ledger.book import documents, found, request, result, statuses_of
 from tests.softhsm import PIN
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -262,6 +263,76 @@ def test_f47_documents_that_nobody_has_begun(daemon: Rig) -> None:
         nothing.set()
         assert daemon.process is not None
         assert daemon.process.wait(10) == 0
+
+
+@pytest.fixture
+def brief() -> Iterator[Rig]:
+    """A daemon whose drain lasts 4 s, gives back what waits after 2, and answers everybody after 3."""
+    made = card_rig("P-256")
+    made.constants = {"DRAIN_S": 4.0, "DRAIN_GIVE_BACK_S": 2.0, "DRAIN_ANSWER_S": 1.0}
+    shim_of(made).script("C_Sign * delay 0.15")
+    with running(made):
+        yield made
+
+
+def whole(rig: Rig) -> None:
+    """The daemon ends by itself with 0, its ledger has every C_Sign and nothing open, and the next one takes it on."""
+    assert rig.process is not None
+    assert rig.process.wait(15) == 0
+    assert found(rig.state).open_intents == ()
+    rig.launch()
+    rig.wait_serving()
+
+
+def test_f47_what_outlasts_the_drain_is_answered(brief: Rig) -> None:
+    """
+    F47: of a batch, and of documents, that last longer than the drain, what a lane has is signed, and the rest is
+    NOT_ATTEMPTED in an answer like any other; the daemon ends with 0, and the same request goes on with the next one.
+    """
+    asking, file = request(digests=digests(60, 100)), bytes(100_000)  # what is made of them is little
+    with Caller(brief) as portal, ThreadPoolExecutor(2) as threads:
+        for number in range(3):  # it is known to be slow
+            portal.sign(digests=digests(1, number))
+        batch = threads.submit(portal.sign, asking, timeout_s=60)
+        until(lambda: signed(brief) > 5)
+        signing = threads.submit(documents, portal, str(uuid.uuid4()), dict.fromkeys(range(12), file), "CADES_B_B")
+        until(lambda: metric(brief, "paraph_spool_bytes") >= 12 * len(file), 5, "all documents")
+        brief.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        items = batch.result().value.items
+        assert 1.9 < time.monotonic() - began < 3
+        results = [result for result, _ in signing.result().values()]
+    of_batch = [(pb.ItemStatus.Name(item.status), item.reason) for item in items]
+    of_documents = {(pb.ItemStatus.Name(each.status), each.reason) for each in results}
+    assert set(of_batch) == of_documents == {("SIGNED", ""), ("NOT_ATTEMPTED", "POOL_CLOSED")}
+    assert len(results) == 12
+    whole(brief)
+    assert signed(brief) == 3 + sum(status == "SIGNED" for status, _ in of_batch) + sum(
+        each.status == pb.SIGNED for each in results
+    )
+    shim_of(brief).clear()
+    with Caller(brief) as portal:
+        again = portal.sign(asking)
+    assert statuses(again) == ["SIGNED"] * 60
+    kept = [item.signature for item in items if item.signature]
+    assert {item.signature for item in again.value.items} >= set(kept)
+
+
+def test_f47_a_lane_that_hangs_in_the_drain(brief: Rig) -> None:
+    """F47: who waits for it has his answer before the doors are shut: what is under C_Sign is INDETERMINATE."""
+    with Caller(brief) as portal, ThreadPoolExecutor(1) as threads:
+        for number in range(3):
+            portal.sign(digests=digests(1, number))
+        shim_of(brief).script(f"C_Sign {signed(brief) + 4} hang 60")
+        batch = threads.submit(portal.sign, asking := request(digests=digests(300, 100)), timeout_s=60)
+        until(lambda: signed(brief) == 7)
+        brief.send_signal(signal.SIGTERM)
+        items = batch.result().value.items
+    wanted = [("SIGNED", "")] * 3 + [("INDETERMINATE", "TOKEN_TIMEOUT")] + [("NOT_ATTEMPTED", "POOL_CLOSED")] * 296
+    assert [(pb.ItemStatus.Name(item.status), item.reason) for item in items] == wanted
+    whole(brief)
+    with Caller(brief) as portal:
+        assert statuses_of(result(portal, asking.request_id))[:4] == ["SIGNED"] * 3 + ["INDETERMINATE"]
 
 
 def test_a_daemon_without_people_is_started_once(daemon: Rig) -> None:
