@@ -80,10 +80,6 @@ class Ledger:
         looked = self._looking[asked.id] = asyncio.get_running_loop().create_future()
         try:
             return self._begun(await self._look(asked), is_new=False)
-        except Refusal as refusal:
-            if refusal.reason == "STORE_BUSY":  # nothing was written, so the writer knows nothing of it
-                self.writer.check()
-            raise
         finally:
             del self._looking[asked.id]
             looked.set_result(None)

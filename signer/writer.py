@@ -5,7 +5,8 @@ Entries are written in the order they came in, by a process of its own (`committ
 the chain, because only what is really written has one. A commit that fails leaves nothing behind: intents are told, and
 are not acted upon; what must not be forgotten stays in front of the line and is tried again. A failed fsync ends the
 process: what is on the disk then is not known, and a second fsync would not tell (the kernel forgets the error with the
-first).
+first). Where nothing is written for a while, a group of nothing is (the backend's pulse): a disk that is full must be
+noticed before somebody wants something signed.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ STALL_S = 0.5  # a commit that takes so long is a disk that hangs: health says s
 GATHER_S = 0.002
 WITHIN_S = 0.010  # the longest that one waits for company although nobody waits for it: a quarter of a frame
 RETRY_S = 0.25  # after a failed commit
+PULSE_S = 0.7  # after the last commit: health looks four times a second, and says within one what came of it
 CLOSE_S = 10.0  # for the last commit, at the daemon's end
 EX_IOERR = 74  # the process's exit code after a failed fsync (sysexits.h)
 _READ_BYTES = 1 << 16
@@ -60,7 +62,7 @@ class Writer:
         self._began = 0.0  # when the committer was given what it has; 0: it has nothing
         self._due = math.inf  # when the next commit begins, unless one is under way then
         self._timer: asyncio.Handle | None = None
-        self._flushing = self._checking = False
+        self._flushing = False
         self._closed = asyncio.Event()
         self._closing = False
         self._unpacker = Unpacker()
@@ -68,6 +70,8 @@ class Writer:
         self._stream = stream
         stream.setblocking(False)
         self._loop.add_reader(stream, self._readable)
+        self._answered = self._loop.time()  # when the last commit was
+        self._rest()
 
     def add(self, entry: Entry, *, within_s: float = 0.0) -> None:
         """
@@ -90,11 +94,6 @@ class Writer:
     def flush(self) -> None:
         """Write what waits for a commit to go with."""
         self._flushing = True
-        self._go_within(0.0)
-
-    def check(self) -> None:
-        """Write something that means nothing: `problem` says then whether that can be done."""
-        self._checking = True
         self._go_within(0.0)
 
     async def settled(self) -> None:
@@ -141,23 +140,30 @@ class Writer:
             self._timer.cancel()
         wait_s = self._due - self._loop.time()
         if wait_s > 0:
-            self._timer = self._loop.call_later(wait_s, self._go)
+            self._timer = self._loop.call_later(wait_s, self._go, False)
         else:
-            self._timer = self._loop.call_soon(self._loop.call_soon, self._go)
+            self._timer = self._loop.call_soon(self._loop.call_soon, self._go, False)
 
-    def _go(self) -> None:
-        self._timer = None
+    def _rest(self) -> None:
+        """There is nothing to write: the next commit is a pulse, unless something comes before."""
+        self._timer = self._loop.call_at(self._answered + PULSE_S, self._go, True)
+
+    def _go(self, is_pulse: bool) -> None:
+        if self._timer is not None:  # the one that has run out, or else that of a pulse, which is not wanted any more
+            self._timer.cancel()
+            self._timer = None
         if self._began or self._closed.is_set():
             return
         self._due = math.inf
         if self.problem is None and (self._next or self._flushing or self._closing):
             self._flushing = False
             self._next += self._flushed()
-        if not self._next and self.problem is None and not self._checking:
+        if not self._next and self.problem is None and not is_pulse:
             if self._closing:
                 self._closed.set()
+            else:
+                self._rest()
             return
-        self._checking = False
         self._under_way, self._next = self._next, []
         self._began = time.monotonic()
         self._unsent = memoryview(packed([entry.sent() for entry in self._under_way]))
@@ -188,7 +194,7 @@ class Writer:
         if not data:
             _end("the process that writes it has ended")
         for first, hash_, taken, problem in self._unpacker.feed(data):
-            self._began, entries = 0.0, self._under_way
+            self._began, self._answered, entries = 0.0, self._loop.time(), self._under_way
             self._under_way = []
             if problem is None:
                 self._written(entries, first, hash_, frozenset(taken))
@@ -215,6 +221,8 @@ class Writer:
             self._due = 0.0  # until nothing is left
         if self._due < math.inf:
             self._set_timer()
+        else:
+            self._rest()
 
     def _failed(self, entries: Sequence[Entry], problem: Failed) -> None:
         if problem.is_fatal:

@@ -31,6 +31,7 @@ from signer.recovery import begin
 from signer.store import open_store
 from signer.writer import RETRY_S, Writer
 from tests.daemon import until
+from tests.pool import rig
 from tests.postgres import Postgres
 from tests.processes import standing_still
 from tests.signer.ledger.cut import LATE_S, Way
@@ -252,6 +253,17 @@ def test_a_daemon_that_was_killed_in_a_commit(db: Database, url: str) -> None:
 
 def goes_on(writer: Writer, written: int) -> bool:
     return writer.written > written and not writer.trouble
+
+
+async def test_a_server_killed_while_nothing_is_written(db: Database, postgres: Postgres) -> None:
+    """Row 4.3: the writer says by itself that nothing can be written, and that it can be again."""
+    before, backend, (epoch, sequence, hash_) = started(db)
+    writer = writer_on(backend, before.instance, epoch, hash_, sequence)
+    postgres.kill()
+    await rig.until(lambda: writer.trouble, 1.5)
+    postgres.start()
+    await rig.until(lambda: not writer.trouble, 5)
+    await writer.close()
 
 
 async def test_a_server_killed_in_a_stream_of_entries(db: Database, url: str, postgres: Postgres) -> None:

@@ -348,6 +348,35 @@ async def test_a_disk_that_fails_is_not_worn(opened: tuple[Ledger, Storage], mon
     assert 1 <= storage.begun <= 1 + (time.monotonic() - began) / writer.RETRY_S
 
 
+async def test_an_idle_writer_pulses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With nothing to write, something is, once in PULSE_S, however often there was something or nothing before; a pulse makes
+    no row, says when nothing can be written, keeps nobody waiting for the end of what there is, and none comes after that.
+    """
+    async with ledger_on(path, Storage) as (ledger, storage):
+        monkeypatch.setattr(writer, "PULSE_S", 0.05)
+        for number in range(20):
+            await ledger.writer.intend(Entry(Kind.CHECKPOINT, {"number": number}))
+            ledger.writer.flush()
+            await ledger.writer.settled()
+        written, head = ledger.writer.written, ledger.writer.head
+        storage.begun, began = 0, time.monotonic()
+        while storage.begun < 10:
+            ledger.writer.flush()  # what waits to go with a commit: nothing, which is none
+            await asyncio.sleep(writer.PULSE_S / 5)
+            assert time.monotonic() - began < 5
+        assert (time.monotonic() - began) / writer.PULSE_S >= storage.begun - 1
+        assert (ledger.writer.written, ledger.writer.head) == (written, head)
+        storage.fails()
+        await until(lambda: ledger.trouble)
+        await heal(ledger, storage)
+        async with asyncio.timeout(1):
+            await ledger.writer.settled()
+    storage.begun = 0
+    await asyncio.sleep(3 * writer.PULSE_S)
+    assert not storage.begun
+
+
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     """A daemon whose disk fails by script."""

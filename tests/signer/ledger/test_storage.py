@@ -73,6 +73,21 @@ def test_f23_nothing_can_be_written(rig: Rig, error: int) -> None:
     assert signed(rig) == before + 1
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
+def test_f23_nobody_wants_anything(rig: Rig, error: int) -> None:
+    """
+    F23: the same with no request at all. Row 4.3: health says within a second that nothing could be signed, and when there is
+    room again that it could.
+    """
+    rig.health()  # half a second, the first time
+    disk(rig).script(f"write {error}")
+    failed = time.monotonic()
+    until(lambda: rig.health() == NOT_SERVING, 1.5, "NOT_SERVING")
+    assert time.monotonic() - failed < 1.5
+    disk(rig).script()
+    until(lambda: rig.health() == SERVING, 1.5, "SERVING again")
+
+
 def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
     """
     F23: the room ends while the token signs: the signature is made and not released; when there is room again it is
