@@ -4,11 +4,15 @@ knowledge.
 
 A token is held by the name of a Unix socket in Linux's abstract namespace (unix(7)): the kernel frees it with the
 process, however that ends, and tells who listens. The name is made of what the configuration says of the token (module,
-label, serial, environment, and behind them the reader), because it must be held before the token is touched. Anybody on
-the host may take a name; so a holder counts only if it is the superuser's or runs as we do.
+label and environment, behind them the serial, and the reader), because it must be held before the token is touched.
+Anybody on the host may take a name; so a holder counts only if it is the superuser's or runs as we do.
 
-Whoever names no reader means the token in any of them: so he asks for all names that begin like his own, and who names
-one asks for the name without it, too. Two readers are two names, because two cards may be alike in all else.
+Whoever names no serial means the token whatever its serial is, and who names no reader means it in any of them: so each
+looks at all names that begin like his own. Two readers are two tokens, because two cards may be alike in all else. The
+environment is in the name because it says which tokens a module has (SOFTHSM2_CONF), and only the module knows by which
+of its variables: a token that two configurations reach with different ones is not seen to be one.
+
+Abstract names are those of a network namespace: daemons in two containers do not see each other.
 """
 
 import contextlib
@@ -18,7 +22,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from signer.config import Token
@@ -55,7 +59,7 @@ def hold_tokens(tokens: Iterable[Token]) -> Callable[[], None]:
             stack.callback(_hold(name, token).close)
         # Only now: of two who come at once at least one finds the other.
         for name, token in named:
-            for other in _alike(name) - {name for name, _ in named}:
+            for other in set(_alike(name)) - {name for name, _ in named}:
                 pid, uid = _holder(other)
                 if uid in {0, os.geteuid()}:
                     raise _used(token, pid)
@@ -86,28 +90,25 @@ def _used(token: Token, pid: int) -> AlreadyRunning:
 
 
 def _name(token: Token) -> bytes:
-    said = [
-        str(token.module.resolve()),
-        token.label,
-        token.serial or "",
-        *sorted(map("=".join, token.environment.items())),
-    ]
-    return b"\0paraph-token-" + _short("\0".join(said)) + (b"-" + _short(token.reader) if token.reader else b"")
+    """With two parts behind it, its serial and its reader, each empty where it may be any."""
+    said = [str(token.module.resolve()), token.label, *sorted(map("=".join, token.environment.items()))]
+    narrower = (_short(part) if part else b"" for part in (token.serial, token.reader))
+    return b"-".join((b"\0paraph-token", _short("\0".join(said)), *narrower))
 
 
 def _short(text: str) -> bytes:
-    """Of such a length that two of them stand in a socket's name (108 bytes)."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32].encode()
+    """Of such a length that three of them stand in a socket's name (108 bytes)."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24].encode()
 
 
-def _alike(name: bytes) -> set[bytes]:
-    """The names of what may be the same token: without its reader, or with any."""
-    without = name.rpartition(b"-")[0]
-    if without != b"\0paraph-token":
-        return {without}
-    # An abstract name begins with '@' there.
-    listed = (line.rpartition(b" @")[2] for line in Path("/proc/self/net/unix").read_bytes().splitlines())
-    return {b"\0" + each for each in listed if each.startswith(name[1:] + b"-")}
+def _alike(name: bytes) -> Iterator[bytes]:
+    """The names that are held of what may be the same token: with the same serial and reader, or with any."""
+    base, *ours = name.rsplit(b"-", 2)
+    for line in Path("/proc/self/net/unix").read_bytes().splitlines():
+        other = b"\0" + line.rpartition(b" @")[2]  # an abstract name begins with '@' there
+        other_base, *theirs = other.rsplit(b"-", 2)
+        if other_base == base and all(a == b or not a or not b for a, b in zip(ours, theirs, strict=True)):
+            yield other
 
 
 def _holder(name: bytes) -> tuple[int, int]:

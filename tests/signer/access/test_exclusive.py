@@ -28,8 +28,8 @@ def label(tmp_path: Path) -> str:
     return f"t {hash(tmp_path) % 10**9}"
 
 
-def token(label: str, reader: str | None = None, name: str = "card") -> Token:
-    return Token(name=name, kind="smartcard", module=MODULE, label=label, reader=reader)
+def token(label: str, reader: str | None = None, name: str = "card", serial: str | None = None) -> Token:
+    return Token(name=name, kind="smartcard", module=MODULE, label=label, reader=reader, serial=serial)
 
 
 @contextmanager
@@ -48,6 +48,27 @@ def test_one_token_with_and_without_its_reader(label: str, first: str | None, se
     with another_daemon(token(label, first)) as pid, pytest.raises(AlreadyRunning, match=f"process id {pid}$"):
         hold_tokens([token(label, second)])
     hold_tokens([token(label, second)])()
+
+
+@pytest.mark.parametrize(("first", "second"), [("12ab", None), (None, "12ab"), ("12ab", "12ab")])
+@pytest.mark.parametrize("readers", [(None, None), ("desk", None), (None, "desk"), ("desk", "desk")])
+def test_one_token_with_and_without_its_serial(
+    label: str, first: str | None, second: str | None, readers: tuple[str | None, str | None]
+) -> None:
+    """F52: the same of its serial, whichever of the two names the reader: who names none means any."""
+    one, two = (token(label, reader, serial=each) for reader, each in zip(readers, (first, second), strict=True))
+    with another_daemon(one) as pid, pytest.raises(AlreadyRunning, match=f"process id {pid}$"):
+        hold_tokens([two])
+    hold_tokens([two])()
+
+
+def test_two_serials_are_two_tokens(label: str) -> None:
+    """Of one label, in one reader or in none, for one daemon and for two."""
+    for reader in ("desk", None):
+        one, two = token(label, reader, "one", "12ab"), token(label, reader, "two", "34cd")
+        hold_tokens([one, two])()
+        with another_daemon(one):
+            hold_tokens([two])()
 
 
 def test_two_cards_that_are_alike(label: str) -> None:
