@@ -50,8 +50,8 @@ def wait_s(
     item_s = _token_s(kind, able, rate)
     others = sum(
         min(line.items, clock_s / (item_s + REQUEST_S * line.requests(short=False) / line.items))
-        for name, line in backlog.lines(kind)
-        if name != caller
+        for name, line in (backlog.lines(kind) if clock_s else ())
+        if name != caller and line.items
     )
     ahead_s = own_s + others / rate
     busy = [max(0.0, lane.busy_until - now) for lane in able]
