@@ -25,7 +25,7 @@ from signer.entry import Entry, Failed
 from signer.ids import Ids
 from signer.ledger import KEEP_S, Ledger
 from signer.lost import is_declared
-from signer.note import Note, NoteError, parse
+from signer.note import MAGIC, Note, NoteError, parse
 from signer.recovery import Broken, Found
 from signer.retention import Retention
 from signer.writer import EX_IOERR, Writer
@@ -38,7 +38,8 @@ ERASE_PAUSE_S = 0.2  # between two times, while there is more: who signs comes f
 SETTLE_S = 2.0  # at the daemon's end, for what lanes still have, and what waits for a commit
 END_S = 5.0  # for its end: SQLite tidies its file
 COMMITTER_S = 30.0  # until the process that commits is there, on a busy machine
-TAIL_BYTES = 64 * 1024  # of an anchor's file: its last note is in there, 0.4 KB and 0.1 more for each chain
+NOTES_MOST = 200  # of an anchor's file are looked at: three hours
+_BEGIN = f"{MAGIC}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +162,23 @@ def _check_anchor(past: Past, found: Found, file: Path, spki: bytes) -> None:
     """
     Raise `Broken` where an anchor knows more of this chain than the database does: that was rolled back. Or where it knows
     nothing of this chain, and of no other that is there, and the key has signed no checkpoint of this one: it has taken
-    another's place. An anchor that others put into, too, is no reason.
+    another's place. An anchor that others put into, too, is no reason. Or where there is nothing in it that could be read.
     """
-    note = _last_note(file)
-    if note is None:
-        return
-    heads = note.checkpoint.heads
-    for head in heads:
-        is_there = head.instance != found.instance or recovery.has_row(past, head)
-        if not (is_there or is_declared(found, head) or recovery.was_archived(past, head)):
-            raise Broken(
-                f"checkpoint {note.checkpoint.number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
-                "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"
-            )
-    is_known = any(head.instance == found.instance or recovery.has_row(past, head) for head in heads)
-    if not (is_known or _is_in_checkpoint(found, spki)):
+    notes = _last_notes(file, found, spki)
+    heads = [(head, note.checkpoint.number) for note in notes for head in note.checkpoint.heads]
+    for head, number in sorted((each for each in heads if each[0].instance == found.instance), reverse=True):
+        if recovery.has_row(past, head) or is_declared(found, head):
+            continue
+        if recovery.was_archived(past, head):
+            break  # and so were those before it
         raise Broken(
-            f"checkpoint {note.checkpoint.number} in {file} is of another ledger, and the checkpoint key has signed none of "
+            f"checkpoint {number} in {file} names row {head.epoch}/{head.sequence}, which is not in the "
+            "database or is another: an older state was put back. `paraph restore --reason` declares what is lost"
+        )
+    is_known = any(head.instance == found.instance or recovery.has_row(past, head) for head, _ in heads)
+    if notes and not (is_known or _is_in_checkpoint(found, spki)):
+        raise Broken(
+            f"checkpoint {notes[-1].checkpoint.number} in {file} is of another ledger, and the checkpoint key has signed none of "
             f"the one in the database, {found.instance}: it has taken the other's place, or is new. If the other was this daemon's, "
             "put it back (`paraph restore`). If this one is new on purpose, keep the file as evidence and move it away, or "
             "give this daemon a file of its own"
@@ -189,30 +190,62 @@ def _is_in_checkpoint(found: Found, spki: bytes) -> bool:
     if not found.note:
         return False
     last = next(parse(found.note))
-    try:
-        last.check(spki)
-    except NoteError:
-        return False
-    return any(head.instance == found.instance for head in last.checkpoint.heads)
+    return _is_signed(last, spki) and any(head.instance == found.instance for head in last.checkpoint.heads)
 
 
-def _last_note(file: Path) -> Note | None:
+def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
+    """
+    The last whole note of a file that an anchor has written, and those shortly before it that the key has signed, in their
+    order: what a power cut has left of a note, and what anybody has put behind it, hides none of them.
+
+    A file that is not there, or is empty, is a new one. One that has something and no whole note ends in what no daemon
+    has written there: raises `Broken`, unless it may be the first note of all, of which only a part was written.
+    """
     try:
         with file.open("rb") as opened_:
             size = opened_.seek(0, 2)
-            opened_.seek(max(0, size - TAIL_BYTES))
+            opened_.seek(max(0, size - anchor.LAST_NOTE_BYTES_MAX))
             tail = opened_.read().decode()
     except FileNotFoundError:
-        return None
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise Broken(f"the anchor {file} cannot be read: {error}") from None
-    start = tail.rfind("paraph-checkpoint-v1\n")
-    if start < 0:
-        return None
+    notes = _whole(tail)
+    if not notes:
+        is_torn = tail.startswith(_BEGIN[: len(tail)]) and tail.count("\n\n") < 2
+        if found.anchored is None and is_torn:
+            return []
+        if tail:
+            raise Broken(
+                f"the anchor {file} ends without a whole checkpoint, so that nobody can say whether the database is older: "
+                "somebody changed it. Keep it as evidence; put back what was there, or move it away, and the daemon begins "
+                "another"
+            )
+        if found.anchored is not None:
+            log.warning(
+                "%s is empty, and an anchor had a checkpoint of this ledger: if it is not new, it was emptied", file
+            )
+        return []
+    return [*(note for note in notes[:-1] if _is_signed(note, spki)), notes[-1]]
+
+
+def _whole(text: str) -> list[Note]:
+    """The last notes in a text, whatever stands before, between and behind them."""
+    found: list[Note] = []
+    for piece in text.split(_BEGIN)[1:][-NOTES_MOST:]:
+        body, *rest = piece.split("\n\n", 2)
+        if len(rest) == 2:
+            with contextlib.suppress(NoteError):
+                found += parse(f"{_BEGIN}{body}\n\n{rest[0]}\n\n")
+    return found
+
+
+def _is_signed(note: Note, spki: bytes) -> bool:
     try:
-        return next(parse(tail[start:]))
-    except (NoteError, StopIteration):
-        return None  # its last note is torn: the anchor itself will say so
+        note.check(spki)
+    except NoteError:
+        return False
+    return True
 
 
 async def _keep_knowing(ids: Ids) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from signer.checkpoint import Checkpoints
 from signer.clock import Clock
 from signer.config import Ledger, LedgerAnchor
 from signer.database import Where, database_at
-from signer.note import NOTHING, Checkpoint, sign
+from signer.note import NOTHING, Checkpoint, Head, Note, parse, sign
 from signer.recovery import Broken
 from signer.sqlite import Sqlite
 from signer.store import open_store
@@ -121,6 +123,91 @@ async def test_a_clock_that_was_behind(tmp_path: Path, monkeypatch: pytest.Monke
         assert counted(place.database, "ledger_requests") == left
 
 
+def _set_back(place: Place, older: bytes) -> None:
+    assert isinstance(place.database, Path)
+    for side in ("", "-wal", "-shm"):
+        place.database.with_name(f"{place.database.name}{side}").unlink(missing_ok=True)
+    place.database.write_bytes(older)
+
+
+def _copied(place: Place) -> bytes:
+    with closing(sqlite3.connect(place.database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Path(place.database).read_bytes()
+
+
+JUNK = b"paraph-checkpoint-v1\njunk\n\nno seal\n\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "refused"),
+    [
+        ("whole", "an older state was put back"),
+        ("torn", "an older state was put back"),
+        ("torn by a byte", "an older state was put back"),
+        ("a byte more", "an older state was put back"),
+        ("junk behind it", "an older state was put back"),
+        ("an old note again", "an older state was put back"),
+        ("a forged note behind it", "an older state was put back"),
+        ("buried", "ends without a whole checkpoint.*move it away"),
+        ("nothing whole", "ends without a whole checkpoint.*move it away"),
+        ("cut to its beginning", "ends without a whole checkpoint.*move it away"),
+    ],
+)
+async def test_an_older_database_beside_a_spoilt_anchor(tmp_path: Path, what: str, refused: str) -> None:
+    """
+    What stands behind the last whole checkpoint of a file, and what is torn of it, hides none that is there: the older
+    database is refused. Where nothing whole is left, nobody can say, and that is refused, too.
+    """
+    file = tmp_path / "checkpoints"
+    place = Place(tmp_path, LedgerAnchor(file=file))
+    for _ in range(2):  # the second knows that the first one's checkpoints are in the anchor
+        await once(place)
+    older = _copied(place)
+    for _ in range(2):
+        await once(place)
+    whole = file.read_bytes()
+    notes = [str(note).encode() for note in parse(whole.decode())]
+    head = next(parse(notes[0].decode())).checkpoint.heads[0]
+    forged = str(made_by_nobody(head)).encode()
+    file.write_bytes(
+        {
+            "whole": whole,
+            "torn": whole[: -len(notes[-1]) // 2],
+            "torn by a byte": whole[:-1],
+            "a byte more": whole + b"x",
+            "junk behind it": whole + JUNK * 100,
+            "an old note again": whole + notes[0],
+            "a forged note behind it": whole + forged,
+            "buried": whole + JUNK * 40_000,
+            "nothing whole": JUNK,
+            "cut to its beginning": whole[:100],
+        }[what]
+    )
+    _set_back(place, older)
+    with pytest.raises(Broken, match=refused):
+        await once(place)
+
+
+async def test_a_spoilt_anchor_beside_its_own_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Torn by a power cut, with the database that it belongs to: no reason; nor one that is empty, but that is said."""
+    file = tmp_path / "checkpoints"
+    place = Place(tmp_path, LedgerAnchor(file=file))
+    file.write_bytes(b"paraph-checkpoint-v1\n1\n2026")  # nothing was anchored before: the first note of all
+    await once(place)
+    file.unlink()
+    for _ in range(2):
+        await once(place)
+    whole = file.read_bytes()
+    for content in (whole[:-1], whole[:-200], whole + b"x"):
+        file.write_bytes(content)
+        await once(place)
+    assert f"{file} is empty" not in caplog.text
+    file.write_bytes(b"")
+    await once(place)
+    assert "is empty, and an anchor had a checkpoint of this ledger: if it is not new, it was emptied" in caplog.text
+
+
 def emptied(database: Where) -> None:
     """As somebody does who can write the database and has no key: another ledger, of which nothing is there yet."""
     executed(
@@ -164,12 +251,16 @@ def made_up_rows(place: Place) -> None:
 
 
 def made_up_checkpoint(place: Place) -> None:
-    key = Ed25519PrivateKey.generate()
-    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     head = found(database_at(place.database, place.state)).head
     assert head is not None
-    note = sign(Checkpoint(1, datetime.now(UTC), NOTHING, (head,)), spki, "ED25519", key.sign)
+    note = made_by_nobody(head)
     executed(place.database, f"UPDATE ledger_instances SET note = '{note}'")
+
+
+def made_by_nobody(head: Head) -> Note:
+    key = Ed25519PrivateKey.generate()
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return sign(Checkpoint(1, datetime.now(UTC), NOTHING, (head,)), spki, "ED25519", key.sign)
 
 
 async def test_an_anchor_of_another_daemon_is_no_reason(tmp_path: Path, postgres: Postgres) -> None:
