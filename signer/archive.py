@@ -26,7 +26,7 @@ from signer.chain import Row, read, write
 from signer.database import Past, StoreError
 from signer.evidence import fields
 from signer.ledger import KEEP_S
-from signer.note import Note
+from signer.note import Note, NoteError
 from signer.recovery import ARCHIVED
 from signer.verdict import Finding, Verdict
 
@@ -68,6 +68,7 @@ def archive(
     `OSError` for the directory; `StoreError`, a temporary one, where rows cannot be deleted now: the file is there then.
     """
     found = recovery.look(past)
+    notes = [note for note in notes if _is_ours(note, found.instance, spki)]
     end = _end(past, found.instance, (now - timedelta(seconds=KEEP_S)).astimezone(UTC), found.open_intents)
     note, head = _newest(past, found.instance, notes, end)
     if note is None or head is None:
@@ -90,6 +91,17 @@ def archive(
         said = f"{why}; not every row of {directory / name} was deleted. Keep it, and try again with another directory"
         raise StoreError(said, is_temporary=True) from None
     return Archived(directory / name, (first.epoch, first.sequence), head, rows - 1, deleted)
+
+
+def _is_ours(note: Note, instance: str, spki: bytes) -> bool:
+    """Others may put theirs into a log: they say nothing of this chain."""
+    if not any(head.instance == instance for head in note.checkpoint.heads):
+        return False
+    try:
+        note.check(spki)
+    except NoteError:
+        return False
+    return True
 
 
 def _end(past: Past, instance: str, before: datetime, open_intents: Sequence[Row]) -> Place | None:

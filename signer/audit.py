@@ -14,21 +14,27 @@ One after the other: signer/reading.py, stretch.py, anchored.py, losses.py, and 
 report is in signer/verdict.py.
 """
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Container, Iterable
 
 from signer.anchored import Anchored
 from signer.chain import Kind
 from signer.losses import Losses, check_joins
-from signer.note import Note
+from signer.note import Note, key_id
 from signer.reading import Named, Possible, Reading
 from signer.stretch import CODES, IS_SETTLED, WAS_SETTLED, Chain, joined
 from signer.verdict import Findings, Flaw, Report, place_name
 
 
-def examine(segments: Iterable[Iterable[str]], notes: Iterable[Note], spki: bytes) -> Report:
+def examine(
+    segments: Iterable[Iterable[str]], notes: Iterable[Note], spki: bytes, *, logged: Iterable[Note] = ()
+) -> Report:
     """
     What these segments (the lines of each, in any order of segments) are worth beside these checkpoints, in the order in
     which they were kept. A segment or a checkpoint that is given twice counts once.
+
+    `logged` are those of a log, where lines may arrive in another order, and other daemons put theirs, too: they count by
+    their numbers, and what another key has signed for chains that are not here is only counted.
     """
     findings = Findings()
     reading = Reading(findings)
@@ -37,7 +43,8 @@ def examine(segments: Iterable[Iterable[str]], notes: Iterable[Note], spki: byte
     chains = {chain.instance: chain for chain in joined(reading.stretches, findings)}
     rows = {str(kind): sum(chain.count(kind) for chain in chains.values()) for kind in Kind}
     anchor = Anchored(chains, reading, spki, findings)
-    for note in notes:
+    ours, others = _of_a_log(logged, chains, spki)
+    for note in heapq.merge(notes, ours, key=_number):
         anchor.take(note)
     losses = Losses(chains, anchor, reading.gaps, findings)
     losses.check()
@@ -56,9 +63,25 @@ def examine(segments: Iterable[Iterable[str]], notes: Iterable[Note], spki: byte
         rows=rows,
         checkpoints=anchor.count,
         absent=anchor.absent,
+        others=others,
         first_time=reading.first_time,
         last_time=reading.last_time,
     )
+
+
+def _of_a_log(notes: Iterable[Note], chains: Container[str], spki: bytes) -> tuple[list[Note], int]:
+    """Those that are to be judged, by their numbers, and how many there are of others."""
+    key, ours, others = key_id(spki), list[Note](), 0
+    for note in notes:
+        if note.key == key or any(head.instance in chains for head in note.checkpoint.heads):
+            ours.append(note)
+        else:
+            others += 1
+    return sorted(ours, key=_number), others
+
+
+def _number(note: Note) -> int:
+    return note.checkpoint.number
 
 
 # ---- what rows say about others

@@ -43,7 +43,7 @@ class Losses:
             place = row_name(instance, *place_of(head))
             said = f"checkpoint {lost.number} has it as the head, and "
             if chain is None:
-                self._findings.add(Flaw.MISSING, place, f"{said}no row of this chain was given")
+                self._findings.add(Flaw.MISSING, place, f"{said}no row of this chain was given: give its files, too")
             elif place_of(head) > chain.last:
                 self._findings.add(
                     Flaw.TRUNCATED, place, f"{said}the chain ends with row {place_name(chain.last)}{_OLDER}"

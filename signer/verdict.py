@@ -82,6 +82,7 @@ class Report:
     rows: dict[str, int]  # by kind
     checkpoints: int
     absent: int  # checkpoints between those, of which only the ledger tells
+    others: int  # checkpoints of other daemons in a log, which say nothing of these chains
     first_time: str
     last_time: str
 

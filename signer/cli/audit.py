@@ -81,7 +81,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     try:
         spki = _public_key(options.key)
-        anchors = [_notes(path) for path in options.anchor]
+        anchors, logged = _anchors(options.anchor)
     except _Unreadable as error:
         print(f"paraph audit: {error}", file=sys.stderr)
         return CONFIG
@@ -89,7 +89,7 @@ def _verify(options: argparse.Namespace) -> int:
     notes = heapq.merge(*anchors, key=lambda note: note.checkpoint.number)
     try:
         with Console(stderr=True).status("reading the ledger"):
-            report = examine((_lines(path) for path in options.files), notes, spki)
+            report = examine((_lines(path) for path in options.files), notes, spki, logged=logged)
     except OSError as error:
         print(f"paraph audit: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE
@@ -115,17 +115,32 @@ def _public_key(path: Path) -> bytes:
         raise _Unreadable(f"the key {path} is no public key in PEM; give the checkpoint.pub of the daemon") from None
 
 
-def _notes(path: Path) -> "list[Note]":
+def _anchors(paths: Iterable[Path]) -> "tuple[list[list[Note]], list[Note]]":
+    """The checkpoints of each file that is only appended to, in its order, and those of all logs."""
+    files: list[list[Note]] = []
+    logged: list[Note] = []
+    for path in paths:
+        notes, is_log = _notes(path)
+        if is_log:
+            logged += notes
+        else:
+            files.append(notes)
+    return files, logged
+
+
+def _notes(path: Path) -> "tuple[list[Note], bool]":
+    """The checkpoints of a file, and whether it is a log: one has each on a line, and other lines between them."""
     from signer.note import MAGIC, NoteError, note_of, parse
 
     try:
         text = path.read_bytes().decode()
-        if text and not text.startswith(f"{MAGIC}\n"):
+        is_log = bool(text) and not text.startswith(f"{MAGIC}\n")
+        if is_log:
             lines = [line for line in text.split("\n") if f"{MAGIC}\\n" in line]
             text = "".join(map(note_of, lines))
             if not lines:
                 raise NoteError(f"it has no checkpoint: those begin with {MAGIC}")
-        return list(parse(text))
+        return list(parse(text)), is_log
     except OSError as error:
         raise _Unreadable(f"the anchor {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -177,6 +192,8 @@ def _print_report(console: Console, report: "Report", options: argparse.Namespac
     console.print(
         f"beside   {_count(report.checkpoints, 'checkpoint')} signed by the key {escape(str(options.key))}{more}"
     )
+    if report.others:
+        console.print(f"not ours {_count(report.others, 'checkpoint')} in a log, by other keys and of other chains")
     _print_limits(console, report)
 
 

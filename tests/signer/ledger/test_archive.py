@@ -4,16 +4,23 @@ import argparse
 import json
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 from sqlalchemy import Engine, event
 
 from signer import archive as archives
@@ -23,12 +30,15 @@ from signer.chain import Kind, Row
 from signer.cli import archive as command
 from signer.database import DATABASE, database_at, where
 from signer.lost import notes_of
+from signer.note import Note
+from signer.note import sign as made
 from signer.recovery import Broken
 from signer.store import open_store
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
 from tests.signer.ledger.book import book, found, request, result
+from tests.signer.ledger.histories import Key
 from tests.signer.ledger.kept import Kept
 from tests.signer.ledger.test_export import change, export, verify
 from tests.signer.ledger.test_restore import again, new_checkpoint
@@ -52,7 +62,9 @@ def rig(kept: Kept) -> Rig:
     return kept.put_back()
 
 
-def archived(rig: Rig, later: timedelta = LATER, pause: Pause = lambda _: None) -> Archived | None:
+def archived(
+    rig: Rig, later: timedelta = LATER, pause: Pause = lambda _: None, more: Sequence[Note] = ()
+) -> Archived | None:
     """As the command does it, so much later."""
     directory = rig.directory / "archive"
     directory.mkdir(exist_ok=True)
@@ -61,9 +73,8 @@ def archived(rig: Rig, later: timedelta = LATER, pause: Pause = lambda _: None) 
     place = where(config.load(rig.config))
     engine = open_store(place)
     with closing(database_at(place, rig.state).past()) as past:
-        done = archive(
-            past, engine, notes_of([rig.anchor]), spki, directory, now=datetime.now(UTC) + later, pause=pause
-        )
+        notes = [*notes_of([rig.anchor]), *more]
+        done = archive(past, engine, notes, spki, directory, now=datetime.now(UTC) + later, pause=pause)
     engine.dispose()
     return done
 
@@ -269,6 +280,20 @@ def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
         archived(rig)
     assert len(book(rig.state)) >= count
     assert not list((rig.directory / "archive").iterdir())
+
+
+def test_others_put_into_the_same_log(rig: Rig) -> None:
+    """Another daemon's checkpoints, by another key or by the same one, and false ones, are no reason against a file."""
+    first = notes_of([rig.anchor])[0]
+    elsewhere = replace(first.checkpoint, heads=(replace(first.checkpoint.heads[0], instance="ab" * 16),))
+    by_path = load_pem_private_key((rig.keys / "checkpoint.key").read_bytes(), None)
+    assert isinstance(by_path, Ed25519PrivateKey)
+    spki = by_path.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    same_key = made(elsewhere, spki, "ED25519", by_path.sign)
+    false = Key(1).sign(replace(first.checkpoint, number=first.checkpoint.number + 1))
+    done = archived(rig, more=[Key(1).sign(elsewhere), same_key, false])
+    assert done is not None
+    assert done.deleted
 
 
 def test_an_anchor_that_is_behind(rig: Rig) -> None:

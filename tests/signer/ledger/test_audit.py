@@ -617,6 +617,40 @@ def test_a_new_daemon_joins(book: Book) -> None:
     assert found(book.report(book.rows, other.rows, notes=[book.notes[0], second, third]), Flaw.MISSING, "no row tells")
 
 
+def test_a_log_of_several_daemons() -> None:
+    """
+    A log server mixes lines, and takes those of others: numbers are the order there, and what another key has signed for
+    chains that are not here is counted, and no finding. In an anchor's own file both are.
+    """
+    book, other = anchored(4), Book(B)
+    other.checkpoint()
+    strange = STRANGER.sign(other.notes[0].checkpoint)
+    files = [list(chain.write(book.rows))]
+    mixed = [book.notes[2], strange, book.notes[0], book.notes[3], book.notes[1]]
+    report = examine(files, [], KEY.spki, logged=mixed)
+    assert (report.verdict, report.checkpoints, report.others) == (Verdict.WHOLE, 4, 1), said(report)
+    assert not examine(files, book.notes[:2], KEY.spki, logged=mixed).findings
+    report = examine(files, mixed, KEY.spki)
+    assert {Flaw.MISPLACED, Flaw.ROLLED_BACK, Flaw.UNSIGNED} == {each.kind for each in report.findings}
+
+
+def test_a_log_excuses_nothing_of_ours() -> None:
+    """What another key has signed for this chain, what says it is by this key, and a chain of this key that is not given."""
+    book, other = anchored(3), Book(B)
+    other.checkpoint()
+    files = [list(chain.write(book.rows))]
+    forged = STRANGER.sign(book.notes[2].checkpoint)
+    elsewhere = replace(STRANGER.sign(other.notes[0].checkpoint), key=book.notes[0].key)
+    for note in (forged, elsewhere):
+        assert found(examine(files, book.notes, KEY.spki, logged=[note]), Flaw.UNSIGNED)
+    report = examine(files, book.notes, KEY.spki, logged=other.notes)
+    assert found(report, Flaw.MISSING, "no row of this chain was given: give its files, too")
+    again = _signed_again(book.notes[1], heads=book.notes[2].checkpoint.heads)
+    assert found(examine(files, [], KEY.spki, logged=[again, *book.notes]), Flaw.FORK)
+    cut = [list(chain.write(book.rows[:-3]))]
+    assert found(examine(cut, [], KEY.spki, logged=reversed(book.notes)), Flaw.TRUNCATED)
+
+
 # ---- beginnings and ends
 
 

@@ -6,7 +6,7 @@ import random
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tests.daemon import running
 from tests.signer.access.test_config import GOOD
 from tests.signer.ledger import crashes
 from tests.signer.ledger.book import book
-from tests.signer.ledger.histories import KEY, Chain, Story
+from tests.signer.ledger.histories import KEY, Chain, Key, Story
 from tests.signer.ledger.test_crashes import crashing_rig
 
 A = "aa" * 16
@@ -267,6 +267,23 @@ def test_several_anchors(audit: Audit, place: Place) -> None:
     report = json.loads(audit(*base, "--anchor", newer, "--anchor", older).out)
     assert (report["checkpoints"], report["absent"]) == (3, 2)
     assert list(parse(place.anchor.read_text())) == notes
+
+
+def test_a_log_of_several_daemons(audit: Audit, place: Place) -> None:
+    """Another daemon's checkpoint on a line of a log is named, and no finding; in the anchor's own file it is one."""
+    notes = place.story.anchored
+    head = replace(notes[0].checkpoint.heads[0], instance="bb" * 16)
+    strange = Key(1).sign(replace(notes[0].checkpoint, heads=(head,)))
+    lines = [syslog_message(str(note), Clock()).decode() for note in (notes[1], strange, notes[0])]
+    place.anchor.write_text("\n".join([*lines, ""]))
+    done = audit(*place.words)
+    assert done.code == 0, done.out
+    assert "not ours 1 checkpoint in a log, by other keys and of other chains" in done.out
+    assert json.loads(audit(*place.words, "--json").out)["others"] == 1
+    place.anchor.write_text("".join(map(str, [*notes, strange])))
+    done = audit(*place.words)
+    assert done.code == 1
+    assert "UNSIGNED" in done.out
 
 
 def test_files_that_are_not_there(audit: Audit, place: Place) -> None:
