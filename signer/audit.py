@@ -6,9 +6,8 @@ then through the checkpoints, which it compares with them. It finds what was del
 set back to an older state, forked, or computed anew by somebody without the key.
 
 What nobody can find: rows after the newest checkpoint. Whoever can write the files may have cut off some of those, or
-written others in their place. `Report.unanchored` says how many there are. So it is with the beginning: a chain whose
-first rows are elsewhere is reported as `from_middle`, not as tampered with; what came before is as good as the
-checkpoint that has its hash.
+written others in their place. `Report.unanchored` says how many there are. A chain whose first rows are elsewhere, or of
+which no checkpoint was given, is not tampered with as far as anybody can see, and not whole: that is `UNPROVEN`.
 
 One after the other: signer/reading.py, stretch.py, anchored.py, losses.py, and here what rows say about others; the
 report is in signer/verdict.py.

@@ -27,6 +27,7 @@ class Flaw(StrEnum):
 class Verdict(StrEnum):
     WHOLE = "WHOLE"
     GAP = "GAP"  # whole, but for what was declared as lost
+    UNPROVEN = "UNPROVEN"  # nothing is wrong with what was given; but a beginning was not, or no checkpoint covers it
     TAMPERED = "TAMPERED"
 
 
@@ -72,6 +73,11 @@ class ChainState:
     anchored_time: datetime | None
     unanchored: int  # rows after it, and those of a lost branch after what was anchored of that
 
+    @property
+    def is_proven(self) -> bool:
+        """Up to what is anchored, nothing can have been cut off at its beginning, or made up."""
+        return not self.from_middle and self.anchored is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -90,6 +96,8 @@ class Report:
     def verdict(self) -> Verdict:
         if self.findings:
             return Verdict.TAMPERED
+        if not all(chain.is_proven for chain in self.chains):
+            return Verdict.UNPROVEN
         return Verdict.GAP if self.gaps else Verdict.WHOLE
 
     @property

@@ -24,7 +24,7 @@ from rich.text import Text
 from signer.chain import ChainError, Kind, Row, read
 from signer.cli import archive, export, keys, trace
 from signer.cli.console import for_tables
-from signer.cli.exits import CONFIG, FAILED, GAP, OK, USAGE
+from signer.cli.exits import CONFIG, FAILED, GAP, OK, UNPROVEN, USAGE
 
 if TYPE_CHECKING:
     from signer.note import Note
@@ -98,7 +98,8 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         # Without colours for numbers and paths: here a colour says something.
         _print_report(for_tables(highlight=False), report, options)
-    return {Verdict.WHOLE: OK, Verdict.GAP: GAP, Verdict.TAMPERED: FAILED}[report.verdict]
+    codes = {Verdict.WHOLE: OK, Verdict.GAP: GAP, Verdict.UNPROVEN: UNPROVEN, Verdict.TAMPERED: FAILED}
+    return codes[report.verdict]
 
 
 def _public_key(path: Path) -> bytes:
@@ -171,6 +172,7 @@ def _time(moment: datetime) -> str:
 def _print_report(console: Console, report: "Report", options: argparse.Namespace) -> None:
     _print_verdict(console, report)
     _print_findings(console, report, options.files)
+    _print_unproven(console, report)
     for gap in report.gaps:
         console.print(
             f"[yellow]lost[/]  rows {gap.first} to {gap.last} of epoch {gap.epoch} of chain {_printable(gap.instance)}, "
@@ -204,6 +206,7 @@ def _print_verdict(console: Console, report: "Report") -> None:
     said = {
         Verdict.WHOLE: "[bold green]WHOLE[/]",
         Verdict.GAP: "[bold yellow]WHOLE[/], but for rows that were declared as lost when a backup was restored",
+        Verdict.UNPROVEN: "[bold yellow]UNPROVEN[/]: nothing is wrong with what was given, but it may not be all",
         Verdict.TAMPERED: f"[bold red]NOT WHOLE[/]: {_count(found, 'finding')}",
     }
     console.print(said[report.verdict])
@@ -221,6 +224,21 @@ def _print_findings(console: Console, report: "Report", files: list[Path]) -> No
         console.print(f"and {_count(report.more, 'finding')} more, which are not listed")
     if len(files) > 1 and any("segment " in finding.sentence for finding in report.findings):
         console.print(f"segments: {', '.join(f'{n} {escape(str(path))}' for n, path in enumerate(files, 1))}")
+
+
+def _print_unproven(console: Console, report: "Report") -> None:
+    for chain in report.chains:
+        if chain.from_middle:
+            first = f"{chain.first[0]}/{chain.first[1]}"
+            console.print(
+                f"[yellow]missing[/]  what is before row {first} of chain {chain.instance}: give the archived segments, too. "
+                "If there are none, rows were deleted."
+            )
+        if chain.anchored is None:
+            console.print(
+                f"[yellow]missing[/]  a checkpoint of chain {chain.instance}: give an anchor that has one. Without, anybody who "
+                "can write the files may have made up every row."
+            )
 
 
 def _chains(report: "Report") -> Table:

@@ -126,6 +126,11 @@ def delete(it: Case, index: int) -> Tampered | None:
     return lines, it.notes
 
 
+def behead(it: Case, index: int) -> Tampered | None:
+    """Every row up to this one, and the header made to fit, as what is left after an archive looks."""
+    return (it.with_rows(it.rows[index + 1 :]), it.notes) if index + 1 < len(it.rows) else None
+
+
 def edit(it: Case, index: int) -> Tampered:
     """One character, of the row or of its file's header."""
     lines = it.files()
@@ -273,6 +278,7 @@ def put_back(it: Case, index: int) -> Tampered | None:
 
 TAMPERS: dict[str, Callable[[Case, int], Tampered | None]] = {
     "delete": delete,
+    "behead": behead,
     "edit": edit,
     "edit the kind": edit_kind,
     "edit with its hash": edit_with_own_hash,

@@ -215,15 +215,24 @@ def test_a_gap(audit: Audit, place: Place) -> None:
 
 
 def test_from_the_middle(audit: Audit, place: Place) -> None:
-    """Files that begin in the middle are whole; what says that the beginning is right is said, or that nothing does."""
+    """4: files that begin in the middle are not all, and it is said what to give; so where nothing of a chain is anchored."""
     words = [place.files[1], *place.words[3:]]
     done = audit("verify", *words)
-    assert done.code == 0
+    assert done.code == 4
+    assert done.out.startswith("UNPROVEN: nothing is wrong with what was given, but it may not be all\n")
     assert "in the middle, where checkpoint 1 ends" in done.out
+    said = " ".join(done.out.split())
+    assert f"what is before row 1/5 of chain {A}: give the archived segments, too. If there are none, rows were" in said
+    assert "a checkpoint of chain" not in said
+    report = json.loads(audit("verify", *words, "--json").out)
+    assert (report["verdict"], report["chains"][0]["from_middle"]) == ("UNPROVEN", True)
     place.anchor.write_text("")
     done = audit("verify", *words)
-    assert done.code == 0
+    assert done.code == 4
     assert "in the middle, and nothing says that this is right" in done.out
+    done = audit(*place.words)
+    assert done.code == 4
+    assert f"a checkpoint of chain {A}: give an anchor that has one" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(
@@ -317,7 +326,10 @@ def test_keys_that_are_none(audit: Audit, place: Place) -> None:
 
 
 def test_anchors_that_are_none(audit: Audit, place: Place) -> None:
-    """78 and one line, for whatever is no file of checkpoints. An empty one is: a daemon that has just begun has that."""
+    """
+    78 and one line, for whatever is no file of checkpoints. An empty one is: a daemon that has just begun has that; it
+    proves nothing.
+    """
     good = place.anchor.read_bytes()
     for content, words in (
         (None, "No such file"),
@@ -335,7 +347,7 @@ def test_anchors_that_are_none(audit: Audit, place: Place) -> None:
         assert words in done.err
         assert len(done.err.splitlines()) == 1
     place.anchor.write_bytes(b"")
-    assert audit(*place.words).code == 0
+    assert audit(*place.words).code == 4
 
 
 def test_a_client_alone(audit: Audit, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
