@@ -14,14 +14,14 @@ report is in signer/verdict.py.
 """
 
 import heapq
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 from signer.anchored import Anchored
 from signer.chain import Kind
 from signer.losses import Losses, check_joins
 from signer.note import Note, key_id
 from signer.reading import Named, Possible, Reading
-from signer.stretch import CODES, IS_SETTLED, WAS_SETTLED, Chain, joined
+from signer.stretch import CODES, IS_SETTLED, WAS_SETTLED, Chain, Stretch, joined
 from signer.verdict import Findings, Flaw, Report, place_name
 
 
@@ -51,6 +51,9 @@ def examine(
         check_joins(chain, losses, findings)
         _check_outcomes(chain, losses, findings)
     _check_possible(reading.possible, chains, findings)
+    if not findings.kept:  # a row that was edited may have been the one that closes an INTENT
+        for chain in chains.values():
+            _check_open(chain, reading, losses, findings)
     _check_named(reading.named, anchor, losses, findings)
     anchor.check_epochs(losses.gaps)
     anchor.check_untold(losses.gaps)
@@ -122,6 +125,45 @@ def _check_possible(rows: Iterable[Possible], chains: dict[str, Chain], findings
             had = f"which has its {Kind.OUTCOME}" if code & IS_SETTLED else f"which is no {Kind.INTENT}"
             place, segment, line = row.stretch.at(row.sequence)
             findings.add(Flaw.UNFOUNDED, place, f"it names row {place_name(row.intent)}, {had}", segment, line)
+
+
+def _check_open(chain: Chain, reading: Reading, losses: Losses, findings: Findings) -> None:
+    """
+    A start says of every INTENT before it that no OUTCOME closes that it may have been signed; a restore leaves that to the
+    next start. Where it does not, somebody has hidden that from it.
+    """
+    told = {row.intent for row in reading.possible if row.stretch.instance == chain.instance}
+    starts = (epoch for epoch in _begun(chain, losses) if (chain.instance, epoch) not in reading.restored)
+    last = max(starts, default=0)
+    for stretch in chain.stretches:
+        if stretch.epoch >= last:
+            break
+        for sequence in _unsettled(stretch):
+            is_lost = losses.has((chain.instance, stretch.epoch), sequence)
+            if not is_lost and (stretch.epoch, sequence) not in told:
+                place, segment, line = stretch.at(sequence)
+                said = (
+                    f"no {Kind.OUTCOME} closes it, and epoch {last} began without saying that it may have been signed"
+                )
+                findings.add(Flaw.MISSING, place, said, segment, line)
+
+
+def _begun(chain: Chain, losses: Losses) -> Iterator[int]:
+    """The epochs of which all that a start writes is there: something else comes after it."""
+    is_done = chain.stretches[-1].kinds[-1] not in {CODES[Kind.EPOCH], CODES[Kind.POSSIBLE]}
+    for stretch in chain.stretches:
+        is_lost = losses.has((chain.instance, stretch.epoch), 1)
+        if stretch.first == 1 and not is_lost and (is_done or stretch.epoch < chain.last[0]):
+            yield stretch.epoch
+
+
+def _unsettled(stretch: Stretch) -> Iterator[int]:
+    """The INTENTs that no OUTCOME closes, but for what is declared as lost."""
+    for code in (CODES[Kind.INTENT], CODES[Kind.INTENT] | WAS_SETTLED):
+        at = stretch.kinds.find(code)
+        while at >= 0:
+            yield stretch.first + at
+            at = stretch.kinds.find(code, at + 1)
 
 
 def _check_named(

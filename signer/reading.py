@@ -46,6 +46,7 @@ class Reading:
         self.gaps: list[Gap] = []
         self.named: dict[tuple[str, int], list[Named]] = {}  # by chain and checkpoint
         self.begun_after: dict[bytes, tuple[str, Place]] = {}  # by EPOCH rows: a checkpoint's hash -> chain, place
+        self.restored: set[tuple[str, int]] = set()  # epochs of chains that a restore has begun
         self.first_time = self.last_time = ""
         self._says: dict[str, Callable[[Row, dict[str, Any], Stretch], str]] = {
             Kind.EPOCH: self._epoch,
@@ -114,6 +115,8 @@ class Reading:
             return "it does not say which checkpoint was the last"
         if checkpoint != NOTHING:
             self.begun_after.setdefault(checkpoint, (row.instance, (row.epoch, row.sequence)))
+        if "restored" in fields:
+            self.restored.add((row.instance, row.epoch))
         return ""
 
     def _outcome(self, row: Row, fields: dict[str, Any], stretch: Stretch) -> str:

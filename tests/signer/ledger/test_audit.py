@@ -465,6 +465,54 @@ def test_what_was_possibly_signed(book: Book, intent: object, words: str) -> Non
     assert not words or found(report, Flaw.UNFOUNDED, words)
 
 
+def test_an_intent_that_a_start_keeps_silent_about() -> None:
+    """
+    What no OUTCOME closes may have been signed: each start says so, unless a restore has begun the epoch. Some items alone
+    close nothing; rows that were cut off behind the EPOCH row may have said it.
+    """
+    book = Book()
+    for _ in range(3):
+        book.story.intend(book.it)
+    settled(book, 2)
+    settled(book, 3, closed=False)
+    book.checkpoint()
+    book.it.open.clear()
+    assert not book.report().findings
+    told = next(iter(book.notes)).checkpoint.hash.hex()
+    book.it.add(Kind.EPOCH, 2, time=book.story.now, checkpoint=told, restored={"requests": "carried"})
+    book.fill(1)
+    assert not book.report().findings
+    book.it.add(Kind.EPOCH, 3, time=book.story.now, checkpoint=told)
+    assert not book.report().findings
+    book.it.add(Kind.POSSIBLE, intent=[1, 4], time=book.story.now)
+    assert not book.report().findings
+    book.fill(1)
+    report = book.report(book.rows[:3], book.rows[3:])
+    (finding,) = report.findings
+    assert (finding.kind, finding.place, finding.segment, finding.line) == (Flaw.MISSING, f"{A} 1/3", 0, 4)
+    assert "epoch 3 began without saying that it may have been signed" in finding.sentence
+    assert not book.report(book.rows[3:]).findings, "it is among what was not given"
+
+
+def test_an_intent_among_what_is_lost() -> None:
+    """Of an INTENT that was lost, and is found again, the restored daemon knows nothing; of one that is kept it does."""
+    book = Book()
+    book.story.intend(book.it)
+    book.checkpoint()
+    book.story.intend(book.it)
+    book.checkpoint()
+    lost, head = book.rows[3:], book.notes[-1].checkpoint.heads[0]
+    book.restore(3)
+    book.declare(head, 4)
+    report = book.report(book.rows, lost)
+    assert [(each.kind, each.place) for each in report.findings] == [(Flaw.MISSING, f"{A} 1/2")]
+    book.it.rows[3:] = []
+    book.it.open[1, 2] = "a request"
+    book.story.start(book.it, 2)
+    book.declare(head, 4)
+    assert book.report(book.rows, lost).verdict is Verdict.GAP
+
+
 @pytest.mark.parametrize("checkpoint", [None, "", 0, "0" * 63, "0" * 66, "G" * 64, "A" * 64])
 def test_an_epoch_names_a_checkpoint(book: Book, checkpoint: object) -> None:
     """64 hexadecimal digits, or it is said that there are none."""
