@@ -61,6 +61,7 @@ def examine(
         findings=tuple(findings.kept),
         more=findings.more,
         gaps=tuple(losses.gaps),
+        unknown=tuple(reading.unknown.values()),
         chains=tuple(anchor.state(chain, losses.branches(chain.instance)) for chain in chains.values()),
         rows=rows,
         checkpoints=anchor.count,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from pool.process import Child, ChildLost
 from signer import anchor, recovery
 from signer.anchor import Anchor
+from signer.burnt_ids import BurntIds
 from signer.checkpoint import Checkpoints
 from signer.checkpoint_key import Key
 from signer.cipher import Cipher
@@ -86,7 +88,7 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock, 
     cipher, anchors = Cipher(config.data_key()), anchor.of(config)
     files = [each.file for each in config.anchor if each.file is not None]
     database = database_at(where, state)
-    found, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher, spki)
+    found, restored, (epoch, sequence, hash_) = await asyncio.to_thread(_begun, database, files, cipher, spki)
     if found.open_intents:
         log.warning(
             "%d chunks may have been signed and were not released: POSSIBLE_UNRELEASED_SIGNATURE",
@@ -102,6 +104,7 @@ async def opened(config: LedgerConfig, where: Where, state: Path, clock: Clock, 
     ledger = Ledger(writer, reader, cipher, clock)
     retention = Retention(clock, found.times)
     ledger.accepted = retention.accepted
+    ledger.is_burnt = BurntIds(restored, retention.now).has
     tasks = [asyncio.create_task(_keep_erasing(database, retention), name="ledger erasing")]
     if reader.ids is not None:
         tasks.append(asyncio.create_task(_keep_knowing(reader.ids), name="ledger ids"))
@@ -145,17 +148,30 @@ async def _committing(
 
 def _begun(
     database: Database, anchors: Sequence[Path], cipher: Cipher, spki: bytes
-) -> tuple[Found, tuple[int, int, bytes]]:
-    """What was there, and where the epoch stands that has been begun."""
+) -> tuple[Found, float, tuple[int, int, bytes]]:
+    """What was there, when a restore was of which not all is known, and where the epoch stands that has been begun."""
     past, backend = database.past(), database.backend()
     try:
         found = recovery.look(past)
         for file in anchors:
             _check_anchor(past, found, file, spki)
-        return found, recovery.begin(past, backend, found, cipher, version("paraph"))
+        return found, _restored(past, found), recovery.begin(past, backend, found, cipher, version("paraph"))
     finally:
         past.close()
         backend.close()
+
+
+def _restored(past: Past, found: Found) -> float:
+    """
+    When the last restore of the last day was after which nobody knows the requests before it, in seconds since the epoch;
+    0 if there was none.
+    """
+    newest = found.times[-1][1] if found.times else 0.0
+    for epoch in sorted({epoch for epoch, time in found.times if time >= newest - KEEP_S}, reverse=True):
+        said = json.loads(past.body_of(found.instance, epoch, 1) or "{}")
+        if said.get("restored", {}).get("requests") == "unknown":
+            return datetime.fromisoformat(said["time"]).timestamp()
+    return 0.0
 
 
 def _check_anchor(past: Past, found: Found, file: Path, spki: bytes) -> None:

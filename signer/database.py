@@ -81,6 +81,9 @@ class Past(Protocol):
     def hash_of(self, instance: str, epoch: int, sequence: int) -> bytes | None:
         """Of the row in this place, None if there is none."""
 
+    def body_of(self, instance: str, epoch: int, sequence: int) -> str | None:
+        """What the row in this place says, None if there is none."""
+
     def results(self, id_: bytes, item: int) -> list[bytes]:
         """What is kept of a request, in the order of writing."""
 

@@ -102,6 +102,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         Code.INVALID_ARGUMENT,
         "The request_id was used for another request; send the same, or take a new one.",
     ),
+    "REQUEST_BURNT": (
+        Code.FAILED_PRECONDITION,
+        "The request_id is from before a restore, and nobody knows whether it was signed; find out, then take a new one.",
+    ),
     "CREDENTIAL_CHANGED": (
         Code.FAILED_PRECONDITION,
         "The credential has another certificate than when this request was signed; GetResult has its answer.",

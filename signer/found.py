@@ -31,7 +31,7 @@ async def result(
     The GetResultResponse, without items where `first` is behind the last; `chain_of` takes certificates that stand one
     behind the other apart.
 
-    Raises `Refusal` REQUEST_UNKNOWN.
+    Raises `Refusal` REQUEST_UNKNOWN, REQUEST_BURNT.
     """
     item = first if await _is_documents(ledger, id_) else DIGESTS
     stored = await ledger.stored(id_, caller, item, DOCUMENTS_MOST + 1)
@@ -70,6 +70,8 @@ async def result(
 
 async def _is_documents(ledger: Ledger, id_: bytes) -> bool:
     stored = await ledger.any_of(id_)
+    if stored is None:
+        ledger.check_not_burnt(id_)
     if stored is None or stored.output == Output.LOGIN:  # a signature without its statement, which is kept nowhere
         raise Refusal("REQUEST_UNKNOWN")
     return stored.item != DIGESTS

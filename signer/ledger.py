@@ -55,13 +55,14 @@ class Ledger:
         self.accepted: Callable[[float], None] = lambda _time: None  # told of the time that a new request gets
         self.may_sign: Callable[[], bool] = lambda: True  # whether checkpoints are anchored
         self.anchored_at: Callable[[], datetime | None] = lambda: None  # of when the newest is that one has
+        self.is_burnt: Callable[[bytes], bool] = lambda _id: False  # whether a restore may have lost this request id
 
     async def enter(self, asked: Asked, deadline: float) -> Record:
         """
         The request's record; `leave` ends it. While the same request is in work this waits.
 
-        Raises `Refusal`: REQUEST_UNKNOWN (another caller's), IDEMPOTENCY_MISMATCH, AUDIT_UNWRITABLE, STORE_BUSY,
-        DEADLINE_EXCEEDED.
+        Raises `Refusal`: REQUEST_UNKNOWN (another caller's), REQUEST_BURNT, IDEMPOTENCY_MISMATCH, AUDIT_UNWRITABLE,
+        STORE_BUSY, DEADLINE_EXCEEDED.
         """
         while True:
             if (twin := self._live.get((asked.id, asked.item))) is not None:
@@ -99,9 +100,15 @@ class Ledger:
         return ids is not None and not ids.may_have(asked.id)
 
     def _new(self, asked: Asked) -> Record:
+        self.check_not_burnt(asked.id)
         now = self._clock.wall()
         self.accepted(now.timestamp())
         return Record(self, asked, now, 1)
+
+    def check_not_burnt(self, id_: bytes) -> None:
+        """Of an id that the database does not have; raises `Refusal` REQUEST_BURNT."""
+        if self.is_burnt(id_):
+            raise Refusal("REQUEST_BURNT")
 
     async def _look(self, asked: Asked) -> Record:
         """The record of what is stored, or of a new request."""

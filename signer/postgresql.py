@@ -80,6 +80,7 @@ INSERT INTO ledger_rows SELECT new.* FROM ours,
 _STEP = "UPDATE ledger_instances SET epoch = %b WHERE instance = %b AND epoch = %b"
 _LAST = "SELECT hash FROM ledger_rows WHERE instance = %b ORDER BY epoch DESC, sequence DESC LIMIT 1"
 _LOCKED = "SELECT epoch, note FROM ledger_instances WHERE instance = %b FOR UPDATE"
+_BODY = "SELECT body FROM ledger_rows WHERE instance = %b AND epoch = %b AND sequence = %b"
 _HASH = "SELECT hash FROM ledger_rows WHERE instance = %b AND epoch = %b AND sequence = %b"
 _PULSE = "UPDATE ledger_instances SET pulse = pulse + 1 WHERE instance = %b AND epoch = %b"
 _ERASE = """
@@ -383,6 +384,11 @@ class PostgresqlPast:
     def hash_of(self, instance: str, epoch: int, sequence: int) -> bytes | None:
         with _told():
             found = self._db.execute(_HASH, (instance, epoch, sequence)).fetchone()
+        return None if found is None else found[0]
+
+    def body_of(self, instance: str, epoch: int, sequence: int) -> str | None:
+        with _told():
+            found = self._db.execute(_BODY, (instance, epoch, sequence)).fetchone()
         return None if found is None else found[0]
 
     def results(self, id_: bytes, item: int) -> list[bytes]:

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from signer.chain import ChainError, Kind, Row, read
 from signer.note import NOTHING
 from signer.stretch import CODES, HASH_BYTES, Stretch
-from signer.verdict import Findings, Flaw, Gap, Place, place_name, row_name
+from signer.verdict import Findings, Flaw, Gap, Place, Unknown, place_name, row_name
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -47,6 +47,7 @@ class Reading:
         self.named: dict[tuple[str, int], list[Named]] = {}  # by chain and checkpoint
         self.begun_after: dict[bytes, tuple[str, Place]] = {}  # by EPOCH rows: a checkpoint's hash -> chain, place
         self.restored: set[tuple[str, int]] = set()  # epochs of chains that a restore has begun
+        self.unknown: dict[tuple[str, int], Unknown] = {}  # those of which it does not know what was signed before
         self.first_time = self.last_time = ""
         self._says: dict[str, Callable[[Row, dict[str, Any], Stretch], str]] = {
             Kind.EPOCH: self._epoch,
@@ -115,8 +116,13 @@ class Reading:
             return "it does not say which checkpoint was the last"
         if checkpoint != NOTHING:
             self.begun_after.setdefault(checkpoint, (row.instance, (row.epoch, row.sequence)))
-        if "restored" in fields:
+        restored = fields.get("restored")
+        if isinstance(restored, dict):
             self.restored.add((row.instance, row.epoch))
+            if restored.get("requests") == "unknown":
+                since, reason = (str(restored.get(name, "")) for name in ("kept", "reason"))
+                place, until = (row.epoch, row.sequence), str(fields.get("time", ""))
+                self.unknown[row.instance, row.epoch] = Unknown(row.instance, place, since, until, reason)
         return ""
 
     def _outcome(self, row: Row, fields: dict[str, Any], stretch: Stretch) -> str:

@@ -6,7 +6,7 @@ place; the old one is kept beside it. PostgreSQL's own means have put the state 
 
 Requests of the last day that the database of before knows, and the backup does not, are taken over where it can still be
 read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed. Where it
-cannot, nobody knows them any more.
+cannot, nobody knows them any more, and ids of before are burnt as far as they say when they were made (`burnt_ids.py`).
 """
 
 import contextlib

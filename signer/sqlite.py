@@ -233,10 +233,18 @@ class SqlitePast:
             )
 
     def hash_of(self, instance: str, epoch: int, sequence: int) -> bytes | None:
+        found: bytes | None = self._at("hash", instance, epoch, sequence)
+        return found
+
+    def body_of(self, instance: str, epoch: int, sequence: int) -> str | None:
+        found: str | None = self._at("body", instance, epoch, sequence)
+        return found
+
+    def _at(self, column: str, instance: str, epoch: int, sequence: int) -> Any:
         place = "instance = ? AND epoch = ? AND sequence = ?"
         with self._told():
             found = self._db.execute(
-                f"SELECT hash FROM ledger_rows WHERE {place}",  # noqa: S608
+                f"SELECT {column} FROM ledger_rows WHERE {place}",  # noqa: S608
                 (instance, epoch, sequence),
             ).fetchone()
         return None if found is None else found[0]

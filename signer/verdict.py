@@ -26,7 +26,7 @@ class Flaw(StrEnum):
 
 class Verdict(StrEnum):
     WHOLE = "WHOLE"
-    GAP = "GAP"  # whole, but for what was declared as lost
+    GAP = "GAP"  # whole, but for what was declared as lost, or as not known
     UNPROVEN = "UNPROVEN"  # nothing is wrong with what was given; but a beginning was not, or no checkpoint covers it
     TAMPERED = "TAMPERED"
 
@@ -60,6 +60,17 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """A restore that says of itself that nobody knows what was signed before it, since the last row that is kept."""
+
+    instance: str
+    place: Place
+    since: str
+    until: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChainState:
     instance: str
     rows: int
@@ -84,6 +95,7 @@ class Report:
     findings: tuple[Finding, ...]
     more: int  # findings beyond those
     gaps: tuple[Gap, ...]
+    unknown: tuple[Unknown, ...]
     chains: tuple[ChainState, ...]
     rows: dict[str, int]  # by kind
     checkpoints: int
@@ -98,7 +110,7 @@ class Report:
             return Verdict.TAMPERED
         if not all(chain.is_proven for chain in self.chains):
             return Verdict.UNPROVEN
-        return Verdict.GAP if self.gaps else Verdict.WHOLE
+        return Verdict.GAP if self.gaps or self.unknown else Verdict.WHOLE
 
     @property
     def epochs(self) -> int:

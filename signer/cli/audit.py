@@ -183,6 +183,11 @@ def _print_report(console: Console, report: "Report", options: argparse.Namespac
             console.print(
                 "      [yellow]No checkpoint covers this row: whoever can write the files may have added it.[/]"
             )
+    for each in report.unknown:
+        console.print(
+            f"[yellow]lost[/]  what was signed from {_printable(each.since)} to {_printable(each.until)} is not known, says "
+            f"row {each.place[0]}/{each.place[1]} of chain {_printable(each.instance)}: {_printable(each.reason)}"
+        )
     if report.chains:
         console.print(_chains(report))
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.rows.items() if count)

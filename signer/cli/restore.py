@@ -27,8 +27,10 @@ _NOTHING = """\
 paraph restore: no anchor names a row that the database lacks: nothing is lost as far as anybody knows, and nothing was
 declared. Start the daemon. What a log server or a webhook has kept is looked at with --anchor FILE."""
 _NOT_KNOWN = """\
-NOT KNOWN any more: what was signed from {since} to {until}. The same request id
-again would be signed anew. Tell callers not to send again what they sent in that time."""
+NOT KNOWN any more: what was signed from {since} to {until}. Request ids that say
+when they were made (version 7, as our client makes them) are burnt: until a day later one from before is refused with
+REQUEST_BURNT. Other ids, random ones, cannot be told from new ones: the same one again would be signed anew. Tell callers
+that use such ids not to send again what they sent in that time."""
 _KNOWN = """\
 requests since {since} that were taken over from the old database: {carried:,}. The same request id
 again gets the answer of then, and is not signed again."""

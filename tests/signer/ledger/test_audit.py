@@ -1031,6 +1031,20 @@ def test_a_loss_that_another_chain_declares(restored: Restored) -> None:
     assert found(book.report(wrong.rows), Flaw.UNFOUNDED, "row 2 is not the first")
 
 
+def test_a_restore_of_which_nobody_knows_what_is_lost(book: Book) -> None:
+    """No row is known to be missing, and the chain says that there may be some: that is a gap."""
+    book.checkpoint()
+    told = book.notes[0].checkpoint.hash.hex()
+    said_ = {"reason": "the disk", "kept": "2026-05-04T03:02:01Z", "requests": "carried"}
+    book.it.add(Kind.EPOCH, 2, time=book.story.now, checkpoint=told, restored=said_)
+    assert book.report().verdict is Verdict.WHOLE
+    time = book.story.now
+    book.it.add(Kind.EPOCH, 3, time=time, checkpoint=told, restored=said_ | {"requests": "unknown"})
+    report = book.report(book.rows, book.rows[1:])
+    assert (report.verdict, report.gaps) == (Verdict.GAP, ()), said(report)
+    assert report.unknown == (verdict.Unknown(A, (3, 1), "2026-05-04T03:02:01Z", time, "the disk"),)
+
+
 # ---- size
 
 

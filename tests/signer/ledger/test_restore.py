@@ -20,10 +20,11 @@ from signer import restore as restoring
 from signer.chain import Kind
 from signer.cli import restore as command
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
+from signer.request_id import new_request_id
 from signer.restore import Halfway
 from signer.store import open_store
 from tests.daemon import Rig, running, until
-from tests.signer.access.calls import Caller, card_rig, digest, shim_of, signed, statuses
+from tests.signer.access.calls import Caller, ask, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, request, result, signatures, statuses_of
 from tests.signer.ledger.histories import Key
 from tests.signer.ledger.kept import Kept
@@ -90,7 +91,7 @@ def lose_rows(rig: Rig) -> tuple[Path, str]:
     with Caller(rig) as portal:
         assert statuses(portal.sign()) == ["SIGNED"]
         file = backup(rig)
-        message = request(digests=[digest(7)])
+        message = ask(request_id=new_request_id(), digests=[digest(7)])
         assert statuses(portal.sign(message)) == ["SIGNED"]
     new_checkpoint(rig)
     rig.stop()
@@ -451,7 +452,7 @@ def test_restored_twice(lost: Lost) -> None:
 def test_nothing_anchored_is_lost(rig: Rig, old: str) -> None:
     """
     A backup that has all that was anchored: a new epoch all the same. What only the old database knows of is declared by
-    it; without that nobody knows, and the verifier says whole.
+    it; without that nobody knows, and the verifier says that.
     """
     until(lambda: checkpoints(rig), 5, "a checkpoint")
     with Caller(rig) as portal:
@@ -467,11 +468,15 @@ def test_nothing_anchored_is_lost(rig: Rig, old: str) -> None:
     assert ("nothing is declared as lost" in done.stdout) == (old == "gone")
     again(rig)
     done = verify(rig, export(rig, "after"))
-    assert done.returncode == (0 if old == "gone" else 3), done.stdout
+    assert done.returncode == 3, done.stdout
+    assert ("is not known, says row" in " ".join(done.stdout.split())) == (old == "gone")
 
 
 def test_the_disk_is_new(lost: Lost) -> None:
-    """Without the old database nobody knows the requests since the backup: that is said, with its times, and in the chain."""
+    """
+    Without the old database nobody knows the requests since the backup: that is said, with its times, and in the chain; and
+    their ids are burnt.
+    """
     rig, file = lost.rig, lost.backup
     for path in rig.state.glob("paraph.sqlite*"):
         path.unlink()
@@ -484,6 +489,10 @@ def test_the_disk_is_new(lost: Lost) -> None:
     assert f"credentials and people are as they were at {since}" in done.stdout
     again(rig)
     with Caller(rig) as portal:
+        before = signed(rig)
+        assert portal.sign(request_id=lost.request, digests=[digest(7)]).reason == "REQUEST_BURNT"
+        assert result(portal, lost.request).reason == "REQUEST_BURNT"
+        assert signed(rig) == before, "a request of the lost range was signed again"
         assert statuses(portal.sign()) == ["SIGNED"]
 
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,22 +15,25 @@ from typing import Any
 import pytest
 
 from signer import restore as restoring
+from signer.burnt_ids import CLOCK_S
 from signer.chain import Kind
 from signer.database import Database, Epochs, StoreError, database_at
 from signer.entry import Failed
 from signer.note import NOTHING, Checkpoint, Head, Note
 from signer.postgresql import PostgresqlDatabase
 from signer.recovery import Broken
+from signer.request_id import new_request_id
 from signer.restore import Restored, declare_in_place
 from signer.store import open_store
 from tests import postgres as servers
 from tests.daemon import Rig, running, until
 from tests.postgres import Postgres
-from tests.signer.access.calls import Caller, card_rig, digest, signed, statuses
-from tests.signer.ledger.book import book, request, signatures
+from tests.signer.access.calls import Caller, ask, card_rig, digest, signed, statuses
+from tests.signer.ledger.book import book, result, signatures
 from tests.signer.ledger.cut import Way
 from tests.signer.ledger.entries import chain, counted, executed, found, intent, placed, started
 from tests.signer.ledger.histories import KEY, Key
+from tests.signer.ledger.ids import made_at
 from tests.signer.ledger.test_export import checkpoints, export, verify
 from tests.signer.ledger.test_restore import REASON, again, new_checkpoint
 
@@ -99,13 +103,17 @@ def test_put_back_declared_and_on(rig: Rig, postgres: Postgres, name: str) -> No
     """
     F25: an older state is refused at the start with what to do about it. After `paraph restore` the daemon starts and signs;
     the verifier says that the ledger is whole but for a declared gap (exit 3). What is kept is answered as before; what was
-    signed in the lost range is not known any more, as the command has said with its times, and is signed anew.
+    signed in the lost range is not known any more, as the command has said with its times: an id that says when it was made
+    is burnt, over another start, too; a random one cannot be told from a new one, and is signed anew.
     """
-    first, second = (request(digests=[digest(number)]) for number in (1, 2))
+    first, second, random = (
+        ask(request_id=id_, digests=[digest(number)])
+        for number, id_ in enumerate((new_request_id(), new_request_id(), str(uuid.uuid4())))
+    )
     with Caller(rig) as portal:
         kept = signatures(portal.sign(first))
         older = dumped(rig.database)
-        lost = signatures(portal.sign(second))
+        lost = [signatures(portal.sign(each)) for each in (second, random)]
     new_checkpoint(rig)
     rig.stop()
     before = book(rig.state)
@@ -122,6 +130,7 @@ def test_put_back_declared_and_on(rig: Rig, postgres: Postgres, name: str) -> No
     since, until_ = old[-1].fields["time"], begin["time"]
     assert begin["restored"] == {"reason": REASON, "kept": since, "requests": "unknown"}
     assert f"NOT KNOWN any more: what was signed from {since} to {until_}." in said
+    assert "refused with\nREQUEST_BURNT. Other ids, random ones, cannot be told from new ones" in said
     assert [f"rows {loss['from']} to {loss['to']} of epoch {loss['epoch']}" in said for loss in losses] == [True] * 2
 
     done = verify(rig, export(rig, "declared"))
@@ -132,14 +141,19 @@ def test_put_back_declared_and_on(rig: Rig, postgres: Postgres, name: str) -> No
         count = signed(rig)
         assert signatures(portal.sign(first)) == kept
         assert signed(rig) == count, "what is kept was signed again"
-        told = signatures(portal.sign(second))
-        assert signed(rig) == count + 1
-        assert told != lost
+        check_burnt(portal, second)
+        assert signed(rig) == count, "a request of the lost range was signed again"
+        fresh_id = made_at(time.time() + CLOCK_S + 1)
+        assert statuses(portal.sign(request_id=fresh_id, digests=[digest(9)])) == ["SIGNED"]
+        assert signatures(portal.sign(random)) not in lost
+        assert signed(rig) == count + 2
     done = verify(rig, export(rig, "after"))
     assert done.returncode == 3, done.stdout
     assert REASON in done.stdout
 
     new_checkpoint(rig)
+    with Caller(rig) as portal:
+        check_burnt(portal, second)
     rig.stop()
     used = {row.epoch for row in book(rig.state)}
     put_back_and_declared(rig, postgres, name, older)
@@ -147,6 +161,11 @@ def test_put_back_declared_and_on(rig: Rig, postgres: Postgres, name: str) -> No
     again(rig)
     done = verify(rig, export(rig, "once more"))
     assert done.returncode == 3, done.stdout
+
+
+def check_burnt(portal: Caller, message: Any) -> None:
+    for told in (portal.sign(message), result(portal, message.request_id)):
+        assert (told.code, told.reason) == ("FAILED_PRECONDITION", "REQUEST_BURNT")
 
 
 def test_nothing_to_declare(rig: Rig) -> None:

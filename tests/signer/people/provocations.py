@@ -477,6 +477,7 @@ ELSEWHERE: Mapping[str, str] = (
             "ASSEMBLY_FAILED",
             "AUDIT_UNWRITABLE",
             "CHECKPOINT_OVERDUE",
+            "REQUEST_BURNT",
             "INTERRUPTED",
             "CANCELLED",
             "POOL_CLOSED",
