@@ -48,7 +48,7 @@ class Kind(StrEnum):
     REGISTER = "REGISTER"  # what was done to a subject, a credential, a token or the configuration, and by whom
     BATCH = "BATCH"  # documents that wait for a person: opened, shown, cancelled
     MISMATCH = "IDEMPOTENCY_MISMATCH"  # a request id came again with another body, or from another caller
-    CHECKPOINT = "CHECKPOINT"  # the heads of all chains were signed
+    CHECKPOINT = "CHECKPOINT"  # the head of this daemon's chain was signed
     GAP = "GAP"  # a backup was restored: what is lost, and why
 
 

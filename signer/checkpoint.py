@@ -1,5 +1,5 @@
 """
-Checkpoints: every minute the heads of all chains are signed, recorded in the ledger and put to every anchor.
+Checkpoints: every minute the head of this daemon's chain is signed, recorded in the ledger and put to every anchor.
 
 Signing goes on while anchors are away: each has a queue, and is tried again until it is back. But a ledger that nobody
 else has seen for a day protects nothing:
@@ -55,7 +55,7 @@ class Checkpoints:
     """
     `async with Checkpoints(...) as checkpoints:` makes them until the end; the first one at once.
 
-    heads       the last rows of all chains now
+    heads       the last rows now of the chains that this daemon keeps: one
     record      puts the signed checkpoint into the ledger, with the token that signed it, empty for a key in a file: what it
                 raises means that it is not there
     last        the last one in the ledger; it is put again, since nobody knows whether it arrived

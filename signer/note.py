@@ -1,5 +1,5 @@
 """
-A checkpoint: the heads of all chains at one moment, signed. Pure; what an auditor elsewhere reads, too.
+A checkpoint: the heads of a daemon's chains, of which it keeps one, at one moment, signed. Pure; what an auditor elsewhere reads, too.
 
 It is text, and so is a file of many, one behind the other:
 
