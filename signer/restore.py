@@ -219,14 +219,15 @@ def _carry(database: Path, draft: Path) -> int | None:
 def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
     """What the old database has under way behind the last row that is kept: a token may have signed it."""
     query = (
-        "SELECT epoch, sequence, kind, body, closes FROM ledger_rows "
+        "SELECT epoch, sequence, kind, body FROM ledger_rows "
         "WHERE instance = ? AND (epoch, sequence) > (?, ?) ORDER BY epoch, sequence"
     )
     open_: dict[tuple[int, int], str] = {}
     with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
-        for epoch, sequence, kind, body, closes in old.execute(query, (found.instance, found.epoch, found.sequence)):
-            if closes is not None:
-                open_.pop((epoch, closes), None)
+        for epoch, sequence, kind, body in old.execute(query, (found.instance, found.epoch, found.sequence)):
+            if kind == Kind.OUTCOME:
+                with contextlib.suppress(*_NO_ROW):
+                    open_.pop((epoch, recovery.closed_intent(body)), None)
             elif kind == Kind.INTENT:
                 open_[epoch, sequence] = body
             elif kind == Kind.POSSIBLE:
