@@ -227,7 +227,7 @@ def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
         for epoch, sequence, kind, body in old.execute(query, (found.instance, found.epoch, found.sequence)):
             if kind == Kind.OUTCOME:
                 with contextlib.suppress(*_NO_ROW):
-                    open_.pop((epoch, recovery.closed_intent(body)), None)
+                    open_.pop((epoch, recovery.closed_intent(body) or 0), None)
             elif kind == Kind.INTENT:
                 open_[epoch, sequence] = body
             elif kind == Kind.POSSIBLE:
