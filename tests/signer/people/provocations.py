@@ -440,7 +440,9 @@ def store_busy(stage: Stage) -> Answer:
     """Somebody has the database for longer than is waited for."""
     with closing(sqlite3.connect(stage.town.rig.state / "paraph.sqlite", isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
-        return stage.call("Authorize", stage.authorize())
+        answer = stage.call("Authorize", stage.authorize())
+    stage.town.rig.wait_serving()  # the ledger was not written either
+    return answer
 
 
 @provokes("INTERNAL")
