@@ -28,6 +28,7 @@ from signer.limits import (
     BATCH_CALL_S,
     CHUNK_BYTES_MAX,
     DISK_DOCUMENT_COUNTS,
+    DOCUMENT_S,
     DOCUMENTS_IN_WORK_MAX,
     DOCUMENTS_MAX,
     NO_ROOM,
@@ -95,14 +96,26 @@ class DocumentStream:
         self._ended = asyncio.Event()  # one that was in work
         self._writing = asyncio.Lock()
         self._seen: set[int] = set()
-        self._jobs: set[_Job] = set()  # in work
+        self._jobs: dict[_Job, float] = {}  # in work, the oldest first, each with the loop's time by which it is over
+        self._oldest = asyncio.timeout(None)
         self._over: Refusal | None = None  # why no further document is begun
 
     async def run(self) -> None:
         """
         Until the caller has sent everything and has every answer; a broken order of messages ends it all. When the service
-        stops, what was begun is answered; raises `Refusal` DRAINING then, unless that was everything.
+        stops, what was begun is answered; raises `Refusal` DRAINING then, unless that was everything. Raises `Refusal`
+        STREAM_OVER where a document is here for too long: answers come one after the other, so that the next would be, too.
         """
+        try:
+            async with asyncio.timeout(None) as self._oldest:
+                await self._run()
+        except TimeoutError:
+            if not self._oldest.expired():
+                raise
+            detail = f"a document has {DOCUMENT_S:g} s from its first byte until its answer is taken"
+            raise Refusal("STREAM_OVER", detail) from None
+
+    async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while (message := await self._next()) is not None:
@@ -157,7 +170,8 @@ class DocumentStream:
         if job.index in self._seen:
             raise Refusal("STREAM_ORDER", f"index {job.index} was used before")
         self._seen.add(job.index)
-        self._jobs.add(job)
+        self._jobs[job] = asyncio.get_running_loop().time() + DOCUMENT_S
+        self._watch_oldest()
         try:
             if len(self._seen) > DOCUMENTS_MAX:
                 raise Refusal("TOO_MANY_DOCUMENTS")
@@ -178,8 +192,13 @@ class DocumentStream:
             if job.record is not None:
                 job.record.release(delivered=delivered)
             job.close()
-            self._jobs.discard(job)
+            self._jobs.pop(job, None)
+            self._watch_oldest()
             self._ended.set()
+
+    def _watch_oldest(self) -> None:
+        if not self._oldest.expired():
+            self._oldest.reschedule(next(iter(self._jobs.values()), None))
 
     async def _sign(self, job: "_Job") -> tuple[Any, BinaryIO | None]:
         """The result and the file that goes with it; every failure of this document becomes its result."""

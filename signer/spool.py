@@ -1,7 +1,7 @@
 """
 Documents in work: files without a name, hashed while they arrive; on the daemon's disk, and short ones in memory.
 
-They vanish with their last descriptor, whatever happens to the daemon. The space is accounted for, in all and for each
+They vanish with their last descriptor, whatever happens to the daemon, and are not encrypted (DESIGN.md says why). The space is accounted for, in all and for each
 caller, before a byte is written; with it that of documents that wait for people (kept.py).
 """
 

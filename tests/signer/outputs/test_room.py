@@ -1,5 +1,7 @@
-"""The room that documents have, and the time: a daemon with little of both."""
+"""The room that documents have, and the time: daemons with little of one."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from signer.client import Client
 from signer.limits import MEMORY_DOCUMENT_BYTES_MAX
 from tests.daemon import Rig, running
+from tests.pool.rig import until
 from tests.signer.access.calls import card_rig, metric, signed
 from tests.signer.outputs.driver import Stream
 
@@ -44,3 +47,65 @@ async def test_no_room_for_what_is_made_of_it(small: Rig, client: Client) -> Non
     assert answer.signed, "what is detached needs little"
     await stream.close()
     assert metric(small, "paraph_spool_bytes") == 0
+
+
+LIFE_S = 2.5
+
+
+@pytest.fixture(scope="module")
+def hurried() -> Iterator[Rig]:
+    """A daemon in which a document has so long from its first byte until its answer is taken."""
+    made = card_rig("P-256")
+    made.constants = {"DOCUMENT_S": LIFE_S}
+    with running(made):
+        yield made
+
+
+@pytest.fixture
+async def caller(hurried: Rig) -> AsyncIterator[Client]:
+    async with hurried.client() as made:
+        yield made
+
+
+async def test_a_document_that_does_not_come_to_its_end(hurried: Rig, caller: Client) -> None:
+    """Its stream ends when its time is over, however often another piece of it comes, and its bytes are given back."""
+    stream = await Stream(caller, timeout_s=20).open()
+    began = time.monotonic()
+    await stream.begin(0)
+
+    async def trickle() -> None:
+        while True:
+            await stream.send(chunk=b"%PDF")
+            await asyncio.sleep(LIFE_S / 10)
+
+    sending = asyncio.create_task(trickle())
+    try:
+        assert await stream.refusal() == "STREAM_OVER"
+        assert LIFE_S <= time.monotonic() - began < LIFE_S + 1
+    finally:
+        sending.cancel()
+    assert metric(hurried, "paraph_spool_bytes") == 0
+
+
+async def test_an_answer_that_nobody_takes(hurried: Rig, caller: Client) -> None:
+    """A signed document is not kept for who does not read it; those behind it neither."""
+    document = bytes(4 * 1024 * 1024)  # more than a connection takes by itself
+    stream = await Stream(caller, timeout_s=20).open("CADES_B_B", enveloping=True)
+    before = signed(hurried)
+    for index in range(2):
+        await stream.document(index, document)
+    await until(lambda: signed(hurried) == before + 2)
+    assert metric(hurried, "paraph_spool_bytes") > 2 * len(document)
+    await until(lambda: metric(hurried, "paraph_spool_bytes") == 0, LIFE_S + 1)
+    stream.call.cancel()
+
+
+async def test_a_stream_outlives_its_documents(caller: Client) -> None:
+    """Each has its own time."""
+    stream = await Stream(caller, timeout_s=20).open("CADES_B_B")
+    began, index = time.monotonic(), 0
+    while time.monotonic() - began < 2 * LIFE_S:
+        assert (await stream.round(index, b"a document")).signed
+        await asyncio.sleep(LIFE_S / 4)
+        index += 1
+    await stream.close()

@@ -147,6 +147,7 @@ def test_a_refusal(stage: Stage, reason: str) -> None:
 # What else is raised with more than a constant: (reason, what is said). Each was looked at: none is a caller's word.
 REVIEWED = {
     ("STREAM_OVER", "f'nothing came for {idle_s:g} s'"),
+    ("STREAM_OVER", "detail"),  # a constant
     ("CONFIG_REJECTED", "str(error)"),  # of the operator's file, which has no secret: row 7.1
     ("TOKEN_STATE", "str(error)"),  # a state and an event
     ("SPOOL_FULL", "os.strerror(error.errno or 0)"),
