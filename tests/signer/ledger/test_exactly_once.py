@@ -13,7 +13,19 @@ from signer.chain import Kind
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, running, until
 from tests.hostile import minimal_pdf
-from tests.signer.access.calls import Caller, asked, card_rig, digest, digests, said, shim_of, signed, statuses
+from tests.signer.access.calls import (
+    Caller,
+    ask,
+    asked,
+    card_rig,
+    digest,
+    digests,
+    metric,
+    said,
+    shim_of,
+    signed,
+    statuses,
+)
 from tests.signer.ledger.book import documents, kinds, of, request, result, signatures, statuses_of
 
 CMS = {"output": "CADES_B_B"}
@@ -70,19 +82,32 @@ def test_row_4_2_the_same_again(rig: Rig, portal: Caller, output: str) -> None:
 
 def test_f30_twins(rig: Rig, portal: Caller) -> None:
     """
-    F30: the same request a thousand times, a hundred at one time, which is what a caller may have in work: one execution,
-    identical answers; who comes while it is in work joins it.
+    F30, row 4.2: a request and 1 000 duplicates of it at one time: one execution, identical answers; who comes while it is
+    in work joins it. A caller may have 256 calls in work; more than those are in streams, which are a call each.
     """
     message = request(digests=digests(2, 40), credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15")
+    other = ask(request_id=message.request_id, digests=[digest(40)])
     before = signed(rig)
-    calls = []
-    with Caller(rig) as second:
-        for number in range(1_000):
-            caller = (portal, second)[number % 2]
-            calls.append(caller.signing.SignDigests.future(message, timeout=30))
-            if number % 100 == 99:  # as many as a caller may have in work
-                assert len({call.result().SerializeToString() for call in calls}) == 1
-    assert len({call.result().SerializeToString() for call in calls}) == 1
+    shim_of(rig).script(f"C_Sign {before + 1} hold 60")
+    with Caller(rig) as second, Caller(rig) as third:
+        first = portal.signing.SignDigests.future(message, timeout=60)
+        until(lambda: shim_of(rig).unfinished(), 5, "C_Sign")
+        halves = (second, third)  # a connection has 128 calls at one time
+        calls = [halves[number % 2].signing.SignDigests.future(message, timeout=60) for number in range(200)]
+        # The last one of each stream is refused as soon as it is read, and that is written down: then all of it was read.
+        streams = [portal.signing.StreamDigests(iter([message] * 100 + [other]), timeout=60) for _ in range(8)]
+        until(lambda: kinds(rig, message.request_id)[Kind.MISMATCH] == len(streams), 20, "all of the streams were read")
+        until(lambda: metric(rig, "paraph_calls_in_work") == 1 + len(calls) + len(streams), 20, "all calls are in work")
+        assert not any(call.done() for call in [first, *calls])
+        shim_of(rig).clear()
+        answers = [call.result() for call in [first, *calls]]
+        for stream in streams:
+            *same, last = stream
+            assert last.error.reason == "IDEMPOTENCY_MISMATCH"
+            answers += same
+    assert len(answers) == 1_001
+    assert {answer.SerializeToString() for answer in answers} == {first.result().SerializeToString()}
+    assert [item.status for item in first.result().items] == [pb.SIGNED] * 2
     assert signed(rig) == before + 2
 
 

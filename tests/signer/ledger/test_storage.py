@@ -175,6 +175,7 @@ def lock_held(rig: Rig, lock: contextlib.AbstractContextManager[None], held_s: f
                 assert answer.retry_s is not None
                 refused += 1
                 until(lambda: rig.health() == NOT_SERVING, 1.0, "NOT_SERVING")
+                time.sleep(0.1)
         assert signed(rig) == before, "C_Sign while the store was locked"
         until(lambda: rig.health() == SERVING, 5.0, "SERVING again")
         assert statuses(portal.sign()) == ["SIGNED"]
