@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from signer.chain import Row
+from signer.chain import Kind, Row
 from signer.database import Epochs
 from signer.entry import Entry
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.record import Record
+from tests.daemon import running, until
+from tests.disk import Disk
+from tests.processes import children
+from tests.signer.access.calls import Caller, card_rig, digest, digests, statuses
+from tests.signer.ledger.book import kinds, request
 from tests.signer.ledger.entries import asked, ledger_on
 
 CHUNK = 256
@@ -51,7 +56,7 @@ async def chunk(record: Record, start: int) -> None:
 
 async def test_row_4_6_two_commits_a_chunk(ledger: tuple[Ledger, Counting]) -> None:
     """
-    Row 4.6: what durability costs is known: two fsyncs for a chunk of a batch and not for a digest, and at least 2 000
+    Row 4.6: what durability costs is known: two commits for a chunk of a batch and not for a digest, and at least 2 000
     digests a second can be recorded.
     """
     book, counting = ledger
@@ -66,6 +71,34 @@ async def test_row_4_6_two_commits_a_chunk(ledger: tuple[Ledger, Counting]) -> N
     record.leave()
     assert counting.commits - before <= 2 * chunks
     assert chunks * CHUNK / took >= 2_000
+
+
+def test_row_4_6_two_fsyncs_a_chunk() -> None:
+    """
+    Row 4.6: the fsyncs of a real daemon's committer, counted where they are made: two for a single digest, and at most two
+    for each chunk of a batch, not for each digest.
+    """
+    rig = card_rig("RSA-2048")
+    disk = Disk(rig.directory / "disk", "paraph.sqlite", counted=True)
+    rig.environment = disk.environment
+    with running(rig), Caller(rig) as portal:
+        assert rig.process is not None
+        [committer] = children(rig.process.pid, "signer.committer")
+
+        def fsyncs(items: list[bytes]) -> tuple[int, int]:
+            """How many the request has cost when it was answered; and of how many chunks it was."""
+            message = request(digests=items, credential="rsa-2048", signature_algorithm="RSA_PKCS1_V15")
+            before = disk.syncs(committer.pid)
+            assert set(statuses(portal.sign(message, timeout_s=60))) == {"SIGNED"}
+            made = disk.syncs(committer.pid) - before
+            until(lambda: kinds(rig, message.request_id)[Kind.RELEASED], 5, "nothing left to be written")
+            return made, kinds(rig, message.request_id)[Kind.INTENT]
+
+        fsyncs([digest(0)])
+        assert fsyncs([digest(1)]) == (2, 1)
+        made, chunks = fsyncs(digests(2_000))
+        assert chunks / 2 <= made <= 2 * chunks  # two frames are with a lane: a commit has two INTENTs at the most
+        assert chunks < 2_000 / 8
 
 
 async def test_requests_at_one_time_share_commits(ledger: tuple[Ledger, Counting]) -> None:
