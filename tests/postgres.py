@@ -8,7 +8,8 @@ A PostgreSQL server for tests: its own directory, its own Unix socket, and no se
 
 Like a daemon under test it runs as `paraph-test` where we are root, which PostgreSQL refuses to be. A process of ours
 guards it, and takes server and directory away when it is closed or when the process of the tests is gone, however that
-came. What `kill` cannot take is what the kernel was handed: a lost machine is more than a lost process.
+came. What `kill` cannot take is what the kernel was handed: a lost machine is more than a lost process, and is played by
+`power_cut`.
 """
 
 import contextlib
@@ -31,20 +32,23 @@ from psycopg import sql
 
 from tests import daemon
 from tests.daemon import as_user, until
+from tests.disk import Disk
 
 START_S = 60.0  # a recovery may have much to read
 QUIT_S = 3.0
 SUPERUSER = "paraph"
+WAL = "pg_wal"
 
 
 class Postgres:
     """
-    A running server, `directory` its place and `log` what it says. `tcp` also opens a free port of 127.0.0.1.
+    A running server, `directory` its place and `log` what it says. `tcp` also opens a free port of 127.0.0.1; `cuttable`
+    puts the tests' own disk under its write-ahead log, for `power_cut`.
 
     Whoever gets into the directory is believed to be any user; over TCP the user `paraph` has `password`.
     """
 
-    def __init__(self, *, tcp: bool = False) -> None:
+    def __init__(self, *, tcp: bool = False, cuttable: bool = False) -> None:
         programs = _programs()
         self.directory = Path(tempfile.mkdtemp(prefix="paraph-postgres-")).resolve()
         self.data = self.directory / "data"
@@ -55,6 +59,10 @@ class Postgres:
         self.process: subprocess.Popen[bytes] | None = None
         self._user = _user()
         self._postgres = programs / "postgres"
+        self._environment = _environment()
+        self.disk = Disk(self.directory / "disk", f"{WAL}/", undo=True) if cuttable else None
+        if self.disk is not None:
+            self._environment |= self.disk.environment
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "tests.postgres", self.directory],
             cwd=daemon.REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -101,7 +109,7 @@ class Postgres:
         with self.log.open("ab") as log:
             process = self.process = subprocess.Popen(
                 as_user([self._postgres, "-D", self.data], self._user),
-                cwd="/", env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd="/", env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
         def answers() -> bool:
@@ -118,6 +126,14 @@ class Postgres:
         self.process.kill()  # first, so that no child comes after the others went
         until(lambda: not _signalled(self.data, signal.SIGKILL), what="PostgreSQL is dead")
         self.process.wait()
+
+    def power_cut(self) -> int:
+        """
+        After `kill`: take back what was written to the write-ahead log and not synced; answers how many writes. Pages of
+        tables stay: none is written before the part of the log that it follows from is synced.
+        """
+        assert self.disk is not None, "made without cuttable=True"
+        return self.disk.power_cut(self.data / WAL)
 
     def processes(self) -> list[psutil.Process]:
         """The postmaster and its children; none is left of them after `kill` and `close`."""

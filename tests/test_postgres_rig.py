@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.daemon import until
-from tests.postgres import Postgres
+from tests.postgres import WAL, Postgres
 from tests.processes import living
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,28 @@ def test_a_crash_keeps_what_was_committed(postgres: Postgres) -> None:
     assert "database system was not properly shut down" in postgres.log.read_text()
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
+
+
+def test_a_power_cut_takes_what_was_not_synced() -> None:
+    """A commit whose sync has not come back is in the log after a crash, and is not after a power cut; what was synced is."""
+    with Postgres(cuttable=True) as server, ThreadPoolExecutor(1) as threads:
+        assert server.disk is not None
+        url = server.create("cut")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept (number int)")
+        for number, is_cut in ((1, False), (2, True)):
+            with psycopg.connect(url, autocommit=True) as other:
+                server.disk.script("sync sleep 60")
+                commit = threads.submit(other.execute, "INSERT INTO kept VALUES (%s)", [number])
+                until(lambda: any(path.stat().st_size for path in (server.data / WAL).glob("*.undo")), 5, "a write")
+                server.kill()
+                assert isinstance(commit.exception(), psycopg.OperationalError)
+                if is_cut:
+                    assert server.power_cut()
+                server.disk.script()
+                server.start()
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
 
 
 def test_a_killed_server_is_there_for_the_next_test(postgres: Postgres) -> None:

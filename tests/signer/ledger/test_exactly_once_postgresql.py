@@ -234,6 +234,37 @@ def test_killed_under_load(own: Rig, postgres: Postgres) -> None:
     assert answered > 50, history.codes
 
 
+def test_f29_the_power_is_cut() -> None:
+    """
+    F29, row 4.1: the power of the database's host is cut under load, now and then the daemon's with it: what was not synced
+    is lost, and nothing is released twice or without INTENT and SIGNED, nothing acknowledged is lost, and no C_Sign is
+    without a record.
+    """
+    chance, history, taken = random.Random(29), History(), 0
+    with Postgres(cuttable=True) as server, running(on(server, sqlite.two_callers())) as rig:
+        assert server.disk is not None
+        server.disk.script("sync sleep 0.02")  # most moments are between a write and its sync
+        load = Clients(rig, 8, history)
+        try:
+            for number in range(6):
+                time.sleep(chance.uniform(0.3, 0.8))
+                server.kill()
+                if number % 3 == 2:
+                    rig.stop(signal.SIGKILL)
+                taken += server.power_cut()
+                server.start()
+                if number % 3 == 2:
+                    rig.launch()
+                rig.wait_serving()
+        finally:
+            load.stop()
+        assert taken, "each cut was behind a sync: nothing was tried"
+        with Caller(rig) as caller:
+            until(lambda: statuses_or_none(caller) == ["SIGNED"], 5)
+            judge(rig, caller, history)
+    assert sum(bool(told.given) for told in history.requests.values()) > 20, history.codes
+
+
 def statuses_or_none(caller: Caller) -> list[str] | None:
     answer = caller.sign(digests=[digest(-1)])
     return statuses(answer) if answer.code == "OK" else None
