@@ -195,6 +195,7 @@ class ApprovingService:
         batch = await self._mine(request.request_id, call)
         if batch.state is not State.OPEN:
             raise Refusal("BATCH_STATE")
+        await self._ledger.check_owner(batch.id, batch.caller)  # before a code or a PIN is spent
         credential = self._credential_of(batch, call)
         owner = self._policy().by_name.get(batch.caller)
         if owner is None:
@@ -270,6 +271,7 @@ class ApprovingService:
         batch = await self._mine(name, call)
         if batch.state is not State.OPEN:
             raise Refusal("BATCH_STATE")
+        await self._ledger.check_owner(batch.id, batch.caller)
         return self._credential_of(batch, call), batch
 
     # ---- files

@@ -155,23 +155,41 @@ def _begun(
         found = recovery.look(past)
         for file in anchors:
             _check_anchor(past, found, file, spki)
-        return found, _restored(past, found), recovery.begin(past, backend, found, cipher, version("paraph"))
+        return found, restored_at(past), recovery.begin(past, backend, found, cipher, version("paraph"))
     finally:
         past.close()
         backend.close()
 
 
-def _restored(past: Past, found: Found) -> float:
+def restored_at(past: Past) -> float:
     """
-    When the last restore of the last day was after which nobody knows the requests before it, in seconds since the epoch;
-    0 if there was none.
+    When the last restore was after which nobody knows the requests before it, of whichever daemon: requests are one table.
+    In seconds since the epoch; 0 if there was none within a day of a daemon's last start.
     """
-    newest = found.times[-1][1] if found.times else 0.0
-    for epoch in sorted({epoch for epoch, time in found.times if time >= newest - KEEP_S}, reverse=True):
-        said = json.loads(past.body_of(found.instance, epoch, 1) or "{}")
-        if said.get("restored", {}).get("requests") == "unknown":
-            return datetime.fromisoformat(said["time"]).timestamp()
-    return 0.0
+    newest = 0.0
+    for instance, last in past.instances():
+        since = 0.0
+        for epoch in range(last, 0, -1):
+            begun, is_unknown = _beginning(past.body_of(instance, epoch, 1))
+            since = since or begun - KEEP_S
+            if not begun or begun <= since:  # archived, or older
+                break
+            if is_unknown:
+                newest = max(newest, begun)
+                break
+    return newest
+
+
+def _beginning(body: str | None) -> tuple[float, bool]:
+    """
+    Of an epoch's first row: when it was, and whether a restore began it that does not know the requests before. Of another
+    daemon's chain nobody has looked yet whether it is whole.
+    """
+    try:
+        said = json.loads(body or "")
+        return datetime.fromisoformat(said["time"]).timestamp(), said.get("restored", {}).get("requests") == "unknown"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0.0, False
 
 
 def _check_anchor(past: Past, found: Found, file: Path, spki: bytes) -> None:
@@ -215,7 +233,7 @@ def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
     order: what a power cut has left of a note, and what anybody has put behind it, hides none of them.
 
     A file that is not there, or is empty, is a new one. One that has something and no whole note ends in what no daemon
-    has written there: raises `Broken`, unless it may be the first note of all, of which only a part was written.
+    has written there: raises `Broken`, unless it may be its first note, of which only a part was written.
     """
     try:
         with file.open("rb") as opened_:
@@ -229,9 +247,7 @@ def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
     notes = _whole(tail)
     if not notes:
         is_torn = tail.startswith(_BEGIN[: len(tail)]) and tail.count("\n\n") < 2
-        if found.anchored is None and is_torn:
-            return []
-        if tail:
+        if tail and not is_torn:
             raise Broken(
                 f"the anchor {file} ends without a whole checkpoint, so that nobody can say whether the database is older: "
                 "somebody changed it. Keep it as evidence; put back what was there, or move it away, and the daemon begins "
@@ -239,7 +255,8 @@ def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
             )
         if found.anchored is not None:
             log.warning(
-                "%s is empty, and an anchor had a checkpoint of this ledger: if it is not new, it was emptied", file
+                "%s has no whole checkpoint, and an anchor had one of this ledger: if it is not new, it was emptied",
+                file,
             )
         return []
     return [*(note for note in notes[:-1] if _is_signed(note, spki)), notes[-1]]

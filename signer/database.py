@@ -75,6 +75,9 @@ class Past(Protocol):
     def instance(self) -> tuple[str, int, str]:
         """The id of this daemon, made at the first start; the epoch that was begun last, 0 for none; the last checkpoint."""
 
+    def instances(self) -> list[tuple[str, int]]:
+        """The daemons that write here, each with the epoch that it has begun last."""
+
     def rows(self, instance: str) -> Generator[RawRow]:
         """Its chain, in order."""
 

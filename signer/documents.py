@@ -125,11 +125,12 @@ class DocumentStream:
                         raise Refusal("STREAM_ORDER", "a document starts with begin, or comes whole")
                     whole = message.whole if kind == "whole" else None
                     job = _Job(message.begin) if whole is None else _Job(whole.begin, len(whole.content))
+                    over = asyncio.get_running_loop().time() + DOCUMENT_S
                     await self._room_for(job)
                     if self._call.admission.draining:
                         self._over = draining()
                         break
-                    self._begin(job)
+                    self._begin(job, over)
                     if whole is not None:
                         job.take(whole)
                     else:
@@ -166,11 +167,11 @@ class DocumentStream:
             self._ended.clear()
             await self._ended.wait()
 
-    def _begin(self, job: "_Job") -> None:
+    def _begin(self, job: "_Job", over: float) -> None:
         if job.index in self._seen:
             raise Refusal("STREAM_ORDER", f"index {job.index} was used before")
         self._seen.add(job.index)
-        self._jobs[job] = asyncio.get_running_loop().time() + DOCUMENT_S
+        self._jobs[job] = over
         self._watch_oldest()
         try:
             if len(self._seen) > DOCUMENTS_MAX:
@@ -218,7 +219,7 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
-            if job.attempted is None:
+            if job.attempted in {None, Status.NOT_ATTEMPTED}:
                 result.retry_after_s = refusal.retry_s or 0.0
             job.close()  # and with it what it may have grown by: its answer may wait for long
             return result, None

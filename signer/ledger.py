@@ -157,16 +157,21 @@ class Ledger:
 
     def note_soon(self, kind: Kind, fields: dict[str, Any]) -> None:
         """The same without waiting; not kept for later where it cannot be written now."""
-        if not self.trouble:
+        if not self.writer.trouble:
             self.writer.add(Entry(kind, {**fields, "time": self.now()}))
 
     async def check_owner(self, id_: bytes, caller: str) -> Stored | None:
-        """What is stored first of the request id; raises `Refusal` REQUEST_UNKNOWN where it is another caller's."""
+        """
+        What is stored first of the request id; raises `Refusal` REQUEST_UNKNOWN where it is another caller's, REQUEST_BURNT
+        where a restore may have lost it.
+        """
         ids = self._reader.ids
         stored = None if ids is not None and not ids.may_have(id_) else await self._reader.any_of(id_)
         life = self._owners.of(id_)
         if (stored is not None and stored.caller != caller) or (life is not None and life.caller != caller):
             raise Refusal("REQUEST_UNKNOWN")
+        if stored is None:
+            self.check_not_burnt(id_)
         return stored
 
     @contextlib.asynccontextmanager
@@ -200,7 +205,7 @@ class Ledger:
 
     def _refuse(self, asked: Asked, caller: str) -> NoReturn:
         """The id is another request's, of this caller or another one; not kept for later where it cannot be written now."""
-        if not self.trouble:
+        if not self.writer.trouble:
             fields = {"request": asked.name, "caller": asked.caller, "time": self.now()}
             self.writer.add(Entry(Kind.MISMATCH, fields))
         raise Refusal("REQUEST_UNKNOWN" if caller != asked.caller else "IDEMPOTENCY_MISMATCH")

@@ -104,7 +104,7 @@ def _day(events: Sequence[Event]) -> str:
 def _later(before: str, now: str) -> str:
     try:
         seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(before)).total_seconds()
-    except ValueError:
+    except (ValueError, TypeError):  # what somebody has changed: no time, or one without its zone
         return ""
     if "." in before and "." in now and abs(seconds) < 10:
         return f"{seconds * 1000:+,.0f} ms"

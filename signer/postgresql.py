@@ -375,6 +375,10 @@ class PostgresqlPast:
             raise StoreError(f"{self._file} holds no id of a ledger: put it back from a backup")
         return found
 
+    def instances(self) -> list[tuple[str, int]]:
+        with _told():
+            return self._db.execute("SELECT instance, epoch FROM ledger_instances").fetchall()
+
     def rows(self, instance: str) -> Generator[RawRow]:
         with _told(), self._db.transaction(), self._db.cursor("rows", binary=True) as cursor:
             cursor.itersize = FETCH_ROWS

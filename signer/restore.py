@@ -238,6 +238,7 @@ def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
         with contextlib.suppress(*_NO_ROW):
             said = json.loads(body)
             recovery.items_of(said)
+            said.pop("commit_ms", None)  # of the row that it was
             intents.append(said)
     return intents
 

@@ -224,6 +224,10 @@ class SqlitePast:
         instance, epoch, note = found
         return instance, epoch, note
 
+    def instances(self) -> list[tuple[str, int]]:
+        with self._told():
+            return self._db.execute("SELECT instance, epoch FROM ledger_instances").fetchall()
+
     def rows(self, instance: str) -> Generator[RawRow]:
         columns = "epoch, sequence, kind, body, hash, closes"
         with self._told():

@@ -114,7 +114,10 @@ def _took(before: str, now: str) -> str:
     """From the commit of an INTENT to that of its OUTCOME, where both are known."""
     if "." not in before or "." not in now:
         return ""
-    took = datetime.fromisoformat(now) - datetime.fromisoformat(before)
+    try:
+        took = datetime.fromisoformat(now) - datetime.fromisoformat(before)
+    except (ValueError, TypeError):  # what somebody has changed: no time, or one without its zone
+        return ""
     return f", {took / timedelta(milliseconds=1):,.0f} ms after its INTENT"
 
 

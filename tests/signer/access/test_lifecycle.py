@@ -305,6 +305,7 @@ def test_f47_what_outlasts_the_drain_is_answered(brief: Rig) -> None:
     of_batch = [(pb.ItemStatus.Name(item.status), item.reason) for item in items]
     of_documents = {(pb.ItemStatus.Name(each.status), each.reason) for each in results}
     assert set(of_batch) == of_documents == {("SIGNED", ""), ("NOT_ATTEMPTED", "POOL_CLOSED")}
+    assert {each.retry_after_s for each in results if each.status == pb.NOT_ATTEMPTED} == {1.0}
     assert len(results) == 12
     whole(brief)
     assert signed(brief) == 3 + sum(status == "SIGNED" for status, _ in of_batch) + sum(

@@ -121,6 +121,12 @@ def test_an_edited_row(rig: Rig) -> None:
     change(rig, "UPDATE ledger_rows SET body = replace(body, '\"items\":[[0,1]]', '\"items\":7') WHERE kind = 'INTENT'")
     edited = next(each for each in trace(rig, message.request_id) if each["kind"] == "INTENT")
     assert edited["what"] == "? items about to go to token card -- this row is NOT WHOLE"
+    for time_ in ("2026.x", "2026-11-28T12:00:00"):  # no time, and one that does not say where
+        change(rig, f"UPDATE ledger_rows SET body = json_set(body, '$.time', '{time_}') WHERE kind = 'INTENT'")
+        lives = trace(rig, message.request_id)
+        assert next(each for each in lives if each["kind"] == "INTENT")["time"].startswith(time_[:6])
+        assert rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o",
+                           rig.directory / f"{time_[5]}.svg").returncode == 0  # fmt: skip
 
 
 def test_in_postgresql(postgres: Postgres) -> None:
