@@ -53,7 +53,8 @@ static int fault(const char *function) {
             continue;
         if (sleeps) {
             struct timespec time = {(time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9)};
-            nanosleep(&time, NULL);
+            while (nanosleep(&time, &time) && errno == EINTR) /* PostgreSQL's processes signal one another */
+                ;
         } else
             found = atoi(what);
     }

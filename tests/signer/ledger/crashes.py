@@ -9,6 +9,7 @@ its deadline without a word of the service's is an error.
 import contextlib
 import random
 import signal
+import subprocess
 import threading
 import time
 import uuid
@@ -36,6 +37,7 @@ ITEMS = (1, 1, 2, 7, 40)  # of a request: mostly few, as people send them
 DEFINITE = {"OK"}
 TIMEOUT_S = 5.0
 AGAIN_S = 0.05
+Process = subprocess.Popen[bytes] | None  # a daemon
 SERVING = 1
 
 
@@ -76,6 +78,7 @@ class Clients:
         chance = random.Random(seed)
         number = seed * 10_000_000
         with Caller(self._rig) as caller:
+            answering: Process = None
             while not self._stopping.is_set():
                 count = chance.choice(ITEMS)
                 told = Told([digest(number + i) for i in range(count)])
@@ -83,27 +86,32 @@ class Clients:
                 name = str(uuid.uuid4())
                 with self._history.lock:
                     self._history.requests[name] = told
-                self._until_definite(caller, ask(request_id=name, digests=told.digests), told)
+                answering = self._until_definite(caller, ask(request_id=name, digests=told.digests), told, answering)
 
-    def _until_definite(self, caller: Caller, message: Any, told: Told) -> None:
+    def _until_definite(self, caller: Caller, message: Any, told: Told, answering: Process) -> Process:
+        """Answers which daemon was it that answered last."""
         while True:
-            answer = self._call(caller, message)
+            answer, answering = self._call(caller, message, answering)
             if answer.code in DEFINITE and all(item.status == pb.SIGNED for item in answer.value.items):
                 told.given.append(signatures(answer))
-                return
+                return answering
             if answer.code in DEFINITE:  # some of it came to nothing: what was signed of it was released
                 told.given.append(signatures(answer))
             time.sleep(AGAIN_S)
             if self._stopping.is_set():
-                return
+                return answering
 
-    def _call(self, caller: Caller, message: Any) -> Answer:
+    def _call(self, caller: Caller, message: Any, answering: Process) -> tuple[Answer, Process]:
+        began = self._rig.process
         answer = caller.sign(message, timeout_s=TIMEOUT_S)
+        is_same = self._rig.process is began and began is not None and began.poll() is None
+        is_late = answer.brief == ("DEADLINE_EXCEEDED", "")
         with self._history.lock:
             self._history.codes[answer.reason or answer.code] += 1
-            # Who has no connection is told UNAVAILABLE, and at once: whoever was let in is answered.
-            self._history.late += answer.brief == ("DEADLINE_EXCEEDED", "")
-        return answer
+            # Of a daemon that has answered before and lives on; one that is starting takes connections, and its time for them.
+            self._history.late += is_late and is_same and answering is began
+        has_answered = is_same and (answer.code in DEFINITE or bool(answer.reason))
+        return answer, began if has_answered else answering
 
 
 def crash(rig: Rig, what: str, chance: random.Random, token: bytes) -> None:
