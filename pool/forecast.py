@@ -118,6 +118,8 @@ def check(
     wait for one another: on a card of half a second ten of them are five seconds.
     """
     lanes = list(lanes)
+    if _at_most_s(count, backlog.share(kind), lanes, now) * MARGIN <= timeout_s:
+        return
     wait = wait_s(kind, caller, backlog, lanes, now, short=count <= SHORT_ITEMS_MAX)
     if not wait:
         return
@@ -125,3 +127,15 @@ def check(
     if (wait + min(own, timeout_s / 2)) * MARGIN > timeout_s:
         retry_s = min(RETRY_MOST_S, max(RETRY_LEAST_S, wait - timeout_s / 2))
         raise Busy("BACKLOG_FULL", retry_s, f"it would be done in {wait + own:.1f} s")
+
+
+def _at_most_s(count: int, share: Share, lanes: Iterable[Lane], now: float) -> float:
+    """
+    When so many items would be done if they came last, one after the other, each as slow as the slowest thing that these lanes
+    sign: of a fast token nearly always in time, without looking at who waits for what, which would take 15 us a request.
+    """
+    item_s, busy_s = 0.0, 0.0
+    for lane in lanes:
+        item_s = max(item_s, *lane.item_s.values(), 0.0)
+        busy_s = max(busy_s, lane.busy_until - now)
+    return busy_s + (share.items + count) * item_s

@@ -1,10 +1,12 @@
 """When would it be done? What is compared where several could do it, and what is refused before it waits. Pure."""
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
 
+from pool import forecast
 from pool.assign import Frame, assign
 from pool.backlog import Backlog
 from pool.errors import Busy
@@ -277,3 +279,37 @@ def test_a_card_that_is_asked_for_too_much_signs_for_somebody(load: float, calle
     assert outcomes["late"] <= 0.02 * capacity, outcomes
     if load > 1:
         assert outcomes["refused"] >= 0.9 * (load - 1) * capacity - timeout_s / item_s, outcomes
+
+
+def test_a_glance_never_lets_in_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is let in without a look at who waits for what would be let in with one, too: in whatever state."""
+    looked = Counter[bool]()
+    for seed in range(300):
+        chance = random.Random(seed)
+        lanes = [a_lane(busy_s=chance.choice([0.0, 0.04, 3.0])) for _ in range(chance.randint(1, 3))]
+        for lane in lanes:
+            lane.keys = frozenset({"k", *chance.sample(["l", "m"], chance.randint(0, 2))})
+            lane.item_s = {
+                (key, RSA): chance.choice([0.00005, 0.001, 0.2, 2.0]) for key in lane.keys if chance.random() < 0.9
+            }
+        backlog = Backlog(1_000_000, 1_000_000)
+        for _ in range(chance.randint(0, 12)):
+            keys = sorted(set.union(*(set(lane.keys) for lane in lanes)))
+            backlog.add(work(chance.choice([1, 9, 300]), caller=chance.choice("abc"), key=chance.choice(keys)))
+        count, timeout_s = chance.choice([1, 20, 500]), chance.choice([0.1, 1.0, 30.0, 600.0])
+
+        def refuses(
+            count: int = count, timeout_s: float = timeout_s, backlog: Backlog = backlog, lanes: list[Lane] = lanes
+        ) -> bool:
+            try:
+                check(KIND, count, "a", timeout_s, backlog, lanes, NOW)
+            except Busy:
+                return True
+            return False
+
+        told = refuses()
+        with monkeypatch.context() as patched:
+            patched.setattr(forecast, "_at_most_s", lambda *_: float("inf"))
+            assert refuses() == told, seed
+        looked[told] += 1
+    assert min(looked[True], looked[False]) > 50
