@@ -217,8 +217,8 @@ class Writer:
                 entry.durable.set_result(None)
             if entry.then is not None:
                 entry.then(None)
-        if self._closing:
-            self._due = 0.0  # until nothing is left
+        if self._closing or self._flushing:
+            self._due = 0.0  # until nothing is left; what was to be flushed while nothing could be written is, now
         if self._due < math.inf:
             self._set_timer()
         else:

@@ -20,6 +20,7 @@ KEPT = {  # seeds, and what each found once
     179583170908707: "the same, when she had gone and her card was not reset yet",
     20_919: "a daemon that ends while its disk is full, judged as if it could wait for ever",
     27_087: "a token unlocked between its wrong signature and the row that says so",
+    701_330: "what was to be flushed while the disk was full waited for the next row, however long, when it had room again",
 }
 ROOT = Path(__file__).parent.parent.parent
 
