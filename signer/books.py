@@ -224,7 +224,7 @@ def _is_in_checkpoint(found: Found, spki: bytes) -> bool:
     if not found.note:
         return False
     last = next(parse(found.note))
-    return _is_signed(last, spki) and any(head.instance == found.instance for head in last.checkpoint.heads)
+    return last.is_signed_by(spki) and any(head.instance == found.instance for head in last.checkpoint.heads)
 
 
 def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
@@ -259,7 +259,7 @@ def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:
                 file,
             )
         return []
-    return [*(note for note in notes[:-1] if _is_signed(note, spki)), notes[-1]]
+    return [*(note for note in notes[:-1] if note.is_signed_by(spki)), notes[-1]]
 
 
 def _whole(text: str) -> list[Note]:
@@ -271,14 +271,6 @@ def _whole(text: str) -> list[Note]:
             with contextlib.suppress(NoteError):
                 found += parse(f"{_BEGIN}{body}\n\n{rest[0]}\n\n")
     return found
-
-
-def _is_signed(note: Note, spki: bytes) -> bool:
-    try:
-        note.check(spki)
-    except NoteError:
-        return False
-    return True
 
 
 async def _keep_knowing(ids: Ids) -> None:

@@ -103,6 +103,14 @@ class Note:
         except (InvalidSignature, ValueError):
             raise NoteError(f"the signature of checkpoint {self.checkpoint.number} is wrong") from None
 
+    def is_signed_by(self, spki: bytes) -> bool:
+        """Whether `check` finds nothing."""
+        try:
+            self.check(spki)
+        except NoteError:
+            return False
+        return True
+
 
 def key_id(spki: bytes) -> str:
     return hashlib.sha256(spki).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """The room that documents have, and the time: daemons with little of one."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -17,12 +18,17 @@ DOCUMENT = bytes(MEMORY_DOCUMENT_BYTES_MAX + 50_000)  # on the disk, and so is w
 ROOM = len(DOCUMENT) + 200_000
 
 
+def limited(**limits: float) -> contextlib.AbstractContextManager[Rig]:
+    """A daemon with these limits."""
+    made = card_rig("P-256")
+    made.constants = limits
+    return running(made)
+
+
 @pytest.fixture(scope="module")
 def small() -> Iterator[Rig]:
-    """A daemon whose spool holds one such document of a caller and not two."""
-    made = card_rig("P-256")
-    made.constants = {"SPOOL_CALLER_BYTES_MAX": ROOM}
-    with running(made):
+    """Its spool holds one such document of a caller and not two."""
+    with limited(SPOOL_CALLER_BYTES_MAX=ROOM) as made:
         yield made
 
 
@@ -54,10 +60,8 @@ LIFE_S = 2.5
 
 @pytest.fixture(scope="module")
 def hurried() -> Iterator[Rig]:
-    """A daemon in which a document has so long from its first byte until its answer is taken."""
-    made = card_rig("P-256")
-    made.constants = {"DOCUMENT_S": LIFE_S}
-    with running(made):
+    """A document has so long there from its first byte until its answer is taken."""
+    with limited(DOCUMENT_S=LIFE_S) as made:
         yield made
 
 
