@@ -1,6 +1,7 @@
 """
 The checkpoints that were kept, one after the other, beside the chains: whether the key has signed each, whether they follow
-one another, whether their heads are rows that the chains have.
+one another, whether their heads are rows that the chains have. Each daemon numbers its own; what they say of the chains of
+others counts as much, and the two need not come in any order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,11 +24,12 @@ class Lost:
 
 
 class _Series:
-    """Checkpoints that follow one another: a daemon's, with the heads of one chain or of several."""
+    """A daemon's checkpoints, which follow one another."""
 
     def __init__(self) -> None:
         self.numbers: dict[int, bytes] = {}
         self.last: tuple[int, bytes] | None = None
+        self.head: Head | None = None
 
 
 class Anchored:
@@ -36,13 +38,15 @@ class Anchored:
     def __init__(self, chains: dict[str, Chain], reading: Reading, spki: bytes, findings: Findings) -> None:
         self._chains, self._reading, self._spki, self._findings = chains, reading, spki, findings
         self._series: dict[str, _Series] = {}  # by instance
-        self._by_last: dict[bytes, _Series] = {}
         self.count = 0
         self.absent = 0
         self.untold: list[tuple[Checkpoint, int]] = []  # of what is before them no row tells; and who stands there
         self.newest: dict[str, tuple[Head, int, datetime]] = {}
         self.attached: dict[str, int] = {}
-        self.lost: dict[tuple[str, int], Lost] = {}
+        self.lost: dict[tuple[str, int], Lost] = {}  # by chain and epoch, as the chain's own daemon has said
+        self.lost_to_others: dict[tuple[str, int], Lost] = {}  # ... and as another one has
+        self.is_shared = False  # other daemons write in the same database
+        self.not_given: dict[str, int] = {}  # chains that only others name, and the first checkpoint that does
         self._covered: dict[tuple[str, int], int] = {}  # by chain and epoch: the last head that is there
         self._contradicted: set[str] = set()
 
@@ -54,28 +58,23 @@ class Anchored:
         except NoteError as error:
             self._findings.add(Flaw.UNSIGNED, f"checkpoint {number}", str(error))
             return
-        series = self._series_of(checkpoint)
+        series = self._series.setdefault(checkpoint.own.instance, _Series())
         is_copy = series.numbers.get(number) == hash_
         if not is_copy:
             self._check_order(series, checkpoint)
             self._reading.begun_after.pop(hash_, None)
             self.count += 1
         series.numbers.setdefault(number, hash_)
-        self._follow(series, number, hash_)
-        if not is_copy:
-            for head in checkpoint.heads:
-                self._series[head.instance] = series
-                self._take_head(head, number, checkpoint.time)
-
-    def _series_of(self, checkpoint: Checkpoint) -> _Series:
-        known = (self._series[head.instance] for head in checkpoint.heads if head.instance in self._series)
-        return next(known, None) or self._by_last.get(checkpoint.previous) or _Series()
-
-    def _follow(self, series: _Series, number: int, hash_: bytes) -> None:
-        if series.last is not None:
-            self._by_last.pop(series.last[1], None)
         series.last = number, hash_
-        self._by_last[hash_] = series
+        if not is_copy:
+            self._check_advance(series, checkpoint.own, number)
+            self._take_head(checkpoint.own, number, checkpoint.time, self.lost)
+            for head in checkpoint.others:
+                self.is_shared = True
+                if head.instance in self._chains:
+                    self._take_head(head, number, checkpoint.time, self.lost_to_others)
+                else:
+                    self.not_given.setdefault(head.instance, number)
 
     def _check_order(self, series: _Series, checkpoint: Checkpoint) -> None:
         number, previous, place = checkpoint.number, checkpoint.previous, f"checkpoint {checkpoint.number}"
@@ -91,7 +90,7 @@ class Anchored:
             self._findings.add(Flaw.MISPLACED, place, f"it stands behind checkpoint {series.last[0]}")
         else:
             self.absent += number - series.last[0] - 1
-            if not any(previous in self._told(head.instance, number - 1) for head in checkpoint.heads):
+            if previous not in self._told(checkpoint.own.instance, number - 1):
                 self.untold.append((checkpoint, series.last[0]))
 
     def _told(self, instance: str, number: int) -> set[bytes]:
@@ -104,7 +103,7 @@ class Anchored:
         of it may be elsewhere, or is declared as lost, that is not known.
         """
         for checkpoint, last in self.untold:
-            if not any(self._may_be_gone(head.instance, checkpoint.number - 1, gaps) for head in checkpoint.heads):
+            if not self._may_be_gone(checkpoint.own.instance, checkpoint.number - 1, gaps):
                 said = f"it stands behind checkpoint {last}, and no row tells of those between them"
                 self._findings.add(Flaw.MISSING, f"checkpoint {checkpoint.number}", said)
 
@@ -117,34 +116,35 @@ class Anchored:
         return chain.stretches[0].previous != GENESIS and number < told
 
     def hash_of(self, instance: str, number: int) -> bytes | None:
-        """The checkpoint with this number that has a head of this chain."""
+        """The checkpoint with this number that this chain's daemon has made."""
         series = self._series.get(instance)
         return series.numbers.get(number) if series else None
 
-    def _take_head(self, head: Head, number: int, time: datetime) -> None:
-        place = head.epoch, head.sequence
+    def _take_head(self, head: Head, number: int, time: datetime, lost: dict[tuple[str, int], Lost]) -> None:
+        place = place_of(head)
         before = self.newest.get(head.instance)
-        if before is not None and (place, head.hash) != (place_of(before[0]), before[0].hash):
-            self._check_advance(before[0], head, number)
         if before is None or place >= place_of(before[0]):
             self.newest[head.instance] = head, number, time
         chain = self._chains.get(head.instance)
         if chain is None or place > chain.last:
-            self._lose(head, number)
+            _lose(lost, head, number)
         elif place < chain.first:
             self._take_earlier(chain, head, number)
         elif (found := chain.hash_at(place)) is None:
-            self._lose(head, number)
+            _lose(lost, head, number)
         elif found != head.hash:
             self._contradict(chain, head, number)
         else:
             epoch = head.instance, head.epoch
             self._covered[epoch] = max(head.sequence, self._covered.get(epoch, 0))
 
-    def _check_advance(self, before: Head, head: Head, number: int) -> None:
-        place, seen = place_of(head), place_of(before)
-        if place > seen:
+    def _check_advance(self, series: _Series, head: Head, number: int) -> None:
+        before = series.head
+        if before is None or place_of(head) >= place_of(before):
+            series.head = head
+        if before is None or head == before or place_of(head) > place_of(before):
             return
+        place, seen = place_of(head), place_of(before)
         kind = Flaw.FORK if place == seen else Flaw.ROLLED_BACK
         said = (
             "another row with this number was anchored before"
@@ -154,11 +154,6 @@ class Anchored:
         self._findings.add(
             kind, f"checkpoint {number}", f"it has the head {row_name(head.instance, *place)}, and {said}"
         )
-
-    def _lose(self, head: Head, number: int) -> None:
-        known = self.lost.get((head.instance, head.epoch))
-        if known is None or head.sequence >= known.head.sequence:
-            self.lost[head.instance, head.epoch] = Lost(head, number)
 
     def _take_earlier(self, chain: Chain, head: Head, number: int) -> None:
         """A head before the first row that the segments have: it may be the very one before."""
@@ -191,7 +186,7 @@ class Anchored:
             return
         told = {named.note for rows in self._reading.named.values() for named in rows}
         for hash_, (instance, place) in self._reading.begun_after.items():
-            if hash_ not in told and self.is_anchored(instance, place) and 1 in self._series[instance].numbers:
+            if hash_ not in told and self.is_anchored(instance, place) and self.hash_of(instance, 1) is not None:
                 said = "the epoch began after a checkpoint that neither the anchor nor a row knows"
                 self._findings.add(Flaw.FORK, row_name(instance, *place), said)
 
@@ -221,3 +216,9 @@ class Anchored:
         newest = self.newest[chain.instance][0]
         end = min(chain.last_in(epoch), newest.sequence) if epoch == newest.epoch else chain.last_in(epoch)
         return max(0, end - max(first - 1, self._covered.get((chain.instance, epoch), 0)))
+
+
+def _lose(lost: dict[tuple[str, int], Lost], head: Head, number: int) -> None:
+    known = lost.get((head.instance, head.epoch))
+    if known is None or head.sequence >= known.head.sequence:
+        lost[head.instance, head.epoch] = Lost(head, number)

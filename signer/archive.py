@@ -70,7 +70,7 @@ def archive(
     found = recovery.look(past)
     notes = [note for note in notes if _is_ours(note, found.instance, spki)]
     end = _end(past, found.instance, (now - timedelta(seconds=KEEP_S)).astimezone(UTC), found.open_intents)
-    note, head = _newest(past, found.instance, notes, end)
+    note, head = _newest(past, notes, end)
     if note is None or head is None:
         return None
     first = next(_rows(past, found.instance, head), None)
@@ -94,8 +94,8 @@ def archive(
 
 
 def _is_ours(note: Note, instance: str, spki: bytes) -> bool:
-    """Others may put theirs into a log: they say nothing of this chain."""
-    return any(head.instance == instance for head in note.checkpoint.heads) and note.is_signed_by(spki)
+    """Others may put theirs into a log."""
+    return note.checkpoint.own.instance == instance and note.is_signed_by(spki)
 
 
 def _end(past: Past, instance: str, before: datetime, open_intents: Sequence[Row]) -> Place | None:
@@ -115,13 +115,13 @@ def _time(row: Row) -> datetime:
     return datetime.fromisoformat(said) if isinstance(said, str) else datetime.max.replace(tzinfo=UTC)
 
 
-def _newest(past: Past, instance: str, notes: Sequence[Note], end: Place | None) -> tuple[Note | None, Place | None]:
+def _newest(past: Past, notes: Sequence[Note], end: Place | None) -> tuple[Note | None, Place | None]:
     """The newest checkpoint whose head may be the first row that stays, and is the one that is there."""
     for note in sorted(notes, key=lambda note: -note.checkpoint.number):
-        for head in note.checkpoint.heads:
-            place = (head.epoch, head.sequence)
-            if head.instance == instance and (end is None or place <= end) and recovery.has_row(past, head):
-                return note, place
+        head = note.checkpoint.own
+        place = (head.epoch, head.sequence)
+        if (end is None or place <= end) and recovery.has_row(past, head):
+            return note, place
     return None, None
 
 

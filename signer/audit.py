@@ -7,7 +7,8 @@ set back to an older state, forked, or computed anew by somebody without the key
 
 What nobody can find: rows after the newest checkpoint. Whoever can write the files may have cut off some of those, or
 written others in their place. `Report.unanchored` says how many there are. A chain whose first rows are elsewhere, or of
-which no checkpoint was given, is not tampered with as far as anybody can see, and not whole: that is `UNPROVEN`.
+which no checkpoint was given, is not tampered with as far as anybody can see, and not whole: that is `UNPROVEN`. So is a
+ledger of several daemons of which a chain was not given.
 
 One after the other: signer/reading.py, stretch.py, anchored.py, losses.py, and here what rows say about others; the
 report is in signer/verdict.py.
@@ -67,6 +68,7 @@ def examine(
         checkpoints=anchor.count,
         absent=anchor.absent,
         others=others,
+        not_given=tuple(anchor.not_given.items()),
         first_time=reading.first_time,
         last_time=reading.last_time,
     )
@@ -76,7 +78,7 @@ def _of_a_log(notes: Iterable[Note], chains: Container[str], spki: bytes) -> tup
     """Those that are to be judged, by their numbers, and how many there are of others."""
     key, ours, others = key_id(spki), list[Note](), 0
     for note in notes:
-        if note.key == key or any(head.instance in chains for head in note.checkpoint.heads):
+        if note.key == key or note.checkpoint.own.instance in chains:
             ours.append(note)
         else:
             others += 1

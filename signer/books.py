@@ -224,7 +224,7 @@ def _is_in_checkpoint(found: Found, spki: bytes) -> bool:
     if not found.note:
         return False
     last = next(parse(found.note))
-    return last.is_signed_by(spki) and any(head.instance == found.instance for head in last.checkpoint.heads)
+    return last.checkpoint.own.instance == found.instance and last.is_signed_by(spki)
 
 
 def _last_notes(file: Path, found: Found, spki: bytes) -> list[Note]:

@@ -1,5 +1,5 @@
 """
-Checkpoints: every minute the head of this daemon's chain is signed, recorded in the ledger and put to every anchor.
+Checkpoints: every minute the heads of the ledger's chains are signed, recorded in it and put to every anchor.
 
 Signing goes on while anchors are away: each has a queue, and is tried again until it is back. But a ledger that nobody
 else has seen for a day protects nothing:
@@ -31,11 +31,12 @@ CHUNKS_MAX = 1_000  # ... and how many of its rows at the most, when many are si
 ALARM_S = 60.0  # after a checkpoint was due: two were missed
 STOP_S = 24 * 3600.0  # a night and a morning for a person to see to it
 QUEUE_NOTES_MAX = 1_500  # of an anchor: a day of one a minute, 1 kB each; then nothing is signed any more
+OTHERS_MAX = 50  # chains of other daemons in one: it fits into a log server's message (`anchor.SYSLOG_BYTES_MAX`)
 RETRY_FIRST_S = 1.0  # after a failure; twice as long each time ...
 RETRY_MAX_S = 60.0  # ... up to this: an anchor that is back gets its notes within a minute
 LAST_S, LAST_LOOK_S = 2.0, 0.01  # for the one at the daemon's end: its anchors may be away
 
-Heads = Callable[[], Awaitable[Sequence[Head]]]
+Heads = Callable[[], Awaitable[tuple[Head, Sequence[Head]]]]
 Record = Callable[[Note, str], Awaitable[None]]
 Pause = Callable[[asyncio.Event, float], Awaitable[None]]
 
@@ -55,7 +56,7 @@ class Checkpoints:
     """
     `async with Checkpoints(...) as checkpoints:` makes them until the end; the first one at once.
 
-    heads       the last rows now of the chains that this daemon keeps: one
+    heads       the last row now of this daemon's chain, and those of the others in its database
     record      puts the signed checkpoint into the ledger, with the token that signed it, empty for a key in a file: what it
                 raises means that it is not there
     last        the last one in the ledger; it is put again, since nobody knows whether it arrived
@@ -204,7 +205,8 @@ class Checkpoints:
         began, due = self._clock.monotonic(), self._due
         self._chunks = 0
         number, previous = self.last_number + 1, self._last.checkpoint.hash if self._last is not None else NOTHING
-        checkpoint = Checkpoint(number, self._clock.wall(), previous, tuple(sorted(await self._heads())))
+        own, others = await self._heads()
+        checkpoint = Checkpoint(number, self._clock.wall(), previous, own, self._chosen(others))
         note, token = await self._signed(checkpoint)
         await self._record(note, token)
         self._last = note
@@ -218,6 +220,11 @@ class Checkpoints:
         self._changed.set()
         for line in self._lines:
             line.add(note, began)
+
+    def _chosen(self, others: Sequence[Head]) -> tuple[Head, ...]:
+        """Those first that have moved since the last checkpoint, where there are more than go into one: it has the others."""
+        before = set(self._last.checkpoint.others) if self._last is not None else set()
+        return tuple(sorted(sorted(others, key=lambda head: head in before)[:OTHERS_MAX]))
 
     async def _signed(self, checkpoint: Checkpoint) -> tuple[Note, str]:
         """Verified as well: a wrong signature at an anchor could never be put right. And which token has signed it."""

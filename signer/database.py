@@ -17,6 +17,7 @@ from signer.entry import Backend, Entry
 if TYPE_CHECKING:
     from signer.config import Config  # large, and the committer does without
     from signer.ids import Ids
+    from signer.note import Head
 
 RawRow = tuple[
     int, int, str, str, bytes, int | None
@@ -66,6 +67,10 @@ class Reader(Protocol):
     async def all_of(self, id_: bytes, first: int, most: int) -> list[Stored]: ...
     async def results(self, id_: bytes, item: int) -> list[bytes]: ...
     async def certificates(self, chain: bytes) -> bytes: ...
+
+    async def heads(self) -> "list[Head]":
+        """The last row of each chain of a database that several daemons write; of a file, none: it has one."""
+
     async def close(self) -> None: ...
 
 

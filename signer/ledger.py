@@ -133,10 +133,12 @@ class Ledger:
             await asyncio.sleep(SETTLE_LOOK_S)
         await self.writer.settled()
 
-    async def heads(self) -> list[Head]:
-        """The last durable row of each chain that this daemon keeps: its own."""
+    async def heads(self) -> tuple[Head, list[Head]]:
+        """The last durable row of this daemon's chain, and those of the others in its database."""
+        others = await self._reader.heads()
         sequence, hash_ = self.writer.head
-        return [Head(self.writer.instance, self.writer.epoch, sequence, hash_)]
+        own = Head(self.writer.instance, self.writer.epoch, sequence, hash_)
+        return own, [head for head in others if head.instance != own.instance]
 
     async def record_checkpoint(self, note: Note, token: str) -> None:
         """Put a signed checkpoint into the chain; `token` is empty for a key in a file. Raises `Unrecorded`."""

@@ -36,7 +36,16 @@ class Losses:
                 self._lost_from[epoch] = min(gap.first, self._lost_from.get(epoch, gap.first))
 
     def check(self) -> None:
-        for (instance, epoch), lost in self._lost.items():
+        """
+        A declaration knows what the chain's own daemon had anchored. Rows behind those that another's checkpoint names, as
+        its last ones, are lost with them.
+        """
+        undeclared = {
+            epoch: lost
+            for epoch, lost in self._anchor.lost_to_others.items()
+            if not self.has(epoch, lost.head.sequence)
+        }
+        for (instance, epoch), lost in (undeclared | self._lost).items():
             head, chain = lost.head, self._chains.get(instance)
             if any(gap.covers(head) for gap in self.gaps):
                 continue
@@ -77,8 +86,8 @@ class Losses:
         if lost is not None:
             if lost.head.sequence == gap.last and lost.head.hash != gap.hash:
                 return f"row {gap.last} was anchored with another hash"
-            # A declaration may know of checkpoints that these lack: newer ones, and those that an anchor has missed.
-            is_all = gap.is_anchored and not self._anchor.absent
+            # A declaration may know of checkpoints that these lack: newer ones, other daemons', those that an anchor missed.
+            is_all = gap.is_anchored and not self._anchor.absent and not self._anchor.is_shared
             if lost.head.sequence > gap.last or (is_all and lost.head.sequence < gap.last):
                 return f"the last of them that was anchored is row {lost.head.sequence}"
         if not self._begins_right(gap, chain):

@@ -27,7 +27,7 @@ from signer.clock import rfc3339
 from signer.database import Epochs, Past
 from signer.entry import Entry
 from signer.evidence import fields
-from signer.note import MAGIC, NOTHING, Head, Note, NoteError, note_of, parse
+from signer.note import MAGIC, NOTHING, Head, Note, NoteError, key_id, note_of, parse
 from signer.recovery import Broken, Found
 
 log = logging.getLogger("signer.lost")
@@ -97,15 +97,23 @@ def lost(
     signed them; `more` and `begun` the last rows and the last epoch that the database of before tells of. Raises `Broken`
     where what is there is another ledger than that of the anchors.
     """
-    ours = [note for note in notes if any(head.instance == found.instance for head in note.checkpoint.heads)]
-    if notes and not ours:
+    ours = [note for note in notes if note.checkpoint.own.instance == found.instance]
+    # Other daemons of the database may have a key of their own: those are not false.
+    key = key_id(spki)
+    others = [note for note in notes if note.key == key and found.instance in _named_besides(note)]
+    if notes and not ours and not others:
         raise Broken(f"the anchors know other ledgers than {found.instance}: it belongs to another daemon")
     newest = _newest(found, ours, spki)
-    believed = [(head, note) for note in _believed(ours, spki) for head in note.checkpoint.heads]
+    believed = [(head, note) for note in _believed([*ours, *others], spki) for head in note.checkpoint.heads]
     heads = [(head, note) for head, note in believed if head.instance == found.instance]
     losses = tuple(_losses(past, found, heads, more))
     epochs = [found.epoch, begun, *(head.epoch for head, _ in heads), *(loss.epoch for loss in losses)]
     return Lost(losses, newest, max(epochs))
+
+
+def _named_besides(note: Note) -> set[str]:
+    """The chains that a checkpoint names, its own daemon's aside."""
+    return {head.instance for head in note.checkpoint.others}
 
 
 def check(note: Note, spki: bytes) -> None:

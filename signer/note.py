@@ -1,5 +1,5 @@
 """
-A checkpoint: the heads of a daemon's chains, of which it keeps one, at one moment, signed. Pure; what an auditor elsewhere reads, too.
+A checkpoint: the heads of a ledger's chains at one moment, signed by a daemon. Pure; what an auditor elsewhere reads, too.
 
 It is text, and so is a file of many, one behind the other:
 
@@ -7,7 +7,8 @@ It is text, and so is a file of many, one behind the other:
     NUMBER                            from 1, one more each time
     TIME                              RFC 3339, UTC
     PREVIOUS                          SHA-256 of the text of the note before, 64 zeros in the first
-    INSTANCE EPOCH SEQUENCE HASH      of each chain's last row, in the order of the instances
+    INSTANCE EPOCH SEQUENCE HASH      of the last row of the daemon's own chain; then, a line each, in the order of the
+                                      instances, of the other chains in its database
                                       (an empty line)
     KEY ALGORITHM SIGNATURE           first 16 hexadecimal digits of the SHA-256 of the SubjectPublicKeyInfo; base64
                                       (an empty line)
@@ -60,16 +61,25 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    number: int
+    number: int  # of those of one daemon
     time: datetime  # UTC, whole seconds
     previous: bytes
-    heads: tuple[Head, ...]
+    own: Head  # of the chain of the daemon that has made it
+    others: tuple[Head, ...] = ()
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return (self.own, *sorted(self.others))
+
+    def names(self, instance: str) -> bool:
+        """Whether it has a head of this chain."""
+        return any(head.instance == instance for head in self.heads)
 
     @property
     def text(self) -> str:
         """What is signed."""
         lines = [MAGIC, str(self.number), rfc3339(self.time), self.previous.hex()]
-        lines += [f"{head.instance} {head.epoch} {head.sequence} {head.hash.hex()}" for head in sorted(self.heads)]
+        lines += [f"{head.instance} {head.epoch} {head.sequence} {head.hash.hex()}" for head in self.heads]
         return "\n".join(lines) + "\n"
 
     @property
@@ -143,8 +153,10 @@ def parse(text: str) -> Iterator[Note]:
 
 
 def _checkpoint(lines: Sequence[str]) -> Checkpoint:
-    if len(lines) < 4 or lines[0] != MAGIC:
+    if not lines or lines[0] != MAGIC:
         raise NoteError(f"a checkpoint begins with {MAGIC}")
+    if len(lines) < 5:
+        raise NoteError("a checkpoint names at least one chain, its daemon's own")
     heads = []
     for line in lines[4:]:
         match = _HEAD.fullmatch(line)
@@ -153,7 +165,7 @@ def _checkpoint(lines: Sequence[str]) -> Checkpoint:
         heads.append(Head(match[1], int(match[2]), int(match[3]), bytes.fromhex(match[4])))
     try:
         time = datetime.strptime(lines[2], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        found = Checkpoint(int(lines[1]), time, bytes.fromhex(lines[3]), tuple(heads))
+        found = Checkpoint(int(lines[1]), time, bytes.fromhex(lines[3]), heads[0], tuple(heads[1:]))
     except ValueError:
         raise NoteError("a checkpoint's number, time or previous hash is none") from None
     is_one_each = len({head.instance for head in heads}) == len(heads)

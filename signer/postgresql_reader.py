@@ -12,6 +12,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from signer.database import Stored, StoreError
 from signer.errors import Refusal
 from signer.ids import Ids
+from signer.note import Head
 from signer.postgresql import LOCK_S, RESULTS, STATEMENT_S, check_durable, columns, conninfo, said_by, session_settings
 from signer.writer import STALL_S
 
@@ -30,6 +31,13 @@ FROM unnest(%b::int8[], %b::bytea[], %b::int8[], %b::int8[]) AS asked (number, i
 """  # noqa: S608
 _ALL_OF = f"SELECT {_COLUMNS} FROM ledger_requests AS r WHERE id = %b AND item >= %b ORDER BY item LIMIT %b"  # noqa: S608
 _CERTIFICATES = "SELECT certificates FROM ledger_chains WHERE hash = %b"
+# Of each daemon's chain the last row: by the primary key, whatever is in it.
+_HEADS = """
+SELECT row.instance, row.epoch, row.sequence, row.hash
+FROM ledger_instances AS daemon, LATERAL (
+    SELECT * FROM ledger_rows WHERE instance = daemon.instance AND epoch > 0 ORDER BY epoch DESC, sequence DESC LIMIT 1
+) AS row
+"""
 _ANY = (-(2**63), 2**63 - 1)
 
 
@@ -71,6 +79,9 @@ class PostgresqlReader:
     async def certificates(self, chain: bytes) -> bytes:
         [(certificates,)] = await self._ask(_CERTIFICATES, (chain,))
         return bytes(certificates)
+
+    async def heads(self) -> list[Head]:
+        return [Head(*row) for row in await self._ask(_HEADS, ())]
 
     async def close(self) -> None:
         tasks = [*self._asking, *([self._looking] if self._looking is not None else [])]

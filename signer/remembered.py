@@ -71,7 +71,7 @@ def _made_again(
     previous = NOTHING if before is None else bytes.fromhex(before["note"])
     for sequence, hash_ in db.execute(_BEFORE, (instance, *place)):
         head = Head(instance, place[0], sequence, hash_)
-        made = Checkpoint(said["number"], datetime.fromisoformat(said["time"]), previous, (head,))
+        made = Checkpoint(said["number"], datetime.fromisoformat(said["time"]), previous, head)
         if made.hash.hex() == said["note"]:
             return Note(made, said["key"], "ED25519", b"")
     return None

@@ -157,7 +157,7 @@ def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes, is_al
             said = f"the backup is of the ledger {found.instance}, and this daemon's is {before}"
             raise Broken(f"{said}: it belongs to another daemon")
         # Of the old database it is known whose it is, of anchors that name others alone not.
-        known = [] if before and not _names(notes, found.instance) else notes
+        known = [] if before and not any(note.checkpoint.names(found.instance) for note in notes) else notes
         own = next(parse(found.note)).checkpoint if found.note else None
         old = remembered(database, found.instance, spki, own.number if own else 0)
         if not is_all and not _is_whole(old, own, known):
@@ -173,11 +173,8 @@ def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]
     """Whether these checkpoints are all from the backup's own to the last; a database that was put back itself has none."""
     if not old or old[-1].checkpoint.previous != (own.hash if own else NOTHING):
         return False
-    return all(note.checkpoint.number <= old[0].checkpoint.number for note in known)
-
-
-def _names(notes: Sequence[Note], instance: str) -> bool:
-    return any(head.instance == instance for note in notes for head in note.checkpoint.heads)
+    mine, last = old[0].checkpoint.own.instance, old[0].checkpoint.number
+    return all(note.checkpoint.number <= last for note in known if note.checkpoint.own.instance == mine)
 
 
 def _ends(database: Path, instance: str) -> list[Head]:

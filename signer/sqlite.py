@@ -15,6 +15,7 @@ from signer.chain import GENESIS, Row
 from signer.database import BUSY_S, RawRow, Stored, StoreError
 from signer.entry import Entry, Failed, Taken
 from signer.ids import Ids, Place
+from signer.note import Head
 
 WRITE_BUSY_S = 0.2  # somebody else's lock; then it is said
 _COLUMNS = {"ledger_rows": 7, "ledger_requests": 10, "ledger_results": 4}
@@ -204,6 +205,9 @@ class SqliteReader:
             "SELECT certificates FROM ledger_chains WHERE hash = ?", (chain,)
         ).fetchone()[0]
         return certificates
+
+    async def heads(self) -> list[Head]:
+        return []
 
     async def close(self) -> None:
         self._db.close()

@@ -161,7 +161,7 @@ def _outcome(said: dict[str, Any]) -> str:
 def _covering(events: Sequence[Event], instance: str, notes: Iterable[Note]) -> Iterator[Event]:
     """Of each row the first checkpoint that covers it; those that cover the same ones besides say nothing more."""
     left = sorted(event.place for event in events if event.place is not None)
-    for note in sorted(notes, key=lambda note: note.checkpoint.number):
+    for note in sorted(notes, key=lambda note: (note.checkpoint.time, note.checkpoint.number)):
         for head in note.checkpoint.heads:
             place = (head.epoch, head.sequence)
             covered = [each for each in left if each <= place] if head.instance == instance else []

@@ -101,6 +101,7 @@ class Report:
     checkpoints: int
     absent: int  # checkpoints between those, of which only the ledger tells
     others: int  # checkpoints of other daemons in a log, which say nothing of these chains
+    not_given: tuple[tuple[str, int], ...]  # chains that other daemons name, each with the first checkpoint that does
     first_time: str
     last_time: str
 
@@ -108,7 +109,7 @@ class Report:
     def verdict(self) -> Verdict:
         if self.findings:
             return Verdict.TAMPERED
-        if not all(chain.is_proven for chain in self.chains):
+        if self.not_given or not all(chain.is_proven for chain in self.chains):
             return Verdict.UNPROVEN
         return Verdict.GAP if self.gaps or self.unknown else Verdict.WHOLE
 

@@ -244,6 +244,11 @@ def _print_unproven(console: Console, report: "Report") -> None:
                 f"[yellow]missing[/]  a checkpoint of chain {chain.instance}: give an anchor that has one. Without, anybody who "
                 "can write the files may have made up every row."
             )
+    for instance, number in report.not_given:
+        console.print(
+            f"[yellow]missing[/]  chain {instance}, another daemon's, which checkpoint {number} names: give its files, too. If "
+            "there are none, it was deleted."
+        )
 
 
 def _chains(report: "Report") -> Table:

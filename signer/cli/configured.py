@@ -20,7 +20,8 @@ def more_anchors(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="checkpoints that a log server or a webhook has kept, beside the configuration's files",
+        help="checkpoints beside the configuration's files: kept by a log server or a webhook, or by the anchors of other "
+        "daemons on this database",
     )
 
 

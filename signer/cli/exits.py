@@ -15,7 +15,7 @@ MEANINGS = {
     FAILED: "not so: a signature is not valid, a document was not signed, or a ledger is not whole",
     USAGE: "the command line is wrong",
     GAP: "the ledger is whole, but a gap was declared after a restore",
-    UNPROVEN: "nothing is wrong with what was given of the ledger, but its beginning, or every checkpoint of it, was not",
+    UNPROVEN: "nothing is wrong with what was given of the ledger, but its beginning, another daemon's chain, or every checkpoint was not",
     UNAVAILABLE: "the daemon cannot be reached, or no token can sign",
     TEMPORARY: "busy, or another daemon uses the state; try again",
     DENIED: "the daemon does not know this caller or does not allow it this",

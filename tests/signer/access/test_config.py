@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25
 from signer import anchor, checkpoint_key
 from signer.checkpoint_key import KeyFile, spki_of
 from signer.config import NAME, ConfigError, Ledger, NoCredentials, load
-from signer.note import NOTHING, Checkpoint, sign
+from signer.note import NOTHING, Checkpoint, Head, sign
 from signer.policy import Policy
 from signer.server import Daemon
 from tests.pki import Pki
@@ -456,7 +456,7 @@ def test_kinds_of_checkpoint_keys(tmp_path: Path, algorithm: str) -> None:
     key = KeyFile.of(loaded(tmp_path, ("/etc/paraph/ledger/checkpoint.key", str(file))))
     assert key.algorithm == algorithm
     assert "PRIVATE" not in f"{key!r}"
-    checkpoint = Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, ())
+    checkpoint = Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, Head("ab" * 16, 1, 1, bytes(32)))
     note = sign(checkpoint, key.spki, key.algorithm, lambda message: asyncio.run(key.make(message)).signature)
     note.check(key.spki)
 

@@ -74,7 +74,7 @@ class History:
 
 class Story:
     """
-    Daemons at work. `shared`: they share a database and make checkpoints of all chains; else each has its own.
+    Daemons at work. `shared`: they share a database, and each one's checkpoints name the chains of all.
     """
 
     def __init__(self, rng: random.Random, key: Key = KEY, *, restores: int = 2) -> None:
@@ -149,16 +149,13 @@ class Story:
 
     def checkpoint(self, it: Chain, *, is_anchored: bool | None = None) -> None:
         """It is in the ledger before it goes to the anchor, which may be away."""
-        seen = self.chains if self.is_shared else [it]
+        others = tuple(sorted(each.head for each in self.chains if self.is_shared and each is not it))
         moment = datetime.fromisoformat(self.now)
         last = it.told
-        made = Checkpoint(
-            last.number + 1 if last else 1, moment, last.hash if last else NOTHING, tuple(each.head for each in seen)
-        )
+        made = Checkpoint(last.number + 1 if last else 1, moment, last.hash if last else NOTHING, it.head, others)
         note = self._key.sign(made)
         it.add(Kind.CHECKPOINT, number=made.number, note=made.hash.hex(), key=note.key, time=rfc3339(moment))
-        for each in seen:
-            each.told = made
+        it.told = made
         if is_anchored or (is_anchored is None and self.rng.random() < 0.85):
             self.anchored.append(note)
 
@@ -179,22 +176,27 @@ class Story:
         self._backups = [kept for kept in self._backups if len(kept) == (len(self.chains) if self.is_shared else 1)]
 
     def _put_back(self, it: Chain, old: Chain) -> None:
-        notes = [
-            note.checkpoint for note in self.anchored if any(h.instance == it.instance for h in note.checkpoint.heads)
-        ]
-        newest: dict[int, Head] = {}
-        for head in (head for made in notes for head in made.heads if head.instance == it.instance):
-            newest[head.epoch] = head
+        """
+        Told are the anchors of all daemons; or this one's own, whose losses end earlier then. What of an epoch is lost as
+        only others know is always told: without, the chain goes on from before it and nothing says so.
+        """
+        notes = [note.checkpoint for note in self.anchored if note.checkpoint.own.instance == it.instance]
+        own = {made.own.epoch: made.own for made in notes}
+        newest = {
+            head.epoch: head for note in self.anchored for head in note.checkpoint.heads if head.instance == it.instance
+        }
         kept = {(row.epoch, row.sequence) for row in old.rows}
-        missing = [head for head in newest.values() if (head.epoch, head.sequence) not in kept]
+        missing = {epoch: head for epoch, head in newest.items() if (epoch, head.sequence) not in kept}
+        if self.rng.random() < 0.5:
+            missing |= {epoch: head for epoch, head in own.items() if (epoch, head.sequence) not in kept}
         gone, it.rows, it.open = it.rows[len(old.rows) :], old.rows, old.open
         known = [each for each in (old.told, *notes[-1:]) if each is not None]
         it.told = max(known, key=lambda each: each.number, default=None)
         self.start(it, max([*newest, it.place[0]]) + 1)
         if missing:
             self.has_gap = True
-            self._declare(it, missing, old_place=self._places(it))
-        self._archive(it, gone, {head.epoch for head in missing})
+            self._declare(it, missing.values(), old_place=self._places(it))
+        self._archive(it, gone, set(missing))
 
     @staticmethod
     def _places(it: Chain) -> dict[int, int]:
@@ -267,12 +269,13 @@ def _prunable(rng: random.Random, history: History, each: Chain) -> int:
 
 def anchors(rng: random.Random, history: History, *, is_messy: bool = True) -> list[Note]:
     """The checkpoints in the order of their numbers. Messy: some twice; and old ones, that later ones cover, elsewhere."""
-    notes = sorted(history.notes, key=lambda note: note.checkpoint.number)
+    notes = history.notes
+    if is_messy and not history.has_gap and rng.random() < 0.2:
+        notes = notes[rng.randrange(len(notes) + 1) :]
+    notes = sorted(notes, key=lambda note: note.checkpoint.number)
     if is_messy and notes and rng.random() < 0.3:
         index = rng.randrange(len(notes))
         notes[index:index] = [notes[index]]
-    if is_messy and not history.has_gap and rng.random() < 0.2:
-        notes = notes[rng.randrange(len(notes) + 1) :]
     return notes
 
 

@@ -243,15 +243,16 @@ def recompute_and_sign(it: Case, index: int) -> Tampered | None:
     by_place = {(row.epoch, row.sequence): row.hash for row in rows}
     notes = []
     for note in it.notes:
-        heads = tuple(
+        own, *others = (
             replace(head, hash=by_place.get((head.epoch, head.sequence), head.hash))
             if head.instance == it.it.instance
             else head
             for head in note.checkpoint.heads
         )
-        forged = STRANGER.sign(replace(note.checkpoint, heads=heads))
+        changed = replace(note.checkpoint, own=own, others=tuple(others))
+        forged = STRANGER.sign(changed)
         key = it.rng.choice((note.key, forged.key))
-        notes.append(note if heads == note.checkpoint.heads else replace(forged, key=key))
+        notes.append(note if changed == note.checkpoint else replace(forged, key=key))
     return it.with_rows(rows), notes
 
 
@@ -260,10 +261,10 @@ def put_back(it: Case, index: int) -> Tampered | None:
     if not 0 < index <= it.anchored:
         return None
     old = _daemon(it, it.rows[:index])
-    before = [note for note in it.notes if any(head.instance == it.it.instance for head in note.checkpoint.heads)]
+    before = [note for note in it.notes if note.checkpoint.own.instance == it.it.instance]
     told = [row.fields["number"] for row in old.rows if row.kind == Kind.CHECKPOINT]
     by_number = {note.checkpoint.number: note.checkpoint for note in before}
-    if it.rng.random() < 0.5:
+    if before and it.rng.random() < 0.5:
         old.told = before[-1].checkpoint
     elif told and told[-1] in by_number:
         old.told = by_number[told[-1]]

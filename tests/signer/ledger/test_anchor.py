@@ -45,11 +45,11 @@ def notes(count: int, *, chains: int = 1, word: str = "") -> list[str]:
     """So many notes of one ledger, one behind the other; of another ledger with another word."""
     made, previous = [], NOTHING
     for number in range(1, count + 1):
-        heads = tuple(
+        own, *others = (
             Head(f"{chain:032x}", 1, number, hashlib.sha256(f"{word}{chain}.{number}".encode()).digest())
             for chain in range(chains)
         )
-        checkpoint = Checkpoint(number, BEGIN + timedelta(minutes=number), previous, heads)
+        checkpoint = Checkpoint(number, BEGIN + timedelta(minutes=number), previous, own, tuple(others))
         made.append(str(sign(checkpoint, SPKI, "ED25519", KEY.sign)))
         previous = checkpoint.hash
     return made

@@ -287,7 +287,7 @@ def test_a_file_that_is_not_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
 def test_others_put_into_the_same_log(rig: Rig) -> None:
     """Another daemon's checkpoints, by another key or by the same one, and false ones, are no reason against a file."""
     first = notes_of([rig.anchor])[0]
-    elsewhere = replace(first.checkpoint, heads=(replace(first.checkpoint.heads[0], instance="ab" * 16),))
+    elsewhere = replace(first.checkpoint, own=replace(first.checkpoint.own, instance="ab" * 16))
     by_path = load_pem_private_key((rig.keys / "checkpoint.key").read_bytes(), None)
     assert isinstance(by_path, Ed25519PrivateKey)
     spki = by_path.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -632,7 +632,7 @@ def test_heads_go_forward(book: Book) -> None:
     after = book.notes[2].checkpoint
 
     def next_with(head: Head) -> Report:
-        made = replace(after, number=4, previous=after.hash, heads=(head,))
+        made = replace(after, number=4, previous=after.hash, own=head)
         return book.report(notes=[*book.notes, KEY.sign(made)])
 
     assert not next_with(last).findings
@@ -655,22 +655,109 @@ def test_daemons_with_anchors_of_their_own() -> None:
     assert {each.instance: each.anchored_by for each in report.chains} == {A: 3, B: 2}
     assert found(
         one.report(
-            one.rows, other.rows, notes=[*notes, _signed_again(other.notes[0], heads=other.notes[1].checkpoint.heads)]
+            one.rows, other.rows, notes=[*notes, _signed_again(other.notes[0], own=other.notes[1].checkpoint.own)]
         ),
         Flaw.FORK,
     )
 
 
-def test_a_new_daemon_joins(book: Book) -> None:
-    """A chain that appears in later checkpoints of a series belongs to it, by the hash of the one before."""
-    book.checkpoint()
-    first = book.notes[0].checkpoint
-    other = Book(B)
-    second = KEY.sign(replace(first, number=2, previous=first.hash, heads=(other.it.head,)))
-    third = KEY.sign(replace(first, number=4, previous=b"\1" * 32, heads=(other.it.head,)))
-    after = replace(first, number=3, previous=second.checkpoint.hash)
-    assert not book.report(book.rows, other.rows, notes=[book.notes[0], second, KEY.sign(after)]).findings
-    assert found(book.report(book.rows, other.rows, notes=[book.notes[0], second, third]), Flaw.MISSING, "no row tells")
+class Two:
+    """Two daemons with one database, whose checkpoints name both chains."""
+
+    def __init__(self) -> None:
+        self.one, self.other = Book(A), Book(B)
+        self.story = self.one.story
+        self.story.chains, self.story.is_shared = [self.one.it, self.other.it], True
+        self.other.story = self.story
+
+    @property
+    def notes(self) -> list[Note]:
+        return self.story.anchored
+
+    def report(self, *pieces: Rows, notes: list[Note] | None = None) -> Report:
+        return self.one.report(
+            *pieces or (self.one.rows, self.other.rows), notes=self.notes if notes is None else notes
+        )
+
+
+@pytest.fixture
+def two() -> Two:
+    """Each has made a checkpoint; the other was killed then, with rows that only the first one's second checkpoint covers."""
+    two = Two()
+    for book in (two.one, two.other):
+        book.fill(2)
+        book.checkpoint()
+    two.other.fill(2)
+    two.one.checkpoint()
+    return two
+
+
+def test_a_daemon_that_was_killed_is_covered_by_another(two: Two) -> None:
+    """
+    Row 4.5: a signed checkpoint every 60 s or 1 000 chunks at the latest, listing the head of every daemon's own chain,
+    exported to an append-only file on another mount, syslog or a webhook.
+
+    What a daemon has written after its own last checkpoint cannot be cut off, changed, or gone on without.
+    """
+    report = two.report()
+    assert (report.verdict, report.not_given) == (Verdict.WHOLE, ()), said(report)
+    [state] = [each for each in report.chains if each.instance == B]
+    assert (state.anchored, state.anchored_by, state.unanchored) == (two.other.it.head, 2, 0)
+    own = [note for note in two.notes if note.checkpoint.own.instance == B]
+    cut = two.other.rows[:-1]
+    assert two.report(two.one.rows, cut, notes=own).verdict is Verdict.WHOLE  # by its own alone nobody sees it
+    assert found(two.report(two.one.rows, cut), Flaw.TRUNCATED, "checkpoint 2 has it as the head")
+    changed = [
+        *cut,
+        chain.after(B, 1, len(cut) + 1, cut[-1].hash, Kind.RELEASED, {"requests": [], "time": two.story.now}),
+    ]
+    assert found(two.report(two.one.rows, changed), Flaw.RECOMPUTED)
+    two.other.it.rows = cut
+    two.story.start(two.other.it)
+    assert found(two.report(), Flaw.ROLLED_BACK)
+
+
+def test_a_chain_that_only_another_daemon_names(two: Two) -> None:
+    """Whoever judges one daemon's files is told that there are others; and that they were deleted if there are none."""
+    own = [note for note in two.notes if note.checkpoint.own.instance == A]
+    report = two.report(two.one.rows, notes=own)
+    assert (report.verdict, report.not_given) == (Verdict.UNPROVEN, ((B, 1),)), said(report)
+    assert found(two.report(two.one.rows), Flaw.MISSING, "no row of this chain was given")  # its own checkpoint has it
+
+
+def test_checkpoints_of_two_daemons_come_in_any_order(two: Two) -> None:
+    """One that was made before another and arrives after it has an older head of the other's chain: that is no flaw."""
+    two.other.checkpoint()
+    two.one.fill(3)
+    two.one.checkpoint()
+    mine, others = ([note for note in two.notes if note.checkpoint.own.instance == each] for each in (A, B))
+    for notes in ([*mine, *others], [*others, *mine], sorted(two.notes, key=_number)):
+        report = two.report(notes=notes)
+        assert report.verdict is Verdict.WHOLE, said(report)
+        assert {each.instance: each.unanchored for each in report.chains} == {A: 1, B: 0}
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["own anchors", "all anchors"])
+def test_a_loss_of_which_another_daemon_knows_more(two: Two, *, is_told: bool) -> None:
+    """A restore that was given the chain's own anchors declares less than others' checkpoints name: it is declared."""
+    own = [note.checkpoint.own for note in two.notes if note.checkpoint.own.instance == B][-1]
+    head = two.other.it.head if is_told else own
+    two.other.it.rows = two.other.rows[:2]
+    two.story.start(two.other.it, 2)
+    two.other.it.add(
+        Kind.GAP,
+        instance=B,
+        epoch=1,
+        from_=3,
+        to=head.sequence,
+        hash=head.hash.hex(),
+        reason="disk",
+        time=two.story.now,
+    )
+    two.story.checkpoint(two.other.it, is_anchored=True)
+    report = two.report()
+    assert report.verdict is Verdict.GAP, said(report)
+    assert [(gap.first, gap.last) for gap in report.gaps] == [(3, head.sequence)]
 
 
 def test_a_log_of_several_daemons() -> None:
@@ -701,7 +788,7 @@ def test_a_log_excuses_nothing_of_ours() -> None:
         assert found(examine(files, book.notes, KEY.spki, logged=[note]), Flaw.UNSIGNED)
     report = examine(files, book.notes, KEY.spki, logged=other.notes)
     assert found(report, Flaw.MISSING, "no row of this chain was given: give its files, too")
-    again = _signed_again(book.notes[1], heads=book.notes[2].checkpoint.heads)
+    again = _signed_again(book.notes[1], own=book.notes[2].checkpoint.own)
     assert found(examine(files, [], KEY.spki, logged=[again, *book.notes]), Flaw.FORK)
     cut = [list(chain.write(book.rows[:-3]))]
     assert found(examine(cut, [], KEY.spki, logged=reversed(book.notes)), Flaw.TRUNCATED)
@@ -784,7 +871,7 @@ def test_nothing_ties_it() -> None:
     assert found(back.report(back.rows[3:]), Flaw.MISSING, "nothing ties it"), "it goes on from an older head"
     last = book.notes[1].checkpoint
     other = replace(last.heads[0], sequence=5, hash=book.rows[7].hash)  # the key has signed what is not so
-    report = book.report(book.rows[8:], notes=[book.notes[0], _signed_again(book.notes[1], heads=(other,))])
+    report = book.report(book.rows[8:], notes=[book.notes[0], _signed_again(book.notes[1], own=other)])
     assert found(report, Flaw.MISSING, "nothing ties it")
     wrong = list(chain.write(book.rows[6:]))
     wrong[0] = f"{chain.MAGIC} {A} {'ab' * 32}\n"
@@ -827,7 +914,7 @@ def test_a_declared_loss(restored: Restored) -> None:
     (gap,) = report.gaps
     assert (gap.instance, gap.epoch, gap.first, gap.last, gap.hash) == (A, 1, 5, 9, head.hash)
     assert (gap.reason, gap.declared_by, gap.declared_at, gap.is_anchored) == ("the disk", A, (2, 2), False)
-    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, heads=(book.it.head,))
+    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, own=book.it.head)
     (gap,) = book.report(notes=[*book.notes, KEY.sign(made)]).gaps
     assert gap.is_anchored
 
@@ -875,7 +962,7 @@ def test_a_declaration_knows_at_least_what_its_checkpoints_know(restored: Restor
     book, head, _ = restored
     book.declare(head, 5, to=11, hash="ab" * 32)
     assert book.report().verdict is Verdict.GAP
-    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, heads=(book.it.head,))
+    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, own=book.it.head)
     report = book.report(notes=[*book.notes, KEY.sign(made)])
     assert found(report, Flaw.UNFOUNDED, "the last of them that was anchored is row 9")
 
@@ -884,7 +971,7 @@ def test_a_declaration_by_a_checkpoint_that_an_anchor_has_missed(restored: Resto
     """The daemon knew what was lost by another anchor than this one: that is no finding."""
     book, head, _ = restored
     book.declare(head, 5)
-    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, heads=(book.it.head,))
+    made = replace(book.notes[-1].checkpoint, number=4, previous=book.notes[-1].checkpoint.hash, own=book.it.head)
     report = book.report(notes=[*book.notes[:2], KEY.sign(made)])
     assert (report.verdict, report.absent, report.gaps[0].is_anchored) == (Verdict.GAP, 1, True), said(report)
 

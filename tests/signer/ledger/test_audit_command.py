@@ -282,7 +282,7 @@ def test_a_log_of_several_daemons(audit: Audit, place: Place) -> None:
     """Another daemon's checkpoint on a line of a log is named, and no finding; in the anchor's own file it is one."""
     notes = place.story.anchored
     head = replace(notes[0].checkpoint.heads[0], instance="bb" * 16)
-    strange = Key(1).sign(replace(notes[0].checkpoint, heads=(head,)))
+    strange = Key(1).sign(replace(notes[0].checkpoint, own=head))
     lines = [syslog_message(str(note), Clock()).decode() for note in (notes[1], strange, notes[0])]
     place.anchor.write_text("\n".join([*lines, ""]))
     done = audit(*place.words)

@@ -264,7 +264,7 @@ def made_up_checkpoint(place: Place) -> None:
 def made_by_nobody(head: Head) -> Note:
     key = Ed25519PrivateKey.generate()
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return sign(Checkpoint(1, datetime.now(UTC), NOTHING, (head,)), spki, "ED25519", key.sign)
+    return sign(Checkpoint(1, datetime.now(UTC), NOTHING, head), spki, "ED25519", key.sign)
 
 
 async def test_an_anchor_of_another_daemon_is_no_reason(tmp_path: Path, postgres: Postgres) -> None:
@@ -281,3 +281,32 @@ async def test_an_anchor_of_another_daemon_is_no_reason(tmp_path: Path, postgres
     for _ in range(2):
         for place in places:
             await once(place)
+
+
+async def test_a_checkpoint_names_the_chains_of_all(tmp_path: Path, postgres: Postgres) -> None:
+    """
+    Row 4.5: a signed checkpoint every 60 s or 1 000 chunks at the latest, listing the head of every daemon's own chain,
+    exported to an append-only file on another mount, syslog or a webhook.
+
+    Of daemons on one PostgreSQL: each one's next checkpoint has the last row of the other, which is not running.
+    """
+    url = postgres.create("books")
+    open_store(url).dispose()
+    places = {}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        places[name] = Place(tmp_path / name, LedgerAnchor(file=tmp_path / name / "checkpoints"))
+        places[name].database = url
+    for name in ("a", "b", "a"):
+        await once(places[name])
+    first, *_, last = parse((tmp_path / "a" / "checkpoints").read_text())
+    assert first.checkpoint.others == ()
+    own = next(parse((tmp_path / "b" / "checkpoints").read_text())).checkpoint.own
+    [other] = last.checkpoint.others
+    assert other.instance == own.instance != last.checkpoint.own.instance
+    past = database_at(url, tmp_path / "b").past()
+    try:
+        *_, (epoch, sequence, _, _, hash_, _) = past.rows(own.instance)
+    finally:
+        past.close()
+    assert (other.epoch, other.sequence, other.hash) == (epoch, sequence, hash_)

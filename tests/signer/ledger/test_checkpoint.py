@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import generate_latest
 
 from signer import checkpoint as checkpoints
-from signer.anchor import Anchor, AnchorChanged, AnchorError, FileAnchor
+from signer.anchor import SYSLOG_BYTES_MAX, Anchor, AnchorChanged, AnchorError, FileAnchor, syslog_message
 from signer.chain import Kind, Row
-from signer.checkpoint import ALARM_S, CHUNKS_MAX, LAST_S, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
+from signer.checkpoint import ALARM_S, CHUNKS_MAX, LAST_S, OTHERS_MAX, PERIOD_S, QUEUE_NOTES_MAX, STOP_S, Checkpoints
 from signer.checkpoint_key import Made, NotMade
 from signer.clock import Clock
 from signer.database import Epochs
@@ -152,17 +152,16 @@ class Key:
 
 @dataclass
 class Ledger:
-    """Heads of two chains, the first of which grows by what is recorded."""
+    """Heads of three chains, the daemon's own of which grows by what is recorded."""
 
     records: list[Note] = field(default_factory=list)
     broken: Exception | None = None
+    others: dict[int, int] = field(default_factory=lambda: {3: 3, 1: 1})  # chains of other daemons, and their last rows
 
-    async def heads(self) -> Sequence[Head]:
+    async def heads(self) -> tuple[Head, Sequence[Head]]:
         row = 1 + len(self.records)
-        return [
-            Head(f"{2:032x}", 7, 1, bytes(32)),
-            Head(f"{1:032x}", 3, row, hashlib.sha256(bytes([row % 256])).digest()),
-        ]
+        own = Head(f"{2:032x}", 3, row, hashlib.sha256(bytes([row % 256])).digest())
+        return own, [Head(f"{chain:032x}", 7, row, bytes(32)) for chain, row in self.others.items()]
 
     async def record(self, note: Note, token: str) -> None:
         assert token == "card"
@@ -223,11 +222,35 @@ async def test_one_each_minute() -> None:
         assert note.checkpoint.previous == previous
         previous = note.checkpoint.hash
         assert [(head.instance[-1], head.epoch, head.sequence) for head in note.checkpoint.heads] == [
-            ("1", 3, row),
-            ("2", 7, 1),
+            ("2", 3, row),
+            ("1", 7, 1),
+            ("3", 7, 3),
         ]
     assert desk.notes[1].checkpoint.time == BEGIN + timedelta(minutes=1)
     assert setting.ledger.records == desk.notes
+
+
+async def test_more_chains_than_go_into_one() -> None:
+    """
+    Of very many daemons those are named that have signed since the last checkpoint, and as many others as a log server's
+    message takes: two checkpoints together have them all.
+    """
+    desk, others = Desk(), dict.fromkeys(range(100, 100 + OTHERS_MAX + 20), 1)
+    setting = Setting([desk])
+    setting.ledger.others = others
+    async with setting.runs():
+        moved = 100 + OTHERS_MAX + 5
+        others[moved] = 2
+        others[100] = 2
+        await setting.time.passes(PERIOD_S)
+        assert desk.numbers == [1, 2]
+    named = [[int(head.instance, 16) for head in note.checkpoint.others] for note in desk.notes]
+    assert [len(each) for each in named] == [OTHERS_MAX] * 3
+    assert {100, moved} <= set(named[1])
+    assert set(named[0] + named[1]) == set(others)
+    for note in desk.notes:
+        assert len(syslog_message(str(note), Clock())) <= SYSLOG_BYTES_MAX
+        assert list(parse(str(note))) == [note]
 
 
 async def test_one_each_thousand_chunks() -> None:

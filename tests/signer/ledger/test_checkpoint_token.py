@@ -79,8 +79,8 @@ async def test_every_kind_of_key(make_pool: MakePool, keys: Keys, kind: str) -> 
     cka_id, spki = keys[kind]
     taken: list[Note] = []
 
-    async def heads() -> list[Head]:
-        return [Head(f"{1:032x}", 1, 1, bytes(32))]
+    async def heads() -> tuple[Head, list[Head]]:
+        return Head(f"{1:032x}", 1, 1, bytes(32)), []
 
     async def record(note: Note, token: str) -> None:
         assert token == "card"

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from signer import note
 from signer.note import NOTHING, Checkpoint, Head, Note, NoteError, parse, sign
 
-HEADS = (Head("ab" * 16, 3, 44, b"\1" * 32), Head("0c" * 16, 12, 1, b"\2" * 32))
-FIRST = Checkpoint(1, datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC), NOTHING, HEADS)
-SECOND = Checkpoint(2, datetime(2026, 5, 4, 3, 3, 1, tzinfo=UTC), FIRST.hash, HEADS[:1])
+OWN = Head("ab" * 16, 3, 44, b"\1" * 32)
+OTHERS = (Head("0c" * 16, 12, 1, b"\2" * 32), Head("0d" * 16, 5, 6, b"\3" * 32))
+FIRST = Checkpoint(1, datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC), NOTHING, OWN, OTHERS)
+SECOND = Checkpoint(2, datetime(2026, 5, 4, 3, 3, 1, tzinfo=UTC), FIRST.hash, OWN)
 Make = Callable[[bytes], bytes]
 
 
@@ -67,14 +68,15 @@ def test_round_trip(algorithm: str) -> None:
 
 
 def test_text() -> None:
-    """The text is that of the format, the heads in the order of their instances."""
+    """The text is that of the format, the daemon's own head first, the others in the order of their instances."""
     assert FIRST.text.splitlines() == [
         "paraph-checkpoint-v1",
         "1",
         "2026-05-04T03:02:01Z",
         "0" * 64,
-        f"{'0c' * 16} 12 1 {'02' * 32}",
         f"{'ab' * 16} 3 44 {'01' * 32}",
+        f"{'0c' * 16} 12 1 {'02' * 32}",
+        f"{'0d' * 16} 5 6 {'03' * 32}",
     ]
     assert str(signed()).startswith(f"{FIRST.text}\n")
     assert str(signed()).endswith("=\n\n")
@@ -156,7 +158,8 @@ BODY, SEAL, _ = GOOD.split("\n\n")
         (GOOD.replace(" 12 1 ", " 12 0 "), "names no chain"),
         (GOOD.replace(" 12 1 ", " 12  1 "), "names no chain"),
         (GOOD.replace("ab" * 16, "AB" * 16), "names no chain"),
-        (GOOD.replace("ab" * 16, "0b" * 16), "a checkpoint is not in its one form"),
+        (GOOD.replace("0d" * 16, "0b" * 16), "a checkpoint is not in its one form"),
+        ("".join(f"{line}\n" for line in BODY.split("\n")[:4]) + f"\n{SEAL}\n\n", "at least one chain"),
         (GOOD.replace("ab" * 16, "0c" * 16).replace(" 3 44 ", " 13 44 "), "a checkpoint is not in its one form"),
         (GOOD.replace("ED25519", "ED448"), "no signature of a kind"),
         (f"{BODY}\n\n{SEAL} x\n\n", "no signature of a kind"),
@@ -179,10 +182,3 @@ def test_one_signature_has_one_spelling() -> None:
     assert spelt in str(made)
     with pytest.raises(NoteError, match="one form"):
         list(parse(str(made).replace(spelt, spelt.replace("A==", "B=="))))
-
-
-def test_no_heads() -> None:
-    """A checkpoint before the first row of all is one, too."""
-    made = signed(replace(FIRST, heads=()))
-    assert [each.checkpoint.heads for each in parse(str(made))] == [()]
-    made.check(KEYS["ED25519"][0])

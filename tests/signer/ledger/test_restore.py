@@ -207,7 +207,7 @@ def test_who_has_no_key_is_not_believed(lost: Lost) -> None:
 
 
 def _forged(number: int, head: Head) -> Note:
-    return Key(1).sign(Checkpoint(number, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, (head,)))
+    return Key(1).sign(Checkpoint(number, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, head))
 
 
 def test_the_key_is_the_service_s_alone(lost: Lost) -> None:

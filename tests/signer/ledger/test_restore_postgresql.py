@@ -213,7 +213,7 @@ def rolled_back(db: Database, url: str) -> tuple[Epochs, tuple[int, int, bytes],
         at = (at[0], made[-1][0].sequence, made[-1][0].hash)
     head = Head(seen.instance, *at)
     executed(url, "DELETE FROM ledger_rows WHERE sequence > 2")
-    return backend, at, KEY.sign(Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, (head,)))
+    return backend, at, KEY.sign(Checkpoint(1, datetime(2026, 11, 26, tzinfo=UTC), NOTHING, head))
 
 
 def declared(db: Database, *notes: Note, url: str = "", spki: bytes = KEY.spki) -> Restored | None:
@@ -287,8 +287,8 @@ def test_what_the_next_checkpoint_names(db: Database, postgres: Postgres, name: 
     [head] = note.checkpoint.heads
     other, when = Key(1), datetime(2026, 11, 26, tzinfo=UTC)
     old = other.sign(note.checkpoint)
-    false = other.sign(Checkpoint(1, when, NOTHING, (Head(head.instance, 1, 999, bytes(32)),)))
-    newest = KEY.sign(Checkpoint(2, when, old.checkpoint.hash, (Head(head.instance, 2, 7, bytes(32)),)))
+    false = other.sign(Checkpoint(1, when, NOTHING, Head(head.instance, 1, 999, bytes(32))))
+    newest = KEY.sign(Checkpoint(2, when, old.checkpoint.hash, Head(head.instance, 2, 7, bytes(32))))
     done = declared(db, newest, false, old)
     assert done is not None
     assert [(loss.epoch, loss.last, loss.hash) for loss in done.losses] == [(1, 4, at[2]), (2, 7, bytes(32))]
@@ -299,7 +299,7 @@ def test_an_epoch_that_nobody_has_begun(db: Database, postgres: Postgres, name: 
     backend, _, note = rolled_back(db, postgres.url(name))
     backend.close()
     [head] = note.checkpoint.heads
-    far = (Head(head.instance, 10**17, 7, bytes(32)),)
+    far = Head(head.instance, 10**17, 7, bytes(32))
     with pytest.raises(Broken, match="checkpoint 2 names an epoch that no daemon has begun"):
         declared(db, note, KEY.sign(Checkpoint(2, note.checkpoint.time, note.checkpoint.hash, far)))
     done = declared(
@@ -339,8 +339,8 @@ def test_what_is_refused(db: Database, postgres: Postgres, name: str) -> None:
     before = chain(db)
     [head] = note.checkpoint.heads
     when = datetime(2026, 11, 26, tzinfo=UTC)
-    changed = KEY.sign(Checkpoint(2, when, NOTHING, (Head(head.instance, 1, 2, bytes(32)),)))
-    other = KEY.sign(Checkpoint(3, when, NOTHING, (Head("f" * 32, 1, 2, bytes(32)),)))
+    changed = KEY.sign(Checkpoint(2, when, NOTHING, Head(head.instance, 1, 2, bytes(32))))
+    other = KEY.sign(Checkpoint(3, when, NOTHING, Head("f" * 32, 1, 2, bytes(32))))
     for notes, spki, said in (
         ([changed], KEY.spki, "row 1/2 is another than checkpoint 2 says"),
         ([note], Key(1).spki, "the newest checkpoint of the anchors is not this daemon's"),
