@@ -63,7 +63,7 @@ log = logging.getLogger("signer")
 
 METRICS_S = 5.0  # the loop is never that late; if it is, the scrape fails and says so
 HEALTH_PAUSE_S = 0.05  # a pool under load changes a hundred times a second, its health hardly ever
-LEDGER_LOOK_S = 0.25  # health says within a second that the disk fails
+LEDGER_LOOK_S = 0.1  # health says within a second that the disk fails
 SERVICES = ("signer.v1.Signing", "signer.v1.Operator")
 CLOSE_S = 1.0  # for the last answers, and for streams of others' services (health) that nobody ends
 # What a reload cannot change: lanes and sockets were made from it.
