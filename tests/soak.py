@@ -30,7 +30,6 @@ import psutil
 import pytest
 
 from signer.store import open_store
-from signer.verdict import Verdict
 from tests import abuse as abuses
 from tests import modules
 from tests import pulls as pulling
@@ -60,7 +59,7 @@ from tests.signer.access.test_fairness import FLOODS, SHARE, flooded_rig, overlo
 from tests.signer.ledger.crashes import run as crash_run
 from tests.signer.ledger.fill import fill
 from tests.signer.ledger.tampering import POSITIONS, TAMPERS
-from tests.signer.ledger.test_audit import NO_TRACE, check_history, tampered
+from tests.signer.ledger.test_audit import NO_TRACE, check_history, is_seen, tampered
 from tests.signer.ledger.test_crashes import crashing_rig
 from tests.signer.ledger.test_exactly_once_postgresql import on, server_hangs, table_locked
 from tests.signer.ledger.test_storage import disk_hangs, lock_held, locked, rig_on_disk
