@@ -87,9 +87,11 @@ def not_found() -> Refusal:
     return Refusal("not-found")
 
 
-def stale(version: int) -> Refusal:
+def stale(version: int, **details: Any) -> Refusal:
     """Somebody else has changed it meanwhile: `version` is the present one."""
-    return Refusal("stale", "Somebody else has changed this meanwhile. Open the page again.", version=version)
+    return Refusal(
+        "stale", "Somebody else has changed this meanwhile. Open the page again.", version=version, **details
+    )
 
 
 def guard(code: str, message: str, href: str = "") -> Refusal:

@@ -2,7 +2,8 @@
 The desk of an administration: what was sent to it, and nothing else (SUB-01, TRK-07, TRK-11).
 
 A row of the desk has no answers, no form and no attachments: those of the procedure may be under way. What was sent stands
-in its transmissions. An agent says which of them he has seen; the procedure's version, which every edit moves, is not his.
+in its transmissions. An agent says which of them he has seen, and the status; the procedure's version, which every edit moves, is
+not his.
 """
 
 from collections.abc import Collection, Mapping
@@ -79,13 +80,19 @@ def history(connection: Connection, row: Row) -> list[Row]:
 
 
 def check_seen(row: Row, event: str, form: Mapping[str, str]) -> None:
-    """Raise unless the event is allowed, and of the transmission that was seen."""
+    """
+    Raise unless the event is allowed, and of the transmission and status that were seen: what a colleague has asked for
+    meanwhile is not run over unseen.
+    """
     check(row, event)
     fields = Fields(form)
     seen = fields.number("transmission", msgid("Say which transmission you have seen."))
+    status = form.get("status", "")
+    if status not in SAID:
+        fields.refuse("status", "required", msgid("Say which status you have seen."))
     fields.check()
-    if seen != row["transmissions"]:
-        raise stale(row["transmissions"])
+    if (seen, status) != (row["transmissions"], row["status"]):
+        raise stale(row["transmissions"], state=row["status"])
 
 
 def check(row: Row, event: str) -> None:

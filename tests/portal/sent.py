@@ -91,21 +91,26 @@ def desk_of(at: str) -> str:
     return f"/desk/{at.rsplit('/', 1)[1]}"
 
 
+def seen(grace: Visitor, at: str, number: int = 1) -> dict[str, str]:
+    """What an agent's forms say of the procedure that he looks at."""
+    return {"transmission": str(number), "status": row(grace.place, at)["status"]}
+
+
 def accepts(grace: Visitor, at: str, number: int = 1) -> Any:
     desk = desk_of(at)
-    return grace.post(f"{desk}/accept", {"transmission": str(number)}, page=desk)
+    return grace.post(f"{desk}/accept", seen(grace, at, number), page=desk)
 
 
 def returns(grace: Visitor, at: str, number: int = 1, **comments: str) -> Any:
     """`field_street="Which one?"`, `piece_1=...`, `general=...`."""
     page = f"{desk_of(at)}/correction"
     fields = {name.replace("_", ".", 1): comment for name, comment in comments.items()}
-    return grace.post(page, {"transmission": str(number), **(fields or {"general": "Once more."})}, page=page)
+    return grace.post(page, {**seen(grace, at, number), **(fields or {"general": "Once more."})}, page=page)
 
 
 def closes(grace: Visitor, at: str, number: int = 1, reason: str = "") -> Any:
     page = f"{desk_of(at)}/closing"
-    return grace.post(page, {"transmission": str(number), "reason": reason}, page=page)
+    return grace.post(page, {**seen(grace, at, number), "reason": reason}, page=page)
 
 
 def writes(person: Visitor, at: str, subject: str = "A question", body: str = "How long?") -> Any:

@@ -10,7 +10,7 @@ from portal_adapter.store import schema
 from portal_adapter.web.route import Level
 from portal_adapter.web.routes import ROUTES
 from tests.portal.commands import command
-from tests.portal.place import Place, SetClock, Visitor
+from tests.portal.place import Place, SetClock, Visitor, hidden
 from tests.portal.sent import (
     ENVIRONMENT,
     TOWN_HALL,
@@ -23,12 +23,13 @@ from tests.portal.sent import (
     ready,
     returns,
     rows,
+    seen,
     sends,
     sent,
     writes,
 )
 from tests.portal.team import account_of
-from tests.portal.test_procedures import answers, private, row, saves, sets, where
+from tests.portal.test_procedures import HOME, answers, private, row, saves, sets, where
 from tests.portal.test_space_commands import audited
 from tests.portal.town import picture
 
@@ -170,18 +171,18 @@ def test_edits_under_way_are_never_seen(place: Place, ada: Visitor, grace: Visit
     returns(grace, at, field_street="Which?")
     ends = ("", "/transmissions/1", "/messages", "/history", "/closing")
 
-    def seen() -> list[object]:
+    def looked() -> list[object]:
         found: list[object] = [grace.json("/desk").json()["procedures"]]
         for end in ends:
             answer = grace.json(desk_of(at) + end).json()
             found.append({name: value for name, value in answer.items() if name != "csrf"})
         return found
 
-    before = seen()
+    before = looked()
     SetClock.later(600)
     saves(ada, at, "address", {"street": "Secret Lane"})
     attaches(place, at, "Secret plan")
-    assert seen() == before
+    assert looked() == before
     for end in ends:
         text = grace.get(desk_of(at) + end).text
         assert "Secret" not in text
@@ -262,7 +263,7 @@ def test_a_portal_may_announce_more(place: Place, ada: Visitor, grace: Visitor) 
 def test_closing_wants_a_reason(place: Place, ada: Visitor, grace: Visitor) -> None:
     """TRK-06: where it was not accepted before; the applicant reads it in the history and on the page."""
     at = sent(place, ada)
-    done = grace.json(f"{desk_of(at)}/closing", {"transmission": "1"})
+    done = grace.json(f"{desk_of(at)}/closing", seen(grace, at))
     assert (done.status_code, done.json()["errors"][0]["field"]) == (422, "reason")
     again = closes(grace, at)
     assert again.status_code == 422
@@ -309,13 +310,41 @@ def test_an_agent_says_which_transmission_he_has_seen(place: Place, ada: Visitor
     before = picture(place.services.engine, without=("audit",))
     for path in ("accept", "correction", "closing"):
         for number, code in (("1", "stale"), ("", "validation"), ("x", "validation")):
-            done = grace.json(f"{desk_of(at)}/{path}", {"transmission": number, "general": "x", "reason": "x"})
+            fields = {"transmission": number, "status": "sent", "general": "x", "reason": "x"}
+            done = grace.json(f"{desk_of(at)}/{path}", fields)
             assert done.json()["code"] == code, path
     assert picture(place.services.engine, without=("audit",)) == before
     page = accepts(grace, at, 1)
     assert page.status_code == 409
     assert 'name="transmission" value="2"' in page.text
     assert accepts(grace, at, 2).status_code == 303
+
+
+@pytest.mark.parametrize("path", ["accept", "correction", "closing"])
+def test_an_agent_says_which_status_he_has_seen(place: Place, ada: Visitor, grace: Visitor, path: str) -> None:
+    """TRK-07, 0.1: a form without it, or with another one, changes nothing; the answer has the present one."""
+    at = sent(place, ada)
+    before = picture(place.services.engine, without=("audit",))
+    for status, code in (("", "validation"), ("ready", "validation"), ("accepted", "stale")):
+        fields = {"transmission": "1", "status": status, "general": "x", "reason": "x"}
+        done = grace.json(f"{desk_of(at)}/{path}", fields).json()
+        assert (done["code"], done.get("state")) == (code, "sent" if code == "stale" else None)
+    assert picture(place.services.engine, without=("audit",)) == before
+
+
+def test_a_closing_runs_over_no_correction(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """COR-03, COR-04, 0.1: an agent's page of before a colleague's request is stale, with what was typed kept; what the applicant has corrected stays. On the page as it is now it is closed knowingly."""
+    bob = agent(place, "Bob")
+    at = sent(place, ada)
+    page = f"{desk_of(at)}/closing"
+    old = grace.form(page)
+    returns(bob, at, field_street="Which?")
+    saves(ada, at, "address", {**HOME, "street": "99 Right Street"})
+    done = grace.http.post(page, data={**old, "reason": "No longer needed."})
+    assert done.status_code == 409
+    assert "No longer needed." in done.text
+    assert (row(place, at)["status"], answers(place, at)["street"]) == ("to_be_corrected", "99 Right Street")
+    assert grace.http.post(page, data={**hidden(done.text), "reason": "No longer needed."}).status_code == 303
 
 
 def test_who_changes_an_administrations_procedures_is_its_agent_now(place: Place, ada: Visitor, grace: Visitor) -> None:

@@ -284,7 +284,8 @@ class Procedures(RuleBasedStateMachine):
             needs = event == "ask_correction" or (event == "close" and one.status != "accepted")
             is_said = says or (flags and event == "ask_correction")
             expected = "validation" if needs and not is_said else ""
-        form = {"transmission": str(one.transmissions + behind), **({"general": "x", "reason": "x"} if says else {})}
+        form = {"transmission": str(one.transmissions + behind), "status": one.status}
+        form |= {"general": "x", "reason": "x"} if says else {}
         form |= {"piece.1": "Not legible."} if flags else {}
         self.happens(expected, lambda c: self.desk.agent(c, one.reference, event, form, self.now))
         if expected:

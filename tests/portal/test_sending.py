@@ -21,6 +21,7 @@ from tests.portal.sent import (
     ready,
     returns,
     rows,
+    seen,
     sends,
     sent,
     signs,
@@ -277,17 +278,18 @@ def test_a_correction_says_what(
     """COR-03: without an item, with one for what was not sent, or too long: validation, what was typed is kept, nothing changes."""
     at = sent(place, ada)
     before = picture(place.services.engine, without=("audit",))
-    done = grace.json(f"{desk_of(at)}/correction", {"transmission": "1", **form})
+    done = grace.json(f"{desk_of(at)}/correction", {**seen(grace, at), **form})
     assert (done.status_code, [(one["field"], one["code"]) for one in done.json()["errors"]]) == (422, [(field, code)])
     if "field.street" not in form and code == "required":
-        page = grace.post(f"{desk_of(at)}/correction", {"transmission": "1"}, page=f"{desk_of(at)}/correction")
+        page = grace.post(f"{desk_of(at)}/correction", seen(grace, at), page=f"{desk_of(at)}/correction")
         assert "Say at least once what is to be corrected." in page.text
     assert picture(place.services.engine, without=("audit",)) == before
 
 
 def test_a_long_form_is_opened_step_by_step(place: Place, ada: Visitor, grace: Visitor) -> None:
     """COR-03, UI-03: the steps of a form with many answers are closed; what an agent has written in one stays in sight when another thing is wrong."""
-    page = f"{desk_of(sent(place, ada))}/correction"
+    at = sent(place, ada)
+    page = f"{desk_of(at)}/correction"
 
     def opened(text: str) -> list[str]:
         found = re.findall(r'<details class="part"( open)?><summary><h2>([^<]*)</h2>', text)
@@ -295,7 +297,7 @@ def test_a_long_form_is_opened_step_by_step(place: Place, ada: Visitor, grace: V
         return [title for is_open, title in found if is_open]
 
     assert opened(grace.get(page).text) == []
-    again = grace.post(page, {"transmission": "1", "field.street": "x" * 1001, "general": "y"}, page=page)
+    again = grace.post(page, {**seen(grace, at), "field.street": "x" * 1001, "general": "y"}, page=page)
     assert again.status_code == 422
     assert opened(again.text) == ["Your new address"]
 
