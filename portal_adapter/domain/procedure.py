@@ -18,6 +18,7 @@ from portal_adapter.definitions.answers import Answers, canonical, check_whole, 
 from portal_adapter.definitions.definition import Definition
 from portal_adapter.domain import audit
 from portal_adapter.domain.actor import Actor
+from portal_adapter.domain.fields import Fields
 from portal_adapter.domain.ids import new_id, new_reference
 from portal_adapter.domain.kept import unnamed
 from portal_adapter.fsm import Machine
@@ -356,13 +357,18 @@ def confirm(connection: Connection, actor: Actor, row: Row, definition: Definiti
 
 def remove(connection: Connection, actor: Actor, row: Row, at: str, form: Mapping[str, str]) -> list[str]:
     """
-    Answers the names of bytes that go once this is committed. Only what was never sent, and only with its confirmation
-    (PROC-17).
+    Answers the names of bytes that go once this is committed. Only what was never sent, with its confirmation, and as it was
+    seen: what a colleague has changed or signed meanwhile is not erased by an old page (PROC-17).
     """
     PROCEDURE.target(row["status"], "delete")
     unmet(unmet_while_elsewhere(row, at))
     if form.get("confirmed") != "yes":
         raise Refusal("confirmation-required", "Say that this procedure is to be deleted: it cannot be brought back.")
+    fields = Fields(form)
+    seen = fields.version()
+    fields.check()
+    if seen != row["version"]:
+        raise stale(row["version"])
     files = [row["form_file"]]
     for table in (signatures, attachments):
         files += connection.execute(select(table.c.file).where(table.c.procedure == row["id"])).scalars()

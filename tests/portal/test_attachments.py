@@ -420,7 +420,8 @@ def test_a_deleted_procedure_leaves_no_attachment(case: Case) -> None:
     case.signed()
     case.attaches("site_plan")
     case.person.json(f"{case.tab}/slots/register_extract/archive", {"document": case.keeps()})
-    assert case.person.json(f"{case.at}/delete", {"confirmed": "yes"}).status_code == 200
+    seen = case.person.form(f"{case.at}/delete")
+    assert case.person.json(f"{case.at}/delete", {"confirmed": "yes", "version": seen["version"]}).status_code == 200
     assert case.rows() == []
     assert len(kept(case.place)) == 1
 

@@ -188,17 +188,19 @@ class Procedures(RuleBasedStateMachine):
         self.all.append(Known(reference, one.where, self.now, dict(one.answers)))
         return self.all[-1]
 
-    @rule(one=known, is_confirmed=st.booleans())
-    def delete(self, one: Known, is_confirmed: bool) -> None:
+    @rule(one=known, is_confirmed=st.booleans(), behind=st.booleans())
+    def delete(self, one: Known, is_confirmed: bool, behind: bool) -> None:
         if one.is_gone:
             expected = "not-found"
         elif one.transmissions:
             expected = "forbidden-transition"
         elif one.is_elsewhere:
             expected = "guard-failed"
+        elif not is_confirmed:
+            expected = "confirmation-required"
         else:
-            expected = "" if is_confirmed else "confirmation-required"
-        form = {"confirmed": "yes"} if is_confirmed else {}
+            expected = "stale" if behind else ""
+        form = {"version": str(one.version - behind), **({"confirmed": "yes"} if is_confirmed else {})}
         self.happens(expected, lambda c: self.desk.remove(c, one.where, one.reference, form, self.now))
         one.is_gone = one.is_gone or not expected
 

@@ -78,7 +78,8 @@ def test_one_saves_or_confirms(desk: Desk, made: str) -> None:
 
 def test_one_deletes(desk: Desk, made: str) -> None:
     """PROC-17: to the others it does not exist any more; nothing of it is left but lines of the audit."""
-    work = lambda c, _: desk.remove(c, desk.private, made, {"confirmed": "yes"}, NOW)  # noqa: E731
+    form = {"confirmed": "yes", "version": str(desk.row(desk.private, made)["version"])}
+    work = lambda c, _: desk.remove(c, desk.private, made, form, NOW)  # noqa: E731
     one_won(race(desk.bare, work), "not-found")
     found = picture(desk.engine)
     assert found["procedures"] == found["procedure_history"] == []

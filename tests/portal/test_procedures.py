@@ -22,7 +22,7 @@ from portal_adapter.form.process import Printer
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError, load
 from portal_adapter.store import schema
-from tests.portal.place import ORIGIN, Place, SetClock, Visitor
+from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.team import account_of, joins
 from tests.portal.test_information import source
 from tests.portal.town import picture
@@ -701,7 +701,7 @@ def test_a_procedure_is_deleted_for_good(place: Place, ada: Visitor) -> None:
     done = ada.json(f"{at}/delete", {})
     assert (done.status_code, done.json()["code"]) == (422, "confirmation-required")
     assert blob.exists()
-    done = ada.post(f"{at}/delete", {"confirmed": "yes"}, page=f"{at}/delete")
+    done = ada.post(f"{at}/delete", ada.form(f"{at}/delete"), page=f"{at}/delete")
     assert done.headers["location"] == at.rsplit("/", 1)[0]
     assert not blob.exists()
     found = picture(place.services.engine)
@@ -711,6 +711,24 @@ def test_a_procedure_is_deleted_for_good(place: Place, ada: Visitor) -> None:
     for path in (at, f"{at}/steps/person", f"{at}/check", f"{at}/form", f"{at}/history", f"{at}/delete"):
         assert ada.get(path).status_code == 404
     assert ada.json(f"{at}/delete", {"confirmed": "yes"}).status_code == 404
+
+
+def test_what_was_signed_meanwhile_is_not_deleted(place: Place, ada: Visitor) -> None:
+    """PROC-17, PROC-19, 0.1: a page of the draft erases nothing that a colleague has gone on with since; the page that comes back says so, and has the present version."""
+    at = creates(ada, private(ada))
+    old = ada.form(f"{at}/delete")
+    for code, version_ in (("validation", "x"), ("stale", "7")):
+        done = ada.json(f"{at}/delete", {"confirmed": "yes", "version": version_})
+        assert done.json()["code"] == code
+    saves(ada, at, "person", PERSON)
+    saves(ada, at, "address", HOME)
+    confirms(ada, at)
+    sets(place, at, status="ready", signature="valid")
+    done = ada.http.post(f"{at}/delete", data=old)
+    assert done.status_code == 409
+    assert row(place, at)["status"] == "ready"
+    assert hidden(done.text)["version"] == version(ada, at) != old["version"]
+    assert ada.http.post(f"{at}/delete", data=hidden(done.text)).status_code == 303
 
 
 def test_bytes_stay_while_a_row_names_them(place: Place, ada: Visitor) -> None:

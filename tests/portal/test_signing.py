@@ -615,7 +615,7 @@ def test_what_is_deleted_leaves_nothing_at_the_daemon(place: Place, ada: Visitor
     """PROC-17, SIG-09: what was signed and not saved goes with the procedure; attempts that are over are forgotten a day later."""
     at = confirmed(ada)
     to_save(place, ada, at)
-    assert ada.post(f"{at}/delete", {"confirmed": "yes"}, page=f"{at}/delete").status_code == 303
+    assert ada.post(f"{at}/delete", ada.form(f"{at}/delete"), page=f"{at}/delete").status_code == 303
     assert place.desk.held[place.desk.newest()].signed == b""
     at = confirmed(ada)
     signs(place, ada, at)
