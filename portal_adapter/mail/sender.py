@@ -19,7 +19,8 @@ from portal_adapter.settings import Mail
 
 STEP_S = 15.0  # for each answer
 WHOLE_S = 60.0  # for the whole dialogue: well within the outbox's lease
-_OF_MESSAGE = frozenset({"MAIL", "RCPT", "DATA"})
+# What is refused there is this mail; before, it is our sender or login, for as long as somebody has them wrong.
+_OF_MESSAGE = frozenset({"RCPT", "DATA"})
 
 
 class SendError(Exception):

@@ -389,6 +389,8 @@ async def test_a_strangers_certificate_gets_nothing(tmp_path: Path) -> None:
         ("greeting", b"554 no\r\n", False, "mail server"),
         ("EHLO", b"502 no\r\n", False, "EHLO with 502"),
         ("MAIL", b"451 later x@example.org\r\n", False, "MAIL with 451"),
+        ("MAIL", b"530 authentication required\r\n", False, "MAIL with 530"),
+        ("MAIL", b"550 no such sender\r\n", False, "MAIL with 550"),
         ("RCPT", b"550 nobody x@example.org\r\n", True, "RCPT with 550"),
         ("RCPT", b"450 later\r\n", False, "RCPT with 450"),
         ("DATA", b"554 no\r\n", True, "DATA with 554"),
@@ -397,13 +399,30 @@ async def test_a_strangers_certificate_gets_nothing(tmp_path: Path) -> None:
     ],
 )
 async def test_what_a_mail_server_refuses(step: str, answer: bytes, is_final: bool, said: str) -> None:
-    """MAIL-08: a lasting refusal of the mail is final, any other is tried again; no word of the server's is kept."""
+    """MAIL-08, COR-02: a lasting refusal of this receiver or mail is final, any other is tried again; no word of the server's is kept."""
     async with rough(**{step: answer}) as server:
         settings = Mail(sender="portal@example.org", server=f"127.0.0.1:{server.port}", starttls=False)
         with pytest.raises(SendError, match=said) as raised:
             await asyncio.to_thread(Smtp(settings).send, "a", "x@example.org", made())
         assert raised.value.is_final is is_final
         assert "x@example.org" not in str(raised.value)
+
+
+async def test_a_mail_server_that_is_set_up_wrong_for_a_minute_loses_nothing(place: Place) -> None:
+    """COR-02, MAIL-08: what is refused with the sender or the login waits, each mail of it, and goes once that is mended."""
+    engine, clock, settings = place.services.engine, place.services.clock, place.services.settings
+    for recipient in ("one@example.org", "two@example.org"):
+        queue(engine, now=clock.now(), recipient=recipient)
+    for answer, state in ({"MAIL": b"530 log in\r\n"}, "queued"), ({}, "sent"):
+        async with rough(**answer) as server:
+            mail = Mail(sender="portal@example.org", server=f"127.0.0.1:{server.port}", starttls=False)
+            delivery = Delivery(engine, clock, mail, settings.portal)
+            while await asyncio.to_thread(delivery.once):
+                pass
+        assert [(one["state"], one["error"]) for one in rows(engine)] == [
+            (state, "the mail server answered MAIL with 530" if answer else "")
+        ] * 2
+        clock.later(60)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("step", ["greeting", "MAIL"])
