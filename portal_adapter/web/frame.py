@@ -465,7 +465,8 @@ class _Visit:
             return response
         if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
             return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
-        if (refusal.errors or refusal.code == "stale") and (again := self._same_form(refusal)) is not None:
+        is_shown_again = refusal.errors or refusal.code in {"stale", "confirmation-required"}
+        if is_shown_again and (again := self._same_form(refusal)) is not None:
             return again
         data = {"refusal": refusal, "procedure_at": self._procedure()}
         return self._page("refusal.html", data, refusal.status, self._page_of_form())
@@ -485,7 +486,8 @@ class _Visit:
     def _same_form(self, refusal: Refusal) -> Response | None:
         """
         The form once more, with what was typed and what is wrong with it: from the page that shows it. A stale one gets
-        the present version, so that sending it again is said knowingly.
+        the present version, so that sending it again is said knowingly; where a confirmation was missing, it is the page
+        that asks for it.
         """
         shows = self.services.forms.get(self.route.name)
         if shows is None:

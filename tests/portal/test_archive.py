@@ -178,12 +178,14 @@ def test_a_file_that_is_refused_leaves_nothing(
 
 
 def test_a_deletion_wants_its_confirmation(place: Place) -> None:
-    """ESP-36, 0.1: a bare POST deletes nothing."""
+    """ESP-36, 0.1: a bare POST deletes nothing, and is answered by the page that asks for it."""
     ada = Member(place)
     ada.adds(png())
     (listed,) = ada.lists()
     page = f"{ada.page}/{listed['id']}/delete"
     assert problem(ada.browser.json(page, {})) == (422, "confirmation-required", "")
+    asked = ada.browser.post(page, {}, page=page)
+    assert (asked.status_code, f'action="{page}"' in asked.text, listed["name"] in asked.text) == (422, True, True)
     assert len(kept(place)) == len(ada.lists()) == 1
 
 

@@ -380,6 +380,8 @@ def test_an_attachment_is_taken_out_until_it_is_sent(case: Case) -> None:
     page = f"{case.tab}/{plan}/remove"
     assert problem(case.person.json(page, {})) == (422, "confirmation-required", "")
     assert "plan of site" in case.person.get(page).text
+    asked = case.person.post(page, {}, page=page)
+    assert (asked.status_code, f'action="{page}"' in asked.text, "plan of site" in asked.text) == (422, True, True)
     done = case.person.post(page, {"confirmed": "yes"}, page=page)
     assert (done.status_code, done.headers["location"]) == (303, case.tab)
     assert "The attachment is removed." in case.person.get(case.tab).text

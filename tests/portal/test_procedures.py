@@ -701,6 +701,9 @@ def test_a_procedure_is_deleted_for_good(place: Place, ada: Visitor) -> None:
     done = ada.json(f"{at}/delete", {})
     assert (done.status_code, done.json()["code"]) == (422, "confirmation-required")
     assert blob.exists()
+    asked = ada.post(f"{at}/delete", {}, page=f"{at}/delete")
+    assert (asked.status_code, f'action="{at}/delete"' in asked.text, reference in asked.text) == (422, True, True)
+    assert hidden(asked.text)["confirmed"] == "yes"
     done = ada.post(f"{at}/delete", ada.form(f"{at}/delete"), page=f"{at}/delete")
     assert done.headers["location"] == at.rsplit("/", 1)[0]
     assert not blob.exists()

@@ -122,4 +122,4 @@ ROUTES = (
         right=FILL,
     ),
 )  # fmt: skip
-FORMS = {"add-document": "files"}
+FORMS = {"add-document": "files", "delete-document": "document-deletion"}
