@@ -5,7 +5,7 @@ refusal becomes a page or a problem (RFC 9457).
 Order, and why it is this one: what is too large is not read; who is nobody is sent to log in before anything is said of
 what there is; a space's stranger is told that it does not exist; and only then the view decides. A file is read only from
 who may send one, and looked into before the transaction. A refused request leaves
-one audit line and nothing else.
+one audit line and nothing else; its session is extended, as by any request.
 """
 
 import asyncio
@@ -234,15 +234,19 @@ class _Visit:
         assert response is not None
         if isinstance(answer, Download) and answer.audited is not None:
             self._note_download(*answer.audited)
-        if not is_post and self.session is not None and sessions.is_due(self.now, self.session):
-            try:
-                with writing(self.services.engine) as connection:
-                    sessions.seen(connection, self.now, self.session)
-            except (
-                OperationalError
-            ) as error:  # locked, or the disk is full: what was asked for can be read all the same
-                log.error("a session is not extended: %s", error.orig)  # noqa: TRY400 -- no fault of ours
+        if not is_post:
+            self._extend()
         return response
+
+    def _extend(self) -> None:
+        """By a transaction of its own, where a request has none that is kept: every request extends the session (TOK-12)."""
+        if self.session is None or not sessions.is_due(self.now, self.session):
+            return
+        try:
+            with writing(self.services.engine) as connection:
+                sessions.seen(connection, self.now, self.session)
+        except OperationalError as error:  # locked, or the disk is full: what was asked for can be read all the same
+            log.error("a session is not extended: %s", error.orig)  # noqa: TRY400 -- no fault of ours
 
     def _let_in(self, connection: Connection) -> None:
         if self.route.level is not Level.OPEN and self.session is None:
@@ -384,6 +388,7 @@ class _Visit:
             except OperationalError as error:
                 log.error("nobody is recognised: %s", error.orig)  # noqa: TRY400 -- no fault of ours
         self._write_down(refusal)
+        self._extend()
         response = self._problem(refusal) if self.wants_json else self._refusal_page(refusal)
         if refusal.retry_after_s is not None:
             response.headers["retry-after"] = str(max(1, refusal.retry_after_s))

@@ -446,6 +446,20 @@ def test_a_session_ends_after_a_quarter_of_an_hour_of_rest(place: Place) -> None
     assert not in_session(ada)
 
 
+def test_a_form_that_is_refused_extends_the_session(place: Place) -> None:
+    """TOK-12: who mends what was wrong in a long form is not sent to log in before the time that its page says."""
+    ada = place.visitor()
+    ada.logs_in()
+    page = "/spaces/new/business"
+    fields = {**ada.form(page), "kind": "legal_person", "title": ""}
+    for path, status in ((page, 422), (f"{page}/no", 404)):
+        SetClock.later(14 * 60)
+        answer = ada.http.post(path, data=fields)
+        assert (answer.status_code, f'data-ends="{SetClock.at + 15 * 60}"' in answer.text) == (status, True)
+    SetClock.later(14 * 60)
+    assert in_session(ada)
+
+
 def test_a_session_ends_after_eight_hours(place: Place) -> None:
     """TOK-12, row 6.7: 8 hours after the login a session is over, whatever was asked meanwhile; the page says that time."""
     ada = place.visitor()
