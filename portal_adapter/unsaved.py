@@ -1,11 +1,13 @@
 """
 What was begun to be signed and never saved is destroyed at the daemon: by whoever cancels it, at once, and by the clock
-where that failed, where an attempt's time or session is over, and where it ended with something else (SIG-09, SIG-14).
+where that failed, where an attempt's time or session is over, and where it ended with something else (SIG-09, SIG-14,
+PROC-17).
 
     async with Unsaved(engine, clock, daemon, limits):
         ...                                     looks meanwhile
 
-A cancelled attempt names its batch until the daemon has let go of it.
+A cancelled attempt names its batch until the daemon has let go of it. What no attempt names any more, since its procedure
+was deleted or another certificate was chosen, stands in a table of its own from that very transaction on.
 """
 
 import logging

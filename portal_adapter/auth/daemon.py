@@ -160,7 +160,7 @@ class Daemon:
         return self._unless_gone(ask, True, ASK_S)
 
     def cancel_quietly(self, batch: str) -> None:
-        """The same for one that nobody was led to, or is led to any more: where it fails, its time ends it."""
+        """The same for one that nobody was led to: where it fails, its time ends it."""
         try:
             self.cancel(batch)
         except Refusal as error:

@@ -7,7 +7,7 @@ Signing a procedure: the portal's side of it (SIG-01 to SIG-16).
 
 An attempt is open for one procedure at a time. It belongs to one session, and is over once that has ended, or a quarter of
 an hour after its last step. What it leaves at the daemon is destroyed (`unsaved.py`): a cancelled attempt that still names
-a batch is one whose batch is still to be cancelled.
+a batch is one whose batch is still to be cancelled, and so is every one that was dropped: of which no attempt tells.
 """
 
 import re
@@ -30,7 +30,16 @@ from portal_adapter.fsm import Machine
 from portal_adapter.language import msgid
 from portal_adapter.refusal import Refusal, Unmet, guard, invalid, not_found, unmet
 from portal_adapter.settings import Limits
-from portal_adapter.store.schema import accounts, procedures, products, sessions, signatures, signings, spaces
+from portal_adapter.store.schema import (
+    accounts,
+    dropped_batches,
+    procedures,
+    products,
+    sessions,
+    signatures,
+    signings,
+    spaces,
+)
 
 SIGNING = Machine(
     signings, "state", "select",
@@ -336,8 +345,10 @@ def chosen(found: Sequence[Choice], credential: str) -> Choice:
 
 
 def choose(connection: Connection, actor: Actor, task: Task, attempt: Row, choice: Choice, batch: str) -> None:
-    """`batch` waits for her at the daemon."""
+    """`batch` waits for her at the daemon; one of before is dropped."""
     credential = choice.credential
+    if attempt["batch"]:
+        connection.execute(insert(dropped_batches).values(batch=attempt["batch"]))
     SIGNING.fire(
         connection, attempt, "choose", credential=credential.name, fingerprint=credential.fingerprint, batch=batch,
         form_sha256=task.sha256, seen=actor.now,
@@ -426,23 +437,27 @@ def end_over(connection: Connection, now: int, limits: Limits) -> None:
 
 
 def unsaved(connection: Connection) -> list[str]:
-    """The batches of cancelled attempts, which the daemon is still to be told of."""
+    """The batches of cancelled attempts and those that were dropped, which the daemon is still to be told of."""
     query = select(signings.c.batch).where(signings.c.state == "cancelled", signings.c.batch != "")
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(query.union_all(select(dropped_batches.c.batch))).scalars())
 
 
-def batches_of(connection: Connection, row: Row) -> list[str]:
-    """What of a procedure's signing is at the daemon and never saved."""
+def drop(connection: Connection, row: Row) -> list[str]:
+    """Before a procedure is deleted: what of its signing is at the daemon and never saved, which outlives its attempts."""
     query = select(signings.c.batch).where(
         signings.c.procedure == row["id"], signings.c.state != "done", signings.c.batch != ""
     )
-    return list(connection.execute(query).scalars())
+    found = list(connection.execute(query).scalars())
+    for batch in found:
+        connection.execute(insert(dropped_batches).values(batch=batch))
+    return found
 
 
 def destroyed(connection: Connection, batch: str) -> None:
     """Nothing of it is to be had any more."""
     mine = (signings.c.batch == batch) & (signings.c.state == "cancelled")
     connection.execute(update(signings).where(mine).values(batch=""))
+    connection.execute(delete(dropped_batches).where(dropped_batches.c.batch == batch))
 
 
 def forget(connection: Connection, now: int) -> None:

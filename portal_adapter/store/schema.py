@@ -316,6 +316,8 @@ signings = Table(
     _version(),
 )
 Index("ix_signings_procedure", signings.c.procedure)
+# Batches at the daemon that no attempt names any more, until it has let go of them: whatever is deleted, they stay.
+dropped_batches = Table("dropped_batches", METADATA, Column("batch", String, primary_key=True))
 attachments = Table(
     "attachments",
     METADATA,

@@ -611,6 +611,37 @@ def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
     assert ada.post(f"{step}/save", page=step).status_code == 303
 
 
+@pytest.mark.parametrize("by", ["delete", "choose"])
+def test_what_no_attempt_names_is_destroyed_once_the_daemon_is_back(place: Place, ada: Visitor, by: str) -> None:
+    """PROC-17, SIG-09: a batch of a deleted procedure, or of a certificate chosen before, cannot be signed, also where the daemon was away at that moment."""
+    at = confirmed(ada)
+    step = begins(ada, at)
+    chooses(ada, step)
+    left, made = place.desk.newest(), place.services
+
+    def goes_away() -> None:
+        place.desk.is_away = True
+
+    if by == "delete":
+        page = ada.form(f"{at}/delete")
+        goes_away()
+        done = ada.http.post(f"{at}/delete", data=page)
+    else:
+        place.desk.meanwhile = goes_away
+        done = chooses(ada, step)
+    assert done.status_code == 303, done.text
+    clock = Unsaved(made.engine, made.clock, made.daemon, made.settings.limits)
+    clock.once()
+    assert (place.desk.held[left].state, [one["batch"] for one in rows(place, schema.dropped_batches)]) == (
+        "OPEN",
+        [left],
+    )
+    place.desk.is_away = False
+    clock.once()
+    assert (place.desk.held[left].state, rows(place, schema.dropped_batches)) == ("CANCELLED", [])
+    assert by == "delete" or place.desk.held[place.desk.newest()].state == "OPEN"
+
+
 def test_what_is_deleted_leaves_nothing_at_the_daemon(place: Place, ada: Visitor) -> None:
     """PROC-17, SIG-09: what was signed and not saved goes with the procedure; attempts that are over are forgotten a day later."""
     at = confirmed(ada)

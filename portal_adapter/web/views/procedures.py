@@ -24,6 +24,7 @@ from portal_adapter.form.declaration import Head
 from portal_adapter.language import Language, msgid
 from portal_adapter.refusal import Refusal, not_found, stale
 from portal_adapter.store.database import reading
+from portal_adapter.unsaved import destroy_now
 from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask
 from portal_adapter.web.pages import page_of
@@ -321,8 +322,8 @@ def show_deletion(ask: Ask) -> Answer:
 
 def delete(ask: Ask) -> Answer:
     row, _ = asked_for(ask, hold=True)
-    for batch in signing.batches_of(ask.connection, row):
-        ask.after.append(partial(ask.services.daemon.cancel_quietly, batch))
+    for batch in signing.drop(ask.connection, row):
+        ask.after.append(partial(destroy_now, ask.services.engine, ask.services.daemon, batch))
     for blob in procedure.remove(ask.connection, ask.actor, row, _path(ask, row), ask.form):
         ask.after.append(partial(ask.services.blobs.remove, blob))
     return Redirect(_path(ask, row).rsplit("/", 1)[0], notice="procedure-deleted")

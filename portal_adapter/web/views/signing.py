@@ -237,7 +237,7 @@ def choose(ask: Ask) -> Answer:
     assert looked.choice is not None
     signing.choose(ask.connection, ask.actor, task, attempt, looked.choice, looked.batch)
     if attempt["batch"]:
-        ask.after.append(partial(ask.services.daemon.cancel_quietly, attempt["batch"]))
+        ask.after.append(partial(destroy_now, ask.services.engine, ask.services.daemon, attempt["batch"]))
     query = f"link={looked.link}&language={ask.language.code}"
     return Redirect(f"{ask.settings.window.origin}/sign?{query}", outside=True)
 
