@@ -7,6 +7,7 @@ use. A procedure keeps the version it was created with.
     themes.toml             what the tabs of the catalogue are called, in their order
 """
 
+import logging
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,9 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from portal_adapter.definitions.definition import Both, Definition, DefinitionError, Part, Slug, load, mistakes_of
+from portal_adapter.refusal import guard
+
+log = logging.getLogger("portal")
 
 DIRECTORY = Path(__file__).parent
 SHIPPED = DIRECTORY / "procedures"
@@ -72,9 +76,17 @@ class Catalogue:
         newest = self.versions[name, max(versions)] if versions else None
         return None if newest is None or newest.withdrawn else newest
 
-    def version(self, name: str, version: int) -> Definition:
-        """Of a procedure that exists; raises KeyError where somebody has taken the file away."""
-        return self.versions[name, version]
+    def version(self, name: str, version: int, otherwise: str = "") -> Definition:
+        """
+        Of a procedure that exists; raises `guard-failed` where somebody has taken the file away. `otherwise` leads to what
+        can be read without it.
+        """
+        found = self.versions.get((name, version))
+        if found is None:
+            log.error("procedures were made with version %d of %s, which is missing: put its file back", version, name)
+            message = "The definition of this form is missing here. Tell whoever runs this portal; what was signed can be read all the same."
+            raise guard("definition-missing", message, otherwise)
+        return found
 
     def creatable(self) -> list[Definition]:
         names = sorted({name for name, _ in self.versions})

@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
 
+from portal_adapter import app as portal
 from portal_adapter.store import schema
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor
 from tests.portal.sent import (
@@ -258,6 +261,51 @@ def test_what_is_to_be_corrected_is_said(place: Place, ada: Visitor, grace: Visi
     assert "Too small." not in step
     assert "Grace" not in ada.get(f"{at}/history").text
     assert grace.json(desk_of(at)).json()["items"][0]["href"] == ""
+
+
+def test_what_was_sent_is_read_without_its_definition(place: Place, ada: Visitor, grace: Visitor) -> None:
+    """ESP-32, PROC-20, 0.1: where somebody has taken its file away, form, pieces and history can be read; a page that needs it says so, with the way to what was signed, and nothing is a mistake of ours."""
+    at = ready(place, ada)
+    piece = attaches(place, at, "My plan")
+    sends(ada, at)
+    closes(grace, at, reason="Done.")
+    known = place.services.catalogue
+    versions = {key: one for key, one in known.versions.items() if key[0] != row(place, at)["definition"]}
+    services = {"catalogue": replace(known, versions=versions)}
+    hers, theirs, desk = without(ada, **services), without(grace, **services), desk_of(at)
+    for ending in (
+        "/form",
+        "/form/download",
+        "/transmissions/1/form",
+        "/transmissions/1/pieces/1",
+        f"/attachments/{piece}",
+    ):
+        assert hers.get(at + ending).content == ada.get(at + ending).content
+    for ending in ("/transmissions/1/form", "/transmissions/1/pieces/1", "/history", "/messages"):
+        assert theirs.get(desk + ending).status_code == 200
+    for person, base, endings, stored in (
+        (
+            hers,
+            at,
+            ("", "/history", "/messages", "/attachments", "/transmissions/1", "/sending", "/copy"),
+            f"{at}/form",
+        ),
+        (theirs, desk, ("", "/transmissions/1"), f"{desk}/transmissions/1/form"),
+    ):
+        for ending in endings:
+            page = person.get(base + ending)
+            assert (page.status_code, f'href="{stored}"' in page.text) == (409, True), ending
+            assert person.json(base + ending).json()["reason"] == "definition-missing"
+    for path in (at.rsplit("/", 1)[0], "/home"):
+        assert hers.get(path).status_code in {200, 303}
+    assert theirs.get("/desk").status_code == 200
+
+
+def without(person: Visitor, **services: Any) -> Visitor:
+    """The same person in a portal with other services."""
+    visitor = Visitor(person.place, portal.app(replace(person.place.services, **services)), ORIGIN)
+    visitor.http.cookies = person.http.cookies
+    return visitor
 
 
 @pytest.mark.parametrize(

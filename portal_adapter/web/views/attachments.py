@@ -17,7 +17,7 @@ from portal_adapter.web.ask import Ask, Uploaded
 from portal_adapter.web.pages import page_of
 from portal_adapter.web.route import Level, Look, Route
 from portal_adapter.web.views import pieces
-from portal_adapter.web.views.procedures import asked_for, head
+from portal_adapter.web.views.procedures import asked_for, head, row_of
 
 if TYPE_CHECKING:
     from portal_adapter.app import Services
@@ -201,7 +201,7 @@ def download(ask: Ask) -> Answer:
 
 
 def _download(ask: Ask, *, inline: bool) -> Answer:
-    row, _ = asked_for(ask)
+    row = row_of(ask)
     found = attachment.readable(ask.connection, ask.actor, row, ask.parts["attachment"])
     name = names.for_download(found["name"], found["media_type"])
     return Download(ask.services.blobs.path(found["file"]), found["media_type"], name, inline)
@@ -216,7 +216,7 @@ def show_removal(ask: Ask) -> Answer:
 
 
 def remove(ask: Ask) -> Answer:
-    row, _ = asked_for(ask, hold=True)
+    row = row_of(ask, hold=True)
     for blob in attachment.remove(ask.connection, ask.actor, row, ask.parts["attachment"], ask.form, ask.settings):
         ask.after.append(partial(ask.services.blobs.remove, blob))
     return Redirect(f"{_at(ask, row)}/attachments", notice="attachment-removed")

@@ -91,19 +91,19 @@ def _changes(definition: Definition, before: Row, sent: Row, language: Language)
 
 
 def show_form(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row = _row(ask)
     sent = transmission.of(ask.connection, row, transmission.number_of(ask.parts["number"]))
     return parts.form(ask, row, sent, READ_EVENT)
 
 
 def show_piece(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row = _row(ask)
     sent = transmission.of(ask.connection, row, transmission.number_of(ask.parts["number"]))
     return parts.piece(ask, row, sent, READ_EVENT)
 
 
 def show_history(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row = _row(ask)
     lines = parts.history(ask, row, desk.history(ask.connection, row), on_desk=True)
     return Page("desk_history.html", {**_head(ask, row), "history": lines})
 
@@ -112,7 +112,7 @@ def show_history(ask: Ask) -> Answer:
 
 
 def accept(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask, hold=True)
+    row = _row(ask, hold=True)
     desk.accept(ask.connection, ask.actor, row, announcing(ask), ask.form)
     return Redirect(_path(row), notice="procedure-accepted")
 
@@ -136,7 +136,7 @@ def ask_correction(ask: Ask) -> Answer:
 
 
 def show_closing(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row = _row(ask)
     desk.check(row, "close")
     data = {
         **_head(ask, row), "needs_reason": row["status"] != "accepted", "comment_most": ask.settings.limits.comment,
@@ -157,7 +157,7 @@ def close(ask: Ask) -> Answer:
 
 
 def show_messages(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask)
+    row = _row(ask)
     return Page("desk_messages.html", {**_head(ask, row), **parts.messages(ask, row, ADMINISTRATION)})
 
 
@@ -173,14 +173,14 @@ def show_new_message(ask: Ask) -> Answer:
 
 def write(ask: Ask) -> Answer:
     """From the sending on, in every status (TRK-08)."""
-    row, _ = _asked_for(ask, hold=True)
+    row = _row(ask, hold=True)
     message.write(ask.connection, ask.actor, row, ADMINISTRATION, ask.form, ask.settings.limits)
     announcing(ask).message(ask.connection, ask.actor, row)
     return Redirect(f"{_path(row)}/messages", notice="message-sent")
 
 
 def open_message(ask: Ask) -> Answer:
-    row, _ = _asked_for(ask, hold=True)
+    row = _row(ask, hold=True)
     id_ = ask.parts["message"]
     message.open_(ask.connection, ask.actor, row, ADMINISTRATION, id_)
     return Redirect(f"{_path(row)}/messages{parts.place_of(ask)}#message-{id_}")
@@ -189,9 +189,14 @@ def open_message(ask: Ask) -> Answer:
 # ---- what pages have in common
 
 
+def _row(ask: Ask, *, hold: bool = False) -> Row:
+    return desk.of(ask.connection, ask.administration, ask.parts["sent"], hold=hold)
+
+
 def _asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
-    row = desk.of(ask.connection, ask.administration, ask.parts["sent"], hold=hold)
-    return row, ask.services.catalogue.version(row["definition"], row["definition_version"])
+    row = _row(ask, hold=hold)
+    otherwise = f"{_path(row)}/transmissions/{row['transmissions']}/form"
+    return row, ask.services.catalogue.version(row["definition"], row["definition_version"], otherwise)
 
 
 def _path(row: Row) -> str:

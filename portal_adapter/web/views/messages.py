@@ -11,7 +11,7 @@ from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.views import sent as parts
-from portal_adapter.web.views.procedures import asked_for, head
+from portal_adapter.web.views.procedures import asked_for, head, row_of
 
 
 def show(ask: Ask) -> Answer:
@@ -48,7 +48,7 @@ def write(ask: Ask) -> Answer:
 
 def open_(ask: Ask) -> Answer:
     assert ask.space is not None
-    row, _ = asked_for(ask, hold=True)
+    row = row_of(ask, hold=True)
     id_ = ask.parts["message"]
     message.open_(ask.connection, ask.actor, row, APPLICANT, id_)
     return Redirect(f"{path(ask.space, row)}/messages{parts.place_of(ask)}#message-{id_}")

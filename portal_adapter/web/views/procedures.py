@@ -142,7 +142,7 @@ def download_form(ask: Ask) -> Answer:
 
 
 def _form(ask: Ask, *, inline: bool) -> Answer:
-    row, _ = asked_for(ask)
+    row = row_of(ask)
     signed = signing.counting(ask.connection, row)
     file = signed["file"] if signed is not None else row["form_file"]
     if not file:
@@ -308,7 +308,7 @@ def show_copy(ask: Ask) -> Answer:
 
 def copy(ask: Ask) -> Answer:
     assert ask.space is not None
-    row, _ = asked_for(ask)
+    row = row_of(ask)
     current = ask.services.catalogue.current(row["definition"])
     reference = procedure.copy(ask.connection, ask.actor, ask.space, row, current)
     return Redirect(f"/spaces/{ask.space['identifier']}/procedures/{reference}", notice="procedure-copied")
@@ -321,7 +321,7 @@ def show_deletion(ask: Ask) -> Answer:
 
 
 def delete(ask: Ask) -> Answer:
-    row, _ = asked_for(ask, hold=True)
+    row = row_of(ask, hold=True)
     for batch in signing.drop(ask.connection, row):
         ask.after.append(partial(destroy_now, ask.services.engine, ask.services.daemon, batch))
     for blob in procedure.remove(ask.connection, ask.actor, row, _path(ask, row), ask.form):
@@ -332,11 +332,17 @@ def delete(ask: Ask) -> Answer:
 # ---- what pages have in common
 
 
-def asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
+def row_of(ask: Ask, *, hold: bool = False) -> Row:
+    """For what needs no definition: what is stored is given out also where its definition is gone (ESP-32)."""
     assert ask.space is not None
     find = procedure.held if hold else procedure.of
-    row = find(ask.connection, ask.space["id"], ask.parts["reference"])
-    return row, ask.services.catalogue.version(row["definition"], row["definition_version"])
+    return find(ask.connection, ask.space["id"], ask.parts["reference"])
+
+
+def asked_for(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition]:
+    row = row_of(ask, hold=hold)
+    otherwise = f"{_path(ask, row)}/form" if row["form_file"] else ""
+    return row, ask.services.catalogue.version(row["definition"], row["definition_version"], otherwise)
 
 
 def _step(ask: Ask, *, hold: bool = False) -> tuple[Row, Definition, Step]:

@@ -13,7 +13,7 @@ from portal_adapter.web.answer import Answer, Page, Redirect
 from portal_adapter.web.ask import Ask
 from portal_adapter.web.route import Level, Route
 from portal_adapter.web.views import sent as parts
-from portal_adapter.web.views.procedures import answer_parts, asked_for, head
+from portal_adapter.web.views.procedures import answer_parts, asked_for, head, row_of
 
 
 def announcing(ask: Ask) -> Announcing:
@@ -98,19 +98,23 @@ def _differing(ask: Ask, definition: Definition, sent: Row) -> list[dict[str, st
 
 
 def show_form(ask: Ask) -> Answer:
-    row, _, sent = _sent(ask)
+    row, sent = _sent_row(ask)
     return parts.form(ask, row, sent)
 
 
 def show_piece(ask: Ask) -> Answer:
-    row, _, sent = _sent(ask)
+    row, sent = _sent_row(ask)
     return parts.piece(ask, row, sent)
 
 
 def _sent(ask: Ask) -> tuple[Row, Definition, Row]:
     row, definition = asked_for(ask)
-    number = transmission.number_of(ask.parts["number"])
-    return row, definition, transmission.of(ask.connection, row, number)
+    return row, definition, _sent_row(ask)[1]
+
+
+def _sent_row(ask: Ask) -> tuple[Row, Row]:
+    row = row_of(ask)
+    return row, transmission.of(ask.connection, row, transmission.number_of(ask.parts["number"]))
 
 
 def _service(ask: Ask, row: Row, definition: Definition) -> dict[str, Any]:
