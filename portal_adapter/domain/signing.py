@@ -76,6 +76,7 @@ class Task:
     file: str
     sha256: str
     first: Row | None = None  # the first signature, where this is the second
+    is_suspended: bool = False  # the procedure's own space, in which nothing becomes ready then
 
 
 # ---- whose certificate it is: pure
@@ -200,8 +201,11 @@ def is_signed(row: Row, number: int) -> bool:
 
 
 def check(task: Task) -> None:
-    """Raise unless it may be signed as it is now (SIG-01, SIG-11)."""
+    """Raise unless it may be signed as it is now (SIG-01, SIG-11, SIG-17)."""
     row = task.row
+    if task.is_suspended:
+        message = "The space that this procedure is of is suspended: it cannot be signed until that is over."
+        raise guard("space-suspended", message, task.at)
     if is_signed(row, task.number) and "save" in PROCEDURE.allowed(row["status"]):
         raise Refusal(
             "forbidden-transition", "This is signed already. It is signed again once the declaration is modified.",

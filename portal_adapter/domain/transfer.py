@@ -187,7 +187,10 @@ def of(connection: Connection, space: str, reference: str, at: str, *, hold: boo
     found = {**row, "answers": json.loads(row["answers"]), "origins": json.loads(row["origins"])}
     if (first := signing.counting(connection, found)) is None:
         raise not_found()
-    return Task(found, 2, "sign_second", space, at, first["file"], first["sha256"], first)
+    state = connection.execute(select(spaces.c.state).where(spaces.c.id == row["space"])).scalar_one()
+    return Task(
+        found, 2, "sign_second", space, at, first["file"], first["sha256"], first, is_suspended=state != "active"
+    )
 
 
 def document(connection: Connection, space: str, reference: str) -> str:

@@ -950,6 +950,37 @@ def test_nobody_is_written_to_in_masses(place: Place, ada: Visitor, bob: Visitor
     assert still(place) == before
 
 
+def test_what_is_of_a_suspended_space_is_not_signed(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """SIG-17, 11.5: by no step of the second signature, wherever the other space is; once the suspension is over it goes on, and meanwhile it may be refused."""
+    at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, at)
+    transfers(ada, at, other)
+    there = f"/spaces/{other}/signatures/{row(place, at)['reference']}"
+    own = schema.spaces.update().where(schema.spaces.c.id == row(place, at)["space"])
+
+    def becomes(state: str) -> None:
+        with place.services.engine.begin() as connection:
+            connection.execute(own.values(state=state))
+
+    def refused(path: str, page: str, **fields: str) -> bool:
+        becomes("suspended")
+        done = bob.post(path, fields, page=page)
+        assert (done.status_code, "this procedure is of is suspended" in done.text) == (409, True), done.text
+        becomes("active")
+        return True
+
+    assert refused(f"{there}/signing", there)
+    step = begins(bob, there)
+    assert refused(f"{step}/certificate", step, credential="bob")
+    window_of(chooses(bob, step, "bob"))
+    place.desk.signs(place.desk.newest())
+    comes_back(bob, place.desk.newest())
+    assert refused(f"{step}/save", step)
+    assert (row(place, at)["status"], row(place, at)["signature"]) == ("in_preparation", "first")
+    assert bob.post(f"{step}/save", page=step).status_code == 303
+    assert row(place, at)["status"] == "ready"
+
+
 def test_the_other_space_refuses_or_is_recalled(place: Place, ada: Visitor, bob: Visitor) -> None:
     """SIG-17: refused with a reason that the first space sees; recalled while the other one signs, whose attempt ends; then transferred again, or changed."""
     at, other = lease(ada), bob.creates_business("Boole Ltd")
