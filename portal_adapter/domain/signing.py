@@ -286,9 +286,13 @@ def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, i
 
 def _is_barely_begun(attempt: Row, actor: Actor, task: Task) -> bool:
     """Nothing is lost by going on with it here: it is what a page that failed, or was left, has left behind."""
-    return bool(attempt["state"] == SIGNING.first) and (attempt["session"], attempt["space"], attempt["number"]) == (
-        actor.session, task.space, task.number,
-    )  # fmt: skip
+    return bool(attempt["state"] == SIGNING.first) and is_this_sessions(attempt, actor, task)
+
+
+def is_this_sessions(attempt: Row, actor: Actor, task: Task) -> bool:
+    """Whoever asks may go on with it, whichever window it was begun in."""
+    mine = (attempt["session"], attempt["space"], attempt["number"])
+    return bool(mine == (actor.session, task.space, task.number))
 
 
 def of(connection: Connection, task: Task, id_: str) -> Row:

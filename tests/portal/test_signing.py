@@ -595,6 +595,24 @@ def test_what_is_wrong_with_a_signed_document(fault: str, number: int, signed: b
     assert signing.fault(signed, GIVEN, found, task, "a" * 64) == fault
 
 
+@pytest.mark.parametrize("at_step", ["approve", "save"])
+def test_who_has_closed_the_window_goes_on(place: Place, ada: Visitor, at_step: str) -> None:
+    """SIG-08, SIG-14: by "Sign" on the procedure's page and a link there, to where she was: what was signed and not saved is not lost."""
+    at = confirmed(ada)
+    if at_step == "save":
+        step = to_save(place, ada, at)
+    else:
+        chooses(ada, step := begins(ada, at))
+    done = ada.post(f"{at}/signing", page=at)
+    page = ada.get(done.headers["location"]).text
+    assert f'href="{step}">Go on with it</a>' in page
+    assert ("signed there, and not saved yet" in page) is (at_step == "save")
+    assert ada.get(step).status_code == 200
+    if at_step == "save":
+        assert ada.post(f"{step}/save", page=step).status_code == 303
+        assert row(place, at)["signature"] == "valid"
+
+
 def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
     """SIG-14: the same person, logged in elsewhere too, does not go on with it there, but takes it over."""
     at = confirmed(ada)
@@ -607,7 +625,9 @@ def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
     assert elsewhere.get(step).headers["location"] == f"{at}/signing"
     for end in ("save", "certificate"):
         assert elsewhere.json(f"{step}/{end}", {"credential": "ada"}).json()["code"] == "stale"
-    assert "in another window" in elsewhere.get(f"{at}/signing").text
+    page = elsewhere.get(f"{at}/signing").text
+    assert "in another window" in page
+    assert "Go on with it" not in page
     assert ada.post(f"{step}/save", page=step).status_code == 303
 
 

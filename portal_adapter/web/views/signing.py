@@ -81,7 +81,7 @@ def begin(ask: Ask) -> Answer:
 
 
 def show_other(ask: Ask) -> Answer:
-    """What another window is at, and whether to take it over."""
+    """What another window is at, and whether to go on with it, where that was this session's, or to take it over."""
     task = _task(ask)
     found = signing.opened(ask.connection, task.row, ask.now, ask.settings.limits)
     if found is None or signing.is_signed(task.row, task.number):
@@ -90,6 +90,8 @@ def show_other(ask: Ask) -> Answer:
         **_about(ask, task),
         "open": {name: found[name] for name in ("id", "given", "family", "created")},
         "is_mine": found["account"] == ask.actor.account,
+        "go_on_at": _step(task, found["id"]) if signing.is_this_sessions(found, ask.actor, task) else "",
+        "is_signed": found["state"] == "save",
     }
     return Page("signing_other.html", data)
 
