@@ -37,6 +37,7 @@ from portal_adapter.store.database import reading, writing
 from portal_adapter.web.aids import aids
 from portal_adapter.web.answer import Answer, Download, Page, Redirect, Refused
 from portal_adapter.web.ask import Ahead, Ask, Uploaded
+from portal_adapter.web.back import inside
 from portal_adapter.web.body import check_text, on_disk, read
 from portal_adapter.web.cookies import NOTICE_COOKIE, set_cookie
 from portal_adapter.web.headers import policy
@@ -469,7 +470,7 @@ class _Visit:
                 set_cookie(response, SESSION_COOKIE, None)
             return response
         if refusal.reason == "terms-not-accepted" and self.route.method == "GET":
-            return RedirectResponse(f"/terms?{urlencode({'back': self.request.url.path})}", 303)
+            return RedirectResponse(f"/terms?{urlencode({'back': self._page_of_form()})}", 303)
         is_shown_again = refusal.errors or refusal.code in {"stale", "confirmation-required"}
         if is_shown_again and (again := self._same_form(refusal)) is not None:
             return again
@@ -484,7 +485,9 @@ class _Visit:
     def _page_of_form(self) -> str:
         """Where the reader comes back to: the page that she asked for, or the one that shows the form that she posted."""
         if self.route.method == "GET":
-            return self.request.url.path
+            path, query = self.request.url.path, self.request.url.query
+            asked = f"{path}?{query}" if query else path
+            return asked if inside(asked) == asked else path
         shows = self.services.forms.get(self.route.name)
         return "/" if shows is None else shows.path.format(**self.request.path_params)
 

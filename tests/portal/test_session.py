@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from cryptography import x509
@@ -568,6 +569,27 @@ def test_an_address_begins_ten_logins_a_minute(place: Place) -> None:
     begins(ada)
 
 
+def test_a_login_leads_to_what_was_asked_for(place: Place) -> None:
+    """TOK-05, 0.1: with the filter and the page of a list, also by the terms; a query that is none of ours is left out."""
+    ada = place.visitor()
+    wanted = "/help?status=to_be_corrected&page=2&q=%C3%A9+a"
+    assert inside(wanted) == wanted
+    asked = "/spaces?status=to_be_corrected&page=2"
+    location = ada.get(asked).headers["location"]
+    assert location == "/login?" + urlencode({"back": asked})
+    product = place.issuer.product("Ada", "Lovelace")
+    ada.logs_in(product=product, terms=False)
+    location = ada.get(asked).headers["location"]
+    assert location == "/terms?" + urlencode({"back": asked})
+    done = ada.post(
+        "/terms", {"accepted": "yes", "back": ada.form(location)["back"].replace("&amp;", "&")}, page=location
+    )
+    assert done.headers["location"] == asked
+    ada.post("/logout")
+    assert ada.proves(product, back=asked).headers["location"] == asked
+    assert place.visitor().get("/spaces?x=https://evil.example").headers["location"] == "/login?back=%2Fspaces"
+
+
 @pytest.mark.parametrize(
     "back",
     [
@@ -581,6 +603,12 @@ def test_an_address_begins_ten_logins_a_minute(place: Place) -> None:
         "/\r\nlocation: https://evil.example",
         "javascript:alert(1)",
         "/account?x=https://evil.example",
+        "/?//evil.example",
+        "/account?x=1#y",
+        "/account?x=\r\nlocation:+https%3A%2F%2Fevil.example",
+        "//evil.example?x=1",
+        "?x=1",
+        "/account?" + "a" * 600,
         "evil.example",
         " //evil.example",
         "/@evil.example",
