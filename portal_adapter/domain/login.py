@@ -232,6 +232,8 @@ def add_product(
     proof = _presented(connection, now, visitor)
     check_names(connection, account, proof.certificate)
     fields = Fields(form)
+    fields.read_only("family", proof.certificate.family)
+    fields.read_only("given", proof.certificate.given)
     kind = "server" if proof.number else fields.choice("kind", ("smartcard", "stick"))
     fields.check()
     _add(connection, now, account, kind, proof, checked)

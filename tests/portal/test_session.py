@@ -363,6 +363,23 @@ def test_who_has_an_account_makes_no_second_one(place: Place) -> None:
         assert len(connection.execute(select(accounts)).all()) == 1
 
 
+def test_the_names_of_another_product_are_its_certificates(place: Place) -> None:
+    """TOK-07, TOK-15: names that are posted with it and differ are refused, each beside its field, with an audit line; its own are taken."""
+    ada = place.visitor()
+    ada.logs_in()
+    ada.proves(place.issuer.product("Ada", "Lovelace"), "ada-2")
+    done = ada.json("/account/products", {"family": "Byron", "given": "Augusta"})
+    assert (done.status_code, [(one["field"], one["code"]) for one in done.json()["errors"]]) == (
+        422, [("family", "read-only"), ("given", "read-only")],
+    )  # fmt: skip
+    with place.services.engine.connect() as connection:
+        lines = list(connection.execute(select(audit.c.outcome).where(audit.c.event == "add-product")).scalars())
+    assert lines == ["validation"]
+    assert len(ada.json("/account").json()["products"]) == 1
+    assert ada.json("/account/products", {"family": "Lovelace", "given": "Ada"}).status_code == 200
+    assert len(ada.json("/account").json()["products"]) == 2
+
+
 def test_who_logs_out_leaves_nothing_to_register(place: Place) -> None:
     """TOK-15, TOK-12: whoever uses the browser next cannot register what was presented in it."""
     ada = place.visitor()

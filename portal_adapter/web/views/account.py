@@ -78,7 +78,7 @@ ROUTES = (
         "add-product",
         add,
         Level.SESSION,
-        ("TOK-06", "TOK-15"),
+        ("TOK-06", "TOK-07", "TOK-15"),
         before=look_at_number,
         fresh=True,
     ),
