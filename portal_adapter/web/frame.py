@@ -497,21 +497,26 @@ class _Visit:
         the present version, so that sending it again is said knowingly; where a confirmation was missing, it is the page
         that asks for it.
         """
-        shows = self.services.forms.get(self.route.name)
+        is_search = self.route.method == "GET"  # its form is its own page's, and the query its fields
+        shows = self.route if is_search else self.services.forms.get(self.route.name)
         if shows is None:
             return None
+        wrong = {one.field for one in refusal.errors}
         try:
             with reading(self.services.engine) as connection:
                 if self.space is not None and self.session is not None:  # as it is now
                     self.space = space.of(connection, self.session.actor, self.space["identifier"])
                 ask = replace(self._ask(connection, {}, [], []), form={})
+                typed = ask.query if is_search else self.form
+                if is_search:
+                    ask = replace(ask, query={name: value for name, value in typed.items() if name not in wrong})
                 page = shows.view(ask)
         except Refusal:
             return None
         if not isinstance(page, Page):
             return None
         data = {
-            **page.data, "form": _kept_values(self.form), "errors": refusal.errors, "stale": refusal.code == "stale",
+            **page.data, "form": _kept_values(typed), "errors": refusal.errors, "stale": refusal.code == "stale",
         }  # fmt: skip
         path = shows.path.format(**self.request.path_params)
         return self._page(page.template, data, refusal.status, path, is_framing=page.is_framing)

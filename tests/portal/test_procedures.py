@@ -151,6 +151,10 @@ def test_a_catalogue_has_what_fits_its_space_by_theme_and_words(ada: Visitor) ->
     assert ada.json(f"{own}/catalogue?words={'x' * 100}").status_code == 200
     refused = ada.json(f"{own}/catalogue?words={'x' * 101}")
     assert (refused.status_code, refused.json()["errors"][0]["limit"]) == (422, 100)
+    refused = ada.get(f"{own}/catalogue?words={'x' * 101}&theme=housing")
+    assert (refused.status_code, refused.text.count("Use at most 100 characters; this has 101.")) == (422, 2)
+    assert f'name="words" type="search" value="{"x" * 101}"' in refused.text
+    assert 'theme=housing" aria-current="page"' in refused.text
     assert ada.get(f"{own}/catalogue?theme=nothing").status_code == 404
 
 
