@@ -154,7 +154,7 @@ def close(
         else ({}, [])
     )
     fire(connection, actor, row, "close", side=SIDE, comment=reason, **values)
-    end_signing(connection, row)
+    end_signing(connection, actor, row, "close")
     transfer.asked_no_more(connection, actor, row)
     announcing.status(connection, actor, row, "closed")
     return unnamed(connection, dropped)

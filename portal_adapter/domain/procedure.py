@@ -323,7 +323,7 @@ def save(connection: Connection, actor: Actor, row: Row, at: str, answers: Answe
         .where(signatures.c.procedure == row["id"], signatures.c.voided.is_(None))
         .values(voided=actor.now)
     )
-    end_signing(connection, row)
+    end_signing(connection, actor, row, "save")
     return unnamed(connection, [row["form_file"]])
 
 
@@ -379,9 +379,18 @@ def remove(connection: Connection, actor: Actor, row: Row, at: str, form: Mappin
     return unnamed(connection, files)
 
 
-def end_signing(connection: Connection, row: Row) -> None:
-    """The attempt to sign that is open, if any."""
-    connection.execute(update(signings).where(signings.c.open == row["id"]).values(open=None, state="cancelled"))
+def end_signing(connection: Connection, actor: Actor, row: Row, by: str) -> None:
+    """The attempt to sign that is open, if any, with a line of the audit: it ends `by` this event, whoever has begun it."""
+    mine = signings.c.open == row["id"]
+    found = connection.execute(select(signings).where(mine)).mappings().first()
+    if found is None:
+        return
+    connection.execute(update(signings).where(mine).values(open=None, state="cancelled"))
+    audit.note(
+        connection, actor.now, "signing-ended", account=actor.account, space=found["space"], address=actor.address,
+        procedure=row["reference"], number=found["number"], begun_by=found["account"], by=by,
+        **({"batch": found["batch"]} if found["batch"] else {}),
+    )  # fmt: skip
 
 
 # ---- how it is written

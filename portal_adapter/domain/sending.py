@@ -69,7 +69,7 @@ def send(
     if has_back_end:
         handover.queue(connection, actor.now, row, number)
     correction.answer(connection, actor, row)
-    end_signing(connection, row)
+    end_signing(connection, actor, row, "send")
     found = administrations[name]
     announcing.received(connection, actor, row, Service(found.name, found.reach))
     return number

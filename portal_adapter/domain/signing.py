@@ -271,7 +271,7 @@ def begin(connection: Connection, actor: Actor, task: Task, limits: Limits, *, i
         connection.execute(update(signings).where(signings.c.id == other["id"]).values(seen=actor.now))
         return str(other["id"])
     marks.mark(connection, actor.now, "sign-start", actor.account)
-    procedure.end_signing(connection, task.row)
+    procedure.end_signing(connection, actor, task.row, "begin")
     id_ = new_id()
     connection.execute(
         insert(signings).values(

@@ -86,7 +86,7 @@ def transfer(
 def recall(connection: Connection, actor: Actor, row: Row, definition: Definition) -> None:
     """Whatever the other space is at: its attempt to sign ends."""
     check(row, definition, "recall")
-    procedure.end_signing(connection, row)
+    procedure.end_signing(connection, actor, row, "recall")
     asked_no_more(connection, actor, row)
     procedure.fire(connection, actor, row, "recall", second=None, second_state="")
 
@@ -213,7 +213,7 @@ def decline(connection: Connection, actor: Actor, task: Task, form: Mapping[str,
     fields.check()
     if task.first is not None and task.first["account"] == actor.account:
         raise guard("same-signer", "You have given the first signature: recall it in your own space.", task.at)
-    procedure.end_signing(connection, task.row)
+    procedure.end_signing(connection, actor, task.row, "decline")
     asked_no_more(connection, actor, task.row)
     procedure.fire(
         connection, actor, task.row, "decline", side="second", comment=reason, second=None, second_state="declined"

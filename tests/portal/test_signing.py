@@ -33,8 +33,8 @@ from signer.v1 import signing_pb2 as pb
 from tests.portal.place import ORIGIN, Place, SetClock, Visitor, hidden
 from tests.portal.sent import attaches, closes, returns, sends
 from tests.portal.signs import begins, chooses, comes_back, lease, ready_to_sign, signs, to_save, window_of
-from tests.portal.team import joins
-from tests.portal.test_procedures import confirmed, confirms, private, row, saves, sets
+from tests.portal.team import account_of, joins
+from tests.portal.test_procedures import PERSON, confirmed, confirms, private, row, saves, sets
 from tests.portal.test_session import revoked
 from tests.portal.town import picture
 
@@ -611,6 +611,31 @@ def test_who_has_closed_the_window_goes_on(place: Place, ada: Visitor, at_step: 
     if at_step == "save":
         assert ada.post(f"{step}/save", page=step).status_code == 303
         assert row(place, at)["signature"] == "valid"
+
+
+def test_what_ends_an_attempt_is_in_the_audit(place: Place, ada: Visitor, bob: Visitor) -> None:
+    """UI-08, SIG-14: an edit, a recall, a refusal and the desk's closing end what is being signed with a line that says which of them, and whose batch."""
+    at = confirmed(ada)
+    chooses(ada, begins(ada, at))
+    batch = place.desk.newest()
+    saves(ada, at, "person", {**PERSON, "phone": "+352 26 43 22"})
+    lease_at, other = lease(ada), bob.creates_business("Boole Ltd")
+    signs(place, ada, lease_at)
+    there = f"/spaces/{other}/signatures/{row(place, lease_at)['reference']}"
+    for ends in (
+        lambda: ada.post(f"{lease_at}/recall", page=lease_at),
+        lambda: bob.post(f"{there}/refuse", {"reason": "No."}, page=there),
+    ):
+        transfers(ada, lease_at, other)
+        begins(bob, there)
+        assert ends().status_code == 303
+    found = [json.loads(one["detail"]) for one in rows(place, schema.audit) if one["event"] == "signing-ended"]
+    assert [(one["by"], one["number"], one.get("batch")) for one in found] == [
+        ("save", 1, batch), ("recall", 2, None), ("decline", 2, None),
+    ]  # fmt: skip
+    assert [one["begun_by"] for one in found] == [
+        account_of(place.services.engine, name) for name in ("Ada", "Bob", "Bob")
+    ]
 
 
 def test_an_attempt_is_its_sessions(place: Place, ada: Visitor) -> None:
