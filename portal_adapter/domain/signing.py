@@ -365,8 +365,12 @@ def choose(connection: Connection, actor: Actor, task: Task, attempt: Row, choic
 
 
 def signed(connection: Connection, actor: Actor, task: Task, attempt: Row, approved: int) -> None:
-    """The daemon says that it is; `approved` is when she ticked the box, as the window has told it."""
-    approved = min(max(approved, attempt["created"]), actor.now)
+    """
+    The daemon says that it is; `approved` is when she ticked the box, as the window has told it by her browser. Nobody else
+    knows: the window shares no secret with us, and the daemon has no part in it. So it is held within what we know, between
+    the opening of this batch, at the last step, and now.
+    """
+    approved = min(max(approved, attempt["seen"]), actor.now)
     SIGNING.fire(connection, attempt, "sign", approved=approved, seen=actor.now)
     _note(connection, actor, task, "sign", credential=attempt["credential"], batch=attempt["batch"], approved=approved)
 

@@ -613,6 +613,20 @@ def test_who_has_closed_the_window_goes_on(place: Place, ada: Visitor, at_step: 
         assert row(place, at)["signature"] == "valid"
 
 
+@pytest.mark.parametrize(("told", "kept_s"), [("2000-01-01", 300), ("2100-01-01", 900), ("no time", 900)])
+def test_the_time_of_approval_is_of_this_batch(place: Place, ada: Visitor, told: str, kept_s: int) -> None:
+    """SIG-05: whatever the browser says, it is kept no earlier than the batch that was approved was opened, and no later than now."""
+    at, begun = confirmed(ada), SetClock.at
+    step = begins(ada, at)
+    SetClock.later(300)
+    chooses(ada, step)
+    place.desk.signs(place.desk.newest())
+    SetClock.later(600)
+    comes_back(ada, place.desk.newest(), approved=told)
+    [one] = rows(place, schema.signings)
+    assert one["approved"] - begun == kept_s
+
+
 def test_what_ends_an_attempt_is_in_the_audit(place: Place, ada: Visitor, bob: Visitor) -> None:
     """UI-08, SIG-14: an edit, a recall, a refusal and the desk's closing end what is being signed with a line that says which of them, and whose batch."""
     at = confirmed(ada)
