@@ -1,5 +1,6 @@
 """Opening a session, keeping it, and losing it."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -675,6 +676,29 @@ def test_a_ticket_is_taken_once_in_its_browser_within_two_minutes(place: Place) 
     assert ada.post("/login/ticket", {"ticket": ""}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("given", "days", "own", "reason"),
+    [
+        ("Eve", 365, False, "untrusted-issuer"),
+        ("Eve", -1, True, "certificate-expired"),
+        ("", 365, True, "no-person"),
+    ],
+)
+def test_a_card_that_is_refused_has_a_page_and_a_line(
+    place: Place, given: str, days: int, own: bool, reason: str
+) -> None:
+    """TOK-08, UI-08: 403 with the reason and one line of the audit, though nothing was posted; a good one has none."""
+    product = (place.issuer if own else Issuer("Nobody's CA")).product(given or " ", "Nobody", days=days)
+    page = at_cards(place, product).get("/present?nonce=00")
+    assert (page.status_code, "You may not do this" in page.text) == (403, True)
+    with place.services.engine.connect() as connection:
+        found = [dict(one) for one in connection.execute(select(audit)).mappings()]
+    assert [(one["event"], one["outcome"]) for one in found] == [("present", "forbidden")]
+    assert json.loads(found[0]["detail"])["reason"] == reason
+    assert at_cards(place, place.issuer.product("Ada", "Lovelace")).get("/present?nonce=00").status_code == 200
+    assert outcomes(place, "present") == ["forbidden"]
+
+
 def test_from_the_cards_origin_every_link_leads_to_the_portal(place: Place) -> None:
     """TOK-08, UI-02: there is one page there; the way on from a refusal is the portal's, and it speaks the language that was chosen."""
     ada = place.visitor()
@@ -683,7 +707,7 @@ def test_from_the_cards_origin_every_link_leads_to_the_portal(place: Place) -> N
     expired = at_cards(place, place.issuer.product("Ada", "Lovelace", days=-1))
     for path in (nonce.removeprefix(CARDS), "/nowhere"):
         page = expired.get(path)
-        assert page.status_code in {404, 409}
+        assert page.status_code in {403, 404}
         links = set(re.findall(r'(?:href|action)="([^"]*)"', page.text))
         assert {one for one in links if one.startswith("/") and not one.startswith("/static/")} == set()
         assert "https://portal.test/" in links
