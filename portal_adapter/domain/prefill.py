@@ -1,7 +1,7 @@
 """
 What a form begins with (PROC-07 to PROC-09, ESP-27, ESP-28): for each field the first of these that has a fitting value.
 
-    source:<name>   what an administration holds about the person
+    source:<name>   what an administration holds about the person, in her private space alone
     information     what the space itself says: its data, and My information
     procedure       an earlier procedure of the space, where the law lets one administration see the other's
 

@@ -315,6 +315,24 @@ def test_the_form_begins_with_what_is_known(tmp_path: Path) -> None:
     place.close()
 
 
+def test_what_is_held_about_a_person_fills_no_form_of_a_business(tmp_path: Path) -> None:
+    """PROC-07, ESP-37: the team would read it there, and whoever created the form has it shown to her alone; the form has what the business says itself."""
+    file = tmp_path / "source.json"
+    item = {"key": "email", "label_fr": "E-mail", "label_en": "E-mail", "value": "ada@home.example"}
+    file.write_text(json.dumps({"subjects": [{"serial": "7", "family": "Lovelace", "given": "Ada", "items": [item]}]}))
+    place = Place(tmp_path / "place", extra=source(file))
+    ada = place.visitor()
+    ada.logs_in(product=place.issuer.product("Ada", "Lovelace", serial="7"))
+    business = f"/spaces/{ada.creates_business()}"
+    at = creates(ada, business, PERMIT)
+    assert "office@example.org" in answers(place, at).values()
+    assert set(json.loads(row(place, at)["origins"]).values()) == {"information"}
+    bob = joins(place, ada, business.rsplit("/", 1)[1], role="viewer")
+    assert "ada@home.example" not in bob.get(at).text
+    assert "ada@home.example" in ada.get(f"{business}/information").text
+    place.close()
+
+
 def test_earlier_procedures_fill_only_what_the_law_allows(place: Place, ada: Visitor) -> None:
     """PROC-08, ESP-28: the same administration needs no rule, another one a rule in force; only what is shareable, of what was last sent and is closed."""
     own = private(ada)

@@ -80,9 +80,13 @@ def start(ask: Ask) -> Answer:
 
 
 def ask_sources(ahead: Ahead) -> Sequence[Fetched]:
-    """What administrations hold about who creates it; a source that is away is left out (ESP-37)."""
+    """
+    What administrations hold about who creates it; a source that is away is left out (ESP-37). In a business space none is
+    asked: the whole team reads its forms, and what is held about a person is shown to her alone.
+    """
+    assert ahead.space is not None
     _current(ahead.services.catalogue.current(ahead.parts["definition"]))
-    if not ahead.services.settings.source:
+    if not ahead.services.settings.source or ahead.space["kind"] != "private":
         return []
     with reading(ahead.services.engine) as connection:
         whom = subject.of(connection, ahead.actor)
