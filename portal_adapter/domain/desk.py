@@ -2,8 +2,8 @@
 The desk of an administration: what was sent to it, and nothing else (SUB-01, TRK-07, TRK-11).
 
 A row of the desk has no answers, no form and no attachments: those of the procedure may be under way. What was sent stands
-in its transmissions. An agent says which of them he has seen, and the status; the procedure's version, which every edit moves, is
-not his.
+in its transmissions. An agent says which of them he has seen, and the status; the procedure's version, which every edit
+moves, is not his.
 """
 
 from collections.abc import Collection, Mapping
