@@ -7,6 +7,7 @@ from pathlib import Path
 
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, TEMPORARY, USAGE
+from signer.cli.printable import printable
 
 HELP = "write a ledger's old rows to a file, check it, and delete them from the database, also while the daemon runs"
 
@@ -59,13 +60,14 @@ def run(options: argparse.Namespace) -> int:
             past.close()
             engine.dispose()
     except (NotWhole, Broken) as error:
-        print(f"paraph audit: nothing was deleted: {error}. `paraph audit export` gives it as it is", file=sys.stderr)
+        said = f"nothing was deleted: {error}. `paraph audit export` gives it as it is"
+        print(printable(f"paraph audit: {said}"), file=sys.stderr)
         return FAILED
     except Failed as error:
-        print(f"paraph audit: {error}; try again", file=sys.stderr)
+        print(printable(f"paraph audit: {error}; try again"), file=sys.stderr)
         return TEMPORARY
     except (StoreError, OSError) as error:
-        print(f"paraph audit: {error}", file=sys.stderr)
+        print(printable(f"paraph audit: {error}"), file=sys.stderr)
         return TEMPORARY if isinstance(error, StoreError) and error.is_temporary else FAILED
     if done is None:
         print("nothing to archive: no checkpoint of an anchor covers rows that are old enough")

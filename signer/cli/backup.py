@@ -6,6 +6,7 @@ from pathlib import Path
 
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, USAGE
+from signer.cli.printable import printable
 
 HELP = "copy the daemon's database, also while it runs"
 EXAMPLE = "paraph backup /mnt/backups/paraph-monday.sqlite"
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"paraph backup: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE
     except (StoreError, OSError) as error:
-        print(f"paraph backup: {error}", file=sys.stderr)
+        print(printable(f"paraph backup: {error}"), file=sys.stderr)
         return FAILED
     print(f"{options.file}: the database with a ledger of {rows:,} rows")
     print(_ALSO.format(config=options.config))

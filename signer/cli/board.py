@@ -16,6 +16,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
+from signer.cli.printable import printable
 from signer.v1 import operator_pb2 as pb
 
 RATE_S = 3.0  # signatures of the last seconds: long enough for a card, short enough to see it stop
@@ -130,11 +131,6 @@ def board(
     return Group(*lines)
 
 
-def plain(text: str) -> str:
-    """A text that came from elsewhere: nothing in it moves the cursor or begins a new line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def age(since: str, now_s: float) -> str:
     """How long ago: '12 s', '3 min', '5 h', '40 d'. The two machines' clocks may differ: never less than nothing."""
     try:
@@ -171,23 +167,21 @@ def _notes(token: Any) -> Iterator[tuple[str, str]]:
     """The lines below a token's first, each with its style."""
     signed = sum(lane.signatures for lane in token.lanes)
     errors = sum((Counter(dict(lane.errors)) for lane in token.lanes), Counter())
-    what = [token.kind, *([plain(token.model)] if token.model else [])]
-    what += [f"serial {plain(token.serial)}"] if token.serial else []
+    what = [token.kind, *([printable(token.model)] if token.model else [])]
+    what += [f"serial {printable(token.serial)}"] if token.serial else []
     keys = f"signs for {', '.join(token.credentials)}" if token.credentials else "no credential's key seen on it"
     done = f"{signed:,} signed"
     if errors:
-        done += (
-            f", {errors.total():,} errors ({', '.join(f'{n:,} {plain(code)}' for code, n in errors.most_common(3))})"
-        )
+        done += f", {errors.total():,} errors ({', '.join(f'{n:,} {printable(code)}' for code, n in errors.most_common(3))})"
     yield f"{', '.join(what)}; {keys}; {done}", "dim"
     if token.detail:
-        yield f"why: {plain(token.detail)}", ""
+        yield f"why: {printable(token.detail)}", ""
     elif state_of(token) == "OPEN":
         yield "it waits for its person's PIN" if waits_for_pin(token) else "it is being opened", ""
     for lane in token.lanes:
         if lane.state == pb.Lane.State.RESTING and lane.problem and lane.problem not in token.detail:
             lost = f", lost {lane.losses} times" if lane.losses else ""
-            yield f"lane {lane.index} rests{lost}: {plain(lane.problem)}", ""
+            yield f"lane {lane.index} rests{lost}: {printable(lane.problem)}", ""
         if not lane.direct and lane.state in _UP:
             yield f"lane {lane.index}: slower than it could be: its module's function list does not stay", ""
     if to_do := advice(token):

@@ -5,6 +5,7 @@ import argparse
 from signer import person
 from signer.cli import chosen, prompt, session
 from signer.cli.exits import OK
+from signer.cli.printable import printable
 from signer.client import Client, ServiceError
 
 HELP = "change your secret code"
@@ -53,9 +54,10 @@ async def _run(client: Client, name: str) -> int:
             if is_sent and error.reason == "OTP_EXPIRED":
                 await _send(client, name)
         else:
-            print(f"Done. {subject} signs with the new secret code from now on.")
+            print(f"Done. {printable(subject)} signs with the new secret code from now on.")
             return OK
 
 
 async def _send(client: Client, name: str) -> None:
-    prompt.tell(f"A one-time code was sent to {(await person.request_change_otp(client, name)).contact}.")
+    sent = await person.request_change_otp(client, name)
+    prompt.tell(f"A one-time code was sent to {printable(sent.contact)}.")

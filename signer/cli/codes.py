@@ -4,6 +4,7 @@ from typing import Any
 
 from signer import person
 from signer.cli import prompt, session
+from signer.cli.printable import printable
 from signer.client import Client, ServiceError
 
 # What a person can mend herself, and how. The daemon has used up no one-time code for any of these but OTP_USED.
@@ -52,6 +53,7 @@ class Codes:
             return
         sent = await person.request_otp(self._client, terms)
         prompt.tell(
-            f"A one-time code was sent to {sent.contact}. Its message must name the check code {sent.short_digest}: "
+            f"A one-time code was sent to {printable(sent.contact)}. "
+            f"Its message must name the check code {printable(sent.short_digest)}: "
             "if it names another, do not type it."
         )

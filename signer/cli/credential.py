@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signer.cli.exits import CONFIG, FAILED, OK
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config
@@ -68,12 +69,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"paraph credential: {error}", file=sys.stderr)
         return CONFIG
     except (CredentialError, StoreError, OSError) as error:
-        print(f"paraph credential: {error}", file=sys.stderr)
+        print(printable(f"paraph credential: {error}"), file=sys.stderr)
         return FAILED
 
 
 def _list(options: argparse.Namespace, config: "Config") -> int:
-    from rich.table import Table  # late: the other actions draw none
+    from rich.markup import escape  # late: the other actions draw no table
+    from rich.table import Table
 
     from signer import credential as rows
     from signer.cli.console import for_tables
@@ -106,7 +108,8 @@ def _list(options: argparse.Namespace, config: "Config") -> int:
     for r in records:
         outputs = " ".join(r["outputs"] or ["-"])
         who = (r["gate"], r["person"] or "-")
-        table.add_row(r["name"], r["purpose"], r["state"], *who, r["key"], outputs, r["not_after"], r["subject"])
+        cells = (r["name"], r["purpose"], r["state"], *who, r["key"], outputs, r["not_after"], r["subject"])
+        table.add_row(*(escape(printable(cell)) for cell in cells))
     for_tables().print(table)
     return OK
 

@@ -8,6 +8,7 @@ from typing import Any
 from signer import person
 from signer.cli import chosen, prompt, session
 from signer.cli.exits import OK
+from signer.cli.printable import printable
 from signer.cli.session import UsageError
 from signer.client import Client, ServiceError
 from signer.qr import qr, size_of
@@ -38,7 +39,7 @@ async def _run(client: Client) -> int:
     if not sys.stdout.isatty():  # what is shown there makes one-time codes
         raise UsageError("standard output is no terminal, and what is shown there is a secret; start this at one")
     enrolment, begun = await _begun(client)
-    print(f"This enrols you as {begun.subject}: {_STEPS[bool(begun.otp_uri)]}")
+    print(f"This enrols you as {printable(begun.subject)}: {_STEPS[bool(begun.otp_uri)]}")
     if begun.otp_uri:
         _show(begun.otp_uri)
     else:
@@ -88,11 +89,11 @@ def _show(uri: str) -> None:
         else:
             print(f"For a picture to scan make this window {columns} columns by {lines + 1} lines, and start again.")
             print("Or give this to your app or device:")
-    print(uri)
+    print(printable(uri))
 
 
 def _say_sent(begun: Any) -> None:
-    print(f"A one-time code was sent to {begun.contact}.")
+    print(f"A one-time code was sent to {printable(begun.contact)}.")
 
 
 async def _complete(client: Client, enrolment: str, *, is_sent: bool) -> None:

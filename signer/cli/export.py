@@ -10,6 +10,7 @@ from typing import TextIO
 
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, USAGE
+from signer.cli.printable import printable
 
 HELP = "write a daemon's ledger to a file, also while it runs, and where it refuses to start"
 _MODE = 0o640
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except (StoreError, OSError) as error:
-        print(f"paraph audit: {error}", file=sys.stderr)
+        print(printable(f"paraph audit: {error}"), file=sys.stderr)
         return FAILED
     if options.output is not None:
         print(f"{options.output}: {count:,} rows; `paraph audit verify` says what they are worth", file=sys.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signer.cli.exits import CONFIG, FAILED, OK
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config
@@ -70,7 +71,7 @@ def _rekey(options: argparse.Namespace) -> int:
     try:
         seeds, messages = _changed(config, old, new)
     except (AlreadyRunning, StoreError, SeedError, RowUnreadable, ValueError) as error:
-        print(f"paraph otp: {error}; nothing was changed", file=sys.stderr)
+        print(printable(f"paraph otp: {error}; nothing was changed"), file=sys.stderr)
         return FAILED
     print(f"encrypted with the configured key now: seeds {seeds}, messages that wait {messages}")
     return OK

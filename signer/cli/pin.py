@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.status import Status
 
 from signer.cli import prompt, session
+from signer.cli.printable import printable
 from signer.client import ServiceError
 from signer.own_batch import OwnBatch
 from signer.v1 import signing_pb2 as pb
@@ -30,7 +31,7 @@ class TokenPin:
 
     def __init__(self, options: argparse.Namespace, credential: Any) -> None:
         self._overrides = options.override_final_try
-        self._question = f"PIN of {credential.subject}'s token: "
+        self._question = f"PIN of {printable(credential.subject)}'s token: "
         self._pin = ""
         self._at_token = _AT_TOKEN.get(credential.presence, "the token is at work")
         self._has_pad = credential.presence == "pad"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from signer.cli.job import Job
+from signer.cli.printable import printable
 from signer.cli.prompt import tell
 from signer.person import Shown
 
@@ -13,13 +14,8 @@ _FORMS = {"PADES_B_B": "PAdES, the signature in the PDF", "CADES_B_B": "CAdES, t
 def show(credential: Any, jobs: Sequence[Job]) -> list[Shown]:
     """Files of one output; what was shown of each is what she allows."""
     count = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
-    tell(f"{credential.subject} signs {count} with {credential.name} ({_FORMS[jobs[0].output]}):")
+    tell(f"{printable(credential.subject)} signs {count} with {credential.name} ({_FORMS[jobs[0].output]}):")
     shown = [Shown.of(job.source) for job in jobs]
     for number, file in enumerate(shown, 1):
-        tell(f"{number:3}. {_harmless(file.name)}  {file.size:,} bytes\n     SHA-256 {file.sha256.hex()}")
+        tell(f"{number:3}. {printable(file.name)}  {file.size:,} bytes\n     SHA-256 {file.sha256.hex()}")
     return shown
-
-
-def _harmless(name: str) -> str:
-    """A file may be named so that a terminal shows something else: control characters, and marks that turn the line."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, TEMPORARY, USAGE
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config
@@ -77,12 +78,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _restore(options, config)
     except Halfway as error:
-        print(f"paraph restore: {error}", file=sys.stderr)
+        print(printable(f"paraph restore: {error}"), file=sys.stderr)
         return FAILED
     except (Broken, StoreError, Failed, OSError) as error:
         is_sqlite = isinstance(where(config), Path)
         state = "The daemon's database is as it was" if is_sqlite else "Nothing was declared as lost"
-        print(f"paraph restore: {error}. {state}", file=sys.stderr)
+        print(printable(f"paraph restore: {error}. {state}"), file=sys.stderr)
         return FAILED
     finally:
         for each in let_go:
@@ -150,8 +151,9 @@ def _restore(options: argparse.Namespace, config: "Config") -> int:
 
 def _tell(done: "Restored", place: "Path | str") -> None:
     epoch, sequence = done.kept
+    since, until = printable(done.since), printable(done.until)  # as rows of the older state have them
     is_backup = isinstance(place, Path)
-    print(f"{place} {'is the backup, up to' if is_backup else 'ends with'} row {epoch}/{sequence} of {done.since}; "
+    print(f"{place} {'is the backup, up to' if is_backup else 'ends with'} row {epoch}/{sequence} of {since}; "
           f"epoch {done.epoch} has begun")  # fmt: skip
     for loss in done.losses:
         print(f"declared as lost: rows {loss.first} to {loss.last} of epoch {loss.epoch}")
@@ -160,8 +162,8 @@ def _tell(done: "Restored", place: "Path | str") -> None:
     if done.aside is not None:
         print(f"the old database is kept as evidence: {done.aside}")
     requests = _NOT_KNOWN if done.carried is None else _KNOWN
-    print(requests.format(carried=done.carried, since=done.since, until=done.until))
-    print(_CREDENTIALS.format(since=done.since))
+    print(requests.format(carried=done.carried, since=since, until=until))
+    print(_CREDENTIALS.format(since=since))
     if not is_backup:
         print(_OTHERS)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from signer import randomness
 from signer.cli.exits import CONFIG, OK, TEMPORARY
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config, ConfigError
@@ -129,7 +130,7 @@ def _serve(options: argparse.Namespace, config: "Config") -> int:
         print(f"paraph serve: {error}", file=sys.stderr)
         return TEMPORARY
     except (StoreError, Broken, Failed, OSError) as error:  # OSError: a directory or a port that cannot be had
-        print(f"paraph serve: {error}", file=sys.stderr)
+        print(printable(f"paraph serve: {error}"), file=sys.stderr)
         is_temporary = isinstance(error, StoreError) and error.is_temporary
         return TEMPORARY if is_temporary or (isinstance(error, Failed) and error.reason == "STORE_BUSY") else CONFIG
     return OK
@@ -150,7 +151,8 @@ def _checkpoint_key(config: "Config", *, look: bool) -> None:
     try:
         credentials = rows.look(where(config))
     except StoreError as error:
-        print(f"paraph serve: not looked at, whether a credential has the checkpoints' key: {error}", file=sys.stderr)
+        said = f"not looked at, whether a credential has the checkpoints' key: {error}"
+        print(printable(f"paraph serve: {said}"), file=sys.stderr)
     else:
         checkpoint_key.check_apart(spki, credentials.values())
 
@@ -166,7 +168,7 @@ def _groups(config: "Config") -> None:
     try:
         credentials = rows.look(where(config))
     except StoreError as error:
-        print(f"paraph serve: not looked at, whether a group's members are there: {error}", file=sys.stderr)
+        print(printable(f"paraph serve: not looked at, whether a group's members are there: {error}"), file=sys.stderr)
     else:
         group.check(config.group, credentials)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
+from signer.cli.printable import printable
 from signer.client import Client, ProfileError, ServiceError
 
 _MINUTE_S = 120.0  # from here on times are told in minutes
@@ -67,13 +68,13 @@ def told(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def say(error: ServiceError) -> str:
-    """An error for a person."""
+    """An error for a person, on one line whatever the other side says."""
     # Who has the ledger finds by its request what became of it.
     request = f" The request is {error.request_id}." if error.request_id and not error.reason else ""
     if not error.reason and error.code == "UNAVAILABLE":
-        return f"the daemon cannot be reached; is it running, and is the profile its? ({error.message}){request}"
+        return f"the daemon cannot be reached; is it running, and is the profile its? ({printable(error.message)}){request}"
     again = f" Try again in {_time(error.retry_s)}." if error.retry_s else ""
-    return f"{error.reason or error.code}: {error.message}{again}{request}"
+    return f"{printable(f'{error.reason or error.code}: {error.message}')}{again}{request}"
 
 
 def _time(seconds: float) -> str:

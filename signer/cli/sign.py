@@ -9,6 +9,7 @@ from typing import Any
 from signer.cli import session
 from signer.cli.exits import FAILED, OK, USAGE
 from signer.cli.job import Job, jobs
+from signer.cli.printable import printable
 from signer.cli.session import UsageError
 from signer.cli.signing import Signing
 from signer.client import Client
@@ -68,8 +69,8 @@ def _print(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         return
     for row in rows:
         if row["status"] != "SIGNED":
-            print(f"{row['file']}: not signed: {row['reason']}: {row['message']}", file=sys.stderr)
+            print(printable(f"{row['file']}: not signed: {row['reason']}: {row['message']}"), file=sys.stderr)
         elif "token" in row:
-            print(f"{row['file']} -> {row['output']}  (token {row['token']}, {row['ms']} ms)")
+            print(printable(f"{row['file']} -> {row['output']}  (token {row['token']}, {row['ms']} ms)"))
         else:
-            print(f"{row['file']} -> {row['output']}")
+            print(printable(f"{row['file']} -> {row['output']}"))

@@ -12,6 +12,7 @@ from signer import person
 from signer.cli import session
 from signer.cli.console import for_tables
 from signer.cli.exits import OK
+from signer.cli.printable import printable
 from signer.client import Client
 
 HELP = "enrol, list, suspend, resume or unlock people"
@@ -67,7 +68,7 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
     else:
         await person.change(client, options.action, options.subject)
         said = f"{options.subject}: {options.action} done"
-    print(json.dumps(told) if options.json else said)
+    print(json.dumps(told) if options.json else printable(said))
     return OK
 
 
@@ -78,14 +79,19 @@ def _list(found: list[Any], *, as_json: bool) -> None:
     table = Table("subject", "state", "codes", "contact", "credentials", "what to know", box=None, pad_edge=False)
     for one in found:
         table.add_row(
-            one.name,
-            f"[{_COLOURS.get(one.state, 'red')}]{one.state}[/]",
-            one.factor,
-            escape(one.contact),
-            " ".join(one.credentials) or "-",
-            "; ".join(_to_know(one)),
+            _plain(one.name),
+            f"[{_COLOURS.get(one.state, 'red')}]{_plain(one.state)}[/]",
+            _plain(one.factor),
+            _plain(one.contact),
+            _plain(" ".join(one.credentials) or "-"),
+            _plain("; ".join(_to_know(one))),
         )
     for_tables().print(table)
+
+
+def _plain(text: str) -> str:
+    """No markup, and nothing that moves the cursor."""
+    return escape(printable(text))
 
 
 def _to_know(one: Any) -> list[str]:

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 
 from signer.cli import session
 from signer.cli.exits import FAILED, OK, USAGE
+from signer.cli.printable import printable
 from signer.client import Client
 from signer.v1 import signing_pb2 as pb
 
@@ -60,14 +61,14 @@ def _good(report: Any) -> bool:
 
 
 def _print(path: Path, report: Any) -> None:
-    verdict = "good" if _good(report) else "NOT good"
+    file, verdict = printable(str(path)), "good" if _good(report) else "NOT good"
     if not report.readable:
-        print(f"{path}: cannot be read: {report.problem}")
+        print(f"{file}: cannot be read: {printable(report.problem)}")
         return
     if not report.signatures:
-        print(f"{path}: not signed")
+        print(f"{file}: not signed")
         return
-    print(f"{path}: {verdict}")
+    print(f"{file}: {verdict}")
     for each in report.signatures:
         words = [
             "valid" if each.valid else f"NOT valid ({each.reason})",
@@ -79,7 +80,8 @@ def _print(path: Path, report: Any) -> None:
                 pb.SignatureReport.NOT_PERMITTED: "CHANGED since",
             }.get(each.changes_after, "changes unknown"),
         ]
-        print(f"  {each.subject}\n    {each.profile} {each.algorithm} {each.time}: {', '.join(words)}")
+        said = f"{each.profile} {each.algorithm} {each.time}: {', '.join(words)}"
+        print(f"  {printable(each.subject)}\n    {printable(said)}")
 
 
 def _dict(report: Any) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.text import Text
 
-from signer.cli.board import Rates, advice, board, plain, state_of, summary
+from signer.cli.board import Rates, advice, board, state_of, summary
+from signer.cli.printable import printable
 from signer.cli.session import say
 from signer.client import Client, ServiceError
 
@@ -158,7 +159,11 @@ def picture(tokens: Sequence[Any], rates: dict[str, float], now_s: float, silenc
     """
     columns, rows = console.size.width - 1, console.size.height
     moment = f"{datetime.fromtimestamp(now_s, UTC):%Y-%m-%d %H:%M:%S}Z"
-    head = Text(f"{moment} live  ") if not silence else Text(f"{moment} NOT LIVE: {plain(silence)}  ", style="bold red")
+    head = (
+        Text(f"{moment} live  ")
+        if not silence
+        else Text(f"{moment} NOT LIVE: {printable(silence)}  ", style="bold red")
+    )
     head += summary(tokens, None if silence else rates)
     lines: list[str] = []
     for brief in (False, True):
@@ -197,13 +202,13 @@ class _Lines:
         moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         silence, found = feed.problem, []
         if bool(silence) != bool(self._silence):
-            found.append(f"{moment} NOT LIVE: {plain(silence)}" if silence else f"{moment} live again")
+            found.append(f"{moment} NOT LIVE: {printable(silence)}" if silence else f"{moment} live again")
         self._silence = silence
         for token in feed.tokens:
             now = state_of(token), token.detail
             if self._known.get(token.name) != now:
                 self._known[token.name] = now
-                why, to_do = plain(token.detail), advice(token)
+                why, to_do = printable(token.detail), advice(token)
                 said = f"{f': {why}' if why else ''}{f'; next: {to_do}' if to_do else ''}"
                 found.append(f"{moment} {token.name} {now[0]}{said}")
         return found

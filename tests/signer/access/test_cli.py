@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from signer.__main__ import COMMANDS, parser
 from signer.cli.exits import MEANINGS
@@ -215,6 +218,37 @@ def test_tables(paraph: Paraph, shared: Rig, profiles: dict[str, Path], monkeypa
     assert not done.err
     done = paraph("credential", "--config", shared.config, "list")
     assert {"p-256", "suspended", "AUTHENTICATION"} <= set(done.out.split())
+
+
+def test_a_certificates_name_is_text(
+    paraph: Paraph, shared: Rig, profiles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes a certificate chooses its name: printed, it moves no cursor, is no line of its own and no markup."""
+    wild = "Mallory\x1b[1A\x1b[2K/x.pdf: good\n  CN=Bank\u202e[/bold]"
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = shared.pki.issuing.issue(wild, key.public_key(), "content_commitment")
+    content = tmp_path / "a.csv"
+    content.write_text("a,b\n")
+    builder = pkcs7.PKCS7SignatureBuilder().set_data(content.read_bytes())
+    cms = builder.add_signer(certificate, key, hashes.SHA256()).sign(
+        Encoding.DER, [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary]
+    )
+    (tmp_path / "a.csv.p7s").write_bytes(cms)
+    done = paraph("verify", tmp_path / "a.csv.p7s", "--profile", profiles["portal"])
+    assert all(line.isprintable() for line in done.out.split("\n")), done.out
+    assert [line.startswith(space) for line, space in zip(done.out.splitlines(), ("/", "  CN=M", "    "), strict=True)]
+    assert "Mallory" in done.out
+    (tmp_path / "wild.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    monkeypatch.setenv("COLUMNS", "400")
+    credential = ("credential", "--config", shared.config)
+    try:
+        add = ("add", "wild", "--certificate", tmp_path / "wild.pem", "--key-label", "w", "--output", "RAW")
+        assert paraph(*credential, *add).code == 0
+        done = paraph(*credential, "list")
+    finally:
+        paraph(*credential, "remove", "wild")
+    assert all(line.isprintable() for line in done.out.split("\n")), done.out
+    assert "CN=Bank\ufffd[/bold]" in done.out
 
 
 # ---- files

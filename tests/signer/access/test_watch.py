@@ -23,7 +23,8 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
-from signer.cli.board import Rates, advice, age, board, plain, summary
+from signer.cli.board import Rates, advice, age, board, summary
+from signer.cli.printable import printable
 from signer.cli.watching import SILENT_S, picture
 from signer.client import Profile
 from signer.operator import WATCH_QUIET_S
@@ -399,8 +400,8 @@ def test_nothing_of_a_token_moves_the_cursor(tmp_path: Path) -> None:
     lane = pb.Lane(state="RESTING", problem=wild, losses=2, errors={wild: 1})
     shown = drawn(token(state="TRIPPED", model=wild, serial=wild, label=wild, detail="gone", lanes=[lane]))
     assert all(letter.isprintable() for letter in shown.replace("\n", ""))
-    assert shown.count("?[2J?]0;x?a?b??c?1m[red]d") == 4
-    assert plain(wild).isprintable()
+    assert shown.count("\ufffd[2J\ufffd]0;x\ufffda\ufffdb\ufffd\ufffdc\ufffd1m[red]d") == 4
+    assert printable(wild).isprintable()
 
 
 def test_rates() -> None:
