@@ -5,6 +5,7 @@ One lane an event, from the top down; from left to right the order of writing, w
 sync of the disk, and how much later it began than the one before. Distances are no durations, and the picture says so.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from xml.sax.saxutils import escape
@@ -51,6 +52,9 @@ _CLASSES = {
 }
 
 
+_NO_CHAR = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
+
+
 def svg(request: str, events: Sequence[Event]) -> str:
     return "\n".join(_lines(request, events)) + "\n"
 
@@ -59,11 +63,11 @@ def _lines(request: str, events: Sequence[Event]) -> Iterator[str]:
     width, height = LABEL + STEP * len(events) + TEXT, TOP + LANE * len(events) + 62
     title = f"Request {request}"
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
-    yield f"<title>{escape(title)}</title>"
-    yield f"<desc>{escape('; '.join(f'{event.time} {event.kind} {event.what}' for event in events))}</desc>"
+    yield f"<title>{_text(title)}</title>"
+    yield f"<desc>{_text('; '.join(f'{event.time} {event.kind} {event.what}' for event in events))}</desc>"
     yield f"<style>{_STYLE}</style>"
     yield f'<rect class="page" width="{width}" height="{height}"/>'
-    yield f'<text class="title" x="20" y="30">{escape(title)}</text>'
+    yield f'<text class="title" x="20" y="30">{_text(title)}</text>'
     yield from _axis(events)
     for number, event in enumerate(events):
         yield from _lane(number, event, events)
@@ -73,6 +77,11 @@ def _lines(request: str, events: Sequence[Event]) -> Iterator[str]:
         yield f'<text x="20" y="{height - 34}">{said}</text>'
     yield f'<text class="quiet" x="20" y="{height - 14}">{NOTE}</text>'
     yield "</svg>"
+
+
+def _text(text: str) -> str:
+    """Whatever a row has: no XML can hold a control character or half a pair, not even as a reference."""
+    return escape(_NO_CHAR.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _x(number: int) -> int:
@@ -91,14 +100,14 @@ def _axis(events: Sequence[Event]) -> Iterator[str]:
         if index % 2 == 0:
             yield f'<rect class="band" x="{left}" y="{TOP - 6}" width="{wide}" height="{bottom + 6}"/>'
         yield f'<line class="tick" x1="{left}" x2="{left}" y1="{TOP - 40}" y2="{TOP - 6 + bottom + 6}"/>'
-        yield f'<text x="{left + 4}" y="{TOP - 28}">{escape(event.time[11:].removesuffix("Z"))}</text>'
+        yield f'<text x="{left + 4}" y="{TOP - 28}">{_text(event.time[11:].removesuffix("Z"))}</text>'
         later = _later(events[first - 1].time, event.time) if first else ""
         yield f'<text class="quiet" x="{left + 4}" y="{TOP - 14}">{later}</text>'
         first, index = last + 1, index + 1
 
 
 def _day(events: Sequence[Event]) -> str:
-    return f"{escape(events[0].time[:10])}, UTC"
+    return f"{_text(events[0].time[:10])}, UTC"
 
 
 def _later(before: str, now: str) -> str:
@@ -118,7 +127,7 @@ def _lane(number: int, event: Event, events: Sequence[Event]) -> Iterator[str]:
     name = event.kind if event.place is None or event.kind == CHECKPOINT else f"{event.kind}  {_place(event)}"
     colour = _CLASSES.get(event.kind, "plain")
     yield f'<line class="lane" x1="20" x2="{_x(len(events)) - STEP // 2}" y1="{y}" y2="{y}"/>'
-    yield f'<text class="quiet" x="20" y="{y - 3}">{escape(name)}</text>'
+    yield f'<text class="quiet" x="20" y="{y - 3}">{_text(name)}</text>'
     began = next((i for i, each in enumerate(events) if event.intent and each.place == event.intent), None)
     if began is not None:  # how long it was with the token, as far as that is known
         yield f'<line class="span {colour}" x1="{_x(began)}" x2="{x}" y1="{y}" y2="{y}"/>'
@@ -128,7 +137,7 @@ def _lane(number: int, event: Event, events: Sequence[Event]) -> Iterator[str]:
     elif colour == "fixed":
         shape = f'<rect class="{colour}" x="{x - 5}" y="{y - 5}" width="10" height="10"/>'
     yield shape
-    yield f'<text x="{_x(len(events))}" y="{y + 4}">{escape(event.what)}</text>'
+    yield f'<text x="{_x(len(events))}" y="{y + 4}">{_text(event.what)}</text>'
 
 
 def _place(event: Event) -> str:

@@ -25,6 +25,7 @@ from signer.chain import ChainError, Kind, Row, read
 from signer.cli import archive, export, keys, trace
 from signer.cli.console import for_tables
 from signer.cli.exits import CONFIG, FAILED, GAP, OK, UNPROVEN, USAGE
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.note import Note
@@ -421,7 +422,8 @@ def _print_row(row: Row, request: str, fields: dict[str, Any], *, is_whole: bool
 
 def _what(row: Row, fields: dict[str, Any]) -> str:
     """What happened, and to how many."""
-    text = {name: _text(fields.get(name)) for name in ("version", "token", "number", "epoch", "from", "to", "reason")}
+    names = ("version", "token", "number", "epoch", "from", "to", "reason", "count")
+    text = {name: _text(fields.get(name)) for name in names}
     items = _how_many(fields.get("items"))
     if row.kind == Kind.EPOCH:
         restored = fields.get("restored")
@@ -446,7 +448,9 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
         return "the request id came again with another body, or from another caller"
     if row.kind == Kind.AUTHORISED:
         until = _text(fields.get("expires"))
-        return f"{_text(fields.get('subject'))} has allowed {_text(fields.get('for'))} {fields.get('count')} items until {until}"
+        return (
+            f"{_text(fields.get('subject'))} has allowed {_text(fields.get('for'))} {text['count']} items until {until}"
+        )
     if row.kind == Kind.REFUSED:
         return f"{_text(fields.get('subject'))}: {text['reason']}"
     if row.kind == Kind.REGISTER:
@@ -456,7 +460,7 @@ def _what(row: Row, fields: dict[str, Any]) -> str:
         who = _text(fields.get("who"))
         return f"{which}{_text(fields.get('what'))}{f', by {who}' if who else ''}"
     if row.kind == Kind.BATCH:
-        return f"{fields.get('count')} documents for {_text(fields.get('subject'))} were {_text(fields.get('what'))}"
+        return f"{text['count']} documents for {_text(fields.get('subject'))} were {_text(fields.get('what'))}"
     if row.kind == Kind.CHECKPOINT:
         return f"checkpoint {text['number']}{_signed_by(fields)}"
     return f"rows {text['from']} to {text['to']} of epoch {text['epoch']} are lost: {text['reason']}"
@@ -481,9 +485,8 @@ def _how_many(items: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """For a terminal: a row may hold anything, escape sequences, too."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+    """Of a row's field."""
+    return "" if value is None else printable(str(value))
 
 
 def _printable(text: str) -> str:

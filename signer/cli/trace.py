@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, USAGE
+from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"paraph audit: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE
     except (StoreError, Broken, OSError) as error:
-        print(f"paraph audit: {error}", file=sys.stderr)
+        print(printable(f"paraph audit: {error}"), file=sys.stderr)
         return FAILED
     _print(request, events, as_json=options.json)
     return OK
@@ -89,6 +90,6 @@ def _print(request: str, events: "list[Event]", *, as_json: bool) -> None:
             continue
         place = "" if event.place is None else f"{event.place[0]}/{event.place[1]}"
         place = f"to {place}" if event.kind == CHECKPOINT else place
-        print(f"{event.time or '-':24} {place:>12}  {event.kind:29} {event.what}")
+        print(printable(f"{event.time or '-':24} {place:>12}  {event.kind:29} {event.what}"))
     if not as_json and (loose := uncovered(events)):
         print(f"no checkpoint covers {loose:,} of these rows yet")

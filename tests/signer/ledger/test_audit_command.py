@@ -457,6 +457,10 @@ def test_show_what_is_not_whole(audit: Audit, place: Place) -> None:
     done = audit("show", path)
     assert (done.code, len(done.out.splitlines())) == (1, 2)
     assert f"{path}: line 4: no row" in done.err
+    lines = path.read_text().splitlines(keepends=True)
+    for kind in (Kind.BATCH, Kind.AUTHORISED):
+        path.write_text(f'{lines[0]}1 1 {kind} {"0" * 64} {{"count":"\\u001b[2J\\u202e"}}\n')
+        assert "\ufffd[2J\ufffd" in audit("show", path).out
     done = audit("show", place.directory / "none")
     assert (done.code, done.out) == (2, "")
     assert "No such file" in done.err

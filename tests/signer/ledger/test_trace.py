@@ -127,6 +127,15 @@ def test_an_edited_row(rig: Rig) -> None:
         assert next(each for each in lives if each["kind"] == "INTENT")["time"].startswith(time_[:6])
         assert rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o",
                            rig.directory / f"{time_[5]}.svg").returncode == 0  # fmt: skip
+    wild = "'a' || char(27, 91, 50, 74, 10, 1, 65534, 8238)"
+    fields = f"'$.token', {wild}, '$.time', '2026-11-28T12:00:00Z' || {wild}"
+    change(rig, f"UPDATE ledger_rows SET body = json_set(body, {fields}) WHERE kind = 'INTENT'")
+    file = rig.directory / "wild.svg"
+    done = rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o", file)
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stdout.split("\n")), "nothing of a row moves the cursor"
+    said = [element.text for element in ET.fromstring(file.read_text()).iter(f"{SVG}text")]
+    assert any(text and "token a\ufffd[2J\n\ufffd\ufffd" in text for text in said), "the picture can be opened"
 
 
 def test_in_postgresql(postgres: Postgres) -> None:
