@@ -36,7 +36,9 @@ from signer.webhook import WebhookError
 
 log = logging.getLogger("signer.notify")
 
-AT_ONCE_MAX = 4  # tries under way: mail servers allow a client few connections, and one that hangs holds up no other
+# Tries under way: mail servers allow a client few connections, webhooks are servers of their own. Of one contact there is
+# one (queued.py), so that whose server hangs holds up no other.
+MAILS_MAX, WEBHOOKS_MAX = 4, 16
 TRY_S = WHOLE_S + 5.0  # of one try: the resolver may be slow, too
 WEBHOOK_S = 10.0  # from connecting to the answer's head
 POLL_S = 15.0  # what another daemon has left behind is looked for
@@ -65,7 +67,7 @@ class Outbox:
         self._pause = pause
         self._wake = asyncio.Event()
         self._closing = False
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[asyncio.Task[None], Claim] = {}
         self._oldest: int | None = None
         self._is_failing = False  # the database
         self.delivered = 0  # messages, since the start
@@ -92,7 +94,7 @@ class Outbox:
         self._closing = True
         self._wake.set()
         await self._keeper
-        tasks = list(self._under_way.values())
+        tasks = list(self._under_way)
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_S)
         for task in tasks:
@@ -129,9 +131,11 @@ class Outbox:
 
     async def _look(self) -> float:
         """Begin what is due; answers in how many seconds to look again."""
-        room, ours = AT_ONCE_MAX - len(self._under_way), list(self._under_way)
+        ours = list(self._under_way.values())
+        mails = sum(claim.kind == Kind.EMAIL for claim in ours)
         try:
-            look = await asyncio.to_thread(self._queue.look, room, ours)
+            room = MAILS_MAX - mails, WEBHOOKS_MAX - (len(ours) - mails)
+            look = await asyncio.to_thread(self._queue.look, *room, ours)
         except Exception as error:  # noqa: BLE001 -- the database is others' code, and it must go on
             self._database_fails(error)
             return RETRY_FIRST_S
@@ -142,14 +146,14 @@ class Outbox:
             log.error("not taken in time, and given up: %d messages", look.given_up)
         for claim in look.claims:
             task = asyncio.create_task(self._deliver(claim), name=f"outbox {claim.id}")
-            self._under_way[claim.id] = task
-            task.add_done_callback(partial(self._ended, claim.id))
-        if look.next is None or len(self._under_way) >= AT_ONCE_MAX:  # the end of one of them wakes
+            self._under_way[task] = claim
+            task.add_done_callback(self._ended)
+        if look.next is None:  # what waits for one of them is woken by its end
             return POLL_S
         return min(max(0.0, float(look.next - self._queue.now())), POLL_S)
 
-    def _ended(self, id_: str, _task: asyncio.Task[None]) -> None:
-        del self._under_way[id_]
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
         self._wake.set()
 
     async def _deliver(self, claim: Claim) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Engine, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from signer.cipher import KEY_BYTES, Cipher, Unreadable
@@ -85,6 +85,7 @@ class Claim:
 
     id: str
     kind: str
+    contact: bytes  # its tag
     template: str
     created: int
     expires: int
@@ -101,7 +102,7 @@ class Look:
     given_up: int  # because their time was over
     waiting: int
     oldest: int | None  # when the oldest of these was added
-    next: int | None  # when one is due that is not being sent here
+    next: int | None  # when one is due that waits for no end of what is being sent here
 
 
 class Queue:
@@ -158,23 +159,36 @@ class Queue:
         except (Unreadable, ValueError):
             raise RowUnreadable("the row was sealed with another key, or changed") from None
 
-    def look(self, room: int, ours: Collection[str]) -> Look:
-        """Claim what is due, as many as there is room for; `ours` are being sent here, however long that takes."""
-        now, is_queued, is_not_ours = self.now(), outbox.c.state == State.QUEUED, outbox.c.id.not_in(ours)
+    def look(self, mails: int, webhooks: int, ours: Collection[Claim]) -> Look:
+        """
+        Claim what is due, so many of each kind, and one of each contact: `ours` are being sent here, however long that takes,
+        and what else is for their contacts waits for them.
+        """
+        now, is_queued, busy = self.now(), outbox.c.state == State.QUEUED, [claim.contact for claim in ours]
         # Nothing is ever to be looked at later than that: a row that says so is from before the clock was put back.
         is_due = or_(outbox.c.next <= now, outbox.c.next > now + RETRY_MAX_S)
+        is_mail = outbox.c.kind == Kind.EMAIL
         with self._engine.begin() as connection:
             connection.execute(delete(outbox).where(outbox.c.state != State.QUEUED, outbox.c.next < now - KEEP_S))
-            given_up = _give_up_old(connection, now, ours)
-            due = select(outbox).where(is_queued, is_not_ours, is_due).order_by(outbox.c.next, outbox.c.id).limit(room)
+            given_up = _give_up_old(connection, now, [claim.id for claim in ours])
+            due = _first_of_each(is_queued, is_due, outbox.c.contact.not_in(busy))
+            found = [
+                *connection.execute(due.where(is_mail).limit(mails)),
+                *connection.execute(due.where(~is_mail).limit(webhooks)),
+            ]
             # Two daemons claim in one order, so that they do not wait for each other.
-            rows = sorted(connection.execute(due), key=lambda row: str(row.id))
+            rows = sorted(found, key=lambda row: str(row.id))
             claims = [claim for row in rows if (claim := _claimed(connection, row, now)) is not None]
             known = select(func.count(), func.min(outbox.c.created)).where(is_queued)
             waiting, oldest = connection.execute(known).one()
             ahead = select(func.min(outbox.c.next)).where(
-                is_queued, outbox.c.id.not_in([*ours, *(c.id for c in claims)])
+                is_queued, outbox.c.contact.not_in([*busy, *(claim.contact for claim in claims)])
             )
+            sent = sum(claim.kind == Kind.EMAIL for claim in claims)
+            if sent >= mails:
+                ahead = ahead.where(~is_mail)
+            if len(claims) - sent >= webhooks:
+                ahead = ahead.where(is_mail)
             return Look(claims, given_up, waiting, oldest, connection.execute(ahead).scalar_one())
 
     def settle(self, claim: Claim, what: Settled) -> None:
@@ -220,13 +234,24 @@ def _give_up_old(connection: Connection, now: int, ours: Collection[str]) -> int
     return connection.execute(change.values(state=State.GIVEN_UP, next=now, error=error, **_ERASED)).rowcount
 
 
+def _first_of_each(*which: ColumnElement[bool]) -> Select[Any]:
+    """Of each contact the row that is due first."""
+    order = (outbox.c.next, outbox.c.id)
+    place = func.row_number().over(partition_by=outbox.c.contact, order_by=order).label("place")
+    placed = select(outbox.c.id, place).where(*which).subquery()
+    firsts = select(placed.c.id).where(placed.c.place == 1)
+    return select(outbox).where(outbox.c.id.in_(firsts)).order_by(*order)
+
+
 def _claimed(connection: Connection, row: Row[Any], now: int) -> Claim | None:
     """None where another daemon was faster."""
     is_as_seen = (outbox.c.id == row.id, outbox.c.state == State.QUEUED, outbox.c.tries == row.tries)
     change = update(outbox).where(*is_as_seen).values(tries=row.tries + 1, next=now + CLAIM_S)
     if connection.execute(change).rowcount != 1:
         return None
-    return Claim(row.id, row.kind, row.template, row.created, row.expires, row.tries + 1, row.address, row.body)
+    return Claim(
+        row.id, row.kind, row.contact, row.template, row.created, row.expires, row.tries + 1, row.address, row.body
+    )
 
 
 def _context(id_: str, kind: str, template: str, created: int, expires: int) -> bytes:

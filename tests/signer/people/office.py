@@ -155,12 +155,12 @@ class Office:
 
     def messages(self) -> list[tuple[str, str, str]]:
         """(to, template, text) of what was sent since the last look, in the order of its writing."""
-        look = self._queue.look(1_000, [])
         found = []
-        for claim in look.claims:
-            contact, message = self._queue.opened(claim)
-            found.append((contact.address.rpartition("/")[2], message.template.value, message.text))
-            self._queue.settle(claim, settled_row(claim.tries, claim.expires, self._queue.now(), None))
+        while claims := self._queue.look(1_000, 1_000, []).claims:  # one of each contact
+            for claim in claims:
+                contact, message = self._queue.opened(claim)
+                found.append((contact.address.rpartition("/")[2], message.template.value, message.text))
+                self._queue.settle(claim, settled_row(claim.tries, claim.expires, self._queue.now(), None))
         return found
 
     def code(self, name: str, template: str) -> str:
