@@ -7,15 +7,16 @@ from typing import Any
 
 from signer.config import Caller
 from signer.errors import Refusal
+from signer.network import network
 from signer.secret import Code, CodeError
 
 
 def source_of(text: str, caller: Caller) -> str:
     """
-    Where a person was, as the caller says: the caller and an IP address in its one form, or empty. It is counted and
-    written down, so it is nothing else: with its port, say, each connection would be another source. One caller's word
-    counts against no other's people, and of a person's own program it is nothing: she is known. Raises `Refusal`
-    SOURCE_INVALID.
+    Where a person was, as the caller says: the caller and an IP address in its one form, of IPv6 its first 64 bits
+    (network.py), or empty. It is counted and written down, so it is nothing else: with its port, say, each connection
+    would be another source. One caller's word counts against no other's people, and of a person's own program it is
+    nothing: she is known. Raises `Refusal` SOURCE_INVALID.
     """
     if not text or caller.role == "self":
         return ""
@@ -23,11 +24,9 @@ def source_of(text: str, caller: Caller) -> str:
         address = ip_address(text)
     except ValueError:
         raise Refusal("SOURCE_INVALID") from None
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            raise Refusal("SOURCE_INVALID")
-        address = address.ipv4_mapped or address
-    return f"{caller.name} {address}"
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise Refusal("SOURCE_INVALID")
+    return f"{caller.name} {network(text)}"
 
 
 def code_of(typed: str, make: Callable[[str], Code] = Code) -> Code:

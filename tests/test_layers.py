@@ -53,7 +53,7 @@ ONLY_IN = {
     },
 }
 # What of ours portal_adapter may import.
-PORTAL_ADAPTER_MAY = {"signer.v1", "signer.client", "signer.request_id"}
+PORTAL_ADAPTER_MAY = {"signer.v1", "signer.client", "signer.network", "signer.request_id"}
 # What must not be in the process after `import ...`.
 KEPT_OUT = {
     "signer.client": {"pyhanko", "pkcs11", "asn1crypto", "sqlalchemy", "cryptography", "pool", "pydantic", "msgpack"},

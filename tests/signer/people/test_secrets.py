@@ -265,7 +265,9 @@ def test_row_7_2_canaries_in_each_field(stage: Stage, rpc: str) -> None:
         ("", ""),
         ("192.0.2.7", "window 192.0.2.7"),
         ("::ffff:192.0.2.7", "window 192.0.2.7"),
-        ("2001:DB8:0:0::7", "window 2001:db8::7"),
+        ("2001:DB8:0:0::7", "window 2001:db8::"),
+        ("2001:db8:1:2:3:4:5:6", "window 2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::1", "window 2001:db8:1:2::"),
     ],
 )
 def test_sources(text: str, source: str) -> None:
