@@ -508,13 +508,15 @@ class Consent:
     async def _tell_if_locked(self, name: str, source: str, number: int) -> None:
         """Once for each lock: by the attempt that was the last one. Raises `Refusal`."""
         now = self._steady.now()
-        until = await self._do(lambda connection: guesses.lock_by(connection, name, number, now))
-        if until is None:
+        lock = await self._do(lambda connection: guesses.lock_by(connection, name, number, now))
+        if lock is None:
             return
-        self._happened(name, f"locked until {_text(until)}", source)
+        limit, until = lock
+        where, template = (" where not known", Template.LOGIN_LOCKED) if limit.is_open else ("", Template.LOCKED)
+        self._happened(name, f"locked{where} until {_text(until)}", source)
         await self._do(
             lambda connection: self._tell(
-                connection, subject.known(connection, name), Template.LOCKED, until, until=_time(until)
+                connection, subject.known(connection, name), template, until, until=_time(until)
             )
         )
 

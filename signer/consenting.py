@@ -89,7 +89,7 @@ class ConsentService:
             if refusal.reason == "CREDENTIAL_UNKNOWN" and self._consent is not None:
                 await self._consent.nobody(Given.read(request, call.caller))
             raise
-        given = Given.read(request, call.caller)
+        given = Given.read(request, call.caller, is_open=not request.known)
         credential.check(call.accepted, Purpose.AUTHENTICATION)
         reference, _ = await self._people().authorise(credential, terms, given, call.caller.name)
         # The time is no part of what was allowed: the nonce says which statement it is.
@@ -118,7 +118,8 @@ class ConsentService:
         return pb.CompleteEnrolmentResponse(subject=name, complete=True)
 
     async def change_code(self, request: Any, call: Call) -> Any:
-        given, new = Given.read(request, call.caller), code_of(request.new_secret_code, Code.chosen)
+        given = Given.read(request, call.caller, is_open=not request.known)
+        new = code_of(request.new_secret_code, Code.chosen)
         people = self._people()
         try:
             credential = self._credential(request.credential, call)

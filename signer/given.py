@@ -44,11 +44,16 @@ class Given:
     code: Code
     otp: str
     source: str
+    is_open: bool = False  # anybody could have typed it who knows the credential's name
 
     @classmethod
-    def read(cls, request: Any, caller: Caller) -> "Given":
-        """Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES, SOURCE_INVALID."""
-        return cls(code_of(request.secret_code), request.otp, source_of(request.source, caller))
+    def read(cls, request: Any, caller: Caller, *, is_open: bool = False) -> "Given":
+        """
+        Of any message with secret_code, otp and source; raises `Refusal` CODE_RULES, SOURCE_INVALID. A person's own program
+        is nobody else's.
+        """
+        source = source_of(request.source, caller)
+        return cls(code_of(request.secret_code), request.otp, source, is_open and caller.role != "self")
 
     def __repr__(self) -> str:
         return f"Given(source={self.source!r})"

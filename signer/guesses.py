@@ -9,7 +9,7 @@ guessed on a day with a probability of 2 in 100 000.
 import math
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from signer.errors import Refusal
 from signer.store import guesses
@@ -24,27 +24,35 @@ class Limit:
     column: str
     short: int  # wrong attempts within SHORT_S
     day: int  # ... and within DAY_S
+    is_open: bool = False  # of those alone that anybody can make
 
 
+SUBJECT = Limit("subject", 5, 10)
+# Of these as many can be made by whoever knows the name of a credential: where a person logs in or changes her code and is
+# not known. So nobody else's attempts take the last of hers: she signs, and logs in where she has done so before.
+OPEN = Limit("subject", 3, 6, is_open=True)
 # A source may be a whole office behind one address: it has more, so that its people do not lock each other out.
-LIMITS = (Limit("subject", 5, 10), Limit("credential", 5, 10), Limit("source", 30, 200))
+LIMITS = (SUBJECT, Limit("credential", 5, 10), Limit("source", 30, 200))
 
 
-def begin(connection: Connection, subject: str, credential: str, source: str, now: float) -> int:
+def begin(
+    connection: Connection, subject: str, credential: str, source: str, now: float, *, is_open: bool = False
+) -> int:
     """
     Count an attempt, from which it is wrong until `right` says otherwise; answers its number. An empty name is not
-    counted; without any there is no number (0). Raises `Refusal` OTP_LOCKED with the time after which there is another.
+    counted; without any there is no number (0). `is_open`: anybody could make it. Raises `Refusal` OTP_LOCKED with the time
+    after which there is another.
     """
     if not (subject or credential or source):
         return 0
     given = {"subject": subject, "credential": credential, "source": source}
     if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    for limit in LIMITS:
+    for limit in (*LIMITS, OPEN) if is_open else LIMITS:
         if given[limit.column]:
             _check(connection, limit, given[limit.column], now)
     # Rounded up: cut off, it would be forgotten a part of a second too early.
-    added = connection.execute(insert(guesses).values(**given, time=math.ceil(now)))
+    added = connection.execute(insert(guesses).values(**given, time=math.ceil(now), is_open=int(is_open)))
     number: int = added.inserted_primary_key[0]  # type: ignore[index]
     return number
 
@@ -54,19 +62,28 @@ def right(connection: Connection, number: int) -> None:
     connection.execute(delete(guesses).where(guesses.c.id == number))
 
 
-def lock_by(connection: Connection, subject: str, number: int, now: float) -> float | None:
+def lock_by(connection: Connection, subject: str, number: int, now: float) -> tuple[Limit, float] | None:
     """
-    Until when a subject is locked, if this attempt was the one that used up the last of hers: of several at one moment it
-    is the one that was counted last. None otherwise.
+    What locks a subject, and until when, if this attempt was the one that used up the last of hers: of several at one
+    moment it is the one that was counted last. None otherwise.
     """
-    newest = connection.execute(select(func.max(guesses.c.id)).where(guesses.c.subject == subject)).scalar_one()
-    return locked_until(connection, subject, now) if newest == number else None
+    for limit in (SUBJECT, OPEN):
+        counted = select(func.max(guesses.c.id)).where(*_counts(limit, subject))
+        until = _until(connection, limit, subject, now)
+        if until is not None and connection.execute(counted).scalar_one() == number:
+            return limit, until
+    return None
 
 
 def locked_until(connection: Connection, subject: str, now: float) -> float | None:
-    """When a subject that has just used up its attempts has another; None while it has one."""
+    """When a subject that has used up its attempts, or those of strangers, has another; None while it has one."""
+    found = [_until(connection, limit, subject, now) for limit in (SUBJECT, OPEN)]
+    return max((until for until in found if until is not None), default=None)
+
+
+def _until(connection: Connection, limit: Limit, subject: str, now: float) -> float | None:
     try:
-        _check(connection, LIMITS[0], subject, now)
+        _check(connection, limit, subject, now)
     except Refusal as refusal:
         return now + (refusal.retry_s or 0.0)
     return None
@@ -88,10 +105,13 @@ def erase(connection: Connection, now: float) -> None:
 
 
 def _check(connection: Connection, limit: Limit, name: str, now: float) -> None:
-    column = guesses.c[limit.column]
-    newest = select(guesses.c.time).where(column == name, guesses.c.time > int(now) - DAY_S)
+    newest = select(guesses.c.time).where(*_counts(limit, name), guesses.c.time > int(now) - DAY_S)
     times = list(connection.execute(newest.order_by(guesses.c.time.desc()).limit(limit.day)).scalars())
     for most, span_s in ((limit.short, SHORT_S), (limit.day, DAY_S)):
         if len(times) >= most and times[most - 1] > now - span_s:
             # The times are rounded up: the span itself is the most that is said.
             raise Refusal("OTP_LOCKED", limit.column, retry_s=min(span_s, times[most - 1] + span_s - now))
+
+
+def _counts(limit: Limit, name: str) -> list[ColumnElement[bool]]:
+    return [guesses.c[limit.column] == name, *([guesses.c.is_open == 1] if limit.is_open else [])]

@@ -40,6 +40,7 @@ class Template(StrEnum):
     ENROLMENT_MOVED = "enrolment-moved"  # nothing; to the contact that it had before, where it was not completed
     SUSPENDED = "suspended"  # since
     LOCKED = "locked"  # until
+    LOGIN_LOCKED = "login-locked"  # until
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -367,6 +368,29 @@ Des codes erronés ont été donnés trop souvent en votre nom.
 Rien ne peut être signé avec vos codes jusqu'au {until}.
 
 Si ce n'était pas vous, quelqu'un essaie peut-être de les deviner : prévenez {tell}.
+""",
+    ),
+    (Template.LOGIN_LOCKED, Language.EN): (
+        "Wrong codes: logging in is limited",
+        """\
+Somebody has given wrong codes for you too often.
+Until {until} you log in only where you have logged in before:
+in the same browser, on the same computer. You can sign as ever.
+
+If this was not you, somebody may be guessing: tell {tell},
+who can also end this sooner.
+""",
+    ),
+    (Template.LOGIN_LOCKED, Language.FR): (
+        "Codes erronés : connexion limitée",
+        """\
+Des codes erronés ont été donnés trop souvent pour vous.
+Jusqu'au {until}, vous ne pouvez vous connecter que là où
+vous l'avez déjà fait : dans le même navigateur, sur le même ordinateur.
+Vous pouvez signer comme toujours.
+
+Si ce n'était pas vous, quelqu'un essaie peut-être de les deviner : prévenez {tell},
+qui peut aussi y mettre fin plus tôt.
 """,
     ),
 }

@@ -34,7 +34,7 @@ from sqlalchemy.schema import CreateColumn
 
 from signer.database import BUSY_S, StoreError, Where
 
-VERSION = 3
+VERSION = 4
 METADATA = MetaData()
 # Whoever makes or changes tables in PostgreSQL has this advisory lock: two daemons may start at one time.
 _LOCK = int.from_bytes(b"paraph")
@@ -115,6 +115,7 @@ guesses = Table(
     Column("credential", String, nullable=False),
     Column("source", String, nullable=False),
     Column("time", BigInteger, nullable=False),
+    Column("is_open", Integer, nullable=False, server_default="0"),  # 1: anybody could make it; since version 4
     sqlite_autoincrement=True,  # a number is nobody else's later
 )
 for _what in ("subject", "credential", "source"):
@@ -375,9 +376,16 @@ def _migrated(connection: Connection) -> int:
     if version == 2:  # people are new
         METADATA.create_all(connection, tables=_PEOPLE)
         for column in _TERMS:
-            said = CreateColumn(credentials.c[column.name]).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE credentials ADD COLUMN {said}")
-        version = 3
+            _add_column(connection, credentials.c[column.name])
+        version = 4  # with what is new since
+    if version == 3:  # what strangers can use up is new
+        _add_column(connection, guesses.c.is_open)
+        version = 4
     if version != before:
         connection.execute(update(schema).values(version=version))
     return version
+
+
+def _add_column(connection: Connection, column: Any) -> None:
+    said = CreateColumn(column).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {said}")

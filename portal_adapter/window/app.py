@@ -18,7 +18,7 @@ from portal_adapter.refusal import Refusal
 from portal_adapter.settings import SettingsError
 from portal_adapter.web.headers import Headers
 from portal_adapter.web.templates import Templates
-from portal_adapter.window import change, enrolment, login, signing
+from portal_adapter.window import change, enrolment, known, login, signing
 from portal_adapter.window.acts import Acts
 from portal_adapter.window.daemon import Daemon
 from portal_adapter.window.enrolment import Enrolments
@@ -40,9 +40,11 @@ class Services:
     daemon: Daemon
     key: bytes  # of forms' tokens, and of what a browser brings back of a signing
     templates: Templates
-    pace: Pace  # of networks
-    sent: Pace  # of logins
-    often: Pace  # of product numbers: nobody's mailbox is filled by who knows one
+    known_key: bytes  # of what a browser shows that it is known by
+    pace: Pace  # of networks, and of known browsers; as the next two
+    sent: Pace  # for one login
+    often: Pace  # with one product number
+    strangers: Pace  # of all networks with one number: nobody's mailbox is filled by who knows it
     enrolments: Enrolments
     acts: Acts[signing.Done]
     changes: Acts[ServiceError | None]
@@ -52,8 +54,11 @@ def services(settings: Settings) -> Services:
     """Raises `SettingsError` for a profile that cannot be used."""
     try:
         profile = Profile.load(settings.daemon.profile)
+        known_key = known.key_of(profile)
     except ProfileError as error:
         raise SettingsError(None, [str(error)]) from None
+    except OSError as error:
+        raise SettingsError(None, [f"{error.filename}: {error.strerror}"]) from None
     about = {
         "portal_name": settings.portal.name,
         "portal_origin": settings.portal.origin,
@@ -64,9 +69,11 @@ def services(settings: Settings) -> Services:
         Daemon(profile),
         secrets.token_bytes(32),
         Templates(about, _TEMPLATES),
+        known_key,
         Pace(settings.limits.tries_a_minute, 60.0, "Too many tries. Please wait a moment."),
         Pace(1, login.SEND_EVERY_S, SENT),
         Pace(settings.limits.codes_in_10_minutes, 600.0, OFTEN),
+        Pace(2 * settings.limits.codes_in_10_minutes, 600.0, OFTEN),
         Enrolments(),
         Acts(),
         Acts(),

@@ -10,9 +10,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
-from portal_adapter.window import reasons
+from portal_adapter.window import known, reasons
 from portal_adapter.window.daemon import Daemon, Typed
 from portal_adapter.window.enrolment import check_choice
 from portal_adapter.window.login import NUMBER, UNTOLD, typed
@@ -45,9 +44,7 @@ async def answer(visit: Visit) -> Response:
 
 async def _send_code(visit: Visit, credential: str) -> Response:
     try:
-        visit.services.pace.check(network(visit.address), visit.now)
-        visit.services.sent.check(f"{credential} change", visit.now)
-        visit.services.often.check(credential, visit.now)
+        known.check_sending(visit, credential, "change")
         await visit.services.daemon.send_code_to_change(credential, visit.address)
         log.info("a code to change was sent for %s, asked for by %s", credential, visit.address)
     except ServiceError as error:
@@ -63,12 +60,16 @@ async def _change(visit: Visit, credential: str) -> Response:
     new = visit.form.get("new_code", "")
     try:
         given = _given(visit, new)
-        visit.services.pace.check(network(visit.address), visit.now)
+        known.check_try(visit, credential)
     except Refusal as refusal:
         return _refused(visit, credential, refusal)
     sent = (visit.form.get("form", "")[:FORM_CHARACTERS_MAX], given.secret_code, given.otp, new)
+    is_known = bool(known.browser(visit, credential))
     problem = await visit.services.changes.once(
-        credential, sent, lambda: _changed(visit.services.daemon, credential, given, new), waits=False
+        credential,
+        sent,
+        lambda: _changed(visit.services.daemon, credential, given, new, is_known=is_known),
+        waits=False,
     )
     if problem is None:
         log.info("the secret code of %s is changed, from %s", credential, visit.address)
@@ -80,10 +81,10 @@ async def _change(visit: Visit, credential: str) -> Response:
     return _refused(visit, credential, told)
 
 
-async def _changed(daemon: Daemon, credential: str, given: Typed, new: str) -> ServiceError | None:
+async def _changed(daemon: Daemon, credential: str, given: Typed, new: str, *, is_known: bool) -> ServiceError | None:
     """The daemon is asked once. What is kept for a moment holds nothing that was typed."""
     try:
-        await daemon.change_code(credential, given, new)
+        await daemon.change_code(credential, given, new, is_known=is_known)
     except ServiceError as error:
         return ServiceError(error.reason, "", error.code, error.retry_s)
     return None

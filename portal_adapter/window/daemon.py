@@ -100,7 +100,7 @@ class Daemon:
             request = pb.RequestOtpRequest(login=await _message(client, login), source=source)
             await called(client.signing.RequestOtp(request, timeout=CALL_S))
 
-    async def authenticate(self, login: Login, typed: Typed) -> tuple[bytes, bytes, bytes]:
+    async def authenticate(self, login: Login, typed: Typed, *, is_known: bool) -> tuple[bytes, bytes, bytes]:
         """(statement, signature, the person's certificate)."""
         async with self._client() as client:
             request = pb.AuthenticateRequest(
@@ -109,6 +109,7 @@ class Daemon:
                 secret_code=typed.secret_code,
                 otp=typed.otp,
                 source=typed.source,
+                known=is_known,
             )
             answer = await called(client.signing.Authenticate(request, timeout=CALL_S))
             return bytes(answer.statement), bytes(answer.signature), bytes(answer.certificates[0])
@@ -131,11 +132,11 @@ class Daemon:
             request = pb.RequestOtpRequest(change=credential, source=source)
             await called(client.signing.RequestOtp(request, timeout=CALL_S))
 
-    async def change_code(self, credential: str, typed: Typed, new: str) -> None:
+    async def change_code(self, credential: str, typed: Typed, new: str, *, is_known: bool) -> None:
         async with self._client() as client:
             request = pb.ChangeCodeRequest(
                 credential=credential, secret_code=typed.secret_code, otp=typed.otp, source=typed.source,
-                new_secret_code=new,
+                new_secret_code=new, known=is_known,
             )  # fmt: skip
             await called(client.signing.ChangeCode(request, timeout=CALL_S))
 

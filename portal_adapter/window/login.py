@@ -14,9 +14,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
-from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
-from portal_adapter.window import reasons
+from portal_adapter.window import known, reasons
 from portal_adapter.window.daemon import Login, Typed
 from portal_adapter.window.visit import Visit
 from signer.client import ServiceError
@@ -51,9 +50,7 @@ async def answer(visit: Visit) -> Response:
 
 async def _send_code(visit: Visit, login: Login) -> Response:
     try:
-        visit.services.pace.check(network(visit.address), visit.now)
-        visit.services.sent.check(f"{login.credential} {login.nonce.hex()}", visit.now)
-        visit.services.often.check(login.credential, visit.now)  # a number that is nobody's, too: they look alike
+        known.check_sending(visit, login.credential, login.nonce.hex())
         await visit.services.daemon.send_code(login, visit.address)
         log.info("a code was sent for %s, asked for by %s", login.credential, visit.address)
     except ServiceError as error:
@@ -68,8 +65,9 @@ async def _send_code(visit: Visit, login: Login) -> Response:
 async def _log_in(visit: Visit, login: Login) -> Response:
     try:
         given = typed(visit)
-        visit.services.pace.check(network(visit.address), visit.now)
-        statement, signature, certificate = await visit.services.daemon.authenticate(login, given)
+        known.check_try(visit, login.credential)
+        is_known = bool(known.browser(visit, login.credential))
+        statement, signature, certificate = await visit.services.daemon.authenticate(login, given, is_known=is_known)
     except ServiceError as error:
         log.info("no login of %s from %s: %s", login.credential, visit.address, error.reason or error.code)
         return _refused(visit, login, reasons.refusal(error))
@@ -77,7 +75,9 @@ async def _log_in(visit: Visit, login: Login) -> Response:
         return _refused(visit, login, refusal)
     log.info("login of %s from %s", login.credential, visit.address)
     query = urlencode({"statement": _text(statement), "signature": _text(signature), "certificate": _text(certificate)})
-    return RedirectResponse(f"{login.audience}/login/returned?{query}", 303)
+    response = RedirectResponse(f"{login.audience}/login/returned?{query}", 303)
+    known.remember(visit, login.credential, response)
+    return response
 
 
 def _asked(visit: Visit, given: Mapping[str, str]) -> Login:

@@ -32,8 +32,11 @@ class Portal(Section):
 
 class Limits(Section):
     form_bytes: int = Field(default=16 * 1024, ge=1024)  # of a form: codes are short
-    tries_a_minute: int = Field(default=10, ge=1)  # of one address: forms with codes, and codes that are asked for
-    codes_in_10_minutes: int = Field(default=3, ge=1)  # sent for logins with one product number, whoever asks
+    tries_a_minute: int = Field(
+        default=10, ge=1
+    )  # of one address or known browser: forms with codes, and codes asked for
+    # Sent with one product number, of one network or known browser; twice as many of all networks together.
+    codes_in_10_minutes: int = Field(default=3, ge=1)
     enrolment_s: int = Field(default=15 * 60, ge=60)  # from the enrolment code to the end; the seed is kept so long
 
 

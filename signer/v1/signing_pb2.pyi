@@ -494,18 +494,20 @@ class AuthorizeResponse(_message.Message):
     def __init__(self, authorisation: _Optional[bytes] = ..., expires: _Optional[str] = ..., short_digest: _Optional[str] = ...) -> None: ...
 
 class AuthenticateRequest(_message.Message):
-    __slots__ = ("request_id", "login", "secret_code", "otp", "source")
+    __slots__ = ("request_id", "login", "secret_code", "otp", "source", "known")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIN_FIELD_NUMBER: _ClassVar[int]
     SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
     OTP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     login: Login
     secret_code: str
     otp: str
     source: str
-    def __init__(self, request_id: _Optional[str] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    known: bool
+    def __init__(self, request_id: _Optional[str] = ..., login: _Optional[_Union[Login, _Mapping]] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., known: _Optional[bool] = ...) -> None: ...
 
 class AuthenticateResponse(_message.Message):
     __slots__ = ("statement", "signature", "certificates")
@@ -542,18 +544,20 @@ class CompleteEnrolmentResponse(_message.Message):
     def __init__(self, subject: _Optional[str] = ..., otp_uri: _Optional[str] = ..., contact: _Optional[str] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class ChangeCodeRequest(_message.Message):
-    __slots__ = ("credential", "secret_code", "otp", "source", "new_secret_code")
+    __slots__ = ("credential", "secret_code", "otp", "source", "new_secret_code", "known")
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
     OTP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NEW_SECRET_CODE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     credential: str
     secret_code: str
     otp: str
     source: str
     new_secret_code: str
-    def __init__(self, credential: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., new_secret_code: _Optional[str] = ...) -> None: ...
+    known: bool
+    def __init__(self, credential: _Optional[str] = ..., secret_code: _Optional[str] = ..., otp: _Optional[str] = ..., source: _Optional[str] = ..., new_secret_code: _Optional[str] = ..., known: _Optional[bool] = ...) -> None: ...
 
 class ChangeCodeResponse(_message.Message):
     __slots__ = ("subject",)

@@ -86,7 +86,7 @@ SAID: Mapping[str, tuple[str, ...]] = {
         *(f"`{ending}`" for endings in ENDINGS.values() for ending in endings),
         f"at most {LIMITS.document_bytes} bytes", f"at most {LIMITS.image_pixels} pixels", "Malware", "state/quarantine",
     ),
-    "Guessing": ("5 in 15 minutes and 10 a day", "30 in 15 minutes", "keeps them out of one way for minutes"),
+    "Guessing": ("5 in 15 minutes and 10 a day", "30 in 15 minutes", "3 and 6 of these", "keeps them out of new browsers, and of no other way"),
     "Logging in": ("and no other", "the secret code", "its PIN", f"{LIMITS.challenge_s} s", "operator who knows the person",
         f"{CHARACTERS_MIN} to {CHARACTERS_MAX} characters", f"less than {GUESSES_MIN} guesses", "her product numbers", "the service's name"),
     "Sessions": (

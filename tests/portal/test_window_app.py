@@ -1,5 +1,6 @@
 """The window's pages without a daemon: what goes wrong in them."""
 
+import hashlib
 import logging
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from portal_adapter.language import Language
 from portal_adapter.web.templates import Templates
 from portal_adapter.window import app as window
 from portal_adapter.window.settings import load
-from signer.client import ServiceError
+from signer.client import Profile, ServiceError
 from tests.portal.place import ORIGIN, WINDOW, hidden
 
 CONFIG = f"""
@@ -37,14 +38,16 @@ class Broken:
     async def check_for_login(self, credential: str) -> None:
         pass
 
-    async def authenticate(self, _: object, typed: object) -> None:
+    async def authenticate(self, _: object, typed: object, *, is_known: bool) -> Any:
         raise RuntimeError(typed.secret_code)  # type: ignore[attr-defined]
 
 
-def window_with(daemon: Broken, directory: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """A browser at a window that has this client of the daemon."""
+def window_with(
+    daemon: Broken, directory: Path, monkeypatch: pytest.MonkeyPatch, key: Path | None = None
+) -> TestClient:
+    """A browser at a window that has this client of the daemon, with a key of its own or without."""
     (directory / "window.toml").write_text(CONFIG)
-    monkeypatch.setattr(window.Profile, "load", lambda _: SimpleNamespace())
+    monkeypatch.setattr(window.Profile, "load", lambda _: Profile("unix:x.sock", key=key))
     monkeypatch.setattr(window, "Daemon", lambda _: daemon)
     return TestClient(window.app(window.services(load(directory / "window.toml"))), base_url=WINDOW)
 
@@ -90,11 +93,34 @@ class Sending(Broken):
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.known: list[bool] = []
 
     async def send_code(self, login: Any, _source: str) -> None:
         if login.credential == "nobody-login":
             raise ServiceError("CREDENTIAL_UNKNOWN", "")
         self.sent.append(login.credential)
+
+    async def authenticate(self, _: object, typed: object, *, is_known: bool) -> tuple[bytes, bytes, bytes]:
+        self.known.append(is_known)
+        if typed.secret_code != "right":  # type: ignore[attr-defined]
+            raise ServiceError("OTP_INCORRECT", "")
+        return b"statement", b"signature", b"certificate"
+
+    async def send_code_to_change(self, credential: str, _source: str) -> None:
+        self.sent.append(f"{credential} change")
+
+    async def change_code(self, _credential: str, _typed: object, _new: str, *, is_known: bool) -> None:
+        self.known.append(is_known)
+        raise ServiceError("OTP_INCORRECT", "")
+
+
+class Clock:
+    """That of the window: what it counts by, and what cookies end by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("portal_adapter.window.visit.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("portal_adapter.window.known.time.time", lambda: self.now)
 
 
 def test_of_one_number_three_codes_are_sent_in_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,13 +150,95 @@ def test_of_one_number_three_codes_are_sent_in_ten_minutes(tmp_path: Path, monke
     assert daemon.sent == ["dan-login"] * 3 + ["hal-login", "dan-login"]
 
 
+def login(browser: TestClient, clock: Clock, **typed: str) -> Any:
+    """A form of /login, of another login each time; by default a code is asked for."""
+    clock.now += 0.01
+    nonce = f"{int(clock.now * 100):032x}"
+    page = browser.get(f"/login?credential=ada-login&nonce={nonce}&language=en")
+    return browser.post("/login", data={**hidden(page.text), **(typed or {"do": "send"})}, follow_redirects=False)
+
+
+def test_strangers_use_up_nothing_of_hers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Row 6.6: three codes in ten minutes are sent for one network, and six for all strangers; a browser in which she has logged
+    in has three of its own, for logging in and for changing her code, and its own ten tries a minute, also within a network
+    that has none left. What the daemon is told is whether she is known. Ten minutes later strangers have some again.
+    """
+    clock, daemon = Clock(monkeypatch), Sending()
+    hers = window_with(daemon, tmp_path, monkeypatch)
+    others = [TestClient(hers.app, base_url=WINDOW, client=(f"192.0.2.{number}", 1)) for number in range(4)]
+    assert login(hers, clock, secret_code="right", otp="1").status_code == 303
+    for number, sent in enumerate((3, 3, 0, 0)):
+        answers = [login(others[number], clock).status_code for _ in range(4)]
+        assert answers == [200] * sent + [429] * (4 - sent)
+    neighbour = TestClient(hers.app, base_url=WINDOW)
+    while login(neighbour, clock, secret_code="wrong", otp="1").status_code != 429:
+        pass
+    assert [login(hers, clock).status_code for _ in range(2)] == [200] * 2
+    change = {**hidden(hers.get("/code?credential=ada-login&language=en").text), "credential": "ada-login"}
+    assert [hers.post("/code", data={**change, "do": "send"}).status_code for _ in range(2)] == [200, 429]
+    daemon.known.clear()
+    chosen = {"secret_code": "right", "otp": "1", "new_code": "entirely other 9", "again": "entirely other 9"}
+    assert hers.post("/code", data=change | chosen).status_code == 422
+    assert login(hers, clock, secret_code="right", otp="1").status_code == 303
+    assert login(others[3], clock, secret_code="right", otp="1").status_code == 303
+    assert daemon.known == [True, True, False]
+    assert daemon.sent == ["ada-login"] * 8 + ["ada-login change"]
+    clock.now += 600
+    assert login(others[2], clock).status_code == 200
+
+
+def test_a_browser_is_known_by_its_own_cookie_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Row 6.6: it is of the window that gave it, over restarts as long as that has the same key; of one number, whole and for
+    180 days. It is no script's, and has nothing in it that was typed, or the number.
+    """
+    clock, daemon = Clock(monkeypatch), Sending()
+    key = tmp_path / "client.key"
+    key.write_text("a key")
+    browser = window_with(daemon, tmp_path, monkeypatch, key)
+    said = login(browser, clock, secret_code="right", otp="1").headers["set-cookie"]
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict", f"Max-Age={180 * 86400}"} <= set(said.split("; "))
+    name, _, value = said.partition(";")[0].partition("=")
+    assert name.startswith("__Host-known-") and "ada" not in said and "right" not in said
+
+    def is_known(window: TestClient, name: str = name, value: str = value, number: str = "ada-login") -> bool:
+        window.cookies.clear()
+        page = window.get(f"/login?credential={number}&nonce={'0' * 32}&language=en")
+        window.cookies.set(name, value)
+        window.post("/login", data={**hidden(page.text), "secret_code": "wrong", "otp": "1"})
+        clock.now += 60
+        return daemon.known[-1]
+
+    assert is_known(window_with(daemon, tmp_path, monkeypatch, key))
+    ends, id_, mac = value.split(".")
+    for other in (
+        f"{int(ends) + 1}.{id_}.{mac}",
+        f"{ends}.x.{mac}",
+        f"{ends}.{id_}.",
+        "..",
+        "",
+        "x",
+        f"{ends}.{id_}.{mac}0",
+    ):
+        assert not is_known(browser, value=other)
+    of_eve = name[:13] + hashlib.sha256(b"eve-login").hexdigest()[:16]
+    assert not is_known(browser, of_eve, number="eve-login")
+    clock.now = int(ends) - 1
+    assert is_known(browser)
+    assert not is_known(browser)
+    key.write_text("another key")
+    clock.now = 1_000.0
+    assert not is_known(window_with(daemon, tmp_path, monkeypatch, key))
+
+
 class Closed(Broken):
     """A daemon's client that may ask for nothing."""
 
     async def follow(self, link: str) -> None:
         raise ServiceError("RPC_NOT_ALLOWED", "")
 
-    async def authenticate(self, *_: object) -> None:
+    async def authenticate(self, *_: object, **__: object) -> None:
         raise ServiceError("RPC_NOT_ALLOWED", "")
 
 

@@ -375,6 +375,20 @@ def test_older_schema_is_migrated(where: Where) -> None:
     assert tables(where) == (set(store.METADATA.tables), VERSION, 1)
 
 
+def test_attempts_of_version_3_are_kept(where: Where) -> None:
+    """F58: what was counted before there were attempts of strangers counts for everybody."""
+    executed(
+        where,
+        "ALTER TABLE guesses DROP COLUMN is_open",
+        "INSERT INTO guesses (subject, credential, source, time) VALUES ('ada', 'ada', '', 1)",
+        "UPDATE schema_version SET version = 3",
+    )
+    open_store(where).dispose()
+    assert tables(where)[1] == VERSION
+    with as_it_is(where) as connection:
+        assert connection.execute(select(store.guesses.c.subject, store.guesses.c.is_open)).all() == [("ada", 0)]
+
+
 def test_a_migration_that_fails_leaves_the_old_one(where: Where) -> None:
     """F58: a step that fails in the middle changes nothing, and says what is wrong; the next start tries again."""
     old_schema(where)

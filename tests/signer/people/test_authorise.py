@@ -6,7 +6,9 @@ from typing import Any
 
 from signer.v1 import signing_pb2 as pb
 from tests.signer.access.calls import digests, said, signed, statuses
-from tests.signer.people.persons import Town, redeem, seen, stream, terms
+from tests.signer.people.persons import ALGORITHMS, Town, redeem, seen, stream, terms
+
+WRONG = "wrong horse 8"
 
 
 def test_a_login_of_nobody(town: Town) -> None:
@@ -110,6 +112,37 @@ def test_five_wrong_ones_lock_her_alone(town: Town) -> None:
     assert town.rig.shim.number("C_Login") == logins
     unlock(town, "ada")
     assert town.authorise(ada, wanted).code == "OK"
+
+
+def test_strangers_lock_nobody_who_is_known(town: Town) -> None:
+    """
+    Row 6.6: three wrong logins, or changes of the code, by who is not known: right ones are not looked at any more then, but
+    she signs, and logs in where the window knows her; so does her own computer, for which nobody has to say so.
+    """
+    ada = town.people["ada"]
+    unlock(town, "ada")
+
+    def tries(code: str, **more: Any) -> str:
+        wanted = pb.Login(
+            credential="ada-login", audience="https://portal.example", nonce=uuid.uuid4().bytes, **ALGORITHMS
+        )
+        request = pb.AuthenticateRequest(
+            request_id=str(uuid.uuid4()), login=wanted, secret_code=code, otp=ada.otp(), source="192.0.2.9", **more
+        )
+        answer = said(lambda: town["window"].signing.Authenticate(request, timeout=10))
+        return answer.reason or answer.code
+
+    wrong = pb.ChangeCodeRequest(credential="ada", secret_code=WRONG, otp="000000", new_secret_code="entirely other 9")
+    assert [tries(WRONG) for _ in range(2)] == ["OTP_INCORRECT"] * 2
+    assert said(lambda: town["window"].signing.ChangeCode(wrong, timeout=10)).reason == "OTP_INCORRECT"
+    assert tries(ada.code) == "OTP_LOCKED"
+    assert said(lambda: town["window"].signing.ChangeCode(wrong, timeout=10)).reason == "OTP_LOCKED"
+    assert tries(ada.code, known=True) == "OK"
+    assert town.authorise(ada, terms(digests(1))).code == "OK"
+    assert said(lambda: town["ada-laptop"].signing.ChangeCode(wrong, timeout=10)).reason == "OTP_INCORRECT"
+    wrong.known = True
+    assert said(lambda: town["window"].signing.ChangeCode(wrong, timeout=10)).reason == "OTP_INCORRECT"
+    unlock(town, "ada")
 
 
 def unlock(town: Town, name: str) -> None:

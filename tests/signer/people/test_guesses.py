@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyotp
 import pytest
 from sqlalchemy import Engine, func, select
 
+from portal_adapter.window.settings import Limits
 from signer import guesses, otp
 from signer.code import CodesError
 from signer.consent import SENT_S
@@ -186,6 +188,70 @@ async def test_row_1_8_per_source(office: Office) -> None:
     assert await office.reason(office.authorise(people[31], source="192.0.2.1")) == "OTP_LOCKED"
     office.clock.passes(DAY_S)
     assert await office.reason(office.authorise(people[31], source="192.0.2.1")) == "OK"
+
+
+async def stranger(office: Office, person: Person, **given: Any) -> str:
+    """The reason of a login, or a change of the code, by who is not known where she does it; wrong codes by default."""
+    typed = office.given(**{"secret": "a wrong code", "otp": "000000"} | given)
+    return await office.reason(office.allow(person, replace(typed, is_open=True)))
+
+
+async def test_row_6_6_strangers_lock_nobody_out(office: Office) -> None:
+    """
+    Rows 6.6 and 1.8: over three days of somebody's wrong codes, three in fifteen minutes and six in a day are compared with
+    anything; at every moment she signs, and logs in where she is known, and of ten wrong codes a day four are hers. What
+    she does wrong herself counts against all.
+    """
+    ada = await office.enrol("ada")
+    chance = random.Random(seed := secrets.randbits(32))
+    times = []
+    for _ in range(600):
+        office.clock.passes(chance.choice([0.0, 0.4, 60.0, 900.0]))
+        if (told := await stranger(office, ada)) != "OTP_LOCKED":
+            assert told == "OTP_INCORRECT"
+            times.append(office.steady.now())
+        assert await office.reason(office.authorise(ada)) == "OK", seed
+    assert (most_within(times, SHORT_S), most_within(times, DAY_S)) == (3, 6), seed
+    office.clock.passes(DAY_S)
+    for own in (2, 2):  # in each quarter of an hour
+        assert [await stranger(office, ada) for _ in range(4)] == ["OTP_INCORRECT"] * 3 + ["OTP_LOCKED"]
+        assert [await guess(office, ada) for _ in range(own + 1)] == ["OTP_INCORRECT"] * own + ["OTP_LOCKED"]
+        office.clock.passes(SHORT_S + 1)
+    assert await guess(office, ada) == "OTP_LOCKED", "ten in a day, whoever made them"
+    assert await stranger(office, ada) == "OTP_LOCKED"
+
+
+async def test_row_6_6_codes_that_strangers_ask_for(office: Office) -> None:
+    """Row 6.6: as many as the window sends for strangers to log in with in ten minutes leave room for the one that she signs with."""
+    bob, most = await office.enrol("bob", "sent"), 2 * Limits().codes_in_10_minutes
+    for number in range(most):
+        asked = office.terms(bob, digests=[bytes([number]) * 32])
+        await office.consent.send_otp(office.credential(bob), asked, "https://portal.example", "window", is_login=True)
+    assert await office.reason(office.authorise(bob)) == "OK"
+
+
+async def test_row_6_6_whom_strangers_lock_is_told(office: Office) -> None:
+    """Row 6.6: once for each lock, and what goes on; the operator sees it, and ends it. Until then right codes are not looked at."""
+    ada = await office.enrol("ada")
+
+    def told() -> list[str]:
+        return [template for _, template, _ in office.messages()]
+
+    for _ in range(2):
+        await asyncio.gather(*(stranger(office, ada) for _ in range(12)))
+        assert told() == ["login-locked"]
+        office.clock.passes(SHORT_S + 1)
+    assert await stranger(office, ada, secret=SECRET, otp=ada.otp()) == "OTP_LOCKED"
+    [[entry], _] = await office.consent.roll("ada", "")
+    assert entry.locked_until is not None
+    assert entry.locked_until - office.steady.now() == pytest.approx(DAY_S - 2 * SHORT_S, abs=3)
+    await office.consent.unlock("ada", "operator")
+    assert await stranger(office, ada, secret=SECRET, otp=ada.otp()) == "OK"
+    for _ in range(2):
+        await stranger(office, ada)
+    for _ in range(3):
+        await guess(office, ada)
+    assert told() == ["locked"]
 
 
 async def test_row_1_8_of_nobody(office: Office) -> None:

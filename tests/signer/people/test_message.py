@@ -38,6 +38,7 @@ FIELDS: dict[Template, dict[str, Any]] = {
     Template.ENROLMENT_MOVED: {},
     Template.SUSPENDED: {"since": NOON},
     Template.LOCKED: {"until": NOON},
+    Template.LOGIN_LOCKED: {"until": NOON},
 }
 TELL = "the help desk, +33 1 23 45 67 89"
 
