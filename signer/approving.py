@@ -116,7 +116,7 @@ class ApprovingService:
 
     async def open_batch(self, context: Any, call: Call) -> Any:
         self._people()
-        message = await next_message(context)
+        message = await next_message(context, call)
         if message is None or message.WhichOneof("message") != "open":
             raise Refusal("STREAM_ORDER", "the first message is open")
         opening = await self._opening(message.open, call)
@@ -132,8 +132,7 @@ class ApprovingService:
             self._being_opened.discard(id_)
             raise
         try:
-            while (message := await next_message(context)) is not None:
-                call.check_again()
+            while (message := await next_message(context, call)) is not None:
                 kind = message.WhichOneof("message")
                 if kind == "begin" and not any(not item.input for item in items):
                     with _numbered(len(items)):
@@ -439,7 +438,7 @@ class ApprovingService:
         arrival.check_text(opening.credential.gate, call.caller)
         try:
             arrival.open(self._spool, call.caller.name)
-            await arrival.receive(context)
+            await arrival.receive(context, call)
             if arrival.refusal is not None:
                 raise arrival.refusal
             assert arrival.upload is not None

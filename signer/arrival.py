@@ -9,23 +9,29 @@ from signer import requests as read
 from signer.config import Caller
 from signer.errors import Refusal
 from signer.gate import FACTORS, Gate
-from signer.handlers import Unread
+from signer.handlers import Call
 from signer.limits import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_IDLE_S
 from signer.spool import Spool, Upload
+from signer.unparsed import Unparsed
 
 
-async def next_message(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Any:
-    """The stream's next message, None at its end; raises `Refusal` for one that is too large, or none for too long."""
+async def next_unparsed(context: Any, idle_s: float = DOCUMENT_IDLE_S) -> Unparsed | None:
+    """The stream's next message, None at its end; raises `Refusal` STREAM_OVER where none comes for too long."""
     try:
         async with asyncio.timeout(idle_s):
             message = await context.read()
     except TimeoutError:
         raise Refusal("STREAM_OVER", f"nothing came for {idle_s:g} s") from None
-    if message is grpc.aio.EOF:
+    return None if message is grpc.aio.EOF else message
+
+
+async def next_message(context: Any, call: Call) -> Any:
+    """The same, parsed; raises `Refusal` for one that is too large, or none, and where the caller may not call any more."""
+    message = await next_unparsed(context)
+    if message is None:
         return None
-    if isinstance(message, Unread):
-        raise message.refusal()
-    return message
+    call.check_again()
+    return message.parse()
 
 
 class Arrival:
@@ -56,11 +62,11 @@ class Arrival:
         if (self.reason or self.location) and FACTORS[gate] and caller.subject is None:
             raise Refusal("TEXT_NOT_SEEN")
 
-    async def receive(self, context: Any) -> None:
+    async def receive(self, context: Any, call: Call) -> None:
         """Read it to its end, even one that is refused already: its neighbours come after it."""
         try:
             while True:
-                message = await next_message(context)
+                message = await next_message(context, call)
                 kind = message.WhichOneof("message") if message is not None else None
                 if kind == "chunk":
                     self.write(message.chunk)

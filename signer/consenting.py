@@ -145,7 +145,6 @@ class ConsentService:
     def _terms(self, message: Any, call: Call) -> tuple[Credential, Terms]:
         credential = self._credential(message.credential, call)
         output = read.output(message.output)
-        bare = [item.digest for item in message.items if item.digest]
         is_message = not message.digest_algorithm and output is Output.RAW
         algorithm = read.algorithm(message.signature_algorithm, message.digest_algorithm, message=is_message)
         credential.check(call.accepted)
@@ -158,7 +157,7 @@ class ConsentService:
                 raise Refusal("DIGEST_LENGTH", f"items[{number}]: give input_sha256, 32 bytes, or digest")
             if item.digest:
                 credential.check_item(output, algorithm, item.digest, number)
-        if bare and not credential.bounds.claimed:
+        if any(item.digest for item in message.items) and not credential.bounds.claimed:
             raise Refusal("NOT_SEEN")
         terms = Terms(
             caller=self._redeemer(message.caller, call.caller),

@@ -49,7 +49,7 @@ async def next_to_begin(context: Any, call: Call) -> Any:
             loop = asyncio.get_running_loop()
             # Not at once: the end of what was sent may be on its way behind the last document.
             with call.admission.when_draining(lambda: waiting.reschedule(loop.time() + READ_OUT_S)):
-                message = await next_message(context)
+                message = await next_message(context, call)
                 if message is None:
                     return None
     if call.admission.draining:
@@ -119,7 +119,6 @@ class DocumentStream:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while (message := await self._next()) is not None:
-                    self._call.check_again()
                     kind = message.WhichOneof("message")
                     if kind not in ("begin", "whole"):
                         raise Refusal("STREAM_ORDER", "a document starts with begin, or comes whole")
@@ -135,7 +134,7 @@ class DocumentStream:
                         job.take(whole)
                     else:
                         # Also one that is refused already: its neighbours come after it.
-                        await job.receive(self._context)
+                        await job.receive(self._context, self._call)
                     tasks.create_task(self._answer(job))
         except* Refusal as group:
             raise _first(group) from None

@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import Any, Self
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from signer import randomness
 from signer.clock import Clock
@@ -32,7 +31,6 @@ from signer.limits import (
     DEADLINE_MARGIN_S,
     DEADLINE_MARGIN_SHARE,
     DOCUMENT_LIFE_S,
-    MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
     STREAM_LIFE_S,
 )
@@ -41,6 +39,7 @@ from signer.peer import Peers
 from signer.policy import Policy
 from signer.promises import Promises
 from signer.turns import Starts
+from signer.unparsed import Unparsed
 
 log = logging.getLogger("signer.call")
 
@@ -59,20 +58,9 @@ _LIVES: dict[str, tuple[float, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Stands for a message that is over the limit, and is not even parsed, or that is none."""
-
-    reason: str
-    detail: str
-
-    def refusal(self) -> Refusal:
-        return Refusal(self.reason, self.detail)
-
-
 class Answers:
     """
-    The context of a call with a stream. A task that writes may be cancelled; its message is still written to its end,
+    The context of a call with a stream; `read` gives it `Unparsed`. A task that writes may be cancelled; its message is still written to its end,
     because gRPC sends no status while a message is under way: the caller would wait for one until its deadline.
     """
 
@@ -110,14 +98,21 @@ class Admission:
         full = self.calls >= CALLS_MAX and own >= CALLER_CALLS_SURE and caller.role != "operator"
         return full or own >= CALLER_CALLS_MAX
 
-    async def admit(self, caller: Caller, context: Any, place: "Place", size: int = 0) -> None:
-        """Returns when it is the call's turn; raises `Refusal` instead of letting a queue grow."""
+    async def admit(self, caller: Caller, context: Any, place: "Place", request: Unparsed | None) -> None:
+        """
+        Returns when it is the turn of the call, and of its request if it has one; raises `Refusal` instead of letting a queue
+        grow.
+        """
         if self.draining:
             raise draining()
-        if self.is_full_for(caller):
+        size = 0 if request is None else request.size
+        has_room = self.starts.has_room(caller.name, size)
+        if not has_room or self.is_full_for(caller):
+            if request is not None:
+                request.drop()
             if not self.starts.is_full(caller.name):
-                await self.starts.turn(caller.name, size)  # who does not heed refusals is refused at his turn
-            raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
+                await self.starts.turn(caller.name)  # who does not heed refusals is refused at his turn
+            raise too_many() if has_room else too_much_waits()
         self._callers[caller.name] += 1
         self.calls += 1
         # Not when the method returns: an answer that nobody reads is in work, too.
@@ -196,9 +191,11 @@ class Call:
         """For each message of a stream: the certificate may have ended, or been denied, or lost this RPC."""
         self.caller = self.identify()
 
-    async def turn(self) -> None:
-        """For each message of a stream that is work: as for the first one."""
-        await self.admission.starts.turn(self.caller.name)
+    async def turn(self, size: int) -> None:
+        """For each message of a stream that is work, of `size` bytes: as for the first one. Raises `Refusal` TOO_MANY_CALLS."""
+        if not self.admission.starts.has_room(self.caller.name, size):
+            raise too_much_waits()
+        await self.admission.starts.turn(self.caller.name, size)
 
     def promise(self, size: int) -> None:
         """The answer will have so many bytes, until it has been taken; raises `Refusal` ANSWERS_UNREAD."""
@@ -208,6 +205,14 @@ class Call:
 
 def draining() -> Refusal:
     return Refusal("DRAINING", retry_s=1.0)
+
+
+def too_many() -> Refusal:
+    return Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
+
+
+def too_much_waits() -> Refusal:
+    return Refusal("TOO_MANY_CALLS", "64 MiB of the caller's requests wait for their turn", retry_s=_BUSY_RETRY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,19 +244,19 @@ class Gatekeeper:
         deadline = self.clock.monotonic() + left_s - margin_s
         return Call(rpc, caller, deadline, self.clock.wall(), identify, self.admission)
 
-    async def unary(self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Any, context: Any) -> Any:
-        """A call with one request and one answer."""
+    async def unary(
+        self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Unparsed | None, context: Any
+    ) -> Any:
+        """A call with one answer, and with one `request`; None: its method reads them from the context."""
         with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                size = request.ByteSize() if hasattr(request, "ByteSize") else 0
-                await self.admission.admit(call.caller, context, call.place, size)
-                if isinstance(request, Unread):
-                    raise request.refusal()
+                await self.admission.admit(call.caller, context, call.place, request)
+                asked = context if request is None else request.parse()
                 if rpc in _KEEP_TIME:
-                    return await method(request, call)
+                    return await method(asked, call)
                 async with asyncio.timeout(self._left(call) + _LATE_S):
-                    return await method(request, call)
+                    return await method(asked, call)
             except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status here
                 refusal = outcome.refusal = self._refusal(error, outcome)
         # Not `abort`: gRPC keeps what that raises, with our frames and the codes in the request, for the collector.
@@ -261,21 +266,22 @@ class Gatekeeper:
         return None
 
     async def stream(
-        self, rpc: str, method: Callable[[Any, Call], Awaitable[None]], context: Any, *, reads: bool
+        self, rpc: str, method: Callable[..., Awaitable[None]], request: Unparsed | None, context: Any
     ) -> None:
-        """A call whose method writes messages itself, and with `reads` reads them too."""
+        """A call whose method writes messages itself, and reads them too where the call has not one `request`."""
         answers = Answers(context)
         with _Outcome(rpc, context, self.metrics) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context, call.place)
+                await self.admission.admit(call.caller, context, call.place, request)
+                asked = () if request is None else (request.parse(),)
                 async with asyncio.timeout(self._left(call) + _LATE_S):
-                    await method(answers, call)
+                    await method(*asked, answers, call)
             except Exception as error:  # noqa: BLE001 -- the boundary, as above
                 outcome.refusal = self._refusal(error, outcome)
         if outcome.refusal is not None:
             await answers.settled()
-            if reads:
+            if request is None:
                 await _read_out(context)
             await context.abort(outcome.refusal.code, outcome.refusal.message, details(outcome.refusal))
 
@@ -350,30 +356,22 @@ def build(descriptor: Any, messages: Any, keeper: Gatekeeper, *servicers: Any) -
 
 
 def _handler(method: Any, function: Any, request: Any, keeper: Gatekeeper) -> Any:
-    def read(data: bytes) -> Any:
-        if len(data) > MESSAGE_BYTES_MAX:
-            return Unread("MESSAGE_TOO_LARGE", f"{len(data)} bytes")
-        try:
-            return request.FromString(data)
-        except DecodeError:
-            return Unread("MESSAGE_MALFORMED", f"{len(data)} bytes")
+    parse = request.FromString
 
-    async def unary(message: Any, context: Any) -> Any:
+    def read(data: bytes) -> Unparsed:
+        return Unparsed(parse, data)
+
+    async def unary(message: Unparsed, context: Any) -> Any:
         return await keeper.unary(method.name, function, message, context)
 
     async def stream(_messages: Any, context: Any) -> None:
-        await keeper.stream(method.name, function, context, reads=True)
+        await keeper.stream(method.name, function, None, context)
 
-    async def unary_stream(message: Any, context: Any) -> None:
-        async def answered(context: Any, call: Call) -> None:
-            if isinstance(message, Unread):
-                raise message.refusal()
-            await function(message, context, call)
-
-        await keeper.stream(method.name, answered, context, reads=False)
+    async def unary_stream(message: Unparsed, context: Any) -> None:
+        await keeper.stream(method.name, function, message, context)
 
     async def stream_unary(_messages: Any, context: Any) -> Any:
-        return await keeper.unary(method.name, function, context, context)
+        return await keeper.unary(method.name, function, None, context)
 
     if method.client_streaming and method.server_streaming:
         return grpc.stream_stream_rpc_method_handler(stream, read, _encoded)

@@ -31,6 +31,8 @@ from signer.limits import (
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", -1),  # our own answers are bounded where they are made
+    # No compression: 1 KB of gzip is 1 MiB, before anybody knows who has sent it. It is answered UNIMPLEMENTED.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_metadata_size", TRANSPORT_METADATA_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", TRANSPORT_METADATA_BYTES_MAX),
     # A connection; clients that want more open another. Not 64, which many have in flight: one that starts a call as

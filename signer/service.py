@@ -16,7 +16,7 @@ from pool import Algorithm, Hash, Outcomes, Pool, Scheme
 from signer import found, group
 from signer import requests as read
 from signer.answer import encoded
-from signer.arrival import next_message
+from signer.arrival import next_message, next_unparsed
 from signer.assembly import Assembly
 from signer.batch import Ask, Batches, whole_call
 from signer.clock import Clock
@@ -29,6 +29,7 @@ from signer.ledger import Ledger
 from signer.limits import (
     BATCH_CALL_S,
     CALL_S,
+    DIGESTS_MAX,
     DOCUMENT_STREAMS_MAX,
     STREAM_UNANSWERED_DIGESTS_MAX,
 )
@@ -70,6 +71,8 @@ class SigningService:
         self._holders = Holders({})
 
     async def list_credentials(self, request: Any, call: Call) -> Any:
+        if len(request.of_person) > DIGESTS_MAX:
+            raise Refusal("CERTIFICATE_INVALID", f"of_person has at most {DIGESTS_MAX}")
         hers = await asyncio.to_thread(self._hers, request.of_person) if request.of_person else None
         groups, mine = self._policy().groups.keys(), call.caller.subject
         known = sorted(call.caller.credentials & (self._credentials().keys() | (set() if mine else groups)))
@@ -128,23 +131,19 @@ class SigningService:
         room = _Room(call.caller.name, call.admission.promises)
 
         async def read_all(tasks: asyncio.TaskGroup) -> None:
-            while True:
-                try:
-                    message = await next_message(context, call.deadline - self._clock.monotonic())
-                except Refusal as refusal:  # nothing more is read; what came before is still answered
-                    answers.put_nowait(refusal)
-                    return
-                if message is None:
-                    answers.put_nowait(None)
-                    return
-                call.check_again()
+            while (message := await self._next_of_stream(context, call, answers)) is not None:
                 count = max(1, len(message.digests) + len(message.messages))
-                size = self._answer_bytes_max(message, count)
-                await self._hold_back(message, count, call, room)
-                await room.take(count, size)
-                await call.turn()
-                call.check_again()  # it may have been held back for long
-                answers.put_nowait((tasks.create_task(self._one_of_stream(message, call)), count, size))
+                if count > DIGESTS_MAX:  # refused now, without being held until there is room
+                    task = tasks.create_task(self._one_of_stream(message, call))
+                    message, count, size = None, 1, _PROBLEM_BYTES
+                    await room.take(count, size)
+                else:
+                    size = self._answer_bytes_max(message, count)
+                    await self._hold_back(message, count, call, room)
+                    await room.take(count, size)
+                    call.check_again()
+                    task = tasks.create_task(self._one_of_stream(message, call))
+                answers.put_nowait((task, count, size))
 
         async def write_all() -> None:
             while isinstance(entry := await answers.get(), tuple):
@@ -176,6 +175,21 @@ class SigningService:
                 entry = answers.get_nowait()
                 if isinstance(entry, tuple):
                     _not_delivered(entry[0])
+
+    async def _next_of_stream(self, context: Any, call: Call, answers: asyncio.Queue[Any]) -> Any:
+        """The next request, when it is its turn; None at the end, which `answers` are told."""
+        end = None
+        try:
+            unparsed = await next_unparsed(context, call.deadline - self._clock.monotonic())
+            if unparsed is not None:
+                call.check_again()
+                await call.turn(unparsed.size)
+                return unparsed.parse()
+        except Refusal as refusal:  # nothing more is read; what came before is still answered
+            call.check_again()  # but not to who may not call any more
+            end = refusal
+        answers.put_nowait(end)
+        return None
 
     async def _hold_back(self, message: Any, count: int, call: Call, room: "_Room") -> None:
         """
@@ -263,14 +277,14 @@ class SigningService:
         )  # fmt: skip
 
     async def verify_document(self, context: Any, call: Call) -> Any:
-        message = await next_message(context)
+        message = await next_message(context, call)
         if message is None or message.WhichOneof("message") != "open":
             raise Refusal("STREAM_ORDER", "the first message is open")
         read.text(message.open.name, "name")
         document = self._spool.open(call.caller.name)
         content = None
         try:
-            while (message := await next_message(context)) is not None:
+            while (message := await next_message(context, call)) is not None:
                 kind = message.WhichOneof("message")
                 if kind == "chunk" and content is None:
                     document.write(message.chunk)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from signer.limits import CALLER_WAITING_BYTES_MAX
+
 T = TypeVar("T")
 
 STARTS_A_ROUND = 10  # of all callers: about 4 ms of the loop; each has his part, but at least ...
@@ -45,6 +47,7 @@ class Starts:
         self._seen: dict[str, float] = {}  # who has begun calls lately, and when
         self._begun: Counter[str] = Counter()
         self._waiting: _Waiting = {}
+        self._bytes: Counter[str] = Counter()  # of the requests that wait
         self._turning = False
         self._quiet = 0
         self._since = 0.0
@@ -59,7 +62,18 @@ class Starts:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append((future, weight))
-        await future
+        self._bytes[caller] += size
+        try:
+            await future
+        finally:
+            self._bytes[caller] -= size
+            if not self._bytes[caller]:
+                del self._bytes[caller]
+
+    def has_room(self, caller: str, size: int) -> bool:
+        """Whether a request of `size` bytes may wait with those of this caller that do; one always may."""
+        held = self._bytes.get(caller, 0)
+        return not held or held + size <= CALLER_WAITING_BYTES_MAX
 
     def is_full(self, caller: str) -> bool:
         """Whether as many of this caller wait as may."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from signer.errors import Refusal
-from signer.limits import CALLER_ANSWER_BYTES_MAX
+from signer.limits import CALLER_ANSWER_BYTES_MAX, CALLER_WAITING_BYTES_MAX
 from signer.promises import Promises
 from signer.turns import ROUND_LEAST_S, SEEN_S, START_BYTES, STARTS_A_ROUND, WAITING_MAX, Place, Places, Starts
 
@@ -320,3 +320,23 @@ async def test_who_is_idle_slows_nobody_down() -> None:
     began = time.monotonic()
     await asyncio.gather(*(started(order, starts.turn, "a") for _ in range(20 * STARTS_A_ROUND)))
     assert time.monotonic() - began < 10 * ROUND_LEAST_S
+
+
+async def test_so_many_bytes_wait_and_no_more() -> None:
+    """Of requests that have their turn at once nothing is held; one that waits always may, and gives its room back."""
+    starts, order = Starts(), []
+    size = CALLER_WAITING_BYTES_MAX
+    await starts.turn("a", size)
+    assert starts.has_room("a", 2 * size)
+    waiting = started(order, lambda caller: starts.turn(caller, size - 1), "a")
+    given_up = started(order, lambda caller: starts.turn(caller, 1), "a")
+    await loop_turns(1)
+    assert starts.has_room("a", 0)
+    assert not starts.has_room("a", 1)
+    assert starts.has_room("b", size)
+    given_up.cancel()
+    await loop_turns(2)
+    assert starts.has_room("a", 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, given_up, return_exceptions=True)
+    assert not starts._bytes
