@@ -9,7 +9,7 @@ on to its end or its limit, since a new process for each call that is reset woul
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -74,14 +74,25 @@ class Assembly:
         return answer["digest"], answer["start"], answer["end"]
 
     async def verify(
-        self, caller: str, fd: int, content_fd: int | None, roots: Sequence[bytes], now: datetime
+        self,
+        caller: str,
+        fd: int,
+        content_fd: int | None,
+        roots: Sequence[bytes],
+        now: datetime,
+        promise: Callable[[int], None],
     ) -> dict[str, Any]:
-        """What `examine` reports of the file; raises `Refusal` PDF_REJECTED where it ended the process, and ASSEMBLY_FAILED."""
+        """
+        What `examine` reports of the file; `promise` is told how many bytes that has, before it is read. Raises `Refusal`
+        PDF_REJECTED where it ended the process, and ASSEMBLY_FAILED.
+        """
         output = os.memfd_create("paraph-report", os.MFD_CLOEXEC)
         try:
             fds = [fd, *([] if content_fd is None else [content_fd]), output]
             await self._ask(caller, {"t": "verify", "roots": list(roots), "time": now.timestamp()}, fds)
-            report: dict[str, Any] = msgpack.unpackb(os.pread(output, os.fstat(output).st_size, 0))
+            size = os.fstat(output).st_size
+            promise(size)
+            report: dict[str, Any] = msgpack.unpackb(os.pread(output, size, 0))
             return report
         finally:
             os.close(output)

@@ -24,11 +24,13 @@ from pyhanko.sign.fields import enumerate_sig_fields
 from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
 from pyhanko.sign.validation.status import SignatureCoverageLevel
 
+from signer.limits import ANSWER_BYTES_MAX
 from signer.trust import Anchors, PdfProblem, Refused, SignatureReport, at_most, attempt, iso, judge, silence, word_for
 
 MIB = 1024 * 1024
 EDGE_BYTES = 1024  # readers look this far for %PDF- and for %%EOF: ISO 32000-1, H.3
 CMS_BYTES_MAX = 64 * MIB  # asn1crypto wants all of it at once, and copies an enveloped content
+REPORTS_BYTES_MAX = ANSWER_BYTES_MAX - 1024  # of all signatures: each has its certificate, which all of them may share
 SIGNATURES_MAX = 64  # each is compared with all later revisions: 60 take 3 s, 100 would take 15
 # The reader keeps what it decodes: these are sizes in memory, and leave half of 512 MiB to everything else.
 DECODE_LIMITS = DecodeLimits(
@@ -40,6 +42,20 @@ SUB_FILTERS = {  # to the content type the CMS must declare, and the profile: IS
     "/ETSI.CAdES.detached": ("data", "PAdES"),
     "/ETSI.RFC3161": ("tst_info", "PAdES"),
 }
+
+
+class _Room:
+    """For the reports of one file."""
+
+    def __init__(self) -> None:
+        self._left = REPORTS_BYTES_MAX
+
+    def take(self, report: SignatureReport) -> SignatureReport:
+        """Raises PdfProblem where an answer has no room for it."""
+        self._left -= report.bytes_most
+        if self._left < 0:
+            raise PdfProblem("report-too-large", f"its certificates have more than {REPORTS_BYTES_MAX} bytes in all")
+        return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +135,10 @@ def _examine_pdf(reader: PdfFileReader, anchors: Anchors) -> list[SignatureRepor
     def lost(error: Exception) -> tuple[int, int, SignatureReport]:
         return reader.total_revisions, 0, _lost(error)
 
-    found = [attempt(lost, _examine_field, reader, entry, anchors, strict is not None) for entry in entries]
+    room, found = _Room(), []
+    for entry in entries:
+        revision, end, report = attempt(lost, _examine_field, reader, entry, anchors, strict is not None)
+        found.append((revision, end, room.take(report)))
     return [report for _, _, report in sorted(found, key=lambda item: item[:2])]
 
 
@@ -238,7 +257,8 @@ def _examine_cms(stream: BinaryIO, content: BinaryIO | None, anchors: Anchors) -
     data, signers = message["content"], list(message["content"]["signer_infos"])
     at_most(SIGNATURES_MAX, signers)
     digester = functools.cache(functools.partial(_file_digest, content)) if content else None
-    judged = [attempt(_lost, judge, data, signer, digester, anchors) for signer in signers]
+    room = _Room()
+    judged = [room.take(attempt(_lost, judge, data, signer, digester, anchors)) for signer in signers]
     # A CMS signs all of its content, and nothing can be added to that afterwards.
     return [replace(report, covers="WHOLE_FILE", changes_after="NONE") for report in judged]
 

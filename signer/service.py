@@ -295,7 +295,7 @@ class SigningService:
                     raise Refusal("STREAM_ORDER", "after open come chunks, then content")
             fd = None if content is None else content.file.fileno()
             roots, now = self._policy().roots, self._clock.wall()
-            report = await self._assembly.verify(call.caller.name, document.file.fileno(), fd, roots, now)
+            report = await self._assembly.verify(call.caller.name, document.file.fileno(), fd, roots, now, call.promise)
             return _report(report)
         finally:
             document.close()

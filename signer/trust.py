@@ -68,6 +68,12 @@ class SignatureReport:
     changes_after: str = "UNKNOWN"
     profile: str = "CMS"
 
+    @property
+    def bytes_most(self) -> int:
+        """What it takes in an answer: certificates and texts are as long as its file wants them, the rest is not."""
+        certificates = sum(len(one) + 8 for one in (self.certificate, *self.chain))
+        return certificates + len(f"{self.subject}{self.time}{self.algorithm}".encode()) + 256
+
 
 class Anchors(NamedTuple):
     roots: list[Certificate]
