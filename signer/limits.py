@@ -63,6 +63,8 @@ CALLER_CALLS_SURE = 32  # of one caller, however many the others have: idle stre
 # Of one caller's requests that wait for their turn and are not parsed yet: 256 of 5 000 SHA-256 digests are 45 MB.
 CALLER_WAITING_BYTES_MAX = 64 * MIB
 CALLER_ANSWER_BYTES_MAX = 64 * MIB  # promised to one caller and not yet taken: 16 of the largest answers
+OTHERS_MESSAGE_BYTES_MAX = 1024  # to health and reflection: the name of a service or a file
+OTHERS_STREAMS_MAX = 64  # of one caller there: a client that watches health has one for each connection; 20 KB each
 DRAIN_S = 30.0  # from SIGTERM to the end
 # So much before it what waits is given back: what lanes have takes 40 ms as a rule, of a card two signatures (1.4 s).
 DRAIN_GIVE_BACK_S = 3.0

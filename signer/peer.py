@@ -53,13 +53,15 @@ class CertificatePeer:
         properties = context.auth_context()
         uris = properties.get("peer_uri", ())
         pems = properties.get("x509_pem_cert", ())
-        if len(uris) != 1 or len(pems) != 1:
+        if len(pems) != 1:
             raise Refusal("CALLER_UNKNOWN")
         fingerprint, not_after, names = _read(bytes(pems[0]))
         if fingerprint in self.policy().denied:
             raise Refusal("CALLER_REVOKED")
         if self.clock.wall() >= not_after:
             raise Refusal("CALLER_EXPIRED")
+        if len(uris) != 1:
+            raise Refusal("CALLER_UNKNOWN")
         caller = self.policy().by_uri.get(bytes(uris[0]).decode("utf-8", "replace"))
         if caller is None or names != (caller.uri,):
             raise Refusal("CALLER_UNKNOWN")

@@ -23,7 +23,9 @@ import grpc
 
 from signer.errors import Refusal, details
 from signer.handlers import Admission
+from signer.others import Others
 from signer.peer import Peers
+from signer.unparsed import Unparsed
 
 log = logging.getLogger("signer.call")
 
@@ -125,14 +127,15 @@ class Resets:
 
 class Interceptor(grpc.aio.ServerInterceptor):
     """
-    Sees each call of one listener that is reset, whatever its method.
+    Sees each call of one listener that is reset, whatever its method; and who calls `others`.
 
     gRPC waits for the message of a unary call before it calls the handler, so of one that was reset before nobody would
     hear. Every handler is made one that reads its message itself.
     """
 
-    def __init__(self, resets: Resets, peers: Peers) -> None:
+    def __init__(self, resets: Resets, peers: Peers, others: Others) -> None:
         self._resets = resets
+        self._others = others
         self._peers = peers
         self._handlers: dict[str, Any] = {}  # of methods that exist
         self._unknown: Any = grpc.stream_unary_rpc_method_handler(self._coroutine(self._no_such_method))
@@ -144,7 +147,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return self._unknown
-            self._handlers[name] = self._watched(handler)
+            self._handlers[name] = self._watched(self._looked_at(handler) if self._others.has(name) else handler)
         return self._handlers[name]
 
     def _watched(self, handler: Any) -> Any:
@@ -155,6 +158,51 @@ class Interceptor(grpc.aio.ServerInterceptor):
         kind = "stream_stream" if handler.response_streaming else "stream_unary"
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(watched, handler.request_deserializer, handler.response_serializer)
+
+    def _looked_at(self, handler: Any) -> Any:
+        """Of a method that asks by itself nobody who calls: one that does, before the message is parsed."""
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._one_asked(handler), None, handler.response_serializer)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._one_asked(handler), None, handler.response_serializer)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(self._many_asked(handler), None, handler.response_serializer)
+        raise TypeError("a stream with one answer: no method of health or reflection is one")
+
+    def _one_asked(self, handler: Any) -> Callable[[Any, Any], Awaitable[Any]]:
+        method, parse = handler.unary_unary or handler.unary_stream, handler.request_deserializer
+
+        async def asked(data: bytes, context: Any) -> Any:
+            try:
+                caller = await self._others.turn(self._peers, context, len(data))
+                message = Unparsed(parse, data).parse()
+                with self._others.stream(caller) if handler.response_streaming else contextlib.nullcontext():
+                    return await method(message, context)
+            except Refusal as error:
+                refusal = error.bare()
+            return await self._turn_away(context, refusal.code, refusal.message, details(refusal))
+
+        return asked
+
+    def _many_asked(self, handler: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        method, parse = handler.stream_stream, handler.request_deserializer
+
+        async def asked(messages: Any, context: Any) -> AsyncIterator[Any]:
+            async def parsed() -> AsyncIterator[Any]:
+                async for data in self._others.messages(self._peers, context, messages):
+                    yield Unparsed(parse, data).parse()
+
+            refusal = None
+            try:
+                with self._others.stream(await self._others.turn(self._peers, context, 0)):
+                    async for answer in method(parsed(), context):
+                        yield answer
+            except Refusal as error:
+                refusal = error.bare()
+            if refusal is not None:
+                await self._turn_away(context, refusal.code, refusal.message, details(refusal))
+
+        return asked
 
     def _coroutine(self, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def watched(messages: Any, context: Any) -> Any:

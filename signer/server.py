@@ -47,6 +47,7 @@ from signer.listener import Door, TlsFiles, connections_max
 from signer.memory import keep_trimmed
 from signer.metrics import Metrics
 from signer.operator import OperatorService
+from signer.others import Others
 from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.people import derived, nobody_is_served, served
 from signer.policy import Policy
@@ -235,6 +236,7 @@ class Daemon:
             self._clock,
         )  # fmt: skip
         resets = Resets(self._admission, lambda caller: metrics.resets.labels(caller).inc())
+        others = Others(self._admission.starts)
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
@@ -252,7 +254,7 @@ class Daemon:
                 ),
                 build(operator_pb2.DESCRIPTOR.services_by_name["Operator"], operator_pb2, keeper, operator),
             )
-            door = Door(listener, handlers, connections, [Interceptor(resets, peers)])
+            door = Door(listener, handlers, connections, [Interceptor(resets, peers, others)])
             door.add_health(self._health, SERVICES)
             await door.open()
             stack.push_async_callback(door.close, 0)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from signer import resets
 from signer.errors import Refusal
 from signer.handlers import Admission
+from signer.others import Others
 from signer.resets import HELD_MAX, RESETS_A_SECOND, RESETS_AT_ONCE, Allowance, Interceptor, Resets
 from tests import abuse
 from tests.abuse import CHECK, SIGN, Abuser
@@ -148,7 +149,7 @@ async def serving(kept: Resets) -> AsyncIterator[str]:
         "ss": grpc.stream_stream_rpc_method_handler(write_first),
         "ssg": grpc.stream_stream_rpc_method_handler(generate_all),
     }
-    server = grpc.aio.server(interceptors=[Interceptor(kept, Nobody())])
+    server = grpc.aio.server(interceptors=[Interceptor(kept, Nobody(), Others(kept.admission.starts))])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
