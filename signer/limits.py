@@ -51,6 +51,9 @@ DESCRIPTORS_WANTED = 16_384  # of the process; its own limit is raised to that w
 CONNECTIONS_MAX = 8_192  # of all listeners; 70 KB each when nothing happens on it: 0.6 GB
 CONNECTIONS_SHARE = 0.75  # of the descriptors at most; documents, lanes, assembly processes and the database need some
 CONNECTION_IDLE_S = 300  # without a call; the client's library connects again at its next one
+METRICS_CONNECTIONS_MAX = 8  # of /metrics: more than there are Prometheus servers; a thread each
+METRICS_CONNECTIONS_SHARE = 1 / 128  # of the descriptors at most; for a moment there are twice as many
+METRICS_SILENT_S = 5.0  # then such a connection is hung up on
 
 CALL_S = 30.0  # a call without a deadline of its own
 BATCH_CALL_S = 600.0  # the longest deadline that a call is given

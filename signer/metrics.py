@@ -5,11 +5,10 @@ Calls are counted as they end; tokens and lanes are read from the pool when some
 a caller can choose.
 """
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,6 +16,7 @@ from pool import TokenView
 from pool.lane import LATENCY_BUCKETS_S
 from pool.lane import State as LaneState
 from pool.token import State as TokenState
+from signer.scraping import Server
 
 _CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -171,7 +171,7 @@ class Metrics:
         if lists is not None:
             self.registry.register(CrlCollector(lists))
         self.spool_bytes = Gauge("paraph_spool_bytes", "Bytes of documents in work.", registry=self.registry)
-        self._server: Any = None
+        self._server: Server | None = None
         self._series: dict[tuple[str, ...], Any] = {}
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
@@ -194,10 +194,9 @@ class Metrics:
             series = self._series[key] = metric.labels(*labels)
         return series
 
-    def serve(self, address: str) -> None:
-        """Answer GET /metrics on a thread of its own, as prometheus_client does."""
-        host, _, port = address.rpartition(":")
-        self._server, _ = start_http_server(int(port), host.strip("[]"), registry=self.registry)
+    def serve(self, address: str, descriptors: int) -> None:
+        """Answer GET /metrics there, with a small part of so many descriptors."""
+        self._server = Server(address, self.registry, descriptors)
 
     @property
     def port(self) -> int:
@@ -205,7 +204,4 @@ class Metrics:
 
     def close(self) -> None:
         if self._server is not None:
-            # Its thread looks only twice a second whether it is to end, and whenever something comes to this socket.
-            self._server.socket.shutdown(socket.SHUT_RDWR)
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()

@@ -118,7 +118,7 @@ class Daemon:
             metrics = self._measured()
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
-                metrics.serve(self._config.server.metrics)
+                metrics.serve(self._config.server.metrics, self._descriptors)
             assembly = await stack.enter_async_context(Assembly(self._config.server.assembly_processes))
             await self._open_doors(stack, metrics, assembly)
             self._on_signals()

@@ -64,7 +64,7 @@ def test_an_end_that_waits_for_nothing() -> None:
     took = []
     for _ in range(5):
         metrics = Metrics(list, int)
-        metrics.serve("127.0.0.1:0")
+        metrics.serve("127.0.0.1:0", 1_024)
         time.sleep(0.02)  # it is in its pause
         began = time.monotonic()
         metrics.close()
