@@ -38,6 +38,7 @@ from signer.metrics import Metrics
 from signer.peer import Peers
 from signer.policy import Policy
 from signer.promises import Promises
+from signer.refused import Refused
 from signer.turns import Starts
 from signer.unparsed import Unparsed
 
@@ -224,6 +225,7 @@ class Gatekeeper:
     clock: Clock
     admission: Admission
     metrics: Metrics
+    refused: Refused
 
     def begin(self, rpc: str, context: Any, outcome: "_Outcome") -> Call:
         """Who calls, and whether they may; raises `Refusal`."""
@@ -248,7 +250,7 @@ class Gatekeeper:
         self, rpc: str, method: Callable[[Any, Call], Awaitable[Any]], request: Unparsed | None, context: Any
     ) -> Any:
         """A call with one answer, and with one `request`; None: its method reads them from the context."""
-        with _Outcome(rpc, context, self.metrics) as outcome:
+        with _Outcome(rpc, context, self.metrics, self.refused) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
                 await self.admission.admit(call.caller, context, call.place, request)
@@ -270,7 +272,7 @@ class Gatekeeper:
     ) -> None:
         """A call whose method writes messages itself, and reads them too where the call has not one `request`."""
         answers = Answers(context)
-        with _Outcome(rpc, context, self.metrics) as outcome:
+        with _Outcome(rpc, context, self.metrics, self.refused) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
                 await self.admission.admit(call.caller, context, call.place, request)
@@ -313,6 +315,7 @@ class _Outcome:
     rpc: str
     context: Any
     metrics: Metrics
+    refused: Refused
     began: float = field(default_factory=time.perf_counter)
     caller: Caller | None = None
     call: Call | None = None
@@ -328,7 +331,9 @@ class _Outcome:
         if self.refusal is not None:
             code = self.refusal.code.name
             self.metrics.refusals.labels(caller, self.rpc, self.refusal.reason).inc()
-            log.info("%s refused: %s peer=%s", self, self.refusal, self.context.peer())
+            peer = self.context.peer()
+            if self.refused.has_line(caller, peer):
+                log.info("%s refused: %s peer=%s", self, self.refusal, peer)
         elif log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s in %.1f ms", self, code, took_s * 1e3)
         self.metrics.count_call(caller, self.rpc, code, took_s)

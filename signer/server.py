@@ -51,6 +51,7 @@ from signer.others import Others
 from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.people import derived, nobody_is_served, served
 from signer.policy import Policy
+from signer.refused import Refused
 from signer.register import Register
 from signer.resets import Interceptor, Resets
 from signer.revocation import Revocations
@@ -236,13 +237,14 @@ class Daemon:
             self._clock,
         )  # fmt: skip
         resets = Resets(self._admission, lambda caller: metrics.resets.labels(caller).inc())
-        others = Others(self._admission.starts)
+        others, refused = Others(self._admission.starts), Refused()
+        stack.callback(refused.tell)
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
             peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
             if listener.caller is not None:
                 peers = SocketPeer(listener.caller, lambda: self._policy)
-            keeper = Gatekeeper(peers, lambda: self._policy, self._clock, self._admission, metrics)
+            keeper = Gatekeeper(peers, lambda: self._policy, self._clock, self._admission, metrics, refused)
             handlers = (
                 build(
                     signing_pb2.DESCRIPTOR.services_by_name["Signing"],

@@ -19,6 +19,7 @@ from signer.config import Caller as ConfiguredCaller
 from signer.handlers import Admission, Gatekeeper
 from signer.metrics import Metrics
 from signer.policy import Policy
+from signer.refused import Refused
 from signer.v1 import signing_pb2 as pb
 from signer.v1 import signing_pb2_grpc
 from tests.daemon import SUBMIT, Rig, running, until
@@ -80,7 +81,7 @@ def _deadline_s(rpc: str, asked_s: float | None) -> float:
     peers: Any = SimpleNamespace(identify=lambda _: caller)
     context: Any = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: asked_s)
     outcome: Any = SimpleNamespace(caller=None)
-    keeper = Gatekeeper(peers, lambda: policy, clock, Admission(), Metrics(list, int))
+    keeper = Gatekeeper(peers, lambda: policy, clock, Admission(), Metrics(list, int), Refused())
     return keeper.begin(rpc, context, outcome).deadline - 1_000.0
 
 
