@@ -24,11 +24,15 @@ PRESENCE_S = 120.0  # for whoever types a PIN at a reader, or touches a token
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What is to be proved, and to whom: `audience` is the portal's origin, `nonce` its challenge."""
+    """
+    What is to be proved, and to whom: `audience` is the portal's origin, `nonce` its challenge, which it takes until `ends`
+    (seconds since the epoch).
+    """
 
     credential: str
     nonce: bytes
     audience: str
+    ends: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 Logging in: a person reads who asks, types her codes, and takes the daemon's statement back to the portal (TOK-14).
 
 The portal has begun it and checks what comes back; what is in this page's address is only passed on, and is good for no
-other portal than ours: the statement names it.
+other portal than ours: the statement names it. When the login ends stands there, too, so that the page can say it, and no
+code is used up for a login that the portal would not take any more; that it is over in time, the portal sees to.
 """
 
 import base64
 import logging
+import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -24,12 +27,14 @@ log = logging.getLogger("window")
 
 CODE_CHARACTERS_MAX = 256  # the daemon's own limit is less; longer is nobody's code
 SEND_EVERY_S = 30.0  # for one login: as the daemon has it, which knows the numbers that there are
+BACK_S = 10  # before a login's end the page's own: for the daemon's answer, and the way back to the portal
 # That nothing was sent is not told: it would tell which numbers there are, and whose codes are sent.
 UNTOLD = frozenset(
     {"CREDENTIAL_UNKNOWN", "GATE_MISMATCH", "CREDENTIAL_SUSPENDED", "CREDENTIAL_PENDING", "SUBJECT_SUSPENDED"}
 )
 NUMBER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # a credential's, as the daemon has it
 _NONCE = re.compile(r"([0-9a-f]{2}){16,64}")
+_TIME = re.compile(r"[0-9]{1,12}")
 
 
 async def show(visit: Visit) -> Response:
@@ -81,14 +86,24 @@ async def _log_in(visit: Visit, login: Login) -> Response:
 
 
 def _asked(visit: Visit, given: Mapping[str, str]) -> Login:
-    credential, nonce = given.get("credential", ""), given.get("nonce", "")
-    if not NUMBER.fullmatch(credential) or not _NONCE.fullmatch(nonce):
+    """Raises `Refusal` for what the portal has not begun, and `gone` for what is over."""
+    credential, nonce, ends = (given.get(name, "") for name in ("credential", "nonce", "ends"))
+    if not NUMBER.fullmatch(credential) or not _NONCE.fullmatch(nonce) or not _TIME.fullmatch(ends):
         raise _not_from_portal()
-    return Login(credential, bytes.fromhex(nonce), visit.services.settings.portal.origin)
+    login = Login(credential, bytes.fromhex(nonce), visit.services.settings.portal.origin, int(ends))
+    if time.time() >= login.ends - BACK_S:
+        raise _over(was_sent=bool(visit.form))
+    return login
 
 
 def _not_from_portal() -> Refusal:
     return Refusal("validation", "This page is opened by a login that you begin on the portal. Please begin again.")
+
+
+def _over(*, was_sent: bool) -> Refusal:
+    if was_sent:
+        return Refusal("gone", "The time for this login is over. What you sent was not looked at. Please begin again.")
+    return Refusal("gone", "This login is over. Please begin again.")
 
 
 def typed(visit: Visit, fields: Sequence[str] = ("secret_code", "otp")) -> Typed:
@@ -119,7 +134,11 @@ def _refused(visit: Visit, login: Login, refusal: Refusal) -> Response:
 
 
 def _data(login: Login) -> dict[str, Any]:
-    return {"credential": login.credential, "nonce": login.nonce.hex(), "is_sent": False}
+    now, closes = int(time.time()), login.ends - BACK_S
+    return {
+        "credential": login.credential, "nonce": login.nonce.hex(), "ends": login.ends, "is_sent": False,
+        "now": now, "closes": closes, "left_min": max(1, math.ceil((closes - now) / 60)),
+    }  # fmt: skip
 
 
 def _text(data: bytes) -> str:

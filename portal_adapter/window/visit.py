@@ -112,7 +112,7 @@ class Visit:
     def _here(self, language: str) -> str:
         """The address of the page in another language; nothing that was typed is in it."""
         given: Mapping[str, str] = dict(self.query) | dict(self.form)
-        kept = {name: given[name] for name in ("credential", "nonce", "document", "link") if name in given}
+        kept = {name: given[name] for name in ("credential", "nonce", "ends", "document", "link") if name in given}
         return "?" + urlencode({**kept, "language": language})
 
     def _token(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from cryptography import x509
@@ -81,6 +81,12 @@ def test_a_challenge_is_over_after_two_minutes(place: Place) -> None:
         SetClock.later(waits)
         assert ada.post("/login/statement", product.statement(nonce)).status_code == status
     assert outcomes(place, "login-statement") == ["unauthenticated"]
+
+
+def test_the_window_is_told_when_a_login_ends(place: Place) -> None:
+    """TOK-14: with the challenge the window gets the time until which the portal takes it."""
+    begun = place.visitor().post("/login/server", {"number": "ada-login", "back": "/"}, page="/login")
+    assert parse_qs(urlsplit(begun.headers["location"]).query)["ends"] == [str(SetClock.at + 120)]
 
 
 def test_a_statement_is_taken_once(place: Place) -> None:

@@ -170,12 +170,14 @@ def test_the_script_makes_no_markup() -> None:
         "import(", "paste", "caches", "serviceWorker",
     ):  # fmt: skip
         assert never not in SCRIPT, never
-    # Pages of this origin tell each other when the session ends, and a number is all that is heard; no other window is.
+    # Pages of this origin tell each other when the session ends, or the one login or signing that they are of, and a number
+    # is all that is heard; no other window is.
     assert re.findall(r"(\S+)\.postMessage\(([^;]*)\);", SCRIPT) == [("others", "begun + life * 1000")]
     assert re.findall(r"""(\S+)\.addEventListener\("message", (.*)\);""", SCRIPT) == [
         ("others", "(event) => wait(Number(event.data))")
     ]
-    assert re.findall(r"others = ([^;]+);", SCRIPT) == ['new BroadcastChannel("session")'] and "onmessage" not in SCRIPT
+    assert re.findall(r"others = ([^;]+);", SCRIPT) == ['new BroadcastChannel(end?.dataset.of ?? "session")']
+    assert "onmessage" not in SCRIPT
     # One answer of the server, whole, is written over the page that has asked for it.
     assert re.findall(r"document\.write\([^)]*\)", SCRIPT) == ["document.write(request.responseText)"]
     assert [path.name for path in (PORTAL / "web" / "static").iterdir() if path.suffix == ".js"] == ["portal.js"]

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,13 +53,18 @@ def window_with(
     return TestClient(window.app(window.services(load(directory / "window.toml"))), base_url=WINDOW)
 
 
+def login_of(number: str, nonce: str = "00", language: str = "en") -> str:
+    """Where the portal sends her just after she has named the number."""
+    return f"/login?credential={number}&nonce={nonce * 32}&ends={int(time.time()) + 120}&language={language}"
+
+
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     """0.1, TOK-14: a calm page with a reference that the log has beside where it happened; no word of it, and no code, is in either."""
     browser = window_with(Broken(), tmp_path, monkeypatch)
-    page = browser.get(f"/login?credential=ada-login&nonce={'0' * 64}&language={language}")
+    page = browser.get(login_of("ada-login", "00", language))
     with caplog.at_level(logging.ERROR):
         answer = browser.post("/login", data={**hidden(page.text), "secret_code": "horse 7", "otp": "123456"})
     assert answer.status_code == 500 and f'<html lang="{language}">' in answer.text
@@ -135,7 +141,7 @@ def test_of_one_number_three_codes_are_sent_in_ten_minutes(tmp_path: Path, monke
 
     def asks(number: str, nonce: str) -> Any:
         clock.now += 10
-        page = browser.get(f"/login?credential={number}&nonce={nonce * 32}&language=en")
+        page = browser.get(login_of(number, nonce))
         return browser.post("/login", data={**hidden(page.text), "do": "send"})
 
     for number in ("dan-login", "nobody-login"):
@@ -230,6 +236,32 @@ def test_a_browser_is_known_by_its_own_cookie_alone(tmp_path: Path, monkeypatch:
     key.write_text("another key")
     clock.now = 1_000.0
     assert not is_known(window_with(daemon, tmp_path, monkeypatch, key))
+def test_a_login_that_is_over_spends_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    TOK-14: the page says when the login ends. Ten seconds before the portal takes it no more, nothing of it is given to the
+    daemon: no code is sent, none is looked at, and the page says so.
+    """
+    clock = SimpleNamespace(now=1_800_000_000.0)
+    monkeypatch.setattr("portal_adapter.window.login.time", SimpleNamespace(time=lambda: clock.now))
+    daemon = Sending()
+    browser = window_with(daemon, tmp_path, monkeypatch)
+    address = f"/login?credential=ada-login&nonce={'0' * 64}&ends={int(clock.now) + 120}&language="
+    page = browser.get(f"{address}en")
+    assert "This login ends in 2 minutes." in page.text
+    assert "Cette connexion prend fin dans 2 minutes." in browser.get(f"{address}fr").text
+    clock.now += 60
+    assert "This login ends in 1 minute." in browser.get(f"{address}en").text
+    clock.now += 49
+    assert browser.get(f"{address}en").status_code == 200
+    clock.now += 1
+    codes = {"secret_code": "horse 7", "otp": "123456"}
+    for typed in (codes, {"do": "send"}):
+        over = browser.post("/login", data={**hidden(page.text), **typed})
+        assert over.status_code == 410
+        assert "What you sent was not looked at." in over.text and f'href="{ORIGIN}/login"' in over.text
+    assert daemon.sent == []
+    again = browser.get(f"{address}en")
+    assert again.status_code == 410 and "This login is over. Please begin again." in again.text
 
 
 class Closed(Broken):

@@ -173,6 +173,35 @@ def test_a_signing_by_keyboard(real: Real, chromium: Browser, scripts: bool) -> 
     page.context.close()
 
 
+def test_what_is_about_to_end_says_so(real: Real, chromium: Browser) -> None:
+    """
+    TOK-14, SIG-02: the pages of a login and of a signing say when it ends, warn before, and once it is over lead on: the login to
+    the portal's. The end of the one is not the other's, in the same browser.
+    """
+    page = opened(chromium)
+    page.clock.install()
+    page.goto(opens(real, "ada").address)
+    signing = page.locator("#session-end")
+    expect(signing).to_contain_text("This signing ends in 15 minutes.")
+    login = page.context.new_page()
+    to_window(login, real, "ada-login")
+    line = login.locator("#session-end")
+    expect(line).to_contain_text("This login ends in 2 minutes.")
+    login.clock.fast_forward(70_000)
+    expect(line).to_have_attribute("role", "alert")
+    expect(line).to_have_text("This login ends in less than a minute.")
+    login.clock.fast_forward(60_000)
+    expect(login.locator("body")).to_have_text("This login is over. Please begin again.")
+    assert login.get_by_role("link").get_attribute("href") == f"{real.portal_origin}/login"
+    page.clock.fast_forward(690_000)
+    expect(signing).to_contain_text("This signing ends in 15 minutes.")
+    page.clock.fast_forward(45_000)
+    expect(signing).to_have_text("This signing ends in less than a minute.")
+    page.clock.fast_forward(60_000)
+    expect(page.locator("body")).to_have_text("This signing is over.")
+    page.context.close()
+
+
 LEAVE_WHILE_IT_WAITS = """() => {
     setTimeout(() => document.querySelector(".side button").click());
     setTimeout(() => document.querySelector("#waiting:not([hidden])") && document.querySelector("[form=leave]").click(), 500);

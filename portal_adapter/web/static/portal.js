@@ -55,7 +55,7 @@ document.addEventListener("keydown", (event) => {
 // A warning before the session ends (WCAG 2.2.1: at least 20 seconds), and once it has nothing of it stays on the screen, also
 // where no server is to be had. Every page tells the others when that is: one that is used elsewhere, or logged out, is so here.
 { // its own block: a page that is written over another runs this once more
-  const end = document.querySelector("#session-end"), others = new BroadcastChannel("session");
+  const end = document.querySelector("#session-end"), others = new BroadcastChannel(end?.dataset.of ?? "session");
   const begun = Date.now(), life = end ? Number(end.dataset.ends) - Number(end.dataset.now) : 0;
   // A page that could not be made says nothing of the session: nobody loses what is typed in another tab by it.
   if (end || "signedOut" in document.body.dataset) others.postMessage(begun + life * 1000);
@@ -70,7 +70,7 @@ document.addEventListener("keydown", (event) => {
       warning = setTimeout(() => { end.setAttribute("role", "alert"); end.textContent = end.dataset.warning; end.classList.add("notice"); }, Math.max(0, left - 50000));
       over = setTimeout(() => {
         const main = document.createElement("main"), link = document.createElement("a");
-        link.href = location.pathname;
+        link.href = end.dataset.on ?? location.pathname;
         link.textContent = document.title = end.dataset.over;
         main.append(link);
         document.body.replaceChildren(main);

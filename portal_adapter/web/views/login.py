@@ -33,7 +33,8 @@ def begin_server(ask: Ask) -> Answer:
     number = fields.text("number", most=NUMBER_CHARACTERS_MAX)
     fields.check()
     nonce = _begin(ask, number)
-    query = urlencode({"credential": number, "nonce": nonce, "language": ask.language.code})
+    ends = ask.now + ask.settings.limits.challenge_s
+    query = urlencode({"credential": number, "nonce": nonce, "ends": ends, "language": ask.language.code})
     return Redirect(f"{ask.settings.window.origin}/login?{query}", outside=True)
 
 
