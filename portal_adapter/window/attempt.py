@@ -1,7 +1,8 @@
 """
-What a browser brings back of a signing: which batch it is, and what its person has approved. It is a cookie with a MAC
-(HMAC-SHA-256) under the window's key, which takes in the browser's other cookie: so the window keeps nothing, and neither
-another browser nor an invented cookie goes on. No PIN and no code is in it. How the batch stands, the daemon alone says.
+What a browser brings back of a signing: which batch it is, what its person has approved, and where her one-time code was
+sent, masked. It is a cookie with a MAC (HMAC-SHA-256) under the window's key, which takes in the browser's other cookie: so
+the window keeps nothing, and neither another browser nor an invented cookie goes on. No PIN and no code is in it. How the
+batch stands, the daemon alone says.
 """
 
 import base64
@@ -24,6 +25,7 @@ class Attempt:
     ends: int
     approved: int = 0  # when the box was ticked; 0: it was not
     shown: str = ""  # what was approved (`Batch.shown`)
+    contact: str = ""  # as the daemon masks it; empty until a code was sent
 
 
 def link_of(link: str) -> str:

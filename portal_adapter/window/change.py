@@ -27,7 +27,7 @@ _ORDER = ("secret_code", "new_code", "again", "otp")  # as the page has them
 
 async def show(visit: Visit) -> Response:
     """The product's number first, where the address has none."""
-    return _page(visit, visit.query.get("credential", ""))
+    return _page(visit, visit.query.get("credential", ""), is_sent=visit.query.get("sent") == "yes")
 
 
 async def answer(visit: Visit) -> Response:
@@ -53,7 +53,7 @@ async def _send_code(visit: Visit, credential: str) -> Response:
         log.info("no code to change was sent for %s, asked for by %s: %s", credential, visit.address, error.reason)
     except Refusal as refusal:
         return _refused(visit, credential, refusal)
-    return _page(visit, credential, is_sent=True)
+    return visit.redirect("/code", {"credential": credential, "sent": "yes"}, field="secret_code")
 
 
 async def _change(visit: Visit, credential: str) -> Response:

@@ -45,7 +45,7 @@ async def show(visit: Visit) -> Response:
     except ServiceError as error:
         if error.reason != "CREDENTIAL_UNKNOWN":
             return visit.refused("refused.html", {}, reasons.refusal(error))
-    return _page(visit, login)
+    return visit.page("codes.html", _data(login) | {"is_sent": visit.query.get("sent") == "yes"})
 
 
 async def answer(visit: Visit) -> Response:
@@ -64,7 +64,8 @@ async def _send_code(visit: Visit, login: Login) -> Response:
         log.info("no code was sent for %s, asked for by %s: %s", login.credential, visit.address, error.reason)
     except Refusal as refusal:
         return _refused(visit, login, refusal)
-    return _page(visit, login, is_sent=True)
+    asked = {"credential": login.credential, "nonce": login.nonce.hex(), "ends": str(login.ends), "sent": "yes"}
+    return visit.redirect("/login", asked, field="secret_code")
 
 
 async def _log_in(visit: Visit, login: Login) -> Response:
@@ -121,10 +122,6 @@ def typed(visit: Visit, fields: Sequence[str] = ("secret_code", "otp")) -> Typed
     return Typed(
         given.get("secret_code", ""), given.get("otp", "").replace(" ", ""), visit.address, given.get("pin", "")
     )
-
-
-def _page(visit: Visit, login: Login, *, is_sent: bool = False) -> Response:
-    return visit.page("codes.html", _data(login) | {"is_sent": is_sent})
 
 
 def _refused(visit: Visit, login: Login, refusal: Refusal) -> Response:

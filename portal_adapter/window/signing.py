@@ -123,7 +123,9 @@ async def approve(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
 
 @_open
 async def show_codes(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
-    return _codes(visit, batch) if attempt.shown == batch.shown else visit.redirect("/sign/approve")
+    if attempt.shown != batch.shown:
+        return visit.redirect("/sign/approve")
+    return _codes(visit, batch, contact=attempt.contact)
 
 
 @_of_batch
@@ -136,7 +138,7 @@ async def answer(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     if attempt.shown != batch.shown:
         refusal = Refusal("forbidden-transition", "Read and approve the document first.", reason="not-approved")
         return _page(visit, "sign_approve.html", batch, refusal)
-    return await (_send_code(visit, batch) if visit.form.get("do") == "send" else _sign(visit, attempt, batch))
+    return await (_send_code(visit, attempt, batch) if visit.form.get("do") == "send" else _sign(visit, attempt, batch))
 
 
 def _is_twin(visit: Visit, batch: Batch) -> bool:
@@ -151,7 +153,7 @@ def _sent(visit: Visit, given: Typed) -> tuple[str, ...]:
     return (visit.form.get("form", "")[:FORM_CHARACTERS_MAX], given.secret_code, given.otp, given.pin)
 
 
-async def _send_code(visit: Visit, batch: Batch) -> Response:
+async def _send_code(visit: Visit, attempt: Attempt, batch: Batch) -> Response:
     try:
         visit.services.pace.check(network(visit.address), visit.now)
         contact = await visit.services.daemon.send_code_for(batch.id, visit.address)
@@ -160,7 +162,7 @@ async def _send_code(visit: Visit, batch: Batch) -> Response:
     except Refusal as refusal:
         return _codes(visit, batch, refusal)
     log.info("a code was sent for batch %s, asked for by %s", batch.id, visit.address)
-    return _codes(visit, batch, contact=contact)
+    return _keep(visit, replace(attempt, contact=contact), visit.redirect("/sign/codes", field="secret_code"))
 
 
 async def _sign(visit: Visit, attempt: Attempt, batch: Batch) -> Response:

@@ -79,9 +79,10 @@ class Visit:
         )  # fmt: skip
         return self._known(Response(html, status, media_type="text/html"))
 
-    def redirect(self, path: str) -> Response:
-        """To another page of the window, in the same language."""
-        return self._known(RedirectResponse(f"{path}?language={self.language.code}", 303))
+    def redirect(self, path: str, query: Mapping[str, str] | None = None, *, field: str = "") -> Response:
+        """To another page of the window, in the same language; with a `field` to that one, which has the focus."""
+        asked = urlencode({**(query or {}), "language": self.language.code})
+        return self._known(RedirectResponse(f"{path}?{asked}{f'#field-{field}' if field else ''}", 303))
 
     def refused(self, template: str, data: Mapping[str, Any], refusal: Refusal) -> Response:
         """A page that says why; Retry-After where waiting helps."""
@@ -112,7 +113,9 @@ class Visit:
     def _here(self, language: str) -> str:
         """The address of the page in another language; nothing that was typed is in it."""
         given: Mapping[str, str] = dict(self.query) | dict(self.form)
-        kept = {name: given[name] for name in ("credential", "nonce", "ends", "document", "link") if name in given}
+        kept = {
+            name: given[name] for name in ("credential", "nonce", "ends", "sent", "document", "link") if name in given
+        }
         return "?" + urlencode({**kept, "language": language})
 
     def _token(self) -> str:

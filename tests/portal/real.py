@@ -26,6 +26,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urljoin
 
 import httpx2 as httpx
 import pyotp
@@ -423,13 +424,18 @@ class Browser:
         assert page.status_code == 200, page.text
         return self.post(address, page.text, {"secret_code": secret_code, "otp": otp})
 
+    def has_sent(self, address: str, page: str, fields: Mapping[str, str] | None = None) -> httpx.Response:
+        """A code, by the form of `page`; the page that she is led to."""
+        done = self.post(address, page, {**(fields or {}), "do": "send"})
+        assert done.status_code == 303, done.text
+        return self.get(urljoin(address, done.headers["location"]))
+
     def codes_of(self, person: Person, address: str) -> str:
         """Her one-time code; one that is sent is asked for on the window's page."""
         if person.factor != "sent":
             return person.otp()
         after = len(self.real.inbox.messages)
-        sent = self.post(address, self.get(address).text, {"do": "send"})
-        assert sent.status_code == 200, sent.text
+        self.has_sent(address, self.get(address).text)
         return self.real.inbox.code(person.name, "login-code", after)
 
     def returns(self, answer: httpx.Response) -> httpx.Response:

@@ -127,12 +127,15 @@ class Signer:
     def types(self, page: str, **typed: str) -> httpx.Response:
         return self.post("/sign/codes", page, typed)
 
+    def has_sent(self, page: str) -> httpx.Response:
+        """A code, by the form of `page`; the page that she is led to."""
+        return self.browser.has_sent(f"{self.real.window_origin}/sign/codes", page)
+
     def codes_of(self, person: Person, page: str) -> dict[str, str]:
         """Hers; a one-time code that is sent is asked for on the page."""
         otp = ""
         if person.factor == "sent":
             after = len(self.real.inbox.messages)
-            sent = self.post("/sign/codes", page, {"do": "send"})
-            assert sent.status_code == 200, sent.text
+            self.has_sent(page)
             otp = self.real.inbox.code(person.name, "sign-code", after)
         return {"secret_code": person.secret_code, "otp": otp or person.otp()}

@@ -84,7 +84,8 @@ def signs(demo: Demo, browser: Any, window: str, secret_code: str) -> None:
     page = browser.get(window + browser.get(link).headers["location"])
     browser.post(f"{window}/sign/approve", page.text, {"approved": "yes"})
     page, after = browser.get(f"{window}/sign/codes"), len(demo.lines)
-    page = browser.post(f"{window}/sign/codes", page.text, {"do": "send"})
+    sent = browser.post(f"{window}/sign/codes", page.text, {"do": "send"})
+    page = browser.get(window + sent.headers["location"])
     otp = demo.until(r"to bo: .*?(\d{6,})\D*$", after)
     assert re.findall(r"names this signing (\S+):", page.text) == [demo.until(r"Check code of them all: (\S+)", after)]
     done = browser.post(f"{window}/sign/codes", page.text, {"secret_code": secret_code, "otp": otp})
@@ -118,7 +119,8 @@ def test_the_demo_has_a_business_and_an_administration(tmp_path: Path) -> None:
                 address = begun.headers["location"]
                 assert address.startswith(window)
                 after = len(demo.lines)
-                asked = send(address, browser.get(address), {"do": "send"})
+                sent = send(address, browser.get(address), {"do": "send"})
+                asked = browser.get(window + sent.headers["location"])
                 otp = demo.until(rf"to {name}: Your code to log in: (\d+)", after)
                 back = send(address, asked, {"secret_code": secret_code, "otp": otp}).headers["location"]
                 assert send("/login/statement", browser.get(back), {}).status_code == 303

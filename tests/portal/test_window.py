@@ -238,7 +238,7 @@ def test_a_code_is_not_sent_twice_in_a_moment(real: Real) -> None:
     for number in ("dan-login", "nobody-at-all-login"):
         browser = real.browser()
         address = browser.asks_for_window(number)
-        sent = browser.post(address, browser.get(address).text, {"do": "send"})
+        sent = browser.has_sent(address, browser.get(address).text)
         assert "one is on its way" in sent.text and "/dan" not in sent.text
         again = browser.post(address, sent.text, {"do": "send"})
         assert again.status_code == 429
@@ -259,7 +259,7 @@ def test_numbers_that_there_are_look_like_others(real: Real) -> None:
         address = browser.asks_for_window(number)
         page = browser.get(address)
         shown.add((page.status_code, seen(page.text, number)))
-        answer = browser.post(address, page.text, {"do": "send"})
+        answer = browser.has_sent(address, page.text)
         sent.add((answer.status_code, seen(answer.text, number)))
     assert len(shown) == 1
     assert len(sent) == 1
@@ -452,7 +452,7 @@ def test_a_person_changes_her_secret_code(real: Real) -> None:
     where, after = f"{real.window_origin}/code", len(real.inbox.messages)
     page = browser.get(f"{where}?credential={dan.number}&language=en").text
     assert "of nobody" not in page and dan.number in page
-    sent = browser.post(where, page, {"credential": dan.number, "do": "send"})
+    sent = browser.has_sent(where, page, {"credential": dan.number})
     assert sent.status_code == 200 and "on its way to its holder" in sent.text
     otp = real.inbox.code("dan", "change-code", after)
     again = browser.post(where, page, {"credential": dan.number, "do": "send"})
@@ -491,7 +491,7 @@ def test_a_change_tells_no_number(real: Real) -> None:
         browser = real.browser()
         page = change_page(real, browser, number)
         where = f"{real.window_origin}/code"
-        sent = browser.post(where, page, {"credential": number, "do": "send"})
+        sent = browser.has_sent(where, page, {"credential": number})
         typed = {"credential": number, "secret_code": WRONG, "otp": "000000", "new_code": "clay and kiln 5"}
         wrong = browser.post(where, form_of(sent.text), typed | {"again": "clay and kiln 5"})
         weak = browser.post(where, form_of(sent.text), typed | {"new_code": "password1", "again": "password1"})

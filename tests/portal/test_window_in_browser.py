@@ -202,6 +202,43 @@ def test_what_is_about_to_end_says_so(real: Real, chromium: Browser) -> None:
     page.context.close()
 
 
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+def test_a_code_that_is_sent_to_a_phone(real: Real, chromium: Browser, scripts: bool) -> None:
+    """
+    TOK-14, SIG-06, UI-01: after "Send me a code" the phone shows that it was sent and where the codes are typed, with the focus
+    there; the one-time code is typed by digits. The browser's Back leads to the page of before.
+    """
+    page = opened(chromium, java_script_enabled=scripts, **PHONE)
+
+    def sends_code() -> None:
+        before = page.url
+        with page.expect_navigation():
+            page.click("button[value=send]")
+        code = page.locator("#field-otp")
+        assert code.get_attribute("inputmode") == "numeric"
+        expect(page.locator("#field-secret_code")).to_be_focused()
+        for one in (".notice", "#field-secret_code", "#field-otp"):
+            expect(page.locator(one).last).to_be_in_viewport(ratio=1)
+        page.go_back()
+        assert page.url == before and page.locator("#field-otp").count() == 1
+        page.go_forward()
+
+    to_window(page, real, "nobody-login")
+    sends_code()
+    page.goto(f"{real.window_origin}/code?credential=nobody-{int(scripts)}&language=en")
+    sends_code()
+    page.goto(opens(real, "dan").address)
+    page.check("#field-approved")
+    page.click(".side button")
+    page.wait_for_url("**/sign/codes*")
+    sends_code()
+    expect(page.locator(".notice")).to_contain_text("A one-time code was sent to you.")
+    page.context.close()
+
+
 LEAVE_WHILE_IT_WAITS = """() => {
     setTimeout(() => document.querySelector(".side button").click());
     setTimeout(() => document.querySelector("#waiting:not([hidden])") && document.querySelector("[form=leave]").click(), 500);
