@@ -17,7 +17,7 @@ from portal_adapter.network import network
 from portal_adapter.refusal import FieldError, Refusal
 from portal_adapter.window import reasons
 from portal_adapter.window.daemon import Begun, Typed
-from portal_adapter.window.login import CODE_CHARACTERS_MAX
+from portal_adapter.window.login import CODE_CHARACTERS_MAX, check_one_time_code, joined
 from portal_adapter.window.visit import Visit
 from signer.client import ServiceError
 
@@ -143,9 +143,11 @@ def _typed(visit: Visit) -> Typed:
     errors += check_choice(code, again, "secret_code")
     if not otp.strip():
         errors.append(FieldError("otp", "required", "This field is mandatory."))
+    else:
+        errors += check_one_time_code(otp)
     if errors:
         raise Refusal("validation", errors=errors)
-    return Typed(code, otp.replace(" ", "")[:CODE_CHARACTERS_MAX], visit.address)
+    return Typed(code, joined(otp), visit.address)
 
 
 def _data(pending: Pending) -> dict[str, object]:

@@ -26,6 +26,7 @@ from signer.client import ServiceError
 log = logging.getLogger("window")
 
 CODE_CHARACTERS_MAX = 256  # the daemon's own limit is less; longer is nobody's code
+ONE_TIME_CODE = re.compile(r"[0-9]{6}")  # the daemon's, wherever it comes from (signer/otp.py)
 SEND_EVERY_S = 30.0  # for one login: as the daemon has it, which knows the numbers that there are
 BACK_S = 10  # before a login's end the page's own: for the daemon's answer, and the way back to the portal
 # That nothing was sent is not told: it would tell which numbers there are, and whose codes are sent.
@@ -108,7 +109,7 @@ def _over(*, was_sent: bool) -> Refusal:
 
 
 def typed(visit: Visit, fields: Sequence[str] = ("secret_code", "otp")) -> Typed:
-    """Raises `Refusal` with every one of these fields that is empty or cannot be a code."""
+    """Raises `Refusal` with every one of these fields that is empty or cannot be a code: that costs no try."""
     errors = []
     for name in fields:
         value = visit.form.get(name, "")
@@ -116,12 +117,23 @@ def typed(visit: Visit, fields: Sequence[str] = ("secret_code", "otp")) -> Typed
             errors.append(FieldError(name, "required", "This field is mandatory."))
         elif len(value) > CODE_CHARACTERS_MAX:
             errors.append(FieldError(name, "too-long", "This is too long for a code."))
+        elif name == "otp":
+            errors += check_one_time_code(value)
     if errors:
         raise Refusal("validation", errors=errors)
     given = {name: visit.form[name] for name in fields}
-    return Typed(
-        given.get("secret_code", ""), given.get("otp", "").replace(" ", ""), visit.address, given.get("pin", "")
-    )
+    return Typed(given.get("secret_code", ""), joined(given.get("otp", "")), visit.address, given.get("pin", ""))
+
+
+def check_one_time_code(text: str) -> list[FieldError]:
+    if ONE_TIME_CODE.fullmatch(joined(text)):
+        return []
+    return [FieldError("otp", "rules", "A one-time code has six digits.")]
+
+
+def joined(text: str) -> str:
+    """A one-time code without the spaces that apps show in it."""
+    return "".join(text.split())
 
 
 def _refused(visit: Visit, login: Login, refusal: Refusal) -> Response:

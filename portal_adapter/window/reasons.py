@@ -9,7 +9,8 @@ from signer.client import ServiceError
 
 SENT = "A code was sent a moment ago. Look for it before you ask for another."
 OFTEN = msgid("Several codes were sent in the last minutes. Look for the newest of them, or wait.")
-WRONG_CODES = "The secret code or the one-time code is not right."
+# How many tries are left the daemon does not say.
+WRONG_CODES = "The secret code or the one-time code is not right. After a few more wrong tries nothing is looked at for 15 minutes or longer."
 
 # A code field's mistake: reason -> (field, message). That there is no such product is told as a wrong code.
 _CODES: Mapping[str, tuple[str, str]] = {
@@ -27,13 +28,13 @@ _CODES: Mapping[str, tuple[str, str]] = {
 # Which of two codes was wrong is not told; what becomes of the one-time code is: gate -> message.
 _WRONG_AT: Mapping[str, str] = {
     "code+sent-otp": msgid(
-        "The secret code or the one-time code is not right. The one-time code that was sent to you is not used up: you can type it again."
+        "The secret code or the one-time code is not right. The one-time code that was sent to you is not used up: you can type it again. After a few more wrong tries nothing is looked at for 15 minutes or longer."
     ),
     "code+totp": msgid(
-        "The secret code or the one-time code is not right. The one-time code is not used up: you can type it again as long as it is shown."
+        "The secret code or the one-time code is not right. The one-time code is not used up: you can type it again as long as it is shown. After a few more wrong tries nothing is looked at for 15 minutes or longer."
     ),
     "code+hotp": msgid(
-        "The secret code or the one-time code is not right. If the one-time code was right, it is used up: have your device make another one."
+        "The secret code or the one-time code is not right. If the one-time code was right, it is used up: have your device make another one. After a few more wrong tries nothing is looked at for 15 minutes or longer."
     ),
 }
 # What typing codes again cannot mend: reason -> message.

@@ -63,6 +63,7 @@ def sets_up_an_app(real: Real) -> None:
     assert "not all the same" in wrong.text and "This field is mandatory." in wrong.text
     differs = browser.post(finish, page, {"secret_code": gil.secret_code, "again": WRONG, "otp": "1"})
     assert "The two are not the same." in differs.text and WRONG not in differs.text
+    assert "One-time code: A one-time code has six digits." in differs.text
     bad = browser.post(finish, page, {"secret_code": gil.secret_code, "again": gil.secret_code, "otp": "000000"})
     assert bad.status_code == 422
     assert "The one-time code is not right." in bad.text and gil.secret_code not in bad.text
@@ -171,6 +172,7 @@ def test_a_wrong_code_is_told_and_not_shown_again(real: Real, number: str) -> No
     )
     assert answer.status_code == 422
     assert "The secret code or the one-time code is not right." in answer.text
+    assert "After a few more wrong tries nothing is looked at for 15 minutes or longer." in answer.text
     assert 'href="#field-secret_code"' in answer.text
     assert fields(answer.text) == {"secret_code": "", "otp": ""}
     assert WRONG not in answer.text and otp not in answer.text
@@ -184,6 +186,20 @@ def test_empty_fields_are_told_all_at_once(real: Real) -> None:
     assert answer.status_code == 422
     assert answer.text.count("This field is mandatory.") == 4  # in the summary, and beside each field
     assert 'aria-invalid="true"' in answer.text
+
+
+@pytest.mark.parametrize("otp", ["12", "12345", "1234567", "12345a", "١٢٣٤٥٦"])
+def test_what_is_no_one_time_code_costs_no_try(real: Real, otp: str) -> None:
+    """TOK-14, UI-03: what has not a one-time code's form is told at its field, and not given to the daemon."""
+    browser = real.browser()
+    asked = metric(real.rig, "paraph_refusals_total", rpc="Authenticate")
+    answer = browser.types(browser.asks_for_window("ada-login"), WRONG, otp)
+    assert answer.status_code == 422
+    assert 'href="#field-otp">One-time code: A one-time code has six digits.' in answer.text
+    assert 'href="#field-secret_code"' not in answer.text
+    assert metric(real.rig, "paraph_refusals_total", rpc="Authenticate") == asked
+    spaced = browser.types(browser.asks_for_window("nobody-login"), WRONG, " 123\u00a0456 ")
+    assert 'href="#field-secret_code"' in spaced.text  # as apps show it
 
 
 def test_the_certificate_for_signing_is_not_for_logging_in(real: Real) -> None:

@@ -184,9 +184,12 @@ def test_codes_that_are_missing_or_wrong(real: Real) -> None:
     empty = signer.types(page, secret_code="", otp=" ")
     assert empty.status_code == 422
     assert [name in empty.text for name in ("Secret code: This field", "One-time code: This field")] == [True, True]
+    short = signer.types(page, secret_code=WRONG, otp="12345")
+    assert "One-time code: A one-time code has six digits." in short.text and "not right" not in short.text
     wrong = signer.types(page, secret_code=WRONG, otp="000000")
     assert wrong.status_code == 422
     assert "The secret code or the one-time code is not right." in wrong.text
+    assert "After a few more wrong tries nothing is looked at" in wrong.text
     assert fields(wrong.text) == {"secret_code": "", "otp": ""}
     assert WRONG not in wrong.text
     assert signed(real.rig) == before
