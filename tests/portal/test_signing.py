@@ -166,10 +166,12 @@ def test_a_page_of_a_signing_says_what_is_signed(place: Place, ada: Visitor) -> 
     page = ada.get(step).text
     assert "<h1>Select the certificate</h1>" in page
     assert heading in page and f'title="Document: {title} {reference}"' in page
+    assert "nothing is signed then" in page
     assert f"<title>Select the certificate – {title} – Millbrook</title>" in page
     assert f'<span class="above">{title} {reference}</span>' in ada.get(f"{at}/signing").text
     page = ada.get(to_save(place, ada, at)).text
     assert "<h1>Save to Millbrook</h1>" in page
+    assert "what you have signed is destroyed then" in page and "nothing is signed then" not in page
     assert heading in page and f"<title>Save to Millbrook – {title} – Millbrook</title>" in page
 
 
@@ -348,7 +350,7 @@ def test_a_second_window_takes_over_after_asking(place: Place, ada: Visitor) -> 
     asked = ada.post(f"{at}/signing", page=at)
     assert (asked.status_code, asked.headers["location"]) == (303, f"{at}/signing")
     page = ada.get(f"{at}/signing").text
-    assert "You have begun to sign this procedure in another window." in page
+    assert re.search(r"You have begun to sign this procedure in another window, on 27 Nov 2026, \d\d:\d\d\.", page)
     assert state(place) == "approve"  # asking is not taking
     place.desk.signs(batch)
     second = begins(ada, at, take_over=first.rsplit("/", 1)[1])
