@@ -6,6 +6,7 @@ sync of the disk, and how much later it began than the one before. Distances are
 """
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from xml.sax.saxutils import escape
@@ -18,6 +19,8 @@ STEP = 100  # from one event to the next
 LANE = 26
 TOP = 92
 TEXT = 470  # behind the last event: what it says
+NOTE_LINE = 16
+NOTE_LETTER = 7  # of the note's 12 px, a little more than the widest of the usual fonts has for each on average
 NOTE = (
     "A band is one commit, one sync of the disk, at the moment it began; what has no milliseconds is known by the second. "
     "A line leads from what was about to go to a token, a frame, to what became of it. Distances are no durations."
@@ -60,7 +63,10 @@ def svg(request: str, events: Sequence[Event]) -> str:
 
 
 def _lines(request: str, events: Sequence[Event]) -> Iterator[str]:
-    width, height = LABEL + STEP * len(events) + TEXT, TOP + LANE * len(events) + 62
+    width = LABEL + STEP * len(events) + TEXT
+    note = textwrap.wrap(NOTE, (width - 40) // NOTE_LETTER)
+    foot = TOP + LANE * len(events) + 28  # of what stands below the lanes
+    height = foot + NOTE_LINE * len(note) + 18
     title = f"Request {request}"
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
     yield f"<title>{_text(title)}</title>"
@@ -74,8 +80,9 @@ def _lines(request: str, events: Sequence[Event]) -> Iterator[str]:
     loose = uncovered(events)
     if loose:
         said = f"No checkpoint covers {'one row' if loose == 1 else f'{loose} rows'} of it yet."
-        yield f'<text x="20" y="{height - 34}">{said}</text>'
-    yield f'<text class="quiet" x="20" y="{height - 14}">{NOTE}</text>'
+        yield f'<text x="20" y="{foot}">{said}</text>'
+    for number, line in enumerate(note, 1):
+        yield f'<text class="quiet" x="20" y="{foot + 4 + NOTE_LINE * number}">{line}</text>'
     yield "</svg>"
 
 

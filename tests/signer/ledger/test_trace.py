@@ -7,13 +7,18 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from signer.chain import Kind
+from signer.picture import svg
+from signer.trace import Event
 from tests.daemon import Rig, running, until
 from tests.hostile import minimal_pdf
+from tests.portal.street import CHROMIUM, QUIET
 from tests.postgres import Postgres
 from tests.signer.access.calls import Caller, card_rig, digest, shim_of, statuses
 from tests.signer.ledger.book import documents, kinds, request
@@ -21,6 +26,10 @@ from tests.signer.ledger.test_export import change
 from tests.signer.ledger.test_restore import again, new_checkpoint
 
 SVG = "{http://www.w3.org/2000/svg}"
+BOXES = """() => {
+    const page = document.documentElement.viewBox.baseVal, boxes = [...document.querySelectorAll("text")].map(one => one.getBBox());
+    return [page.width, page.height, boxes.map(box => [box.x + box.width, box.y + box.height])];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +81,26 @@ def test_a_life(rig: Rig) -> None:
     assert began <= intended.timestamp() < signed.timestamp() < released.timestamp() <= ended, (
         "each commit at its moment"
     )
-    assert any(text and "Distances are no durations" in text for text in said)
+    assert "Distances are no durations" in " ".join(text or "" for text in said)
     assert "prefers-color-scheme: dark" in file.read_text()
     assert rig.command("audit", "trace", "--config", rig.config, message.request_id, "-o", file).returncode == 2
+
+
+@pytest.mark.parametrize("count", [1, 5, 15])
+def test_nothing_is_cut_off_the_picture(count: int, tmp_path: Path) -> None:
+    """However many events there are, a browser draws every text within the picture."""
+    kinds = (Kind.INTENT, Kind.OUTCOME, Kind.RELEASED)
+    events = [Event(kind, "2026-11-28T09:00:00.001Z", (1, number), "1 item") for number, kind in enumerate(kinds * 5)]
+    (tmp_path / "life.svg").write_text(svg(str(uuid.uuid4()), events[:count]))
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET]) as browser,
+    ):
+        page = browser.new_page()
+        page.goto((tmp_path / "life.svg").as_uri())
+        *page_size, boxes = page.evaluate(BOXES)
+    assert len(boxes) > 5
+    assert [box for box in boxes if box[0] > page_size[0] or box[1] > page_size[1]] == []
 
 
 def test_after_a_crash(rig: Rig) -> None:
