@@ -364,6 +364,20 @@ def test_one_flow_by_keyboard_alone(street: Street) -> None:
         expect(page.locator("summary")).to_be_focused()
 
 
+@pytest.mark.parametrize(
+    ("language", "labels"), [("en", ["Logged in", "Last used"]), ("fr", ["Connexion", "Dernière utilisation"])]
+)
+def test_a_narrow_account_says_what_its_dates_are(street: Street, town: Town, language: str, labels: list[str]) -> None:
+    """UI-01, UI-02: where the table of her sessions has no headings, each date has its own; where it has them it is said once."""
+    label = "[...document.querySelectorAll('table')].at(-1).querySelectorAll('td')"
+    shown = f"[...{label}].slice(0, 2).map(one => getComputedStyle(one, '::before').content)"
+    with street.visit(town.ada, language=language, width=360) as page:
+        page.goto(f"{ORIGIN}/account")
+        assert page.evaluate(shown) == [f'"{one}"' for one in labels]
+        page.set_viewport_size({"width": 1200, "height": 800})
+        assert page.evaluate(shown) == ["none", "none"]
+
+
 def test_a_session_that_is_about_to_end_says_so(street: Street, town: Town) -> None:
     """TOK-12: a script warns more than 20 seconds ahead, and takes the page away when it is over; without one the page has printed the time."""
     with street.visit(town.ada) as page:
