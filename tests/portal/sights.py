@@ -25,6 +25,11 @@ AXE = {
     "rules": {"target-size": {"enabled": True}},
     "iframes": False,  # what the browser shows a PDF in is its own
 }
+CONTRAST = AXE | {
+    "runOnly": ["color-contrast"],
+    "rules": {},
+}  # of the colours: the rest of a dark page is that of a light one
+RUN = "options => axe.run(options).then(found => found.violations)"
 GETS = {route.name: route for route in ROUTES if route.method == "GET"}
 LIMITS = f"[limits]\nlogin_a_minute = 1000\n{ATTACHES}"
 NARROW = 320  # WCAG 2.2, 1.4.10
@@ -113,8 +118,12 @@ def brings_axe(context: BrowserContext) -> None:
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
-    """What axe-core finds on the page as it is now: the rule, and the first place that breaks it."""
-    found = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+    """What axe-core finds on the page as it is now, and in its dark colours: the rule, and the first place that breaks it."""
+    page.emulate_media(reduced_motion="reduce")  # colours change at once
+    found = page.evaluate(RUN, AXE)
+    page.emulate_media(color_scheme="dark")
+    found += page.evaluate(RUN, CONTRAST)
+    page.emulate_media(color_scheme="light")
     return [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
 
 

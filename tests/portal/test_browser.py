@@ -65,6 +65,20 @@ def test_paper_has_the_content_alone(street: Street, town: Town) -> None:
                     expect(page.locator(".aids")).to_be_hidden()
 
 
+def test_pages_are_dark_for_who_wants_it(street: Street) -> None:
+    """UI-01, UI-04: in dark colours where the browser asks for them, with the fields and the browser's own parts; on paper never."""
+    colours = "[getComputedStyle(document.documentElement), getComputedStyle(document.querySelector('#field-number'))]"
+    shown = f"{colours}.flatMap(one => [one.colorScheme, one.backgroundColor])"
+    light = ["normal", "rgb(255, 255, 255)"] * 2
+    with street.visit() as page:
+        page.goto(f"{ORIGIN}/login")
+        assert page.evaluate(shown) == light
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(shown) == ["dark", "rgb(18, 22, 28)"] * 2
+        page.emulate_media(media="print")
+        assert page.evaluate(shown) == light
+
+
 def test_a_script_that_got_into_a_page_does_not_run(street: Street) -> None:
     """UI-07: inline scripts, handlers, styles and other sites' files in a page are refused by the browser."""
     evil = (
