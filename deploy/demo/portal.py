@@ -5,7 +5,7 @@ people who are enrolled and registered: one with a business, one in its team, an
     make demo-portal
 
 Everything in it was made by the commands and pages that anybody has; state is kept under var/portal, so that the next
-start takes seconds. Messages with one-time codes are caught here and printed. Ctrl-C ends all of it.
+start takes seconds. Messages with one-time codes are caught here, and printed once all is there. Ctrl-C ends all of it.
 """
 
 import asyncio
@@ -61,9 +61,10 @@ PEOPLE = (ANA, BO, CLEO)
 
 
 class Catcher:
-    """Where the daemon's messages to people arrive; each is printed and kept."""
+    """Where the daemon's messages to people arrive: each is kept in `file`, and printed while `prints`."""
 
     def __init__(self, port: int, file: Path) -> None:
+        self.prints = False
         self._messages: list[dict[str, str]] = []
         self._news = threading.Condition()
         catcher = self
@@ -77,7 +78,8 @@ class Catcher:
                     print(said, file=out)
                     catcher._messages.append({**message, "to": self.path[1:]})
                     catcher._news.notify_all()
-                print(f"  message {said}", flush=True)
+                if catcher.prints:
+                    print(f"  message {said}", flush=True)
                 self.send_response(204)
                 self.end_headers()
 
@@ -427,8 +429,10 @@ async def run(directory: Path) -> None:
             town.serving("serve", town.ports["portal"]),
         ):
             if not settled.exists():
-                await asyncio.to_thread(town.settle, catcher)
+                with Steps() as steps, steps("people and their spaces"):
+                    await asyncio.to_thread(town.settle, catcher)  # whose codes are used up with it
                 settled.touch()
+            catcher.prints = True
             tell(town)
             await over.wait()
 

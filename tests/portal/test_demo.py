@@ -106,6 +106,7 @@ def test_the_demo_has_a_business_and_an_administration(tmp_path: Path) -> None:
         window = demo.until(r"the window +(https://\S+)")
         secret_code = demo.until(r"bo-login +(.+?)  ")
         demo.until("(Ctrl-C)")
+        assert not any("message to" in line for line in demo.lines), "codes of what is done already"
         tls = ssl.create_default_context(cafile=str(tmp_path / "pki" / "root.pem"))
         for name, page, said in (("bo", "/spaces", "Kiln and Clay"), ("cleo", "/desk", "Millbrook Town Hall")):
             with httpx.Client(verify=tls, base_url=portal, headers={"accept-language": "en"}, timeout=30) as browser:
