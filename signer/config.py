@@ -308,10 +308,11 @@ class People(_Section):
     What people need who sign with codes: the key of their seeds, and how messages reach them.
 
     `name` is what their apps call the service; `tell` is whom a person tells that something is wrong: a name, a place, a
-    telephone number.
+    telephone number. `enrol_at` is the page where they type their enrolment code; without one they are told the command.
     """
 
     tell: str
+    enrol_at: Annotated[str, StringConstraints(pattern=r"^https://[!-~]{1,120}$")] | None = None
     mail: Mail | None = None
 
     seed_key_file: Path | None = None

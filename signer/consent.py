@@ -33,7 +33,7 @@ from signer.errors import Refusal, refusal_from
 from signer.gate import FACTORS, LIFETIME_S, LIFETIME_S_MAX, Factor, Redemption, Terms
 from signer.given import Given
 from signer.ledger import Ledger
-from signer.message import Language, Template, compose
+from signer.message import ENROL_COMMAND, Language, Template, compose
 from signer.notify import Outbox
 from signer.proof import SENT_S, Proof, WrongCode
 from signer.queued import OutboxFull
@@ -66,6 +66,7 @@ class Consent:
         issuer: str,
         whom: str,
         wait_s: float,
+        enrol_at: str = ENROL_COMMAND,
     ) -> None:
         self._ledger = ledger
         self._do = transactions(engine)
@@ -78,6 +79,7 @@ class Consent:
         self._issuer = issuer
         self._whom = whom
         self._wait_s = wait_s
+        self._enrol_at = enrol_at
         self._rate = _Rate()
 
     # ---- signing
@@ -458,7 +460,8 @@ class Consent:
             if not code:
                 return False
             ends = now + subject.ENROLMENT_S
-            self._tell(connection, person, Template.ENROLMENT_CODE, ends, code=code, until=_time(ends))
+            told = {"code": code, "where": self._enrol_at, "until": _time(ends)}
+            self._tell(connection, person, Template.ENROLMENT_CODE, ends, **told)
             return True
 
         if await self._do(begin):

@@ -16,6 +16,8 @@ from typing import Any
 
 DOCUMENT_CHARACTERS_MAX = 80  # a line of a mail; who chose the name has no room for a letter of his own
 TELL_CHARACTERS_MAX = 120  # a name, a place and a telephone number
+ENROL_COMMAND = "`paraph enrol`"
+_WHERE = re.compile(rf"https://[!-~]{{1,120}}|{ENROL_COMMAND}")
 _CODE = re.compile("[0-9A-Za-z-]{4,64}")
 _DIGEST_CODE = re.compile("[0-9A-Za-z]{8}")
 
@@ -33,7 +35,7 @@ class Template(StrEnum):
     SIGN_CODE = "sign-code"  # code, document, count, digest_code, until
     LOGIN_CODE = "login-code"  # code, audience, until
     CONFIRM_CODE = "confirm-code"  # code, until; the first one-time code, that completes an enrolment
-    ENROLMENT_CODE = "enrolment-code"  # code, until
+    ENROLMENT_CODE = "enrolment-code"  # code, where, until
     CHANGE_CODE = "change-code"  # code, until; the one-time code with which a secret code is changed
     CODE_CHANGED = "code-changed"  # since
     ENROLMENT_REVOKED = "enrolment-revoked"  # begins; to the contact that it had before
@@ -63,6 +65,7 @@ def compose(template: Template, language: Language, *, tell: str, **fields: Any)
     code                    what is to be typed in: 4 to 64 letters, digits and hyphens
     document                the first document's name, as it came
     audience                where it logs in, as it came
+    where                   it is typed in: an https address, or `ENROL_COMMAND`
     count                   of documents, at least 1
     digest_code             of the batch: 8 letters and digits
     until, begins, since    datetime with its zone
@@ -137,6 +140,7 @@ def _time(value: datetime) -> str:
 _FIELDS: Mapping[str, Callable[[Any], str]] = {
     "tell": check_tell,
     "code": _exactly(_CODE),
+    "where": _exactly(_WHERE),
     "document": shown_name,
     "audience": shown_name,
     "count": _count,
@@ -273,7 +277,7 @@ toute signature en votre nom peut être bloquée.
         """\
 Your enrolment code: {code}
 
-Run `paraph enrol` and type the code in when it asks for it.
+Where you type it in: {where}
 You then choose the secret code with which you sign; never tell it to anybody.
 The enrolment code is valid once, until {until}.
 
@@ -285,7 +289,7 @@ If you do not expect this, do nothing and tell {tell}.
         """\
 Votre code d'inscription : {code}
 
-Lancez `paraph enrol` et saisissez le code quand il vous est demandé.
+À saisir ici : {where}
 Vous choisirez ensuite votre code secret de signature ; ne le dites à personne.
 Le code d'inscription est valable une fois, jusqu'au {until}.
 

@@ -19,6 +19,7 @@ from signer.contact import Contact, Kind
 from signer.errors import Refusal
 from signer.ledger import Ledger
 from signer.mail import MailServer, Tls
+from signer.message import ENROL_COMMAND
 from signer.notify import Outbox
 from signer.otp import Seeds
 from signer.steady import ADVICE, KEEP_S, Steady
@@ -41,7 +42,7 @@ async def served(
     async with Codes() as codes, Outbox(engine, derived(key, "messages"), mail_server(config)) as outbox:
         consent = Consent(
             engine, ledger, codes, Seeds(derived(key, "seeds")), derived(key, "sent codes"), outbox, refresh, steady,
-            config.name, config.tell, config.wait_h * 3600.0,
+            config.name, config.tell, config.wait_h * 3600.0, config.enrol_at or ENROL_COMMAND,
         )  # fmt: skip
         await consent.look_around()
         looking = asyncio.create_task(consent.keep_looking_around(), name="people")

@@ -246,6 +246,7 @@ client_ca = "{self.ca}"
 [people]
 seed_key_file = "{directory}/seeds.key"
 tell = "whoever runs this demo"
+enrol_at = "{self.window}/enrol"
 [trust]
 roots = ["{self.ca}"]
 [ledger]

@@ -52,6 +52,7 @@ from tests.signer.access.calls import Caller, card_rig
 from tests.signer.people.persons import Inbox
 
 GATES = {"totp": Gate.CODE_TOTP, "hotp": Gate.CODE_HOTP, "sent": Gate.CODE_SENT}
+ENROL_AT = "https://sign.example/enrol"  # as messages say it
 TRIES_A_MINUTE = 20  # of one address at the window
 CARD_PIN, PAD_PIN = "40271836", "735511"
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
@@ -142,7 +143,13 @@ class Real:
         key = rig.directory / "seeds.key"
         key.write_bytes(secrets.token_bytes(32))
         key.chmod(0o400)
-        rig.sections = ["[people]", f'seed_key_file = "{key}"', 'tell = "the help desk"', "wait_h = 24"]
+        rig.sections = [
+            "[people]",
+            f'seed_key_file = "{key}"',
+            'tell = "the help desk"',
+            "wait_h = 24",
+            f'enrol_at = "{ENROL_AT}"',
+        ]
         engine = open_store(rig.state / "paraph.sqlite")
         names = []
         for person in self.people.values():

@@ -8,7 +8,7 @@ import pytest
 
 from signer.v1 import operator_pb2 as op
 from tests.portal.place import hidden
-from tests.portal.real import TRIES_A_MINUTE, Browser, Person, Real
+from tests.portal.real import ENROL_AT, TRIES_A_MINUTE, Browser, Person, Real
 from tests.portal.signing import Signer, fields, returned
 from tests.signer.access.calls import Caller, metric
 from tests.signer.people import canaries
@@ -47,6 +47,7 @@ def sets_up_an_app(real: Real) -> None:
     assert 'href="/enrol?language=en"' in early.text
     finish = f"{real.window_origin}/enrol/finish"
     code = real.begins_enrolment(gil)
+    assert f"\nWhere you type it in: {ENROL_AT}\n" in real.inbox.next("gil", "enrolment-code")["text"]
     page = enrols(browser, code)
     picture = browser.get(f"{real.window_origin}/enrol/picture.svg")
     assert picture.headers["content-type"] == "image/svg+xml; charset=utf-8"

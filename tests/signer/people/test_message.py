@@ -4,13 +4,17 @@ import re
 import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from signer.config import People
 from signer.message import (
     DOCUMENT_CHARACTERS_MAX,
+    ENROL_COMMAND,
     TEXTS,
     Language,
     MessageError,
@@ -33,7 +37,7 @@ FIELDS: dict[Template, dict[str, Any]] = {
     Template.CONFIRM_CODE: {"code": "493817", "until": NOON},
     Template.CHANGE_CODE: {"code": "493817", "until": NOON},
     Template.CODE_CHANGED: {"since": NOON},
-    Template.ENROLMENT_CODE: {"code": "7QKD-93MX-AAB2", "until": NOON},
+    Template.ENROLMENT_CODE: {"code": "7QKD-93MX-AAB2", "where": "https://sign.example/enrol", "until": NOON},
     Template.ENROLMENT_REVOKED: {"begins": NOON},
     Template.ENROLMENT_MOVED: {},
     Template.SUSPENDED: {"since": NOON},
@@ -133,6 +137,21 @@ def test_what_no_field_can_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match=f"^{name}: ") as refused:
         compose(Template.SIGN_CODE, Language.EN, **({"tell": TELL} | FIELDS[Template.SIGN_CODE] | wrong))
     assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("language", list(Language))
+def test_where_an_enrolment_code_is_typed_in(language: Language) -> None:
+    """The window's page where one is configured, else the command; an address that is none of a page is refused at both ends."""
+    fields = FIELDS[Template.ENROLMENT_CODE]
+    for where in (ENROL_COMMAND, "https://sign.example/enrol"):
+        message = compose(Template.ENROLMENT_CODE, language, tell=TELL, **(fields | {"where": where}))
+        assert re.search(f" ?: {re.escape(where)}$", message.text, re.MULTILINE)
+        assert ("paraph enrol" in message.text) is (where == ENROL_COMMAND)
+    for wrong in ("http://sign.example/enrol", "https://", "https://sign.example/en rol", "https://a/\nb", "canary"):
+        with pytest.raises(MessageError, match=r"^where: "):
+            compose(Template.ENROLMENT_CODE, language, tell=TELL, **(fields | {"where": wrong}))
+        with pytest.raises(ValidationError, match="enrol_at"):
+            People(tell=TELL, seed_key_file=Path("/seeds.key"), enrol_at=wrong)
 
 
 def test_whom_to_tell() -> None:
