@@ -7,8 +7,8 @@ Rows in the store, changed only by commands and operators' calls; each change is
 import getpass
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -31,6 +31,7 @@ from signer.gate import FACTORS, LIFETIME_S_MAX, Bounds, Factor, Gate
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
 from signer.store import as_it_is, changes, credentials, subjects
 
+IN_FORCE = "credentials"  # in the state directory: the `fingerprint` of those that the daemon has put in force
 _ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
 
 
@@ -190,6 +191,16 @@ def read(engine: Engine) -> dict[str, Credential]:
             Bounds(row.digests_max, row.lifetime_s, row.hours, bool(row.claimed)),
         )
     return found
+
+
+def fingerprint(credentials: Mapping[str, Credential]) -> bytes:
+    """Equal where all are: what the daemon has put in force is compared with what is stored."""
+    parts = [
+        (c.name, c.purpose, c.chain_hash, c.key.ref, c.key.cka_id, c.key.label, sorted(c.outputs), c.state, c.gate,
+         c.subject, astuple(c.bounds))
+        for c in credentials.values()
+    ]  # fmt: skip
+    return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest().encode()
 
 
 def look(where: Where) -> dict[str, Credential]:

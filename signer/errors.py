@@ -152,7 +152,10 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         "The service ended while it was at it; send the same with the same request_id within 120 s to go on.",
     ),
     "DRAINING": (Code.UNAVAILABLE, "The service is stopping; try another instance."),
-    "CONFIG_REJECTED": (Code.FAILED_PRECONDITION, "The configuration has mistakes; the old one stays in force."),
+    "CONFIG_REJECTED": (
+        Code.FAILED_PRECONDITION,
+        "The configuration has mistakes; the old one stays in force, but for credentials and who is denied besides.",
+    ),
     "TOKEN_STATE": (Code.FAILED_PRECONDITION, "The token's state does not allow this."),
     "PIN_FINAL_TRY_GUARD": (Code.FAILED_PRECONDITION, "Another refused PIN could lock the token for good."),
     "INTERNAL": (Code.INTERNAL, "A fault of the service; the operator's log has it under the request id."),

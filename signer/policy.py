@@ -2,7 +2,7 @@
 Who may call what with which credential: an allow-list that denies by default.
 
 A policy is one immutable value. A reload makes a new one and puts it in place of the old in one step; a file with a
-mistake makes none.
+mistake makes none, and takes nothing from the old one but further certificates that are denied.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Policy:
         """Read what the configuration names; raises `ConfigError`."""
         mistakes: list[str] = []
         roots = tuple(der for path in config.trust.roots for der in _certificates(path, mistakes))
-        denied = _denied(config.trust.denied_certificates, mistakes)
+        denied = read_denied(config.trust.denied_certificates, mistakes)
         if mistakes:
             raise ConfigError(Path("trust"), mistakes)
         return cls(
@@ -58,8 +58,11 @@ def _certificates(path: Path, mistakes: list[str]) -> list[bytes]:
         return []
 
 
-def _denied(path: Path | None, mistakes: list[str]) -> frozenset[bytes]:
-    """One SHA-256 of a certificate a line, in hexadecimal with or without colons; '#' begins a comment."""
+def read_denied(path: Path | None, mistakes: list[str]) -> frozenset[bytes]:
+    """
+    One SHA-256 of a certificate a line, in hexadecimal with or without colons; '#' begins a comment. Lines that are none
+    are added to the mistakes, and the others are answered.
+    """
     if path is None:
         return frozenset()
     denied = set()
@@ -78,5 +81,6 @@ def _denied(path: Path | None, mistakes: list[str]) -> frozenset[bytes]:
             digest = b""
         if len(digest) != 32:
             mistakes.append(f"trust.denied_certificates: {path}:{number}: not a SHA-256 in hexadecimal")
+            continue
         denied.add(digest)
     return frozenset(denied)

@@ -3,7 +3,8 @@ The daemon: start-up, service, drain, stop. It wires the rooms together and hold
 
     SIGTERM, SIGINT   drain: NOT_SERVING at once, calls in work get 30 s, what waits still then is NOT_ATTEMPTED, lanes log
                       out; a second one ends it now
-    SIGHUP            reload: callers, policy, TLS files, deny-list, credentials; a file with a mistake changes nothing
+    SIGHUP            reload: callers, policy, TLS files, deny-list, credentials; a file with a mistake changes nothing but
+                      the last two, because what takes away waits for nothing
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 # Otherwise cryptography imports it at the first ECDSA signature that is verified: where no descriptor is left by then, the
@@ -33,11 +35,12 @@ from signer.assembly import Assembly
 from signer.batch import Batches
 from signer.chain import Kind
 from signer.clock import Clock
-from signer.config import Config, ConfigError
+from signer.config import Config, ConfigError, Trust
 from signer.consent import Consent
 from signer.consenting import ConsentService
 from signer.credential import Credential
 from signer.database import where
+from signer.durable import put
 from signer.exclusive import hold_state, hold_tokens
 from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
@@ -50,7 +53,7 @@ from signer.operator import OperatorService
 from signer.others import Others
 from signer.peer import CertificatePeer, Peers, SocketPeer
 from signer.people import derived, nobody_is_served, served
-from signer.policy import Policy
+from signer.policy import Policy, read_denied
 from signer.refused import Refused
 from signer.register import Register
 from signer.resets import Interceptor, Resets
@@ -98,7 +101,9 @@ class Daemon:
             self._engine = await asyncio.to_thread(open_store, where(self._config))
             stack.callback(self._engine.dispose)
             self._steady = Steady(self._clock, state / steady.FILE)
+            (state / rows.IN_FORCE).unlink(missing_ok=True)  # before they are read: it tells of an earlier run
             self._credentials = rows.read(self._engine)
+            await self._say_in_force(self._credentials)
             self._checkpoint_key = checkpoint_key.of(self._config.ledger, lambda: self._pool)
             checkpoint_key.check_apart(self._checkpoint_key.spki, self._credentials.values())
             group.check(self._config.group, self._credentials)
@@ -293,12 +298,21 @@ class Daemon:
         try:
             await self.reload("SIGHUP")
         except ConfigError as error:
-            log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 -- no fault of ours
+            log.error(  # noqa: TRY400 -- no fault of ours
+                "reload refused, the old configuration stays, but for what takes away: %d certificates are denied, and %d "
+                "credentials are in force as they are stored: %s",
+                len(self._policy.denied),
+                len(self._credentials),
+                error,
+            )
         except Exception:
-            log.exception("reload failed, the old configuration stays")
+            log.exception("reload failed, the old configuration stays, but for who is denied besides")
 
     async def reload(self, who: str) -> None:
-        """Read everything first, then put it in place in one step; raises `ConfigError` and changes nothing."""
+        """
+        Read everything first, then put it in place in one step; raises `ConfigError` and changes nothing, except for
+        credentials and who is denied besides: a revocation does not wait for the rest of the file.
+        """
         async with self._reloading_lock:  # of two that come at once, the later file wins
             await self._reload()
         self._books.ledger.note_soon(
@@ -306,7 +320,12 @@ class Daemon:
         )
 
     async def _reload(self) -> None:
-        new = await asyncio.to_thread(configs.load, self._path)
+        try:
+            new = await asyncio.to_thread(configs.load, self._path)
+        except ConfigError as error:
+            mistakes, _ = await self._take_away(self._config.trust)
+            raise ConfigError(error.path, [*error.mistakes, *mistakes]) from None
+        _, credentials = await self._take_away(new.trust)
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._config, name)]
         if new.trust.crl != self._config.trust.crl:
             fixed.append("trust.crl")
@@ -314,16 +333,41 @@ class Daemon:
             raise ConfigError(self._path, [f"{', '.join(fixed)}: changed, and needs a restart"])
         policy = Policy.of(new)
         tls = [TlsFiles.read(door.listener) if door.listener.address is not None else None for door in self._doors]
-        credentials = await self._read_credentials()
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
         group.check(new.group, credentials)
         self._config, self._policy = new, policy
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
-        self._use(credentials)
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
         if self._consent is not None and not self._steady.is_safe:
             log.warning("the system's clock was set by %+.0f s, %s", self._steady.jump_s, steady.ADVICE)
+
+    async def _take_away(self, trust: Trust) -> tuple[list[str], dict[str, Credential]]:
+        """
+        Put in force who is denied besides (only a whole file takes anybody off the list), and credentials as they are
+        stored. Answers the deny-list's mistakes, and the credentials.
+        """
+        mistakes: list[str] = []
+        denied = read_denied(trust.denied_certificates, mistakes)
+        self._policy = replace(self._policy, denied=self._policy.denied | denied)
+        return mistakes, await self._use_stored()
+
+    async def _use_stored(self) -> dict[str, Credential]:
+        """
+        Answers all that are stored. One with the key of checkpoints, that was put into the store past us, is not used, and
+        holds up none of the others.
+        """
+        found, spki = await self._read_credentials(), self._checkpoint_key.spki
+        self._use({name: credential for name, credential in found.items() if credential.key.spki != spki})
+        await self._say_in_force(found)
+        return found
+
+    async def _say_in_force(self, credentials: Mapping[str, Credential]) -> None:
+        """To commands beside the daemon, which wait for it (`rows.IN_FORCE`)."""
+        try:
+            await asyncio.to_thread(put, self._config.server.state / rows.IN_FORCE, rows.fingerprint(credentials))
+        except OSError as error:
+            log.warning("`paraph credential` is not told what is in force: %s", error)
 
     async def _read_credentials(self) -> dict[str, Credential]:
         """As they are stored now. One that did not change keeps its templates, which took milliseconds to make."""
@@ -337,13 +381,9 @@ class Daemon:
             self._pool.set_keys(keys)
 
     async def _refresh(self) -> None:
-        """
-        A credential or a person was changed, which is in force at once: a credential with the key of checkpoints, that was
-        put into the store past us, holds up none of it, and is not used.
-        """
+        """A credential or a person was changed, which is in force at once."""
         async with self._reloading_lock:
-            found, spki = await self._read_credentials(), self._checkpoint_key.spki
-            self._use({name: credential for name, credential in found.items() if credential.key.spki != spki})
+            await self._use_stored()
 
     async def _watch_tokens(self) -> None:
         async for ready in self._pool.changes():

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signer.cli.exits import CONFIG, FAILED, OK
+from signer.cli.exits import CONFIG, FAILED, OK, UNAVAILABLE
 from signer.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 HELP = "list, add, remove, suspend or resume credentials"
 EXAMPLE = "paraph credential add clerk --certificate clerk.pem --key-label clerk-2026 --output PADES_B_B"
+TRIES, TRY_S = 5, 2.0  # to have the daemon put it in force
+LOOK_S = 0.05
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,8 +160,7 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
     else:
         wanted = rows.State.SUSPENDED if options.action == "suspend" else rows.State.ACTIVE
         rows.set_state(engine, options.name, wanted, clock)
-    _tell_daemon(config.server.state)
-    return OK
+    return _tell_daemon(config.server.state, lambda: rows.fingerprint(rows.read(engine)))
 
 
 def _gate(name: str) -> "Gate":
@@ -170,13 +173,45 @@ def _gate(name: str) -> "Gate":
         raise CredentialError(f"there is no gate {name!r}; there are {', '.join(Gate)}") from None
 
 
-def _tell_daemon(state: Path) -> None:
-    """A running daemon reads its credentials again; it holds a lock on the file with its process id."""
-    with contextlib.suppress(OSError, ValueError):
-        pid = int((state / "lock").read_text())
-        if f"{pid}" in _lock_holders(state / "lock"):
-            os.kill(pid, signal.SIGHUP)
-            print(f"the daemon (process {pid}) was told to read its credentials again", file=sys.stderr)
+def _tell_daemon(state: Path, stored: Callable[[], bytes]) -> int:
+    """
+    A running daemon, which holds a lock on the file with its process id, reads its credentials again; answered when it
+    says that those that are `stored` are in force. It is told more than once, because one that is starting does not listen.
+    """
+    from signer.credential import IN_FORCE
+
+    try:
+        holders, pid = _lock_holders(state / "lock"), (state / "lock").read_text()
+    except FileNotFoundError:
+        holders, pid = set(), ""
+    except OSError as error:
+        return _not_known(f"{state / 'lock'}: {error.strerror}")
+    if pid not in holders:
+        print(f"no daemon is seen to use {state}: this is in force from its next start on", file=sys.stderr)
+        return OK
+    for _ in range(TRIES):
+        wanted = stored()
+        try:
+            os.kill(int(pid), signal.SIGHUP)
+            until = time.monotonic() + TRY_S
+            while time.monotonic() < until:
+                with contextlib.suppress(FileNotFoundError):
+                    if (state / IN_FORCE).read_bytes() == wanted:
+                        print(f"the daemon (process {pid}) was told, and has it in force", file=sys.stderr)
+                        return OK
+                time.sleep(LOOK_S)
+        except OSError as error:
+            return _not_known(f"process {pid}: {error.strerror}")
+    return _not_known(f"process {pid} has not said so within {TRIES * TRY_S:g} s")
+
+
+def _not_known(why: str) -> int:
+    print(
+        f"paraph credential: it is stored, but NOT KNOWN TO BE IN FORCE ({why}): the daemon may go on as before. See its log, "
+        "and have it reload or restart it",
+        file=sys.stderr,
+    )
+    return UNAVAILABLE
 
 
 def _lock_holders(path: Path) -> set[str]:

@@ -117,7 +117,8 @@ class OperatorServicer:
 
     def ReloadConfig(self, request, context):
         """Read the configuration's reloadable parts (callers, policy, TLS files, deny-list) and the credentials again, as
-        SIGHUP does. A file with a mistake is refused whole, named in the message, and the old one stays in force.
+        SIGHUP does. A file with a mistake, named in the message, is refused whole and the old one stays in force, but for what
+        waits for nothing: credentials as they are stored, and certificates that are denied besides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,6 @@ from signer.checkpoint_key import KeyFile, spki_of
 from signer.config import NAME, ConfigError, Ledger, NoCredentials, load
 from signer.note import NOTHING, Checkpoint, Head, sign
 from signer.policy import Policy
-from signer.server import Daemon
 from tests.pki import Pki
 from tests.signer.access.calls import Paraph
 from tests.softhsm import MODULE
@@ -672,14 +671,3 @@ def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monk
         True,
         False,
     )
-
-
-async def test_the_ledger_needs_a_restart(tmp_path: Path) -> None:
-    """As with tokens and listeners, a reload with another key or anchor is refused."""
-    path = tmp_path / "paraph.toml"
-    for old, new in (("/dev/log", "/run/log"), ("checkpoint.key", "other.key"), ("paraph@db", "other@db")):
-        path.write_text(GOOD)
-        daemon = Daemon(path, load(path))
-        path.write_text(GOOD.replace(old, new))
-        with pytest.raises(ConfigError, match="ledger: changed, and needs a restart"):
-            await daemon.reload("a test")

@@ -1,6 +1,7 @@
 """Who may call what with which credential; and what a reload of the configuration changes."""
 
 import itertools
+import signal
 import ssl
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,8 +11,13 @@ from typing import Any
 import google_crc32c
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
+from signer import credential as rows
+from signer.clock import Clock
 from signer.config import ROLES
+from signer.credential import State
+from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
@@ -309,6 +315,12 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
         pytest.param(_spoil('metrics = "127.0.0.1:', 'metrics = "[::1]:'), ["server: changed, and needs a restart"], id="server"),
         pytest.param(_spoil("denied_certificates", "roots2"), ["trust.roots2: unknown key"], id="trust"),
         pytest.param(lambda text: text + '[[trust.crl]]\nissuer = "/ca"\nfile = "/crl"\n', ["trust.crl: changed, and needs a restart"], id="crl"),
+        pytest.param(_spoil("checkpoint.key", "other.key"), ["ledger: changed, and needs a restart"], id="ledger-key"),
+        pytest.param(_spoil("anchor/checkpoints", "anchor/other"), ["ledger: changed, and needs a restart"], id="anchor"),
+        pytest.param(_spoil("[[ledger.anchor]]", 'database = "postgresql://paraph@db/p"\n[[ledger.anchor]]'), ["ledger: changed, and needs a restart"], id="database"),
+        pytest.param(_spoil("checkpoint.key", "other.key"), ["ledger: changed, and needs a restart"], id="ledger-key"),
+        pytest.param(_spoil("anchor/checkpoints", "anchor/other"), ["ledger: changed, and needs a restart"], id="anchor"),
+        pytest.param(_spoil("[[ledger.anchor]]", 'database = "postgresql://paraph@db/p"\n[[ledger.anchor]]'), ["ledger: changed, and needs a restart"], id="database"),
     ],
 )  # fmt: skip
 def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], mistakes: list[str]) -> None:
@@ -334,15 +346,69 @@ def test_a_bad_file_changes_nothing(changing: Rig, spoil: Callable[[str], str], 
         assert "reloaded" in reload(changing)
 
 
-def test_a_bad_deny_list_changes_nothing(changing: Rig) -> None:
-    """A line of the deny-list that is no hash is named, and nothing is denied or allowed anew by its neighbours."""
-    changing.denied.write_text("# nobody\nabc\n")
-    try:
-        answer = reload(changing)
-        assert within(["refused", f"trust.denied_certificates: {changing.denied}:2: not a SHA-256"], answer)
-    finally:
-        changing.denied.write_text("")
+def test_a_bad_deny_list_allows_nobody(changing: Rig) -> None:
+    """A line of the deny-list that is no hash is named; its neighbours are denied, and nobody comes off the list by it."""
+    with Caller(changing) as portal:
+        changing.denied.write_text(f"{_fingerprint(changing, 'operator')}\n")
         assert "reloaded" in reload(changing)
+        changing.denied.write_text(f"abc\n{_fingerprint(changing, 'portal')}\n")
+        try:
+            answer = reload(changing)
+            assert within(["refused", f"trust.denied_certificates: {changing.denied}:1: not a SHA-256"], answer)
+            assert portal.sign().brief == ("UNAUTHENTICATED", "CALLER_REVOKED")
+            with Caller(changing, "operator") as operator:
+                answered = said(lambda: operator.operator.ListTokens(op.ListTokensRequest(), timeout=10))
+                assert answered.reason == "CALLER_REVOKED"
+        finally:
+            changing.denied.write_text("")
+            assert "reloaded" in reload(changing)
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [_spoil("assembly_processes = 1", "assembly_processes = 2"), lambda text: text + "[oops]\n"]
+)
+def test_a_revocation_waits_for_nothing(changing: Rig, spoil: Callable[[str], str]) -> None:
+    """
+    While the file has a change that needs a restart, or a mistake, a certificate that was denied and a credential that was
+    suspended are refused all the same; the log says what is in force, and such a file allows nobody anew.
+    """
+    changing.write_config()
+    good = changing.config.read_text()
+    with Caller(changing) as portal, Caller(changing, "operator") as operator:
+        try:
+            changing.config.write_text(spoil(good))
+            _set_state(changing, State.SUSPENDED)
+            said_in_log = reload(changing)
+            assert within(
+                ["reload refused, the old configuration stays, but", "0 certificates are denied"], said_in_log
+            )
+            assert portal.sign().reason == "CREDENTIAL_SUSPENDED"
+            _set_state(changing, State.ACTIVE)
+            changing.denied.write_text(f"{_fingerprint(changing, 'portal')}\n")
+            assert "1 certificates are denied, and 1 credentials are in force" in reload(changing)
+            assert portal.sign().brief == ("UNAUTHENTICATED", "CALLER_REVOKED")
+            changing.denied.write_text("")
+            assert "1 certificates are denied" in reload(changing)
+            answered = said(lambda: operator.operator.ReloadConfig(op.ReloadConfigRequest(), timeout=10))
+            assert "but for credentials and who is denied besides" in answered.message
+        finally:
+            changing.config.write_text(good)
+            changing.denied.write_text("")
+            _set_state(changing, State.ACTIVE)
+            assert "reloaded" in reload(changing)
+        assert statuses(portal.sign()) == ["SIGNED"]
+
+
+def _set_state(rig: Rig, state: State) -> None:
+    engine = open_store(rig.state / "paraph.sqlite")
+    rows.set_state(engine, "p-256", state, Clock())
+    engine.dispose()
+
+
+def _fingerprint(rig: Rig, caller: str) -> str:
+    certificate = x509.load_pem_x509_certificate(rig.files(caller)[0].read_bytes())
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def test_reload_says_what_is_in_force(changing: Rig) -> None:
@@ -466,3 +532,44 @@ def test_credential_commands_reach_the_daemon(changing: Rig) -> None:
         _paraph(changing, "remove", "second")
         becomes("NOT_FOUND", "CREDENTIAL_UNKNOWN")
     assert len(shim_of(changing).logins()) == logins
+
+
+def test_a_credential_command_waits_for_nothing_else(changing: Rig) -> None:
+    """Also while the file has a change that needs a restart it ends when what it did is in force, and says so."""
+    changing.write_config()
+    good = changing.config.read_text()
+    changing.config.write_text(good.replace("assembly_processes = 1", "assembly_processes = 2"))
+    try:
+        with Caller(changing) as portal:
+            assert "has it in force" in _paraph(changing, "suspend", "p-256")
+            assert portal.sign().reason == "CREDENTIAL_SUSPENDED"
+            assert "has it in force" in _paraph(changing, "resume", "p-256")
+            assert statuses(portal.sign()) == ["SIGNED"]
+    finally:
+        changing.config.write_text(good)
+        assert "reloaded" in reload(changing)
+
+
+def test_a_daemon_that_does_not_answer(changing: Rig) -> None:
+    """Then `paraph credential` is no success: it says that the daemon may go on as before, and what to do."""
+    changing.send_signal(signal.SIGSTOP)
+    try:
+        done = changing.command("credential", "--config", changing.config, "suspend", "p-256")
+    finally:
+        changing.send_signal(signal.SIGCONT)
+    assert done.returncode == 69, done
+    assert within(["NOT KNOWN TO BE IN FORCE", "has not said so within 10 s", "reload or restart it"], done.stderr)
+    _paraph(changing, "resume", "p-256")
+
+
+def test_a_credential_command_without_a_daemon(changing: Rig) -> None:
+    """It is said that it is in force later, and that is no failure: also where one has run that was killed."""
+    state, config = changing.directory / "unused", changing.directory / "unused.toml"
+    config.write_text(changing.config.read_text().replace(f'"{changing.state}"', f'"{state}"'))
+    config.chmod(0o644)
+    chain = changing.directory / "p-256.chain.pem"
+    add = ("credential", "--config", config, "add", "one", "--certificate", chain, "--key-label", "P-256")
+    for output in ("RAW", "CADES_B_B"):
+        done = changing.command(*add, "--output", output)
+        assert (done.returncode, f"no daemon is seen to use {state}" in done.stderr) == (0, True), done
+        (state / "lock").write_text("1")
