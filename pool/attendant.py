@@ -523,6 +523,15 @@ class Attendant:
             self._quarantine()
         return known
 
+    def skip(self, work: Work) -> None:
+        """Start no more items of this request, at most one is late; what was started comes to its end, and is awaited."""
+        for out in self._out.values():
+            assert self._pages is not None
+            page = self._pages[out.page]
+            for run, _, slot in Reading(out.frame, page, self.token.config.name).items():
+                if run.work is work:
+                    page.skip(slot)
+
     async def _clear_up(self) -> None:
         """The process is over, or must be: settle what it had, free what it held."""
         child, self._child = self._child, None

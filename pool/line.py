@@ -64,6 +64,9 @@ class Line:
         refusal = self._refusal(work.key)
         if refusal is not None:
             raise refusal
+        if work.revoked:  # while it was on its way here
+            work.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason=work.revoked))
+            return work.outcomes
         self._look_at_keys()
         now, key = time.monotonic(), work.key
         timeout_s = work.deadline - now
@@ -115,14 +118,29 @@ class Line:
         for work in list(self._backlog):
             refusal = refusals.setdefault(work.key, self._refusal(work.key))
             if refusal is not None:
-                self._give_up(work, refusal)
+                self._give_up(work, refusal.reason, refusal.detail)
+
+    def revoke(self) -> None:
+        """
+        Nothing more is started of requests that are revoked; what lanes have begun of them comes to its end, and they are
+        answered then.
+        """
+        for work in self._all():
+            if work.revoked:
+                for lane in self._lanes:
+                    lane.skip(work)
+                self._give_up(work, work.revoked)
 
     def withdraw_all(self, reason: str, *, but: str = "") -> None:
         """Every request is answered now, and nothing more of any is started, except for those for one key."""
-        given = (run.work for lane in self._lanes for frame in lane.frames for run in frame.runs)
-        for work in dict.fromkeys((*self._backlog, *given)):  # each once, in an order
+        for work in self._all():
             if work.key != but:
                 self._withdraw(work, reason)
+
+    def _all(self) -> list[Work]:
+        """What waits and what lanes have, each once, in an order."""
+        given = (run.work for lane in self._lanes for frame in lane.frames for run in frame.runs)
+        return list(dict.fromkeys((*self._backlog, *given)))
 
     def lost(self, run: Run, seconds: float) -> None:
         """
@@ -135,8 +153,10 @@ class Line:
         work.give_back(run.start, run.stop)
         self._backlog.put_back(work, run.stop - run.start, seconds)
         refusal = self._refusal(work.key)
-        if refusal is not None:
-            self._give_up(work, refusal)
+        if work.revoked:
+            self._give_up(work, work.revoked)
+        elif refusal is not None:
+            self._give_up(work, refusal.reason, refusal.detail)
 
     def assign_soon(self) -> None:
         """After what else is ready in this turn of the loop; under pressure a little later, unless much waits."""
@@ -227,15 +247,15 @@ class Line:
         if work.last_problem[0] and reason == "DEADLINE_EXCEEDED":
             reason, detail = work.last_problem
         else:
-            detail = ""
+            reason, detail = work.revoked or reason, ""
         work.settle_rest(Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail))
         work.answer()
 
-    def _give_up(self, work: Work, refusal: Unavailable) -> None:
+    def _give_up(self, work: Work, reason: str, detail: str = "") -> None:
         """What waits of it was not attempted, for this reason; what lanes have of it is still awaited."""
         ranges = list(work.waiting)
         self._backlog.remove(work)
-        outcome = Outcome(Status.NOT_ATTEMPTED, reason=refusal.reason, detail=refusal.detail)
+        outcome = Outcome(Status.NOT_ATTEMPTED, reason=reason, detail=detail)
         for start, stop in ranges:
             for index in range(start, stop):
                 work.settle(index, outcome)

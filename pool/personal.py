@@ -252,6 +252,11 @@ class PersonalAttendant(Attendant):
         if self._lease is not None:
             self._lease.end("POOL_CLOSED", withdraw=False)
 
+    def revoke(self) -> None:
+        """Of the requests of who has the token, those that are revoked."""
+        if self._lease is not None:
+            self._lease.line.revoke()
+
     def answer_all(self) -> None:
         """Who still waits for the lane is answered what is known now."""
         if self._lease is not None:

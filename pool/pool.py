@@ -162,6 +162,12 @@ class Pool:
         for personal in self._personal_lanes:
             personal.turn_away()
 
+    def revoke(self) -> None:
+        """Requests whose record says that they are revoked: what no lane has begun of them is NOT_ATTEMPTED."""
+        self._line.revoke()
+        for personal in self._personal_lanes:
+            personal.revoke()
+
     def answer_all(self) -> None:
         """Behind `turn_away`: who still waits for a lane is answered what is known now."""
         self._line.withdraw_all("POOL_CLOSED", but=self._kept or "")

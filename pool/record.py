@@ -40,7 +40,12 @@ class Intent(Protocol):
 
 
 class Record(Protocol):
-    """One request's."""
+    """
+    One request's. `revoked` is the reason why nothing more of it may be started, empty while it may; who sets it calls
+    `Pool.revoke`.
+    """
+
+    revoked: str
 
     def intend(self, start: int, stop: int, token: str, *, within_s: float = 0.0) -> Intent:
         """

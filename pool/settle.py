@@ -97,7 +97,7 @@ class Reading:
         if result == MARK_EXPIRED:
             return Outcome(Status.NOT_ATTEMPTED, reason="DEADLINE_EXCEEDED", token=self.token)
         if result == MARK_SKIPPED:
-            return Outcome(Status.NOT_ATTEMPTED, reason="CANCELLED", token=self.token)
+            return Outcome(Status.NOT_ATTEMPTED, reason=run.work.revoked or "CANCELLED", token=self.token)
         if self.ended and self.page.under == slot:
             return Outcome(Status.INDETERMINATE, reason=reason_for(self.ended), token=self.token, detail=self.ended)
         return None

@@ -139,6 +139,11 @@ class Work:
         return self.key, self.algorithm
 
     @property
+    def revoked(self) -> str:
+        """Why nothing more of it may be started, as a reason; empty while it may."""
+        return self.record.revoked if self.record is not None else ""
+
+    @property
     def is_short(self) -> bool:
         """Whether somebody is likely to wait for it."""
         return len(self.items) <= SHORT_ITEMS_MAX

@@ -202,7 +202,7 @@ class ApprovingService:
         ask = Ask(
             owner, call.request_id, credential, batch.output, batch.algorithm, [item.digest for item in batch.items],
             call.deadline, self._clock.wall(), inputs=() if batch.claimed else [item.input for item in batch.items],
-            resume_s=pending.LIFE_S,
+            resume_s=pending.LIFE_S, identify=call.check_again,
         )  # fmt: skip
         self._batches.check(ask)
         async with self._signing(batch) as signing:
@@ -212,6 +212,7 @@ class ApprovingService:
                 given = Given.read(request, call.caller)
                 reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
                 await self._check_files(batch, call.caller)
+                self._batches.check_still(ask)
                 done, record = await self._batches.sign(replace(ask, authorisation=reference))
                 call.place.at_end(record.release)
             if all(one.status in FINAL for one in done):
@@ -260,6 +261,7 @@ class ApprovingService:
         guarded = people.pin_given(ask.credential, len(batch.items), source, override=request.override_final_try)
         async with guarded, leased as lease:
             await self._check_files(batch, call.caller)
+            self._batches.check_still(ask)
             reference, _ = await people.allow_with_pin(ask.credential, batch.terms(), call.caller.name)
             done, record = await self._batches.sign(replace(ask, authorisation=reference), lease)
         call.place.at_end(record.release)

@@ -33,6 +33,10 @@ from signer.revocation import Revocations
 T = TypeVar("T")
 
 
+def _nobody_asks() -> None:
+    """Of an ask that no call has brought."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request for signatures, or one document of one, checked as far as it can be without a token."""
@@ -54,6 +58,8 @@ class Ask:
     login: bytes = b""  # of a statement: what the person has allowed, which is all of it but its time
     group: str = ""  # by whose name the caller has asked; then `credential` is one of its members
     others: tuple[Credential, ...] = ()  # who may sign instead, as long as nothing was attempted
+    # Raises `Refusal` where the call is its caller's no more.
+    identify: Callable[[], object] = field(default=_nobody_asks, repr=False, compare=False)
 
     @property
     def id(self) -> bytes:
@@ -104,7 +110,7 @@ class Allowed:
 class Batches:
     """
     Signs asks. Raises what the pool raises, and `Refusal`, when nothing was attempted. `redeem` gives an authorisation to
-    the request that asks with it, or raises `Refusal`.
+    the request that asks with it, or raises `Refusal`; `still` raises one for an ask that would be refused by now.
     """
 
     def __init__(
@@ -115,6 +121,7 @@ class Batches:
         redeem: Callable[[Ask], Awaitable[Allowed]],
         revocations: Revocations,
         roots: Callable[[], tuple[bytes, ...]],
+        still: Callable[[Ask], None],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
@@ -122,6 +129,23 @@ class Batches:
         self._redeem = redeem
         self._revocations = revocations
         self._chains, self._roots = Chains(), roots
+        self._still = still
+        self._at_work: dict[Record, Ask] = {}
+        self._revoked = 0  # so often something was taken away
+
+    def revoke(self) -> None:
+        """Something was taken away: what has to do with it stops at the next item, and says why."""
+        self._revoked += 1
+        for record, ask in self._at_work.items():
+            try:
+                self._still(ask)
+            except Refusal as refusal:
+                record.revoked = record.revoked or refusal.reason
+        self._pool.revoke()
+
+    def check_still(self, ask: Ask) -> None:
+        """Raise `Refusal` for one that would be refused by now, after something that took long."""
+        self._still(ask)
 
     async def by_who_can(self, ask: Ask, sign: Callable[[Ask], Awaitable[T]]) -> T:
         """
@@ -180,8 +204,12 @@ class Batches:
 
     async def _sign(self, ask: Ask, lease: Lease | None = None) -> tuple[Outcomes, Record]:
         self.check(ask)
+        revoked = self._revoked
         record = await self.enter(ask)
         try:
+            self._at_work[record] = ask
+            if revoked != self._revoked:
+                self._still(ask)
             if ask.output.is_bare:
                 return await self._to_pool(ask, record, ask.digests, lease), record
             template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
@@ -194,15 +222,24 @@ class Batches:
             record.release(delivered=False)
             raise
         finally:
+            self._at_work.pop(record, None)
             record.leave()
 
     async def sign_document(self, ask: Ask, record: Record) -> tuple[Outcome, Template, Attributes]:
         """The same for one document, whose CMS the caller of this puts together: `signature` is the bare one."""
         self.check(ask)
+        if ask.authorisation:
+            ask.identify()  # all else is looked at when it is redeemed, and written down
+        else:
+            self._still(ask)  # it was prepared since it was asked for
         template = ask.credential.template(ask.algorithm, Profile(ask.output.value))
         attributes = template.attributes(ask.digests[0], record.accepted)
         record.prepared(list(ask.digests))
-        [outcome] = await self._to_pool(ask, record, [template.signed_digest(attributes)])
+        self._at_work[record] = ask
+        try:
+            [outcome] = await self._to_pool(ask, record, [template.signed_digest(attributes)])
+        finally:
+            del self._at_work[record]
         return outcome, template, attributes
 
     async def _to_pool(self, ask: Ask, record: Record, signed: Sequence[bytes], lease: Lease | None = None) -> Outcomes:
@@ -220,6 +257,8 @@ class Batches:
         if FACTORS[ask.credential.gate]:
             allowed = await self._redeem(ask)
             record.subject, record.authorisation, allowed_s = allowed.subject, allowed.authorisation, allowed.left_s
+        if record.revoked:
+            raise Refusal(record.revoked)
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
@@ -231,6 +270,8 @@ class Batches:
             outcomes = await self._pool.sign(
                 key, ask.algorithm, signed, caller=ask.caller.name, timeout_s=timeout_s, record=record
             )
+        if record.revoked and not record.has_row:
+            raise Refusal(record.revoked)
         if ask.group and not record.has_row:
             _check_begun(outcomes)
         if timeout_s < left_s:

@@ -97,7 +97,7 @@ class ConsentService:
         signed = hashlib.new(algorithm.hash.value, statement).digest() if algorithm.hash else statement
         ask = Ask(
             call.caller, call.request_id, credential, Output.LOGIN, algorithm, [signed], call.deadline, call.accepted,
-            authorisation=reference, login=terms.digests[0],
+            authorisation=reference, login=terms.digests[0], identify=call.check_again,
         )  # fmt: skip
         outcomes, record = await self._batches.sign(ask)
         call.place.at_end(record.release)

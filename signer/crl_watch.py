@@ -84,6 +84,7 @@ class Watch:
         self.held: RevocationList | None = None
         self.failures = 0
         self.tried = asyncio.Event()
+        self.news: Callable[[], None] = lambda: None  # called when a list is held that may be another
         self._clock = clock
         self._sleep = sleep
         self._problem = ""  # why the last try failed
@@ -263,6 +264,7 @@ class Watch:
             self._is_kept = False
         self.held = new
         self._works()
+        self.news()
 
     def _end(self, crl: RevocationList) -> datetime:
         if self.issuer.max_age is None:

@@ -245,6 +245,7 @@ class DocumentStream:
             order.authorisation,
             group=order.group,
             others=tuple(others),
+            identify=self._call.check_again,
         )
         return await self._batches.by_who_can(ask, functools.partial(self._sign_by, job, upload, result))
 

@@ -227,6 +227,13 @@ class Gatekeeper:
     metrics: Metrics
     refused: Refused
 
+    async def admit(self, call: Call, context: Any, request: Unparsed | None) -> None:
+        """Returns when it is the call's turn; raises `Refusal`, also for what was taken away while it waited for that."""
+        policy = self.policy()
+        await self.admission.admit(call.caller, context, call.place, request)
+        if self.policy() is not policy:
+            call.check_again()
+
     def begin(self, rpc: str, context: Any, outcome: "_Outcome") -> Call:
         """Who calls, and whether they may; raises `Refusal`."""
         metadata = sum(len(key) + len(value) for key, value in context.invocation_metadata() or ())
@@ -253,7 +260,7 @@ class Gatekeeper:
         with _Outcome(rpc, context, self.metrics, self.refused) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context, call.place, request)
+                await self.admit(call, context, request)
                 asked = context if request is None else request.parse()
                 if rpc in _KEEP_TIME:
                     return await method(asked, call)
@@ -275,7 +282,7 @@ class Gatekeeper:
         with _Outcome(rpc, context, self.metrics, self.refused) as outcome:
             try:
                 call = outcome.call = self.begin(rpc, context, outcome)
-                await self.admission.admit(call.caller, context, call.place, request)
+                await self.admit(call, context, request)
                 asked = () if request is None else (request.parse(),)
                 async with asyncio.timeout(self._left(call) + _LATE_S):
                     await method(*asked, answers, call)

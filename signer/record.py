@@ -66,6 +66,7 @@ class Record:
         self.known: Outcomes | None = None  # of earlier attempts
         self.todo: Sequence[int] | None = None  # places still to be signed; None: all
         self.has_row = False
+        self.revoked = ""  # why nothing more of it may be started
         self.before: Any = None  # the detail of an earlier attempt
         self.content: Sequence[bytes] = ()
         self.input: Sequence[bytes] = ()

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -128,6 +128,11 @@ class Revocations:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def tell(self, news: Callable[[], None]) -> None:
+        """`news` is called when a list is held from now on that may say something else."""
+        for watch in self._watches:
+            watch.news = news
 
     def covers(self, certificate: bytes) -> bool:
         """Whether the CA that this certificate (DER) names as its issuer has a list here."""

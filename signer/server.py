@@ -27,7 +27,7 @@ from grpc_health.v1._async import HealthServicer
 from pool import Key, Pool, TokenConfig, TokenView
 from pool.reader import ReaderError, look
 from pool.token import IN_USE, State
-from signer import books, checkpoint_key, group, revocation, steady
+from signer import books, checkpoint_key, group, revocation, steady, subject
 from signer import config as configs
 from signer import credential as rows
 from signer.approving import ApprovingService
@@ -61,6 +61,7 @@ from signer.revocation import Revocations
 from signer.service import SigningService
 from signer.spool import Spool
 from signer.steady import Steady
+from signer.still import Still
 from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 
@@ -83,6 +84,8 @@ class Daemon:
         self._clock = Clock()
         self._consent: Consent | None = None  # where the configuration serves people
         self._credentials: Mapping[str, Credential] = {}
+        self._suspended: frozenset[str] = frozenset()  # subjects; read when work that goes on is looked at
+        self._batches: Batches | None = None
         self._admission = Admission()
         self._doors: list[Door] = []
         self._health = HealthServicer()
@@ -212,7 +215,13 @@ class Daemon:
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
         consent = self._consent
         redeem = consent.redeem if consent is not None else nobody_is_served
-        batches = Batches(self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots)
+        still = Still(
+            lambda: self._policy, lambda: self._credentials, lambda: self._suspended, self._revocations, self._clock
+        )  # fmt: skip
+        batches = self._batches = Batches(
+            self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots, still.check
+        )
+        self._revocations.tell(batches.revoke)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
             self._pool, self._engine, ledger, batches, consent, spool, kept, assembly, lambda: self._policy,
@@ -336,6 +345,7 @@ class Daemon:
         checkpoint_key.check_apart(self._checkpoint_key.spki, credentials.values())
         group.check(new.group, credentials)
         self._config, self._policy = new, policy
+        self._stop_what_may_not_go_on()
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
@@ -358,9 +368,19 @@ class Daemon:
         holds up none of the others.
         """
         found, spki = await self._read_credentials(), self._checkpoint_key.spki
+        self._suspended = await asyncio.to_thread(self._read_suspended)
         self._use({name: credential for name, credential in found.items() if credential.key.spki != spki})
+        self._stop_what_may_not_go_on()
         await self._say_in_force(found)
         return found
+
+    def _read_suspended(self) -> frozenset[str]:
+        with self._engine.connect() as connection:
+            return subject.suspended(connection)
+
+    def _stop_what_may_not_go_on(self) -> None:
+        if self._batches is not None:
+            self._batches.revoke()
 
     async def _say_in_force(self, credentials: Mapping[str, Credential]) -> None:
         """To commands beside the daemon, which wait for it (`rows.IN_FORCE`)."""

@@ -324,6 +324,7 @@ class SigningService:
         return Ask(
             call.caller, call.request_id, members[0], output, algorithm, items, deadline, accepted,
             authorisation=request.authorisation, group=name if in_group else "", others=members[1:],
+            identify=call.check_again,
         )  # fmt: skip
 
     def _count(self, ask: Ask, outcomes: Outcomes) -> None:

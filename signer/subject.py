@@ -190,6 +190,12 @@ def suspend(connection: Connection, name: str) -> Subject:
     return found
 
 
+def suspended(connection: Connection) -> frozenset[str]:
+    return frozenset(
+        connection.execute(select(subjects.c.name).where(subjects.c.state == State.SUSPENDED.value)).scalars()
+    )
+
+
 def resume(connection: Connection, name: str) -> None:
     """
     Take a suspension back: who has a code is active again, with the credentials that came or were resumed meanwhile; who

@@ -150,6 +150,8 @@ async def test_what_a_lease_signs_is_in_writing_before(make_personal: MakePerson
             told.append((list(signatures), dict(problems), is_last))
 
     class Record:
+        revoked = ""
+
         def intend(self, start: int, stop: int, token: str, *, within_s: float = 0.0) -> Intent:
             told.append((start, stop, token))
             return Intent()

@@ -44,6 +44,7 @@ class Writing:
 
     def __init__(self, *, held: bool = False, error: Exception | None = None) -> None:
         self.intents: list[Told] = []
+        self.revoked = ""
         self.held = held
         self.error = error
 
@@ -106,6 +107,40 @@ async def test_who_is_more_urgent_does_not_wait_for_an_intent(make_pool: MakePoo
         assert statuses(await bulk) == {("SIGNED", ""): 200}
         assert sum(len(told.signed) for told in writing.intents) == 200
         assert all(told.last == 1 for told in writing.intents)
+
+
+async def test_what_is_revoked(make_pool: MakePool, shim: Shim) -> None:
+    """
+    No item that was not begun is, in a lane, in the line or back from a lane that was lost, or of a request that comes only
+    then; what a lane has begun is awaited. Another request goes on.
+    """
+    async with make_pool(shim=shim) as pool:
+        key = pool.key("RSA-2048")
+        await warm(pool, key)
+        before = len(shim.signs())
+        shim.script(f"C_Sign {before + 1}+ delay 0.2", f"C_Sign {before + 5} delay 30")
+        writing, later, others = Writing(), Writing(), Writing()
+        asked = [asyncio.create_task(pool.sign(key, RSA, digests(300), record=record)) for record in (writing, later)]
+        await until(lambda: len(shim.signs()) == before + 2)
+        writing.revoked = later.revoked = "CREDENTIAL_SUSPENDED"
+        pool.revoke()
+        outcomes = await asked[0]
+        assert statuses(outcomes) == {("SIGNED", ""): 2, ("NOT_ATTEMPTED", "CREDENTIAL_SUSPENDED"): 298}
+        assert writing.signed == dict(enumerate(outcomes.signatures[:2]))
+        assert statuses(await asked[1]) == {("NOT_ATTEMPTED", "CREDENTIAL_SUSPENDED"): 300}
+        assert statuses(await pool.sign(key, RSA, digests(1), record=later)) == {
+            ("NOT_ATTEMPTED", "CREDENTIAL_SUSPENDED"): 1
+        }
+        lost = asyncio.create_task(pool.sign(key, RSA, digests(20), record=others))
+        await until(lambda: len(shim.signs()) == before + 5)
+        others.revoked = "CALLER_REVOKED"
+        pool.revoke()
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        assert statuses(await lost) == {
+            ("SIGNED", ""): 2, ("INDETERMINATE", "MODULE_CRASH"): 1, ("NOT_ATTEMPTED", "CALLER_REVOKED"): 17
+        }  # fmt: skip
+        assert statuses(await pool.sign(key, RSA, digests(2))) == {("SIGNED", ""): 2}
+        assert len(shim.signs()) == before + 7
 
 
 async def test_what_cannot_be_written_is_not_signed(make_pool: MakePool, shim: Shim) -> None:

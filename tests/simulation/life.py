@@ -148,7 +148,9 @@ class Life:
         )
         assert self.pool is not None
         revocations: Any = NothingRevoked()
-        self.batches = Batches(self.pool, self.ledger, self.signer_clock, self.consent.redeem, revocations, lambda: ())
+        self.batches = Batches(
+            self.pool, self.ledger, self.signer_clock, self.consent.redeem, revocations, lambda: (), lambda _ask: None
+        )
 
     def _pool(self) -> Pool:
         world = self.world

@@ -89,6 +89,10 @@ class Unwritten:
         pass
 
 
+def _goes_on(_ask: Ask) -> None:
+    """Nothing is taken away here."""
+
+
 @dataclass
 class Made:
     """A signature that was put together as the daemon does it, and the steps in between."""
@@ -147,7 +151,7 @@ async def make(
             assert digest == gap.content_digest(file, prepared, template.digest.value)
         name = "00000000-0000-4000-8000-000000000000"
         ask = Ask(caller, name, credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
-        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
+        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on)
         item, _, attributes = await batches.sign_document(ask, await batches.enter(ask))
         signature = template.detached(attributes, item.signature)
         if prepared is not None:
@@ -467,7 +471,7 @@ async def test_others_have_turns_while_many_cms_are_made() -> None:
     clock = Clock()
     name = "00000000-0000-4000-8000-000000000000"
     ask = Ask(caller, name, credential_of(made), Output.CADES_B_B, ECDSA, digests, clock.monotonic() + 60, ACCEPTED)
-    batches = Batches(MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple)
+    batches = Batches(MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on)
     async with others() as counted:
         outcomes, _ = await batches.sign(ask)
     assert counted.turns >= 3 * 3  # attributes, what is signed of them, and the CMS
