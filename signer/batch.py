@@ -18,7 +18,7 @@ from pool import REASONS, Algorithm, Lease, Outcome, Outcomes, Pool, PoolError, 
 from signer import group
 from signer.chain import items_hash
 from signer.chained import Chains
-from signer.clock import Clock
+from signer.clock import Clock, rfc3339
 from signer.cms import Attributes, Profile, Template
 from signer.config import Caller
 from signer.credential import Credential, Output, Purpose
@@ -29,6 +29,7 @@ from signer.limits import DIGESTS_MAX
 from signer.pieces import in_pieces
 from signer.record import DIGESTS, RESUME_S, Asked, Record
 from signer.revocation import Revocations
+from signer.steady import Steady
 
 T = TypeVar("T")
 
@@ -122,6 +123,7 @@ class Batches:
         revocations: Revocations,
         roots: Callable[[], tuple[bytes, ...]],
         still: Callable[[Ask], None],
+        steady: Steady,
     ) -> None:
         self._pool = pool
         self._ledger = ledger
@@ -130,6 +132,7 @@ class Batches:
         self._revocations = revocations
         self._chains, self._roots = Chains(), roots
         self._still = still
+        self._steady = steady
         self._at_work: dict[Record, Ask] = {}
         self._revoked = 0  # so often something was taken away
 
@@ -177,8 +180,11 @@ class Batches:
     def check_credential(self, ask: Ask) -> None:
         """Raise unless the credential may be used for this now."""
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
-        self._chains.check(ask.credential, self._roots(), ask.accepted)
-        self._revocations.check_chain(ask.credential.certificates, ask.accepted)
+        now = self._steady.latest()
+        if now >= ask.credential.ends:
+            raise Refusal("CERT_EXPIRED", f"on {rfc3339(ask.credential.ends)}{self._steady.why_later()}")
+        self._chains.check(ask.credential, self._roots(), now)
+        self._revocations.check_chain(ask.credential.certificates, now)
         ask.credential.check_request(ask.output, ask.algorithm)
 
     def _check_lengths(self, ask: Ask) -> None:
@@ -262,7 +268,7 @@ class Batches:
         left_s = ask.deadline - self._clock.monotonic()
         if left_s <= 0:
             raise Refusal("DEADLINE_EXCEEDED")
-        valid_s = (ask.credential.ends - self._clock.wall()).total_seconds()
+        valid_s = (ask.credential.ends - self._steady.latest()).total_seconds()
         key, timeout_s = ask.credential.key.ref, min(left_s, allowed_s, valid_s)
         if lease is not None:
             outcomes = await lease.sign(ask.algorithm, signed, timeout_s=timeout_s, record=record)

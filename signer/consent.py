@@ -478,16 +478,10 @@ class Consent:
                 table.end_all(connection)
             connection.execute(delete(sent_codes))
 
-        what = f"the system's clock is confirmed, set by {self._steady.jump_s:+.0f} s"
-        await self._ledger.note(Kind.REGISTER, {"what": what, "who": who})
-        if not self._steady.is_safe:
+        async def end() -> None:
             await self._do(end_all)
-        try:
-            step_s = await asyncio.to_thread(self._steady.confirm)
-        except OSError as error:
-            raise Refusal("STORE_BUSY", f"the state directory: {error.strerror}") from None
-        log.warning("the system's clock is confirmed by %s: it had been set by %+.1f s", who, step_s)
-        return step_s
+
+        return await confirm_clock(self._ledger, self._steady, who, end)
 
     # ---- the proof
 
@@ -555,6 +549,22 @@ class Consent:
             return
         fields = {"reason": refusal.reason, "subject": name, "credential": credential}
         self._ledger.note_soon(Kind.REFUSED, {**fields, "source": source})
+
+
+async def confirm_clock(
+    ledger: Ledger, steady: Steady, who: str, end_all: Callable[[], Awaitable[None]] | None = None
+) -> float:
+    """As `Consent.confirm_clock`; what is open, where people are served, ends by `end_all`."""
+    what = f"the system's clock is confirmed, set by {steady.jump_s:+.0f} s"
+    await ledger.note(Kind.REGISTER, {"what": what, "who": who})
+    if end_all is not None and not steady.is_safe:
+        await end_all()
+    try:
+        step_s = await asyncio.to_thread(steady.confirm)
+    except OSError as error:
+        raise Refusal("STORE_BUSY", f"the state directory: {error.strerror}") from None
+    log.warning("the system's clock is confirmed by %s: it had been set by %+.1f s", who, step_s)
+    return step_s
 
 
 class _Rate:

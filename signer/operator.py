@@ -16,7 +16,7 @@ from signer import limits
 from signer.chain import Kind
 from signer.clock import Clock, rfc3339
 from signer.config import NAME, Config, ConfigError
-from signer.consent import Consent
+from signer.consent import Consent, confirm_clock
 from signer.contact import Contact, ContactError
 from signer.contact import Kind as ContactKind
 from signer.credential import Credential, State
@@ -27,6 +27,7 @@ from signer.ledger import Ledger
 from signer.message import Language
 from signer.register import Register
 from signer.roll import Entry
+from signer.steady import Steady
 from signer.v1 import operator_pb2 as pb
 
 log = logging.getLogger("signer.operator")
@@ -49,6 +50,7 @@ class OperatorService:
         consent: Consent | None,
         ledger: Ledger,
         clock: Clock,
+        steady: Steady,
     ) -> None:
         self._pool = pool
         self._config = config
@@ -57,6 +59,7 @@ class OperatorService:
         self._register = register
         self._consent = consent
         self._ledger = ledger
+        self._steady = steady
         self._started = clock.wall()
 
     async def get_server_info(self, _request: Any, call: Call) -> Any:
@@ -160,7 +163,10 @@ class OperatorService:
         return pb.UnlockSubjectResponse()
 
     async def confirm_clock(self, _request: Any, call: Call) -> Any:
-        return pb.ConfirmClockResponse(step_s=await self._people().confirm_clock(call.caller.name))
+        who = call.caller.name
+        if self._consent is not None:
+            return pb.ConfirmClockResponse(step_s=await self._consent.confirm_clock(who))
+        return pb.ConfirmClockResponse(step_s=await confirm_clock(self._ledger, self._steady, who))
 
     def _people(self) -> Consent:
         if self._consent is None:

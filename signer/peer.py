@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from signer.clock import Clock
 from signer.config import Caller
 from signer.errors import Refusal
 from signer.policy import Policy
+from signer.steady import Steady
 
 
 class Peers(Protocol):
@@ -47,7 +47,7 @@ class SocketPeer:
 @dataclass(frozen=True, slots=True)
 class CertificatePeer:
     policy: Callable[[], Policy]
-    clock: Clock
+    steady: Steady
 
     def identify(self, context: Any) -> Caller:
         properties = context.auth_context()
@@ -58,8 +58,8 @@ class CertificatePeer:
         fingerprint, not_after, names = _read(bytes(pems[0]))
         if fingerprint in self.policy().denied:
             raise Refusal("CALLER_REVOKED")
-        if self.clock.wall() >= not_after:
-            raise Refusal("CALLER_EXPIRED")
+        if self.steady.latest() >= not_after:
+            raise Refusal("CALLER_EXPIRED", self.steady.why_later().removeprefix("; "))
         if len(uris) != 1:
             raise Refusal("CALLER_UNKNOWN")
         caller = self.policy().by_uri.get(bytes(uris[0]).decode("utf-8", "replace"))

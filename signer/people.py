@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,7 @@ from signer.mail import MailServer, Tls
 from signer.message import ENROL_COMMAND
 from signer.notify import Outbox
 from signer.otp import Seeds
-from signer.steady import ADVICE, KEEP_S, Steady
-
-log = logging.getLogger("signer.people")
+from signer.steady import Steady
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +43,11 @@ async def served(
         )  # fmt: skip
         await consent.look_around()
         looking = asyncio.create_task(consent.keep_looking_around(), name="people")
-        keeping = asyncio.create_task(_keep_time(steady), name="the time")
         try:
             yield Served(consent, outbox)
         finally:
             looking.cancel()
-            keeping.cancel()
-            await asyncio.gather(looking, keeping, return_exceptions=True)
-            await _written(steady)
-
-
-async def _keep_time(steady: Steady) -> None:
-    """Write down what the time is, and say once of each step of the system's clock what is to be done."""
-    was_safe = True
-    while True:
-        if was_safe and not steady.is_safe:
-            log.error("the system's clock was set by %+.0f s, %s", steady.jump_s, ADVICE)
-        was_safe = steady.is_safe
-        await _written(steady)
-        await asyncio.sleep(KEEP_S)
-
-
-async def _written(steady: Steady) -> None:
-    try:
-        await asyncio.to_thread(steady.keep)
-    except OSError as error:
-        log.error("what the time is cannot be written down, and a restart would forget it: %s", error)  # noqa: TRY400
+            await asyncio.gather(looking, return_exceptions=True)
 
 
 def mail_server(config: People) -> MailServer | None:

@@ -115,6 +115,7 @@ class Daemon:
             )
             if self._books.ended is not None:
                 self._steady.know(self._books.ended)
+            await stack.enter_async_context(steady.kept(self._steady))
             self._revocations = await stack.enter_async_context(
                 Revocations(revocation.issuers(self._config.trust), self._clock, directory=state / "crl")
             )
@@ -216,11 +217,12 @@ class Daemon:
         consent = self._consent
         redeem = consent.redeem if consent is not None else nobody_is_served
         still = Still(
-            lambda: self._policy, lambda: self._credentials, lambda: self._suspended, self._revocations, self._clock
+            lambda: self._policy, lambda: self._credentials, lambda: self._suspended, self._revocations, self._steady
         )  # fmt: skip
         batches = self._batches = Batches(
-            self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots, still.check
-        )
+            self._pool, ledger, self._clock, redeem, self._revocations, lambda: self._policy.roots, still.check,
+            self._steady,
+        )  # fmt: skip
         self._revocations.tell(batches.revoke)
         kept = Kept(self._config.server.state / "kept", derived(self._config.ledger.data_key(), "kept documents"))
         approving = ApprovingService(
@@ -248,14 +250,14 @@ class Daemon:
         )
         operator = OperatorService(
             self._pool, lambda: self._config, lambda: self._credentials, self.reload, register, consent, ledger,
-            self._clock,
+            self._clock, self._steady,
         )  # fmt: skip
         resets = Resets(self._admission, lambda caller: metrics.resets.labels(caller).inc())
         others, refused = Others(self._admission.starts), Refused()
         stack.callback(refused.tell)
         connections = connections_max(self._descriptors, len(self._config.listener))
         for listener in self._config.listener:
-            peers: Peers = CertificatePeer(lambda: self._policy, self._clock)
+            peers: Peers = CertificatePeer(lambda: self._policy, self._steady)
             if listener.caller is not None:
                 peers = SocketPeer(listener.caller, lambda: self._policy)
             keeper = Gatekeeper(peers, lambda: self._policy, self._clock, self._admission, metrics, refused)
@@ -349,7 +351,7 @@ class Daemon:
         for door, files in zip(self._doors, tls, strict=True):
             door.use(files)
         log.info("reloaded: %d callers, %d credentials", len(new.caller), len(credentials))
-        if self._consent is not None and not self._steady.is_safe:
+        if not self._steady.is_safe:
             log.warning("the system's clock was set by %+.0f s, %s", self._steady.jump_s, steady.ADVICE)
 
     async def _take_away(self, trust: Trust) -> tuple[list[str], dict[str, Credential]]:

@@ -6,15 +6,24 @@ it was last, and by how much the system's clock had been set until then without 
 step, and a clock that was put back while the daemon was off is noticed. One that was put forward meanwhile is not: how
 long the daemon was off, nothing else here knows. Where the file is gone, the ledger's last row says what the time was at
 least; otherwise it does not count, because a clock that was wrong and is confirmed leaves rows of a time to come.
+
+Certificates are judged by the later of this time and the system's: what has ended stays so.
 """
 
+import asyncio
+import contextlib
 import json
+import logging
 import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from signer.clock import Clock
 from signer.database import StoreError
 from signer.durable import put
+
+log = logging.getLogger("signer.steady")
 
 CLOCK_JUMP_S = 5.0  # of the system's clock, before a person is to look at it
 FILE = "clock"  # in the state directory
@@ -60,6 +69,14 @@ class Steady:
         """Seconds since the epoch."""
         return self._base + self._clock.monotonic()
 
+    def latest(self) -> datetime:
+        """The later of this time and the system's, UTC, in whole seconds."""
+        return datetime.fromtimestamp(int(max(self._clock.epoch(), self.now())), UTC)
+
+    def why_later(self) -> str:
+        """Where a certificate has ended by this time alone: what to do, behind what is said of it."""
+        return f"; the system's clock was set by {self.jump_s:+.0f} s, {ADVICE}" if self.jump_s < -CLOCK_JUMP_S else ""
+
     @property
     def jump_s(self) -> float:
         """How far the system's clock was set since an operator has confirmed it."""
@@ -72,6 +89,36 @@ class Steady:
     def _write(self, time: float, step_s: float) -> None:
         if self._file is not None:
             put(self._file, json.dumps({"time": time, "step_s": step_s}).encode() + b"\n")
+
+
+@contextlib.asynccontextmanager
+async def kept(steady: Steady) -> AsyncIterator[None]:
+    """It is written down meanwhile, and at the end."""
+    keeping = asyncio.create_task(_keep(steady), name="the time")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await _written(steady)
+
+
+async def _keep(steady: Steady) -> None:
+    """Write down what the time is, and say once of each step of the system's clock what is to be done."""
+    was_safe = True
+    while True:
+        if was_safe and not steady.is_safe:
+            log.error("the system's clock was set by %+.0f s, %s", steady.jump_s, ADVICE)
+        was_safe = steady.is_safe
+        await _written(steady)
+        await asyncio.sleep(KEEP_S)
+
+
+async def _written(steady: Steady) -> None:
+    try:
+        await asyncio.to_thread(steady.keep)
+    except OSError as error:
+        log.error("what the time is cannot be written down, and a restart would forget it: %s", error)  # noqa: TRY400
 
 
 def _read(file: Path) -> tuple[float, float] | None:

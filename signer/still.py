@@ -6,11 +6,11 @@ a denial stops what it should have refused.
 from collections.abc import Callable, Container, Mapping
 
 from signer.batch import Ask
-from signer.clock import Clock
 from signer.credential import Credential, Output, Purpose
 from signer.errors import Refusal
 from signer.policy import Policy
 from signer.revocation import Revocations
+from signer.steady import Steady
 
 
 class Still:
@@ -22,13 +22,13 @@ class Still:
         credentials: Callable[[], Mapping[str, Credential]],
         suspended: Callable[[], Container[str]],
         revocations: Revocations,
-        clock: Clock,
+        steady: Steady,
     ) -> None:
         self._policy = policy
         self._credentials = credentials
         self._suspended = suspended
         self._revocations = revocations
-        self._clock = clock
+        self._steady = steady
 
     def check(self, ask: Ask) -> None:
         """Raise `Refusal` for what would be refused if it were asked now."""
@@ -42,7 +42,7 @@ class Still:
             raise Refusal("CREDENTIAL_UNKNOWN")
         if (credential.certificates, credential.key) != (ask.credential.certificates, ask.credential.key):
             raise Refusal("CREDENTIAL_CHANGED")
-        now = self._clock.wall()
+        now = self._steady.latest()
         credential.check(now, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
         credential.check_request(ask.output, ask.algorithm)
         if credential.subject in self._suspended():

@@ -149,7 +149,14 @@ class Life:
         assert self.pool is not None
         revocations: Any = NothingRevoked()
         self.batches = Batches(
-            self.pool, self.ledger, self.signer_clock, self.consent.redeem, revocations, lambda: (), lambda _ask: None
+            self.pool,
+            self.ledger,
+            self.signer_clock,
+            self.consent.redeem,
+            revocations,
+            lambda: (),
+            lambda _ask: None,
+            self.steady,
         )
 
     def _pool(self) -> Pool:

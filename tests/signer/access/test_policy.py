@@ -141,7 +141,6 @@ WITHOUT_PEOPLE = {
             "SuspendSubject",
             "UnlockSubject",
             "ListSubjects",
-            "ConfirmClock",
         ),
         ("FAILED_PRECONDITION", "PEOPLE_NOT_SERVED"),
     ),

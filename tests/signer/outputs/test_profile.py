@@ -35,6 +35,7 @@ from signer.people import nobody_is_served
 from signer.pieces import PIECE_ITEMS
 from signer.record import Asked, Record
 from signer.revocation import Revocations
+from signer.steady import Steady
 from signer.store import open_store
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
@@ -151,7 +152,7 @@ async def make(
             assert digest == gap.content_digest(file, prepared, template.digest.value)
         name = "00000000-0000-4000-8000-000000000000"
         ask = Ask(caller, name, credential, output, algorithm, [digest], clock.monotonic() + 60, ACCEPTED)
-        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on)
+        batches = Batches(pool, Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on, Steady(clock))
         item, _, attributes = await batches.sign_document(ask, await batches.enter(ask))
         signature = template.detached(attributes, item.signature)
         if prepared is not None:
@@ -471,7 +472,9 @@ async def test_others_have_turns_while_many_cms_are_made() -> None:
     clock = Clock()
     name = "00000000-0000-4000-8000-000000000000"
     ask = Ask(caller, name, credential_of(made), Output.CADES_B_B, ECDSA, digests, clock.monotonic() + 60, ACCEPTED)
-    batches = Batches(MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on)
+    batches = Batches(
+        MemoryPool(made.key), Unwritten(), clock, nobody_is_served, Revocations(()), tuple, _goes_on, Steady(clock)
+    )
     async with others() as counted:
         outcomes, _ = await batches.sign(ask)
     assert counted.turns >= 3 * 3  # attributes, what is signed of them, and the CMS
