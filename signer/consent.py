@@ -2,8 +2,9 @@
 People allow, and the daemon makes sure that it was they: code and one-time code are looked at here and nowhere else.
 
 In this order, each step durable before the next: the attempt is counted (`guesses.py`), the secret code is compared in a
-process of its own (`code.py`), the one-time code is compared and used up, and what was allowed is written down. Whatever
-is wrong with the codes, the answer is one and the same, and costs the same time.
+process of its own (`code.py`), the one-time code is compared and used up, and what was allowed is stored in one transaction
+with that, so that a change of the code, or a suspension, is before both or ends what was allowed. Whatever is wrong with
+the codes, the answer is one and the same, and costs the same time.
 """
 
 import asyncio
@@ -129,8 +130,16 @@ class Consent:
         self._check_clock()
         now = self._steady.now()
         credential.bounds.check(terms.count, datetime.fromtimestamp(now, UTC).hour)
-        person = await self._prove(credential, given, terms.digest())
-        return await self._allow(credential, terms, person.name, authorised_by)
+        issued: list[tuple[bytes, float]] = []
+
+        def issue(connection: Connection, person: Subject) -> None:
+            subject.check_unchanged(connection, person)
+            issued.append(self._issue(connection, credential, terms, person.name, authorised_by))
+
+        person = await self._prove(credential, given, terms.digest(), then=issue)
+        [(reference, ends)] = issued
+        await self._authorised(reference, ends, credential, terms, person.name, authorised_by)
+        return reference, ends
 
     async def change_code(self, credential: Credential, given: Given, new: Code) -> str:
         """
@@ -230,13 +239,25 @@ class Consent:
     async def _allow(
         self, credential: Credential, terms: Terms, person: str, authorised_by: str
     ) -> tuple[bytes, float]:
+        def issue(connection: Connection) -> tuple[bytes, float]:
+            _not_suspended(connection, person)  # while her token took the PIN
+            return self._issue(connection, credential, terms, person, authorised_by)
+
+        reference, ends = await self._do(issue)
+        await self._authorised(reference, ends, credential, terms, person, authorised_by)
+        return reference, ends
+
+    def _issue(
+        self, connection: Connection, credential: Credential, terms: Terms, person: str, authorised_by: str
+    ) -> tuple[bytes, float]:
         lifetime_s = min(credential.bounds.lifetime_s or LIFETIME_S, LIFETIME_S_MAX)
         now = self._steady.now()
+        return authorisation.issue(connection, person, authorised_by, terms, now, lifetime_s), now + lifetime_s
 
-        def issue(connection: Connection) -> bytes:
-            return authorisation.issue(connection, person, authorised_by, terms, now, lifetime_s)
-
-        reference = await self._do(issue)
+    async def _authorised(
+        self, reference: bytes, ends: float, credential: Credential, terms: Terms, person: str, authorised_by: str
+    ) -> None:
+        """It is in the ledger before anybody has the reference."""
         fields = {
             "authorisation": authorisation.name_of(reference).hex(),
             "subject": person,
@@ -246,10 +267,9 @@ class Consent:
             "output": terms.output,
             "count": terms.count,
             "terms": terms.digest().hex(),
-            "expires": _text(now + lifetime_s),
+            "expires": _text(ends),
         }
         await self._ledger.note(Kind.AUTHORISED, fields)
-        return reference, now + lifetime_s
 
     async def redeem(self, ask: Ask) -> Allowed:
         """Give the authorisation that a request names to it; raises `Refusal` AUTHZ_*."""
@@ -491,10 +511,11 @@ class Consent:
         given: Given,
         binding: bytes,
         unfit: Callable[[Subject], Awaitable[Refusal | None]] | None = None,
+        then: Callable[[Connection, Subject], None] | None = None,
     ) -> Subject:
-        """Who it is, now that code and one-time code are right; raises `Refusal` OTP_*, and what is `unfit`."""
+        """Who it is, as `Proof.person` has it; raises `Refusal` OTP_*, and what is `unfit`."""
         try:
-            return await self._proof.person(credential, given, binding, unfit)
+            return await self._proof.person(credential, given, binding, unfit, then)
         except Refusal as refusal:
             self._refused(refusal, credential.subject, credential.name, given.source)
             with contextlib.suppress(Refusal):  # that the person cannot be told is nothing to who gave the codes

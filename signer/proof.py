@@ -54,10 +54,12 @@ class Proof:
     async def person(
         self, credential: Credential, given: Given, binding: bytes,
         unfit: Callable[[Subject], Awaitable[Refusal | None]] | None = None,
+        then: Callable[[Connection, Subject], None] | None = None,
     ) -> Subject:  # fmt: skip
         """
         Whose credential it is, now that code and one-time code are right; raises `Refusal` OTP_* and others. What `unfit`
-        finds is raised where both are right, so that nobody else learns it, and then nothing is used up.
+        finds is raised where both are right, so that nobody else learns it, and then nothing is used up. `then` is done in
+        the transaction that lets her pass: between the two nobody changes anything.
         """
         now = self._steady.now()
         [_, kind] = FACTORS[credential.gate]
@@ -74,12 +76,17 @@ class Proof:
         async with self.counted(number):
             is_right = await self.asked(self._codes.matches(given.code, person.code))
             refused = await unfit(person) if unfit is not None else None
+
         # From here on the attempt stays counted whatever happens: what is written may be found out by another one.
-        reason = await self._transact(
-            lambda connection: self._verdict(
+        def judge(connection: Connection) -> str:
+            reason = self._verdict(
                 connection, person, kind, given.otp, binding, now, number, is_right, uses=refused is None
             )
-        )
+            if not reason and refused is None and then is not None:
+                then(connection, person)
+            return reason
+
+        reason = await self._transact(judge)
         if reason:
             raise WrongCode(reason, number)
         if refused is not None:

@@ -175,6 +175,17 @@ def change(connection: Connection, name: str, before: str, code: str) -> None:
     authorisation.revoke(connection, name)
 
 
+def check_unchanged(connection: Connection, person: Subject) -> None:
+    """
+    She is active, with the code that was looked at, until this transaction ends: a row that is written is locked, where two
+    transactions go on at one time. Raises `Refusal` OTP_INCORRECT, as `change` does.
+    """
+    mine = (subjects.c.name == person.name) & (subjects.c.state == State.ACTIVE.value)
+    mine &= subjects.c.code == person.code
+    if connection.execute(update(subjects).where(mine).values(code=person.code)).rowcount != 1:
+        raise Refusal("OTP_INCORRECT")
+
+
 def use(connection: Connection, name: str, before: int, last: int) -> bool:
     """A one-time code is used up; false where another call was quicker."""
     mine = (subjects.c.name == name) & (subjects.c.last == before)
