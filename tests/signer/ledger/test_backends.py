@@ -376,7 +376,7 @@ def test_older_schema_is_migrated(where: Where) -> None:
 
 
 def test_attempts_of_version_3_are_kept(where: Where) -> None:
-    """F58: what was counted before there were attempts of strangers counts for everybody."""
+    """What was counted before there were attempts of strangers counts for everybody."""
     executed(
         where,
         "ALTER TABLE guesses DROP COLUMN is_open",
