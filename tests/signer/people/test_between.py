@@ -58,6 +58,22 @@ async def test_enrolled_anew_in_the_middle(office: Office) -> None:
     await office.finish("ada", "hotp", office.code("ada", "enrolment-code"))
 
 
+async def test_a_code_that_was_changed_in_the_middle(office: Office) -> None:
+    """A secret code that was changed while it was compared is a wrong one by then: it allows nothing any more."""
+    ada = await office.enrol("ada")
+    first, second = ada.otp(), ada.otp()
+    matches = office.codes.matches
+
+    async def meanwhile(code: Code, stored: str) -> bool:
+        office.codes.matches = matches
+        changes = office.consent.change_code(office.credential(ada), office.given(SECRET, first), Code("a new code 8"))
+        assert await office.reason(changes) == "OK"
+        return bool(await matches(code, stored))
+
+    office.codes.matches = meanwhile
+    assert await office.reason(office.authorise(ada, otp=second)) == "OTP_INCORRECT"
+
+
 async def test_a_code_alone_cannot_be_tried(office: Office) -> None:
     """
     Whether the secret code is right is told by nothing that is said to who has no one-time code: the answers to a right and
