@@ -29,7 +29,7 @@ from signer.store import open_store
 from signer.v1 import operator_pb2, signing_pb2
 from signer.v1 import signing_pb2 as pb
 from tests.signer.access.calls import Answer, asked, digest, digests, said, shim_of, signed, statuses
-from tests.signer.people.office import NOON, Office
+from tests.signer.people.office import NOON, Office, Person
 from tests.signer.people.persons import ALGORITHMS, CODE, Town, redeem, seen, stream, terms
 from tests.signer.people.test_batches import opened
 
@@ -282,6 +282,20 @@ async def test_row_1_1_bound_to_the_subject(tmp_path: Path) -> None:
     assert await office.reason(office.consent.redeem(office.ask(bobs, reference))) == "AUTHZ_KEY"
     allowed = await office.redeem(ada, reference)
     assert (allowed.subject, allowed.authorisation) == ("ada", authorisation.name_of(reference))
+
+
+@pytest.mark.parametrize("factor", ["hotp", "totp"])
+async def test_row_1_1_bound_to_her_factor(tmp_path: Path, factor: str) -> None:
+    """
+    Row 1.1: who has a device proves who she is with it: where a credential of hers has the gate of codes that are sent, one
+    that was sent and is right allows nothing, and her secret code is not even compared.
+    """
+    office = Office(tmp_path)
+    await office.enrol("ada", factor)
+    by_message = Person("ada", "sent")
+    otp = await office.otp(by_message)
+    assert await office.reason(office.authorise(by_message, otp=otp)) == "GATE_MISMATCH"
+    assert office.codes.compared == []
 
 
 # ---- through the daemon, the shim's log as the oracle
