@@ -24,6 +24,7 @@ from signer.consent import SENT_S
 from signer.errors import Refusal
 from signer.guesses import DAY_S, SHORT_S
 from signer.otp import DIGITS, GRACE_S, STEP_S
+from signer.proof import SENT_MAX
 from signer.queued import CONTACT_ROWS_MAX
 from signer.store import guesses as rows
 from signer.store import open_store
@@ -356,6 +357,21 @@ async def test_row_1_8_one_code_at_a_time(office: Office) -> None:
     given = [office.given(SECRET, one) for one in [*sent[1:], "000000"]]
     told = [await office.reason(office.allow(bob, one, digests=lists[0])) for one in given[:SHORT]]
     assert told == ["OTP_INCORRECT"] * SHORT
+
+
+async def test_row_1_8_few_codes_at_one_time(office: Office) -> None:
+    """
+    Row 1.8: at most 5 codes are good at one time, each for another thing: one more is refused until the first of them ends,
+    or one is used, and makes none of them worthless.
+    """
+    bob = await office.enrol("bob", "sent")
+    lists = [[bytes([number]) * 32] for number in range(SENT_MAX + 1)]
+    sent = [await office.otp(bob, digests=one) for one in lists[:SENT_MAX]]
+    with pytest.raises(Refusal, match="OTP_SENT") as refused:
+        await office.otp(bob, digests=lists[-1])
+    assert (SENT_MAX, refused.value.retry_s) == (5, SENT_S)
+    assert await office.reason(office.allow(bob, office.given(SECRET, sent[0]), digests=lists[0])) == "OK"
+    assert await office.otp(bob, digests=lists[-1])
 
 
 async def test_row_1_8_at_one_time(office: Office) -> None:
