@@ -1,15 +1,20 @@
 """A person's own token on the daemon's machine: it takes her PIN for one batch, and is clean again afterwards."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pool import lane as lanes
 from pool import token as tokens
+from signer.gate import Gate
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
-from tests.signer.access.calls import Answer, said, signed
+from tests.signer.access.calls import Answer, ask, said, signed, statuses
+from tests.signer.people.office import Office, Person
 from tests.signer.people.persons import STICK_PIN, Town, batch
+from tests.signer.people.test_batches import files
 
 
 def opened(town: Town) -> str:
@@ -69,6 +74,49 @@ def test_no_pin_and_no_code_will_do(town: Town) -> None:
     assert sign(town, name, "").brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
     given = {"secret_code": "correct horse 7", "otp": "123456"}
     assert sign(town, name, "", **given).brief == ("PERMISSION_DENIED", "PIN_INCORRECT")
+    assert town.rig.shim.number("C_Login") == logins
+
+
+async def test_a_ledger_that_cannot_be_written(tmp_path: Path) -> None:
+    """What is wrong with the ledger is told before her PIN goes anywhere: no try of it is spent where nothing can be signed."""
+    office, tries = Office(tmp_path), []
+    dora = replace(office.credential(Person("dora", "hotp")), gate=Gate.TOKEN_PIN)
+    office.ask(dora, b"")  # so that the store has it
+
+    async def tried() -> None:
+        async with office.consent.pin_given(dora, 1, "192.0.2.7", override=False):
+            tries.append(office.book.trouble)
+
+    office.book.trouble = "CHECKPOINT_OVERDUE"
+    assert await office.reason(tried()) == "CHECKPOINT_OVERDUE"
+    office.book.trouble = ""
+    assert await office.reason(tried()) == "OK"
+    assert tries == [""]
+
+
+def test_a_file_that_was_changed_while_it_waited(town: Town) -> None:
+    """One bit of the daemon's own copy was changed before her PIN was given: AUTHZ_DIGEST, nothing is signed."""
+    waits(town)
+    before, kept = signed(town.rig), set(files(town))
+    name = opened(town)
+    file = max(set(files(town)) - kept)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert sign(town, name, STICK_PIN).brief == ("PERMISSION_DENIED", "AUTHZ_DIGEST")
+    assert signed(town.rig) == before
+
+
+def test_an_id_that_is_another_s_by_now(town: Town) -> None:
+    """
+    Another caller has signed with the batch's request id since it was opened: told before her PIN goes anywhere, and so
+    before a code is looked at, because the batch cannot be signed with it any more.
+    """
+    waits(town)
+    assert town.rig.shim is not None
+    name, logins = opened(town), town.rig.shim.number("C_Login")
+    assert statuses(town["other"].sign(ask(request_id=name))) == ["SIGNED"]
+    assert sign(town, name, STICK_PIN).brief == ("NOT_FOUND", "REQUEST_UNKNOWN")
     assert town.rig.shim.number("C_Login") == logins
 
 
