@@ -20,8 +20,10 @@ import pytest
 
 from pool import Key, Lease, Outcome, Pin, Pool, PoolError, Status, Unavailable
 from pool.lane import State as LaneState
+from pool.token import Event
+from pool.tries import TokenIdentity, Tries
 from tests.pool.persons import CKU_USER, Resets, spki
-from tests.pool.rig import ECDSA, check, config, digests, pids, pool_over, state, until, view
+from tests.pool.rig import ECDSA, check, config, digests, open_tries, pids, pool_over, state, until, view
 from tests.shim import Call, Shim
 from tests.softhsm import MODULE, Store
 
@@ -284,6 +286,23 @@ async def test_the_oracle_finds_what_it_looks_for(tokens: Store, tmp_path: Path)
         assert any(words in found for found in foreign(shim, tokens, seen)), words
     (shim.directory / "log").write_text(begun + sign % (7, id_of["ann"], one.hex()))
     assert foreign(shim, tokens, seen) == []
+
+
+async def test_no_pin_for_a_token_that_is_quarantined_meanwhile(
+    tokens: Store, shim: Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token turns out to sign wrongly while the try is written: the PIN is not sent, and the try is given back."""
+    begin, loop = Tries.begin, asyncio.get_running_loop()
+    ann = config(tokens, "ann", shim=shim, pin=lambda: Pin(PINS["ann"]))
+    async with Pool([ann], state=tmp_path / "state") as pool:
+
+        def begun(tries: Tries, identity: TokenIdentity) -> None:
+            begin(tries, identity)
+            loop.call_soon_threadsafe(pool._keepers["ann"].on, Event.WRONG_SIGNATURE)
+
+        monkeypatch.setattr(Tries, "begin", begun)
+        await until(lambda: shim.logins() or "taken out of service" in view(pool, "ann").lanes[0][0].problem)
+        assert (state(pool, "ann"), shim.logins(), open_tries(tmp_path / "state")) == ("QUARANTINED", [], 0)
 
 
 async def test_a_wrong_pin_is_always_told_as_wrong(tokens: Store, shim: Shim, resets: Resets, tmp_path: Path) -> None:
