@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pool.reader import ReaderError, ResetFailed, look, reset_card
 from pool.token import Event
 from pool.tries import Tries
 from tests.pool.persons import leased, log_of, waits
-from tests.pool.rig import children, config, gone, pids, pool_over, until, view
+from tests.pool.rig import children, config, gone, pids, pool_over, state, until, view
 from tests.shim import Shim
 from tests.softhsm import MODULE, Store
 
@@ -206,6 +208,18 @@ async def test_a_lease_s_card_is_reset_by_the_pool_itself(
         pcsc.answer()
         async with pool.lease("card", caller="bob", pin=Pin("1234"), timeout_s=5):
             pass
+
+
+async def test_a_service_s_card_is_reset_after_each_end(people: Store, pcsc: Pcsc, tmp_path: Path) -> None:
+    """A card that no person comes to is reset before its first lane, and again after each that has ended: it may be logged in."""
+    one = config(people, reader=READER)
+    one = replace(one, environment=dict(one.environment) | pcsc.environment)
+    async with pool_over(one, state=tmp_path / "state") as pool:
+        assert (state(pool), len(pcsc.resets())) == ("READY", 1)
+        for count in (2, 3):
+            os.kill(pids(pool)[0], signal.SIGKILL)
+            await until(lambda: len(pcsc.resets()) == count)  # noqa: B023 -- called at once
+            await until(lambda: state(pool) == "READY")
 
 
 async def test_a_card_that_answers_nobody_is_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
