@@ -1,6 +1,7 @@
 """How a result page is read: the same way whatever ended the frame."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from mmap import mmap
 from types import SimpleNamespace
 from typing import Any, cast
@@ -224,6 +225,25 @@ def test_a_code_about_the_session_sends_the_item_back(page: Page) -> None:
     signed, refused, rest = outcomes(one)
     assert signed.status is Status.SIGNED
     assert refused is rest is None
+
+
+def test_an_item_goes_back_once(page: Page) -> None:
+    """
+    What costs a second session, too, is not tried a third time: it would cost every lane its own. A look at it meanwhile, and
+    the end of a lane, are no tries.
+    """
+    one = reading(page)
+    page.put_mark(0, wire.MARK_REFUSED, "CKR_SESSION_HANDLE_INVALID")
+    for other in (
+        replace(one, first_look=True),
+        one,
+        replace(one, first_look=True),
+        replace(one, ended="signal SIGKILL"),
+    ):
+        assert outcomes(other)[0] is None
+    assert outcomes(one)[0] == Outcome(
+        Status.FAILED, reason="TOKEN_FAULT", token="card", detail="CKR_SESSION_HANDLE_INVALID"
+    )
 
 
 def test_a_code_about_the_request_fails_its_item_alone(page: Page) -> None:
