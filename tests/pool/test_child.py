@@ -104,6 +104,17 @@ def test_row_7_4_each_program_dies_with_its_parent(shim: Shim, tmp_path: Path) -
                 os.kill(pid, signal.SIGKILL)
 
 
+def test_a_parent_that_is_gone_already() -> None:
+    """The parent died before the child could ask to die with it: the child ends by itself, before it does anything."""
+    parent = subprocess.Popen(["true"])
+    parent.wait()
+    program = "from pool import child; child.harden(); print('it goes on')"
+    words = [sys.executable, "-c", program, str(parent.pid)]
+    done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the parent is gone" in done.stderr
+
+
 def test_killed_when_the_loop_ends() -> None:
     """A process that is being closed while the loop ends is taken back all the same: nothing of it is left."""
 
