@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from mmap import mmap
+from typing import Any
 
 import msgpack
 import pytest
@@ -159,6 +160,21 @@ def test_packets_share_one_place_and_leave_no_pin_there() -> None:
             inbox.receive(theirs)
         ours.close()
         assert inbox.receive(theirs) is None
+
+
+def test_the_packer_that_is_kept_packs_no_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its buffer lives as long as the process, and would keep the PIN until a longer message comes."""
+    packed = []
+
+    class Kept(msgpack.Packer):
+        def pack(self, message: dict[str, Any]) -> bytes:
+            packed.append(message)
+            return bytes(super().pack(message))
+
+    monkeypatch.setattr(wire, "_PACKER", Kept(buf_size=PACKET_BYTES_MAX))
+    login, ping = {"t": "login", "pin": "canary-493817"}, {"t": "ping"}
+    assert [wire.unpack(wire.pack(message)) for message in (login, ping)] == [login, ping]
+    assert packed == [ping]
 
 
 def test_a_message_that_fits_no_packet_is_not_sent() -> None:
