@@ -1,6 +1,7 @@
 """How long what a person allows is good for, whatever somebody does to the system's clock."""
 
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -354,6 +355,27 @@ def test_f34_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         steady.confirm()
     assert not steady.is_safe
     assert file.read_bytes() == before
+
+
+def test_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What the time is has reached the disk before it takes the place of what it was, and its name has afterwards: after a power
+    cut the one or the other is there.
+    """
+    clock, file = HandClock(), tmp_path / "clock"
+    steady = Steady(clock, file)  # type: ignore[arg-type]
+    steady.keep()
+    before = file.read_bytes()
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(fd: int) -> None:
+        place = Path(f"/proc/self/fd/{fd}").readlink()
+        synced.append((place.is_dir(), file.read_bytes() == before))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    clock.passes(60)
+    steady.keep()
+    assert synced == [(False, True), (True, False)]
 
 
 @pytest.fixture(scope="module")
