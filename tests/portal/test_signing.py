@@ -1217,6 +1217,36 @@ class Full:
         raise ServiceError(self._reason, "no", "RESOURCE_EXHAUSTED")
 
 
+class Lying(Full):
+    """A daemon that has another document than the one that was sent."""
+
+    def __init__(self, sha256: str) -> None:
+        self._sha256 = sha256
+        self.cancelled: list[str] = []
+
+    async def open_batch(self, *_: Any, **__: Any) -> Any:
+        item = pb.BatchItem(input_sha256=bytes.fromhex(self._sha256))
+        return pb.OpenBatchResponse(batch=pb.Batch(items=[item]), link="a link")
+
+    async def cancel_batch(self, batch: str, **_: Any) -> None:
+        self.cancelled.append(batch)
+
+
+def test_another_document_than_was_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is led to a batch with another document than the one that was sent: it is destroyed, and the log says so."""
+    mine, others = (hashlib.sha256(one).hexdigest() for one in (b"mine", b"another's"))
+    lying = Lying(others)
+    monkeypatch.setattr(portal_adapter.auth.daemon, "Client", SimpleNamespace(from_profile=lambda _: lying))
+    daemon = portal_adapter.auth.daemon.Daemon(tmp_path)
+    with pytest.raises(Refusal) as refused:
+        daemon.open("batch", "ada", "a letter", tmp_path, mine)
+    assert (refused.value.code, lying.cancelled) == ("signer-unavailable", ["batch"])
+    assert f"was sent {mine}" in caplog.text
+    assert daemon.open("batch", "ada", "a letter", tmp_path, others) == "a link"
+
+
 @pytest.mark.parametrize(
     ("reason", "told"),
     [("TOO_MANY_FOR_PERSON", ("guard-failed", "too-many-open")), ("TOO_MANY_BATCHES", ("signer-unavailable", ""))],
