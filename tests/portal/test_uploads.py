@@ -1,5 +1,7 @@
 """What is looked into in a file: kinds, polyglots, pictures, names, malware, and the blobs that keep it."""
 
+import contextlib
+import io
 import os
 import re
 import resource
@@ -12,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import UploadFile
 
 from portal_adapter.files import decoding, names, picture, sniff
 from portal_adapter.files.blobs import SWEPT_AFTER_S, Blobs
 from portal_adapter.files.scan import scan
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Scan
+from portal_adapter.web.body import on_disk
 from tests import hostile
 from tests.portal.pictures import archive, jpeg, part, png, png_of
 
@@ -346,6 +350,35 @@ def test_bytes_are_kept_under_a_name_of_chance_for_the_portal_alone(blobs: Blobs
     blobs.remove(kept)
     blobs.remove(kept)
     assert not blobs.path(kept).exists()
+
+
+def arrives(blobs: Blobs) -> str:
+    """As an upload does, and is kept."""
+    with contextlib.ExitStack() as stack:
+        upload = on_disk(UploadFile(io.BytesIO(b"content")), blobs.incoming, stack)
+        return blobs.keep(upload.path)
+
+
+def is_made(blobs: Blobs) -> str:
+    """As what the portal makes itself."""
+    return blobs.write(b"content")
+
+
+@pytest.mark.parametrize("way", [arrives, is_made])
+def test_what_is_kept_is_on_the_disk(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, way: Callable[[Blobs], str]
+) -> None:
+    """All of its bytes before it has its name, and then its name: no row names what a power cut can take away."""
+    synced: list[object] = []
+
+    def fsync(descriptor: int) -> None:
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        names_ = sorted(path.name for path in blobs.incoming.parent.iterdir() if path.is_file())
+        synced.append((place.name, names_) if place.is_dir() else (place.read_bytes(), names_))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept = way(blobs)
+    assert synced == [(b"content", []), ("blobs", [kept])]
 
 
 def test_what_nothing_names_is_swept_once_it_is_old(blobs: Blobs) -> None:
