@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from portal_adapter.domain import certification, invitation, nomination, oversight, space, team
+from portal_adapter.domain import certification, invitation, login, nomination, oversight, space, team
 from portal_adapter.refusal import Refusal
 from portal_adapter.settings import Business, Portal
 from portal_adapter.store import schema
@@ -278,6 +278,14 @@ def test_one_space_of_one_business(bare: Bare) -> None:
     )
     one_won(race(bare, work), "guard-failed")
     assert len(bare.rows(schema.spaces)) == 1
+
+
+def test_one_takes_a_ticket(bare: Bare) -> None:
+    """A ticket of the cards' origin that is brought eight times at once logs in once."""
+    with writing(bare.engine) as connection:
+        nonce = login.begin(connection, NOW, "visitor", "/home", "", bare.limits, "192.0.2.1")
+        ticket = login.issue_ticket(connection, NOW, nonce, b"certificate", bare.limits)
+    one_won(race(bare, lambda c, _: login.take_ticket(c, NOW, ticket, bare.limits)), "unauthenticated")
 
 
 def test_eight_nominate_the_same(bare: Bare) -> None:
