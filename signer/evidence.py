@@ -9,7 +9,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import chain as joined
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -73,24 +73,25 @@ class SqliteEvidence:
         self.connection = read_only(path)
         self.connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         try:
-            found = self.connection.execute(_INSTANCE).fetchone()
-        except sqlite3.Error as error:
+            found = next(self.ask(_INSTANCE), None)
+        except StoreError:
             self.connection.close()
-            raise StoreError(f"{path}: {error}") from None
+            raise
         self.instance = str(found[0]) if found else ""
 
-    def raw(self) -> Iterator[tuple[Any, ...]]:
+    def ask(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Its rows, one by one; raises `StoreError` where one of them cannot be read."""
         try:
-            yield from self.connection.execute(_ROWS.format("?"), (self.instance,))
+            yield from self.connection.execute(query, values)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from None
 
+    def raw(self) -> Iterator[tuple[Any, ...]]:
+        return self.ask(_ROWS.format("?"), self.instance)
+
     def accepted(self, id_: uuid.UUID) -> int | None:
-        try:
-            found: tuple[int | None] = self.connection.execute(_ACCEPTED.format("?"), (id_.bytes,)).fetchone()
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from None
-        return found[0]
+        found: int | None = next(self.ask(_ACCEPTED.format("?"), id_.bytes))[0]
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -180,11 +181,3 @@ def fields(row: Row) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     return {}
-
-
-def instance_of(path: Path) -> str:
-    """Whose a SQLite database is; empty where it cannot be read."""
-    with suppress(StoreError), closing(SqliteEvidence(path).connection) as connection:
-        found = connection.execute(_INSTANCE).fetchone()
-        return str(found[0]) if found else ""
-    return ""

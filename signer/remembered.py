@@ -6,21 +6,18 @@ A checkpoint is in its database before any anchor has it: no anchor knows one th
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import Any
 
 from signer.chain import Kind
-from signer.database import StoreError
-from signer.evidence import read_only
+from signer.evidence import SqliteEvidence
 from signer.lost import check
 from signer.note import NOTHING, Checkpoint, Head, Note, NoteError, parse
 
-_LAST = "SELECT note FROM ledger_instances WHERE instance = ?"
+_LAST = "SELECT note FROM ledger_instances WHERE instance = ? AND note != ''"
 _CHECKPOINTS = """
 SELECT epoch, sequence, body FROM ledger_rows WHERE instance = ? AND kind = ? ORDER BY epoch DESC, sequence DESC
 """
@@ -29,33 +26,32 @@ _BEFORE = (
 )
 
 
-def remembered(database: Path, instance: str, spki: bytes, after: int) -> list[Note]:
+def remembered(db: SqliteEvidence, spki: bytes, after: int) -> list[Note]:
     """
-    Those with a higher number than `after`, the newest first, as far as the database can be read and the key has signed the
-    newest. Of the others the signature is not there.
+    Those with a higher number than `after`, the newest first, if the key has signed the newest. Of the others the signature
+    is not there. Raises `StoreError`.
     """
     found: list[Note] = []
-    with suppress(StoreError, sqlite3.Error, NoteError), closing(read_only(database)) as db:
-        said = db.execute(_LAST, (instance,)).fetchone()
-        if said and said[0]:
-            last = next(parse(str(said[0])))
+    with suppress(NoteError):
+        for (said,) in db.ask(_LAST, db.instance):
+            last = next(parse(str(said)))
             check(last, spki)
-            for note in chain([last], _earlier(db, instance, last.checkpoint)):
+            for note in chain([last], _earlier(db, last.checkpoint)):
                 if note.checkpoint.number <= after:
                     break
                 found.append(note)
     return found
 
 
-def _earlier(db: sqlite3.Connection, instance: str, last: Checkpoint) -> Iterator[Note]:
+def _earlier(db: SqliteEvidence, last: Checkpoint) -> Iterator[Note]:
     """Up to the first that no rows tell of: these were archived, or an earlier restore has declared them as lost."""
     previous = last.previous
-    rows = db.execute(_CHECKPOINTS, (instance, Kind.CHECKPOINT))
+    rows = db.ask(_CHECKPOINTS, db.instance, Kind.CHECKPOINT)
     with suppress(AttributeError, KeyError, TypeError, ValueError):  # no row that a daemon has written
         told = chain(((epoch, sequence, json.loads(body)) for epoch, sequence, body in rows), [(0, 0, None)])
         for (epoch, sequence, said), (_, _, before) in pairwise(told):
             if said["note"] == previous.hex():
-                made = _made_again(db, instance, (epoch, sequence), said, before)
+                made = _made_again(db, (epoch, sequence), said, before)
                 if made is None:
                     return
                 yield made
@@ -63,14 +59,14 @@ def _earlier(db: sqlite3.Connection, instance: str, last: Checkpoint) -> Iterato
 
 
 def _made_again(
-    db: sqlite3.Connection, instance: str, place: tuple[int, int], said: dict[str, Any], before: dict[str, Any] | None
+    db: SqliteEvidence, place: tuple[int, int], said: dict[str, Any], before: dict[str, Any] | None
 ) -> Note | None:
     """Its head is a row of its epoch before its own, as a rule the last one."""
     if before is None and said["number"] != 1:
         return None
     previous = NOTHING if before is None else bytes.fromhex(before["note"])
-    for sequence, hash_ in db.execute(_BEFORE, (instance, *place)):
-        head = Head(instance, place[0], sequence, hash_)
+    for sequence, hash_ in db.ask(_BEFORE, db.instance, *place):
+        head = Head(db.instance, place[0], sequence, hash_)
         made = Checkpoint(said["number"], datetime.fromisoformat(said["time"]), previous, head)
         if made.hash.hex() == said["note"]:
             return Note(made, said["key"], "ED25519", b"")

@@ -4,9 +4,10 @@ An older state of the ledger takes its place again, and what it lacks is declare
 Of SQLite the state is a backup. All is written into a copy of it, in one commit, before the copy takes the old database's
 place; the old one is kept beside it. PostgreSQL's own means have put the state back before: there it is declared in place.
 
-Requests of the last day that the database of before knows, and the backup does not, are taken over where it can still be
-read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed. Where it
-cannot, nobody knows them any more, and ids of before are burnt as far as they say when they were made (`burnt_ids.py`).
+Requests of the last day that the database of before knows, and the backup does not, are taken over where all of it can
+still be read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed.
+Where it cannot, nobody knows them any more, and ids of before are burnt as far as they say when they were made
+(`burnt_ids.py`).
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from signer.burnt import burn
 from signer.chain import Kind
 from signer.clock import rfc3339
 from signer.database import Database, StoreError, Where
-from signer.evidence import instance_of, read_only
+from signer.evidence import SqliteEvidence, read_only
 from signer.lost import EPOCH_MAX, Loss, Lost, declare, lost
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
 from signer.recovery import Broken, Found
@@ -46,6 +47,8 @@ _HALFWAY = (
     "{error}. It is not certain which database is in its place: see to the disk, rename {aside}, and what is beside it with "
     "that name, to {database} again, and run this once more"
 )
+_BEGUN = "SELECT coalesce(max(epoch), 0) FROM ledger_instances WHERE instance = ? AND epoch < ?"
+_ENDS = "SELECT epoch, max(sequence), hash FROM ledger_rows WHERE instance = ? GROUP BY epoch"
 _NO_ROW = (AttributeError, KeyError, TypeError, ValueError)  # raised by what no daemon has written
 # What the old database knows of requests that the backup does not: who asks again gets the answer of then.
 _CARRIED = ("ledger_chains", "ledger_requests", "ledger_results")
@@ -66,6 +69,20 @@ class Restored:
     losses: tuple[Loss, ...]
     aside: Path | None = None  # where the old database is, if there was one
     carried: int | None = None  # requests of the old database that are still known; None: it could not be read
+    trouble: str = ""  # why it could not, if it is there
+
+
+@dataclass(slots=True)
+class _Old:
+    """What the old database tells, up to what cannot be read: then `carried` is None, and `trouble` says why."""
+
+    instance: str = ""
+    begun: int = 0  # the last epoch that it knows of, which no checkpoint may have seen
+    notes: Sequence[Note] = ()
+    ends: Sequence[Head] = ()  # the last row of each epoch
+    intents: Sequence[dict[str, Any]] = ()  # under way
+    carried: int | None = None
+    trouble: str = ""
 
 
 def restore(
@@ -81,12 +98,10 @@ def restore(
     _remove(draft)
     try:
         _copy(backup, draft)
-        found, what = _look(draft, database, notes, spki, is_all)
-        carried = _carry(database, draft)
+        found, what, old = _look(draft, database, notes, spki, is_all)
         _burn(draft)
-        intents = [] if carried is None else _open_intents(database, found)
         now = datetime.now(UTC)
-        requests = "unknown" if carried is None else "carried"
+        intents, requests = ([], "unknown") if old.carried is None else (old.intents, "carried")
         backend = SqliteDatabase(draft).backend()
         try:
             epoch = declare(
@@ -98,7 +113,7 @@ def restore(
     finally:
         _remove(draft)
     kept = (found.epoch, found.sequence)
-    return Restored(epoch, kept, found.time, rfc3339(now), what.losses, aside, carried)
+    return Restored(epoch, kept, found.time, rfc3339(now), what.losses, aside, old.carried, old.trouble)
 
 
 def declare_in_place(
@@ -146,27 +161,47 @@ def _copy(backup: Path, draft: Path) -> None:
     open_store(draft).dispose()
 
 
-def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes, is_all: bool) -> tuple[Found, Lost]:
+def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes, is_all: bool) -> tuple[Found, Lost, _Old]:
     """What stands in the copy, and what it lacks, by the anchors and by the old database."""
     past = SqliteDatabase(draft).past()
     try:
         found = recovery.look(past)
         _check_rows(found, "the backup")
-        before = instance_of(database) if database.is_file() else ""
-        if before and before != found.instance:
-            said = f"the backup is of the ledger {found.instance}, and this daemon's is {before}"
-            raise Broken(f"{said}: it belongs to another daemon")
-        # Of the old database it is known whose it is, of anchors that name others alone not.
-        known = [] if before and not any(note.checkpoint.names(found.instance) for note in notes) else notes
         own = next(parse(found.note)).checkpoint if found.note else None
-        old = remembered(database, found.instance, spki, own.number if own else 0)
-        if not is_all and not _is_whole(old, own, known):
+        old = _ask(database, draft, found, spki, own.number if own else 0)
+        # Of the old database it is known whose it is, of anchors that name others alone not.
+        known = [] if old.instance and not any(note.checkpoint.names(found.instance) for note in notes) else notes
+        if not is_all and not _is_whole(old.notes, own, known):
             raise Broken(_ASK)
-        known = [*known, *old]
-        more, begun = _ends(database, found.instance), _begun(database, found.instance)
-        return found, lost(past, found, known, spki, more=more, begun=begun)
+        return found, lost(past, found, [*known, *old.notes], spki, more=old.ends, begun=old.begun), old
     finally:
         past.close()
+
+
+def _ask(database: Path, draft: Path, found: Found, spki: bytes, after: int) -> _Old:
+    """What the old database tells, of its checkpoints those behind number `after`; requests are written into the draft."""
+    told = _Old()
+    if not database.is_file():
+        return told
+    try:
+        with SqliteEvidence(database) as old:
+            old.connection.text_factory = str  # bytes that are no text are no daemon's
+            told.instance = old.instance
+            if not old.instance:
+                raise StoreError(f"{database} has no ledger")
+            if old.instance != found.instance:
+                said = f"the backup is of the ledger {found.instance}, and this daemon's is {old.instance}"
+                raise Broken(f"{said}: it belongs to another daemon")
+            told.begun = next(old.ask(_BEGUN, old.instance, EPOCH_MAX))[0]
+            told.notes = remembered(old, spki, after)
+            told.ends = _ends(old)
+            told.intents = _open_intents(old, found)
+            told.carried = _carry(old, draft)
+    except StoreError as error:
+        told.trouble = str(error)
+    except sqlite3.Error as error:
+        raise StoreError(f"{draft}: {error}") from None
+    return told
 
 
 def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]) -> bool:
@@ -177,59 +212,39 @@ def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]
     return all(note.checkpoint.number <= last for note in known if note.checkpoint.own.instance == mine)
 
 
-def _ends(database: Path, instance: str) -> list[Head]:
-    """The last row of each epoch in the old database, as far as it can be read."""
-    query = "SELECT epoch, max(sequence), hash FROM ledger_rows WHERE instance = ? GROUP BY epoch"
-    found: list[Head] = []
-    with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
-        for epoch, sequence, hash_ in old.execute(query, (instance,)):
-            if isinstance(hash_, bytes) and len(hash_) == len(NOTHING) and epoch < EPOCH_MAX:
-                found.append(Head(instance, epoch, sequence, hash_))
-    return found
+def _ends(old: SqliteEvidence) -> list[Head]:
+    return [
+        Head(old.instance, epoch, sequence, hash_)
+        for epoch, sequence, hash_ in old.ask(_ENDS, old.instance)
+        if isinstance(hash_, bytes) and len(hash_) == len(NOTHING) and epoch < EPOCH_MAX
+    ]
 
 
-def _begun(database: Path, instance: str) -> int:
-    """The last epoch that the old database knows of, which no checkpoint may have seen; 0 where it cannot be read."""
-    begun = 0
-    with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
-        for table in ("ledger_instances", "ledger_rows"):
-            (epoch,) = old.execute(f"SELECT max(epoch) FROM {table} WHERE instance = ?", (instance,)).fetchone()  # noqa: S608
-            if isinstance(epoch, int) and epoch < EPOCH_MAX:
-                begun = max(begun, epoch)
-    return begun
-
-
-def _carry(database: Path, draft: Path) -> int | None:
+def _carry(old: SqliteEvidence, draft: Path) -> int:
     """
     Take over what the old database knows of requests of the last day and the backup does not: they were signed, and are
-    not signed again. None where nothing of it can be read; then those ids are not known any more.
+    not signed again. Answers how many. Raises `StoreError` where that cannot be read, `sqlite3.Error` where not written.
     """
-    if not database.is_file():
-        return None
-    try:
-        with closing(read_only(database)) as old, closing(sqlite3.connect(draft)) as copy, copy:
-            return {table: _add(old, copy, table) for table in _CARRIED}["ledger_requests"]
-    except (StoreError, sqlite3.Error):
-        return None
+    with closing(sqlite3.connect(draft)) as copy, copy:
+        return {table: _add(old, copy, table) for table in _CARRIED}["ledger_requests"]
 
 
-def _open_intents(database: Path, found: Found) -> list[dict[str, Any]]:
+def _open_intents(old: SqliteEvidence, found: Found) -> list[dict[str, Any]]:
     """What the old database has under way behind the last row that is kept: a token may have signed it."""
     query = (
         "SELECT epoch, sequence, kind, body FROM ledger_rows "
         "WHERE instance = ? AND (epoch, sequence) > (?, ?) ORDER BY epoch, sequence"
     )
     open_: dict[tuple[int, int], str] = {}
-    with contextlib.suppress(StoreError, sqlite3.Error), closing(read_only(database)) as old:
-        for epoch, sequence, kind, body in old.execute(query, (found.instance, found.epoch, found.sequence)):
-            if kind == Kind.OUTCOME:
-                with contextlib.suppress(*_NO_ROW):
-                    open_.pop((epoch, recovery.closed_intent(body) or 0), None)
-            elif kind == Kind.INTENT:
-                open_[epoch, sequence] = body
-            elif kind == Kind.POSSIBLE:
-                with contextlib.suppress(*_NO_ROW):
-                    open_.pop(tuple(json.loads(body)["intent"]), None)
+    for epoch, sequence, kind, body in old.ask(query, found.instance, found.epoch, found.sequence):
+        if kind == Kind.OUTCOME:
+            with contextlib.suppress(*_NO_ROW):
+                open_.pop((epoch, recovery.closed_intent(body) or 0), None)
+        elif kind == Kind.INTENT:
+            open_[epoch, sequence] = body
+        elif kind == Kind.POSSIBLE:
+            with contextlib.suppress(*_NO_ROW):
+                open_.pop(tuple(json.loads(body)["intent"]), None)
     intents = []
     for body in open_.values():
         with contextlib.suppress(*_NO_ROW):
@@ -251,11 +266,11 @@ def _burn(where: Where) -> None:
         engine.dispose()
 
 
-def _add(old: sqlite3.Connection, copy: sqlite3.Connection, table: str) -> int:
+def _add(old: SqliteEvidence, copy: sqlite3.Connection, table: str) -> int:
     """What is not there yet, row by row: a day may have more than the memory; answers how many."""
-    rows = old.execute(f"SELECT * FROM {table}")  # noqa: S608
-    places = ", ".join("?" * len(rows.description))
-    return copy.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows).rowcount  # noqa: S608
+    query = f"SELECT * FROM {table}"  # noqa: S608
+    places = ", ".join("?" * len(copy.execute(f"{query} LIMIT 0").description))
+    return copy.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", old.ask(query)).rowcount  # noqa: S608
 
 
 def _exchange(draft: Path, database: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """A backup of a running daemon, and what becomes of a ledger when it is put back."""
 
 import argparse
+import resource
 import shutil
 import signal
 import sqlite3
@@ -19,7 +20,10 @@ import pytest
 from signer import restore as restoring
 from signer.chain import Kind
 from signer.cli import restore as command
+from signer.database import StoreError
+from signer.evidence import SqliteEvidence
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
+from signer.recovery import Found
 from signer.request_id import new_request_id
 from signer.restore import Halfway
 from signer.store import open_store
@@ -356,6 +360,77 @@ def test_killed_under_c_sign(rig: Rig) -> None:
     assert done_verify.returncode == 3, done_verify.stdout
 
 
+@pytest.mark.parametrize("table", ["ledger_instances", "ledger_rows", "ledger_results"])
+def test_one_table_of_the_old_database_is_destroyed(lost: Lost, table: str) -> None:
+    """
+    What can be read of it is not taken for all: nothing is carried over, that is said with its cause, and in the chain; ids
+    from before are burnt.
+    """
+    rig, file = lost.rig, lost.backup
+    destroy(rig.state / "paraph.sqlite", table)
+    rig._hand_over()
+    done = restore(rig, file)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was taken over from the old database, which could not be read: " in done.stdout
+    assert "malformed" in done.stdout
+    assert "NOT KNOWN any more" in done.stdout
+    begin = [row for row in book(rig.state) if row.kind == Kind.EPOCH][-1]
+    assert begin.fields["restored"]["requests"] == "unknown"
+    again(rig)
+    with Caller(rig) as portal:
+        before = signed(rig)
+        assert portal.sign(request_id=lost.request, digests=[digest(7)]).reason == "REQUEST_BURNT"
+        assert result(portal, lost.request).reason == "REQUEST_BURNT"
+        assert signed(rig) == before, "a request of the lost range was signed again"
+
+
+def destroy(database: Path, table: str) -> None:
+    """A disk has lost the first page of a table."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+def test_an_old_database_without_a_ledger(lost: Lost) -> None:
+    """A command has made it on the new disk: it is none that says what became of requests."""
+    rig = lost.rig
+    for path in rig.state.glob("paraph.sqlite*"):
+        path.unlink()
+    open_store(rig.state / "paraph.sqlite").dispose()
+    rig._hand_over()
+    done = restore(rig, lost.backup)
+    assert done.returncode == 0, done.stderr
+    assert "paraph.sqlite has no ledger" in done.stdout
+    assert "NOT KNOWN any more" in done.stdout
+
+
+def test_no_room_for_what_is_taken_over(tmp_path: Path) -> None:
+    """It is an error of the copy, and none of the old database, which could be read."""
+    old, draft = tmp_path / "old.sqlite", tmp_path / "draft.sqlite"
+    for path in (old, draft):
+        open_store(path).dispose()
+    with closing(sqlite3.connect(old)) as db, db:
+        db.execute("INSERT INTO ledger_instances VALUES ('a', 1, '', 0)")
+        db.executemany(
+            "INSERT INTO ledger_results VALUES (?, -1, 1, zeroblob(10000))", ((bytes([n]),) for n in range(99))
+        )
+    found = Found("a", 1, 1, bytes(32), "", ())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"draft\.sqlite: "):
+            restoring._ask(old, draft, found, b"", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with closing(sqlite3.connect(draft)) as db:
+        assert db.execute("SELECT count(*) FROM ledger_results").fetchone() == (0,)
+    assert restoring._ask(old, draft, found, b"", 0).carried == 0
+
+
 def test_a_day_s_results_are_not_held_in_memory(tmp_path: Path) -> None:
     """What the old database knows of requests is taken over row by row: 40 MB of it want a few."""
     old, draft = tmp_path / "old.sqlite", tmp_path / "draft.sqlite"
@@ -368,13 +443,18 @@ def test_a_day_s_results_are_not_held_in_memory(tmp_path: Path) -> None:
         db.execute("INSERT INTO ledger_requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", request_)
     tracemalloc.start()
     try:
-        assert restoring._carry(old, draft) == 1
+        assert carried(old, draft) == 1
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
     with closing(sqlite3.connect(draft)) as db:
         assert db.execute("SELECT count(*) FROM ledger_results").fetchone() == (4_000,)
-    assert restoring._carry(old, draft) == 0, "nothing is taken over twice"
+    assert carried(old, draft) == 0, "nothing is taken over twice"
+
+
+def carried(old: Path, draft: Path) -> int:
+    with SqliteEvidence(old) as db:
+        return restoring._carry(db, draft)
 
 
 @pytest.mark.parametrize("old", ["whole", "damaged"])
