@@ -4,11 +4,12 @@ A credential: a certificate, where its key is on a token, and what may be made w
 Rows in the store, changed only by commands and operators' calls; each change is recorded with who made it.
 """
 
+import contextlib
 import getpass
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Engine, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from pool import Algorithm, Hash, Key, Scheme
@@ -32,6 +33,8 @@ from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
 from signer.store import as_it_is, changes, credentials, subjects
 
 IN_FORCE = "credentials"  # in the state directory: the `fingerprint` of those that the daemon has put in force
+# Whoever changes credentials in PostgreSQL has this advisory lock: what is judged is still so when it is written.
+_LOCK = int.from_bytes(b"creds")
 _ITEM_OVERHEAD_BYTES = 16  # protobuf's tags and lengths round a CMS in an answer
 
 
@@ -175,7 +178,11 @@ def _for_signatures(certificate: x509.Certificate) -> bool:
 def read(engine: Engine) -> dict[str, Credential]:
     """All credentials, by name."""
     with engine.connect() as connection:
-        rows = connection.execute(select(credentials).order_by(credentials.c.name)).all()
+        return _stored(connection)
+
+
+def _stored(connection: Connection) -> dict[str, Credential]:
+    rows = connection.execute(select(credentials).order_by(credentials.c.name)).all()
     found = {}
     for row in rows:
         chain = _chain(row.certificates.encode())
@@ -256,26 +263,13 @@ def add(
         raise CredentialError(f"the gate {gate} goes {'with' if FACTORS[gate] else 'without'} a subject")
     bounds = bounds or Bounds()
     _check_bounds(bounds)
-    all_ = read(engine)
-    old = all_.get(name)
-    for other in all_.values():
-        if other.key.ref == key.ref and other.name != name and (other.gate, other.subject) != (gate, subject):
-            raise CredentialError(
-                f"its key is that of {other.name}, which has another gate or person: one key, one owner"
-            )
-    state = old.state if old else _first_state(engine, gate, subject)
-    new = Credential(name, purpose, chain, key, frozenset(outputs), state, gate, subject, bounds)
-    if old is not None and (old.certificates, old.key) != (new.certificates, new.key):
-        raise CredentialError(f"{name} exists with another certificate or key; remove it first, or choose another name")
-    if old is not None and (old.gate, old.subject) != (gate, subject):
-        raise CredentialError(f"{name} exists with another gate or subject; remove it first, or choose another name")
+    new = Credential(name, purpose, chain, key, frozenset(outputs), State.PENDING, gate, subject, bounds)
     values = {
         "purpose": purpose.value,
         "certificates": pem.decode("ascii"),
         "cka_id": cka_id,
         "key_label": key_label,
         "outputs": " ".join(sorted(outputs)),
-        "state": new.state.value,
         "gate": gate.value,
         "subject": subject,
         "digests_max": bounds.digests_max,
@@ -283,21 +277,56 @@ def add(
         "hours": bounds.hours,
         "claimed": int(bounds.claimed),
     }
-    if new != old:
-        statement = update(credentials).where(credentials.c.name == name) if old else insert(credentials)
-        with engine.begin() as connection:
-            connection.execute(statement.values(name=name, **values))
+    with _changing(engine) as connection:
+        stored = _stored(connection)
+        _check_against(stored, new)
+        old = stored.get(name)
+        new = replace(new, state=old.state if old else _first_state(connection, gate, subject))
+        if new != old:
+            statement = update(credentials).where(credentials.c.name == name) if old else insert(credentials)
+            connection.execute(statement.values(name=name, state=new.state.value, **values))
             said = f"credential {name} {'changed' if old else 'added'}: {' '.join(sorted(outputs))}"
             _record(connection, clock, said, who)
     return new
 
 
-def _first_state(engine: Engine, gate: Gate, subject: str) -> State:
-    """Of a new credential: a card's PIN is the card's own, everybody else's code is set by the person first."""
+@contextlib.contextmanager
+def _changing(engine: Engine) -> Iterator[Connection]:
+    """A transaction beside which nobody adds, changes or removes credentials."""
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite's transactions exclude one another
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        yield connection
+
+
+def _check_against(stored: Mapping[str, Credential], new: Credential) -> None:
+    """Raise `CredentialError` where it cannot stand beside what is stored, or in the place of what has its name."""
+    mine = (new.gate, new.subject)
+    for other in stored.values():
+        if other.key.ref == new.key.ref and other.name != new.name and (other.gate, other.subject) != mine:
+            raise CredentialError(
+                f"its key is that of {other.name}, which has another gate or person: one key, one owner"
+            )
+    old = stored.get(new.name, new)
+    if (old.certificates, old.key) != (new.certificates, new.key):
+        raise CredentialError(
+            f"{new.name} exists with another certificate or key; remove it first, or choose another name"
+        )
+    if (old.gate, old.subject) != mine:
+        raise CredentialError(
+            f"{new.name} exists with another gate or subject; remove it first, or choose another name"
+        )
+
+
+def _first_state(connection: Connection, gate: Gate, subject: str) -> State:
+    """
+    Of a new credential: a card's PIN is the card's own, everybody else's code is set by the person first. Until the end of
+    the transaction the person stays what she is.
+    """
     if Factor.CODE not in FACTORS[gate]:
         return State.ACTIVE
-    with engine.connect() as connection:
-        found = connection.execute(select(subjects.c.state).where(subjects.c.name == subject)).scalar_one_or_none()
+    asked = select(subjects.c.state).where(subjects.c.name == subject).with_for_update()
+    found = connection.execute(asked).scalar_one_or_none()
     return State.ACTIVE if found == "ACTIVE" else State.PENDING
 
 
@@ -341,7 +370,7 @@ def hold(connection: Connection, subject: str) -> None:
 
 
 def remove(engine: Engine, name: str, clock: Clock) -> None:
-    with engine.begin() as connection:
+    with _changing(engine) as connection:
         if not connection.execute(delete(credentials).where(credentials.c.name == name)).rowcount:
             raise CredentialError(f"there is no credential {name}")
         _record(connection, clock, f"credential {name} removed")
@@ -349,12 +378,12 @@ def remove(engine: Engine, name: str, clock: Clock) -> None:
 
 def set_state(engine: Engine, name: str, state: State, clock: Clock, who: str = "") -> None:
     """Suspend it, or take that back (ACTIVE): a person's is PENDING then, unless she is enrolled."""
-    found = read(engine).get(name)
-    if found is None:
-        raise CredentialError(f"there is no credential {name}")
-    if state is not State.SUSPENDED:
-        state = _first_state(engine, found.gate, found.subject)
-    with engine.begin() as connection:
+    with _changing(engine) as connection:
+        found = _stored(connection).get(name)
+        if found is None:
+            raise CredentialError(f"there is no credential {name}")
+        if state is not State.SUSPENDED:
+            state = _first_state(connection, found.gate, found.subject)
         connection.execute(update(credentials).where(credentials.c.name == name).values(state=state.value))
         _record(connection, clock, f"credential {name} {state.value}", who)
 

@@ -1,7 +1,9 @@
 """Credentials as rows: what can be added, that each change is recorded, and whose file it is."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 
 from signer import credential as rows
 from signer.clock import Clock
 from signer.credential import CredentialError, Output, State
-from signer.database import StoreError
+from signer.database import StoreError, Where
+from signer.gate import Gate
 from signer.store import VERSION, changes, open_store
 from tests.pki import Pki
+from tests.postgres import Postgres
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,55 @@ def test_conflict(engine: Engine, chain: bytes, pki: Pki) -> None:
             add(engine, **({"pem": chain} | change))  # type: ignore[arg-type]
     assert rows.read(engine) == {"clerk": before}
     assert len(recorded(engine)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_one_key_for_two_at_one_time(request: pytest.FixtureRequest, tmp_path: Path, chain: bytes, kind: str) -> None:
+    """
+    One key, stored as a seal and as a person's: what comes while the other is judged waits for it, and is refused. So does a
+    resumption while the credential is removed: nothing is recorded of what is not there.
+    """
+    where: Where = tmp_path / "paraph.sqlite"
+    if kind == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        where = server.create("one key")
+    one, other = open_store(where), open_store(where)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            with interrupted(
+                one, lambda: beside.submit(add, other, chain, "x", gate=Gate.TOKEN_PIN, subject="ana")
+            ) as it:
+                add(one, chain, "seal")
+            with pytest.raises(CredentialError, match="one key, one owner"):
+                it[0].result()
+            with interrupted(one, lambda: beside.submit(rows.remove, other, "seal", Clock())) as it:
+                rows.set_state(one, "seal", State.ACTIVE, Clock())
+            it[0].result()
+        assert rows.read(one) == {}
+        assert [line.split()[2] for line in recorded(one)] == ["added:", "ACTIVE", "removed"]
+    finally:
+        one.dispose()
+        other.dispose()
+
+
+@contextmanager
+def interrupted(engine: Engine, begin: Callable[[], Future[Any]]) -> Iterator[list[Future[Any]]]:
+    """Once credentials were read with this engine, something else begins; then, and after a transaction, it has a second."""
+    begun: list[Future[Any]] = []
+
+    def read(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM credentials" in statement and not begun:
+            begun.append(begin())
+            wait(begun, 1)
+
+    def ended(*_: Any) -> None:
+        wait(begun, 1)
+
+    event.listen(engine, "after_cursor_execute", read)
+    event.listen(engine, "checkin", ended)
+    yield begun
+    event.remove(engine, "after_cursor_execute", read)
+    event.remove(engine, "checkin", ended)
 
 
 def test_every_change_is_recorded(engine: Engine, chain: bytes) -> None:
