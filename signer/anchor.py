@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from signer import webhook
+from signer.appearing import sync_directory
 from signer.clock import Clock, rfc3339
 from signer.config import ConfigError, Ledger, LedgerAnchor
 from signer.note import MAGIC, NoteError, on_one_line, parse
@@ -176,7 +177,7 @@ class FileAnchor:
                 ) from None
             fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)
             os.fchmod(fd, FILE_MODE)  # whatever the umask says
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise AnchorError(f"{self.name}: is not a regular file; give a path where the daemon can make one")
@@ -248,15 +249,6 @@ class FileAnchor:
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, size)
             raise
-
-
-def _sync_directory(directory: Path) -> None:
-    """So that the new file's name is still there after a power cut."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class SyslogAnchor:

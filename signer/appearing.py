@@ -19,6 +19,7 @@ def appearing(path: Path, mode: int = 0o600) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(fd, 0o600)  # whatever the umask says
         yield draft
         os.fchmod(fd, mode)
         os.fsync(fd)  # of the file, whoever wrote it

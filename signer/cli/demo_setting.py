@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from signer.appearing import appearing
 from signer.cli.demo_steps import SCRIPTS, DemoFailed, Steps, script
 
 
@@ -45,18 +46,11 @@ def _make_ledger_keys(directory: Path) -> None:
         public = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
         (directory / "checkpoint.pub").write_bytes(public)
         private = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
-        _write_secret(directory / "checkpoint.key", private)
+        with appearing(directory / "checkpoint.key", 0o400) as draft:
+            draft.write_bytes(private)
     if not (directory / "data.key").exists():
-        _write_secret(directory / "data.key", os.urandom(32))
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """In one step, so that a demo that was stopped leaves none that is half there."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    part.write_bytes(content)  # the demo's umask lets nobody else in
-    part.chmod(0o400)
-    part.rename(path)
+        with appearing(directory / "data.key", 0o400) as draft:
+            draft.write_bytes(os.urandom(32))
 
 
 def _make_anchor(file: Path) -> None:

@@ -1,11 +1,13 @@
 """paraph audit keys: make the keys that a ledger needs, or say which a daemon has."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signer.appearing import appearing
 from signer.cli import configured
 from signer.cli.exits import CONFIG, FAILED, OK, USAGE
 
@@ -85,22 +87,12 @@ def _make(directory: Path) -> int:
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, content, mode in zip(
-            _NAMES, (private, public, os.urandom(_DATA_KEY_BYTES)), (0o400, 0o444, 0o400), strict=True
-        ):
-            _write_new(directory / name, content, mode)
+        contents = private, public, os.urandom(_DATA_KEY_BYTES)
+        with contextlib.ExitStack() as stack:  # all are written before one gets its name
+            for name, content, mode in zip(_NAMES, contents, (0o400, 0o444, 0o400), strict=True):
+                stack.enter_context(appearing(directory / name, mode)).write_bytes(content)
     except OSError as error:
-        print(f"paraph audit: {error.filename or directory}: {error.strerror}", file=sys.stderr)
+        print(f"paraph audit: {directory}: {error.strerror}", file=sys.stderr)
         return FAILED
     print(_MADE.format(directory=directory))
     return OK
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """On the disk, readable by nobody else at any moment, and never over another file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)  # whatever the umask says
-        file.write(content)
-        file.flush()
-        os.fsync(fd)

@@ -1,12 +1,12 @@
 """paraph otp: the key that seeds, and messages that wait, are encrypted with: made, and changed."""
 
 import argparse
-import os
 import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signer.appearing import appearing
 from signer.cli.exits import CONFIG, FAILED, OK
 from signer.cli.printable import printable
 
@@ -36,14 +36,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _make(path: Path) -> int:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        with appearing(path, 0o400) as draft:
+            draft.write_bytes(secrets.token_bytes(KEY_BYTES))
     except OSError as error:
         print(f"paraph otp: {path}: {error.strerror}", file=sys.stderr)
         return FAILED
-    with os.fdopen(fd, "wb") as file:
-        file.write(secrets.token_bytes(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
     print(f"{path}: keep a copy where the database's copies are not; without it people must be enrolled again")
     return OK
 

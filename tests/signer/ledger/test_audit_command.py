@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import stat
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from signer.chain import Kind
 from signer.clock import Clock
 from signer.note import key_id, parse
 from tests.daemon import running
+from tests.signer.access.calls import Paraph
 from tests.signer.access.test_config import GOOD
 from tests.signer.ledger import crashes
 from tests.signer.ledger.book import book
@@ -520,6 +522,35 @@ def test_keys_are_never_written_over(audit: Audit, place: Place, name: str) -> N
     done = audit("keys", place.anchor)
     assert (done.code, done.out) == (1, "")
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("audit", "keys"), ("otp", "key")])
+def test_keys_on_a_full_disk(
+    paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    """One line, and nothing is left behind: with room again they are made, and are on the disk with their names."""
+    synced = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.fstat(fd))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    place = tmp_path if words[0] == "audit" else tmp_path / "seeds.key"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        done = paraph(*words, place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"paraph {words[0]}: {place}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+    assert paraph(*words, place).code == 0
+    written = [(one.st_dev, one.st_ino) for one in synced]
+    for path in (*tmp_path.iterdir(), tmp_path):
+        assert (path.stat().st_dev, path.stat().st_ino) in written, path
 
 
 def test_which_keys_there_are(audit: Audit, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

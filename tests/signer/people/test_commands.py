@@ -592,7 +592,7 @@ def test_another_key_of_seeds(town: Town, profiles: dict[str, Path], csv: Path) 
     assert (len(made), new.stat().st_mode & 0o777) == (32, 0o400)
     again = rig.command("otp", "key", new)
     assert (again.returncode, new.read_bytes()) == (1, made)
-    assert "File exists" in again.stderr
+    assert "exists and is not written over" in again.stderr
     away = Inbox()
     away.close()
     hal = op.EnrolSubjectRequest(subject="hal", contact_kind="webhook", contact=away.url("hal"), factor="hotp")
