@@ -7,10 +7,10 @@ In a worker it dies with the process, which is the only dependable wipe. A perso
 parent forgets it when it has gone down, and the lease's worker is gone a second after the lease.
 """
 
-import os
-import stat
 from pathlib import Path
 from typing import NoReturn
+
+from pool.secret_file import SecretFileError, read_secret
 
 PIN_BYTES_MAX = 255  # PKCS#11 gives a length in bytes and no limit; no token known takes more
 
@@ -56,31 +56,20 @@ class Pin:
 class PinFile:
     """
     A PIN kept in a file of mode 0400 or 0600; read at each login, so that a changed PIN is taken up. A trailing newline
-    is not part of the PIN.
-
-    `group_may_read` is for systemd's credentials directory, which nobody else can enter: there a file may carry an ACL
-    for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
+    is not part of the PIN. `group_may_read`: as of `read_secret`.
     """
 
     def __init__(self, path: Path, *, group_may_read: bool = False) -> None:
         self.path = path
-        self._forbidden = 0o037 if group_may_read else 0o077
+        self._group_may_read = group_may_read
 
     def __call__(self) -> Pin:
         try:
-            # Not to block on a pipe; of a regular file it means nothing.
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+            content = read_secret(self.path, PIN_BYTES_MAX + 2, group_may_read=self._group_may_read)
         except OSError as error:
             raise PinError(f"PIN file {self.path}: {error.strerror}") from None
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise PinError(f"PIN file {self.path} is not a regular file")
-            if status.st_mode & self._forbidden:
-                raise PinError(f"PIN file {self.path} can be read by others; give it mode 0400")
-            content = os.read(fd, PIN_BYTES_MAX + 3)
-        finally:
-            os.close(fd)
+        except SecretFileError as error:
+            raise PinError(f"PIN file {self.path} {error}") from None
         try:
             return Pin(content.decode().rstrip("\r\n"))
         except (UnicodeDecodeError, PinError):

@@ -9,7 +9,6 @@ import hashlib
 import ipaddress
 import os
 import re
-import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pool import LibraryRefused, PinFile, Presence, TokenConfig
 from pool.library import Library, check_environment
+from pool.secret_file import SecretFileError, read_secret
 from signer.fetch import check_url as check_fetched
 from signer.message import check_tell
 from signer.webhook import check_url
@@ -645,27 +645,17 @@ def _key_of_32_bytes(section: str, key: str, path: Path | None, credential: str 
 def _secret(section: str, key: str, path: Path | None, credential: str | None, bytes_max: int, advice: str) -> bytes:
     """The content of a secret file, or of the credential that systemd made one of: at most one byte over the limit."""
     named = _named(key, path, credential)
-    # A credential may carry an ACL for the service's user, and an ACL's mask shows as the group's bits (acl(5)).
-    forbidden = 0o077
+    is_credential = path is None
     if path is None:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
             said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
             raise NoCredentials(Path(section), [f"{named} {said}"])
-        path, forbidden = Path(directory) / str(credential), 0o037
+        path = Path(directory) / str(credential)
     try:
-        # Not to block on a pipe; of a regular file it means nothing.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        return read_secret(path, bytes_max, group_may_read=is_credential)
     except OSError as error:
         said = f"; {advice}" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(Path(section), [f"{named}: {error.strerror}{said}"]) from None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(Path(section), [f"{named} is not a regular file"])
-        if status.st_mode & forbidden:
-            said = f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); give it mode 0400"
-            raise ConfigError(Path(section), [f"{named} {said}, or make a new key if others may have read it"])
-        return os.read(fd, bytes_max + 1)
-    finally:
-        os.close(fd)
+    except SecretFileError as error:
+        raise ConfigError(Path(section), [f"{named} {error}"]) from None

@@ -64,7 +64,7 @@ def test_file_of_its_owner_is_read(tmp_path: Path, mode: int) -> None:
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o440, 0o604, 0o620, 0o601])
 def test_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     """Any bit for group or others is refused; the message names the file and what to change."""
-    with pytest.raises(PinError, match=r"can be read by others; give it mode 0400") as error:
+    with pytest.raises(PinError, match=rf"can be read by others \(mode {mode:04o}\); give it mode 0400") as error:
         pin_file(tmp_path, mode=mode)()
     assert str(tmp_path / "pin") in str(error.value)
     assert SECRET not in str(error.value)
