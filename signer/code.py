@@ -97,10 +97,17 @@ class Codes:
         answer = await self._ask({"t": "verify", "phc": phc}, code)
         return answer["same"] is True
 
+    async def renewed(self, code: Code, phc: str) -> str:
+        """
+        The PHC string to be stored in the place of one that was made with another setting than ours; empty where it was made
+        with that. Raises `CodesError`, and `PhcError`.
+        """
+        return "" if setting_of(phc) == OURS else await self.hash(code)
+
     async def spend(self) -> None:
         """
         What `matches` does for nobody, and with no answer: the time does not tell who exists. (Of a code that was hashed
-        with another setting it does, until it is hashed anew.) Raises `CodesError`.
+        with another setting it does, until it is right for the first time.) Raises `CodesError`.
         """
         await self.matches(Code("nobody's"), _ABSENT)
 

@@ -62,11 +62,6 @@ def setting_of(phc: str) -> Setting:
     return setting
 
 
-def needs_rehash(phc: str) -> bool:
-    """Whether it was made with another setting than ours: when the code is next there and right, hash it anew."""
-    return setting_of(phc) != OURS
-
-
 def written(setting: Setting, salt: bytes, hash_: bytes) -> str:
     return (
         f"$argon2id$v=19$m={setting.memory_kib},t={setting.passes},p={setting.lanes}${_base64(salt)}${_base64(hash_)}"

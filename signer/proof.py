@@ -75,15 +75,17 @@ class Proof:
         person, number = await self._transact(look)
         async with self.counted(number):
             is_right = await self.asked(self._codes.matches(given.code, person.code))
+            # Also of a wrong one, so that the time does not tell which it is; what is to be changed needs no other hash.
+            renewed = await self.asked(self._codes.renewed(given.code, person.code)) if unfit is None else ""
             refused = await unfit(person) if unfit is not None else None
 
         # From here on the attempt stays counted whatever happens: what is written may be found out by another one.
         def judge(connection: Connection) -> str:
             reason = self._verdict(
-                connection, person, kind, given.otp, binding, now, number, is_right, uses=refused is None
+                connection, person, kind, given.otp, binding, now, number, is_right, renewed, uses=refused is None
             )
             if not reason and refused is None and then is not None:
-                then(connection, person)
+                then(connection, replace(person, code=renewed or person.code))
             return reason
 
         reason = await self._transact(judge)
@@ -107,11 +109,12 @@ class Proof:
 
     def _verdict(
         self, connection: Connection, verified: Subject, kind: Factor, code: str, binding: bytes, now: float, number: int,
-        is_right: bool, *, uses: bool,
+        is_right: bool, renewed: str, *, uses: bool,
     ) -> str:  # fmt: skip
         """
-        Why not; empty if she may pass. A device's code is used up although the secret code is wrong: its counter has gone on;
-        not where both are right and it is not to be used (`uses`).
+        Why not; empty if she may pass: then a hash of our setting (`renewed`) takes the place of an older one. A device's code
+        is used up although the secret code is wrong: its counter has gone on; not where both are right and it is not to be
+        used (`uses`).
         """
         name = verified.name
         person = subject.active(connection, name)
@@ -127,6 +130,8 @@ class Proof:
         if not reason:
             if kind is Factor.SENT:
                 _used(connection, name, binding)
+            if renewed:
+                subject.renew(connection, name, renewed)
             guesses.right(connection, number)
         return reason
 

@@ -186,6 +186,11 @@ def check_unchanged(connection: Connection, person: Subject) -> None:
         raise Refusal("OTP_INCORRECT")
 
 
+def renew(connection: Connection, name: str, code: str) -> None:
+    """Her secret code is the same, and its PHC string is another one."""
+    connection.execute(update(subjects).where(subjects.c.name == name).values(code=code))
+
+
 def use(connection: Connection, name: str, before: int, last: int) -> bool:
     """A one-time code is used up; false where another call was quicker."""
     mine = (subjects.c.name == name) & (subjects.c.last == before)

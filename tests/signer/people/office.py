@@ -95,7 +95,10 @@ class Codes:
         if self.fails is not None:
             raise self.fails
         self.compared.append(self._clock.epoch())
-        return stored == f"hash of {code.reveal()}"
+        return stored.removeprefix("old ") == f"hash of {code.reveal()}"
+
+    async def renewed(self, code: Code, stored: str) -> str:
+        return await self.hash(code) if stored.startswith("old ") else ""
 
     async def spend(self) -> None:
         await self.matches(Code("nobody's"), "")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from signer.code import CodesError
 from signer.errors import Refusal
@@ -66,6 +66,38 @@ async def test_the_new_code_and_no_longer_the_old(office: Office, factor: str) -
     assert again in {"OTP_USED", "OTP_INCORRECT", "OTP_EXPIRED"}
     assert await allows(office, ada, SECRET) == "OTP_INCORRECT"
     assert await allows(office, ada, NEW) == "OK"
+
+
+@pytest.mark.parametrize("factor", ["hotp", "totp", "sent"])
+async def test_a_hash_of_an_older_setting(office: Office, factor: str) -> None:
+    """
+    It is good, and replaced once both codes are right, and not before; a change replaces it by the new code's.
+    """
+    ada = await office.enrol("ada", factor)
+    older(office, "ada")
+    assert await allows(office, ada, "not her code") == "OTP_INCORRECT"
+    assert await office.reason(office.authorise(ada, otp="000000")) in {"OTP_INCORRECT", "OTP_EXPIRED"}
+    assert stored(office, "ada") == f"old hash of {SECRET}"
+    office.clock.passes(60)
+    await office.authorise(ada)
+    assert stored(office, "ada") == f"hash of {SECRET}"
+    assert await allows(office, ada, SECRET) == "OK"
+    older(office, "ada")
+    office.clock.passes(60)
+    assert await change(office, ada) == "ada"
+    assert stored(office, "ada") == f"hash of {NEW}"
+
+
+def older(office: Office, name: str) -> None:
+    """Her hash is one that our predecessor has made."""
+    with office.engine.begin() as connection:
+        mine = subjects.c.name == name
+        connection.execute(update(subjects).where(mine).values(code=f"old hash of {SECRET}"))
+
+
+def stored(office: Office, name: str) -> str:
+    with office.engine.connect() as connection:
+        return str(connection.execute(select(subjects.c.code).where(subjects.c.name == name)).scalar_one())
 
 
 @pytest.mark.parametrize("factor", ["hotp", "totp", "sent"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.phc import OURS, PhcError, Setting, needs_rehash, setting_of, written
+from signer.phc import OURS, PhcError, Setting, setting_of, written
 from signer.secret import Code, CodeError
 from signer.store import subjects
 
@@ -142,9 +142,8 @@ def phc(parameters: str = "m=19456,t=2,p=1", salt: str = SALT, hash_: str = HASH
     ],
 )
 def test_settings(text: str, setting: Setting) -> None:
-    """Read from the string; only ours needs no new hash."""
+    """Read from the string."""
     assert setting_of(text) == setting
-    assert needs_rehash(text) == (setting != OURS)
 
 
 def test_what_is_written_is_read() -> None:
@@ -184,8 +183,6 @@ def test_what_is_not_verified(text: str) -> None:
         setting_of(text)
     assert not text or text not in str(error.value)
     assert HASH not in str(error.value)
-    with pytest.raises(PhcError):
-        needs_rehash(text)
 
 
 def test_a_secret_code_has_no_end() -> None:
