@@ -125,10 +125,6 @@ class Lane:
             max(0, (1 if self.is_slow else FRAMES_IN_FLIGHT) - self.in_flight) if self.is_up and not self.is_cut else 0
         )
 
-    @property
-    def has_room(self) -> bool:
-        return self.room > 0
-
     def on(self, event: Event) -> None:
         """Take the step that the table gives; raises `WrongEvent` where it gives none."""
         try:

@@ -36,7 +36,6 @@ import msgpack
 T = TypeVar("T")
 Name = tuple[bytes | None, str | None]  # by which a key is looked for: CKA_ID, label
 
-VERSION = 1
 FRAMES_IN_FLIGHT = 2  # one is signed while the next one waits in the socket
 FRAME_ITEMS_MAX = 512
 FRAME_BYTES_MAX = 96 * 1024  # a SEQPACKET packet must fit the socket's buffer (208 KiB on a stock Linux)

@@ -33,7 +33,6 @@ STEP_S = 10.0
 WHOLE_S = 30.0
 QUIT_S = 1.0  # the message is taken already
 HEADER_CHARACTERS_MAX = 998  # RFC 5322, 2.1.1
-LOGIN_BYTES_MAX = 512  # of the file with user and password
 _ENCODED_WORD = "=?"  # RFC 2047, 2
 _ENHANCED = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}\b")  # RFC 3463, 2
 _LOGIN = re.compile("([!-~]+)\n([ -~]+)\n?")

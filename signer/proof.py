@@ -9,6 +9,7 @@ whatever the secret code is, and a wrong secret code is told as a wrong one-time
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 

@@ -8,8 +8,9 @@ other.
 
 import segno
 
-VERSION_MAX = 9  # 53 modules and the border: 31 lines of 61 columns, which a terminal of 80 by 40 still shows whole
-BYTES_MAX = 230  # of version 9 at the lowest level of correction: a screen has no stains
+# Of version 9 at the lowest level of correction, as a screen has no stains: 53 modules and the border are 31 lines of 61
+# columns, which a terminal of 80 by 40 still shows whole.
+BYTES_MAX = 230
 BORDER_MODULES = 4  # as the standard wants
 
 _BLACK_ON_WHITE, _RESET = "\x1b[38;5;16;48;5;231m", "\x1b[0m"

@@ -21,7 +21,6 @@ from signer.otp import Kind, Sealed, Seeds
 from signer.store import enrolments, sent_codes, subjects
 
 ENROLMENT_S = 72 * 3600  # a weekend
-WAIT_H = 24  # before somebody is enrolled again, where the configuration says nothing else
 SEED_ID = "1"  # one seed a subject
 _CODE_BYTES = 10  # of an enrolment code: 80 bits, 16 characters of base32
 

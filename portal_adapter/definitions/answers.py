@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import date
 
-from portal_adapter.definitions.definition import Definition, Piece, Question, Step, When
+from portal_adapter.definitions.definition import Definition, Piece, Question, When
 from portal_adapter.domain.fields import clean, has_controls
 from portal_adapter.domain.kinds import KINDS
 from portal_adapter.form.coverage import undrawable
@@ -61,11 +61,6 @@ def normal(question: Question, text: str) -> str:
     return (kind.read(value) if kind is not None and value else None) or value
 
 
-def check_step(step: Step, answers: Answers) -> list[FieldError]:
-    """The mistakes of what was filled in; what is still empty is none (PROC-11)."""
-    return [error for question in step.field if (error := mistake(question, answers.get(question.id, ""))) is not None]
-
-
 def check_whole(definition: Definition, answers: Answers) -> list[FieldError]:
     """What stands between these answers and their confirmation (PROC-13)."""
     errors = []
@@ -92,7 +87,7 @@ def canonical(answers: Answers) -> bytes:
 
 
 def mistake(question: Question, value: str) -> FieldError | None:
-    """What is wrong with one answer; None for an empty one."""
+    """What is wrong with one answer; None for an empty one (PROC-11)."""
     if not value:
         return None
     if has_controls(value, lines=question.type == "lines"):

@@ -13,7 +13,6 @@ from itertools import accumulate
 from portal_adapter.form.paper import Paper, Part
 from portal_adapter.form.writing import joined, ordered, right_to_left
 
-PAGE_MM = 210.0, 297.0
 LEFT_MM, RIGHT_MM = 22.0, 188.0
 TOP_MM, BOTTOM_MM = 20.0, 275.0
 FOOT_MM = 283.0
@@ -36,7 +35,6 @@ LABEL = Style(8.5, 4.4, 2.6, grey=True)
 TEXT = Style(10.5, 5.2, 0)
 PIECE = Style(10.5, 5.2, 1.5)
 FOOT = Style(8, 4, 0, grey=True)
-STYLES = (PORTAL, TITLE, PART, LABEL, TEXT, PIECE, FOOT)
 
 Width = Callable[[Style, str], float]  # of one character, in mm
 

@@ -516,7 +516,7 @@ class _Visit:
         if not isinstance(page, Page):
             return None
         data = {
-            **page.data, "form": _kept_values(typed), "errors": refusal.errors, "stale": refusal.code == "stale",
+            **page.data, "form": typed, "errors": refusal.errors, "stale": refusal.code == "stale",
         }  # fmt: skip
         path = shows.path.format(**self.request.path_params)
         return self._page(page.template, data, refusal.status, path, is_framing=page.is_framing)
@@ -527,16 +527,10 @@ def _away() -> Refusal:
 
 
 _PROCEDURES = ("/spaces/{space}/procedures/{reference}", "/spaces/{space}/signatures/{transferred}", "/desk/{sent}")
-SECRET_FIELDS = frozenset({"secret_code", "otp", "pin"})
 
 
 def _sums(files: Mapping[str, Uploaded]) -> dict[str, str]:
     return {name: one.sha256 for name, one in files.items()}
-
-
-def _kept_values(form: Mapping[str, str]) -> dict[str, str]:
-    """What a form is filled with again."""
-    return {name: value for name, value in form.items() if name not in SECRET_FIELDS}
 
 
 def _download(answer: Download) -> Response:

@@ -119,8 +119,8 @@ def test_a_lane_takes_work_only_when_it_is_up() -> None:
     """IDLE and SIGNING with fewer than two frames out; never before, after, or while it stops."""
     for state in lane.State:
         for in_flight in range(FRAMES_IN_FLIGHT + 1):
-            wanted = state in {"IDLE", "SIGNING"} and in_flight < FRAMES_IN_FLIGHT
-            assert Lane("card", 0, state=state, in_flight=in_flight).has_room == wanted
+            wanted = FRAMES_IN_FLIGHT - in_flight if state in {"IDLE", "SIGNING"} else 0
+            assert Lane("card", 0, state=state, in_flight=in_flight).room == wanted
     for event, to in lane.TRANSITIONS[lane.State.STOPPING].items():
         assert to is (lane.State.RESTING if event == "LOST" else lane.State.STOPPING)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from portal_adapter.definitions import answers, catalogue
 from portal_adapter.definitions.catalogue import SHIPPED, Catalogue
 from portal_adapter.definitions.definition import DefinitionError, load
+from portal_adapter.domain import draft
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.toml"))
 ADDRESS = load(SHIPPED / "change-of-address-1.toml")
@@ -99,8 +100,12 @@ def test_a_wrong_answer_has_its_mistake(field: str, value: str, code: str) -> No
 def test_what_is_empty_does_not_block_a_draft() -> None:
     """PROC-11: while a step is filled in, missing mandatory fields are no mistake, ill-typed values are."""
     [_, step] = ADDRESS.step
-    assert answers.check_step(step, {}) == []
-    assert [one.code for one in answers.check_step(step, {"since": "soon"})] == ["date_invalid"]
+    given = {"street": "12 Mill Lane"}
+    empty = draft.read(ADDRESS, step, given, {"since": ""})
+    assert (empty.answers, empty.errors) == (given, [])
+    wrong = draft.read(ADDRESS, step, given, {"since": "soon", "town": "Millbrook"})
+    assert wrong.answers == {**given, "town": "Millbrook"}
+    assert [(one.field, one.code) for one in wrong.errors] == [("since", "date_invalid")]
 
 
 def test_hidden_questions_are_neither_asked_nor_kept() -> None:

@@ -236,6 +236,8 @@ def test_a_browser_is_known_by_its_own_cookie_alone(tmp_path: Path, monkeypatch:
     key.write_text("another key")
     clock.now = 1_000.0
     assert not is_known(window_with(daemon, tmp_path, monkeypatch, key))
+
+
 def test_a_login_that_is_over_spends_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     TOK-14: the page says when the login ends. Ten seconds before the portal takes it no more, nothing of it is given to the
