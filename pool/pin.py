@@ -21,7 +21,8 @@ class PinError(ValueError):
 
 class Pin:
     """
-    One PIN. `reveal()` is called where a login message to a worker is made (start.py, login.py), and nowhere else.
+    One PIN. `reveal()` is called where a login message to a worker is made (start.py, login.py), where somebody tries a
+    module (profile.py), and nowhere else.
     `forget()` is what a lease does with it then: whoever still holds the object holds nothing.
     """
 

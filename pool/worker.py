@@ -4,7 +4,7 @@ The child end of a lane: opens one token, logs in, and signs frames until it is 
 Started as `python -I -m pool.worker SOCKET PAGES` (two inherited descriptors), never by fork: PKCS#11 modules do not
 survive it (OASIS PKCS#11 usage guide, 2.5.2). Exactly one thread calls C_*: python-pkcs11 initialises modules as
 single-threaded. Nothing is read from standard input or written to standard output, which belong to the module's noise.
-Only this file and `probe.py` import pkcs11.
+Only this file, `probe.py` and `shown.py` (which both use) import pkcs11.
 """
 
 import contextlib

@@ -9,7 +9,8 @@ refused before it attempted anything, and said when to come back, is sent again 
 deadline; nothing else is. `signer/sync.py` is the same without asyncio. Signing a local PDF while only its digest travels
 is in `signer/local.py`.
 
-This needs gRPC, the stubs and the standard library; a base installation of `paraph` has all of it.
+This needs gRPC with its error details (google.rpc), google_crc32c, the stubs and the standard library; a base installation
+of `paraph` has all of it.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 """
-People allow, and the daemon makes sure that it was they: code and one-time code are looked at here and nowhere else.
+People allow, and the daemon makes sure that it was they: `proof.py` looks at code and one-time code.
 
 In this order, each step durable before the next: the attempt is counted (`guesses.py`), the secret code is compared in a
 process of its own (`code.py`), the one-time code is compared and used up, and what was allowed is stored in one transaction

@@ -1,5 +1,5 @@
 """
-What a caller is told when nothing of a call was attempted, and the one place where it becomes a gRPC status.
+What a caller is told when nothing of a call was attempted, and the one table of the gRPC status that each reason has.
 
     Refusal            reason, message, and perhaps `retry_s`
 

@@ -1,6 +1,6 @@
 """
 What every call passes before its method and after it: identity, policy, limits, deadline, admission, and the one place
-where an error becomes a status.
+where an error is sent as a status (which, says `errors.py`).
 
 The gRPC handlers are built from the service descriptors: an RPC without a method, or a method without an RPC, ends the
 start.

@@ -23,7 +23,8 @@ class Code:
     One secret code, in Unicode's form NFKC: keyboards write the same letter as one character or as two, and digits in
     full width or not, and the bytes that are hashed must be the same from all of them (NIST SP 800-63B-3, 5.1.1.2).
 
-    `reveal()` is called where a question to a hasher is made, and nowhere else.
+    `reveal()` is called where a question to a hasher is made (code.py), where a new one is compared with the present one
+    (consent.py), and nowhere else.
     """
 
     __slots__ = ("_value",)
