@@ -10,6 +10,7 @@ field by field.
 from functools import lru_cache
 
 from pool import Outcome, Outcomes, Status
+from signer.errors import code_of
 from signer.v1 import signing_pb2 as pb
 
 
@@ -40,5 +41,5 @@ def _end(certificate: bytes) -> bytes:
 
 def _problem(outcome: Outcome) -> bytes:
     assert outcome.status is not Status.SIGNED
-    item = pb.SignedItem(status=outcome.status.value, reason=outcome.reason)
+    item = pb.SignedItem(status=outcome.status.value, reason=outcome.reason, code=code_of(outcome.reason))
     return pb.SignDigestsResponse(items=[item]).SerializeToString()

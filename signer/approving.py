@@ -33,7 +33,7 @@ from signer.cms import Profile, Template
 from signer.config import Caller
 from signer.consent import Consent
 from signer.credential import Credential, Output, certificates_of
-from signer.errors import Refusal
+from signer.errors import Refusal, code_of
 from signer.gate import FACTORS, Factor
 from signer.given import Given, source_of
 from signer.handlers import Call
@@ -217,7 +217,9 @@ class ApprovingService:
                 call.place.at_end(record.release)
             if all(one.status in FINAL for one in done):
                 batch = signing.ended = replace(batch, state=State.SIGNED, ends=self._steady.now() + pending.LIFE_S)
-        told = [pb.SignBatchOutcome(status=one.status.value, reason=one.reason) for one in done]
+        told = [
+            pb.SignBatchOutcome(status=one.status.value, reason=one.reason, code=code_of(one.reason)) for one in done
+        ]
         return pb.SignBatchResponse(batch=_shown(batch), outcomes=told)
 
     @contextlib.asynccontextmanager

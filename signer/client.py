@@ -16,6 +16,7 @@ of `paraph` has all of it.
 import asyncio
 import hashlib
 import random
+import ssl
 import time
 import tomllib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -58,9 +59,10 @@ class ServiceError(Exception):
     The service refused a call or an item, or could not be reached.
 
     `reason` is the stable word of proto/README.md ('' when nothing of the service answered), `code` the gRPC status by
-    name, `retry_s` when the same may help later, `tries_left` of a person's PIN where the token tells it. `request_id` is that
-    of what was to be signed: where the answer was lost, `Client.result` tells what became of it, and the same call with the
-    same `request_id` gets what was signed already.
+    name, `retry_s` when the same may help later, `tries_left` of a person's PIN where the token tells it. Of a document or a
+    digest `status` is its ItemStatus by name ('' for a call as a whole): after INDETERMINATE it may have been signed.
+    `request_id` is that of what was to be signed: where the answer was lost, `Client.result` tells what became of it, and the
+    same call with the same `request_id` gets what was signed already.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ServiceError(Exception):
         retry_s: float | None = None,
         tries_left: int | None = None,
         request_id: str = "",
+        status: str = "",
     ) -> None:
         self.reason = reason
         self.code = code
@@ -78,11 +81,14 @@ class ServiceError(Exception):
         self.retry_s = retry_s
         self.tries_left = tries_left
         self.request_id = request_id
+        self.status = status
         super().__init__(f"{reason or code}: {message}")
 
     def again(self) -> "ServiceError":
         """Another one that says the same: one that many callers raise would be written on by each."""
-        return ServiceError(self.reason, self.message, self.code, self.retry_s, self.tries_left, self.request_id)
+        return ServiceError(
+            self.reason, self.message, self.code, self.retry_s, self.tries_left, self.request_id, self.status
+        )
 
 
 class ProfileError(ValueError):
@@ -113,6 +119,9 @@ class Profile:
         unknown = sorted(table.keys() - known)
         if unknown or not isinstance(table.get("server"), str):
             raise ProfileError(f"{path}: {'unknown key ' + unknown[0] if unknown else 'server is missing'}")
+        strange = [name for name in sorted(table) if not isinstance(table[name], str)]
+        if strange:
+            raise ProfileError(f"{path}: {strange[0]} is a text in quotes: the path of a file")
         files = {name: path.parent / table[name] for name in ("ca", "certificate", "key") if name in table}
         if not table["server"].startswith("unix:") and len(files) < 3:
             raise ProfileError(f"{path}: a TCP server needs ca, certificate and key")
@@ -126,7 +135,23 @@ class Profile:
             ca, key, certificate = (Path(str(p)).read_bytes() for p in (self.ca, self.key, self.certificate))
         except OSError as error:
             raise ProfileError(f"{error.filename}: {error.strerror}") from None
+        self._check_pem()
         return grpc.aio.secure_channel(self.server, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
+
+    def _check_pem(self) -> None:
+        """Raises `ProfileError`. gRPC would take other files without a word, and say at the first call that nobody answers."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(self.ca)
+        except (ssl.SSLError, ValueError):
+            raise ProfileError(f"{self.ca}: no certificate in PEM that can be read") from None
+        try:
+            context.load_cert_chain(str(self.certificate), self.key, password="")  # else it would ask at the terminal
+        except (ssl.SSLError, ValueError) as error:
+            why = "they do not belong to one another" if "MISMATCH" in str(error) else "not in PEM, or with a password"
+            raise ProfileError(
+                f"{self.certificate} and {self.key}: certificate and key cannot be used: {why}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +271,8 @@ class Client:
             if error.reason == "BATCH_TOO_LARGE":
                 raise TooMany from error  # CMS with long chains: their answer would be too long
             return [error.again() for _ in digests]
-        return [item.signature if item.status == pb.SIGNED else _item_error(item) for item in answer.items]
+        told = "this digest was not signed"
+        return [item.signature if item.status == pb.SIGNED else not_signed(item, told) for item in answer.items]
 
     async def _patiently(self, attempt: Callable[[float], Awaitable[T]], request_id: str, timeout_s: float) -> T:
         """Call, and call again when the service says that it attempted nothing and when to come back."""
@@ -534,8 +560,11 @@ def error_from(error: grpc.aio.AioRpcError) -> ServiceError:
     return ServiceError(reason, error.details() or "", error.code().name, retry_s, tries_left)
 
 
-def _item_error(item: Any) -> ServiceError:
-    return ServiceError(item.reason, "this digest was not signed", pb.ItemStatus.Name(item.status))
+def not_signed(item: Any, message: str, retry_s: float | None = None) -> ServiceError:
+    """What a SignedItem, a DocumentResult or a SignBatchOutcome says that is not SIGNED."""
+    # An older service has no code there.
+    code = next((each.name for each in grpc.StatusCode if item.code and each.value[0] == item.code), "UNKNOWN")
+    return ServiceError(item.reason, message, code, retry_s, status=pb.ItemStatus.Name(item.status))
 
 
 class _Sent:
@@ -614,7 +643,7 @@ async def _download(call: Any, file: BinaryIO) -> Any:
             result, content = message.result, message.result.content
             if result.status != pb.SIGNED:
                 retry_s = result.retry_after_s or None
-                raise ServiceError(result.reason, result.message, pb.ItemStatus.Name(result.status), retry_s)
+                raise not_signed(result, result.message, retry_s)
         else:
             content = message.chunk
         digest.update(content)

@@ -218,6 +218,7 @@ class DocumentStream:
                 raise
             result.status = pb.ItemStatus.Value(job.attempted or Status.FAILED)  # type: ignore[assignment]
             result.reason, result.message = refusal.reason, refusal.message
+            result.code = refusal.code.value[0]
             if job.attempted in {None, Status.NOT_ATTEMPTED}:
                 result.retry_after_s = refusal.retry_s or 0.0
             job.close()  # and with it what it may have grown by: its answer may wait for long

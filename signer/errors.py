@@ -208,7 +208,7 @@ class Refusal(Exception):
         self.detail = detail
         self.tries_left = tries_left
         self.retry_s = _RETRIES_S.get(reason) if retry_s is None else retry_s
-        self.code = TABLE[reason][0] if reason in TABLE else _POOL_CODES.get(reason, Code.UNAVAILABLE)
+        self.code = _code(reason)
         sentence = TABLE[reason][1] if reason in TABLE else POOL_REASONS[reason]
         self.message = f"{sentence} ({detail})" if detail else sentence
         super().__init__(f"{reason}: {self.message}")
@@ -216,6 +216,15 @@ class Refusal(Exception):
     def bare(self) -> "Refusal":
         """The same without its way here: the traceback's frames would keep the request, and the code in it, alive."""
         return Refusal(self.reason, self.detail, retry_s=self.retry_s, tries_left=self.tries_left)
+
+
+def code_of(reason: str) -> int:
+    """The google.rpc.Code of what one item was not signed for; 0 (OK) where it was."""
+    return int(_code(reason).value[0]) if reason else 0
+
+
+def _code(reason: str) -> grpc.StatusCode:
+    return TABLE[reason][0] if reason in TABLE else _POOL_CODES.get(reason, Code.UNAVAILABLE)
 
 
 def refusal_from(error: Exception) -> Refusal | None:

@@ -10,7 +10,7 @@ from signer.clock import rfc3339
 from signer.cms import Profile, Template
 from signer.credential import Output
 from signer.database import Stored
-from signer.errors import Refusal
+from signer.errors import Refusal, code_of
 from signer.ledger import Ledger
 from signer.limits import ANSWER_BYTES_MAX
 from signer.pieces import in_pieces
@@ -59,7 +59,7 @@ async def result(
             problem = known.problems.get(place)
             signed = pb.SignedItem(status=pb.SIGNED, signature=made[place])
             if problem is not None:
-                signed = pb.SignedItem(status=problem.status.value, reason=problem.reason)
+                signed = pb.SignedItem(status=problem.status.value, reason=problem.reason, code=code_of(problem.reason))
             other = b"" if each.chain == head.chain else chains[each.chain][0]
             answer.items.append(pb.ResultItem(index=index, item=signed, accepted=accepted, certificate=other))
             size += len(other)

@@ -9,19 +9,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from signer.cli.exits import DENIED, FAILED, TEMPORARY, UNAVAILABLE, USAGE
+from signer.cli import exits
+from signer.cli.exits import CONFIG, FAILED, USAGE
 from signer.cli.printable import printable
 from signer.client import Client, ProfileError, ServiceError
 
 _MINUTE_S = 120.0  # from here on times are told in minutes
 _DEFAULT = "~/.config/paraph/client.toml"
-_CODES = {
-    "UNAVAILABLE": UNAVAILABLE,
-    "RESOURCE_EXHAUSTED": TEMPORARY,
-    "DEADLINE_EXCEEDED": TEMPORARY,
-    "UNAUTHENTICATED": DENIED,
-    "PERMISSION_DENIED": DENIED,
-}
 
 
 class UsageError(Exception):
@@ -56,12 +50,15 @@ def told(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run it to its end; errors are one line that says what to do."""
     try:
         return asyncio.run(main())
-    except (ProfileError, UsageError) as error:
+    except ProfileError as error:
+        print(f"paraph: {error}", file=sys.stderr)
+        return CONFIG
+    except UsageError as error:
         print(f"paraph: {error}", file=sys.stderr)
         return USAGE
     except ServiceError as error:
         print(f"paraph: {say(error)}", file=sys.stderr)
-        return _CODES.get(error.code, FAILED)
+        return exits.of(error.reason, error.code, error.status)
     except OSError as error:
         print(f"paraph: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return FAILED

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from signer.cli import session
-from signer.cli.exits import FAILED, OK, USAGE
+from signer.cli import exits, session
+from signer.cli.exits import USAGE
 from signer.cli.job import Job, jobs
 from signer.cli.printable import printable
 from signer.cli.session import UsageError
@@ -60,7 +60,7 @@ async def _run(client: Client, options: argparse.Namespace, found: list[Job]) ->
         rows = [signing.rows[job] for job in found if job in signing.rows]
         if rows:
             _print(options, rows)
-    return OK if all(row["status"] == "SIGNED" for row in rows) else FAILED
+    return exits.of_all(signing.exits)
 
 
 def _print(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

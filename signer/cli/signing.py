@@ -23,12 +23,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from signer import person
-from signer.cli import preview, prompt
+from signer.cli import exits, preview, prompt
 from signer.cli.codes import Codes
 from signer.cli.job import OUTPUTS, Job
 from signer.cli.pin import TokenPin
 from signer.cli.session import UsageError
-from signer.client import Client, ServiceError, algorithms_for
+from signer.client import Client, ServiceError, algorithms_for, not_signed
 from signer.own_batch import OwnBatch, opened
 from signer.person import Shown
 from signer.request_id import new_request_id
@@ -42,10 +42,11 @@ _NOT_ACTIVE = {
 
 
 class Signing:
-    """One run of the command; `rows` is what has become of each file so far."""
+    """One run of the command; `rows` is what has become of each file so far, `exits` what that is to a script."""
 
     def __init__(self, client: Client, options: argparse.Namespace, credential: Any) -> None:
         self.rows: dict[Job, dict[str, Any]] = {}
+        self.exits: list[int] = []  # of files that were not signed
         self._client = client
         self._options = options
         self._credential = credential
@@ -150,8 +151,7 @@ class Signing:
 
     async def _fetch(self, batch: OwnBatch, index: int, job: Job, outcome: Any, bar: "_Bar") -> None:
         if outcome.status != pb.SIGNED:
-            status = pb.ItemStatus.Name(outcome.status)
-            self._refused([job], ServiceError(outcome.reason, "this document was not signed", status))
+            self._refused([job], not_signed(outcome, "this document was not signed"))
             return
         try:
             await batch.fetch(index, job.target, bar.advance)
@@ -164,7 +164,9 @@ class Signing:
 
     def _refused(self, jobs: Sequence[Job], error: ServiceError) -> None:
         for job in jobs:
-            self.rows[job] = job.row | {"status": error.code, "reason": error.reason, "message": error.message}
+            status = error.status or error.code
+            self.rows[job] = job.row | {"status": status, "reason": error.reason, "message": error.message}
+            self.exits.append(exits.of(error.reason, error.code, error.status))
 
 
 class _Bar:

@@ -162,14 +162,16 @@ class SignDigestsResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SignedItem, _Mapping]]] = ..., certificate: _Optional[bytes] = ..., error: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
 
 class SignedItem(_message.Message):
-    __slots__ = ("status", "signature", "reason")
+    __slots__ = ("status", "signature", "reason", "code")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     status: ItemStatus
     signature: bytes
     reason: str
-    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., signature: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+    code: int
+    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., signature: _Optional[bytes] = ..., reason: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...
 
 class GetResultRequest(_message.Message):
     __slots__ = ("request_id", "first")
@@ -288,7 +290,7 @@ class SignDocumentsResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[DocumentResult, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class DocumentResult(_message.Message):
-    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time", "content", "retry_after_s")
+    __slots__ = ("index", "status", "reason", "message", "input_sha256", "size", "sha256", "certificate", "token", "signing_time", "content", "retry_after_s", "code")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -301,6 +303,7 @@ class DocumentResult(_message.Message):
     SIGNING_TIME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     index: int
     status: ItemStatus
     reason: str
@@ -313,7 +316,8 @@ class DocumentResult(_message.Message):
     signing_time: str
     content: bytes
     retry_after_s: float
-    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ..., content: _Optional[bytes] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
+    code: int
+    def __init__(self, index: _Optional[int] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., signing_time: _Optional[str] = ..., content: _Optional[bytes] = ..., retry_after_s: _Optional[float] = ..., code: _Optional[int] = ...) -> None: ...
 
 class VerifyDocumentRequest(_message.Message):
     __slots__ = ("open", "chunk", "content")
@@ -720,9 +724,11 @@ class SignBatchResponse(_message.Message):
     def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[SignBatchOutcome, _Mapping]]] = ...) -> None: ...
 
 class SignBatchOutcome(_message.Message):
-    __slots__ = ("status", "reason")
+    __slots__ = ("status", "reason", "code")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     status: ItemStatus
     reason: str
-    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    code: int
+    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., reason: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...

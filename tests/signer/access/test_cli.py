@@ -35,6 +35,12 @@ def profiles(shared: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for name, text in (("junk", "["), ("unknown", 'server = "unix:/x"\nserve = 1\n'), ("poor", 'server = "h:1"\n')):
         made[name] = directory / f"{name}.toml"
         made[name].write_text(text)
+    certificate, key = shared.files("portal")
+    made["number"] = directory / "number.toml"
+    made["number"].write_text(f'server = "h:1"\nca = 3\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    for name, ca, private in (("no-pem", made["junk"], key), ("no-key", shared.pki.ca_file, made["junk"])):
+        made[name] = directory / f"{name}.toml"
+        made[name].write_text(f'server = "h:1"\nca = "{ca}"\ncertificate = "{certificate}"\nkey = "{private}"\n')
     yield made
 
 
@@ -98,10 +104,13 @@ def test_wrong_command_line(paraph: Paraph, words: list[str], code: int, said: s
         ("portal", ["tokens"], 77, "RPC_NOT_ALLOWED"),
         ("stranger", ["tokens"], 77, "CALLER_UNKNOWN"),
         ("nowhere", ["tokens"], 69, "cannot be reached"),
-        ("missing", ["tokens"], 2, "No such file"),
-        ("junk", ["tokens"], 2, "not TOML"),
-        ("unknown", ["tokens"], 2, "unknown key serve"),
-        ("poor", ["tokens"], 2, "needs ca, certificate and key"),
+        ("missing", ["tokens"], 78, "No such file"),
+        ("junk", ["tokens"], 78, "not TOML"),
+        ("unknown", ["tokens"], 78, "unknown key serve"),
+        ("poor", ["tokens"], 78, "needs ca, certificate and key"),
+        ("number", ["tokens"], 78, "ca is a text in quotes"),
+        ("no-pem", ["tokens"], 78, "no certificate in PEM"),
+        ("no-key", ["tokens"], 78, "certificate and key cannot be used"),
         ("operator", ["tokens", "--drain", "ghost"], 1, "TOKEN_UNKNOWN"),
         ("operator", ["tokens", "--resume", "card"], 1, "TOKEN_STATE"),
         ("operator", ["verify", "{pdf}"], 77, "RPC_NOT_ALLOWED"),

@@ -333,7 +333,7 @@ def test_a_command_names_the_file_and_the_request(capsys: pytest.CaptureFixture[
     assert session.told(lambda: fails(lost)) == exits.UNAVAILABLE
     assert capsys.readouterr().err.endswith("The request is 018f.\n")
     refused = ServiceError("PIN_LOCKED", "It is locked.", request_id="018f")
-    assert session.told(lambda: fails(refused)) == exits.FAILED
+    assert session.told(lambda: fails(refused)) == exits.UNAVAILABLE
     assert "018f" not in capsys.readouterr().err
 
 
@@ -475,7 +475,19 @@ async def test_a_file_that_alone_was_not_attempted_is_sent_again(moody: Any, tmp
         with pytest.raises(ServiceError) as error:
             await signing(client, path)
         assert (error.value.reason, error.value.retry_s) == (reason, None)
+        assert (error.value.code, error.value.status) == ("UNKNOWN", pb.ItemStatus.Name(status)), (
+            "as of an older service"
+        )
         assert len(servicer.requests) == before + 1
+
+
+async def test_a_refused_file_has_the_status_of_its_reason(client: Client, tmp_path: Path) -> None:
+    """By gRPC's name, as a refused call has it, and beside it how far it came."""
+    path = tmp_path / "a.pdf"
+    path.write_bytes(b"%PDF-1.7\nnothing more")
+    with pytest.raises(ServiceError) as error:
+        await client.sign_file("p-256", path, tmp_path / "b.pdf", output="PADES_B_B", **ECDSA)
+    assert (error.value.reason, error.value.code, error.value.status) == ("PDF_REJECTED", "INVALID_ARGUMENT", "FAILED")
 
 
 async def test_a_file_waits_no_longer_than_its_time(moody: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pool import Outcome, Outcomes, Status
 from signer.answer import encoded
+from signer.errors import code_of
 from signer.v1 import signing_pb2 as pb
 
 ITEMS = st.lists(
@@ -28,7 +29,7 @@ def test_the_splice_is_what_protobuf_encodes(request_id: str, items: list[bytes 
     for index, item in enumerate(items):
         if isinstance(item, Outcome):
             outcomes.problems[index] = item
-            wanted.items.add(status=item.status.value, reason=item.reason)
+            wanted.items.add(status=item.status.value, reason=item.reason, code=code_of(item.reason))
         else:
             outcomes.signed(index, [item], "card")
             wanted.items.add(status=pb.SIGNED, signature=item)

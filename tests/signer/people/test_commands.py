@@ -338,7 +338,7 @@ def test_half_of_it(town: Town, profiles: dict[str, Path], pdf: Path, csv: Path)
             terminal.hide("Secret code: ", CODE)
             terminal.hide("One-time code: ", "000000")
         rows = json.loads(terminal.out())
-        assert terminal.end() == 1
+        assert terminal.end() == 77
     assert [(row["file"], row["status"], row.get("reason")) for row in rows] == [
         (str(csv), "PERMISSION_DENIED", "OTP_INCORRECT"),
         (str(pdf), "SIGNED", None),
