@@ -51,6 +51,7 @@ _LAST_TRY_S = 0.05  # with less left it would be lost on its way, and a clear re
 
 _DIGEST_BYTES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 
+Wait = Callable[["ServiceError", float], bool]  # whether to pause so many seconds after this refusal, and send it again
 Progress = Callable[[int], None]  # bytes that were sent since the last call; less than none where a file is sent again
 
 
@@ -274,7 +275,13 @@ class Client:
         told = "this digest was not signed"
         return [item.signature if item.status == pb.SIGNED else not_signed(item, told) for item in answer.items]
 
-    async def _patiently(self, attempt: Callable[[float], Awaitable[T]], request_id: str, timeout_s: float) -> T:
+    async def _patiently(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        request_id: str,
+        timeout_s: float,
+        wait: Wait = lambda _error, _pause_s: True,
+    ) -> T:
         """Call, and call again when the service says that it attempted nothing and when to come back."""
         end = time.monotonic() + timeout_s
         while True:
@@ -287,7 +294,7 @@ class Client:
                 if not error.reason or error.retry_s is None:
                     raise
                 pause_s = error.retry_s * (1 + random.random() / 4)  # noqa: S311 -- spreads the crowd
-                if time.monotonic() + pause_s >= end - _LAST_TRY_S:
+                if time.monotonic() + pause_s >= end - _LAST_TRY_S or not wait(error, pause_s):
                     raise
                 await asyncio.sleep(pause_s)
 
@@ -307,12 +314,14 @@ class Client:
         request_id: str = "",
         index: int = 0,
         progress: Progress | None = None,
+        wait: Wait = lambda _error, _pause_s: True,
         timeout_s: float = DOCUMENTS_S,
     ) -> Signed:
         """
         Sign one file. `target` appears whole or not at all; what comes back is compared with its SHA-256. With an
         `authorisation` all its files have one `request_id`, and their places as `index`. However many are signed at one time,
-        `DOCUMENT_STREAMS_MAX` of them are under way and the others wait, which is part of their `timeout_s`.
+        `DOCUMENT_STREAMS_MAX` of them are under way and the others wait, which is part of their `timeout_s`. `wait` is asked
+        before each pause after a refusal; without it a file that is refused for now waits as long as its time lasts.
         """
         opening = pb.OpenDocuments(
             request_id=request_id or new_request_id(),
@@ -350,7 +359,7 @@ class Client:
             told = "the files before it took all of its time: give it more, or sign fewer at one time"
             raise ServiceError("", told, "DEADLINE_EXCEEDED", request_id=opening.request_id) from None
         try:
-            result = await self._patiently(attempt, opening.request_id, end - time.monotonic())
+            result = await self._patiently(attempt, opening.request_id, end - time.monotonic(), wait)
         finally:
             self._document_streams.release()
         return Signed(result.token, result.signing_time, result.certificate, result.input_sha256, result.size)

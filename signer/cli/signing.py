@@ -28,6 +28,7 @@ from signer.cli.codes import Codes
 from signer.cli.job import OUTPUTS, Job
 from signer.cli.pin import TokenPin
 from signer.cli.session import UsageError
+from signer.cli.waiting import Waiting
 from signer.client import Client, ServiceError, algorithms_for, not_signed
 from signer.own_batch import OwnBatch, opened
 from signer.person import Shown
@@ -50,6 +51,7 @@ class Signing:
         self._client = client
         self._options = options
         self._credential = credential
+        self._waiting = Waiting()
         self._digest, self._signature = algorithms_for(credential, pss=options.pss)
 
     async def sign(self, jobs: Sequence[Job]) -> None:
@@ -116,12 +118,14 @@ class Signing:
                         request_id=request_id,
                         index=index if authorisation else 0,
                         progress=bar.advance,
+                        wait=self._waiting,
                     )
                 except ServiceError as error:
                     if not error.reason:
                         raise  # the daemon is gone, not this document bad
                     self._refused([job], error)
                 else:
+                    self._waiting.over()
                     took = round((time.perf_counter() - began) * 1e3, 1)
                     row = {"status": "SIGNED", "token": signed.token, "time": signed.signing_time, "ms": took}
                     self.rows[job] = job.row | row

@@ -1,5 +1,7 @@
 """`paraph sign` against a service that refuses: its exit code, and what it says."""
 
+import re
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -9,7 +11,7 @@ import grpc
 import pytest
 
 from pool import REASONS
-from signer.cli import exits
+from signer.cli import exits, waiting
 from signer.errors import TABLE, Refusal, code_of, details
 from signer.v1 import signing_pb2 as pb
 from signer.v1 import signing_pb2_grpc
@@ -88,6 +90,38 @@ def test_a_refused_call_has_the_exit_code_of_the_table(paraph: Paraph, refusing:
     refusing.calls = [Refusal("RPC_NOT_ALLOWED")]
     done = paraph("sign", *_files(tmp_path, 1), "--credential", "c", "--profile", tmp_path / "client.toml")
     assert (done.code, "RPC_NOT_ALLOWED" in done.err) == (77, True), done
+
+
+@pytest.mark.parametrize("reason", ["AUDIT_UNWRITABLE", "REVOCATION_UNAVAILABLE"])
+def test_who_waits_is_told(
+    paraph: Paraph, refusing: Refusing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """One line, however many files and tries: for what, and until when. Then each of the rest is sent once, and it is 75."""
+    monkeypatch.setattr(waiting, "WAIT_S", 1.0)
+    monkeypatch.setattr(waiting, "QUIET_S", 0.3)
+    refusing.calls = [Refusal(reason, retry_s=0.2) for _ in range(20)]
+    began = time.monotonic()
+    done = paraph("sign", *_files(tmp_path, 5), "--credential", "c", "--profile", tmp_path / "client.toml")
+    assert done.code == 75, done
+    first, *lines = done.err.splitlines()
+    assert re.match(rf"paraph: waiting until \d\d:\d\d:\d\d: {reason}: ", first)
+    assert [line.partition(": not signed: ")[2].startswith(reason) for line in lines] == [True] * 5
+    assert time.monotonic() - began < 3
+    assert 5 + 2 <= refusing.asked <= 5 + 5
+
+
+def test_what_passes_at_once_needs_no_word(paraph: Paraph, refusing: Refusing, tmp_path: Path) -> None:
+    """Refused twice, and then taken."""
+    refusing.calls = [Refusal("BACKLOG_FULL", retry_s=0.01) for _ in range(2)]
+    refusing.items = [(pb.FAILED, "PDF_REJECTED")]
+    done = paraph("sign", *_files(tmp_path, 1), "--credential", "c", "--profile", tmp_path / "client.toml")
+    assert refusing.asked == 3
+    assert "waiting" not in done.err
+
+
+def test_the_patience_of_the_command() -> None:
+    """Long enough for what passes, and no longer than somebody looks at a terminal."""
+    assert (waiting.WAIT_S, waiting.QUIET_S) == (30, 2)
 
 
 def test_every_reason_has_an_exit_code() -> None:
