@@ -513,15 +513,18 @@ class Client:
                 return items
 
     async def tokens(self) -> list[Any]:
-        answer = await called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
-        return list(answer.tokens)
+        return list((await self.tokens_and_ledger()).tokens)
 
-    async def watch_tokens(self) -> AsyncGenerator[list[Any], None]:
-        """The tokens now and after each change, until the service ends the stream."""
+    async def tokens_and_ledger(self) -> Any:
+        """`tokens`, and `ledger`: the reason why nothing is signed whatever the tokens could, empty where there is none."""
+        return await called(self.operator.ListTokens(op.ListTokensRequest(), timeout=CALL_S))
+
+    async def watch_tokens(self) -> AsyncGenerator[Any, None]:
+        """The same now and after each change, until the service ends the stream."""
         call = self.operator.WatchTokens(op.WatchTokensRequest())
         try:
             async for answer in call:
-                yield list(answer.tokens)
+                yield answer
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from None
         finally:

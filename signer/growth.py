@@ -19,7 +19,7 @@ class Growth:
         self._seen: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)  # (seconds of any clock, bytes)
 
     def sample(self, now: float) -> float:
-        """Days until the disk is full at the pace since the oldest look of the window; infinite where nothing grew."""
+        """Days until the disk is full, 0 where it is, at the pace since the oldest look of the window; infinite where nothing grew."""
         size = sum(self._size(suffix) for suffix in ("", "-wal"))
         while self._seen and self._seen[0][0] < now - WINDOW_S:
             self._seen.popleft()
@@ -38,6 +38,8 @@ class Growth:
 def days(before: tuple[float, int], now: tuple[float, int], free: int) -> float:
     """From two looks (seconds, bytes) and what is free, in bytes."""
     lasted_s, grown = now[0] - before[0], now[1] - before[1]
+    if free <= 0:
+        return 0.0
     if lasted_s < LEAST_S or grown <= 0:
         return math.inf
     return free / (grown / lasted_s) / DAY_S

@@ -187,7 +187,7 @@ class OperatorService:
         return next(self._view(view) for view in self._pool.snapshot() if view.name == name)
 
     def _tokens(self, views: list[TokenView]) -> Any:
-        return pb.ListTokensResponse(tokens=[self._view(view) for view in views])
+        return pb.ListTokensResponse(tokens=[self._view(view) for view in views], ledger=self._ledger.trouble)
 
     def _view(self, view: TokenView) -> Any:
         holds = sorted(c.name for c in self._credentials().values() if c.key.ref in view.keys)

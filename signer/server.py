@@ -185,7 +185,7 @@ class Daemon:
             growth = Growth(path)
             metrics.gauge(
                 "paraph_ledger_days_to_full",
-                "Until the disk is full, as fast as the ledger has grown; +Inf while that is not known.",
+                "Until the disk is full, as fast as the ledger has grown; 0 where it is, +Inf while that is not known.",
                 lambda: growth.sample(time.monotonic()),
             )
         return metrics

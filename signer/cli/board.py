@@ -31,6 +31,13 @@ _COLOURS = {
 }
 # Somebody has to do something about it.
 _WANTS_SOMEBODY = frozenset({"ABSENT", "CHANGED", "UNREACHABLE", "LOCKED", "QUARANTINED"})
+_SIGNING = ("READY", "LEASED", "WAITING")
+# Why nothing is signed although tokens could, and what to do about it.
+_LEDGER = {
+    "AUDIT_UNWRITABLE": "it cannot be written; make room on its disk, or see to it or the database: it goes on by itself",
+    "STORE_BUSY": "its disk or database does not answer; see to it: it goes on by itself",
+    "CHECKPOINT_OVERDUE": "no checkpoint could be anchored for a day; see to the anchors, the log says what is wrong",
+}
 _UP = frozenset({pb.Lane.State.IDLE, pb.Lane.State.SIGNING})
 # Columns of a token's first line, behind its name: heading, width, to the right.
 _COLUMNS = (
@@ -83,16 +90,28 @@ def advice(token: Any) -> str:
     return f"when it may sign again: paraph tokens --resume {name}" if state == "DRAINED" else ""
 
 
-def summary(tokens: Sequence[Any], rates: Mapping[str, float] | None) -> Text:
-    """All of them in a line."""
+def stopped(ledger: str) -> str:
+    """That nothing is signed for this reason, and what to do; empty where there is none."""
+    return f"the ledger is stopped: {plain(ledger)}: {_LEDGER.get(ledger, 'see the log')}" if ledger else ""
+
+
+def can_sign(tokens: Sequence[Any]) -> bool:
+    """Whether one of them signs, or would for its person."""
+    return any(state_of(token) in _SIGNING or waits_for_pin(token) for token in tokens)
+
+
+def summary(tokens: Sequence[Any], rates: Mapping[str, float] | None, ledger: str = "") -> Text:
+    """All of them in a line; above it, where the `ledger` is stopped for a reason, that nothing is signed at all."""
     states = Counter("for its person" if waits_for_pin(token) else state_of(token) for token in tokens)
-    signing = states["READY"] + states["LEASED"] + states["WAITING"]
+    signing = sum(states[state] for state in _SIGNING)
     parts = [f"{len(tokens)} token{'s' * (len(tokens) != 1)}, {signing} ready"]
     if states["for its person"]:
         parts.append(f"{states['for its person']} waiting for a person's PIN")
     if rates is not None:
         parts.append(f"{_number(sum(rates.values()))} signatures/s")
     text = Text(", ".join(parts))
+    if ledger:
+        text = Text.assemble((f"{stopped(ledger)}\n", "bold red"), text)
     needing = [token.name for token in tokens if wants_somebody(token)]
     if needing:
         text.append(f"; ! needs you: {', '.join(needing)}", style="bold red")

@@ -43,7 +43,7 @@ async def _ready(process: asyncio.subprocess.Process, directory: Path, advance: 
         await _reachable(profile)
         async with Client(profile) as client:
             async for seen in client.watch_tokens():
-                for token in seen:
+                for token in seen.tokens:
                     state = op.Token.State.Name(token.state)
                     if state == "READY" and tokens.get(token.name) != "READY":
                         advance(token.name)

@@ -8,9 +8,9 @@ import time
 from functools import partial
 
 from signer.cli import session
-from signer.cli.board import board, summary
+from signer.cli.board import board, can_sign, stopped, summary
 from signer.cli.console import for_tables
-from signer.cli.exits import OK
+from signer.cli.exits import OK, UNAVAILABLE
 from signer.cli.watching import as_dict, watch
 from signer.client import Client
 
@@ -49,14 +49,19 @@ async def _watch(options: argparse.Namespace) -> int:
 async def _run(client: Client, options: argparse.Namespace) -> int:
     for what in _NAMES:
         if name := getattr(options, what):
-            tokens = [await client.change_token(what, name, override_final_try=options.override_final_try)]
+            tokens, ledger = [await client.change_token(what, name, override_final_try=options.override_final_try)], ""
+            code = OK
             break
     else:
-        tokens = await client.tokens()
+        answer = await client.tokens_and_ledger()
+        tokens, ledger = list(answer.tokens), answer.ledger
+        code = UNAVAILABLE if ledger or not can_sign(tokens) else OK
     if options.json:
         print(json.dumps([as_dict(token) for token in tokens], indent=2))
+        if ledger:
+            print(f"paraph: {stopped(ledger)}", file=sys.stderr)
     else:
         console = for_tables()
-        console.print(summary(tokens, None))
+        console.print(summary(tokens, None, ledger))
         console.print(board(tokens, None, time.time(), console.width))
-    return OK
+    return code

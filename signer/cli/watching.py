@@ -22,7 +22,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.text import Text
 
-from signer.cli.board import Rates, advice, board, state_of, summary
+from signer.cli.board import Rates, advice, board, state_of, stopped, summary
 from signer.cli.printable import printable
 from signer.cli.session import say
 from signer.client import Client, ServiceError
@@ -43,6 +43,7 @@ class Feed:
     """What was heard of the tokens last, and what is wrong since; `news` is set by each change of either."""
 
     tokens: list[Any] = field(default_factory=list)
+    ledger: str = ""  # the reason why it is stopped
     is_heard: bool = False  # at least once
     problem: str = ""  # why what is known may be over; empty while it holds
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,8 +71,8 @@ class Feed:
         """Until the daemon ends it. Raises `ServiceError`, and TimeoutError where it has fallen silent."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(SILENT_S) as patience, contextlib.aclosing(client.watch_tokens()) as told:
-            async for tokens in told:
-                self.tokens, self.is_heard, self.problem = tokens, True, ""
+            async for answer in told:
+                self.tokens, self.ledger, self.is_heard, self.problem = list(answer.tokens), answer.ledger, True, ""
                 self.news.set()
                 patience.reschedule(loop.time() + SILENT_S)
 
@@ -130,7 +131,7 @@ async def _show(feed: Feed, console: Console) -> None:
     try:
         async for _ in _pictures(feed):
             known = {} if feed.problem else rates.look(feed.tokens, time.monotonic())
-            lines = picture(feed.tokens, known, time.time(), feed.problem, console)
+            lines = picture(feed.tokens, known, time.time(), feed.problem, console, feed.ledger)
             _write(_BEGIN + _HOME + f"{_REST_OF_LINE}\r\n".join(lines) + _REST_OF_LINE + _REST_OF_SCREEN + _END)
     finally:
         _off_screen(console)
@@ -152,7 +153,9 @@ def _stop(console: Console) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def picture(tokens: Sequence[Any], rates: dict[str, float], now_s: float, silence: str, console: Console) -> list[str]:
+def picture(
+    tokens: Sequence[Any], rates: dict[str, float], now_s: float, silence: str, console: Console, ledger: str = ""
+) -> list[str]:
     """
     The lines of a screen. The last column stays free, because a terminal that has filled it has not moved on yet; what
     has no room at the bottom is counted.
@@ -164,7 +167,7 @@ def picture(tokens: Sequence[Any], rates: dict[str, float], now_s: float, silenc
         if not silence
         else Text(f"{moment} NOT LIVE: {printable(silence)}  ", style="bold red")
     )
-    head += summary(tokens, None if silence else rates)
+    head += summary(tokens, None if silence else rates, ledger)
     lines: list[str] = []
     for brief in (False, True):
         with console.capture() as captured:
@@ -190,20 +193,25 @@ class _Lines:
     _last: str = ""
     _known: dict[str, tuple[str, str]] = field(default_factory=dict)
     _silence: str = ""
+    _ledger: str = ""
 
     def json(self, feed: Feed) -> list[str]:
         """One object, where anything is another than before."""
-        told = {"live": not feed.problem, "problem": feed.problem, "tokens": [as_dict(token) for token in feed.tokens]}
+        told = {"live": not feed.problem, "problem": feed.problem, "ledger": feed.ledger}
+        told["tokens"] = [as_dict(token) for token in feed.tokens]
         before, self._last = self._last, json.dumps(told)
         return [] if self._last == before else [self._last]
 
     def changes(self, feed: Feed) -> list[str]:
-        """A line for each token whose state, or the reason for it, is another one than before."""
+        """A line for each token whose state, or the reason for it, is another one than before; so for the ledger."""
         moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         silence, found = feed.problem, []
         if bool(silence) != bool(self._silence):
             found.append(f"{moment} NOT LIVE: {printable(silence)}" if silence else f"{moment} live again")
         self._silence = silence
+        if feed.ledger != self._ledger:
+            found.append(f"{moment} {stopped(feed.ledger) or 'the ledger goes on'}")
+        self._ledger = feed.ledger
         for token in feed.tokens:
             now = state_of(token), token.detail
             if self._known.get(token.name) != now:

@@ -64,10 +64,12 @@ class ListTokensRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListTokensResponse(_message.Message):
-    __slots__ = ("tokens",)
+    __slots__ = ("tokens", "ledger")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
-    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+    ledger: str
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., ledger: _Optional[str] = ...) -> None: ...
 
 class WatchTokensRequest(_message.Message):
     __slots__ = ()

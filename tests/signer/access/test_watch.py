@@ -25,7 +25,7 @@ from rich.console import Console
 
 from signer.cli.board import Rates, advice, age, board, summary
 from signer.cli.printable import printable
-from signer.cli.watching import SILENT_S, picture
+from signer.cli.watching import SILENT_S, Feed, _Lines, picture
 from signer.client import Profile
 from signer.operator import WATCH_QUIET_S
 from signer.sync import SyncClient
@@ -392,6 +392,24 @@ def test_every_state_says_what_to_do(state: str) -> None:
 def test_the_last_try_is_told(used: int, override: bool) -> None:
     """Where one more refusal could lock the token for good, the command is the one that says so; before that it is not."""
     assert ("--override-final-try" in advice(token(state="LOCKED", pin_tries_used=used))) is override
+
+
+def test_a_stopped_ledger_comes_first() -> None:
+    """Whatever the tokens could: in the picture, and as lines when it stops and when it goes on."""
+    console = Console(width=200, height=30, color_system=None, force_terminal=True)
+    first, second, *_ = picture([token()], {}, 0.0, "", console, "STORE_BUSY")
+    assert first.endswith(
+        "live  the ledger is stopped: STORE_BUSY: its disk or database does not answer; see to it: it goes on by itself"
+    )
+    assert second.startswith("1 token, 1 ready")
+    lines, feed = _Lines(), Feed(tokens=[token()], is_heard=True)
+    lines.changes(feed)
+    feed.ledger = "CHECKPOINT_OVERDUE"
+    [told] = lines.changes(feed)
+    assert " the ledger is stopped: CHECKPOINT_OVERDUE: " in told
+    assert json.loads(lines.json(feed)[0])["ledger"] == "CHECKPOINT_OVERDUE"
+    feed.ledger = ""
+    assert [line.partition(" ")[2] for line in lines.changes(feed)] == ["the ledger goes on"]
 
 
 def test_nothing_of_a_token_moves_the_cursor(tmp_path: Path) -> None:

@@ -2,22 +2,28 @@
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from signer import growth
+from signer.sync import SyncClient
+from signer.v1 import operator_pb2 as op
 from signer.writer import EX_IOERR
 from tests.daemon import Rig, running, until
 from tests.disk import Disk
 from tests.processes import gone
-from tests.signer.access.calls import Caller, answer_of, ask, card_rig, digest, shim_of, signed, statuses
+from tests.signer.access.calls import Caller, Paraph, answer_of, ask, card_rig, digest, shim_of, signed, statuses
 from tests.signer.ledger.book import book, kinds, request, result, signatures
 from tests.signer.ledger.kept import Kept
+from tests.signer.people.terminal import profile
 
 SERVING, NOT_SERVING = 1, 2
 
@@ -86,6 +92,44 @@ def test_f23_nobody_wants_anything(rig: Rig, error: int) -> None:
     assert time.monotonic() - failed < 1.5
     disk(rig).script()
     until(lambda: rig.health() == SERVING, 1.5, "SERVING again")
+
+
+def test_the_operator_is_told(rig: Rig, paraph: Paraph, tmp_path: Path) -> None:
+    """While every token is READY: `paraph tokens` says it first, with what to do, and ends with 69; so does what watches."""
+    words = ("tokens", "--profile", profile(tmp_path, rig, "operator"))
+    assert paraph(*words).code == 0
+    with SyncClient(rig.profile("operator")) as client:
+        disk(rig).script(f"write {errno.ENOSPC}")
+        until(lambda: client.run(client.client.tokens_and_ledger()).ledger, 15.0, "the ledger's trouble")
+        done = paraph(*words)
+        assert done.code == 69
+        assert done.out.startswith(
+            "the ledger is stopped: AUDIT_UNWRITABLE: it cannot be written; make room on its disk"
+        )
+        assert "1 token, 1 ready" in done.out
+        done = paraph(*words, "--json")
+        assert (done.code, done.json[0]["state"]) == (69, "READY")
+        assert "the ledger is stopped" in done.err
+        with Caller(rig, "operator") as operator:
+            assert next(operator.operator.WatchTokens(op.WatchTokensRequest(), timeout=10)).ledger == "AUDIT_UNWRITABLE"
+        disk(rig).script()
+        until(lambda: rig.health() == SERVING, 15.0, "SERVING again")
+        assert paraph(*words).code == 0
+        client.run(client.client.change_token("drain", "card"))
+        done = paraph(*words)
+        assert (done.code, "DRAINED" in done.out) == (69, True), "no token can sign"
+        client.run(client.client.change_token("resume", "card"))
+        until(lambda: rig.health() == SERVING, 15.0, "SERVING again")
+
+
+def test_days_to_full(tmp_path: Path) -> None:
+    """At the pace so far; not known where nothing grew; and none where the disk is full, which stops what grows."""
+    day = 24 * 3600.0
+    assert growth.days((0.0, 0), (day, 10), 30) == 3
+    assert growth.days((0.0, 10), (day, 10), 30) == math.inf
+    assert growth.days((0.0, 0), (60.0, 10), 30) == math.inf, "too soon to say"
+    assert growth.days((0.0, 10), (day, 10), 0) == 0
+    assert growth.Growth(tmp_path / "ledger").sample(0.0) == math.inf
 
 
 def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
