@@ -5,7 +5,9 @@ TLS 1.2 or newer is gRPC's own floor. Certificates are read again when the confi
 the ones they began with, new ones get the new.
 """
 
+import errno
 import os
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +105,23 @@ def connections_max(descriptors: int, listeners: int) -> int:
     return max(1, min(CONNECTIONS_MAX, int(descriptors * CONNECTIONS_SHARE)) // listeners)
 
 
+class AddressInUse(Exception):
+    """Another process listens there; the message names the setting and the address."""
+
+
+def check_free(setting: str, address: str) -> None:
+    """Raises `AddressInUse`. gRPC would say so in lines of its own, and of any other mistake in the same words."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a daemon of before has just left is free
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUse(f"{setting}: the address {address} is in use by another process") from None
+
+
 class Door:
     """One listener with its server; what connects beyond `connections` is hung up on at once."""
 
@@ -127,7 +146,7 @@ class Door:
         reflection.enable_server_reflection((*services, reflection.SERVICE_NAME, "grpc.health.v1.Health"), self._server)
 
     async def open(self) -> None:
-        """Bind and serve; raises `ConfigError` where the address cannot be had."""
+        """Bind and serve; raises `AddressInUse`, and `ConfigError` where the address cannot be had at all."""
         if self.listener.socket is not None:
             self._bind_socket(self.listener.socket)
         else:
@@ -151,6 +170,7 @@ class Door:
 
     def _bind_address(self, address: str) -> None:
         self._tls = TlsFiles.read(self.listener)
+        check_free("listener.address", address)
         credentials = grpc.dynamic_ssl_server_credentials(
             self._tls.for_grpc(), self._changed_certificates, require_client_authentication=True
         )

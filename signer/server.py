@@ -46,7 +46,7 @@ from signer.growth import Growth
 from signer.handlers import Admission, Gatekeeper, build
 from signer.kept import Kept
 from signer.limits import DESCRIPTORS_WANTED, DRAIN_ANSWER_S, DRAIN_GIVE_BACK_S, DRAIN_S
-from signer.listener import Door, TlsFiles, connections_max
+from signer.listener import Door, TlsFiles, check_free, connections_max
 from signer.memory import keep_trimmed
 from signer.metrics import Metrics
 from signer.operator import OperatorService
@@ -95,7 +95,7 @@ class Daemon:
         self._status: object = None  # what health says
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning` before anything is served."""
+        """From start-up to the end; raises `ConfigError`, `StoreError`, `AlreadyRunning`, `AddressInUse` before anything is served."""
         state = self._config.server.state
         async with AsyncExitStack() as stack:
             stack.callback(hold_state(state))
@@ -128,6 +128,7 @@ class Daemon:
             metrics = self._measured()
             stack.callback(metrics.close)
             if self._config.server.metrics is not None:
+                check_free("server.metrics", self._config.server.metrics)
                 metrics.serve(self._config.server.metrics, self._descriptors)
             assembly = await stack.enter_async_context(Assembly(self._config.server.assembly_processes))
             await self._open_doors(stack, metrics, assembly)

@@ -5,6 +5,7 @@ Several rows go with one statement: each statement lets other threads run, and t
 """
 
 import contextlib
+import os
 import sqlite3
 import uuid
 from collections.abc import Generator, Iterator, Sequence
@@ -29,6 +30,8 @@ _INSERTS = {
 _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 # ... or somebody else's lock.
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# What may be over at the next start.
+_TEMPORARY = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 class SqliteDatabase:
@@ -273,7 +276,16 @@ class SqlitePast:
             failed = _failed(error)
             if failed.reason == "STORE_BUSY":
                 raise failed from None
-            raise StoreError(f"{self._path}: {error}") from None
+            raise unusable(self._path, error) from None
+
+
+def unusable(path: Path, error: sqlite3.Error) -> StoreError:
+    """What a start is told that cannot use this database: a temporary one where there is no room, or the disk fails."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # Without an inode for the files beside it, it is one that cannot be opened.
+    is_full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_CANTOPEN and not os.statvfs(path.parent).f_favail)
+    said = "there is no room on its disk; make some" if is_full else " ".join(str(error).split())
+    return StoreError(f"{path}: {said}", is_temporary=is_full or code in _TEMPORARY)
 
 
 def _results(db: sqlite3.Connection, id_: bytes, item: int) -> list[bytes]:

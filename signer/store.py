@@ -6,6 +6,7 @@ SQLAlchemy; the ledger's few statements are the driver's own (`sqlite.py`, `post
 """
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateColumn
 
 from signer.database import BUSY_S, StoreError, Where
+from signer.sqlite import unusable
 
 VERSION = 4
 METADATA = MetaData()
@@ -354,8 +356,9 @@ def _ready(engine: Engine, name: str) -> Engine:
             version = _migrated(connection)
     except DBAPIError as error:
         engine.dispose()
-        # Of SQLite the same class says of a file that it is none of its own or that there is no room.
-        is_temporary = isinstance(error, OperationalError) and engine.dialect.name == "postgresql"
+        if isinstance(error.orig, sqlite3.Error):
+            raise unusable(Path(name), error.orig) from None
+        is_temporary = isinstance(error, OperationalError)
         raise StoreError(f"{name}: {' '.join(str(error.orig).split())}", is_temporary=is_temporary) from None
     if version != VERSION:
         engine.dispose()

@@ -92,7 +92,7 @@ def advice(token: Any) -> str:
 
 def stopped(ledger: str) -> str:
     """That nothing is signed for this reason, and what to do; empty where there is none."""
-    return f"the ledger is stopped: {plain(ledger)}: {_LEDGER.get(ledger, 'see the log')}" if ledger else ""
+    return f"the ledger is stopped: {printable(ledger)}: {_LEDGER.get(ledger, 'see the log')}" if ledger else ""
 
 
 def can_sign(tokens: Sequence[Any]) -> bool:

@@ -1,6 +1,7 @@
 """paraph serve: run the daemon, or look whether it could."""
 
 import argparse
+import errno
 import gc
 import json
 import logging
@@ -117,6 +118,7 @@ def _serve(options: argparse.Namespace, config: "Config") -> int:
     from signer.database import StoreError
     from signer.entry import Failed
     from signer.exclusive import AlreadyRunning
+    from signer.listener import AddressInUse
     from signer.recovery import Broken
     from signer.server import Daemon
 
@@ -126,13 +128,24 @@ def _serve(options: argparse.Namespace, config: "Config") -> int:
         uvloop.run(Daemon(options.config, config).run())
     except ConfigError as error:
         return _mistakes(options, [error])
-    except AlreadyRunning as error:
+    except (AlreadyRunning, AddressInUse) as error:
         print(f"paraph serve: {error}", file=sys.stderr)
         return TEMPORARY
-    except (StoreError, Broken, Failed, OSError) as error:  # OSError: a directory or a port that cannot be had
+    except (StoreError, Broken) as error:
         print(printable(f"paraph serve: {error}"), file=sys.stderr)
-        is_temporary = isinstance(error, StoreError) and error.is_temporary
-        return TEMPORARY if is_temporary or (isinstance(error, Failed) and error.reason == "STORE_BUSY") else CONFIG
+        return TEMPORARY if isinstance(error, StoreError) and error.is_temporary else CONFIG
+    except Failed as error:  # as a daemon that runs: it heals when the database can be written again
+        print(printable(f"paraph serve: the ledger cannot be written now: {error}"), file=sys.stderr)
+        return TEMPORARY
+    except OSError as error:
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        said = (
+            f"there is no room for {error.filename or config.server.state}; make some: {error.strerror}"
+            if is_full
+            else error
+        )
+        print(f"paraph serve: {said}", file=sys.stderr)
+        return TEMPORARY if is_full or error.errno == errno.EADDRINUSE else CONFIG
     return OK
 
 

@@ -3,6 +3,7 @@
 import json
 import queue
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -439,6 +440,25 @@ def test_f52_two_daemons_of_which_one_names_the_reader(rig: Rig) -> None:
     said = done.stderr.splitlines()[-1]
     assert "token card" in said
     assert said.endswith(f"is used by the daemon with process id {rig.process.pid}")
+
+
+@pytest.mark.parametrize("setting", ["listener.address", "server.metrics"])
+def test_an_address_in_use(setting: str) -> None:
+    """It is free when the other process ends: exit code 75, so that systemd tries again, and one line of ours."""
+    rig = card_rig("P-256")
+    try:
+        rig.prepare()
+        port = rig.port if setting == "listener.address" else rig.metrics_port
+        with socket.create_server(("127.0.0.1", port)):
+            rig.launch()
+            assert rig.process is not None
+            assert rig.process.wait(30) == 75, rig.log.read_text()
+        lines = [line for line in rig.log.read_text().splitlines() if " INFO " not in line]
+        assert lines == [f"paraph serve: {setting}: the address 127.0.0.1:{port} is in use by another process"]
+        rig.launch()
+        rig.wait_serving()
+    finally:
+        rig.close()
 
 
 def test_check(rig: Rig, paraph: Paraph) -> None:

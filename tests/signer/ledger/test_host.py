@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.cli.exits import CONFIG, TEMPORARY
+from signer.cli.exits import TEMPORARY
 from signer.v1 import signing_pb2 as pb
 from tests import entropy
 from tests.daemon import Rig, running, until
@@ -156,7 +156,7 @@ def test_f57_no_inodes(few_inodes: Rig) -> None:
 
 
 def test_f57_a_start_without_inodes() -> None:
-    """F57: a start that finds no inode for its state is refused, with exit code 78 and the path it could not write."""
+    """F57: a start that finds no inode for its state is refused, with exit code 75 and the path it could not write."""
     rig = card_rig("P-256")
     rig.state.mkdir(mode=0o700)
     alone(
@@ -166,6 +166,26 @@ def test_f57_a_start_without_inodes() -> None:
         f'n=0; while touch {rig.state}/filler-$n 2>/dev/null; do n=$((n + 1)); done; exec "$@"',
     )
     code, log = refused(rig)
-    assert code == CONFIG, log
-    assert "No space left on device" in log or "unable to open database file" in log
+    assert code == TEMPORARY, log
+    assert "there is no room" in log
     assert str(rig.state) in log, "it does not say where"
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first start", "later start"])
+def test_a_start_without_room(is_first: bool) -> None:
+    """A full disk passes: exit code 75, so that systemd tries again, and one line that says which."""
+    rig = card_rig("P-256")
+    rig.state.mkdir(mode=0o700)
+    if is_first:
+        rig.credentials.clear()
+    alone(
+        rig,
+        f"mv {rig.state} {rig.state}.before; mkdir {rig.state}; mount -t tmpfs -o size=8m none {rig.state}; "
+        f"cp -a {rig.state}.before/. {rig.state}/; "
+        f'cat /dev/zero > {rig.state}/filler 2>/dev/null || true; exec "$@"',
+    )
+    code, log = refused(rig)
+    assert code == TEMPORARY, log
+    assert "there is no room" in log
+    assert str(rig.state) in log, "it does not say where"
+    assert "Traceback" not in log

@@ -161,6 +161,21 @@ def test_f23_full_between_intent_and_outcome(rig: Rig) -> None:
     until(lambda: kinds(rig, message.request_id)["SIGNED_NOT_DELIVERED"], 5, "SIGNED_NOT_DELIVERED")
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "EIO"])
+def test_a_start_that_cannot_write(own: Rig, error: int) -> None:
+    """It may pass: 75, and a line that says so; the next start serves."""
+    own.stop()
+    disk(own).script(f"write {error}")
+    own.launch()
+    assert own.process is not None
+    assert own.process.wait(30) == 75
+    last = own.log.read_text().splitlines()[-1]
+    assert last.startswith(f"paraph serve: {own.state}/paraph.sqlite: "), last
+    disk(own).script()
+    own.launch()
+    own.wait_serving()
+
+
 def test_f24_fsync_fails(own: Rig) -> None:
     """
     F24: fsync returns EIO: the process exits with another code than 0; the next start verifies the chain before it is
