@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from pool import LibraryRefused, PinFile, Presence, TokenConfig
+from pool import LibraryRefused, PinError, PinFile, Presence, TokenConfig
 from pool.library import Library, check_environment
 from pool.secret_file import SecretFileError, read_secret
 from signer.fetch import check_url as check_fetched
@@ -215,22 +215,33 @@ class Token(_Section):
             raise ValueError("a token with a reader is a card, which signs one thing at a time: lanes = 1")
         return self
 
+    def check_pin(self) -> None:
+        """Whether its PIN can be read: a daemon finds out when it logs in. Raises `ConfigError`."""
+        pin = self._pin()
+        try:
+            if pin is not None:
+                pin()
+        except PinError as error:
+            raise ConfigError(Path("token"), [f"{self.name}: {error}"]) from None
+
+    def _pin(self) -> PinFile | None:
+        if self.pin_credential is None:
+            return None if self.pin_file is None else PinFile(self.pin_file)
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory is None:
+            said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
+            raise NoCredentials(Path(self.name), [f"token {self.name}: pin_credential {said}"])
+        return PinFile(Path(directory) / self.pin_credential, group_may_read=True)
+
     def for_pool(self) -> TokenConfig:
         """For the daemon itself: commands beside it have no credentials directory. Raises `ConfigError`."""
-        pin = PinFile(self.pin_file) if self.pin_file is not None else None
-        if self.pin_credential is not None:
-            directory = os.environ.get("CREDENTIALS_DIRECTORY")
-            if directory is None:
-                said = "needs systemd's LoadCredential=, and $CREDENTIALS_DIRECTORY is not set"
-                raise ConfigError(Path(self.name), [f"token {self.name}: pin_credential {said}"])
-            pin = PinFile(Path(directory) / self.pin_credential, group_may_read=True)
         return TokenConfig(
             name=self.name,
             module=self.module,
             module_sha256=self.pinned,
             label=self.label,
             serial=self.serial,
-            pin=pin,
+            pin=self._pin(),
             kind=self.kind,
             lanes=self.lanes,
             verify=self.verify,
@@ -506,6 +517,9 @@ class Config(_Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} {', '.join(twice)} is given twice")
+        for address in [listener.address for listener in self.listener]:
+            if address is not None and _meet(address, self.server.metrics):
+                raise ValueError(f"server.metrics: is the port of the listener {address}; give it another")
         for each in self.token:
             if any(other.module == each.module and other.pinned != each.pinned for other in self.token):
                 raise ValueError(f"module {each.module} has one module_sha256, the same in each token that names it")
@@ -535,14 +549,7 @@ class Config(_Section):
 
 def load(path: Path) -> Config:
     """The configuration in a file; raises `ConfigError` with everything that is wrong with it."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(path, [str(error.strerror)]) from None
-    try:
-        tables = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(path, [f"not TOML: {error}"]) from None
+    content, tables = _read(path)
     if "sha256" in tables:
         raise ConfigError(path, ["sha256: unknown key"])
     try:
@@ -551,6 +558,44 @@ def load(path: Path) -> Config:
         raise ConfigError(
             path, [_mistake(dict(detail)) for detail in error.errors() if not _follows(detail, error)]
         ) from None
+
+
+def good_sections(path: Path) -> Config:
+    """
+    Of a file with mistakes what has none of its own, for the check to look into the files that it names; nothing holds
+    between these sections, and what is missing or has mistakes is not there (`model_fields_set`). Raises `ConfigError`.
+    """
+    _, tables = _read(path)
+    found: dict[str, Any] = {}
+    for name in Config.model_fields.keys() & tables.keys():
+        if isinstance(tables[name], list) and name in _SEVERAL:
+            good = [_good(_SEVERAL[name], table) for table in tables[name]]
+            found[name] = tuple(section for section in good if section is not None)
+        elif name in _ONCE and (section := _good(_ONCE[name], tables[name])) is not None:
+            found[name] = section
+    return Config.model_construct(**{"listener": (), "token": ()} | found)
+
+
+_ONCE: dict[str, type[_Section]] = {"server": Server, "trust": Trust, "people": People, "ledger": Ledger}
+_SEVERAL: dict[str, type[_Section]] = {"listener": Listener, "token": Token, "caller": Caller, "group": Group}
+
+
+def _good(kind: type[_Section], table: object) -> _Section | None:
+    try:
+        return kind.model_validate(table)
+    except ValidationError:
+        return None
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(path, [str(error.strerror)]) from None
+    try:
+        return content, tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(path, [f"not TOML: {error}"]) from None
 
 
 def _follows(detail: Any, error: ValidationError) -> bool:
@@ -622,6 +667,12 @@ def _postgresql_url(url: str) -> str:
     if password is not None or "password=" in parts.query:
         raise ValueError("no secret stands in this file: put the password into the daemon user's ~/.pgpass (mode 0600)")
     return url
+
+
+def _meet(address: str, other: str | None) -> bool:
+    """Whether two servers would want the same port: of one host, or one of them of all."""
+    (host, _, port), (more, _, same) = address.rpartition(":"), (other or "").rpartition(":")
+    return port == same != "0" and (host == more or bool({host, more} & {"0.0.0.0", "[::]"}))  # noqa: S104 -- compared
 
 
 def _lies_in(path: Path, directory: Path) -> bool:

@@ -19,6 +19,7 @@ from signer.cli.printable import printable
 
 if TYPE_CHECKING:
     from signer.config import Config, ConfigError
+    from signer.credential import Credential
 
 # Where people's codes come in, memory that is given back is overwritten by the C library at once, which is asked to keep none
 # of it for each thread, where it would not be, and Python to take all of its own from there. Else codes stay readable, for
@@ -59,21 +60,31 @@ def run(options: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
+    errors: list[ConfigError] = []
     try:
         config = configs.load(options.config)
     except ConfigError as error:
-        return _mistakes(options, [error])
+        if not options.check:
+            return _mistakes(options, [error])
+        try:
+            config = configs.good_sections(options.config)
+        except ConfigError:  # it cannot be read at all
+            return _mistakes(options, [error])
+        errors.append(error)
     listeners = [listener for listener in config.listener if listener.address is not None]
     reads: list[Callable[[], object]] = [partial(Policy.of, config), partial(issuers, config.trust)]
     reads += [partial(TlsFiles.read, listener) for listener in listeners]
-    reads += [partial(_checkpoint_key, config, look=options.check), config.ledger.data_key]
+    has_ledger = "ledger" in config.model_fields_set  # not where it has mistakes of its own
+    if has_ledger:
+        reads += [partial(_checkpoint_key, config, look=options.check and not errors), config.ledger.data_key]
     if config.people is not None:
         reads += [config.people.seed_key, partial(mail_server, config.people)]
         if config.people.mail is not None and config.people.mail.has_login:
             reads.append(config.people.mail.login)
     if options.check:  # at a start, an anchor that is away is no reason not to sign
-        reads += [partial(anchor.check, config.ledger), partial(_groups, config)]
-    errors: list[ConfigError] = []
+        reads += [token.check_pin for token in config.token]
+        reads += [partial(anchor.check, config.ledger)] if has_ledger else []
+        reads += [partial(_callers, config), partial(_groups, config)] if not errors else []
     for read in reads:
         try:
             read()
@@ -155,34 +166,54 @@ def _checkpoint_key(config: "Config", *, look: bool) -> None:
     a start finds out by itself. Raises `ConfigError`.
     """
     from signer import checkpoint_key
-    from signer import credential as rows
-    from signer.database import StoreError, where
 
     spki = checkpoint_key.spki_of(config.ledger)
     if not look or config.ledger.checkpoint_token is None:  # what is in a file is nobody's to name
         return
-    try:
-        credentials = rows.look(where(config))
-    except StoreError as error:
-        said = f"not looked at, whether a credential has the checkpoints' key: {error}"
-        print(printable(f"paraph serve: {said}"), file=sys.stderr)
-    else:
+    credentials = _looked_at(config, "whether a credential has the checkpoints' key")
+    if credentials is not None:
         checkpoint_key.check_apart(spki, credentials.values())
+
+
+def _looked_at(config: "Config", why: str) -> "Mapping[str, Credential] | None":
+    """The credentials that there are; None, which is told, where the database cannot be looked at."""
+    from signer import credential as rows
+    from signer.database import StoreError, where
+
+    try:
+        return rows.look(where(config))
+    except StoreError as error:
+        print(f"paraph serve: not looked at, {why}: {error}", file=sys.stderr)
+        return None
+
+
+def _callers(config: "Config") -> None:
+    """Whether there are the credentials that they may use. Raises `ConfigError`."""
+    from signer.config import ConfigError
+
+    if not any(caller.credentials for caller in config.caller):
+        return
+    credentials = _looked_at(config, "whether callers' credentials are there")
+    if credentials is None:
+        return
+    there = credentials.keys() | {group.name for group in config.group}
+    mistakes = [
+        f"{caller.name}: there is no credential {name!r}; `paraph credential add {name}` first, or take it out"
+        for caller in config.caller
+        for name in sorted(caller.credentials - there)
+    ]
+    if mistakes:
+        raise ConfigError(Path("caller"), mistakes)
 
 
 def _groups(config: "Config") -> None:
     """Whether the credentials that there are make its groups; a start finds out by itself. Raises `ConfigError`."""
-    from signer import credential as rows
     from signer import group
-    from signer.database import StoreError, where
 
     if not config.group:
         return
-    try:
-        credentials = rows.look(where(config))
-    except StoreError as error:
-        print(printable(f"paraph serve: not looked at, whether a group's members are there: {error}"), file=sys.stderr)
-    else:
+    credentials = _looked_at(config, "whether a group's members are there")
+    if credentials is not None:
         group.check(config.group, credentials)
 
 

@@ -14,10 +14,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
 from signer import anchor, checkpoint_key
+from signer import credential as rows
 from signer.checkpoint_key import KeyFile, spki_of
+from signer.clock import Clock
 from signer.config import NAME, ConfigError, Ledger, NoCredentials, load
+from signer.database import DATABASE as DATABASE_FILE
 from signer.note import NOTHING, Checkpoint, Head, sign
 from signer.policy import Policy
+from signer.server import Daemon
+from signer.store import open_store
 from tests.pki import Pki
 from tests.signer.access.calls import Paraph
 from tests.softhsm import MODULE
@@ -128,6 +133,16 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "metrics without a port": ('"127.0.0.1:7444"', '"127.0.0.1"', "server.metrics: an address is"),
     "metrics by name": ('"127.0.0.1:7444"', '"localhost:7444"', "server.metrics: an address is"),
     "port too high": ('"127.0.0.1:7443"', '"127.0.0.1:70000"', "listener[0]: an address is"),
+    "metrics at a listener": (
+        '"127.0.0.1:7444"',
+        '"127.0.0.1:7443"',
+        "file: server.metrics: is the port of the listener 127.0.0.1:7443",
+    ),
+    "metrics at a listener, of all addresses": (
+        '"127.0.0.1:7444"',
+        '"0.0.0.0:7443"',
+        "file: server.metrics: is the port of the listener",
+    ),
     "no TLS": ('key = "/etc/paraph/server.key"\n', "", "listener[0]: an address needs certificate, key and client_ca"),
     "no client CA": ('client_ca = "/etc/paraph/ca.pem"\n', "", "listener[0]: an address needs certificate"),
     "address and socket": ('socket = "/run', 'address = "127.0.0.1:1"\nsocket = "/run', "listener[1]: give either"),
@@ -637,7 +652,8 @@ def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monk
     """
     config, key, data = tmp_path / "paraph.toml", tmp_path / "checkpoint.key", tmp_path / "data.key"
     text = SERVABLE.replace("/etc/paraph/ledger/checkpoint.key", str(key)).replace("/var/log", f"{tmp_path}/log")
-    text = text.replace("/var/lib/paraph", f"{tmp_path}/state")
+    text = text.replace("/var/lib/paraph", f"{tmp_path}/state").replace('pin_file = "/etc/paraph/card.pin"', "")
+    text = text.replace('["clerk"]', "[]")
     config.write_text(text.replace('data_key_credential = "data-key"', f'data_key_file = "{data}"'))
     key.write_bytes(b"junk")
     key.chmod(0o400)
@@ -671,3 +687,64 @@ def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monk
         True,
         False,
     )
+
+
+def test_the_check_names_both_stages_at_once(paraph: Paraph, tmp_path: Path) -> None:
+    """What the file says wrong hides nothing of what is wrong in the files that its other sections name."""
+    config, pin = tmp_path / "paraph.toml", tmp_path / "card.pin"
+    text = GOOD.replace("/etc/paraph/card.pin", str(pin)).replace("/var/lib/paraph", f"{tmp_path}/state")
+    config.write_text(text.replace("assembly_processes = 2", "assembly_processes = 0"))
+    wanted = [
+        f"{config}: server.assembly_processes: ",
+        "trust: crl[0].issuer: /etc/paraph/issuing.pem: ",
+        "listener: listener.certificate: /etc/paraph/server.pem: ",
+        "ledger: checkpoint_key: ",
+        f"token: card: PIN file {pin}: No such file or directory",
+        "ledger: anchor[0].file: ",
+    ]
+    found = paraph("serve", "--config", config, "--check")
+    assert found.code == 78
+    assert [each for each in wanted if each not in found.err] == []
+    pin.write_text("1234")
+    pin.chmod(0o644)
+    assert (
+        f"token: card: PIN file {pin} can be read by others; give it mode 0400"
+        in paraph("serve", "--config", config, "--check").err
+    )
+    pin.chmod(0o400)
+    assert "PIN file" not in paraph("serve", "--config", config, "--check").err
+    config.write_text("[")
+    assert len(paraph("serve", "--config", config, "--check").err.splitlines()) == 1
+
+
+def test_the_check_looks_for_callers_credentials(paraph: Paraph, tmp_path: Path) -> None:
+    """One that is nowhere is a mistake: only a check finds out, and then the call is refused; a group is one, too."""
+    config = tmp_path / "paraph.toml"
+    text = SERVABLE.replace("/var/lib/paraph", f"{tmp_path}/state").replace(f"database = {DATABASE}\n", "")
+    group = '[[group]]\nname = "seals"\nmembers = ["clerk"]\n'
+    config.write_text(text.replace('["clerk"]', '["clerk", "seals", "clark"]') + group)
+    said = "caller: portal: there is no credential 'clark'; `paraph credential add clark` first, or take it out\n"
+    assert said in paraph("serve", "--config", config, "--check").err
+    chain = Pki(tmp_path / "pki").signer(
+        "Clerk",
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
+    )
+    engine = open_store(tmp_path / "state" / DATABASE_FILE)
+    rows.add(engine, "clerk", chain, cka_id=None, key_label="k", outputs=[rows.Output.RAW], clock=Clock())
+    engine.dispose()
+    found = paraph("serve", "--config", config, "--check").err
+    assert said in found
+    assert "'clerk'" not in found and "'seals'" not in found
+
+
+async def test_the_ledger_needs_a_restart(tmp_path: Path) -> None:
+    """As with tokens and listeners, a reload with another key or anchor is refused."""
+    path = tmp_path / "paraph.toml"
+    for old, new in (("/dev/log", "/run/log"), ("checkpoint.key", "other.key"), ("paraph@db", "other@db")):
+        path.write_text(GOOD)
+        daemon = Daemon(path, load(path))
+        path.write_text(GOOD.replace(old, new))
+        with pytest.raises(ConfigError, match="ledger: changed, and needs a restart"):
+            await daemon.reload("a test")
