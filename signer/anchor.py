@@ -87,10 +87,10 @@ def check(ledger: Ledger) -> None:
     For `paraph serve --check` only: at a start, a place that is away is no reason not to sign.
     """
     mistakes = []
-    for index, section in enumerate(ledger.anchor):
+    for number, section in enumerate(ledger.anchor, 1):
         problem = "" if section.file is None else _unwritable(section.file)
         if problem:
-            mistakes.append(f"anchor[{index}].file: {problem}")
+            mistakes.append(f"anchor {number}: file: {problem}")
     if mistakes:
         raise ConfigError(Path("ledger"), mistakes)
 

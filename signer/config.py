@@ -473,7 +473,7 @@ class Ledger(_Section):
         places = [(each.file, each.syslog, each.webhook) for each in self.anchor]
         for index, place in enumerate(places):
             if place in places[:index]:  # a webhook's URL may be a secret, so none is repeated here
-                raise ValueError(f"anchor[{index}]: is the same place as anchor[{places.index(place)}]")
+                raise ValueError(f"anchor {index + 1}: is the same place as anchor {places.index(place) + 1}")
         return self
 
     @property
@@ -526,11 +526,11 @@ class Config(_Section):
         callers = {caller.name for caller in self.caller}
         for index, listener in enumerate(self.listener):
             if listener.caller is not None and listener.caller not in callers:
-                raise ValueError(f"listener[{index}].caller: there is no caller {listener.caller!r}")
+                raise ValueError(f"listener {index + 1}: caller: there is no caller {listener.caller!r}")
         reached = {listener.caller for listener in self.listener}
-        for index, caller in enumerate(self.caller):
+        for caller in self.caller:
             if caller.uri is None and caller.name not in reached:
-                raise ValueError(f"caller[{index}]: has no uri and no socket, so that nobody can be it")
+                raise ValueError(f'caller "{caller.name}": has no uri and no socket, so that nobody can be it')
         token = next((token for token in self.token if token.name == self.ledger.checkpoint_token), None)
         if token is None and self.ledger.checkpoint_token is not None:
             raise ValueError(f"ledger.checkpoint_token: there is no token {self.ledger.checkpoint_token!r}")
@@ -541,7 +541,7 @@ class Config(_Section):
         for index, anchor in enumerate(self.ledger.anchor):
             if anchor.file is not None and _lies_in(anchor.file, self.server.state):
                 raise ValueError(
-                    f"ledger.anchor[{index}].file: lies inside server.state: who can change the ledger could change "
+                    f"ledger.anchor {index + 1}: file: lies inside server.state: who can change the ledger could change "
                     "it, too; give a file on another mount"
                 )
         return self
@@ -556,7 +556,7 @@ def load(path: Path) -> Config:
         return Config.model_validate({**tables, "sha256": hashlib.sha256(content).digest()})
     except ValidationError as error:
         raise ConfigError(
-            path, [_mistake(dict(detail)) for detail in error.errors() if not _follows(detail, error)]
+            path, [_mistake(dict(detail), tables) for detail in error.errors() if not _follows(detail, error)]
         ) from None
 
 
@@ -604,17 +604,65 @@ def _follows(detail: Any, error: ValidationError) -> bool:
     return detail["type"] == "too_short" and any(other["loc"][:-1][: len(place)] == place for other in error.errors())
 
 
-def _mistake(detail: dict[str, object]) -> str:
-    """'token[0].lanes: ...' of pydantic's location and message."""
-    location = ""
-    for part in detail["loc"] if isinstance(detail["loc"], tuple) else ():
-        location += f"[{part}]" if isinstance(part, int) else f".{part}"
-    said = "unknown key" if detail["type"] == "extra_forbidden" else str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        said = "is missing"
-    if detail["type"] in {"missing", "too_short"}:
-        said = _ADVICE.get(detail["loc"] if isinstance(detail["loc"], tuple) else (), said)
-    return f"{location.lstrip('.') or 'file'}: {said}"
+# What a value is to be, in our words, by pydantic's name of the mistake; another has its own message.
+_WORDS: dict[str, str] = {
+    "missing": "is missing",
+    "extra_forbidden": "unknown key",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "finite_number": "a number that is finite",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text in quotes",
+    "path_type": "the path of a file, in quotes",
+    **dict.fromkeys(("tuple_type", "frozen_set_type"), "a list in brackets"),
+    "dict_type": "a table of its own in brackets",
+    **dict.fromkeys(("literal_error", "enum"), "one of {expected}"),
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+}
+_PATTERNS = {
+    f"^{NAME}$": "begins with a small letter or a digit, and has only those, '.', '_' and '-': at most 63",
+    "^[0-9a-fA-F]{64}$": "a SHA-256: 64 hexadecimal digits",
+}
+_SEVERAL_SECTIONS = {("listener",), ("token",), ("caller",), ("group",), ("trust", "crl"), ("ledger", "anchor")}
+
+
+def _mistake(detail: dict[str, Any], tables: dict[str, Any]) -> str:
+    """'token "card": lanes: ...' of pydantic's location and message; a section without a name is counted, from 1."""
+    place, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
+    said = str(detail["msg"]).removeprefix("Value error, ")
+    if kind in _WORDS:
+        said = _PATTERNS.get(context.get("pattern", ""), _WORDS[kind]).format(**context)
+    if kind in {"missing", "too_short"}:
+        said = _ADVICE.get(place, said)
+    written = ".".join(str(part) for part in place)
+    if kind == "tuple_type" and place in _SEVERAL_SECTIONS:
+        said = f"write [[{written}]], in two pairs of brackets"
+    elif kind in {"model_type", "model_attributes_type"}:
+        said = f"write [{written}], in one pair of brackets"
+    return f"{_place(place, tables) or 'file'}: {said}"
+
+
+def _place(place: tuple[int | str, ...], tables: Any) -> str:
+    said, mark = "", ""  # what comes before the next key
+    for part in place:
+        try:
+            tables = tables[part]
+        except (KeyError, IndexError, TypeError):
+            tables = None
+        if isinstance(part, str):
+            said, mark = f"{said}{mark}{part}", "."
+        else:
+            name = tables.get("name") if isinstance(tables, dict) else None
+            is_named = isinstance(name, str) and name.isprintable()
+            said, mark = f'{said} "{name}"' if is_named else f"{said} {part + 1}", ": "
+    return said
 
 
 def _either(names: tuple[str, ...]) -> str:

@@ -38,10 +38,10 @@ _NEXT = frozenset(
 def check(groups: Sequence[Group], credentials: Mapping[str, Credential]) -> None:
     """Raise `ConfigError` where a group cannot be what it is to be with the credentials that there are."""
     mistakes = []
-    for index, group in enumerate(groups):
-        place = f"group[{index}].members"
+    for group in groups:
+        place = f'group "{group.name}": members'
         if group.name in credentials:
-            mistakes.append(f"group[{index}].name: {group.name} is the name of a credential; choose another")
+            mistakes.append(f'group "{group.name}": it is the name of a credential; choose another')
         mistakes += [
             f"{place}: there is no credential {name!r}; `paraph credential add {name}` first, or take it out"
             for name in group.members

@@ -53,9 +53,11 @@ class Policy:
 def _certificates(path: Path, mistakes: list[str]) -> list[bytes]:
     try:
         return [c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(path.read_bytes())]
-    except (OSError, ValueError) as error:
-        mistakes.append(f"trust.roots: {path}: {error}")
-        return []
+    except OSError as error:
+        mistakes.append(f"trust.roots: {path}: {error.strerror}")
+    except ValueError:  # whose text is an address of cryptography's
+        mistakes.append(f"trust.roots: {path}: holds no certificate in PEM that can be read")
+    return []
 
 
 def read_denied(path: Path | None, mistakes: list[str]) -> frozenset[bytes]:
@@ -69,7 +71,8 @@ def read_denied(path: Path | None, mistakes: list[str]) -> frozenset[bytes]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        mistakes.append(f"trust.denied_certificates: {path}: {error}")
+        said = error.strerror if isinstance(error, OSError) else "is no text"
+        mistakes.append(f"trust.denied_certificates: {path}: {said}")
         return frozenset()
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].replace(":", "").strip()

@@ -41,15 +41,15 @@ def issuers(trust: Trust) -> list[Issuer]:
     mistakes: list[str] = []
     names: Counter[str] = Counter()
     spkis: list[tuple[x509.Name, bytes]] = []
-    for index, section in enumerate(trust.crl):
+    for number, section in enumerate(trust.crl, 1):
         try:
             certificate, spki = _issuing(section)
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else error
-            mistakes.append(f"crl[{index}].issuer: {section.issuer}: {said}")
+            mistakes.append(f"crl {number}: issuer: {section.issuer}: {said}")
             continue
         if (certificate.subject, spki) in spkis:
-            mistakes.append(f"crl[{index}].issuer: {section.issuer}: is the same CA as another's; give each one list")
+            mistakes.append(f"crl {number}: issuer: {section.issuer}: is the same CA as another's; give each one list")
         spkis.append((certificate.subject, spki))
         name = certificate.subject.rfc4514_string()
         names[name] += 1  # a CA has the same name with its next key

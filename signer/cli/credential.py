@@ -72,8 +72,11 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"paraph credential: {error}", file=sys.stderr)
         return CONFIG
-    except (CredentialError, StoreError, OSError) as error:
+    except (CredentialError, StoreError) as error:
         print(printable(f"paraph credential: {error}"), file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        print(f"paraph credential: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return FAILED
 
 

@@ -183,7 +183,7 @@ def _looked_at(config: "Config", why: str) -> "Mapping[str, Credential] | None":
     try:
         return rows.look(where(config))
     except StoreError as error:
-        print(f"paraph serve: not looked at, {why}: {error}", file=sys.stderr)
+        print(printable(f"paraph serve: not looked at, {why}: {error}"), file=sys.stderr)
         return None
 
 

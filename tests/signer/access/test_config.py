@@ -126,13 +126,13 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "state not absolute": ('"/var/lib/paraph"', '"lib"', "server.state: the path must be absolute"),
     "unknown key at the top": ("[trust]", "[trusts]", "trusts: unknown key"),
     "unknown key in a section": ("assembly_processes", "assembly_process", "server.assembly_process: unknown key"),
-    "unknown key in a token": ("lanes = 1", "lane = 1", "token[0].lane: unknown key"),
-    "unknown key in a caller": ("rpcs = [", "rpc = [", "caller[0].rpc: unknown key"),
+    "unknown key in a token": ("lanes = 1", "lane = 1", 'token "card": lane: unknown key'),
+    "unknown key in a caller": ("rpcs = [", "rpc = [", 'caller "portal": rpc: unknown key'),
     "computed key": ("[server]", 'sha256 = ""\n[server]', "sha256: unknown key"),
     "no assembly process": ("assembly_processes = 2", "assembly_processes = 0", "server.assembly_processes: "),
     "metrics without a port": ('"127.0.0.1:7444"', '"127.0.0.1"', "server.metrics: an address is"),
     "metrics by name": ('"127.0.0.1:7444"', '"localhost:7444"', "server.metrics: an address is"),
-    "port too high": ('"127.0.0.1:7443"', '"127.0.0.1:70000"', "listener[0]: an address is"),
+    "port too high": ('"127.0.0.1:7443"', '"127.0.0.1:70000"', "listener 1: an address is"),
     "metrics at a listener": (
         '"127.0.0.1:7444"',
         '"127.0.0.1:7443"',
@@ -143,63 +143,63 @@ SPOILED: dict[str, tuple[str, str, str]] = {
         '"0.0.0.0:7443"',
         "file: server.metrics: is the port of the listener",
     ),
-    "no TLS": ('key = "/etc/paraph/server.key"\n', "", "listener[0]: an address needs certificate, key and client_ca"),
-    "no client CA": ('client_ca = "/etc/paraph/ca.pem"\n', "", "listener[0]: an address needs certificate"),
-    "address and socket": ('socket = "/run', 'address = "127.0.0.1:1"\nsocket = "/run', "listener[1]: give either"),
-    "neither": ('socket = "/run/paraph/desk.sock"\n', "", "listener[1]: give either address or socket"),
+    "no TLS": ('key = "/etc/paraph/server.key"\n', "", "listener 1: an address needs certificate, key and client_ca"),
+    "no client CA": ('client_ca = "/etc/paraph/ca.pem"\n', "", "listener 1: an address needs certificate"),
+    "address and socket": ('socket = "/run', 'address = "127.0.0.1:1"\nsocket = "/run', "listener 2: give either"),
+    "neither": ('socket = "/run/paraph/desk.sock"\n', "", "listener 2: give either address or socket"),
     "address with a caller": (
         'client_ca = "/etc/paraph/ca.pem"',
         'client_ca = "/etc/paraph/ca.pem"\ncaller = "desk"',
-        "listener[0]: caller belongs to a socket",
+        "listener 1: caller belongs to a socket",
     ),
-    "socket without a caller": ('caller = "desk"\n', "", "listener[1]: a socket needs the caller"),
-    "socket with TLS": ('mode = "0660"', 'key = "/k"', "listener[1]: a socket takes no certificate"),
+    "socket without a caller": ('caller = "desk"\n', "", "listener 2: a socket needs the caller"),
+    "socket with TLS": ('mode = "0660"', 'key = "/k"', "listener 2: a socket takes no certificate"),
     "socket of a stranger": ('caller = "desk"', 'caller = "nobody"', "there is no caller 'nobody'"),
-    "socket for all": ('mode = "0660"', 'mode = "0666"', "listener[1].mode: "),
-    "socket that all may look through": ('mode = "0660"', 'mode = "0661"', "listener[1].mode: "),
-    "mode no octal": ('mode = "0660"', 'mode = "rw"', "listener[1].mode: "),
-    "mode with sticky bits": ('mode = "0660"', 'mode = "4660"', "listener[1].mode: "),
-    "mode a number": ('mode = "0660"', "mode = 660", "listener[1].mode: "),
-    "relative module": (f'"{MODULE}"', '"libsofthsm2.so"', "token[0].module: 'libsofthsm2.so' is not absolute"),
-    "no module": (f'"{MODULE}"', '"/nowhere/p11.so"', "token[0].module: /nowhere/p11.so: No such file or directory"),
-    "pin of a module": ("lanes = 1", f'module_sha256 = "{"0" * 64}"', "token[0]: module_sha256: "),
+    "socket for all": ('mode = "0660"', 'mode = "0666"', "listener 2: mode: "),
+    "socket that all may look through": ('mode = "0660"', 'mode = "0661"', "listener 2: mode: "),
+    "mode no octal": ('mode = "0660"', 'mode = "rw"', "listener 2: mode: "),
+    "mode with sticky bits": ('mode = "0660"', 'mode = "4660"', "listener 2: mode: "),
+    "mode a number": ('mode = "0660"', "mode = 660", "listener 2: mode: "),
+    "relative module": (f'"{MODULE}"', '"libsofthsm2.so"', 'token "card": module: \'libsofthsm2.so\' is not absolute'),
+    "no module": (f'"{MODULE}"', '"/nowhere/p11.so"', 'token "card": module: /nowhere/p11.so: No such file or directory'),
+    "pin of a module": ("lanes = 1", f'module_sha256 = "{"0" * 64}"', 'token "card": module_sha256: '),
     "two pins of a module": (
         "[[caller]]",
         f'[[token]]\nname="b"\nkind="smartcard"\nmodule="{MODULE}"\nmodule_sha256="{sha256(MODULE.read_bytes()).hexdigest()}"\nlabel="b"\n[[caller]]',
         "has one module_sha256, the same in each token",
     ),
     "loader's variable": ("SOFTHSM2_CONF =", "LD_PRELOAD =", "LD_PRELOAD would have other code loaded"),
-    "kind": ('"smartcard"', '"hsm"', "token[0].kind: "),
-    "no label": ('"Card of the clerk"', '""', "token[0].label: "),
-    "long label": ('"Card of the clerk"', f'"{"x" * 33}"', "token[0].label: "),
-    "no lane": ("lanes = 1", "lanes = 0", "token[0].lanes: "),
-    "too many lanes": ("lanes = 1", "lanes = 65", "token[0].lanes: "),
-    "lanes no number": ("lanes = 1", 'lanes = "many"', "token[0].lanes: "),
-    "two lanes in a reader": ("lanes = 1", "lanes = 2\nreader = 'Reader 0'", "token[0]: a token with a reader is a card"),
-    "tries": ("lanes = 1", "pin_tries = 0", "token[0].pin_tries: "),
-    "time": ("lanes = 1", "sign_timeout_s = 0", "token[0].sign_timeout_s: "),
-    "endless time": ("lanes = 1", "sign_timeout_s = inf", "token[0].sign_timeout_s: "),
-    "two PINs": ("lanes = 1", 'pin_credential = "pin"', "token[0]: give pin_file or pin_credential"),
+    "kind": ('"smartcard"', '"hsm"', 'token "card": kind: '),
+    "no label": ('"Card of the clerk"', '""', 'token "card": label: '),
+    "long label": ('"Card of the clerk"', f'"{"x" * 33}"', 'token "card": label: '),
+    "no lane": ("lanes = 1", "lanes = 0", 'token "card": lanes: '),
+    "too many lanes": ("lanes = 1", "lanes = 65", 'token "card": lanes: '),
+    "lanes no number": ("lanes = 1", 'lanes = "many"', 'token "card": lanes: '),
+    "two lanes in a reader": ("lanes = 1", "lanes = 2\nreader = 'Reader 0'", 'token "card": a token with a reader is a card'),
+    "tries": ("lanes = 1", "pin_tries = 0", 'token "card": pin_tries: '),
+    "time": ("lanes = 1", "sign_timeout_s = 0", 'token "card": sign_timeout_s: '),
+    "endless time": ("lanes = 1", "sign_timeout_s = inf", 'token "card": sign_timeout_s: '),
+    "two PINs": ("lanes = 1", 'pin_credential = "pin"', 'token "card": give pin_file or pin_credential'),
     "PIN of systemd as a path": (
         'pin_file = "/etc/paraph/card.pin"',
         'pin_credential = "../pin"',
-        "token[0].pin_credential: ",
+        'token "card": pin_credential: ',
     ),
-    "caller nobody can be": ("[[caller]]", '[[caller]]\nname="ghost"\nrole="submit"\nrpcs=[]\n[[caller]]', "caller[0]: has no uri and no socket"),
+    "caller nobody can be": ("[[caller]]", '[[caller]]\nname="ghost"\nrole="submit"\nrpcs=[]\n[[caller]]', 'caller "ghost": has no uri and no socket'),
     "token twice": ("[[caller]]", f'[[token]]\nname="card"\nkind="smartcard"\nmodule="{MODULE}"\nlabel="b"\n[[caller]]', "token card is given twice"),
-    "name": ('name = "portal"', 'name = "Portal 1"', "caller[0].name: "),
-    "role": ('role = "submit"', 'role = "admin"', "caller[0].role: "),
-    "unknown RPC": ('"SignDigests"', '"SignAll"', "caller[0]: the role submit has no SignAll"),
-    "RPC of another role": ('"SignDigests"', '"DrainToken"', "caller[0]: the role submit has no DrainToken"),
-    "star": ('"SignDigests"', '"*"', "caller[0]: the role submit has no *"),
-    "no RPCs": ('rpcs = ["SignDigests"]\n', "", "caller[0].rpcs: is missing"),
-    "URI": ('"urn:example:portal"', '"portal"', "caller[0].uri: "),
-    "URI with a space": ('"urn:example:portal"', '"urn:example:por tal"', "caller[0].uri: "),
-    "URI with a NUL": ('"urn:example:portal"', '"urn:example:portal\\u0000"', "caller[0].uri: "),
-    "URI with a line": ('"urn:example:portal"', '"urn:example:portal\\n"', "caller[0].uri: "),
+    "name": ('name = "portal"', 'name = "Portal 1"', 'caller "Portal 1": name: begins with a small letter or a digit'),
+    "role": ('role = "submit"', 'role = "admin"', 'caller "portal": role: '),
+    "unknown RPC": ('"SignDigests"', '"SignAll"', 'caller "portal": the role submit has no SignAll'),
+    "RPC of another role": ('"SignDigests"', '"DrainToken"', 'caller "portal": the role submit has no DrainToken'),
+    "star": ('"SignDigests"', '"*"', 'caller "portal": the role submit has no *'),
+    "no RPCs": ('rpcs = ["SignDigests"]\n', "", 'caller "portal": rpcs: is missing'),
+    "URI": ('"urn:example:portal"', '"portal"', 'caller "portal": uri: '),
+    "URI with a space": ('"urn:example:portal"', '"urn:example:por tal"', 'caller "portal": uri: '),
+    "URI with a NUL": ('"urn:example:portal"', '"urn:example:portal\\u0000"', 'caller "portal": uri: '),
+    "URI with a line": ('"urn:example:portal"', '"urn:example:portal\\n"', 'caller "portal": uri: '),
     "URI twice": ('name = "desk"\n', 'name = "desk"\nuri = "urn:example:portal"\n', "caller uri urn:example:portal is given twice"),
     "caller twice": ('name = "desk"', 'name = "portal"', "caller portal is given twice"),
-    "credential's name": ('"clerk"', '"Clerk"', "caller[0].credentials"),
+    "credential's name": ('"clerk"', '"Clerk"', 'caller "portal": credentials'),
     "no listener": ("[[listener]]", "[[listeners]]", "listener: is missing"),
     "no token": ("[[token]]", "[[tokens]]", "token: is missing"),
     "not TOML": ("[server]", "[server", "not TOML: "),
@@ -230,41 +230,41 @@ SPOILED: dict[str, tuple[str, str, str]] = {
     "database with a password": ("paraph@", "paraph:canary@", "ledger.database: no secret stands in this file"),
     "database with a password behind it": ("db.example/paraph", "db.example/paraph?password=canary", "ledger.database: no secret stands in this file"),
     "database no URL": (DATABASE, '"postgresql://[::1/paraph"', "ledger.database: the database is no URL"),
-    "anchor of no kind": ('syslog = "/dev/log"', "", "ledger.anchor[1]: give one of file, syslog and webhook"),
-    "anchor of two kinds": ('syslog = "/dev/log"', 'syslog = "/dev/log"\nfile = "/a"', "ledger.anchor[1]: give one of file, syslog and webhook"),
-    "anchor twice": ('syslog = "/dev/log"', f"webhook = {WEBHOOK}", "ledger: anchor[2]: is the same place as anchor[1]"),
-    "relative anchor": ('"/var/log/paraph/checkpoints"', '"checkpoints"', "ledger.anchor[0].file: the path must be absolute"),
-    "anchor in the state": ("/var/log/paraph/", "/var/lib/paraph/", "ledger.anchor[0].file: lies inside server.state"),
-    "anchor in the state by a detour": ("/var/log/paraph/", "/var/log/../lib/paraph/a/", "ledger.anchor[0].file: lies inside server.state"),
-    "syslog without a port": ('"/dev/log"', '"192.0.2.1"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "syslog's port too high": ('"/dev/log"', '"192.0.2.1:65536"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "syslog's port nought": ('"/dev/log"', '"192.0.2.1:0"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "syslog's port no number": ('"/dev/log"', '"192.0.2.1:syslog"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "syslog's host": ('"/dev/log"', '"a host:514"', "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "syslog's socket too long": ('"/dev/log"', LONG_SOCKET, "ledger.anchor[1].syslog: syslog is a Unix socket"),
-    "CRL's issuer left out": ('issuer = "/etc/paraph/issuing.pem"\n', "", "trust.crl[0].issuer: is missing"),
-    "relative issuer": ('"/etc/paraph/issuing.pem"', '"issuing.pem"', "trust.crl[0].issuer: the path must be absolute"),
-    "unknown key of a CRL": ("max_age_h = 48", "max_age = 48", "trust.crl[0].max_age: unknown key"),
-    "CRL nowhere": (f"url = {CRL}", "", "trust.crl[0]: give one of file and url"),
-    "CRL at two places": (f"url = {CRL}", f'url = {CRL}\nfile = "/a.crl"', "trust.crl[0]: give one of file and url"),
-    "relative CRL": (f"url = {CRL}", 'file = "a.crl"', "trust.crl[0].file: the path must be absolute"),
-    "CRL of another kind": ("http://pki", "ldap://pki", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
-    "CRL in a file by a URL": (CRL, '"file:///a.crl"', "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
-    "CRL with a space": ("issuing.crl", "iss uing.crl", "trust.crl[0].url: a URL is http://host/path or https://host/path here"),
-    "CRL with a password": ("http://pki", "http://me:canary@pki", "trust.crl[0].url: a URL has no user, password"),
-    "CRL's port": ("pki.example", "pki.example:70000", "trust.crl[0].url: is no URL"),
-    "CRL never too old": ("max_age_h = 48", "max_age_h = 1e9", "trust.crl[0].max_age_h: "),
-    "CRL always too old": ("max_age_h = 48", "max_age_h = 0", "trust.crl[0].max_age_h: "),
-    "webhook in the clear": ("https://auditor", "http://auditor", "ledger.anchor[2].webhook: http goes only to a loopback address"),
-    "webhook in the clear to a name": ("https://auditor.example", "http://localhost", "ledger.anchor[2].webhook: http goes only to a loopback address"),
-    "webhook in the clear to all addresses": ("https://auditor.example", "http://0.0.0.0", "ledger.anchor[2].webhook: http goes only to a loopback address"),
-    "webhook of another kind": ("https://auditor", "ftp://auditor", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
-    "webhook without a host": (WEBHOOK, '"https:///notes"', "ledger.anchor[2].webhook: a webhook is a URL as https://"),
-    "webhook with a space": ("example/notes", "example/no tes", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
-    "webhook with a line": ("example/notes", "example/no\\ntes", "ledger.anchor[2].webhook: a webhook is a URL as https://"),
-    "webhook with a password": ("https://auditor", "https://me:canary@auditor", "ledger.anchor[2].webhook: a webhook's URL has no user"),
-    "webhook with a fragment": ("example/notes", "example/notes#1", "ledger.anchor[2].webhook: a webhook's URL has no user"),
-    "webhook's port": ("auditor.example", "auditor.example:70000", "ledger.anchor[2].webhook: the webhook is no URL"),
+    "anchor of no kind": ('syslog = "/dev/log"', "", "ledger.anchor 2: give one of file, syslog and webhook"),
+    "anchor of two kinds": ('syslog = "/dev/log"', 'syslog = "/dev/log"\nfile = "/a"', "ledger.anchor 2: give one of file, syslog and webhook"),
+    "anchor twice": ('syslog = "/dev/log"', f"webhook = {WEBHOOK}", "ledger: anchor 3: is the same place as anchor 2"),
+    "relative anchor": ('"/var/log/paraph/checkpoints"', '"checkpoints"', "ledger.anchor 1: file: the path must be absolute"),
+    "anchor in the state": ("/var/log/paraph/", "/var/lib/paraph/", "ledger.anchor 1: file: lies inside server.state"),
+    "anchor in the state by a detour": ("/var/log/paraph/", "/var/log/../lib/paraph/a/", "ledger.anchor 1: file: lies inside server.state"),
+    "syslog without a port": ('"/dev/log"', '"192.0.2.1"', "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "syslog's port too high": ('"/dev/log"', '"192.0.2.1:65536"', "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "syslog's port nought": ('"/dev/log"', '"192.0.2.1:0"', "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "syslog's port no number": ('"/dev/log"', '"192.0.2.1:syslog"', "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "syslog's host": ('"/dev/log"', '"a host:514"', "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "syslog's socket too long": ('"/dev/log"', LONG_SOCKET, "ledger.anchor 2: syslog: syslog is a Unix socket"),
+    "CRL's issuer left out": ('issuer = "/etc/paraph/issuing.pem"\n', "", "trust.crl 1: issuer: is missing"),
+    "relative issuer": ('"/etc/paraph/issuing.pem"', '"issuing.pem"', "trust.crl 1: issuer: the path must be absolute"),
+    "unknown key of a CRL": ("max_age_h = 48", "max_age = 48", "trust.crl 1: max_age: unknown key"),
+    "CRL nowhere": (f"url = {CRL}", "", "trust.crl 1: give one of file and url"),
+    "CRL at two places": (f"url = {CRL}", f'url = {CRL}\nfile = "/a.crl"', "trust.crl 1: give one of file and url"),
+    "relative CRL": (f"url = {CRL}", 'file = "a.crl"', "trust.crl 1: file: the path must be absolute"),
+    "CRL of another kind": ("http://pki", "ldap://pki", "trust.crl 1: url: a URL is http://host/path or https://host/path here"),
+    "CRL in a file by a URL": (CRL, '"file:///a.crl"', "trust.crl 1: url: a URL is http://host/path or https://host/path here"),
+    "CRL with a space": ("issuing.crl", "iss uing.crl", "trust.crl 1: url: a URL is http://host/path or https://host/path here"),
+    "CRL with a password": ("http://pki", "http://me:canary@pki", "trust.crl 1: url: a URL has no user, password"),
+    "CRL's port": ("pki.example", "pki.example:70000", "trust.crl 1: url: is no URL"),
+    "CRL never too old": ("max_age_h = 48", "max_age_h = 1e9", "trust.crl 1: max_age_h: "),
+    "CRL always too old": ("max_age_h = 48", "max_age_h = 0", "trust.crl 1: max_age_h: "),
+    "webhook in the clear": ("https://auditor", "http://auditor", "ledger.anchor 3: webhook: http goes only to a loopback address"),
+    "webhook in the clear to a name": ("https://auditor.example", "http://localhost", "ledger.anchor 3: webhook: http goes only to a loopback address"),
+    "webhook in the clear to all addresses": ("https://auditor.example", "http://0.0.0.0", "ledger.anchor 3: webhook: http goes only to a loopback address"),
+    "webhook of another kind": ("https://auditor", "ftp://auditor", "ledger.anchor 3: webhook: a webhook is a URL as https://"),
+    "webhook without a host": (WEBHOOK, '"https:///notes"', "ledger.anchor 3: webhook: a webhook is a URL as https://"),
+    "webhook with a space": ("example/notes", "example/no tes", "ledger.anchor 3: webhook: a webhook is a URL as https://"),
+    "webhook with a line": ("example/notes", "example/no\\ntes", "ledger.anchor 3: webhook: a webhook is a URL as https://"),
+    "webhook with a password": ("https://auditor", "https://me:canary@auditor", "ledger.anchor 3: webhook: a webhook's URL has no user"),
+    "webhook with a fragment": ("example/notes", "example/notes#1", "ledger.anchor 3: webhook: a webhook's URL has no user"),
+    "webhook's port": ("auditor.example", "auditor.example:70000", "ledger.anchor 3: webhook: the webhook is no URL"),
 }  # fmt: skip
 
 
@@ -619,13 +619,59 @@ def test_check_of_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError) as error:
         anchor.check(ledger)
     assert error.value.mistakes == [
-        f"anchor[0].file: there is no directory {tmp_path}/a; make it, and let the daemon's user write there",
-        f"anchor[1].file: this user cannot make a file in {locked}",
-        f"anchor[2].file: {there} cannot be read and written by this user",
+        f"anchor 1: file: there is no directory {tmp_path}/a; make it, and let the daemon's user write there",
+        f"anchor 2: file: this user cannot make a file in {locked}",
+        f"anchor 3: file: {there} cannot be read and written by this user",
     ]
     refused.clear()
     (tmp_path / "a").mkdir()
     anchor.check(ledger)
+
+
+# (what is replaced, by what, all that is said)
+WORDS: list[tuple[str, str, str]] = [
+    ("[[token]]", "[token]", "token: write [[token]], in two pairs of brackets"),
+    ("[[ledger.anchor]]\nfile", "[ledger.anchor]\nfile", "not TOML: "),
+    ("[trust]\nroots = []\n\n[[trust.crl]]", "[[trust]]", "trust: write [trust], in one pair of brackets"),
+    ("lanes = 1", 'lanes = "many"', 'token "card": lanes: a whole number'),
+    ("lanes = 1", "lanes = 1.5", 'token "card": lanes: a whole number'),
+    ("lanes = 1", "lanes = 0", 'token "card": lanes: at least 1'),
+    ("lanes = 1", "lanes = 65", 'token "card": lanes: at most 64'),
+    ("lanes = 1", 'verify = "perhaps"', 'token "card": verify: true or false'),
+    ("lanes = 1", 'sign_timeout_s = "long"', 'token "card": sign_timeout_s: a number'),
+    ("lanes = 1", "sign_timeout_s = 0", 'token "card": sign_timeout_s: more than 0'),
+    ('"Card of the clerk"', "7", 'token "card": label: a text in quotes'),
+    ('"Card of the clerk"', f'"{"x" * 33}"', 'token "card": label: at most 32 characters'),
+    ('"smartcard"', '"hsm"', "token \"card\": kind: one of 'smartcard', 'signing-stick' or 'signing-server'"),
+    ('"/etc/paraph/card.pin"', "4", 'token "card": pin_file: the path of a file, in quotes'),
+    ('["SignDigests"]', '"SignDigests"', 'caller "portal": rpcs: a list in brackets'),
+    ('name = "card"\n', "", "token 1: name: is missing"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), WORDS)
+def test_a_mistake_is_told_in_our_words(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """What to write instead, and where: a section by its name, or counted from 1; none of the library's sentences."""
+    [mistake] = [each for each in mistakes(tmp_path, GOOD.replace(old, new, 1)) if "there is no token" not in each]
+    assert mistake == said or (said.endswith(": ") and mistake.startswith(said))
+    assert "Input should be" not in mistake
+
+
+def test_files_are_told_in_our_words(tmp_path: Path, paraph: Paraph) -> None:
+    """Roots and lists that cannot be read: their path and why, and no address of a library's questions and answers."""
+    config, junk = tmp_path / "paraph.toml", tmp_path / "junk.pem"
+    junk.write_text("junk")
+    for path, why in (
+        (junk, "holds no certificate in PEM that can be read"),
+        (tmp_path / "no", "No such file or directory"),
+    ):
+        config.write_text(GOOD.replace("roots = []", f'roots = ["{path}"]'))
+        with pytest.raises(ConfigError) as error:
+            Policy.of(load(config))
+        assert error.value.mistakes == [f"trust.roots: {path}: {why}"]
+    config.write_text(GOOD.replace(f"database = {DATABASE}\n", "").replace("/var/lib/paraph", f"{tmp_path}/state"))
+    done = paraph("credential", "--config", config, "add", "x", "--certificate", tmp_path / "no", "--output", "RAW")
+    assert done.err == f"paraph credential: {tmp_path}/no: No such file or directory\n"
 
 
 SERVABLE = GOOD.replace(
@@ -640,7 +686,7 @@ def test_the_check_reads_the_issuers_of_crls(paraph: Paraph, tmp_path: Path) -> 
     for words in (["--check"], []):
         done = paraph("serve", "--config", config, *words)
         assert done.code == 78
-        assert "trust: crl[0].issuer: /etc/paraph/issuing.pem: No such file or directory\n" in done.err
+        assert "trust: crl 1: issuer: /etc/paraph/issuing.pem: No such file or directory\n" in done.err
 
 
 def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -663,7 +709,7 @@ def test_the_check_reads_the_ledger_s_files(paraph: Paraph, tmp_path: Path, monk
         f"ledger: checkpoint_key: {key} holds no private key",
         f"ledger: data_key: the file {data} can be read",
     )
-    away = f"ledger: anchor[0].file: there is no directory {tmp_path}/log/paraph"
+    away = f"ledger: anchor 1: file: there is no directory {tmp_path}/log/paraph"
     for words, mistakes in ((["--check"], [junk, open_, away]), ([], [junk, open_])):
         done = paraph("serve", "--config", config, *words)
         assert done.code == 78
@@ -696,11 +742,11 @@ def test_the_check_names_both_stages_at_once(paraph: Paraph, tmp_path: Path) -> 
     config.write_text(text.replace("assembly_processes = 2", "assembly_processes = 0"))
     wanted = [
         f"{config}: server.assembly_processes: ",
-        "trust: crl[0].issuer: /etc/paraph/issuing.pem: ",
+        "trust: crl 1: issuer: /etc/paraph/issuing.pem: ",
         "listener: listener.certificate: /etc/paraph/server.pem: ",
         "ledger: checkpoint_key: ",
         f"token: card: PIN file {pin}: No such file or directory",
-        "ledger: anchor[0].file: ",
+        "ledger: anchor 1: file: ",
     ]
     found = paraph("serve", "--config", config, "--check")
     assert found.code == 78

@@ -470,7 +470,7 @@ def test_check(rig: Rig, paraph: Paraph) -> None:
     bad.write_text(text.replace("127.0.0.1:", "localhost:"))
     done = paraph("serve", "--check", "--config", bad)
     assert done.code == 78
-    places = ("server.metrics:", "listener[0]:", "caller[0].role:", "trust.love: unknown key")
+    places = ("server.metrics:", "listener 1:", 'caller "portal": role:', "trust.love: unknown key")
     assert all(any(f"{bad}: {place}" in line for line in done.err.splitlines()) for place in places), done.err
     assert len(done.err.splitlines()) == len(places)
 

@@ -306,7 +306,7 @@ def _spoil(old: str, new: str) -> Callable[[str], str]:
         pytest.param(lambda text: text + "[oops]\n", ["oops: unknown key"], id="unknown-key"),
         pytest.param(
             lambda text: text.replace('"SignDigests"', '"SignEverything"').replace('role = "operator"', 'role = "king"'),
-            ["caller[0]: the role submit has no SignEverything", "caller[1].role: "],
+            ['caller "portal": the role submit has no SignEverything', 'caller "operator": role: '],
             id="two-mistakes",
         ),
         pytest.param(_spoil('kind = "smartcard"', 'kind = "signing-stick"'), ["token: changed, and needs a restart"], id="token"),

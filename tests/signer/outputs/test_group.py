@@ -385,7 +385,10 @@ def test_an_unknown_member_is_a_mistake(rig: Rig) -> None:
     good = rig.config.read_text()
     try:
         rig.config.write_text(good.replace(f"members = {json.dumps(MEMBERS)}", 'members = ["slow", "ghost"]'))
-        said = "group[0].members: there is no credential 'ghost'; `paraph credential add ghost` first, or take it out"
+        said = (
+            'group "seals": members: there is no credential '
+            "'ghost'; `paraph credential add ghost` first, or take it out"
+        )
         checked = rig.command("serve", "--check", "--config", rig.config)
         assert (checked.returncode, said in checked.stderr) == (78, True), checked.stderr
         assert said in reload(rig)
@@ -406,7 +409,7 @@ def test_an_unknown_member_is_a_mistake(rig: Rig) -> None:
         ({"name": "g", "members": []}, "members"),
         ({"name": "g", "members": ["a", "a"]}, "each member is named once"),
         ({"name": "g", "members": ["a"], "weight": 1}, "weight"),
-        ({"name": "a", "members": ["b"]}, "group[0].name: a is the name of a credential"),
+        ({"name": "a", "members": ["b"]}, 'group "a": it is the name of a credential'),
         ({"name": "g", "members": ["a", "g"]}, "there is no credential 'g'"),
     ],
 )

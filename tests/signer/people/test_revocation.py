@@ -691,12 +691,12 @@ def test_issuers_that_cannot_be_used(files: Files, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         issuers(Trust.model_validate({"crl": sections}))
     expected = [
-        ("crl[0].issuer", "missing.pem", "No such file"),
-        ("crl[2].issuer", "no certificate.pem", ""),
-        ("crl[3].issuer", "two.pem", "has 2 certificates; give the one of the CA that signs the CRL"),
-        ("crl[4].issuer", "no cRLSign.pem", "its keyUsage does not allow cRLSign"),
-        ("crl[5].issuer", "kind of key.pem", "its key is of a kind that is not taken"),
-        ("crl[6].issuer", "twice.pem", "is the same CA as another's"),
+        ("crl 1: issuer", "missing.pem", "No such file"),
+        ("crl 3: issuer", "no certificate.pem", ""),
+        ("crl 4: issuer", "two.pem", "has 2 certificates; give the one of the CA that signs the CRL"),
+        ("crl 5: issuer", "no cRLSign.pem", "its keyUsage does not allow cRLSign"),
+        ("crl 6: issuer", "kind of key.pem", "its key is of a kind that is not taken"),
+        ("crl 7: issuer", "twice.pem", "is the same CA as another's"),
     ]
     assert len(error.value.mistakes) == len(expected)
     for words, mistake in zip(expected, error.value.mistakes, strict=True):
