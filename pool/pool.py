@@ -2,6 +2,7 @@
 The pool: requests wait, lanes sign, one decision (`assign`) matches them.
 
     async with Pool([TokenConfig("card", module, "my-token", pin=PinFile(path))], state=Path("var/pool")) as pool:
+        await pool.ready()
         outcomes = await pool.sign(pool.key("my-key"), Algorithm(Scheme.ECDSA, Hash.SHA256), [digest])
 
 A person's token signs only in a lease, with the token's own PIN:

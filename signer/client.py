@@ -1,8 +1,11 @@
 """
 The client: what a portal back end or a command calls the service with.
 
-    async with Client.from_profile(Path("client.toml")) as client:
-        signed = await client.sign_file("clerk", Path("contract.pdf"), Path("contract-signed.pdf"))
+    async with Client.from_profile(Path("var/demo/client.toml")) as client:
+        signed = await client.sign_file(
+            "ana-p-256", Path("contract.pdf"), Path("contract-signed.pdf"),
+            output="PADES_B_B", digest_algorithm="SHA256", signature_algorithm="ECDSA",
+        )
 
 Single digests that are signed at one time travel together by themselves (`sign_digest`). A call that the service
 refused before it attempted anything, and said when to come back, is sent again with the same request id until its

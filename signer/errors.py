@@ -157,7 +157,6 @@ TABLE: Mapping[str, tuple[grpc.StatusCode, str]] = {
         "The configuration has mistakes; the old one stays in force, but for credentials and who is denied besides.",
     ),
     "TOKEN_STATE": (Code.FAILED_PRECONDITION, "The token's state does not allow this."),
-    "PIN_FINAL_TRY_GUARD": (Code.FAILED_PRECONDITION, "Another refused PIN could lock the token for good."),
     "INTERNAL": (Code.INTERNAL, "A fault of the service; the operator's log has it under the request id."),
 }
 # The pool's reasons that are not UNAVAILABLE when they stand for a whole call.
@@ -171,6 +170,7 @@ _POOL_CODES: Mapping[str, grpc.StatusCode] = {
     "TOKEN_SESSIONS": Code.RESOURCE_EXHAUSTED,
     "WORKER_LIMIT": Code.RESOURCE_EXHAUSTED,
     "PIN_LOCKED": Code.FAILED_PRECONDITION,
+    "PIN_FINAL_TRY_GUARD": Code.FAILED_PRECONDITION,
     "PIN_INCORRECT": Code.PERMISSION_DENIED,
     "PIN_AT_PAD": Code.INVALID_ARGUMENT,
     "TOKEN_QUARANTINED": Code.FAILED_PRECONDITION,

@@ -1,8 +1,8 @@
 """
 Local documents, signed while only digests travel: the service never sees them.
 
-    async with Client.from_profile(path) as client:
-        await sign_pdf(client, await client.credential("clerk"), Path("contract.pdf"), Path("contract-signed.pdf"))
+    async with Client.from_profile(Path("var/demo/client.toml")) as client:
+        await sign_pdf(client, await client.credential("ana-p-256"), Path("contract.pdf"), Path("contract-signed.pdf"))
 
 A PDF is prepared and finished here by the same code as in the daemon. It is *not* in a limited process: open only PDFs
 whose author you trust as much as the program that runs this. Needs the extra `pdf`.

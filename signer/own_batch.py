@@ -1,7 +1,9 @@
 """
 A person's own batch: her program sends the documents, signs them with her token's PIN, and fetches what was signed.
 
-    async with opened(client, credential, files, output="PADES_B_B", ...) as batch:
+    async with opened(
+        client, credential, files, output="PADES_B_B", digest_algorithm="SHA256", signature_algorithm="ECDSA"
+    ) as batch:
         outcomes = await batch.sign(pin)
         if batch.is_signed:
             await batch.fetch(0, target)

@@ -1,8 +1,10 @@
 """
 The client for programs without asyncio: the same methods, waiting.
 
-    with SyncClient.from_profile(Path("client.toml")) as client:
-        signature = client.sign_digest("clerk", digest, digest_algorithm="SHA256", signature_algorithm="ECDSA")
+    with SyncClient.from_profile(Path("var/demo/client.toml")) as client:
+        cms = client.sign_digest(
+            "ana-p-256", digest, output="CADES_B_B", digest_algorithm="SHA256", signature_algorithm="ECDSA"
+        )
 """
 
 import asyncio

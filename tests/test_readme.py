@@ -1,10 +1,7 @@
 """What README.md shows is done, as a newcomer would do it: after a demo of its own, with `var/` in another place."""
 
-import ast
-import asyncio
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import pty
@@ -17,15 +14,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from pool import Status
+import pool.pool
+from pool import Status, TokenConfig
+from signer import client, local, sync
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import until
+from tests.examples import run, shown_in
 from tests.softhsm import MODULE, PIN, Store
 
 ROOT = Path(__file__).parent.parent
@@ -120,16 +119,6 @@ def watched(newcomer: Newcomer, line: str) -> tuple[str, int]:
         os.close(ours)
 
 
-async def run(text: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Run a block as `python -m asyncio` would; answers the names that it left."""
-    code = compile(text, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    async with asyncio.timeout(30):
-        result = eval(code, names)
-        if inspect.isawaitable(result):
-            await result
-    return names
-
-
 def verified(newcomer: Newcomer, file: Path, content: Path | None = None) -> list[str]:
     """Who of pdfsig and openssl finds the file good, by the script of the demo."""
     job = {"file": str(file), "content": None if content is None else str(content), "ed25519": False}
@@ -194,6 +183,47 @@ async def test_the_pool_signs_as_shown(own_store: Store, tmp_path: Path, monkeyp
     key = serialization.load_der_public_key(spki)
     assert isinstance(key, ec.EllipticCurvePublicKey)
     key.verify(names["outcome"].signature, digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+async def test_the_docstrings_sign_as_shown(daemon: Newcomer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own examples, with and without asyncio, and of a PDF that stays at home: others find all good."""
+    monkeypatch.chdir(tmp_path)
+    source, target = tmp_path / "contract.pdf", tmp_path / "contract-signed.pdf"
+    source.write_bytes((ROOT / "deploy/demo/corpus/lease-of-workshop.pdf").read_bytes())
+    for module in (client, local):
+        [example] = shown_in(module.__doc__)
+        names = await run(daemon.reads(example), {"Path": Path, **vars(client), **vars(local)})
+        assert module is local or names["signed"].size == target.stat().st_size
+        assert verified(daemon, target) == ["pdfsig", "openssl"]
+        target.unlink()
+    [example] = shown_in(sync.__doc__)
+    digest = hashlib.sha256(source.read_bytes()).digest()
+    names = await run(daemon.reads(example), {"Path": Path, "digest": digest, **vars(sync)})
+    (tmp_path / "contract.p7s").write_bytes(names["cms"])
+    assert verified(daemon, tmp_path / "contract.p7s", source) == ["openssl"]
+
+
+async def test_the_pool_s_docstring_signs_as_shown(
+    own_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its two examples: a token of the service's, and a person's."""
+    monkeypatch.chdir(tmp_path)
+    own_store.token("my-token")
+    own_store.keys("my-token", ["P-256"], ["my-key"])
+    for name, value in own_store.environment.items():
+        monkeypatch.setenv(name, value)
+    pin, digest = tmp_path / "pin", hashlib.sha256(b"document").digest()
+    pin.write_text(PIN)
+    pin.chmod(0o400)
+    first, second = shown_in(pool.pool.__doc__)
+    public = {name: getattr(pool, name) for name in pool.__all__}
+    names = await run(first, {**public, "Path": Path, "module": MODULE, "path": pin, "digest": digest})
+    assert [outcome.status for outcome in names["outcomes"]] == [Status.SIGNED]
+    personal = TokenConfig("signing-stick", MODULE, "my-token", kind="signing-stick", personal=True)
+    async with pool.Pool([personal], state=tmp_path / "state") as made:
+        await made.ready()
+        names = await run(second, {**public, "pool": made, "typed": PIN, "digest": digest})
+    assert [outcome.status for outcome in names["outcomes"]] == [Status.SIGNED]
 
 
 def test_nothing_is_left_out() -> None:

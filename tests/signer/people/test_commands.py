@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from signer import own_batch
 from signer.client import ServiceError
 from signer.config import ROLES
 from signer.gate import Bounds, Gate
@@ -19,6 +20,7 @@ from signer.person import Shown
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import REPOSITORY, until
+from tests.examples import run, shown_in
 from tests.hostile import minimal_pdf
 from tests.signer.access.calls import Paraph, shim_of, signed
 from tests.signer.people.persons import ALGORITHMS, CODE, OUTPUTS, STICK_PIN, Inbox, Person, Town, seen
@@ -394,6 +396,23 @@ def test_with_a_pin(town: Town, paraph: Paraph, profiles: dict[str, Path], pdf: 
     modes = {path.stat().st_mode for path in (out / "contract.pdf", out / "annex.csv")}
     assert len(modes) == 1, "as the user's umask has it"
     assert set(batches(town).values()) == {pb.Batch.SIGNED}
+
+
+async def test_the_docstring_signs_as_shown(town: Town, pdf: Path) -> None:
+    """Her own program's batch, by the example of own_batch.py."""
+    stick_waits(town)
+    [example] = shown_in(own_batch.__doc__)
+    target = pdf.with_name("signed.pdf")
+    async with town.rig.client("dora-laptop") as client:
+        given = {
+            "client": client,
+            "credential": "dora",
+            "files": [(pdf, Shown.of(pdf))],
+            "pin": STICK_PIN,
+            "target": target,
+        }
+        await run(example, {**vars(own_batch), **given})
+    assert target.read_bytes().startswith(pdf.read_bytes())
 
 
 def test_the_last_try(town: Town, profiles: dict[str, Path], csv: Path) -> None:
