@@ -16,7 +16,19 @@ from pool.errors import Unavailable
 from pool.key import Key
 from pool.module import Module, NoCard
 from pool.pcsc import Seen, no_token, other_card
-from pool.token import ADVICE, EVENTS, IN_USE, REFUSAL, Event, State, TokenConfig, WrongEvent, after, unblocking
+from pool.token import (
+    EVENTS,
+    IN_USE,
+    NO_KEY,
+    REFUSAL,
+    Event,
+    State,
+    TokenConfig,
+    WrongEvent,
+    advice,
+    after,
+    unblocking,
+)
 from pool.tries import TokenIdentity, Tries
 from pool.wire import name_bytes, parts_of
 
@@ -25,6 +37,7 @@ log = logging.getLogger("pool")
 ABLE = frozenset({State.OPEN, State.READY, State.LEASED, State.WAITING})  # lanes may run
 AWAY = frozenset({State.ABSENT, State.UNREACHABLE, State.CHANGED, State.TRIPPED})  # looked for
 LOOK_EVERY_S = 1.0  # while a token is away; a re-plugged card signs again within 3 s
+LABELS_MAX = 8  # of other tokens, in a message
 TRIPPED_S = 30.0  # the breaker's pause before it looks again
 # When to come back to a token in this state; a person must act on one in any other.
 COMES_BACK_S = {State.ABSENT: 3.0, State.UNREACHABLE: 5.0, State.TRIPPED: 30.0, State.OPEN: 1.0} | dict.fromkeys(
@@ -80,7 +93,7 @@ class TokenKeeper:
             self.since = time.time()
             self.detail, self.reason = detail, reason
             level = logging.INFO if self.state in ABLE else logging.WARNING
-            said = "; ".join(filter(None, (detail, ADVICE.get(self.state))))
+            said = "; ".join(filter(None, (detail, advice(self.state, detail))))
             log.log(level, "token %s is %s%s", self.config.name, self.state, f": {said}" if said else "")
         self.moved()
 
@@ -140,7 +153,7 @@ class TokenKeeper:
             present = set(hashes) if hashes is not None else {hashlib.sha256(spki).digest() for _, _, spki in publics}
             found = [key for key in wanted if bytes.fromhex(key.ref) in present]
         if not found:
-            none = "no credential names a key yet: add one" if wanted == [] else "none of the configured keys is on it"
+            none = NO_KEY if wanted == [] else "none of the configured keys is on it"
             raise StartFailed(none, Event.OTHER)
         return found
 
@@ -211,7 +224,7 @@ class TokenKeeper:
                 return Event.OTHER, other_card(self.config.reader, listed.tokens[0][0])
             return Event.GONE, no_token(self.config.reader)
         if len(found) != 1:
-            return Event.GONE, how_many(len(found))
+            return Event.GONE, how_many(len(found), self.config.label, [label for label, _ in listed.tokens])
         try:
             self._ours(found[0], listed.publics)  # which of its keys it has is seen by its lane
         except StartFailed as failure:
@@ -219,11 +232,12 @@ class TokenKeeper:
         return Event.FOUND, ""
 
 
-def how_many(tokens: int) -> str:
-    """Why a token is not known among those that are there."""
+def how_many(tokens: int, label: str, shown: Sequence[str]) -> str:
+    """Why a token is not known among those that are there; `shown` are the labels of all that its module has."""
     if tokens:
         return f"{tokens} tokens answer to its label: name the serial of the right one in its configuration"
-    return "no token answers to its label"
+    others = ", ".join(map(repr, shown[:LABELS_MAX])) + (", ..." if len(shown) > LABELS_MAX else "")
+    return f"no token answers to its label {label!r}; its module shows {others or 'none'}"
 
 
 def other_serial(serial: str) -> str:

@@ -74,7 +74,7 @@ class TokenView:
     @property
     def advice(self) -> str:
         """What an operator does about it; '' where nothing is asked for."""
-        return tokens.ADVICE.get(self.state, "")
+        return tokens.advice(self.state, self.detail)
 
     @property
     def is_starting(self) -> bool:

@@ -39,7 +39,7 @@ async def open_token(child: Child, token: TokenKeeper) -> dict[str, Any]:
         if "serial" in answer:
             detail = other_serial(answer["serial"])
         elif "count" in answer:
-            detail = how_many(answer["count"])
+            detail = how_many(answer["count"], config.label, answer["labels"])
         raise StartFailed(detail, EVENTS.get(answer["why"]))
     if "hashes" in answer:
         hashes = answer["hashes"]

@@ -149,11 +149,18 @@ ADVICE: dict[State, str] = {
     S.ABSENT: "insert it or start its reader; it comes back by itself",
     S.UNREACHABLE: "start pcscd, or let this user use it; it comes back by itself",
     S.CHANGED: "put the configured token back, or register the keys of this one; it was sent no PIN",
-    S.LOCKED: "no PIN is sent to it until then",  # what to do depends, and stands in the detail
-    S.QUARANTINED: "examine it, then unlock it; nothing is signed with it until then",
+    S.LOCKED: "no PIN is sent to it until it is unlocked",  # what to do depends, and stands in the detail
+    S.QUARANTINED: "examine it, then unlock it; nothing is signed with it until it is unlocked",
     S.TRIPPED: "it is looked at again every 30 s; where that does not help, see to its driver or reader",
     S.DRAINED: "resume it when it may sign again",
 }
+# Why a token is CHANGED before the first credential is there: nothing is wrong with it, and nobody can tell whether it is ours.
+NO_KEY = "no credential names a key yet: add one, then it is opened by itself; it was sent no PIN"
+
+
+def advice(state: State, detail: str) -> str:
+    """What an operator does about it behind `detail`; '' where nothing is asked for, or `detail` has said it."""
+    return "" if detail == NO_KEY else ADVICE.get(state, "")
 
 
 IN_USE = frozenset({S.LEASED, S.WAITING})  # by a person

@@ -153,7 +153,8 @@ class Worker:
                 return {"t": "failed", "why": "absent", "detail": no_token(self._reader)}
             if len(found) != 1:
                 why = "absent" if not found else "ambiguous"
-                return {"t": "failed", "why": why, "count": len(found), "detail": ""}
+                labels = [text(t.label) for t in shown]
+                return {"t": "failed", "why": why, "count": len(found), "labels": labels, "detail": ""}
             self._token = found[0]
             # A serial of zeros names nothing (TPM, NSS): there every public key is part of the token's identity.
             is_named = message["keys"] is not None and text(self._token.serial).strip("0")

@@ -252,6 +252,8 @@ def add(
     purpose = Purpose.SIGNATURE if _for_signatures(x509.load_der_x509_certificate(chain[0])) else Purpose.AUTHENTICATION
     if purpose is Purpose.AUTHENTICATION and outputs:
         raise CredentialError("the certificate has no keyUsage contentCommitment: it authenticates, and has no outputs")
+    if purpose is Purpose.SIGNATURE and not outputs:
+        raise CredentialError("it could make nothing: give it at least one output, RAW, CADES_B_B or PADES_B_B")
     try:
         key = Key(_spki(chain[0]), cka_id, key_label)
         Template(chain, algorithms(key.spki)[0], Profile.PADES_B_B)

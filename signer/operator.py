@@ -36,6 +36,12 @@ PROTOCOL = 1
 WATCH_PAUSE_S = 0.1  # ten pictures a second are enough for an eye
 WATCH_LOOK_S = 1.0  # without a change: what waits may have grown
 WATCH_QUIET_S = 5.0  # then the same picture is sent once more: it still holds
+# What an operator's step is for, where it meets another state.
+_ONLY = {
+    "unlocked": "only one that is LOCKED, QUARANTINED or TRIPPED is unlocked",
+    "drained": "is out of service already",
+    "resumed": "only one that is DRAINED is resumed",
+}
 _WORDS = "contact_kind is email or webhook, language en or fr, factor totp, hotp or sent"
 
 
@@ -176,8 +182,9 @@ class OperatorService:
     def _step(self, step: Callable[[str], None], token: str, what: str, call: Call) -> Any:
         try:
             step(token)
-        except WrongEvent as error:
-            raise Refusal("TOKEN_STATE", str(error)) from None
+        except WrongEvent:
+            state = next(view.state for view in self._pool.snapshot() if view.name == token)
+            raise Refusal("TOKEN_STATE", f"{token} is {state}, and {_ONLY[what.partition(',')[0]]}") from None
         # Not before: what ails the ledger may be a token that has the key of checkpoints.
         log.info("token %s: %s by %s", token, what, call.caller.name)
         self._ledger.note_soon(Kind.REGISTER, {"token": token, "what": what, "who": call.caller.name})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pool.login import Cost
-from pool.token import ADVICE
+from pool.token import ADVICE, NO_KEY
 
 POOL = Path(__file__).parent.parent / "pool"
 LIST = POOL / "MESSAGES.md"
@@ -33,7 +33,7 @@ def listed() -> dict[str, tuple[str, str]]:
 
 def spoken() -> dict[str, str]:
     """message -> the file that says it."""
-    found = dict.fromkeys(ADVICE.values(), "token.py") | dict.fromkeys(map(str, Cost), "login.py")
+    found = dict.fromkeys([*ADVICE.values(), NO_KEY], "token.py") | dict.fromkeys(map(str, Cost), "login.py")
     for path in sorted(POOL.glob("*.py")):
         for message in _messages(ast.parse(path.read_text())):
             found[message] = path.name

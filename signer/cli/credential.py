@@ -140,6 +140,7 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
                 cka_id = bytes.fromhex(options.key_id)
             except ValueError:
                 raise rows.CredentialError("--key-id is hexadecimal") from None
+        before = rows.read(engine).get(options.name)
         added = rows.add(
             engine,
             options.name,
@@ -153,7 +154,8 @@ def _change(options: argparse.Namespace, config: "Config") -> int:
             subject=options.subject,
             bounds=Bounds(options.digests_max, options.lifetime, options.hours, options.claimed),
         )
-        print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}")
+        said = "" if before is None else " (as before)" if before == added else " (replaced: outputs and bounds)"
+        print(f"{added.name}: {added.purpose.value.lower()}, {added.key_type}{said}")
     elif options.action == "remove":
         groups = [group.name for group in config.group if options.name in group.members]
         if groups:

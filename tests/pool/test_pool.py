@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pool import Algorithm, BadRequest, Busy, Hash, Key, Pin, PinFile, Pool, Status, TryRefused, Unavailable, WrongEvent
+from pool.keeper import how_many
 from pool.mechanism import EDDSA_MESSAGE_BYTES_MAX
 from pool.public import algorithms
+from pool.token import NO_KEY
 from tests.conftest import Keys, MakePool
 from tests.pool.rig import (
     ECDSA,
@@ -479,6 +481,27 @@ async def test_a_token_that_appears_becomes_ready(own_store: Store, shim: Shim, 
         assert time.monotonic() - began <= 3.0
         assert await signs(pool, key_of(pair).ref)
         assert view(pool).serial
+
+
+async def test_what_a_first_start_says(own_store: Store, tmp_path: Path) -> None:
+    """No credential yet: nothing is wrong with the token. A label that is mistyped: which it was, and what the module shows."""
+    own_store.token("card")
+    own_store.keys("card", ["P-256"])
+    mistyped = config(own_store, "Card")
+    async with pool_over(config(own_store), mistyped, state=tmp_path / "pool", keys=[], wait=False) as pool:
+        await until(lambda: state(pool) == "CHANGED" and state(pool, "Card") == "ABSENT", 15)
+        told = view(pool)
+        assert (told.detail, told.advice) == (NO_KEY, "")
+        assert view(pool, "Card").detail == "no token answers to its label 'Card'; its module shows 'card'"
+        _, spki = own_store.made["card"]["P-256"]
+        pool.set_keys([Key(spki, None, "P-256")])
+        await until(lambda: state(pool) == "READY", 15)
+
+
+def test_many_labels_are_cut_short() -> None:
+    """What a token says of itself moves no cursor, either."""
+    told = how_many(0, "x", [f"t{number}\n" for number in range(9)])
+    assert told.endswith("'t6\\n', 't7\\n', ...")
 
 
 async def test_a_token_that_is_pulled_and_put_back(own_store: Store, shim: Shim, tmp_path: Path) -> None:

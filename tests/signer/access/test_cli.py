@@ -112,7 +112,7 @@ def test_wrong_command_line(paraph: Paraph, words: list[str], code: int, said: s
         ("no-pem", ["tokens"], 78, "no certificate in PEM"),
         ("no-key", ["tokens"], 78, "certificate and key cannot be used"),
         ("operator", ["tokens", "--drain", "ghost"], 1, "TOKEN_UNKNOWN"),
-        ("operator", ["tokens", "--resume", "card"], 1, "TOKEN_STATE"),
+        ("operator", ["tokens", "--resume", "card"], 1, "(card is READY, and only one that is DRAINED is resumed)"),
         ("operator", ["verify", "{pdf}"], 77, "RPC_NOT_ALLOWED"),
         ("portal", ["verify", "/nowhere/a.pdf"], 2, "there is no file /nowhere/a.pdf"),
         ("portal", ["verify", "{tmp}/a.csv.p7s"], 2, "there is no file"),
@@ -166,6 +166,19 @@ def test_store_that_cannot_be_used(paraph: Paraph, shared: Rig, tmp_path: Path) 
         lines = [line for line in done.err.splitlines() if " INFO " not in line]
         assert len(lines) == 1, done.err
         assert "paraph.sqlite: file is not a database" in lines[0]
+
+
+def test_a_credential_that_is_added_again(paraph: Paraph, shared: Rig, tmp_path: Path) -> None:
+    """It says that it was there before, and what is another one now; one without an output is refused."""
+    config = tmp_path / "paraph.toml"
+    config.write_text(shared.config.read_text().replace(f'"{shared.state}"', f'"{tmp_path}/state"'))
+    add = ("credential", "--config", config, "add", "x", "--certificate", shared.directory / "p-256.chain.pem")
+    add += ("--key-label", "P-256")
+    done = paraph(*add)
+    assert (done.code, "it could make nothing: give it at least one output" in done.err) == (1, True)
+    assert paraph(*add, "--output", "RAW").out == "x: signature, P-256\n"
+    assert paraph(*add, "--output", "RAW").out == "x: signature, P-256 (as before)\n"
+    assert paraph(*add, "--output", "CADES_B_B").out == "x: signature, P-256 (replaced: outputs and bounds)\n"
 
 
 def test_credential_errors(paraph: Paraph, shared: Rig, tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ def test_what_is_no_credential(engine: Engine, pki: Pki) -> None:
         with pytest.raises(CredentialError, match=words):
             add(engine, pem, **more)
     assert add(engine, login, outputs=[]).purpose is rows.Purpose.AUTHENTICATION
+    with pytest.raises(CredentialError, match="it could make nothing: give it at least one output"):
+        add(engine, pki.signer("Seal", p256), name="seal", outputs=[])
     assert recorded(engine) == ["credential clerk added: "]
 
 
