@@ -4,8 +4,11 @@ import argparse
 import atexit
 import gc
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 
 from signer.cli.exits import MEANINGS
 
@@ -36,6 +39,7 @@ def parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"paraph {version('paraph')}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for name in names:
         module = importlib.import_module(f"signer.cli.{name}")
@@ -57,8 +61,12 @@ def main() -> None:
     options = parser(named if set(named) & set(COMMANDS) else COMMANDS).parse_args()
     # The interpreter's last search for unreachable objects took longer than all else at the daemon's end.
     atexit.register(gc.freeze)
+    code = 128 + signal.SIGPIPE  # as of a program that the signal has ended
     try:
         code = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         code = 130
     except ModuleNotFoundError as error:

@@ -83,6 +83,7 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         spki = _public_key(options.key)
         anchors, logged = _anchors(options.anchor)
+        _check_key(options.key, spki, anchors)
     except _Unreadable as error:
         print(f"paraph audit: {error}", file=sys.stderr)
         return CONFIG
@@ -115,6 +116,20 @@ def _public_key(path: Path) -> bytes:
         raise _Unreadable(f"the key {path} is none that signs checkpoints: {error}") from None
     except ValueError:
         raise _Unreadable(f"the key {path} is no public key in PEM; give the checkpoint.pub of the daemon") from None
+
+
+def _check_key(path: Path, spki: bytes, anchors: "list[list[Note]]") -> None:
+    """Raises `_Unreadable` where the anchors' checkpoints are all of one key, and it is another one."""
+    from signer.note import key_id
+
+    notes = [note for anchor in anchors for note in anchor]
+    keys = {note.key for note in notes}
+    if len(keys) == 1 and key_id(spki) not in keys:
+        raise _Unreadable(
+            f"the key {path} is {key_id(spki)}, and of {_count(len(notes), 'checkpoint')} all are signed by {keys.pop()}: this "
+            "is not that ledger's key, or the anchor is another ledger's. If you are sure of both, somebody has made these "
+            "checkpoints anew"
+        )
 
 
 def _anchors(paths: Iterable[Path]) -> "tuple[list[list[Note]], list[Note]]":
@@ -328,13 +343,14 @@ def _request(text: str) -> str:
 
 
 def _show(options: argparse.Namespace) -> int:
-    broken = 0
+    broken = shown = 0
     try:
         for row, request, fields in _with_requests(read(_lines(options.file))):
             if options.request and not _is_about(options.request, request, fields):
                 continue
             is_whole = _is_whole(row)
             broken += not is_whole
+            shown += 1
             if options.json:
                 print(json.dumps(_row(row, fields, is_whole=is_whole)))
             else:
@@ -352,6 +368,10 @@ def _show(options: argparse.Namespace) -> int:
             f"paraph audit: {_count(broken, 'row')} not whole; `paraph audit verify` says what is wrong",
             file=sys.stderr,
         )
+    if options.request and not shown:
+        said = "nothing in it is about this request; another of the ledger's files may have it"
+        print(f"paraph audit: {options.file}: {said}", file=sys.stderr)
+        return FAILED
     return FAILED if broken else OK
 
 

@@ -52,6 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("name", metavar="NAME")
+    for action in actions.choices.values():  # where people look for it, too
+        action.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="as before the action")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -59,6 +59,8 @@ def told(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     except ServiceError as error:
         print(f"paraph: {say(error)}", file=sys.stderr)
         return exits.of(error.reason, error.code, error.status)
+    except BrokenPipeError:
+        raise  # nobody reads on: no mistake of the command's
     except OSError as error:
         print(f"paraph: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return FAILED

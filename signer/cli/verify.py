@@ -88,6 +88,10 @@ def _dict(report: Any) -> dict[str, Any]:
     found: dict[str, Any] = MessageToDict(
         report, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    # As sha256sum prints them; a certificate stays base64.
+    found["input_sha256"] = report.input_sha256.hex()
+    for shown, each in zip(found["signatures"], report.signatures, strict=True):
+        shown["revision_sha256"] = each.revision_sha256.hex()
     return found
 
 

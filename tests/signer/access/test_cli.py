@@ -1,7 +1,12 @@
 """The commands as a person or a script meets them: exit codes, one-line errors, JSON, and files written whole."""
 
 import argparse
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -75,6 +80,29 @@ def _options(command: str) -> list[argparse.Action]:
     return [
         action for action in commands.choices[command]._actions if action.option_strings and action.dest != "log_level"
     ]
+
+
+def test_version(paraph: Paraph) -> None:
+    """As the package says it."""
+    done = paraph("--version")
+    assert (done.code, done.out) == (0, f"paraph {version('paraph')}\n")
+
+
+def test_the_configuration_before_and_behind_the_action(paraph: Paraph, shared: Rig) -> None:
+    """`paraph credential` takes it in both places."""
+    before = paraph("credential", "--config", shared.config, "list", "--json")
+    behind = paraph("credential", "list", "--json", "--config", shared.config)
+    assert (behind.code, behind.out) == (0, before.out)
+
+
+def test_who_reads_no_further_ends_it_quietly(profiles: dict[str, Path]) -> None:
+    """`| head`: no word on standard error, and no 0 where nobody has read what it said."""
+    command = [sys.executable, "-m", "signer", "verify", PDF, "--json", "--profile", profiles["portal"]]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, cwd=REPOSITORY, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode != 1, done.stderr) == (True, "")
 
 
 # ---- exit codes and errors
@@ -220,6 +248,8 @@ def test_json(paraph: Paraph, shared: Rig, profiles: dict[str, Path], tmp_path: 
     done = paraph("verify", *outputs, "--json", "--profile", profiles["portal"])
     assert done.code == 0, done
     assert [report["good"] for report in done.json] == [True, True]
+    assert done.json[1]["input_sha256"] == hashlib.sha256((tmp_path / PDF.name).read_bytes()).hexdigest()
+    assert [len(each["revision_sha256"]) for each in done.json[1]["signatures"]] == [64]
     done = paraph("verify", PDF, csv, "--json", "--profile", profiles["portal"])
     assert done.code == 1
     assert [report["good"] for report in done.json] == [False, False]

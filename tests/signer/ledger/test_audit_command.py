@@ -327,6 +327,19 @@ def test_keys_that_are_none(audit: Audit, place: Place) -> None:
         assert len(done.err.splitlines()) == 1
 
 
+def test_another_ledger_s_key(audit: Audit, place: Place) -> None:
+    """One line that says so, and 78: the checkpoints are all of one other key. Where only some are, they are findings."""
+    mine = place.key.read_bytes()
+    other = rsa.generate_private_key(65537, 2048).public_key()
+    place.key.write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    done = audit(*place.words)
+    assert (done.code, done.out) == (78, "")
+    assert "this is not that ledger's key, or the anchor is another ledger's" in done.err
+    assert len(done.err.splitlines()) == 1
+    place.key.write_bytes(mine)
+    assert audit(*place.words).code == 0
+
+
 def test_anchors_that_are_none(audit: Audit, place: Place) -> None:
     """
     78 and one line, for whatever is no file of checkpoints. An empty one is: a daemon that has just begun has that; it
@@ -422,6 +435,14 @@ def test_show_one_request(audit: Audit, place: Place) -> None:
     done = audit("show", path, "--request", "x")
     assert done.code == 2
     assert "--request" in done.err
+
+
+def test_show_says_that_nothing_is_about_it(audit: Audit, place: Place) -> None:
+    """A request that the file does not have."""
+    done = audit("show", place.files[0], "--request", "00000000-1111-4222-8333-444455556666")
+    assert (done.code, done.out) == (1, "")
+    said = "nothing in it is about this request; another of the ledger's files may have it"
+    assert done.err == f"paraph audit: {place.files[0]}: {said}\n"
 
 
 def test_show_json(audit: Audit, place: Place) -> None:
