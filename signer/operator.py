@@ -184,7 +184,8 @@ class OperatorService:
             step(token)
         except WrongEvent:
             state = next(view.state for view in self._pool.snapshot() if view.name == token)
-            raise Refusal("TOKEN_STATE", f"{token} is {state}, and {_ONLY[what.partition(',')[0]]}") from None
+            why = _ONLY[what.partition(",")[0]]
+            raise Refusal("TOKEN_STATE", f"{token} is {state}, and {why}") from None
         # Not before: what ails the ledger may be a token that has the key of checkpoints.
         log.info("token %s: %s by %s", token, what, call.caller.name)
         self._ledger.note_soon(Kind.REGISTER, {"token": token, "what": what, "who": call.caller.name})
