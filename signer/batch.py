@@ -182,7 +182,8 @@ class Batches:
         ask.credential.check(ask.accepted, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
         now = self._steady.latest()
         if now >= ask.credential.ends:
-            raise Refusal("CERT_EXPIRED", f"on {rfc3339(ask.credential.ends)}{self._steady.why_later()}")
+            said = filter(None, (f"on {rfc3339(ask.credential.ends)}", self._steady.why_later()))
+            raise Refusal("CERT_EXPIRED", "; ".join(said))
         self._chains.check(ask.credential, self._roots(), now)
         self._revocations.check_chain(ask.credential.certificates, now)
         ask.credential.check_request(ask.output, ask.algorithm)

@@ -59,7 +59,7 @@ class CertificatePeer:
         if fingerprint in self.policy().denied:
             raise Refusal("CALLER_REVOKED")
         if self.steady.latest() >= not_after:
-            raise Refusal("CALLER_EXPIRED", self.steady.why_later().removeprefix("; "))
+            raise Refusal("CALLER_EXPIRED", self.steady.why_later())
         if len(uris) != 1:
             raise Refusal("CALLER_UNKNOWN")
         caller = self.policy().by_uri.get(bytes(uris[0]).decode("utf-8", "replace"))

@@ -74,8 +74,8 @@ class Steady:
         return datetime.fromtimestamp(int(max(self._clock.epoch(), self.now())), UTC)
 
     def why_later(self) -> str:
-        """Where a certificate has ended by this time alone: what to do, behind what is said of it."""
-        return f"; the system's clock was set by {self.jump_s:+.0f} s, {ADVICE}" if self.jump_s < -CLOCK_JUMP_S else ""
+        """What to do where a certificate may have ended by this time alone; empty where it cannot."""
+        return f"the system's clock was set by {self.jump_s:+.0f} s, {ADVICE}" if self.jump_s < -CLOCK_JUMP_S else ""
 
     @property
     def jump_s(self) -> float:

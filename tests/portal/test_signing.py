@@ -407,7 +407,7 @@ def test_another_members_attempt_is_named(place: Place) -> None:
     at = lease(ada, f"/spaces/{space}")
     bob = joins(place, ada, space, "Bob", "Babbage", "signatory")
     step = begins(ada, at)
-    assert "Ada Lovelace has begun to sign this procedure." in bob.get(f"{at}/signing").text
+    assert "Ada Lovelace has begun to sign this procedure, on " in bob.get(f"{at}/signing").text
     assert bob.get(step).headers["location"] == f"{at}/signing"
     assert bob.json(f"{step}/certificate", {"credential": "ada"}).json()["code"] == "stale"
     for role, given in (("viewer", "Vera"), ("editor", "Edda")):

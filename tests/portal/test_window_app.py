@@ -159,8 +159,8 @@ def test_of_one_number_three_codes_are_sent_in_ten_minutes(tmp_path: Path, monke
 def login(browser: TestClient, clock: Clock, **typed: str) -> Any:
     """A form of /login, of another login each time; by default a code is asked for."""
     clock.now += 0.01
-    nonce = f"{int(clock.now * 100):032x}"
-    page = browser.get(f"/login?credential=ada-login&nonce={nonce}&language=en")
+    nonce = f"{int(clock.now * 100):064x}"
+    page = browser.get(f"/login?credential=ada-login&nonce={nonce}&ends={int(clock.now) + 120}&language=en")
     return browser.post("/login", data={**hidden(page.text), **(typed or {"do": "send"})}, follow_redirects=False)
 
 
@@ -173,25 +173,25 @@ def test_strangers_use_up_nothing_of_hers(tmp_path: Path, monkeypatch: pytest.Mo
     clock, daemon = Clock(monkeypatch), Sending()
     hers = window_with(daemon, tmp_path, monkeypatch)
     others = [TestClient(hers.app, base_url=WINDOW, client=(f"192.0.2.{number}", 1)) for number in range(4)]
-    assert login(hers, clock, secret_code="right", otp="1").status_code == 303
+    assert login(hers, clock, secret_code="right", otp="123456").status_code == 303
     for number, sent in enumerate((3, 3, 0, 0)):
         answers = [login(others[number], clock).status_code for _ in range(4)]
-        assert answers == [200] * sent + [429] * (4 - sent)
+        assert answers == [303] * sent + [429] * (4 - sent)
     neighbour = TestClient(hers.app, base_url=WINDOW)
-    while login(neighbour, clock, secret_code="wrong", otp="1").status_code != 429:
+    while login(neighbour, clock, secret_code="wrong", otp="123456").status_code != 429:
         pass
-    assert [login(hers, clock).status_code for _ in range(2)] == [200] * 2
+    assert [login(hers, clock).status_code for _ in range(2)] == [303] * 2
     change = {**hidden(hers.get("/code?credential=ada-login&language=en").text), "credential": "ada-login"}
     assert [hers.post("/code", data={**change, "do": "send"}).status_code for _ in range(2)] == [200, 429]
     daemon.known.clear()
-    chosen = {"secret_code": "right", "otp": "1", "new_code": "entirely other 9", "again": "entirely other 9"}
+    chosen = {"secret_code": "right", "otp": "123456", "new_code": "entirely other 9", "again": "entirely other 9"}
     assert hers.post("/code", data=change | chosen).status_code == 422
-    assert login(hers, clock, secret_code="right", otp="1").status_code == 303
-    assert login(others[3], clock, secret_code="right", otp="1").status_code == 303
+    assert login(hers, clock, secret_code="right", otp="123456").status_code == 303
+    assert login(others[3], clock, secret_code="right", otp="123456").status_code == 303
     assert daemon.known == [True, True, False]
     assert daemon.sent == ["ada-login"] * 8 + ["ada-login change"]
     clock.now += 600
-    assert login(others[2], clock).status_code == 200
+    assert login(others[2], clock).status_code == 303
 
 
 def test_a_browser_is_known_by_its_own_cookie_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,16 +203,16 @@ def test_a_browser_is_known_by_its_own_cookie_alone(tmp_path: Path, monkeypatch:
     key = tmp_path / "client.key"
     key.write_text("a key")
     browser = window_with(daemon, tmp_path, monkeypatch, key)
-    said = login(browser, clock, secret_code="right", otp="1").headers["set-cookie"]
+    said = login(browser, clock, secret_code="right", otp="123456").headers["set-cookie"]
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict", f"Max-Age={180 * 86400}"} <= set(said.split("; "))
     name, _, value = said.partition(";")[0].partition("=")
     assert name.startswith("__Host-known-") and "ada-login" not in said and "right" not in said
 
     def is_known(window: TestClient, name: str = name, value: str = value, number: str = "ada-login") -> bool:
         window.cookies.clear()
-        page = window.get(f"/login?credential={number}&nonce={'0' * 32}&language=en")
+        page = window.get(login_of(number))
         window.cookies.set(name, value)
-        window.post("/login", data={**hidden(page.text), "secret_code": "wrong", "otp": "1"})
+        window.post("/login", data={**hidden(page.text), "secret_code": "wrong", "otp": "123456"})
         clock.now += 60
         return daemon.known[-1]
 

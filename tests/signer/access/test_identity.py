@@ -18,8 +18,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from signer.clock import Clock
+from signer.config import Caller as ConfiguredCaller
 from signer.config import ConfigError, Listener
+from signer.errors import Refusal
+from signer.handlers import Admission, Call, Gatekeeper
 from signer.listener import Door
+from signer.policy import Policy
 from signer.v1 import operator_pb2 as op
 from signer.v1 import signing_pb2 as pb
 from tests.daemon import Rig, as_user, running, until
@@ -276,6 +281,32 @@ def test_denied_while_a_stream_is_held_back(rig: Rig) -> None:
             _deny(rig)
     assert statuses(_signed_again(rig)) == ["SIGNED"]
     assert not {each.hex() for each in held} & set(asked(rig))
+
+
+async def test_denied_while_a_call_waits_for_its_turn() -> None:
+    """A call that was let in and not begun yet is refused, too, when its certificate is denied meanwhile."""
+    policies = [Policy({}, {}, frozenset(), ()), Policy({}, {}, frozenset({b"denied"}), ())]
+    caller = ConfiguredCaller(name="portal", role="submit", rpcs=frozenset({"SignDigests"}))
+    admission, refused = Admission(), Refusal("CALLER_REVOKED")
+    nothing: Any = None
+
+    class Context:
+        def add_done_callback(self, _callback: object) -> None:
+            pass
+
+    def identify() -> ConfiguredCaller:
+        raise refused
+
+    keeper = Gatekeeper(nothing, lambda: policies[0], Clock(), admission, nothing, nothing)
+    call = Call("SignDigests", caller, 0.0, Clock().wall(), identify, admission)
+    await keeper.admit(call, Context(), None)  # nothing was denied
+
+    async def meanwhile(*_: object) -> None:
+        policies.pop(0)
+
+    admission.starts.turn = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(Refusal, match="CALLER_REVOKED"):
+        await keeper.admit(call, Context(), None)
 
 
 def _signed_again(rig: Rig) -> Answer:

@@ -150,6 +150,7 @@ REVIEWED = {
     ("STREAM_OVER", "detail"),  # a constant
     ("CONFIG_REJECTED", "str(error)"),  # of the operator's file, which has no secret: row 7.1
     ("TOKEN_STATE", "f'{token} is {state}, and {why}'"),  # the name of a configured token, its state, a constant
+    ("CALLER_EXPIRED", "self.steady.why_later()"),  # how far the clock was set
     ("SPOOL_FULL", "os.strerror(error.errno or 0)"),
     ("SPOOL_FULL", "f'{self._files_max} documents are in work'"),  # a number
     ("TOO_MANY_BATCHES", "f'{open_} batches are open, and {items} items are kept'"),  # two numbers
