@@ -61,8 +61,9 @@ _LIVES: dict[str, tuple[float, float]] = {
 
 class Answers:
     """
-    The context of a call with a stream; `read` gives it `Unparsed`. A task that writes may be cancelled; its message is still written to its end,
-    because gRPC sends no status while a message is under way: the caller would wait for one until its deadline.
+    The context of a call with a stream; its messages are `Unparsed`. A task that writes may be cancelled; its message is
+    still written to its end, because gRPC sends no status while a message is under way: the caller would wait for one until
+    its deadline.
     """
 
     def __init__(self, context: Any) -> None:
@@ -113,7 +114,7 @@ class Admission:
                 request.drop()
             if not self.starts.is_full(caller.name):
                 await self.starts.turn(caller.name)  # who does not heed refusals is refused at his turn
-            raise too_many() if has_room else too_much_waits()
+            raise Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S) if has_room else too_much_waits()
         self._callers[caller.name] += 1
         self.calls += 1
         # Not when the method returns: an answer that nobody reads is in work, too.
@@ -206,10 +207,6 @@ class Call:
 
 def draining() -> Refusal:
     return Refusal("DRAINING", retry_s=1.0)
-
-
-def too_many() -> Refusal:
-    return Refusal("TOO_MANY_CALLS", retry_s=_BUSY_RETRY_S)
 
 
 def too_much_waits() -> Refusal:

@@ -15,6 +15,7 @@ from signer.errors import Refusal
 from signer.limits import OTHERS_MESSAGE_BYTES_MAX, OTHERS_STREAMS_MAX
 from signer.peer import Peers
 from signer.turns import Starts
+from signer.unparsed import Unparsed
 
 _PLACES = ("/grpc.health.", "/grpc.reflection.")
 _RETRY_S = 1.0
@@ -53,11 +54,11 @@ class Others:
         await self._starts.turn(line, size)
         return caller
 
-    async def messages(self, peers: Peers, context: Any, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Those of a stream, each when it is its turn; raises `Refusal`."""
+    async def messages(self, peers: Peers, context: Any, messages: AsyncIterator[Unparsed]) -> AsyncIterator[Any]:
+        """Those of a stream, each parsed when it is its turn; raises `Refusal`."""
         async for message in messages:
-            await self.turn(peers, context, len(message))
-            yield message
+            await self.turn(peers, context, message.size)
+            yield message.parse()
 
     @contextlib.contextmanager
     def stream(self, caller: str) -> Iterator[None]:

@@ -11,6 +11,7 @@ A call whose message does not come is not waited for for ever: the oldest of the
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
 import math
@@ -161,41 +162,38 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _looked_at(self, handler: Any) -> Any:
         """Of a method that asks by itself nobody who calls: one that does, before the message is parsed."""
+        read = functools.partial(Unparsed, handler.request_deserializer)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._one_asked(handler), None, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(self._one_asked(handler), read, handler.response_serializer)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._one_asked(handler), None, handler.response_serializer)
+            return grpc.unary_stream_rpc_method_handler(self._one_asked(handler), read, handler.response_serializer)
         if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._many_asked(handler), None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(self._many_asked(handler), read, handler.response_serializer)
         raise TypeError("a stream with one answer: no method of health or reflection is one")
 
     def _one_asked(self, handler: Any) -> Callable[[Any, Any], Awaitable[Any]]:
-        method, parse = handler.unary_unary or handler.unary_stream, handler.request_deserializer
+        method = handler.unary_unary or handler.unary_stream
 
-        async def asked(data: bytes, context: Any) -> Any:
+        async def asked(request: Unparsed, context: Any) -> Any:
             try:
-                caller = await self._others.turn(self._peers, context, len(data))
-                message = Unparsed(parse, data).parse()
+                caller = await self._others.turn(self._peers, context, request.size)
+                message = request.parse()
                 with self._others.stream(caller) if handler.response_streaming else contextlib.nullcontext():
                     return await method(message, context)
             except Refusal as error:
                 refusal = error.bare()
+            request.drop()  # it may be held, as a reset
             return await self._turn_away(context, refusal.code, refusal.message, details(refusal))
 
         return asked
 
     def _many_asked(self, handler: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        method, parse = handler.stream_stream, handler.request_deserializer
-
         async def asked(messages: Any, context: Any) -> AsyncIterator[Any]:
-            async def parsed() -> AsyncIterator[Any]:
-                async for data in self._others.messages(self._peers, context, messages):
-                    yield Unparsed(parse, data).parse()
-
             refusal = None
             try:
                 with self._others.stream(await self._others.turn(self._peers, context, 0)):
-                    async for answer in method(parsed(), context):
+                    parsed = self._others.messages(self._peers, context, messages)
+                    async for answer in handler.stream_stream(parsed, context):
                         yield answer
             except Refusal as error:
                 refusal = error.bare()

@@ -1,6 +1,7 @@
 """Health and reflection: whose certificate is good gets answers, in turn, and of streams a few."""
 
 import contextlib
+import gc
 import queue
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from signer.errors import Refusal
+from signer.handlers import Admission
 from signer.limits import OTHERS_MESSAGE_BYTES_MAX, OTHERS_STREAMS_MAX
+from signer.others import Others
+from signer.resets import Allowance, Interceptor, Resets
+from signer.unparsed import Unparsed
 from tests.daemon import SUBMIT, Rig, running, until
+from tests.pool.rig import until as soon
 from tests.signer.access.calls import Answer, Caller, answer_of, card_rig, reload, said
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -136,3 +144,25 @@ def test_messages_are_short(rig: Rig) -> None:
         with pytest.raises(grpc.RpcError) as error:
             junk.result()
         assert answer_of(error.value).brief == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+
+
+class Denied:
+    def identify(self, context: Any) -> Any:
+        raise Refusal("CALLER_REVOKED")
+
+
+async def test_who_is_turned_away_leaves_nothing() -> None:
+    """His call is held as one that was reset is, and of its message nothing."""
+    kept = Resets(Admission(), lambda _: None)
+    kept._allowances[""] = Allowance(lambda: 0.0, -1_000.0)
+    server = grpc.aio.server(interceptors=[Interceptor(kept, Denied(), Others(kept.admission.starts))])
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/grpc.health.v1.Health/Check")(bytes(500_000))
+        await soon(lambda: kept._held == 1, 5)
+        gc.collect()
+        assert [one.size for one in gc.get_objects() if isinstance(one, Unparsed)] == [0]
+        call.cancel()
+    await server.stop(None)
