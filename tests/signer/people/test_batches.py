@@ -12,9 +12,9 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 from signer.pending import LIFE_S
 from signer.v1 import signing_pb2 as pb
 from tests.hostile import minimal_pdf
-from tests.signer.access.calls import Answer, digests, said, signed
+from tests.signer.access.calls import Answer, ask, digests, said, signed, statuses
 from tests.signer.outputs.drafts import growing
-from tests.signer.people.persons import Person, Town, batch
+from tests.signer.people.persons import Person, Town, batch, terms
 
 PDF = minimal_pdf(text="A letter to be signed.")
 
@@ -156,6 +156,20 @@ def test_signed_once(town: Town) -> None:
     assert sign_as(town, name, "window").brief == ("FAILED_PRECONDITION", "BATCH_STATE")
     assert signed(town.rig) == before
     assert fetched(town, name, 0, "portal")[:1] == b"0"  # the CMS
+
+
+def test_an_id_that_is_another_s_by_now(town: Town) -> None:
+    """
+    Another caller has signed with the batch's request id since it was opened, so that the batch cannot be signed any more: told
+    before her codes are looked at, and the one-time code is good for something else.
+    """
+    ada = town.people["ada"]
+    name, link = opened(town, [PDF], output="PADES_B_B")
+    follow(town, link)
+    assert statuses(town["other"].sign(ask(request_id=name))) == ["SIGNED"]
+    otp = ada.otp()
+    assert sign(town, ada, name, otp=otp).brief == ("NOT_FOUND", "REQUEST_UNKNOWN")
+    assert town.authorise(ada, terms(digests(1)), otp=otp).code == "OK"
 
 
 def test_a_file_that_was_changed_while_it_waited(town: Town) -> None:
