@@ -109,8 +109,8 @@ def test_a_file_that_was_changed_while_it_waited(town: Town) -> None:
 
 def test_an_id_that_is_another_s_by_now(town: Town) -> None:
     """
-    Another caller has signed with the batch's request id since it was opened: told before her PIN goes anywhere, and so
-    before a code is looked at, because the batch cannot be signed with it any more.
+    Another caller has signed with the batch's request id since it was opened, so that the batch cannot be signed any more: told
+    before her PIN goes anywhere.
     """
     waits(town)
     assert town.rig.shim is not None
