@@ -572,8 +572,8 @@ def _shown(batch: Batch) -> Any:
         output=batch.output.value,
         items=items,
         as_claimed=batch.claimed,
-        opened=_text(batch.opened),
-        expires=_text(batch.ends),
+        opened=rfc3339(batch.opened),
+        expires=rfc3339(batch.ends),
         short_digest=otp.short_digest(batch.digest),
         count=batch.count,
     )
@@ -585,7 +585,3 @@ def _in_gap(cms: bytes, item: Item) -> bytes:
     if len(cms) > room:
         raise ValueError(f"the CMS has {len(cms)} bytes and its gap {room}")
     return cms.hex().encode()
-
-
-def _text(seconds: float) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))

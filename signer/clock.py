@@ -21,5 +21,7 @@ class Clock:
         return time.monotonic()
 
 
-def rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime | float) -> str:
+    """Of a moment, or of seconds since the epoch; parts of a second are cut off."""
+    moment = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -267,7 +267,7 @@ class Consent:
             "output": terms.output,
             "count": terms.count,
             "terms": terms.digest().hex(),
-            "expires": _text(ends),
+            "expires": rfc3339(ends),
         }
         await self._ledger.note(Kind.AUTHORISED, fields)
 
@@ -531,7 +531,7 @@ class Consent:
             return
         limit, until = lock
         where, template = (" where not known", Template.LOGIN_LOCKED) if limit.is_open else ("", Template.LOCKED)
-        self._happened(name, f"locked{where} until {_text(until)}", source)
+        self._happened(name, f"locked{where} until {rfc3339(until)}", source)
         await self._do(
             lambda connection: self._tell(
                 connection, subject.known(connection, name), template, until, until=_time(until)
@@ -627,7 +627,3 @@ def _contact(person: Subject) -> Contact:
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _text(seconds: float) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))

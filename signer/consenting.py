@@ -5,7 +5,6 @@ The part of the Signing service that people's callers use: proto to our words an
 
 import hashlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from pool import Algorithm
@@ -56,7 +55,7 @@ class ConsentService:
             credential = self._credential(request.change, call)
             source_of(request.source, call.caller)
             contact, ends = await self._people().send_change_otp(credential, call.caller.name)
-            return pb.RequestOtpResponse(contact=contact.masked, expires=_text(ends))
+            return pb.RequestOtpResponse(contact=contact.masked, expires=rfc3339(ends))
         is_login = purpose == "login"
         if purpose == "login":
             credential, _, terms, _ = self._login(request.login, call)
@@ -70,7 +69,7 @@ class ConsentService:
         source_of(request.source, call.caller)
         contact, ends = await self._people().send_otp(credential, terms, first, call.caller.name, is_login=is_login)
         return pb.RequestOtpResponse(
-            contact=contact.masked, short_digest=otp.short_digest(terms.digest()), expires=_text(ends)
+            contact=contact.masked, short_digest=otp.short_digest(terms.digest()), expires=rfc3339(ends)
         )
 
     async def authorize(self, request: Any, call: Call) -> Any:
@@ -78,7 +77,7 @@ class ConsentService:
         given = Given.read(request, call.caller)
         reference, ends = await self._people().authorise(credential, terms, given, call.caller.name)
         return pb.AuthorizeResponse(
-            authorisation=reference, expires=_text(ends), short_digest=otp.short_digest(terms.digest())
+            authorisation=reference, expires=rfc3339(ends), short_digest=otp.short_digest(terms.digest())
         )
 
     async def authenticate(self, request: Any, call: Call) -> Any:
@@ -202,7 +201,3 @@ class ConsentService:
             digests=(what,),
         )
         return credential, algorithm, terms, lines
-
-
-def _text(seconds: float) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))

@@ -48,7 +48,7 @@ async def result(
             await asyncio.sleep(0)
         known = outcomes(each.count, await ledger.parts(id_, each.item))
         made = await values(ledger.detail(id_, each), each, known, chains[each.chain])
-        accepted = rfc3339(datetime.fromtimestamp(each.accepted, UTC))
+        accepted = rfc3339(each.accepted)
         start = first if each.item == DIGESTS else 0
         for place in range(start, each.count):
             index = place if each.item == DIGESTS else each.item

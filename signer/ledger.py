@@ -259,7 +259,7 @@ class Ledger:
         monotonic = time.monotonic()
         if monotonic >= until:
             wall = time.time()
-            text = rfc3339(datetime.fromtimestamp(wall, UTC))
+            text = rfc3339(wall)
             self._second = (text, monotonic + 1 - wall % 1)
         return text
 

@@ -223,8 +223,8 @@ def _json(claim: Claim, message: Message) -> bytes:
         "id": claim.id,
         "template": message.template,
         "language": message.language,
-        "created": rfc3339(datetime.fromtimestamp(claim.created, UTC)),
-        "expires": rfc3339(datetime.fromtimestamp(claim.expires, UTC)),
+        "created": rfc3339(claim.created),
+        "expires": rfc3339(claim.expires),
         "subject": message.subject,
         "text": message.text,
     }

@@ -5,7 +5,6 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -154,7 +153,7 @@ class OperatorService:
         except ContactError as error:
             raise Refusal("CONTACT_INVALID", str(error)) from None
         begins = await self._people().enrol(request.subject, contact, language.value, factor, call.caller.name)
-        return pb.EnrolSubjectResponse(begins=rfc3339(datetime.fromtimestamp(begins, UTC)))
+        return pb.EnrolSubjectResponse(begins=rfc3339(begins))
 
     async def suspend_subject(self, request: Any, call: Call) -> Any:
         await self._people().suspend(request.subject, call.caller.name, resume=request.resume)
@@ -203,7 +202,7 @@ class OperatorService:
             name=view.name,
             kind=view.kind,
             state=view.state.value,
-            since=rfc3339(datetime.fromtimestamp(view.since, UTC)),
+            since=rfc3339(view.since),
             detail="; ".join(filter(None, (view.detail, view.advice))),
             label=view.label,
             serial=view.serial,
@@ -236,7 +235,7 @@ def _subject(entry: Entry) -> Any:
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))
+    return "" if seconds is None else rfc3339(seconds)
 
 
 def _lane(lane: Lane, pid: int) -> Any:

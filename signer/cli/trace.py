@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,7 @@ def _life(config: "Config", id_: uuid.UUID, request: str) -> "list[Event]":
     files = [each.file for each in config.ledger.anchor if each.file is not None]
     with opened(config) as evidence:
         second = evidence.accepted(id_)
-        accepted = "" if second is None else rfc3339(datetime.fromtimestamp(second, UTC))
+        accepted = "" if second is None else rfc3339(second)
         return life(rows(evidence), notes_of(files), request, accepted)
 
 
