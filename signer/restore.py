@@ -6,8 +6,8 @@ place; the old one is kept beside it. PostgreSQL's own means have put the state 
 
 Requests of the last day that the database of before knows, and the backup does not, are taken over where all of it can
 still be read: who sends one of them again gets the answer of then; of what was under way, that it may have been signed.
-Where it cannot, nobody knows them any more, and ids of before are burnt as far as they say when they were made
-(`burnt_ids.py`).
+Where it cannot, or was put back to an older state itself, nobody knows them all any more, and ids of before are burnt as
+far as they say when they were made (`burnt_ids.py`).
 """
 
 import contextlib
@@ -68,13 +68,13 @@ class Restored:
     until: str
     losses: tuple[Loss, ...]
     aside: Path | None = None  # where the old database is, if there was one
-    carried: int | None = None  # requests of the old database that are still known; None: it could not be read
-    trouble: str = ""  # why it could not, if it is there
+    carried: int | None = None  # requests of the old database that are still known; None: it does not know all of them
+    trouble: str = ""  # why not, if it is there
 
 
 @dataclass(slots=True)
 class _Old:
-    """What the old database tells, up to what cannot be read: then `carried` is None, and `trouble` says why."""
+    """What the old database tells, up to what cannot be read. `carried` is None where that is not all; `trouble` says why."""
 
     instance: str = ""
     begun: int = 0  # the last epoch that it knows of, which no checkpoint may have seen
@@ -101,11 +101,11 @@ def restore(
         found, what, old = _look(draft, database, notes, spki, is_all)
         _burn(draft)
         now = datetime.now(UTC)
-        intents, requests = ([], "unknown") if old.carried is None else (old.intents, "carried")
+        requests = "unknown" if old.carried is None else "carried"
         backend = SqliteDatabase(draft).backend()
         try:
             epoch = declare(
-                backend, found, what, intents=intents, reason=reason, requests=requests, version=version, now=now
+                backend, found, what, intents=old.intents, reason=reason, requests=requests, version=version, now=now
             )
         finally:
             backend.close()
@@ -173,7 +173,11 @@ def _look(draft: Path, database: Path, notes: Sequence[Note], spki: bytes, is_al
         known = [] if old.instance and not any(note.checkpoint.names(found.instance) for note in notes) else notes
         if not is_all and not _is_whole(old.notes, own, known):
             raise Broken(_ASK)
-        return found, lost(past, found, [*known, *old.notes], spki, more=old.ends, begun=old.begun), old
+        what = lost(past, found, [*known, *old.notes], spki, more=old.ends, begun=old.begun)
+        if old.carried is not None and not all(_has_last(old, loss) for loss in what.losses):
+            old.carried = None
+            old.trouble = "the old database lacks rows that anchors know: it does not tell what became of all requests"
+        return found, what, old
     finally:
         past.close()
 
@@ -198,10 +202,15 @@ def _ask(database: Path, draft: Path, found: Found, spki: bytes, after: int) -> 
             told.intents = _open_intents(old, found)
             told.carried = _carry(old, draft)
     except StoreError as error:
-        told.trouble = str(error)
+        told.intents = ()  # of requests that are not taken over
+        told.trouble = f"nothing was taken over from the old database, which could not be read: {error}"
     except sqlite3.Error as error:
         raise StoreError(f"{draft}: {error}") from None
     return told
+
+
+def _has_last(old: _Old, loss: Loss) -> bool:
+    return any(end.epoch == loss.epoch and end.sequence >= loss.last for end in old.ends)
 
 
 def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]) -> bool:

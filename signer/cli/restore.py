@@ -162,7 +162,7 @@ def _tell(done: "Restored", place: "Path | str") -> None:
     if done.aside is not None:
         print(f"the old database is kept as evidence: {done.aside}")
     if done.trouble:
-        print(f"nothing was taken over from the old database, which could not be read: {done.trouble}")
+        print(done.trouble)
     requests = _NOT_KNOWN if done.carried is None else _KNOWN
     print(requests.format(carried=done.carried, since=since, until=until))
     print(_CREDENTIALS.format(since=since))

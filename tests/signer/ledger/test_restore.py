@@ -395,6 +395,24 @@ def destroy(database: Path, table: str) -> None:
         file.write(bytes(size))
 
 
+def test_the_backup_was_put_there_by_hand_before(lost: Lost) -> None:
+    """The old database is older than what anchors know: it cannot say what became of requests, and ids are burnt."""
+    rig = lost.rig
+    for path in rig.state.glob("paraph.sqlite*"):
+        path.unlink()
+    shutil.copy(lost.backup, rig.state / "paraph.sqlite")
+    rig._hand_over()
+    done = restore(rig, lost.backup)
+    assert done.returncode == 0, done.stderr
+    assert "the old database lacks rows that anchors know" in done.stdout
+    assert "NOT KNOWN any more" in done.stdout
+    again(rig)
+    with Caller(rig) as portal:
+        before = signed(rig)
+        assert portal.sign(request_id=lost.request, digests=[digest(7)]).reason == "REQUEST_BURNT"
+        assert signed(rig) == before, "a request of the lost range was signed again"
+
+
 def test_an_old_database_without_a_ledger(lost: Lost) -> None:
     """A command has made it on the new disk: it is none that says what became of requests."""
     rig = lost.rig
