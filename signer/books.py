@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from pool.process import Child, ChildLost
 from signer import anchor, recovery
@@ -33,6 +34,8 @@ from signer.retention import Retention
 from signer.writer import EX_IOERR, Writer
 
 log = logging.getLogger("signer.ledger")
+
+T = TypeVar("T")
 
 ERASE_EVERY_S = 60.0
 ERASE_MOST = 500  # requests at a time: a few milliseconds of the database
@@ -283,6 +286,15 @@ async def _keep_knowing(ids: Ids) -> None:
         await asyncio.sleep(ERASE_EVERY_S)
 
 
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """In a thread. Whoever is cancelled meanwhile ends with it: SQLite crashes where a connection is closed that is in use."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await asyncio.wait([task])
+
+
 async def _keep_erasing(database: Database, retention: Retention) -> None:
     while True:
         try:
@@ -290,7 +302,7 @@ async def _keep_erasing(database: Database, retention: Retention) -> None:
             try:
                 while True:
                     erase = partial(eraser.erase, int(retention.now()) - KEEP_S, ERASE_MOST)
-                    more = await asyncio.to_thread(erase) == ERASE_MOST
+                    more = await _to_its_end(erase) == ERASE_MOST
                     await asyncio.sleep(ERASE_PAUSE_S if more else ERASE_EVERY_S)
             finally:
                 eraser.close()

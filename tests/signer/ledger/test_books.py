@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from signer import checkpoint, checkpoint_key
+from signer import books, checkpoint, checkpoint_key
 from signer.books import Books, opened
 from signer.checkpoint import Checkpoints
 from signer.clock import Clock
@@ -24,6 +24,7 @@ from signer.config import Ledger, LedgerAnchor
 from signer.database import Where, database_at
 from signer.note import NOTHING, Checkpoint, Head, Note, parse, sign
 from signer.recovery import Broken
+from signer.retention import Retention
 from signer.sqlite import Sqlite
 from signer.store import open_store
 from tests.postgres import Postgres
@@ -74,6 +75,35 @@ class Place:
 def short_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anchors are away on purpose."""
     monkeypatch.setattr(checkpoint, "LAST_S", 0.2)
+
+
+async def test_the_end_while_something_is_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is closed once it is in use no more: SQLite would crash the daemon."""
+    path = tmp_path / "paraph.sqlite"
+    open_store(path).dispose()
+    begun, happened = threading.Event(), []
+    erase, close = Sqlite.erase, Sqlite.close
+
+    def erased(eraser: Sqlite, before: int, most: int) -> int:
+        begun.set()
+        try:
+            return erase(eraser, before, most)
+        finally:
+            happened.append("erased")
+
+    def closed(eraser: Sqlite) -> None:
+        happened.append("closed")
+        close(eraser)
+
+    monkeypatch.setattr(Sqlite, "erase", erased)
+    monkeypatch.setattr(Sqlite, "close", closed)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")  # it waits for that
+        erasing = asyncio.create_task(books._keep_erasing(database_at(path, tmp_path), Retention(Clock(), [])))
+        assert await asyncio.to_thread(begun.wait, 10)
+        erasing.cancel()
+        await asyncio.wait([erasing])
+    assert happened == ["erased", "closed"]
 
 
 async def test_an_anchor_that_never_worked(tmp_path: Path) -> None:
