@@ -59,7 +59,10 @@ async def test_enrolled_anew_in_the_middle(office: Office) -> None:
 
 
 async def test_a_code_that_was_changed_in_the_middle(office: Office) -> None:
-    """A secret code that was changed while it was compared is a wrong one by then: it allows nothing any more."""
+    """
+    A secret code that was changed while it was compared is a wrong one by then: it allows nothing any more, and what came with
+    it from her device is used up, as by any wrong one.
+    """
     ada = await office.enrol("ada")
     first, second = ada.otp(), ada.otp()
     matches = office.codes.matches
@@ -72,6 +75,8 @@ async def test_a_code_that_was_changed_in_the_middle(office: Office) -> None:
 
     office.codes.matches = meanwhile
     assert await office.reason(office.authorise(ada, otp=second)) == "OTP_INCORRECT"
+    assert await office.reason(office.authorise(ada, secret="a new code 8", otp=second)) == "OTP_INCORRECT"
+    assert await office.reason(office.authorise(ada, secret="a new code 8")) == "OK"
 
 
 async def test_a_code_alone_cannot_be_tried(office: Office) -> None:
