@@ -52,7 +52,7 @@ CONNECTIONS_MAX = 8_192  # of all listeners; 70 KB each when nothing happens on 
 CONNECTIONS_SHARE = 0.75  # of the descriptors at most; documents, lanes, assembly processes and the database need some
 CONNECTION_IDLE_S = 300  # without a call; the client's library connects again at its next one
 METRICS_CONNECTIONS_MAX = 8  # of /metrics: more than there are Prometheus servers; a thread each
-METRICS_CONNECTIONS_SHARE = 1 / 128  # of the descriptors at most; for a moment there are twice as many
+METRICS_CONNECTIONS_SHARE = 1 / 64  # of the descriptors at most
 METRICS_SILENT_S = 5.0  # then such a connection is hung up on
 
 CALL_S = 30.0  # a call without a deadline of its own

@@ -31,7 +31,7 @@ class Server(ThreadingMixIn, WSGIServer):
         host, _, port = address.rpartition(":")
         self._most = max(2, min(METRICS_CONNECTIONS_MAX, int(descriptors * METRICS_CONNECTIONS_SHARE)))
         self._open: dict[Any, None] = {}  # the oldest first, until their threads have ended
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
         self.address_family = family
         super().__init__((str(place[0]), int(port)), Handler)
@@ -39,12 +39,12 @@ class Server(ThreadingMixIn, WSGIServer):
         threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Twice as many may be there for a moment: those that were hung up on, whose threads have not seen it yet."""
-        with self._lock:
-            if len(self._open) >= self._most:
-                with contextlib.suppress(OSError):  # it was already, or has gone
+        """Who comes next waits meanwhile: the thread of one that was hung up on ends at once, or with its scrape."""
+        with self._changed:
+            if not self._has_room():
+                with contextlib.suppress(OSError):  # it has gone
                     next(iter(self._open)).shutdown(socket.SHUT_RDWR)
-            has_room = len(self._open) < 2 * self._most
+            has_room = self._changed.wait_for(self._has_room, METRICS_SILENT_S)
             if has_room:
                 self._open[request] = None
         if has_room:
@@ -52,9 +52,13 @@ class Server(ThreadingMixIn, WSGIServer):
         else:
             self.shutdown_request(request)
 
+    def _has_room(self) -> bool:
+        return len(self._open) < self._most
+
     def shutdown_request(self, request: Any) -> None:
-        with self._lock:
+        with self._changed:
             self._open.pop(request, None)
+            self._changed.notify_all()
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
