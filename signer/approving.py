@@ -205,6 +205,7 @@ class ApprovingService:
             resume_s=pending.LIFE_S, identify=call.check_again,
         )  # fmt: skip
         self._batches.check(ask)
+        self._batches.check_still(ask)  # before a code or a PIN is spent
         async with self._signing(batch) as signing:
             if Factor.PIN in FACTORS[credential.gate]:
                 done = await self._with_pin(people, request, call, ask, batch)

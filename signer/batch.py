@@ -156,9 +156,13 @@ class Batches:
         attempted with any; of a credential by itself, for that one. Raises the first one's error where none can.
         """
         problem: Exception | None = None
+        revoked = self._revoked
         for credential in (ask.credential, *ask.others):
+            one = replace(ask, credential=credential, others=()) if ask.group else ask
             try:
-                return await sign(replace(ask, credential=credential, others=()) if ask.group else ask)
+                if revoked != self._revoked:  # while the member before was asked
+                    self._still(one)
+                return await sign(one)
             except (PoolError, Refusal) as error:
                 if not ask.group or not group.may_go_on(error):
                     raise
@@ -264,6 +268,7 @@ class Batches:
         if FACTORS[ask.credential.gate]:
             allowed = await self._redeem(ask)
             record.subject, record.authorisation, allowed_s = allowed.subject, allowed.authorisation, allowed.left_s
+            self._still(ask)  # codes, and documents, took their time
         if record.revoked:
             raise Refusal(record.revoked)
         left_s = ask.deadline - self._clock.monotonic()

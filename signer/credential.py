@@ -30,7 +30,7 @@ from signer.database import StoreError, Where
 from signer.errors import Refusal
 from signer.gate import FACTORS, LIFETIME_S_MAX, Bounds, Factor, Gate
 from signer.limits import ANSWER_BYTES_MAX, DIGESTS_MAX
-from signer.store import as_it_is, changes, credentials, subjects
+from signer.store import as_it_is, changes, credentials, reading, subjects
 
 IN_FORCE = "credentials"  # in the state directory: the `fingerprint` of those that the daemon has put in force
 # Whoever changes credentials in PostgreSQL has this advisory lock: what is judged is still so when it is written.
@@ -177,7 +177,7 @@ def _for_signatures(certificate: x509.Certificate) -> bool:
 
 def read(engine: Engine) -> dict[str, Credential]:
     """All credentials, by name."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         return _stored(connection)
 
 
@@ -381,11 +381,12 @@ def remove(engine: Engine, name: str, clock: Clock) -> None:
 def set_state(engine: Engine, name: str, state: State, clock: Clock, who: str = "") -> None:
     """Suspend it, or take that back (ACTIVE): a person's is PENDING then, unless she is enrolled."""
     with _changing(engine) as connection:
-        found = _stored(connection).get(name)
+        mine = select(credentials.c.gate, credentials.c.subject).where(credentials.c.name == name)
+        found = connection.execute(mine).one_or_none()
         if found is None:
             raise CredentialError(f"there is no credential {name}")
         if state is not State.SUSPENDED:
-            state = _first_state(connection, found.gate, found.subject)
+            state = _first_state(connection, Gate(found.gate), found.subject)
         connection.execute(update(credentials).where(credentials.c.name == name).values(state=state.value))
         _record(connection, clock, f"credential {name} {state.value}", who)
 

@@ -210,7 +210,9 @@ def _ask(database: Path, draft: Path, found: Found, spki: bytes, after: int) -> 
 
 
 def _has_last(old: _Old, loss: Loss) -> bool:
-    return any(end.epoch == loss.epoch and end.sequence >= loss.last for end in old.ends)
+    """Whether the old database tells of what is lost; of epochs before its first one the archived files do."""
+    first = min((end.epoch for end in old.ends), default=0)
+    return loss.epoch < first or any(end.epoch == loss.epoch and end.sequence >= loss.last for end in old.ends)
 
 
 def _is_whole(old: Sequence[Note], own: Checkpoint | None, known: Sequence[Note]) -> bool:

@@ -62,7 +62,7 @@ from signer.service import SigningService
 from signer.spool import Spool
 from signer.steady import Steady
 from signer.still import Still
-from signer.store import open_store
+from signer.store import open_store, reading
 from signer.v1 import operator_pb2, signing_pb2
 
 log = logging.getLogger("signer")
@@ -181,6 +181,11 @@ class Daemon:
             "1 while nothing is signed because the ledger cannot be written or anchored.",
             lambda: float(bool(ledger.trouble)),
         )
+        metrics.gauge(
+            "paraph_clock_step_seconds",
+            "How far the system's clock was set since an operator confirmed it.",
+            lambda: self._steady.jump_s,
+        )
         path = where(self._config)
         if isinstance(path, Path):
             growth = Growth(path)
@@ -207,11 +212,6 @@ class Daemon:
             serving = await stack.enter_async_context(served(people, self._engine, ledger, self._refresh, self._steady))
             self._consent, outbox = serving.consent, serving.outbox
             metrics.gauge("paraph_messages_queued", "Messages to people that wait.", lambda: outbox.queued)
-            metrics.gauge(
-                "paraph_clock_step_seconds",
-                "How far the system's clock was set since an operator confirmed it.",
-                lambda: self._steady.jump_s,
-            )
             metrics.gauge("paraph_message_age_seconds", "How long the oldest of them has waited.", lambda: outbox.age_s)
             metrics.gauge("paraph_messages_sent", "Messages to people sent since the start.", lambda: outbox.delivered)
             metrics.gauge("paraph_messages_given_up", "Those that could not be sent.", lambda: outbox.given_up)
@@ -363,6 +363,7 @@ class Daemon:
         mistakes: list[str] = []
         denied = read_denied(trust.denied_certificates, mistakes)
         self._policy = replace(self._policy, denied=self._policy.denied | denied)
+        self._stop_what_may_not_go_on()  # before the store is asked, which may not answer
         return mistakes, await self._use_stored()
 
     async def _use_stored(self) -> dict[str, Credential]:
@@ -378,7 +379,7 @@ class Daemon:
         return found
 
     def _read_suspended(self) -> frozenset[str]:
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return subject.suspended(connection)
 
     def _stop_what_may_not_go_on(self) -> None:
@@ -388,7 +389,8 @@ class Daemon:
     async def _say_in_force(self, credentials: Mapping[str, Credential]) -> None:
         """To commands beside the daemon, which wait for it (`rows.IN_FORCE`)."""
         try:
-            await asyncio.to_thread(put, self._config.server.state / rows.IN_FORCE, rows.fingerprint(credentials))
+            path = self._config.server.state / rows.IN_FORCE
+            await asyncio.to_thread(lambda: put(path, rows.fingerprint(credentials)))
         except OSError as error:
             log.warning("`paraph credential` is not told what is in force: %s", error)
 

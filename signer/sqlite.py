@@ -283,9 +283,16 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreError:
     """What a start is told that cannot use this database: a temporary one where there is no room, or the disk fails."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     # Without an inode for the files beside it, it is one that cannot be opened.
-    is_full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_CANTOPEN and not os.statvfs(path.parent).f_favail)
+    is_full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_CANTOPEN and _has_no_inode(path.parent))
     said = "there is no room on its disk; make some" if is_full else " ".join(str(error).split())
     return StoreError(f"{path}: {said}", is_temporary=is_full or code in _TEMPORARY)
+
+
+def _has_no_inode(directory: Path) -> bool:
+    with contextlib.suppress(OSError):
+        found = os.statvfs(directory)
+        return found.f_files > 0 and not found.f_favail  # some file systems count none
+    return False
 
 
 def _results(db: sqlite3.Connection, id_: bytes, item: int) -> list[bytes]:

@@ -83,10 +83,11 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         spki = _public_key(options.key)
         anchors, logged = _anchors(options.anchor)
-        _check_key(options.key, spki, anchors)
     except _Unreadable as error:
         print(f"paraph audit: {error}", file=sys.stderr)
         return CONFIG
+    if said := _other_key(options.key, spki, anchors):
+        print(f"paraph audit: {said}", file=sys.stderr)
     # In the order of their numbers: what one anchor has missed another may have.
     notes = heapq.merge(*anchors, key=lambda note: note.checkpoint.number)
     try:
@@ -118,18 +119,19 @@ def _public_key(path: Path) -> bytes:
         raise _Unreadable(f"the key {path} is no public key in PEM; give the checkpoint.pub of the daemon") from None
 
 
-def _check_key(path: Path, spki: bytes, anchors: "list[list[Note]]") -> None:
-    """Raises `_Unreadable` where the anchors' checkpoints are all of one key, and it is another one."""
+def _other_key(path: Path, spki: bytes, anchors: "list[list[Note]]") -> str:
+    """What a person should look at first, where the anchors' checkpoints are all of one key, and it is another one."""
     from signer.note import key_id
 
     notes = [note for anchor in anchors for note in anchor]
     keys = {note.key for note in notes}
-    if len(keys) == 1 and key_id(spki) not in keys:
-        raise _Unreadable(
-            f"the key {path} is {key_id(spki)}, and of {_count(len(notes), 'checkpoint')} all are signed by {keys.pop()}: this "
-            "is not that ledger's key, or the anchor is another ledger's. If you are sure of both, somebody has made these "
-            "checkpoints anew"
-        )
+    if len(keys) != 1 or key_id(spki) in keys:
+        return ""
+    return (
+        f"the key {path} is {key_id(spki)}, and of {_count(len(notes), 'checkpoint')} all are signed by {keys.pop()}: this "
+        "is not that ledger's key, or the anchor is another ledger's. If you are sure of both, somebody has made these "
+        "checkpoints anew"
+    )
 
 
 def _anchors(paths: Iterable[Path]) -> "tuple[list[list[Note]], list[Note]]":

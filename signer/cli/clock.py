@@ -13,7 +13,9 @@ EXAMPLE = "paraph clock confirm"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    confirm = actions.add_parser("confirm", help="it is right now; people may allow something again")
+    confirm = actions.add_parser(
+        "confirm", help="it is right now: people may allow something again, and certificates are judged by it alone"
+    )
     session.arguments(confirm)
 
 

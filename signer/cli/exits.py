@@ -10,7 +10,7 @@ UNPROVEN = 4  # nothing is wrong with what was given of a ledger, and it does no
 UNAVAILABLE = 69  # the daemon cannot be reached, or nothing can be signed before somebody has done something
 TEMPORARY = 75  # somebody else is at it, or it passes by itself; try again later
 DENIED = 77  # the daemon does not know this caller, or does not allow it this
-CONFIG = 78  # a configuration file has mistakes, or a key or an anchor cannot be read or is another ledger's
+CONFIG = 78  # a configuration file has mistakes, or a key or an anchor cannot be read
 
 MEANINGS = {
     OK: "done",
@@ -21,7 +21,7 @@ MEANINGS = {
     UNAVAILABLE: "the daemon cannot be reached, no token can sign, or the ledger is stopped",
     TEMPORARY: "busy, or another daemon uses the state; try again",
     DENIED: "the daemon does not know this caller or does not allow it this",
-    CONFIG: "a configuration file has mistakes, or a key or an anchor cannot be read or is another ledger's",
+    CONFIG: "a configuration file has mistakes, or a key or an anchor cannot be read",
 }
 
 # What a refusal of the service means to a script: its reason's where that has one here, else its gRPC status'.

@@ -204,8 +204,8 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmClock(self, request, context):
-        """The system's clock was set, and a person has seen that it is right now: people may allow something again. What was
-        open by the time before ends. Nothing else confirms it, a reload or a restart neither.
+        """The system's clock was set, and a person has seen that it is right now: people may allow something again, and
+        certificates are judged by it alone. What was open by the time before ends. Nothing else confirms it, a reload or a restart neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,9 +1,10 @@
 """Credentials as rows: what can be added, that each change is recorded, and whose file it is."""
 
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,20 @@ def test_durable(engine: Engine) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+def test_whoever_reads_credentials_holds_up_nobody(
+    engine: Engine, chain: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands are parsed in tenths of a second: the ledger is written meanwhile."""
+    add(engine, chain)
+    stored = rows._stored
+
+    def written_beside(connection: Any) -> dict[str, rows.Credential]:
+        found = stored(connection)
+        with closing(sqlite3.connect(str(engine.url.database), timeout=0.1, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+        return found
+
+    monkeypatch.setattr(rows, "_stored", written_beside)
+    assert list(rows.read(engine)) == ["clerk"]

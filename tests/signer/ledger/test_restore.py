@@ -22,6 +22,7 @@ from signer.chain import Kind
 from signer.cli import restore as command
 from signer.database import StoreError
 from signer.evidence import SqliteEvidence
+from signer.lost import Loss
 from signer.note import NOTHING, Checkpoint, Head, Note, parse
 from signer.recovery import Found
 from signer.request_id import new_request_id
@@ -647,3 +648,12 @@ def test_without_a_file(lost: Lost) -> None:
     assert done.returncode == 2
     assert "give FILE, what `paraph backup` has written" in done.stderr
     assert (rig.state / "paraph.sqlite").read_bytes() == before
+
+
+def test_epochs_that_were_archived_are_not_missed() -> None:
+    """An old database whose first epochs are in files, and which has all since, tells what became of every request."""
+    old = restoring._Old(ends=[Head("ab" * 16, 6, 900, bytes(32))])
+    for loss, is_told in ((Loss(5, 101, 500, b""), True), (Loss(6, 1, 900, b""), True), (Loss(6, 1, 901, b""), False)):
+        assert restoring._has_last(old, loss) == is_told
+    assert not restoring._has_last(old, Loss(7, 1, 1, b""))
+    assert not restoring._has_last(restoring._Old(), Loss(1, 1, 1, b""))

@@ -262,6 +262,23 @@ def test_what_waits_for_a_lane(town: Town) -> None:
         _allow(town)
 
 
+def test_a_batch_whose_caller_may_no_more(town: Town) -> None:
+    """It is refused before a one-time code is spent: by the same codes it is signed when he may again."""
+    ada = town.people["ada"]
+    opened = town["portal"].signing.OpenBatch(batch([b"one"], credential="ada"), timeout=30)
+    list(town["window"].signing.GetBatch(pb.GetBatchRequest(link=opened.link), timeout=10))
+    given = pb.SignBatchRequest(
+        request_id=opened.batch.request_id, secret_code=ada.code, otp=ada.otp(), source="192.0.2.7"
+    )
+    _configure_without(town, "ada")
+    try:
+        refused = said(lambda: town["window"].signing.SignBatch(given, timeout=10))
+        assert refused.reason == "CREDENTIAL_UNKNOWN"
+    finally:
+        _configure(town)
+    assert said(lambda: town["window"].signing.SignBatch(given, timeout=10)).code == "OK"
+
+
 def _waiting(town: Town) -> int:
     tokens = town["operator"].operator.ListTokens(op.ListTokensRequest(), timeout=10).tokens
     return sum(int(token.waiting) for token in tokens if token.name == "card")
