@@ -77,7 +77,7 @@ async def test_taken_away_while_her_codes_were_looked_at() -> None:
 
         __hash__ = None  # type: ignore[assignment]
 
-    ask: Any = SimpleNamespace(output=Output.RAW, credential=Hers(), digests=[b""], inputs=())
+    ask: Any = SimpleNamespace(output=Output.RAW, credential=Hers(), digests=[b""], inputs=(), document=b"")
     record: Any = SimpleNamespace(known=None, todo=None, revoked="")
     with pytest.raises(Refusal, match="CREDENTIAL_SUSPENDED"):
         await batches(redeem, "suspended")._to_pool(ask, record, [b""])
