@@ -26,6 +26,7 @@ class Server(ThreadingMixIn, WSGIServer):
     """
 
     daemon_threads = True  # the process's end waits for none
+    request_queue_size = 64  # not 5: TCP tries again only after a second, of a scrape among silent connections, too
 
     def __init__(self, address: str, registry: CollectorRegistry, descriptors: int) -> None:
         host, _, port = address.rpartition(":")

@@ -229,7 +229,9 @@ class Rig:
     def prepare(self) -> None:
         """Write the configuration and the credentials, and give everything to the daemon's user."""
         if not self.port:
-            self.port, self.metrics_port = _free_port(), _free_port()
+            self.port = self.metrics_port = _free_port()
+            while self.metrics_port == self.port:  # the system may give the same one out again
+                self.metrics_port = _free_port()
         self.write_config()
         if self.credentials:
             self._enrol()

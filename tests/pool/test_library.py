@@ -374,10 +374,10 @@ def test_row_7_6_the_configuration_is_checked(attacked: Refusals, tmp_path: Path
         load(file)
     mistakes = refused.value.mistakes
     for number, path in enumerate(wrong):
-        [said] = [mistake for mistake in mistakes if mistake.startswith(f"token[{number}].module: ")]
+        [said] = [mistake for mistake in mistakes if mistake.startswith(f'token "t{number}": module: ')]
         assert attacked.said[path] in said or not path.startswith("/")
     assert any("module_sha256: " in mistake and "find out who changed it" in mistake for mistake in mistakes)
-    assert any(mistake.startswith(f"token[{len(wrong) + 1}].module_sha256: ") for mistake in mistakes)
+    assert any(mistake.startswith('token "pinned": module_sha256: ') for mistake in mistakes)
     assert any("LD_PRELOAD would have other code loaded" in mistake for mistake in mistakes)
 
 

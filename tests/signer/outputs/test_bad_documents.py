@@ -711,7 +711,7 @@ async def test_assembly_processes_are_replaced(limit: str, value: int, monkeypat
             with tempfile.TemporaryFile() as file:
                 file.write(b"no PDF")
                 file.flush()
-                report = await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC))
+                report = await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC), lambda _: None)
             assert report["problem"] == "not-pdf-or-cms"
             seen |= {each.child.pid for each in assembly._all}
             assert len(assembly._all) <= 3
@@ -722,7 +722,7 @@ async def looked_into(assembly: Assembly, caller: str, content: bytes) -> dict[s
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
-        return await assembly.verify(caller, file.fileno(), None, (), datetime.now(UTC))
+        return await assembly.verify(caller, file.fileno(), None, (), datetime.now(UTC), lambda _: None)
 
 
 async def test_a_large_daemon_wears_no_process_out() -> None:
@@ -777,7 +777,7 @@ async def test_closed_while_a_process_is_replaced(*, begun: bool) -> None:
     """An assembly that closes while one of its processes is being replaced leaves none that was not waited for."""
     async with Assembly(1) as assembly:
         with tempfile.TemporaryFile() as file:
-            await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC))
+            await assembly.verify("portal", file.fileno(), None, (), datetime.now(UTC), lambda _: None)
         replaced = next(iter(assembly._all))
         assembly._replace(replaced)
         if begun:
