@@ -40,7 +40,8 @@ class Still:
         credential = self._credentials().get(ask.credential.name)
         if credential is None:
             raise Refusal("CREDENTIAL_UNKNOWN")
-        if (credential.certificates, credential.key) != (ask.credential.certificates, ask.credential.key):
+        was = ask.credential
+        if credential is not was and (credential.certificates, credential.key) != (was.certificates, was.key):
             raise Refusal("CREDENTIAL_CHANGED")
         now = self._steady.latest()
         credential.check(now, Purpose.AUTHENTICATION if ask.output is Output.LOGIN else Purpose.SIGNATURE)
