@@ -73,7 +73,7 @@ class Proof:
                 connection, person.name, credential.name, given.source, now, is_open=given.is_open
             )
 
-        person, number = await self._transact(look)
+        person, number = await self._begun(look)
         async with self.counted(number):
             is_right = await self.asked(self._codes.matches(given.code, person.code))
             # Also of a wrong one, so that the time does not tell which it is; what is to be changed needs no other hash.
@@ -102,11 +102,22 @@ class Proof:
         as `person` does.
         """
         now = self._steady.now()
-        number = await self._transact(lambda connection: guesses.begin(connection, "", "", source, now))
+        _, number = await self._begun(lambda connection: ("", guesses.begin(connection, "", "", source, now)))
         async with self.counted(number):
             await self.asked(self._codes.spend())
             if also is not None:
                 await also()
+
+    async def _begun(self, look: Callable[[Connection], tuple[T, int]]) -> tuple[T, int]:
+        """What `look` answers with an attempt's number. Of a call that goes away meanwhile the attempt is taken back."""
+        begun = asyncio.create_task(self._transact(look), name="attempt")
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):  # then nothing was counted
+                _, number = await begun
+                await self.take_back(number)
+            raise
 
     def _verdict(
         self, connection: Connection, verified: Subject, kind: Factor, code: str, binding: bytes, now: float, number: int,

@@ -118,13 +118,21 @@ def brings_axe(context: BrowserContext) -> None:
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
-    """What axe-core finds on the page as it is now, and in its dark colours: the rule, and the first place that breaks it."""
-    page.emulate_media(reduced_motion="reduce")  # colours change at once
-    found = page.evaluate(RUN, AXE)
-    page.emulate_media(color_scheme="dark")
-    found += page.evaluate(RUN, CONTRAST)
-    page.emulate_media(color_scheme="light")
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
+    """What axe-core finds on the page as it is now: the rule, and the first place that breaks it."""
+    return _found(page, AXE)
+
+
+def violations_in_the_dark(page: Page) -> list[tuple[str, str]]:
+    """The same of its dark colours, which are those of any width."""
+    page.emulate_media(reduced_motion="reduce", color_scheme="dark")  # colours change at once
+    try:
+        return _found(page, CONTRAST)
+    finally:
+        page.emulate_media(reduced_motion="reduce", color_scheme="light")
+
+
+def _found(page: Page, options: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in page.evaluate(RUN, options)]
 
 
 def people(town: Town) -> dict[str, Any]:
@@ -166,13 +174,15 @@ def faults(street: Street, town: Town, language: str, widths: tuple[int, ...]) -
                     if not is_fresh:
                         page.goto(ORIGIN + path)
                     if act(page):
-                        found += _seen(page, widths)
+                        found += _seen(page, widths, is_dark=len(widths) > 1)
                         is_fresh, count = False, count + 1
     return count, [one for one in found if "status of 4" not in str(one[0])]
 
 
-def _seen(page: Page, widths: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """What is wrong with a page as it is now."""
+def _seen(page: Page, widths: tuple[int, ...], *, is_dark: bool = True) -> Iterator[tuple[Any, ...]]:
+    """What is wrong with a page as it is now. Its dark colours with one width as it is found, with more in every state."""
+    if is_dark:
+        yield from ((page.url, "dark", *one) for one in violations_in_the_dark(page))
     for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         yield from ((page.url, width, *one) for one in violations(page))

@@ -11,7 +11,7 @@ from tests.daemon import until
 from tests.portal.pictures import png
 from tests.portal.real import CARD_PIN, Person, Real
 from tests.portal.real import Browser as Visitor
-from tests.portal.sights import brings_axe, violations
+from tests.portal.sights import brings_axe, violations, violations_in_the_dark
 from tests.portal.signing import opens, state
 from tests.portal.signs import LEASE
 from tests.portal.street import CHROMIUM, QUIET
@@ -259,6 +259,7 @@ def looked_at(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[tup
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             found.extend((what, width, *one) for one in violations(page))
+        found.extend((what, "dark", *one) for one in violations_in_the_dark(page))
         page.set_viewport_size({"width": 320, "height": 900})
         wide = page.evaluate("document.documentElement.scrollWidth")
         found.extend([(what, wide)] if wide > 320 else [])

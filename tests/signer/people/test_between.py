@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from signer import credential as rows
-from signer import subject
+from signer import guesses, subject
 from signer.clock import Clock
 from signer.credential import CredentialError, Output
 from signer.errors import Refusal
@@ -181,23 +182,38 @@ async def test_suspended_while_her_token_takes_the_pin(office: Office) -> None:
     assert await office.reason(allowing) == "SUBJECT_SUSPENDED"
 
 
-async def test_who_goes_away_has_tried_nothing(office: Office) -> None:
+@pytest.mark.parametrize("is_compared", [False, True], ids=["while it is counted", "while it is compared"])
+async def test_who_goes_away_has_tried_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch, *, is_compared: bool
+) -> None:
     """A call that is cancelled before it was answered costs no attempt, however often."""
     ada = await office.enrol("ada")
-    matches = office.codes.matches
+    matches, begun = office.codes.matches, asyncio.Event()
+    loop, begin = asyncio.get_running_loop(), guesses.begin
 
     async def hangs(*_: object) -> bool:
+        begun.set()
         await asyncio.Event().wait()
         return False
 
+    def counts(*given: Any, **more: Any) -> int:
+        number = begin(*given, **more)
+        if not is_compared:
+            loop.call_soon_threadsafe(begun.set)
+            time.sleep(0.05)  # in the transaction's thread: the call goes away before it ends
+        return number
+
+    monkeypatch.setattr(guesses, "begin", counts)
     office.codes.matches = hangs
     for _ in range(12):
         call = asyncio.ensure_future(office.authorise(ada, otp="000000"))
-        await asyncio.sleep(0.05)
+        await begun.wait()
+        begun.clear()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
     office.codes.matches = matches
+    monkeypatch.undo()
     assert await office.reason(office.authorise(ada)) == "OK"
 
 
