@@ -213,7 +213,6 @@ class ApprovingService:
                 given = Given.read(request, call.caller)
                 reference, _ = await people.authorise(credential, batch.terms(), given, call.caller.name)
                 await self._check_files(batch, call.caller)
-                self._batches.check_still(ask)
                 done, record = await self._batches.sign(replace(ask, authorisation=reference))
                 call.place.at_end(record.release)
             if all(one.status in FINAL for one in done):

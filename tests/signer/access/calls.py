@@ -26,7 +26,7 @@ from signer.credential import Output, State
 from signer.store import open_store
 from signer.v1 import operator_pb2_grpc, signing_pb2_grpc
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import Rig, Token, until
+from tests.daemon import SUBMIT, Rig, Token, until
 from tests.processes import children
 from tests.shim import Shim
 from tests.softhsm import MODULE, PIN
@@ -133,6 +133,13 @@ def card_rig(*kinds: str, pin: str = PIN, **more: Any) -> Rig:
     rig.store.keys("card", kinds)
     rig.tokens = [Token("card", "card", module=rig.shim.module, pin=pin, more=more)]
     rig.add_keys("card", kinds)
+    return rig
+
+
+def two_callers_rig() -> Rig:
+    """The same with a P-256 key, for another caller beside the portal, too."""
+    rig = card_rig("P-256")
+    rig.callers["other"] = ("submit", SUBMIT, None)
     return rig
 
 

@@ -28,7 +28,6 @@ from tests.signer.access.calls import (
     answer_of,
     ask,
     asked,
-    card_rig,
     digest,
     digests,
     lane_pids,
@@ -37,6 +36,7 @@ from tests.signer.access.calls import (
     shim_of,
     signed,
     statuses,
+    two_callers_rig,
 )
 
 LATE_S = 0.2  # an answer comes at most so long after its deadline
@@ -44,9 +44,7 @@ LATE_S = 0.2  # an answer comes at most so long after its deadline
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    made = card_rig("P-256")
-    made.callers["other"] = ("submit", SUBMIT, None)
-    with running(made):
+    with running(two_callers_rig()) as made:
         yield made
 
 

@@ -22,9 +22,9 @@ from signer.limits import OTHERS_MESSAGE_BYTES_MAX, OTHERS_STREAMS_MAX
 from signer.others import Others
 from signer.resets import Allowance, Interceptor, Resets
 from signer.unparsed import Unparsed
-from tests.daemon import SUBMIT, Rig, running, until
+from tests.daemon import Rig, running, until
 from tests.pool.rig import until as soon
-from tests.signer.access.calls import Answer, Caller, answer_of, card_rig, reload, said
+from tests.signer.access.calls import Answer, Caller, answer_of, reload, said, two_callers_rig
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 REVOKED = ("UNAUTHENTICATED", "CALLER_REVOKED")
@@ -34,9 +34,7 @@ ASKING = reflection_pb2.ServerReflectionRequest(list_services="")
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    made = card_rig("P-256")
-    made.callers["other"] = ("submit", SUBMIT, None)
-    with running(made):
+    with running(two_callers_rig()) as made:
         yield made
 
 

@@ -12,8 +12,18 @@ from signer.errors import Refusal
 from signer.limits import DIGESTS_MAX, MESSAGE_BYTES_MAX
 from signer.unparsed import Unparsed
 from signer.v1 import signing_pb2 as pb
-from tests.daemon import SUBMIT, Rig, running
-from tests.signer.access.calls import Answer, Caller, answer_of, ask, card_rig, digests, rss_mb, said, statuses
+from tests.daemon import Rig, running
+from tests.signer.access.calls import (
+    Answer,
+    Caller,
+    answer_of,
+    ask,
+    digests,
+    rss_mb,
+    said,
+    statuses,
+    two_callers_rig,
+)
 
 MESSAGES = 100  # sent at one time
 GROWTH_MB_MAX = (
@@ -25,9 +35,7 @@ NOTHING = bytes([TAG, 0]) * 520_000  # a MiB of digests of nothing: 36 MiB when 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    made = card_rig("P-256")
-    made.callers["other"] = ("submit", SUBMIT, None)
-    with running(made):
+    with running(two_callers_rig()) as made:
         yield made
 
 

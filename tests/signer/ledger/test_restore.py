@@ -377,12 +377,18 @@ def test_one_table_of_the_old_database_is_destroyed(lost: Lost, table: str) -> N
     assert "NOT KNOWN any more" in done.stdout
     begin = [row for row in book(rig.state) if row.kind == Kind.EPOCH][-1]
     assert begin.fields["restored"]["requests"] == "unknown"
-    again(rig)
-    with Caller(rig) as portal:
-        before = signed(rig)
+    check_burnt(lost)
+
+
+def check_burnt(lost: Lost) -> None:
+    """The daemon starts; what was lost is not signed again, and others are."""
+    again(lost.rig)
+    with Caller(lost.rig) as portal:
+        before = signed(lost.rig)
         assert portal.sign(request_id=lost.request, digests=[digest(7)]).reason == "REQUEST_BURNT"
         assert result(portal, lost.request).reason == "REQUEST_BURNT"
-        assert signed(rig) == before, "a request of the lost range was signed again"
+        assert signed(lost.rig) == before, "a request of the lost range was signed again"
+        assert statuses(portal.sign()) == ["SIGNED"]
 
 
 def destroy(database: Path, table: str) -> None:
@@ -586,13 +592,7 @@ def test_the_disk_is_new(lost: Lost) -> None:
     since, until_ = begin.fields["restored"]["kept"], begin.fields["time"]
     assert f"NOT KNOWN any more: what was signed from {since} to {until_}." in done.stdout
     assert f"credentials and people are as they were at {since}" in done.stdout
-    again(rig)
-    with Caller(rig) as portal:
-        before = signed(rig)
-        assert portal.sign(request_id=lost.request, digests=[digest(7)]).reason == "REQUEST_BURNT"
-        assert result(portal, lost.request).reason == "REQUEST_BURNT"
-        assert signed(rig) == before, "a request of the lost range was signed again"
-        assert statuses(portal.sign()) == ["SIGNED"]
+    check_burnt(lost)
 
 
 def test_no_backup_of_this_ledger(lost: Lost) -> None:
